@@ -1,0 +1,2 @@
+//! Open-loop load test for fanfare.
+fn main() {}

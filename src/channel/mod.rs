@@ -1,0 +1,1 @@
+//! The queues between reactors and the sleep/wake protocol.

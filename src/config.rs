@@ -1,0 +1,172 @@
+//! The broker's configuration, whole and checked: flags over environment over TOML over defaults.
+
+use std::net::SocketAddr;
+
+/// Everything that can be set. [`Config::default`] is what runs without a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[reactor]`
+    pub reactor: Reactor,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[delivery]`
+    pub delivery: Delivery,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[listen]`: where clients connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// `127.0.0.1:7600`.
+    pub address: SocketAddr,
+    /// The accept queue of each reactor's listener; 4,096.
+    pub backlog: u32,
+    /// A hard cap of the kernel's send buffer per socket, in bytes; 0 leaves it to the kernel.
+    pub sndbuf_bytes: u32,
+}
+
+/// `[reactor]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reactor {
+    /// How many; 0 is one per core that the process may run on. At most 64.
+    pub count: usize,
+    /// Pin each to one core of those that the process may run on.
+    pub pin: bool,
+    /// Receive buffers per reactor: a power of two from 16 to 32,768; 512.
+    pub buffer_count: u16,
+    /// The size of each, in bytes, from 1,024 to 65,536; 8,192.
+    pub buffer_bytes: u32,
+    /// The least time between two sweeps of a topic, in microseconds; `None` (`"auto"`) adapts it, 0
+    /// while the core has idle time, up to 10,000 when it has none.
+    pub max_delay_us: Option<u32>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `127.0.0.1:7601`; `None` (`""`) turns the admin listener off.
+    pub address: Option<SocketAddr>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections of all reactors together; 0 takes what the descriptor limit allows.
+    pub connections_max: usize,
+    /// The longest upgrade request; 8,192 bytes.
+    pub header_bytes_max: usize,
+    /// The longest message; 1,048,576 bytes.
+    pub message_bytes_max: usize,
+    /// Subscriptions per connection, topics and filters together; 1,024.
+    pub subscriptions_max: usize,
+    /// Topics that one home keeps; idle ones are evicted beyond it; 262,144.
+    pub topics_max: usize,
+    /// Live log chunks of all homes together; 1 GiB.
+    pub log_bytes_max: usize,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// From accept to a complete upgrade request; 10,000 ms.
+    pub handshake_ms: u64,
+    /// The broker pings a connection that was silent for so long; 25,000 ms.
+    pub ping_ms: u64,
+    /// After the ping: without a byte received or a send's progress for so long, 4008; 10,000 ms.
+    pub pong_ms: u64,
+    /// From our close frame to the peer's; 5,000 ms.
+    pub close_ms: u64,
+    /// From SIGTERM to the exit at the latest; 10,000 ms.
+    pub drain_ms: u64,
+}
+
+/// `[delivery]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// What becomes of a subscriber that is owed more than `owed_bytes_max`.
+    pub slow_consumer: SlowConsumer,
+    /// How much a connection may be owed, all topics together; 8 MiB.
+    pub owed_bytes_max: usize,
+    /// `[[delivery.topics]]`: other policies for the topics that a filter matches, first match wins.
+    pub topics: Vec<TopicPolicy>,
+}
+
+/// One entry of `[[delivery.topics]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicPolicy {
+    /// Which topics.
+    pub filter: String,
+    /// What becomes of their slow consumers.
+    pub slow_consumer: SlowConsumer,
+}
+
+/// What becomes of a subscriber that is too far behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// `"disconnect"`: closed with 4000.
+    Disconnect,
+    /// `"skip"`: moved forward, and told with a `gap`.
+    Skip,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// A level or a `tracing` filter; `info`.
+    pub level: String,
+    /// JSON lines instead of text.
+    pub json: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: Listen {
+                address: SocketAddr::from(([127, 0, 0, 1], 7600)),
+                backlog: 4_096,
+                sndbuf_bytes: 0,
+            },
+            reactor: Reactor {
+                count: 0,
+                pin: true,
+                buffer_count: 512,
+                buffer_bytes: 8_192,
+                max_delay_us: None,
+            },
+            admin: Admin {
+                address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))),
+            },
+            limits: Limits {
+                connections_max: 0,
+                header_bytes_max: 8_192,
+                message_bytes_max: 1_048_576,
+                subscriptions_max: 1_024,
+                topics_max: 262_144,
+                log_bytes_max: 1 << 30,
+            },
+            timeouts: Timeouts {
+                handshake_ms: 10_000,
+                ping_ms: 25_000,
+                pong_ms: 10_000,
+                close_ms: 5_000,
+                drain_ms: 10_000,
+            },
+            delivery: Delivery {
+                slow_consumer: SlowConsumer::Disconnect,
+                owed_bytes_max: 8 << 20,
+                topics: Vec::new(),
+            },
+            log: Log {
+                level: "info".into(),
+                json: false,
+            },
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The control thread: admin HTTP, metrics and signals on tokio-uring.

@@ -1,0 +1,54 @@
+//! What a reactor counts, as plain numbers: written by one thread, copied out when asked.
+
+use crate::protocol::close::CloseReason;
+
+/// One reactor's counters and gauges at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ReactorStats {
+    /// Connections that are open now, upgrades under way included.
+    pub connections: u64,
+    /// Connections that have completed an upgrade since the start.
+    pub upgrades_total: u64,
+    /// Connections accepted since the start.
+    pub accepts_total: u64,
+    /// Turns since the start.
+    pub turns_total: u64,
+    /// Completions reaped since the start.
+    pub completions_total: u64,
+    /// Sends submitted since the start.
+    pub sends_total: u64,
+    /// Bytes whose send has completed.
+    pub sent_bytes_total: u64,
+    /// Bytes received.
+    pub received_bytes_total: u64,
+    /// Commands carried out or refused.
+    pub commands_total: u64,
+    /// Commands refused.
+    pub command_errors_total: u64,
+    /// Publications that this reactor sequenced as a home.
+    pub publications_total: u64,
+    /// Deliveries queued to the kernel.
+    pub deliveries_total: u64,
+    /// Deliveries that a policy skipped and a gap told.
+    pub skipped_total: u64,
+    /// Topics whose home is here.
+    pub topics: u64,
+    /// Subscriptions of this reactor's connections, filters included.
+    pub subscriptions: u64,
+    /// Subscribers that are behind now.
+    pub behind: u64,
+    /// How far the furthest of them is behind, in bytes.
+    pub behind_bytes_max: u64,
+    /// Bytes of live log chunks allocated by this home.
+    pub log_bytes: u64,
+    /// Publishers that are paused now.
+    pub paused: u64,
+    /// Times that the kernel had no receive buffer left.
+    pub no_buffers_total: u64,
+    /// Times that accepting stopped for want of descriptors.
+    pub no_descriptors_total: u64,
+    /// The pacing in force, in microseconds between two sweeps of a topic.
+    pub pacing_us: u64,
+    /// Connections ended, by [`CloseReason::index`].
+    pub closes_total: [u64; CloseReason::COUNT],
+}

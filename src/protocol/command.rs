@@ -1,0 +1,122 @@
+//! What a client asks for, whichever language it asked in, and what can be wrong with it.
+
+use std::borrow::Cow;
+
+/// A client's own label for a command, echoed byte for byte in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestId<'a> {
+    /// An integer from 0 to 2^53 − 1.
+    Number(u64),
+    /// A JSON string as it was written, quotes included: at most 64 bytes between the quotes.
+    Text(&'a str),
+}
+
+/// What a publication's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// A valid I-JSON value (RFC 7493), as the publisher wrote it.
+    Json,
+    /// Any bytes; JSON subscribers get them as base64.
+    Bytes,
+}
+
+/// One command, borrowed from the message that carried it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command<'a> {
+    /// Receive what is published to the topics that `filter` matches, from now on.
+    Subscribe {
+        /// Echoed in the `ok`.
+        id: Option<RequestId<'a>>,
+        /// A topic name or a filter; already checked by `pubsub::topic`'s rules for length only.
+        filter: Cow<'a, str>,
+    },
+    /// Stop receiving what exactly this filter matched.
+    Unsubscribe {
+        /// Echoed in the `ok`.
+        id: Option<RequestId<'a>>,
+        /// The filter of the subscription.
+        filter: Cow<'a, str>,
+    },
+    /// Send `payload` to every subscriber of `topic`.
+    Publish {
+        /// Echoed in the `ok`; without it there is none.
+        id: Option<RequestId<'a>>,
+        /// The topic's name.
+        topic: Cow<'a, str>,
+        /// The raw bytes of `data`, untouched.
+        payload: &'a [u8],
+        /// What `payload` is.
+        kind: PayloadKind,
+        /// The `ok` is to count the subscribers that had it to come.
+        receivers: bool,
+    },
+    /// Answer with a pong that carries `id`.
+    Ping {
+        /// Echoed in the pong.
+        id: Option<RequestId<'a>>,
+    },
+}
+
+/// Why a command was not carried out: the `code` of an `error` reply.
+///
+/// `docs/PROTOCOL.md` lists each with its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The text is not JSON, or not I-JSON; or a binary body does not hold what its header says.
+    BadMessage,
+    /// An `op` or a `kind` that this version does not have.
+    UnknownOp,
+    /// A key at the top level that the command does not take.
+    UnknownKey,
+    /// The same key twice at the top level.
+    DuplicateKey,
+    /// A key is missing or its value has the wrong type or range.
+    BadValue,
+    /// A topic or filter that breaks the rules of topics.
+    BadTopic,
+    /// The connection already receives what this filter matches, by the same filter.
+    AlreadySubscribed,
+    /// There is no subscription with this filter.
+    NotSubscribed,
+    /// A bound of the broker's configuration would be passed.
+    LimitReached,
+    /// The option is part of the protocol but this broker does not offer it.
+    Unsupported,
+    /// The broker is draining.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorCode::BadMessage => "bad_message",
+            ErrorCode::UnknownOp => "unknown_op",
+            ErrorCode::UnknownKey => "unknown_key",
+            ErrorCode::DuplicateKey => "duplicate_key",
+            ErrorCode::BadValue => "bad_value",
+            ErrorCode::BadTopic => "bad_topic",
+            ErrorCode::AlreadySubscribed => "already_subscribed",
+            ErrorCode::NotSubscribed => "not_subscribed",
+            ErrorCode::LimitReached => "limit_reached",
+            ErrorCode::Unsupported => "unsupported",
+            ErrorCode::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// A refused command: everything that the `error` reply says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandError<'a> {
+    /// The `op` that was refused, where it could be read.
+    pub op: Option<&'static str>,
+    /// The command's id, where it could be read.
+    pub id: Option<RequestId<'a>>,
+    /// The topic or filter, where it could be read and is at most 256 bytes long.
+    pub topic: Option<Cow<'a, str>>,
+    /// Which rule.
+    pub code: ErrorCode,
+    /// The broken rule, the value and what is allowed, in one sentence. Never holds bytes of the
+    /// peer unescaped or more than 64 of them.
+    pub message: Cow<'static, str>,
+}

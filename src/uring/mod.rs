@@ -1,0 +1,104 @@
+//! Everything that touches the ring.
+//!
+//! [`Io`] is what a reactor asks of its kernel; [`ring::Ring`] is the real one on io_uring,
+//! [`sim::SimRing`] an in-memory one under a seed. A reactor is generic over it and knows no other
+//! difference.
+
+pub mod buffers;
+pub mod probe;
+pub mod ring;
+pub mod sim;
+pub mod token;
+pub mod wake;
+
+use std::{io, net::SocketAddr, os::fd::RawFd};
+
+pub use token::{Op, Token};
+
+/// A receive buffer that the kernel lent us; given back with [`Io::recycle`] exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a lease that is not recycled is a buffer lost"]
+pub struct Lease {
+    /// The buffer's id in its ring.
+    pub id: u16,
+    /// How many bytes of it are filled.
+    pub len: u32,
+}
+
+/// One completion.
+#[derive(Debug)]
+pub struct Completion {
+    /// What was submitted.
+    pub token: Token,
+    /// Bytes or a descriptor, or the negated errno.
+    pub result: i32,
+    /// More completions of the same op follow. Without it the op is no longer in flight.
+    pub more: bool,
+    /// The buffer that holds what was received.
+    pub lease: Option<Lease>,
+}
+
+/// How long an enter may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Work is left: run up to 256 items of deferred work, do not sleep.
+    Poll,
+    /// Sleep until a completion comes or this many nanoseconds have passed.
+    Sleep {
+        /// The longest sleep, in nanoseconds.
+        timeout_ns: u64,
+    },
+}
+
+/// What a reactor asks of its kernel. None of the calls but [`Io::enter`] blocks.
+///
+/// Submissions never fail for want of room: when the submission queue is full the implementation
+/// submits what is there first.
+pub trait Io {
+    /// Accepts on `listener` until cancelled: one completion per connection, its result the descriptor.
+    fn accept_multishot(&mut self, listener: RawFd, token: Token);
+    /// Receives into provided buffers until cancelled, the end of the stream (result 0), an error, or
+    /// want of buffers (`ENOBUFS`).
+    fn receive_multishot(&mut self, socket: RawFd, token: Token);
+    /// Sends all of `len` bytes (`MSG_WAITALL | MSG_NOSIGNAL`).
+    ///
+    /// # Safety
+    /// `bytes..bytes + len` must stay allocated and unwritten until the completion of `token`.
+    unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, len: u32, token: Token);
+    /// Sends all that `message`'s vectors name (`MSG_WAITALL | MSG_NOSIGNAL`).
+    ///
+    /// # Safety
+    /// `message`, its vectors and the bytes they name must stay allocated and unwritten until the
+    /// completion of `token`.
+    unsafe fn send_vectored(&mut self, socket: RawFd, message: *const libc::msghdr, token: Token);
+    /// Asks that the op with token `target` end early. Its own completion, under `token`, says only
+    /// whether it was found; the target's final completion still comes.
+    fn cancel(&mut self, target: Token, token: Token);
+    /// Wakes the reactor at `index` out of its sleep; put at the head of what is submitted next.
+    fn wake(&mut self, index: usize);
+    /// Submits everything and reaps what is there, waiting as `wait` says. `ETIME` and `EINTR` are `Ok`.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) gives beyond those: a bug or a dying kernel.
+    fn enter(&mut self, wait: Wait) -> io::Result<()>;
+    /// Takes the next completion that the last enter brought.
+    fn reap(&mut self) -> Option<Completion>;
+    /// The filled bytes of a lease.
+    fn leased(&mut self, lease: &Lease) -> &mut [u8];
+    /// Gives a buffer back to the kernel.
+    fn recycle(&mut self, lease: Lease);
+    /// How many provided buffers the kernel has to fill now: the bound on re-arming after `ENOBUFS`.
+    fn free_buffers(&self) -> usize;
+    /// `shutdown(2)` of both directions: ends a multishot receive and fails a send in flight.
+    fn shutdown(&mut self, socket: RawFd);
+    /// Has the kernel reset the connection instead of flushing it when the socket is closed
+    /// (`SO_LINGER` of zero).
+    fn reset_on_close(&mut self, socket: RawFd);
+    /// `close(2)`: only when nothing of the socket is in flight.
+    fn close(&mut self, socket: RawFd);
+    /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
+    fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
+    /// How busy this thread's core was since the last call, 0.0 to 1.0, waiting for a turn on the core
+    /// included: what pacing adapts to. Called at most every 50 ms.
+    fn busy_share(&mut self, elapsed_ns: u64) -> f64;
+}
