@@ -140,9 +140,7 @@ impl Default for Config {
                 buffer_bytes: 8_192,
                 max_delay_us: None,
             },
-            admin: Admin {
-                address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))),
-            },
+            admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
             limits: Limits {
                 connections_max: 0,
                 header_bytes_max: 8_192,
@@ -163,10 +161,7 @@ impl Default for Config {
                 owed_bytes_max: 8 << 20,
                 topics: Vec::new(),
             },
-            log: Log {
-                level: "info".into(),
-                json: false,
-            },
+            log: Log { level: "info".into(), json: false },
         }
     }
 }

@@ -85,22 +85,11 @@ mod tests {
 
     #[test]
     fn a_token_keeps_kind_slot_and_generation_apart() {
-        for op in [
-            Op::Accept,
-            Op::Receive,
-            Op::Send,
-            Op::Cancel,
-            Op::Wake,
-            Op::WakeSent,
-            Op::Connect,
-        ] {
+        for op in [Op::Accept, Op::Receive, Op::Send, Op::Cancel, Op::Wake, Op::WakeSent, Op::Connect] {
             for slot in [0, 1, u32::MAX] {
                 for generation in [0, 1, GENERATION_MASK] {
                     let token = Token::from_user_data(Token::new(op, slot, generation).user_data());
-                    assert_eq!(
-                        (token.op(), token.slot(), token.generation()),
-                        (op, slot, generation)
-                    );
+                    assert_eq!((token.op(), token.slot(), token.generation()), (op, slot, generation));
                 }
             }
         }
