@@ -3,9 +3,12 @@
 //! Whatever goes wrong is one line on stderr. Exit codes: 0 done, 1 it failed while running, 2 it was
 //! asked for something that it does not understand.
 
+mod client;
+mod publish;
 mod serve;
+mod subscribe;
 
-use std::{env, ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, future::Future, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -28,6 +31,10 @@ struct Cli {
 enum Command {
     /// Run the broker (the default).
     Serve(ServeArgs),
+    /// Print what is published to topics, one line per message: topic, seq, data.
+    Sub(subscribe::SubArgs),
+    /// Publish to a topic.
+    Pub(publish::PubArgs),
     /// Print or check a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -101,6 +108,8 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::serve(load_config(args)?),
+        Command::Sub(args) => subscribe::subscribe(args),
+        Command::Pub(args) => publish::publish(args),
         Command::Config(ConfigCommand::Default) => {
             print(&document::default_toml());
             Ok(())
@@ -165,6 +174,18 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
             Ok((text(name.clone())?, text(value)?))
         })
         .collect()
+}
+
+/// Runs a client on this thread.
+fn run_client(client: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(client);
+    // A read of stdin may be under way, which nothing can end but the process.
+    runtime.shutdown_background();
+    result
 }
 
 /// Writes to stdout. A reader that went away (`| head`) is no error of ours.
