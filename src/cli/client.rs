@@ -230,15 +230,11 @@ impl Connection {
             let mut reply = |_| async { Ok::<(), io::Error>(()) };
             let frame = match timeout(self.silence_max, self.reader.read_frame(&mut reply)).await {
                 Ok(Ok(frame)) => frame,
-                Ok(Err(WebSocketError::UnexpectedEOF)) => {
-                    return Err(lost("the broker went away"));
-                }
+                Ok(Err(WebSocketError::UnexpectedEOF)) => return Err(lost("the broker went away")),
                 Ok(Err(error)) => return Err(lost(error)),
                 Err(_) => {
-                    return Err(Ended::Broken(format!(
-                        "no sign of life for {} s",
-                        self.silence_max.as_secs()
-                    )));
+                    let silence = self.silence_max.as_secs();
+                    return Err(lost(format!("no sign of life for {silence} s")));
                 }
             };
             match frame.opcode {
