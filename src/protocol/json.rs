@@ -487,3 +487,5 @@ fn describe(node: &Node<'_>) -> &'static str {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin;

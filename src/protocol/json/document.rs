@@ -79,7 +79,7 @@ impl Scratch {
         }
         if let Err(error) = result {
             *slot = tape.reset().0;
-            return Err(broken_rule(text, &error, shape));
+            return Err(broken_rule(text, &error, shape, buffers.structural_indexes()));
         }
         let may_hold_noncharacters =
             text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));
@@ -387,7 +387,7 @@ fn hex_escape(text: &[u8], at: usize) -> Option<u32> {
 /// simd-json's own words are few and its offsets inside strings are not the text's, so the rules that
 /// a client is likely to break are looked for here, at leisure.
 #[cold]
-fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape) -> String {
+fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape, structurals: &[u32]) -> String {
     if let Err(error) = std::str::from_utf8(text) {
         return format!("not UTF-8 at byte {}", error.valid_up_to());
     }
@@ -432,35 +432,51 @@ fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape) -> String {
         }
     }
     let expected = match error.error() {
+        // Stage 1 only says that something is amiss; of what it looks for, this is left.
+        ErrorType::Syntax if error.character().is_none() => {
+            return "not JSON: a string does not end".to_owned();
+        }
+        ErrorType::Syntax => return "not JSON: the text ends before every bracket is closed".to_owned(),
+        // Without offsets: those inside strings are not the text's.
+        ErrorType::InvalidEscape => return "not JSON: an escape that JSON does not have".to_owned(),
+        ErrorType::InvalidUnicodeCodepoint => return "not JSON: \\u without four hex digits".to_owned(),
         ErrorType::ExpectedObjectColon => "a colon after a key",
         ErrorType::ExpectedObjectKey => "a key after a comma",
         ErrorType::ExpectedObjectContent => "a key, a comma or } in an object",
         ErrorType::ExpectedArrayContent => "a comma or ] in an array",
         ErrorType::ExpectedTrue | ErrorType::ExpectedFalse | ErrorType::ExpectedNull => "true, false or null",
         ErrorType::InvalidNumber => "a JSON number",
-        ErrorType::InvalidEscape => {
-            return "not JSON: an escape that JSON does not have in a string".to_owned();
-        }
-        ErrorType::InvalidUnicodeCodepoint => {
-            return "not JSON: \\u without four hex digits in a string".to_owned();
-        }
-        ErrorType::TrailingData => "the end",
-        // Stage 1 only says that something is amiss; of what it looks for, this is left.
-        ErrorType::Syntax if error.character().is_none() => {
-            return "not JSON: a string does not end".to_owned();
-        }
-        ErrorType::Syntax => return "not JSON: the text ends before every bracket is closed".to_owned(),
-        _ => "a JSON value, and one only",
+        _ => "a JSON value",
     };
-    let found = text[error.index().min(text.len())..].utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let (expected, at) = match after_the_end(text, error.index(), structurals) {
+        Some(at) => ("the end of the text", at),
+        None => (expected, error.index()),
+    };
+    let found = text.get(at..).unwrap_or_default().utf8_chunks().next().map_or("", |chunk| chunk.valid());
     match found.chars().next() {
         None => format!("not JSON: the text ends where {expected} is due"),
-        Some(c) => format!(
-            "not JSON: {} at byte {} where {expected} is due",
-            Quoted(c.encode_utf8(&mut [0; 4])),
-            error.index()
-        ),
+        Some(c) => {
+            format!("not JSON: {} at byte {at} where {expected} is due", Quoted(c.encode_utf8(&mut [0; 4])))
+        }
     }
+}
+
+/// Where something stands after a whole value that ends at `index`: of that simd-json says only where
+/// the value ends.
+fn after_the_end(text: &[u8], index: usize, structurals: &[u32]) -> Option<usize> {
+    let mut depth = 0;
+    let mut structurals = structurals.iter().map(|&at| at as usize);
+    for at in structurals.by_ref().take_while(|&at| at <= index) {
+        match text.get(at)? {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if at == index {
+            break;
+        }
+    }
+    if depth == 0 && matches!(text.get(index)?, b'}' | b']') { structurals.next() } else { None }
 }
 
 /// A peer's text inside a message: escaped, in quotes, cut before 64 bytes.
