@@ -381,3 +381,294 @@ fn take<'a>(rest: &mut &'a [u8], len: usize, what: &'static str) -> Result<&'a [
 fn truncated<'a>(what: &str, due: usize, left: usize) -> CommandError<'a> {
     CommandError::bad_message(format!("{what}: {due} bytes are due, {left} are left of the message or body"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select, test_runner::RngSeed};
+
+    use super::*;
+
+    fn body(kind: u8, flags: u8, seq: u64, ext: &[u8], topic: &str, payload: &[u8]) -> Vec<u8> {
+        let mut body = vec![kind, flags];
+        body.extend((topic.len() as u16).to_be_bytes());
+        body.extend(seq.to_be_bytes());
+        if flags & FLAG_EXT != 0 {
+            body.extend((ext.len() as u16).to_be_bytes());
+            body.extend(ext);
+        }
+        body.extend(topic.as_bytes());
+        body.extend(payload);
+        body
+    }
+
+    fn batch(bodies: &[Vec<u8>]) -> Vec<u8> {
+        let mut message = vec![0, 0];
+        for body in bodies {
+            message.extend((body.len() as u32).to_be_bytes());
+            message.extend(body);
+        }
+        message
+    }
+
+    fn object(kind: u8, text: &str) -> Vec<u8> {
+        body(kind, 0, 0, b"", "", text.as_bytes())
+    }
+
+    /// The results of `message`, with one error for a message that executes nothing.
+    fn results<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Vec<Result<Command<'a>, CommandError<'a>>> {
+        match parse(parser, message) {
+            Ok(commands) => commands.collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    #[track_caller]
+    fn assert_parses(message: &[u8], expected: &Command<'_>) {
+        assert_eq!(results(&mut Parser::new(), message), [Ok(expected.clone())]);
+    }
+
+    #[track_caller]
+    fn assert_refused(message: &[u8], code: ErrorCode, parts_of_message: &[&str]) {
+        let mut parser = Parser::new();
+        let results = results(&mut parser, message);
+        let [Err(error)] = &results[..] else { panic!("{results:?}") };
+        assert_eq!(error.code, code, "{}", error.message);
+        for part in parts_of_message {
+            assert!(error.message.contains(part), "{part:?} is missing in {}", error.message);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_a_client_is_read() {
+        let publish = Command::Publish {
+            id: Some(RequestId::Number(7)),
+            topic: "room/42".into(),
+            payload: b"\xff\x00",
+            kind: PayloadKind::Bytes,
+            receivers: false,
+        };
+        assert_parses(&body(1, 0, 7, b"", "room/42", b"\xff\x00"), &publish);
+        assert_parses(&body(1, FLAG_EXT, 7, b"unknown", "room/42", b"\xff\x00"), &publish);
+        let json = Command::Publish {
+            id: None,
+            topic: "t".into(),
+            payload: b" [1]",
+            kind: PayloadKind::Json,
+            receivers: true,
+        };
+        assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS, 0, b"", "t", b" [1]"), &json);
+
+        let id = Some(RequestId::Text(r#""x""#));
+        let filter = Cow::Borrowed("room/#");
+        assert_parses(
+            &object(4, r#"{"op":"subscribe","topic":"room/#","id":"x"}"#),
+            &Command::Subscribe { id, filter: filter.clone() },
+        );
+        assert_parses(
+            &object(4, r#"{"op":"subscribe","topic":"room\/#","id":"x"}"#),
+            &Command::Subscribe { id, filter: filter.clone() },
+        );
+        assert_parses(
+            &object(5, r#"{"op":"unsubscribe","topic":"room/#","id":"x"}"#),
+            &Command::Unsubscribe { id, filter },
+        );
+        assert_parses(&object(9, r#"{"op":"ping","id":"x"}"#), &Command::Ping { id });
+        assert_parses(
+            &body(9, FLAG_JSON | FLAG_EXT, 0, b"e", "", br#"{"op":"ping"}"#),
+            &Command::Ping { id: None },
+        );
+    }
+
+    #[test]
+    fn a_batch_runs_in_order_each_body_with_its_own_result() {
+        let message = batch(&[
+            object(9, r#"{"op":"ping","id":1}"#),
+            object(9, r#"{"op":"ping","id":}"#),
+            body(1, 0, 0, b"", "a", b"x"),
+            object(4, r#"{"op":"subscribe","topic":"a\/b"}"#),
+            object(4, r#"{"op":"subscribe","topic":"a\/c"}"#),
+        ]);
+        let mut parser = Parser::new();
+        let commands = parse(&mut parser, &message).expect("the batch holds together");
+        assert_eq!(commands.len(), 5);
+        let results: Vec<_> = commands.collect();
+        assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
+        assert!(matches!(&results[1], Err(CommandError { code: ErrorCode::BadMessage, .. })));
+        assert!(matches!(&results[2], Ok(Command::Publish { payload: b"x", .. })));
+        assert_eq!(results[3], Ok(Command::Subscribe { id: None, filter: "a/b".into() }));
+        assert_eq!(results[4], Ok(Command::Subscribe { id: None, filter: "a/c".into() }));
+        drop(results);
+        assert_eq!(parse(&mut parser, &[0, 0]).expect("an empty batch").count(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_hold_together_executes_nothing() {
+        let good = object(9, r#"{"op":"ping"}"#);
+        let mut truncated = batch(&[good.clone(), good.clone()]);
+        truncated.pop();
+        assert_refused(&truncated, ErrorCode::BadMessage, &["batch's body", "25 bytes", "24 are left"]);
+        assert_refused(
+            &batch(&[good.clone(), vec![1, 0, 0]]),
+            ErrorCode::BadMessage,
+            &["topic_len", "2 bytes"],
+        );
+        assert_refused(&batch(&[good.clone(), vec![]]), ErrorCode::BadMessage, &["kind and flags"]);
+        assert_refused(&batch(&[good.clone(), batch(&[])]), ErrorCode::BadMessage, &["body 1", "is a batch"]);
+        let mut with_length = batch(std::slice::from_ref(&good));
+        with_length.extend([0, 0, 0]);
+        assert_refused(&with_length, ErrorCode::BadMessage, &["body's length", "4 bytes", "3 are left"]);
+        assert_refused(&[0], ErrorCode::BadMessage, &["flags"]);
+        assert_refused(&[0, 1], ErrorCode::BadValue, &["0x01", "0x00"]);
+        assert_refused(&batch(&vec![good; 1025]), ErrorCode::LimitReached, &["1025", "1024"]);
+    }
+
+    #[test]
+    fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
+        use ErrorCode::*;
+        assert_refused(&[], BadMessage, &["kind and flags", "2 bytes", "0 are left"]);
+        assert_refused(&[1, 0, 0, 0, 0], BadMessage, &["seq", "8 bytes", "1 are left"]);
+        assert_refused(
+            &body(1, 0, 0, b"", "topic", b"")[..15],
+            BadMessage,
+            &["topic", "5 bytes", "3 are left"],
+        );
+        assert_refused(
+            &body(1, FLAG_EXT, 0, b"ext", "", b"")[..15],
+            BadMessage,
+            &["ext", "3 bytes", "1 are left"],
+        );
+        assert_refused(&body(1, 0x18, 0, b"", "t", b""), BadValue, &["0x18", "0x07"]);
+        assert_refused(
+            &body(1, 0, 1 << 53, b"", "t", b""),
+            BadValue,
+            &["9007199254740992", "9007199254740991"],
+        );
+        assert_refused(&body(1, 0, 0, b"", &"t".repeat(257), b""), BadTopic, &["257", "256"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"{"), BadMessage, &["not JSON"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b""), BadMessage, &["empty"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"\"\xff\""), BadMessage, &["UTF-8", "byte 1"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", br#"{"a":1,"a":1}"#), BadMessage, &["twice"]);
+        assert_refused(&body(2, 0, 0, b"", "t", b"x"), UnknownOp, &["2 (message)", "1 (publish)"]);
+        assert_refused(&body(12, 0, 0, b"", "t", b"x"), UnknownOp, &["12", "1 (publish)"]);
+        assert_refused(&body(9, 0x04, 0, b"", "", b"{}"), BadValue, &["0x04", "0x03"]);
+        assert_refused(&body(9, 0, 1, b"", "", br#"{"op":"ping"}"#), BadValue, &["seq 1", "0"]);
+        assert_refused(&body(9, 0, 0, b"", "t", br#"{"op":"ping"}"#), BadValue, &["topic_len 1", "0"]);
+        assert_refused(&object(9, r#"{"op":"ping"}{}"#), BadMessage, &["end"]);
+        assert_refused(&object(9, r#"[{"op":"ping"}]"#), BadMessage, &["an array"]);
+        assert_refused(&object(4, r#"{"op":"ping"}"#), BadValue, &["`ping`", "subscribe"]);
+        assert_refused(&body(9, 0, 0, b"", "", b"\"\xff"), BadMessage, &["UTF-8", "byte 1"]);
+        let mut not_utf8 = body(1, 0, 0, b"", "ab", b"");
+        not_utf8[13] = 0xff;
+        assert_refused(&not_utf8, BadTopic, &["UTF-8", "byte 1"]);
+    }
+
+    #[test]
+    fn an_error_tells_what_could_be_read_of_its_command() {
+        let mut parser = Parser::new();
+        let message = body(1, FLAG_JSON, 7, b"", "room/42", b"nope");
+        let error = parse(&mut parser, &message).err().expect("not JSON");
+        assert_eq!((error.op, error.id), (Some("publish"), Some(RequestId::Number(7))));
+        assert_eq!(error.topic.as_deref(), Some("room/42"));
+    }
+
+    #[test]
+    fn a_payload_that_is_json_may_be_128_levels_deep() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let message = |levels| body(1, FLAG_JSON, 0, b"", "t", nested(levels).as_bytes());
+        assert!(parse(&mut Parser::new(), &message(128)).is_ok());
+        assert_refused(&message(129), ErrorCode::BadMessage, &["128"]);
+        assert_refused(&message(10_000), ErrorCode::BadMessage, &["128"]);
+    }
+
+    #[test]
+    fn kinds_are_numbered_as_documented() {
+        for (byte, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!(kind as u8, byte);
+            assert_eq!(Kind::from_byte(byte), Some(kind));
+        }
+        assert_eq!(Kind::from_byte(12), None);
+    }
+
+    fn any_body() -> impl Strategy<Value = Vec<u8>> {
+        let payload = prop_oneof![
+            vec(any::<u8>(), 0..40),
+            select(
+                &[
+                    r#"{"op":"ping","id":1}"#,
+                    r#"{"op":"subscribe","topic":"a\/b","id":"x"}"#,
+                    r#"{"op":"unsubscribe","topic":"a"}"#,
+                    r#"{"a":[1,2,{"b":"\ud83d\ude00"}]}"#,
+                ][..]
+            )
+            .prop_map(|text| text.as_bytes().to_vec()),
+        ];
+        (
+            0u8..14,
+            0u8..8,
+            prop_oneof![Just(0u64), any::<u64>()],
+            vec(any::<u8>(), 0..9),
+            "[a-z/]{0,9}",
+            payload,
+        )
+            .prop_map(|(kind, flags, seq, ext, topic, payload)| {
+                body(kind, flags, seq, &ext, &topic, &payload)
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(0x66616e66617265),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_publish_comes_out_as_it_went_in(
+            id in 0..=json::ID_NUMBER_MAX,
+            ext in vec(any::<u8>(), 0..20),
+            topic in "\\PC{0,60}",
+            payload in vec(any::<u8>(), 0..300),
+            flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
+        ) {
+            let message = body(1, flags, id, &ext, &topic, &payload);
+            let expected = Command::Publish {
+                id: (id != 0).then_some(RequestId::Number(id)),
+                topic: topic.as_str().into(),
+                payload: &payload,
+                kind: PayloadKind::Bytes,
+                receivers: flags & FLAG_RECEIVERS != 0,
+            };
+            let mut parser = Parser::new();
+            prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);
+        }
+
+        #[test]
+        fn truncated_and_changed_messages_never_panic(
+            bodies in vec(any_body(), 0..4),
+            as_batch: bool,
+            change in (any::<prop::sample::Index>(), any::<u8>()),
+        ) {
+            let mut message = if as_batch { batch(&bodies) } else { bodies.concat() };
+            let mut parser = Parser::new();
+            for changed in [false, true] {
+                if changed && !message.is_empty() {
+                    let at = change.0.index(message.len());
+                    message[at] = change.1;
+                }
+                for len in 0..=message.len() {
+                    for result in results(&mut parser, &message[..len]) {
+                        if let Err(error) = result {
+                            prop_assert!(!error.message.chars().any(char::is_control));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(message in vec(any::<u8>(), 0..100)) {
+            results(&mut Parser::new(), &message);
+        }
+    }
+}

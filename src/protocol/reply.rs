@@ -193,3 +193,99 @@ fn push_number(number: u64, out: &mut Vec<u8>) {
 fn push_hex(number: u64, out: &mut Vec<u8>) {
     out.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit) & 0xf) as usize]));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{command::ErrorCode, publication::tests::unframe};
+
+    fn with_every_reply(mut look: impl FnMut(&Reply<'_>, &str)) {
+        let id = Some(RequestId::Number(7));
+        look(
+            &Reply::Hello {
+                epoch: 0x9f3a_c0de_1234_5678,
+                connection: 0x2a,
+                message_bytes_max: 1_048_576,
+                ping_s: 25,
+            },
+            r#"{"op":"hello","v":1,"epoch":"9f3ac0de12345678","conn":"000000000000002a","max_message":1048576,"ping_s":25,"features":["binary"]}"#,
+        );
+        look(
+            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: None },
+            r#"{"op":"ok","id":7,"topic":"room/42","seq":121}"#,
+        );
+        look(
+            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: Some(3) },
+            r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"receivers":3}"#,
+        );
+        look(
+            &Reply::Ok { id: None, topic: "a\"/#", seq: None, receivers: None },
+            r#"{"op":"ok","topic":"a\"/#"}"#,
+        );
+        look(
+            &Reply::Error(&CommandError {
+                op: Some("publish"),
+                id,
+                topic: Some("room/42".into()),
+                code: ErrorCode::BadTopic,
+                message: "no `\\`\nhere".into(),
+            }),
+            r#"{"op":"error","for":"publish","topic":"room/42","id":7,"code":"bad_topic","message":"no `\\`\nhere"}"#,
+        );
+        look(
+            &Reply::Error(&CommandError::bad_message("x".to_owned())),
+            r#"{"op":"error","code":"bad_message","message":"x"}"#,
+        );
+        look(&Reply::Pong { id: Some(RequestId::Text(r#""\u0061""#)) }, r#"{"op":"pong","id":"\u0061"}"#);
+        look(&Reply::Pong { id: None }, r#"{"op":"pong"}"#);
+        look(
+            &Reply::Gap { topic: "room/42", from: 122, to: 140, reason: "slow_consumer" },
+            r#"{"op":"gap","topic":"room/42","from":122,"to":140,"reason":"slow_consumer"}"#,
+        );
+        look(
+            &Reply::GapMany { filter: "room/#", reason: "slow_consumer" },
+            r#"{"op":"gap","filter":"room/#","reason":"slow_consumer"}"#,
+        );
+    }
+
+    #[test]
+    fn json_looks_like_the_protocol_page() {
+        with_every_reply(|reply, expected| {
+            let mut out = b"before".to_vec();
+            write(Format::Json, reply, &mut out);
+            let (opcode, message) = unframe(out.strip_prefix(b"before").expect("appended"));
+            assert_eq!((opcode, std::str::from_utf8(message)), (1, Ok(expected)));
+            serde_json::from_slice::<serde_json::Value>(message).expect("JSON");
+        });
+    }
+
+    #[test]
+    fn binary_carries_the_json_object_under_its_kind() {
+        with_every_reply(|reply, expected| {
+            let mut out = Vec::new();
+            write(Format::Binary, reply, &mut out);
+            let (opcode, message) = unframe(&out);
+            assert_eq!(opcode, 2);
+            let (header, object) = message.split_at(binary::HEADER_LEN);
+            assert_eq!(std::str::from_utf8(object), Ok(expected));
+            let kind = Kind::from_byte(header[0]).expect("a kind");
+            assert!(expected.starts_with(&format!(r#"{{"op":"{}""#, kind.as_str())), "{kind:?}: {expected}");
+            assert_eq!(header[1..], [binary::FLAG_JSON, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        });
+    }
+
+    #[test]
+    fn every_length_gets_the_shortest_header() {
+        let empty = r#"{"op":"ok","topic":""}"#.len();
+        for message_len in [100, 124, 125, 126, 127, 128, 200] {
+            let topic = "x".repeat(message_len - empty);
+            let mut out = Vec::new();
+            write(Format::Json, &Reply::Ok { id: None, topic: &topic, seq: None, receivers: None }, &mut out);
+            assert_eq!(unframe(&out).1.len(), message_len);
+        }
+        let mut out = Vec::new();
+        let error = CommandError::bad_message("\u{1}".repeat(20_000));
+        write(Format::Json, &Reply::Error(&error), &mut out);
+        assert!(unframe(&out).1.len() > 0xffff);
+    }
+}
