@@ -436,14 +436,16 @@ impl Fanout {
             if waiting.is_cancelled || subscriber.generation != waiting.generation {
                 continue;
             }
-            let held = self.find(waiting.connection, key);
+            let subscriptions = &self.subscribers[waiting.connection as usize].subscriptions;
+            let held = subscriptions.iter().position(|held| held.view == key);
             let place = held.expect("who waits has a subscription that says so");
             self.subscribers[waiting.connection as usize].subscriptions[place].is_waiting = false;
             match seq {
                 Some(_) => self.make_exact(waiting.connection, key, held),
                 None => {
                     self.subscription_count -= 1;
-                    if self.subscribers[waiting.connection as usize].subscriptions[place].member == NOT_A_MEMBER {
+                    let subscriptions = &self.subscribers[waiting.connection as usize].subscriptions;
+                    if subscriptions[place].member == NOT_A_MEMBER {
                         self.remove_subscription(waiting.connection, place);
                     }
                 }
@@ -814,6 +816,9 @@ impl Fanout {
 
     /// Gives the connection its exact subscription: it joins, or stays the member that a filter made it.
     fn make_exact(&mut self, connection: u32, key: ViewKey, held: Option<usize>) {
+        if self.views[key as usize].wants_compaction() {
+            self.compact(key);
+        }
         let view = &mut self.views[key as usize];
         let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
         match held {
