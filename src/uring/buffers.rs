@@ -21,7 +21,9 @@
 //! start, so that neither memory use nor latency depends on which of them have been touched.
 
 use std::{
-    io, ptr,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    ptr,
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -180,26 +182,29 @@ impl BufferRing {
     }
 }
 
-/// Anonymous memory, page aligned and prefaulted.
+/// Mapped memory, page aligned.
 #[derive(Debug)]
-struct Mapping {
-    base: *mut u8,
+pub(super) struct Mapping {
+    pub(super) base: *mut u8,
     bytes: usize,
 }
 
 impl Mapping {
+    /// Anonymous and prefaulted.
     fn new(bytes: usize) -> io::Result<Mapping> {
-        // SAFETY: a new anonymous mapping touches no memory that anything else knows of.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
-                -1,
-                0,
-            )
-        };
+        Mapping::map(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
+    }
+
+    /// The first `bytes` of what `ring` shares at `offset`.
+    pub(super) fn of_ring(ring: &IoUring, offset: i64, bytes: usize) -> io::Result<Mapping> {
+        Mapping::map(bytes, libc::MAP_SHARED | libc::MAP_POPULATE, ring.as_raw_fd(), offset)
+    }
+
+    fn map(bytes: usize, flags: i32, fd: RawFd, offset: i64) -> io::Result<Mapping> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anything
+        // else knows of; what a ring shares is its user's to map.
+        let base = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, fd, offset) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
