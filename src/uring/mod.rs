@@ -5,6 +5,7 @@
 //! difference.
 
 pub mod buffers;
+pub mod listener;
 pub mod probe;
 pub mod ring;
 pub mod sim;

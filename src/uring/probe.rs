@@ -1,1 +1,585 @@
-//! To come.
+//! What this kernel offers of what fanfare needs, found out by doing it, and what to do about the rest.
+//!
+//! A version number says little: distributions backport, containers filter system calls, sysctls
+//! switch io_uring off. So each feature is tried on a ring like a reactor's, and only what cannot be
+//! tried cheaply is asked for.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, RawFd},
+    sync::mpsc,
+    thread,
+};
+
+use io_uring::{IoUring, Probe, opcode};
+
+use super::{
+    Completion, Io, Op, Token, Wait,
+    buffers::BufferRing,
+    ring::{self, Ring, RingConfig},
+    wake::Doorbell,
+};
+
+/// How long a feature that should answer at once may take before it counts as missing.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Descriptors that are not connections: listeners, rings, files, the admin port.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// What is asked of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Connections that the broker is to hold.
+    pub connections: u64,
+    /// What the kernel may buffer for one that does not read: `[listen] sndbuf`, or about 320 KiB with
+    /// the TCP_NOTSENT_LOWAT that our listeners set.
+    pub kernel_bytes_per_connection: u64,
+}
+
+impl Default for Needs {
+    fn default() -> Needs {
+        Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024 }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub name: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was seen; may be empty.
+    pub detail: String,
+}
+
+/// How something that fanfare needs or could use stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works.
+    Ok,
+    /// fanfare cannot run without it.
+    Missing {
+        /// What went wrong.
+        why: String,
+        /// What the operator can do.
+        remedy: String,
+    },
+    /// fanfare runs, but not as configured under full load.
+    Warning {
+        /// What will go wrong.
+        why: String,
+        /// What the operator can do.
+        remedy: String,
+    },
+    /// Newer than what fanfare uses: offered or not.
+    Optional(bool),
+}
+
+/// What has to work: the steps of trying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// io_uring_setup(2) with a reactor's flags.
+    Setup,
+    /// The opcodes that the data path uses.
+    Opcodes,
+    /// Registering a ring of provided buffers.
+    BufferRing,
+    /// Multishot accept.
+    Accept,
+    /// Multishot receive into provided buffers.
+    Receive,
+    /// Sending.
+    Send,
+    /// A message from another ring into one that sleeps.
+    Wake,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Setup => "io_uring",
+            Step::Opcodes => "opcodes",
+            Step::BufferRing => "buffer ring",
+            Step::Accept => "multishot accept",
+            Step::Receive => "multishot receive",
+            Step::Send => "send",
+            Step::Wake => "wake across rings",
+        }
+    }
+}
+
+/// What is around a failure that tells its cause from its like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `kernel.io_uring_disabled`, since Linux 6.6.
+    pub io_uring_disabled: Option<u32>,
+    /// The running kernel's release.
+    pub kernel_release: String,
+}
+
+impl Surroundings {
+    /// This machine's.
+    pub fn read() -> Surroundings {
+        let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        Surroundings {
+            io_uring_disabled: read("/proc/sys/kernel/io_uring_disabled").parse().ok(),
+            kernel_release: read("/proc/sys/kernel/osrelease"),
+        }
+    }
+}
+
+/// Why `step` failed with `error`, and what to do about it.
+pub fn explain(step: Step, error: &io::Error, around: &Surroundings) -> (String, String) {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let release = &around.kernel_release;
+    let upgrade = "run Linux 6.1 or later".to_owned();
+    let (why, remedy) = match (step, errno) {
+        (Step::Setup, libc::EPERM) => match around.io_uring_disabled {
+            Some(disabled @ 1..) => (
+                format!("io_uring is switched off (kernel.io_uring_disabled = {disabled})"),
+                "sysctl -w kernel.io_uring_disabled=0, and the same in /etc/sysctl.d/".to_owned(),
+            ),
+            _ => (
+                "io_uring_setup is forbidden, most likely by a container's seccomp profile".to_owned(),
+                "allow io_uring_setup, io_uring_enter and io_uring_register: `--security-opt \
+                 seccomp=PROFILE` in Docker, `seccompProfile` in Kubernetes, `SystemCallFilter=` in systemd"
+                    .to_owned(),
+            ),
+        },
+        (Step::Setup, libc::ENOSYS) => (
+            format!("kernel {release} has no io_uring, or a seccomp profile hides it"),
+            "run Linux 6.1 or later with CONFIG_IO_URING, and allow io_uring_setup, io_uring_enter and \
+             io_uring_register in the container's seccomp profile"
+                .to_owned(),
+        ),
+        (Step::Setup | Step::BufferRing, libc::ENOMEM) => (
+            "no memory may be locked for a ring and its buffers".to_owned(),
+            "raise RLIMIT_MEMLOCK (`ulimit -l`, `LimitMEMLOCK=` in systemd) or the memory limit of the \
+             control group"
+                .to_owned(),
+        ),
+        (Step::Setup, libc::EMFILE | libc::ENFILE) => (
+            "no file descriptor is left for a ring".to_owned(),
+            "raise RLIMIT_NOFILE (`ulimit -n`, `LimitNOFILE=` in systemd)".to_owned(),
+        ),
+        (Step::Setup, libc::EINVAL) => {
+            (format!("kernel {release} lacks io_uring's SINGLE_ISSUER or DEFER_TASKRUN"), upgrade)
+        }
+        (Step::BufferRing, libc::EINVAL) => {
+            (format!("kernel {release} cannot register a ring of provided buffers"), upgrade)
+        }
+        (Step::Accept | Step::Receive, libc::EINVAL) => {
+            (format!("kernel {release} has no {}", step.name()), upgrade)
+        }
+        (_, libc::EACCES | libc::EPERM) => (
+            format!("{}: {error}", step.name()),
+            "allow io_uring and loopback TCP connections in the container's security profile".to_owned(),
+        ),
+        (_, libc::ETIME) => (
+            format!("{}: no answer within {} s", step.name(), PATIENCE_NS / 1_000_000_000),
+            format!(
+                "{upgrade}; if it is, this is a bug, please report it with the kernel's release {release}"
+            ),
+        ),
+        _ => (format!("{}: {error}", step.name()), upgrade),
+    };
+    (why, remedy)
+}
+
+/// What `fanfare probe` prints and the broker checks before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of looking.
+    pub findings: Vec<Finding>,
+    kernel_release: String,
+}
+
+impl Report {
+    /// Tries everything. Takes some milliseconds; opens and closes a few descriptors on loopback.
+    pub fn run(needs: &Needs) -> Report {
+        let around = Surroundings::read();
+        let mut findings =
+            vec![Finding { name: "kernel", state: State::Ok, detail: around.kernel_release.clone() }];
+        let setup = ring::set_up(8, 64);
+        findings.push(tried(Step::Setup, setup.as_ref().map(drop), &around, "defer_taskrun, single_issuer"));
+        // Without a ring there is nothing else to try, and one reason is enough.
+        if let Ok(ring) = setup {
+            findings.extend(try_features(&ring, &around));
+            findings.extend(try_data_path(&around));
+            findings.push(tried(Step::Wake, try_wake().as_ref().map(drop), &around, ""));
+            findings.extend(optional_features(&ring));
+        }
+        findings.push(descriptors(descriptor_limits(), needs));
+        let tcp_mem = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
+        findings.push(socket_memory(&tcp_mem, page_bytes(), needs));
+        Report { findings, kernel_release: around.kernel_release }
+    }
+
+    /// Whether a broker can run here.
+    pub fn is_usable(&self) -> bool {
+        !self.findings.iter().any(|it| matches!(it.state, State::Missing { .. }))
+    }
+
+    /// One line for the start banner.
+    pub fn summary(&self) -> String {
+        let mut line = format!("Linux {}:", self.kernel_release);
+        for step in [Step::Setup, Step::BufferRing, Step::Accept, Step::Receive, Step::Send, Step::Wake] {
+            let works = |it: &Finding| it.name == step.name() && it.state == State::Ok;
+            if self.findings.iter().any(works) {
+                line += &format!(" {},", step.name());
+            }
+        }
+        let problems = self
+            .findings
+            .iter()
+            .filter(|it| matches!(it.state, State::Missing { .. } | State::Warning { .. }));
+        match problems.count() {
+            0 => line.trim_end_matches([',', ':']).to_owned(),
+            count => format!("{line} {count} to look at (fanfare probe)"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { name, state, detail } = self;
+        let mark = match state {
+            State::Ok => "ok",
+            State::Missing { .. } => "MISSING",
+            State::Warning { .. } => "warning",
+            State::Optional(true) => "offered",
+            State::Optional(false) => "absent",
+        };
+        write!(f, "{mark:<8} {name:<20} {detail}")?;
+        if let State::Missing { why, remedy } | State::Warning { why, remedy } = state {
+            write!(f, "{}{why}\n{:29} → {remedy}", if detail.is_empty() { "" } else { "; " }, "")?;
+        }
+        Ok(())
+    }
+}
+
+fn tried(step: Step, result: Result<(), &io::Error>, around: &Surroundings, detail: &str) -> Finding {
+    let (state, detail) = match result {
+        Ok(()) => (State::Ok, detail.to_owned()),
+        Err(error) => {
+            let (why, remedy) = explain(step, error, around);
+            (State::Missing { why, remedy }, String::new())
+        }
+    };
+    Finding { name: step.name(), state, detail }
+}
+
+fn try_features(ring: &IoUring, around: &Surroundings) -> [Finding; 2] {
+    let opcodes = try_opcodes(ring);
+    let buffers = BufferRing::new(ring, 4, 64);
+    if buffers.is_ok() {
+        // The ring outlives these buffers.
+        let _ = ring.submitter().unregister_buf_ring(super::buffers::GROUP);
+    }
+    [
+        tried(Step::Opcodes, opcodes.as_ref().map(drop), around, ""),
+        tried(Step::BufferRing, buffers.as_ref().map(drop), around, ""),
+    ]
+}
+
+fn try_opcodes(ring: &IoUring) -> io::Result<()> {
+    const NEEDED: [(u8, &str); 6] = [
+        (opcode::AcceptMulti::CODE, "ACCEPT"),
+        (opcode::RecvMulti::CODE, "RECV"),
+        (opcode::Send::CODE, "SEND"),
+        (opcode::SendMsg::CODE, "SENDMSG"),
+        (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+        (opcode::MsgRingData::CODE, "MSG_RING"),
+    ];
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let absent: Vec<_> =
+        NEEDED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
+    if absent.is_empty() { Ok(()) } else { Err(io::Error::other(format!("no {}", absent.join(", ")))) }
+}
+
+/// A connection on loopback, accepted, read and answered as a reactor does it.
+fn try_data_path(around: &Surroundings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut step = Step::Accept;
+    let result = walk_data_path(|reached| {
+        findings.push(tried(step, Ok(()), around, ""));
+        step = reached;
+    });
+    // A step that was not reached is not known to be missing: only the first that failed is told.
+    findings.push(tried(step, result.as_ref().map(drop), around, ""));
+    findings
+}
+
+fn walk_data_path(mut reached: impl FnMut(Step)) -> io::Result<()> {
+    let mut ring = probe_ring()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (accept, receive, send) =
+        (Token::new(Op::Accept, 0, 0), Token::new(Op::Receive, 0, 0), Token::new(Op::Send, 0, 0));
+    ring.accept_multishot(listener.as_raw_fd(), accept);
+    // Two connections, because one accept more than the first is what multishot means.
+    let mut sockets = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(TcpStream::connect(listener.local_addr()?)?);
+        let accepted = expect(&mut ring, accept)?;
+        sockets.push(Socket(accepted.result));
+        if !accepted.more {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+    }
+    reached(Step::Receive);
+    ring.receive_multishot(sockets[0].0, receive);
+    for byte in [b'a', b'b'] {
+        clients[0].write_all(&[byte])?;
+        let received = expect(&mut ring, receive)?;
+        let Some(lease) = received.lease.filter(|_| received.more) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let as_sent = *ring.leased(&lease) == [byte];
+        ring.recycle(lease);
+        if !as_sent {
+            return Err(io::Error::other("other bytes than were sent"));
+        }
+    }
+    reached(Step::Send);
+    static ANSWER: &[u8] = b"c";
+    // SAFETY: a static lives long enough for any send.
+    unsafe { ring.send(sockets[0].0, ANSWER.as_ptr(), ANSWER.len() as u32, send) };
+    expect(&mut ring, send)?;
+    Ok(())
+}
+
+/// Closed on every way out of the probe; shut down first, because the ring's receive holds it open.
+struct Socket(RawFd);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: takes no pointer; the descriptor is this struct's own.
+        unsafe { libc::shutdown(self.0, libc::SHUT_RDWR) };
+        // SAFETY: the same.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+fn try_wake() -> io::Result<()> {
+    let (tell, told) = mpsc::channel();
+    let sleeper = thread::Builder::new().name("probe".to_owned()).spawn(move || {
+        let mut ring = probe_ring()?;
+        let _ = tell.send(ring.as_raw_fd());
+        expect(&mut ring, Token::new(Op::Wake, 0, 0)).map(drop)
+    })?;
+    // If the sleeper could not make its ring, its own error is the one to tell.
+    let rung = match told.recv() {
+        Ok(target) => Doorbell::new(vec![target]).and_then(|mut doorbell| doorbell.ring(0)),
+        Err(_) => Ok(()),
+    };
+    let woken = sleeper.join().unwrap_or_else(|_| Err(io::Error::other("the sleeping thread panicked")));
+    rung.and(woken)
+}
+
+fn probe_ring() -> io::Result<Ring> {
+    let config =
+        RingConfig { entries: 8, buffer_count: 8, buffer_bytes: 256, sends_per_turn: 8, pending_sends: 8 };
+    Ring::new(config).map_err(|error| error.source)
+}
+
+/// The next completion of `token`; one that failed is an error.
+fn expect(ring: &mut Ring, token: Token) -> io::Result<Completion> {
+    loop {
+        ring.enter(Wait::Sleep { timeout_ns: PATIENCE_NS })?;
+        let mut timed_out = true;
+        while let Some(completion) = ring.reap() {
+            timed_out = false;
+            if completion.token == token {
+                return match completion.result {
+                    0.. => Ok(completion),
+                    errno => Err(io::Error::from_raw_os_error(-errno)),
+                };
+            }
+        }
+        if timed_out {
+            return Err(io::Error::from_raw_os_error(libc::ETIME));
+        }
+    }
+}
+
+fn optional_features(ring: &IoUring) -> Vec<Finding> {
+    /// `IOU_PBUF_RING_INC`, since Linux 6.12.
+    const INCREMENTAL: u16 = 2;
+    let mut probe = Probe::new();
+    let probed = ring.submitter().register_probe(&mut probe).is_ok();
+    let group = 1;
+    let page = Page([0; 4096]);
+    // SAFETY: `page` is page aligned, larger than four entries, and outlives the registration.
+    let incremental = unsafe {
+        ring.submitter().register_buf_ring_with_flags(page.0.as_ptr() as u64, 4, group, INCREMENTAL).is_ok()
+    };
+    if incremental {
+        let _ = ring.submitter().unregister_buf_ring(group);
+    }
+    let napi = ring.submitter().register_napi(&mut io_uring::types::Napi::new()).is_ok();
+    if napi {
+        let _ = ring.submitter().unregister_napi(&mut io_uring::types::Napi::new());
+    }
+    let optional =
+        |name, offered| Finding { name, state: State::Optional(offered), detail: "not used".to_owned() };
+    vec![
+        optional("incremental buffers", incremental),
+        optional("send bundles", ring.params().is_feature_recvsend_bundle()),
+        optional("zero-copy send", probed && probe.is_supported(opcode::SendZc::CODE)),
+        optional("NAPI busy polling", napi),
+    ]
+}
+
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+/// Soft and hard RLIMIT_NOFILE.
+fn descriptor_limits() -> (u64, u64) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limits` is a valid place for the answer.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) };
+    (limits.rlim_cur, limits.rlim_max)
+}
+
+fn descriptors((soft, hard): (u64, u64), needs: &Needs) -> Finding {
+    let needed = needs.connections + DESCRIPTORS_RESERVED;
+    let detail = format!("{soft} (hard limit {hard})");
+    // The broker raises its soft limit to the hard one by itself.
+    let state = if hard >= needed {
+        State::Ok
+    } else if hard > DESCRIPTORS_RESERVED {
+        State::Warning {
+            why: format!("{} connections need {needed}", needs.connections),
+            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections".into(),
+        }
+    } else {
+        State::Missing {
+            why: format!("{DESCRIPTORS_RESERVED} are needed before the first connection"),
+            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd)".into(),
+        }
+    };
+    Finding { name: "file descriptors", state, detail }
+}
+
+/// `tcp_mem` is three counts of pages; past the last, the kernel drops connections' data at random.
+fn socket_memory(tcp_mem: &str, page_bytes: u64, needs: &Needs) -> Finding {
+    const MIB: u64 = 1 << 20;
+    let name = "socket memory";
+    let Some(limit) = tcp_mem.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok()) else {
+        let detail = "net.ipv4.tcp_mem is not readable here".to_owned();
+        return Finding { name, state: State::Ok, detail };
+    };
+    let limit_mib = limit * page_bytes / MIB;
+    let needed_mib = needs.connections * needs.kernel_bytes_per_connection / MIB;
+    let state = if needed_mib <= limit_mib {
+        State::Ok
+    } else {
+        let pages = needed_mib * MIB / page_bytes;
+        State::Warning {
+            why: format!("{} connections that do not read could hold {needed_mib} MiB", needs.connections),
+            remedy: format!(
+                "sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\", or set [listen] sndbuf",
+                pages / 2,
+                pages * 3 / 4
+            ),
+        }
+    };
+    Finding { name, state, detail: format!("{limit_mib} MiB for all TCP (net.ipv4.tcp_mem)") }
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: takes no pointer.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uring::ring::tests::small_ring;
+
+    fn failed(step: Step, errno: i32, around: &Surroundings) -> String {
+        tried(step, Err(&io::Error::from_raw_os_error(errno)), around, "").to_string()
+    }
+
+    fn kernel(release: &str, io_uring_disabled: Option<u32>) -> Surroundings {
+        Surroundings { io_uring_disabled, kernel_release: release.to_owned() }
+    }
+
+    /// Each way in which the kernel can refuse a ring, and the words that help.
+    #[test]
+    fn a_missing_feature_comes_with_its_remedy() {
+        let plain = kernel("5.15.0", None);
+        for (step, errno, around, told) in [
+            (Step::Setup, libc::EPERM, kernel("6.6.1", Some(2)), "sysctl -w kernel.io_uring_disabled=0"),
+            (Step::Setup, libc::EPERM, kernel("6.6.1", Some(1)), "(kernel.io_uring_disabled = 1)"),
+            (Step::Setup, libc::EPERM, kernel("6.6.1", Some(0)), "seccomp"),
+            (Step::Setup, libc::EPERM, plain.clone(), "seccomp"),
+            (Step::Setup, libc::ENOSYS, plain.clone(), "CONFIG_IO_URING"),
+            (Step::Setup, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::BufferRing, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::Setup, libc::EMFILE, plain.clone(), "LimitNOFILE="),
+            (Step::Setup, libc::EINVAL, plain.clone(), "5.15.0 lacks io_uring's SINGLE_ISSUER"),
+            (Step::BufferRing, libc::EINVAL, plain.clone(), "provided buffers"),
+            (Step::Receive, libc::EINVAL, plain.clone(), "5.15.0 has no multishot receive"),
+            (Step::Wake, libc::ETIME, plain.clone(), "no answer within 2 s"),
+            (Step::Accept, libc::EACCES, plain.clone(), "loopback"),
+        ] {
+            let line = failed(step, errno, &around);
+            assert!(line.starts_with("MISSING") && line.contains(told), "{step:?} {errno}: {line}");
+        }
+    }
+
+    #[test]
+    fn one_missing_feature_makes_the_report_unusable_and_a_warning_does_not() {
+        let around = kernel("6.1.0", None);
+        let error = io::Error::from_raw_os_error(libc::EINVAL);
+        let mut report = Report {
+            findings: vec![
+                tried(Step::Setup, Ok(()), &around, ""),
+                descriptors((1024, 4096), &Needs::default()),
+            ],
+            kernel_release: around.kernel_release.clone(),
+        };
+        assert!(report.is_usable());
+        assert_eq!(report.summary(), "Linux 6.1.0: io_uring, 1 to look at (fanfare probe)");
+        report.findings.push(tried(Step::Receive, Err(&error), &around, ""));
+        assert!(!report.is_usable());
+    }
+
+    #[test]
+    fn limits_are_compared_with_what_is_configured() {
+        let needs = Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024 };
+        assert_eq!(descriptors((1024, 20_000), &needs).state, State::Ok);
+        assert!(matches!(descriptors((1024, 4096), &needs).state, State::Warning { .. }));
+        assert!(matches!(descriptors((16, 32), &needs).state, State::Missing { .. }));
+        // 3,125 MiB are 800,000 pages.
+        assert_eq!(socket_memory("1 2 800000\n", 4096, &needs).state, State::Ok);
+        let short = socket_memory("1 2 575802", 4096, &needs);
+        assert!(short.to_string().contains("tcp_mem=\"400000 600000 800000\""), "{short}");
+        assert_eq!(socket_memory("", 4096, &needs).state, State::Ok);
+    }
+
+    #[test]
+    fn this_kernel_passes_its_own_probe() {
+        if small_ring().is_none() {
+            return;
+        }
+        let report = Report::run(&Needs { connections: 1, kernel_bytes_per_connection: 0 });
+        println!("{report}{}", report.summary());
+        assert!(report.is_usable(), "{report}");
+        for step in [Step::Opcodes, Step::BufferRing, Step::Accept, Step::Receive, Step::Send, Step::Wake] {
+            let finding = report.findings.iter().find(|it| it.name == step.name());
+            assert_eq!(finding.map(|it| &it.state), Some(&State::Ok), "{step:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Listening sockets: one per reactor on the same port, the kernel spreads connections over them.
+//!
+//! What is set here is set once, because an accepted socket inherits it: no system call per accept.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// A socket takes more to send only while fewer bytes than this wait unsent in it. A stalled peer then
+/// makes the kernel hold 0.3 MB instead of 4; less (16 KiB) costs throughput.
+const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+/// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A socket that listens on `address`, with what every connection is to inherit. It blocks, because a
+/// ring waits for a blocking socket and reports `EAGAIN` for another. `sndbuf_bytes` is a hard cap on
+/// what the kernel buffers per connection.
+///
+/// Others may listen on the same address (SO_REUSEPORT): see [`listen_group`].
+///
+/// # Errors
+/// What socket(2), setsockopt(2), bind(2) or listen(2) says.
+pub fn listen(address: SocketAddr, backlog: u32, sndbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
+    let socket = new_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    if let Some(bytes) = sndbuf_bytes {
+        // The kernel doubles what it is told, for its own bookkeeping.
+        socket.set_send_buffer_size(bytes / 2)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// `count` sockets that share `address`. Port 0 gives all of them the port that the first one gets.
+///
+/// # Errors
+/// `AddrInUse` if anyone listens there already, another fanfare included; else what [`listen`] says.
+pub fn listen_group(
+    address: SocketAddr,
+    count: usize,
+    backlog: u32,
+    sndbuf_bytes: Option<usize>,
+) -> io::Result<Vec<OwnedFd>> {
+    if address.port() != 0 {
+        ensure_unused(address)?;
+    }
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = listen(address, backlog, sndbuf_bytes)?;
+        address = local_address(&listener)?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// The address that a socket is bound to.
+///
+/// # Errors
+/// What getsockname(2) says.
+pub fn local_address(listener: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(listener).local_addr()?;
+    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// With SO_REUSEPORT, bind(2) lets a second fanfare of the same user take half of the first one's
+/// connections without a word. A bind without it fails if anyone listens.
+fn ensure_unused(address: SocketAddr) -> io::Result<()> {
+    new_socket(address)?.bind(&address.into())
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of the previous run that wait out their end do not hold the port.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const ANY_PORT: &str = "127.0.0.1:0";
+
+    #[test]
+    fn a_group_shares_the_port_that_the_first_one_got() {
+        let group = listen_group(ANY_PORT.parse().unwrap(), 3, 16, None).unwrap();
+        let addresses: Vec<_> = group.iter().map(|it| local_address(it).unwrap()).collect();
+        assert_ne!(addresses[0].port(), 0);
+        assert!(addresses.iter().all(|it| *it == addresses[0]));
+        TcpStream::connect(addresses[0]).unwrap();
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_even_if_it_is_shared() {
+        let group = listen_group(ANY_PORT.parse().unwrap(), 2, 16, None).unwrap();
+        let address = local_address(&group[0]).unwrap();
+        let refused = listen_group(address, 2, 16, None).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        drop(group);
+        listen_group(address, 2, 16, None).unwrap();
+    }
+
+    #[test]
+    fn a_port_with_connections_of_the_previous_run_is_free() {
+        let group = listen_group(ANY_PORT.parse().unwrap(), 1, 16, None).unwrap();
+        let address = local_address(&group[0]).unwrap();
+        let listener = TcpListener::from(group.into_iter().next().unwrap());
+        let _client = TcpStream::connect(address).unwrap();
+        // The server's end closes first, so the port is left to a connection in FIN_WAIT.
+        drop(listener.accept().unwrap());
+        drop(listener);
+        listen_group(address, 1, 16, None).unwrap();
+    }
+
+    #[test]
+    fn an_accepted_socket_inherits_what_the_listener_was_told() {
+        let listener = listen(ANY_PORT.parse().unwrap(), 16, Some(256 * 1024)).unwrap();
+        let address = local_address(&listener).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = TcpListener::from(listener).accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BYTES);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert_eq!(accepted.send_buffer_size().unwrap(), 256 * 1024);
+        assert!(!accepted.nonblocking().unwrap());
+    }
+}
