@@ -3,6 +3,9 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -181,6 +184,85 @@ fn a_request_that_never_ends_is_dropped() {
     assert_eq!(get(address, "/readyz").0, 200);
     assert!(begin.elapsed() < Duration::from_secs(12));
     drop(slow);
+}
+
+/// Not a test: the process that the tests below start, with one reactor, slow to drain if SLOW is set.
+#[test]
+#[ignore = "run by other tests"]
+fn a_broker_process() {
+    let mut config = Config::default();
+    config.admin.address = None;
+    let fleet = FakeFleet::new(1);
+    fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
+    let result = control::run(Arc::new(config), |_| Ok(fleet), |_, _| {});
+    std::process::exit(i32::from(result.is_err()));
+}
+
+/// The broker in a process of its own, and the socket on which it tells its service manager.
+struct Process {
+    child: Child,
+    notified: UnixDatagram,
+}
+
+impl Process {
+    fn start(name: &str, is_slow: bool) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_file(&path);
+        let notified = UnixDatagram::bind(&path).unwrap();
+        notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_broker_process", "--ignored", "--nocapture"]);
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
+        if is_slow {
+            command.env("SLOW", "1");
+        }
+        Process { child: command.stdout(Stdio::null()).spawn().unwrap(), notified }
+    }
+
+    /// Waits until the service manager is told `state`, past other states.
+    fn wait_for(&self, state: &str) {
+        let mut bytes = [0; 256];
+        loop {
+            let len = self.notified.recv(&mut bytes).unwrap();
+            if str::from_utf8(&bytes[..len]).unwrap().trim() == state {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill takes no pointer.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_every_step() {
+    let broker = Process::start("steps", false);
+    broker.wait_for("READY=1");
+    broker.wait_for("WATCHDOG=1");
+    broker.wait_for("WATCHDOG=1");
+    broker.signal(libc::SIGTERM);
+    broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    for (name, signal, code) in [("term", libc::SIGTERM, 143), ("int", libc::SIGINT, 130)] {
+        let broker = Process::start(name, true);
+        broker.wait_for("READY=1");
+        broker.signal(libc::SIGTERM);
+        broker.wait_for("STOPPING=1");
+        let begin = Instant::now();
+        broker.signal(signal);
+        assert_eq!(broker.exit_code(), Some(code));
+        assert!(begin.elapsed() < Duration::from_secs(5), "the drain takes 12 s");
+    }
 }
 
 /// The whole life under `control::run`. One test, because signals are the process's.

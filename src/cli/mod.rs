@@ -122,7 +122,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(&format!("{file}: ok\n"));
             Ok(())
         }
-        Command::Probe => serve::print_probe(),
+        Command::Probe => serve::probe(),
     }
 }
 

@@ -11,38 +11,69 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, print};
-use crate::{config::Config, control, reactor::Reactors};
+use crate::{
+    config::Config,
+    control,
+    protocol::mask,
+    reactor::Reactors,
+    uring::probe::{Finding, Needs, Report, State},
+};
 
 /// Runs the broker until a signal ends it.
 pub(super) fn serve(config: Config) -> Result<(), Failure> {
     start_logging(&config);
     raise_descriptor_limit();
-    let features = kernel_features().map_err(Failure::Run)?;
+    let report = Report::run(&needs(&config));
+    if let Some(line) = missing(&report) {
+        return Err(Failure::Run(line));
+    }
+    // Without a number of connections of the operator's, what would not suffice is the probe's guess: the
+    // banner counts it, and `fanfare probe` tells it.
+    if config.limits.connections_max > 0 {
+        warn_of_shortages(&report);
+    }
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
     control::run(config, Reactors::start, move |reactors, admin| {
-        announce(&announced, reactors.count(), admin, &features);
+        announce(&announced, reactors.count(), admin, &report.summary());
     })
     .map_err(Failure::Run)
 }
 
-/// `fanfare probe`.
-pub(super) fn print_probe() -> Result<(), Failure> {
-    let features = kernel_features().map_err(Failure::Run)?;
-    print(&format!("{features}\n"));
-    Ok(())
+/// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.
+pub(super) fn probe() -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let report = Report::run(&Needs::default());
+    print(&report.to_string());
+    missing(&report).map_or(Ok(()), |line| Err(Failure::Run(line)))
 }
 
-/// What the kernel has of what the broker needs, in a line, or what is missing and how to allow it.
-fn kernel_features() -> Result<String, String> {
-    // To become crate::uring::probe.
-    Ok("not probed".into())
+/// What this configuration asks of the machine; the probe's own guess where it leaves it open.
+fn needs(config: &Config) -> Needs {
+    let mut needs = Needs::default();
+    if config.limits.connections_max > 0 {
+        needs.connections = config.limits.connections_max as u64;
+    }
+    if config.listen.sndbuf_bytes > 0 {
+        needs.kernel_bytes_per_connection = u64::from(config.listen.sndbuf_bytes);
+    }
+    needs
 }
 
-/// Which code unmasks payloads on this processor.
-fn unmask_kind() -> &'static str {
-    // To become crate::protocol::mask::kind().as_str().
-    "not chosen"
+fn warn_of_shortages(report: &Report) {
+    for Finding { name, state, .. } in &report.findings {
+        if let State::Warning { why, remedy } = state {
+            warn!("{name}: {why}; {remedy}");
+        }
+    }
+}
+
+/// The first thing without which the broker cannot run, and what to do about it.
+fn missing(report: &Report) -> Option<String> {
+    report.findings.iter().find_map(|Finding { name, state, .. }| match state {
+        State::Missing { why, remedy } => Some(format!("this machine lacks {name}: {why}; {remedy}")),
+        State::Ok | State::Warning { .. } | State::Optional(_) => None,
+    })
 }
 
 /// Logs to stderr as `[log]` says. The filter was parsed once when the configuration was checked.
@@ -73,7 +104,7 @@ fn raise_descriptor_limit() {
 /// Says that the broker is up, and a line to try: to a person on stdout, to a machine in the log.
 fn announce(config: &Config, reactor_count: usize, admin: Option<SocketAddr>, features: &str) {
     let listen = config.listen.address;
-    let unmask = unmask_kind();
+    let unmask = mask::kind().as_str();
     if config.log.json {
         let admin = admin.map_or("off".into(), |address| address.to_string());
         info!(%listen, reactors = reactor_count, kernel = features, unmask, %admin, "ready");

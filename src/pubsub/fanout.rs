@@ -242,7 +242,8 @@ impl Fanout {
         for (_, view) in &self.views {
             if view.behind_count() > 0 {
                 count += u64::from(view.behind_count());
-                bytes_max = view.members().map(|(slot, _)| view.owed_bytes(slot)).max().unwrap_or(0).max(bytes_max);
+                bytes_max =
+                    view.members().map(|(slot, _)| view.owed_bytes(slot)).max().unwrap_or(0).max(bytes_max);
             }
         }
         (count, bytes_max)
@@ -251,7 +252,8 @@ impl Fanout {
     /// How many topics and filters the connection subscribed to.
     pub fn subscriptions_of(&self, connection: u32) -> usize {
         self.subscribers.get(connection as usize).map_or(0, |subscriber| {
-            let exact = subscriber.subscriptions.iter().filter(|held| held.is_exact || held.is_waiting).count();
+            let exact =
+                subscriber.subscriptions.iter().filter(|held| held.is_exact || held.is_waiting).count();
             exact + subscriber.filters.len()
         })
     }
@@ -391,7 +393,12 @@ impl Fanout {
     }
 
     /// Forgets the connection: nothing more is taken for it. `started` as in [`Fanout::handle_unsubscribe`].
-    pub fn handle_disconnect(&mut self, connection: u32, started: &mut Vec<Started>, requests: &mut Requests) {
+    pub fn handle_disconnect(
+        &mut self,
+        connection: u32,
+        started: &mut Vec<Started>,
+        requests: &mut Requests,
+    ) {
         let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return };
         let filters = std::mem::take(&mut subscriber.filters);
         for key in filters {
@@ -461,7 +468,8 @@ impl Fanout {
         let entry = &mut self.filters.entries[key as usize];
         entry.missing_count -= 1;
         if entry.missing_count == 0 {
-            started.extend(entry.waiting.drain(..).map(|pending| Started { pending: Some(pending), seq: None }));
+            started
+                .extend(entry.waiting.drain(..).map(|pending| Started { pending: Some(pending), seq: None }));
         }
     }
 
@@ -651,8 +659,13 @@ impl Fanout {
         for (key, view) in &self.views {
             view.check();
             for (slot, member) in view.members() {
-                let held = &self.subscribers[member.connection as usize].subscriptions[member.subscription as usize];
-                assert_eq!((held.view as usize, held.member), (key, slot), "membership is recorded twice, alike");
+                let held =
+                    &self.subscribers[member.connection as usize].subscriptions[member.subscription as usize];
+                assert_eq!(
+                    (held.view as usize, held.member),
+                    (key, slot),
+                    "membership is recorded twice, alike"
+                );
             }
         }
         for subscriber in &self.subscribers {
@@ -703,7 +716,8 @@ impl Fanout {
             if !is_idle {
                 continue;
             }
-            let members: Vec<_> = self.views[key].members().map(|(_, m)| (m.connection, m.subscription)).collect();
+            let members: Vec<_> =
+                self.views[key].members().map(|(_, m)| (m.connection, m.subscription)).collect();
             for (connection, place) in members {
                 self.leave(connection, place as usize);
             }
@@ -772,7 +786,8 @@ impl Fanout {
         }
         view.filters_generation = self.filters.generation;
         let mut matched = std::mem::take(&mut self.matched);
-        self.filters.trees[view.format.index()].for_each_match(&view.name, |connection| matched.push(connection));
+        self.filters.trees[view.format.index()]
+            .for_each_match(&view.name, |connection| matched.push(connection));
         if !matched.is_empty() {
             self.mark = self.mark.wrapping_add(1);
             self.marks.resize(self.subscribers.len(), self.mark.wrapping_sub(1));
@@ -794,7 +809,8 @@ impl Fanout {
         if self.views[key as usize].wants_compaction() {
             self.compact(key);
         }
-        let is_waiting = self.views[key as usize].waiting.iter().any(|waiting| waiting.connection == connection);
+        let is_waiting =
+            self.views[key as usize].waiting.iter().any(|waiting| waiting.connection == connection);
         let held = if is_waiting { self.find(connection, key) } else { None };
         let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
         let place = held.unwrap_or(subscriptions.len());
@@ -903,7 +919,8 @@ impl Fanout {
         entry.subscriber_count -= 1;
         if entry.subscriber_count == 0 {
             let entry = self.filters.remove(key);
-            started.extend(entry.waiting.iter().map(|&pending| Started { pending: Some(pending), seq: None }));
+            started
+                .extend(entry.waiting.iter().map(|&pending| Started { pending: Some(pending), seq: None }));
             for home in 0..self.homes.count {
                 let (filter, format) = (entry.text.clone(), entry.format);
                 requests.push((home, Request::RemoveFilter { filter, format }));

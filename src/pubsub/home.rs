@@ -169,13 +169,7 @@ impl Home {
 
     /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it;
     /// or without one when there are too many topics.
-    pub fn handle_subscribe(
-        &mut self,
-        reactor: usize,
-        topic: &str,
-        format: Format,
-        outboxes: &mut Outboxes,
-    ) {
+    pub fn handle_subscribe(&mut self, reactor: usize, topic: &str, format: Format, outboxes: &mut Outboxes) {
         let answer = match self.find_or_create(topic) {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
@@ -321,13 +315,7 @@ impl Home {
         });
     }
 
-    fn write(
-        &mut self,
-        key: usize,
-        format: Format,
-        publication: &Publication<'_>,
-        outboxes: &mut Outboxes,
-    ) {
+    fn write(&mut self, key: usize, format: Format, publication: &Publication<'_>, outboxes: &mut Outboxes) {
         let len = publication.encoded_len(format);
         let fill = |room: &mut [u8]| publication.encode(format, room);
         self.warm(key, len);

@@ -259,9 +259,10 @@ impl View {
 
     /// A member gains or loses its exact subscription; it stays.
     pub fn set_exact(&mut self, is_exact: bool) {
-        self.exact_count = self.exact_count.checked_add_signed(if is_exact { 1 } else { -1 }).expect(
-            "a member loses the exact subscription that it has",
-        );
+        self.exact_count = self
+            .exact_count
+            .checked_add_signed(if is_exact { 1 } else { -1 })
+            .expect("a member loses the exact subscription that it has");
     }
 
     /// Removes the member in `slot`, whose place stays until [`View::compact`].
@@ -316,7 +317,8 @@ impl View {
     pub fn owed_bytes(&self, slot: u32) -> u64 {
         let position = self.position(slot);
         let Some(first) = self.segments.get(self.place(position.segment)) else { return 0 };
-        let rest = self.segments.range(self.place(position.segment) + 1..).map(|segment| segment.range.len() as u64);
+        let rest =
+            self.segments.range(self.place(position.segment) + 1..).map(|segment| segment.range.len() as u64);
         u64::from(first.range.end() - position.offset) + rest.sum::<u64>()
     }
 
@@ -387,7 +389,10 @@ impl View {
         for (segment, count) in self.segments.iter().zip(counts) {
             assert_eq!(segment.position_count, count);
         }
-        assert_eq!(self.tombstone_count as usize, self.members.iter().filter(|m| m.connection == TOMBSTONE).count());
+        assert_eq!(
+            self.tombstone_count as usize,
+            self.members.iter().filter(|m| m.connection == TOMBSTONE).count()
+        );
         if self.segments.iter().all(|segment| segment.pin_count == 0) && self.behind_count() == 0 {
             assert!(self.segments.is_empty(), "an idle view pins no chunk");
         }
@@ -447,8 +452,8 @@ impl View {
     fn release(&mut self) {
         let is_idle = self.behind_count() == 0;
         while let Some(first) = self.segments.front() {
-            let is_needed = first.pin_count > 0
-                || (first.position_count > 0 && !(is_idle && self.segments.len() == 1));
+            let is_needed =
+                first.pin_count > 0 || (first.position_count > 0 && !(is_idle && self.segments.len() == 1));
             if is_needed || (self.segments.len() == 1 && !is_idle) {
                 break;
             }
