@@ -187,6 +187,12 @@ impl Homes {
         let hash = self.hasher.hash_one(topic);
         (((hash >> 32) * self.count as u64) >> 32) as usize
     }
+
+    /// A number for `key` that is spread evenly, the same for the same `salt`.
+    pub fn spread(&self, key: u32, salt: u64) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one((key, salt)) >> 16
+    }
 }
 
 impl Policy {
@@ -507,16 +513,20 @@ impl Fanout {
         views.map(|&key| u64::from(self.views[key as usize].member_count())).sum()
     }
 
-    /// Lists what is due to sweep, and tells when the next view will be.
-    pub fn start_due_sweeps(&mut self, now_ns: u64) -> Option<u64> {
+    /// Lists what is due to sweep.
+    pub fn start_due_sweeps(&mut self, now_ns: u64) {
         while let Some(&Reverse((due_ns, key))) = self.paced.peek() {
             if due_ns > now_ns {
-                return Some(due_ns);
+                return;
             }
             self.paced.pop();
             self.start_sweep(key, now_ns);
         }
-        None
+    }
+
+    /// When the next view's sweep is due, of those that wait for their time.
+    pub fn next_sweep_ns(&self) -> Option<u64> {
+        self.paced.peek().map(|Reverse((due_ns, _))| *due_ns)
     }
 
     /// Takes the view whose turn it is to be swept; give it back with [`Fanout::end_turn`].
