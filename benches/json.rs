@@ -5,6 +5,19 @@
 //! numbers outside a double and duplicate keys in it; `parser` refuses all three, and noncharacters.
 //! `parser of data alone` is what a binary publish with the JSON flag costs. `simd-json alone` is the
 //! part of `parser` that is not ours.
+//!
+//! AMD EPYC with AVX-512, two shared cores, rustc 1.95, medians of quiet runs:
+//!
+//! | bytes | parser | serde_json with RawValue | simd-json alone | parser of data alone |
+//! |---|---|---|---|---|
+//! | 30 | 164 ns | 98 to 110 ns | 88 ns | |
+//! | 128 | 263 ns | 195 ns | 139 ns | 175 ns |
+//! | 300 | 587 ns | 344 ns | 402 ns | 529 to 549 ns |
+//! | 1,000 | 1,798 ns | 1,009 to 1,032 ns | 1,335 ns | 1,751 ns |
+//!
+//! So serde_json that looks at nothing in `data` is 1.4 to 1.8 times as fast; from 300 bytes on
+//! simd-json by itself is behind it already, since it converts every number and unescapes every string.
+//! The last column is from before `check` returned its size in registers.
 
 use std::{borrow::Cow, hint::black_box, time::Duration};
 
