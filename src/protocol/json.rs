@@ -31,7 +31,8 @@ pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// Reads commands, and keeps the memory that this takes from one message to the next.
 ///
-/// It keeps at most about 30 bytes per byte of the longest message, so share one per reactor.
+/// It keeps up to some 80 bytes per byte of the longest message (a few, for a message that is mostly
+/// text), so share one per reactor.
 pub struct Parser {
     scratch: Scratch,
 }
@@ -57,7 +58,8 @@ impl Parser {
     /// The commands in `text`, each with its own result. An error means that there is none to run:
     /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
-        let is_array = text.trim_start_matches(WHITESPACE).starts_with('[');
+        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let is_array = text.as_bytes().iter().find(|byte| !is_space(byte)) == Some(&b'[');
         let shape = if is_array { Shape::Commands } else { Shape::Command };
         let mut document = self.scratch.parse(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
         if let Node::Array { len, .. } = document.node(Place::ROOT) {
@@ -84,7 +86,9 @@ impl Parser {
     /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
-        self.scratch.parse(data, Shape::Data)?.check(Place::ROOT).1
+        let mut broken_rule = None;
+        self.scratch.parse(data, Shape::Data)?.check(Place::ROOT, &mut broken_rule);
+        broken_rule.map_or(Ok(()), Err)
     }
 }
 
@@ -109,8 +113,9 @@ impl<'a> Array<'a> {
         let mut next = Place::ROOT.inside();
         for _ in 0..len {
             let place = next;
-            let (size, checked) = document.check_inside(place);
-            if checked.is_err() || !matches!(document.node(place), Node::Object { .. }) {
+            let mut broken_rule = None;
+            let size = document.check_inside(place, &mut broken_rule);
+            if broken_rule.is_some() || !matches!(document.node(place), Node::Object { .. }) {
                 // Read for nothing but the error, which says which command it was.
                 read::<true, _>(&mut document, text, place, keep_unescaped).0?;
                 unreachable!("reading a command finds what checking it found");
@@ -135,8 +140,6 @@ impl<'a> Iterator for Array<'a> {
         (self.left, Some(self.left))
     }
 }
-
-const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// A topic as it stands unescaped in the parser's scratch: nothing to allocate.
 fn keep_unescaped<'a>(unescaped: &'a str, _raw: &'a str) -> Cow<'a, str> {
@@ -252,6 +255,7 @@ impl<'s, 'a> Members<'s, 'a> {
 ///
 /// `CHECK` looks for what I-JSON forbids beyond the grammar, which an array has had done for all its
 /// commands. `keep` makes a topic last as long as the command, from its unescaped and its raw form.
+#[inline]
 fn read<'s, 'a, const CHECK: bool, K>(
     document: &mut Document<'s>,
     text: &'a str,
@@ -268,18 +272,20 @@ where
         );
         return (Err(CommandError::bad_message(message)), document.size(place));
     };
-    let (members, size) = read_members::<CHECK>(document, text, place, len);
+    let mut members =
+        Members { values: [None; Key::COUNT], duplicate: None, unknown: None, broken_rule: None };
+    let size = read_members::<CHECK>(document, text, place, len, &mut members);
     (judge(&members, keep), size)
 }
 
+/// Sorts the members of the object at `place` into `members`, and says how much the object takes.
 fn read_members<'s, 'a, const CHECK: bool>(
     document: &mut Document<'s>,
     text: &'a str,
     place: Place,
     len: usize,
-) -> (Members<'s, 'a>, Size) {
-    let mut members =
-        Members { values: [None; Key::COUNT], duplicate: None, unknown: None, broken_rule: None };
+    members: &mut Members<'s, 'a>,
+) -> Size {
     let mut next = place.inside();
     for _ in 0..len {
         let Node::String(name) = document.node(next) else {
@@ -287,11 +293,8 @@ fn read_members<'s, 'a, const CHECK: bool>(
         };
         let value_place = next.value();
         let size = if CHECK {
-            let (size, checked) = document.check(value_place);
-            if let Err(rule) = checked.and_then(|()| document.check_string(name)) {
-                members.broken_rule.get_or_insert(rule);
-            }
-            size
+            document.check_string(name, &mut members.broken_rule);
+            document.check(value_place, &mut members.broken_rule)
         } else {
             document.size(value_place)
         };
@@ -312,10 +315,11 @@ fn read_members<'s, 'a, const CHECK: bool>(
     // After the last member `next` is past the closing bracket, where a comma would have been; an
     // empty object has no member to have put it there.
     let structurals = if len == 0 { 2 } else { next.structural - place.structural };
-    (members, Size { nodes: next.node - place.node, structurals })
+    Size { nodes: next.node - place.node, structurals }
 }
 
 /// Makes a command of its members, or says what is wrong with them.
+#[inline]
 fn judge<'s, 'a>(
     members: &Members<'s, 'a>,
     keep: impl Fn(&'s str, &'a str) -> Cow<'a, str>,
@@ -359,6 +363,7 @@ macro_rules! refuse {
 }
 
 /// Takes `topic` when, at last, nothing is wrong.
+#[inline]
 fn make_command<'a>(
     members: &Members<'_, 'a>,
     op: Option<Op>,
@@ -440,6 +445,7 @@ fn bad_op(members: &Members<'_, '_>) -> Fault {
 }
 
 /// The topic, if it could be read, or why it could not.
+#[inline]
 fn take_topic<'a>(
     members: &Members<'_, 'a>,
     topic: &mut Option<Cow<'a, str>>,

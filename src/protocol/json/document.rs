@@ -35,7 +35,8 @@ impl Shape {
 }
 
 /// The memory that parsing needs, kept from one text to the next so that nothing is allocated once it
-/// is warm: at most about 30 bytes per byte of the longest text (one tape node per structural).
+/// is warm. At worst, for a text of nothing but brackets and commas, some 80 bytes per byte of the
+/// longest text: a tape node per structural, and its offset per [`Shape`], both with room to grow.
 pub(super) struct Scratch {
     /// The text with padding; simd-json unescapes strings in it.
     padded: Vec<u8>,
@@ -144,6 +145,10 @@ pub(super) struct Size {
     pub(super) structurals: usize,
 }
 
+impl Size {
+    const SCALAR: Size = Size { nodes: 1, structurals: 1 };
+}
+
 impl<'s> Document<'s> {
     pub(super) fn node(&self, place: Place) -> Node<'s> {
         self.nodes[place.node]
@@ -156,48 +161,70 @@ impl<'s> Document<'s> {
         Size { nodes, structurals }
     }
 
-    /// The same, and checks that no object in the value has a key twice and no string a noncharacter.
-    /// The error is the broken rule.
-    pub(super) fn check(&mut self, place: Place) -> (Size, Result<(), String>) {
-        let size = self.size(place);
-        (size, self.check_nodes(place.node..place.node + size.nodes))
+    /// The same, and checks that no object in the value has a key twice and no string a noncharacter:
+    /// the first rule broken goes into `broken_rule`. Not a result beside the size, which must come
+    /// back in registers: through memory it stalled every member's read by a failed store forward.
+    #[inline]
+    pub(super) fn check(&mut self, place: Place, broken_rule: &mut Option<String>) -> Size {
+        match self.nodes[place.node] {
+            Node::String(string) => {
+                self.check_string(string, broken_rule);
+                Size::SCALAR
+            }
+            Node::Static(_) => Size::SCALAR,
+            Node::Object { .. } | Node::Array { .. } => self.check_nodes(place, place.node, broken_rule),
+        }
     }
 
     /// The same for everything inside the value but not for the keys of the value itself.
-    pub(super) fn check_inside(&mut self, place: Place) -> (Size, Result<(), String>) {
-        let size = self.size(place);
-        (size, self.check_nodes(place.node + 1..place.node + size.nodes))
+    pub(super) fn check_inside(&mut self, place: Place, broken_rule: &mut Option<String>) -> Size {
+        self.check_nodes(place, place.node + 1, broken_rule)
     }
 
     /// Checks one string: a key of a value that [`Document::check`] was not asked about.
-    pub(super) fn check_string(&self, string: &str) -> Result<(), String> {
-        if self.may_hold_noncharacters { refuse_noncharacters(string) } else { Ok(()) }
+    #[inline]
+    pub(super) fn check_string(&self, string: &str, broken_rule: &mut Option<String>) {
+        if self.may_hold_noncharacters {
+            refuse_noncharacters(string, broken_rule);
+        }
     }
 
     /// The span of the value of `size` at `place`, without whitespace around it. It must not be the
     /// root: the span ends at the structural after it.
+    #[inline]
     pub(super) fn raw<'a>(&self, text: &'a str, place: Place, size: Size) -> &'a str {
         let start = self.structurals[place.structural] as usize;
-        let end = self.structurals[place.structural + size.structurals] as usize;
-        text[start..end].trim_end_matches([' ', '\t', '\n', '\r'])
+        let after = self.structurals[place.structural + size.structurals] as usize;
+        let mut end = after;
+        while matches!(text.as_bytes()[end - 1], b' ' | b'\t' | b'\n' | b'\r') {
+            end -= 1;
+        }
+        &text[start..end]
     }
 
-    fn check_nodes(&mut self, range: std::ops::Range<usize>) -> Result<(), String> {
-        for index in range {
-            match self.nodes[index] {
-                Node::Object { len, .. } if len >= 2 => {
+    /// Measures the value at `place`, and checks those of its nodes that begin with `checked_from`.
+    fn check_nodes(&mut self, place: Place, checked_from: usize, broken_rule: &mut Option<String>) -> Size {
+        let end = place.node + node_count(&self.nodes[place.node]);
+        let mut structurals = 0;
+        for index in place.node..end {
+            let node = &self.nodes[index];
+            structurals += structural_count(node);
+            match *node {
+                Node::Object { len, .. } if len >= 2 && index >= checked_from => {
                     if let Some(key) = self.keys.find_duplicate(&self.nodes, index, len) {
-                        return Err(format!(
-                            "not I-JSON: the key {} is twice in one object; a key is allowed once",
-                            Quoted(key)
-                        ));
+                        broken_rule.get_or_insert_with(|| {
+                            let key = Quoted(key);
+                            format!("not I-JSON: the key {key} is twice in one object; a key is allowed once")
+                        });
                     }
                 }
-                Node::String(string) if self.may_hold_noncharacters => refuse_noncharacters(string)?,
+                Node::String(string) if self.may_hold_noncharacters => {
+                    refuse_noncharacters(string, broken_rule);
+                }
                 _ => {}
             }
         }
-        Ok(())
+        Size { nodes: end - place.node, structurals }
     }
 }
 
@@ -219,7 +246,7 @@ impl KeySet {
         if len <= Self::PAIRWISE_MAX {
             let mut seen = [""; Self::PAIRWISE_MAX];
             for (count, (_, key)) in keys(nodes, object, len).enumerate() {
-                if seen[..count].contains(&key) {
+                if seen[..count].iter().any(|other| is_same(other, key)) {
                     return Some(key);
                 }
                 seen[count] = key;
@@ -241,6 +268,11 @@ impl KeySet {
         }
         None
     }
+}
+
+/// `==`, but without a call for keys of one length that begin differently.
+fn is_same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
 /// The keys of the object of `len` keys at `nodes[object]`, each with its node's index.
@@ -279,14 +311,15 @@ fn structural_count(node: &Node<'_>) -> usize {
 }
 
 /// Noncharacters (RFC 7493 section 2.1): U+FDD0 to U+FDEF and the last two of every plane.
-fn refuse_noncharacters(string: &str) -> Result<(), String> {
+fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {
     let is_one = |c: char| matches!(c as u32, 0xfdd0..=0xfdef) || c as u32 & 0xfffe == 0xfffe;
-    match string.chars().find(|&c| is_one(c)) {
-        None => Ok(()),
-        Some(c) => Err(format!(
-            "not I-JSON: the noncharacter U+{:04X} in a string; every other character is allowed",
-            c as u32
-        )),
+    if let Some(c) = string.chars().find(|&c| is_one(c)) {
+        broken_rule.get_or_insert_with(|| {
+            format!(
+                "not I-JSON: the noncharacter U+{:04X} in a string; every other character is allowed",
+                c as u32
+            )
+        });
     }
 }
 
