@@ -263,3 +263,103 @@ pub fn write_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&code);
     out.extend_from_slice(&reason.as_bytes()[..reason_len]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastwebsockets::{Frame, OpCode, Payload};
+
+    const CONTEXT: Context =
+        Context { message_opcode: Opcode::Text, is_inside_message: false, message_bytes_left: usize::MAX };
+    /// Both sides of every change of encoding.
+    const LENGTHS: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 24];
+
+    #[test]
+    fn a_server_header_is_what_an_independent_encoder_writes() {
+        let zeros = vec![0; 1 << 24];
+        for len in LENGTHS {
+            for (ours, theirs) in [(Opcode::Text, OpCode::Text), (Opcode::Binary, OpCode::Binary)] {
+                let (mut written, mut expected) = ([0xEE; 16], [0xEE; 16]);
+                let written_len = write_header(ours, len, &mut written);
+                let expected_len =
+                    Frame::new(true, theirs, None, Payload::Borrowed(&zeros[..len])).fmt_head(&mut expected);
+                assert_eq!((written_len, written), (expected_len, expected), "{len}");
+                assert_eq!(written_len, header_len(len));
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_frame_tells_its_length_once_its_header_is_there() {
+        for len in LENGTHS {
+            let mut header = [0; SERVER_HEADER_BYTES_MAX];
+            let header_len = write_header(Opcode::Binary, len, &mut header);
+            for cut in 0..header_len {
+                assert_eq!(server_frame_len(&header[..cut]), None, "{len}, {cut} bytes");
+            }
+            assert_eq!(server_frame_len(&header[..header_len]), Some(header_len + len));
+        }
+    }
+
+    #[test]
+    fn a_client_header_of_an_independent_encoder_is_read_back_at_any_split() {
+        let zeros = vec![0; 1 << 24];
+        for len in LENGTHS {
+            let mut bytes = [0; 16];
+            let key = [1, 2, 3, 4];
+            let bytes_len = Frame::new(false, OpCode::Text, Some(key), Payload::Borrowed(&zeros[..len]))
+                .fmt_head(&mut bytes);
+            let expected = Header { is_final: false, opcode: Opcode::Text, payload_len: len, key };
+            for split in 0..bytes_len {
+                let mut decoder = HeaderDecoder::default();
+                assert_eq!(decoder.take(&bytes[..split], &CONTEXT), Ok((split, None)));
+                let rest = &bytes[split..];
+                let taken = decoder.take(rest, &CONTEXT);
+                assert_eq!(taken, Ok((bytes_len - split, Some(expected))), "{len}, {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_first_byte_is_judged_as_the_table_of_section_5_2_says() {
+        for first in 0..=u8::MAX {
+            for is_inside_message in [false, true] {
+                let context = Context { is_inside_message, ..CONTEXT };
+                let allowed = match first {
+                    0x00 | 0x80 => is_inside_message,
+                    0x01 | 0x81 => !is_inside_message,
+                    0x88..=0x8A => true,
+                    _ => false,
+                };
+                let result = HeaderDecoder::default().take(&[first], &context);
+                assert_eq!(result.is_ok(), allowed, "{first:#x}, inside {is_inside_message}: {result:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_to_whole_characters() {
+        let close = |reason: &str| {
+            let mut out = vec![0xAA];
+            write_close(1012, reason, &mut out);
+            assert_eq!(server_frame_len(&out[1..]), Some(out.len() - 1));
+            assert_eq!(out[..2], [0xAA, 0x88]);
+            assert_eq!(out[3..5], 1012_u16.to_be_bytes());
+            String::from_utf8(out[5..].to_vec()).expect("whole characters")
+        };
+        assert_eq!(close(""), "");
+        assert_eq!(close("retry_after_ms=5"), "retry_after_ms=5");
+        assert_eq!(close(&"a".repeat(123)), "a".repeat(123));
+        assert_eq!(close(&"a".repeat(124)), "a".repeat(123));
+        assert_eq!(close(&"ü".repeat(62)), "ü".repeat(61));
+        assert_eq!(close(&format!("{}😀", "a".repeat(120))), "a".repeat(120));
+    }
+
+    #[test]
+    fn a_control_frame_is_its_header_and_its_payload() {
+        let mut out = Vec::new();
+        write_control(Opcode::Pong, b"abc", &mut out);
+        write_control(Opcode::Close, b"", &mut out);
+        assert_eq!(out, b"\x8A\x03abc\x88\x00");
+    }
+}

@@ -429,3 +429,207 @@ impl fmt::Display for Quoted<'_> {
         out.write_char('"')
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// The answer to a whole request, through the scan as the session does it.
+    fn response_to(request: &[u8]) -> (Option<Format>, String) {
+        let (format, response) = match scan(request, 0) {
+            Scan::Incomplete => panic!("no end"),
+            Scan::Refused(response) => (None, response),
+            Scan::Complete(len) => match answer(&request[..len]) {
+                Answer::Upgraded { format, response } => (Some(format), response),
+                Answer::Answered { response } => (None, response),
+            },
+        };
+        (format, String::from_utf8(response).expect("a response is text"))
+    }
+
+    /// Checks that the answer is a whole, correct response, and gives its status and its body.
+    fn refused(request: &str) -> (u16, String, String) {
+        let (format, response) = response_to(request.as_bytes());
+        assert_eq!(format, None, "{request}");
+        let (head, body) = response.split_once("\r\n\r\n").expect("a blank line");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
+        let field = |name: &str| {
+            let line = head.split("\r\n").find(|line| line.starts_with(name));
+            line.map(|line| line[name.len()..].trim_start_matches(": ").to_owned())
+        };
+        assert!(field("Connection").expect("its fate").starts_with("close"));
+        assert_eq!(field("Content-Type").as_deref(), Some("text/plain; charset=utf-8"));
+        let content_len: usize = field("Content-Length").expect("a length").parse().expect("a number");
+        if !request.starts_with("HEAD") {
+            assert_eq!(content_len, body.len());
+            assert!(body.ends_with('\n') && body.lines().count() == 1, "{body:?}");
+            assert!(body.len() < 300 && body.is_ascii(), "{body:?}");
+        }
+        (status[..3].parse().expect("a number"), head.to_owned(), body.to_owned())
+    }
+
+    /// The status and body for [`GOOD`] with one text replaced.
+    fn with(from: &str, to: &str) -> (u16, String) {
+        assert!(GOOD.contains(from), "{from}");
+        let (status, _, body) = refused(&GOOD.replace(from, to));
+        (status, body)
+    }
+
+    #[test]
+    fn the_example_of_rfc_6455_is_accepted_with_its_accept_value() {
+        let (format, response) = response_to(GOOD.as_bytes());
+        assert_eq!(format, Some(Format::Json));
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(response, expected);
+    }
+
+    #[test]
+    fn variants_that_the_rfcs_allow_are_accepted() {
+        let variants = [
+            ("/ws", "/"),
+            ("/ws", "/ws?token=abc"),
+            ("/ws", "/?x"),
+            ("/ws", "http://example.org/ws"),
+            ("/ws", "ws://example.org"),
+            ("/ws", "ws://example.org?x=/healthz"),
+            ("Upgrade: websocket", "uPGRADE: WebSocket"),
+            ("Upgrade: websocket", "Upgrade: h2c, websocket"),
+            ("Connection: Upgrade", "Connection: keep-alive, upgrade"),
+            ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: ,UPGRADE ,"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "  dGhlIHNhbXBsZSBub25jZQ==  "),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAAAB=="),
+            ("Host: example.org", "Host: example.org\r\nContent-Length: 0"),
+            ("Host: example.org", "Host: example.org\r\nSec-WebSocket-Extensions: permessage-deflate"),
+            ("Host: example.org", "Host: example.org\r\nSec-WebSocket-Protocol: "),
+        ];
+        for (from, to) in variants {
+            let (format, response) = response_to(GOOD.replace(from, to).as_bytes());
+            assert_eq!(format, Some(Format::Json), "{to}: {response}");
+            assert!(!response.contains("Sec-WebSocket-Protocol"), "{response}");
+        }
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_in_the_clients_order_is_chosen_and_named() {
+        let cases = [
+            ("fanfare.json.v1", Format::Json, "fanfare.json.v1"),
+            ("fanfare.bin.v1", Format::Binary, "fanfare.bin.v1"),
+            ("fanfare.bin.v1, fanfare.json.v1", Format::Binary, "fanfare.bin.v1"),
+            ("mqtt,fanfare.json.v1,fanfare.bin.v1", Format::Json, "fanfare.json.v1"),
+            ("mqtt\r\nSec-WebSocket-Protocol: fanfare.bin.v1", Format::Binary, "fanfare.bin.v1"),
+        ];
+        for (offer, expected, name) in cases {
+            let lines = format!("Host: example.org\r\nSec-WebSocket-Protocol: {offer}");
+            let (format, response) = response_to(GOOD.replace("Host: example.org", &lines).as_bytes());
+            assert_eq!(format, Some(expected), "{offer}");
+            assert!(response.ends_with(&format!("\r\nSec-WebSocket-Protocol: {name}\r\n\r\n")), "{response}");
+        }
+        let unknown = "Host: example.org\r\nSec-WebSocket-Protocol: mqtt, FANFARE.json.v1";
+        let (status, body) = with("Host: example.org", unknown);
+        assert_eq!(status, 400);
+        assert!(body.contains("\"mqtt\"") && body.contains("fanfare.bin.v1"), "{body}");
+    }
+
+    #[test]
+    fn every_broken_rule_of_the_upgrade_has_its_status_and_names_the_value() {
+        let cases = [
+            ("Host: example.org\r\n", "", 400, "no Host header"),
+            ("Host: example.org", "Host: a\r\nHost: b", 400, "\"b\""),
+            ("Upgrade: websocket\r\n", "", 426, "WebSocket endpoint"),
+            ("Upgrade: websocket", "Upgrade: h2c", 426, "WebSocket endpoint"),
+            ("Connection: Upgrade\r\n", "", 400, "no Connection header"),
+            ("Connection: Upgrade", "Connection: close", 400, "\"close\""),
+            ("Connection: Upgrade", "Connection: upgraded", 400, "\"upgraded\""),
+            ("Sec-WebSocket-Version: 13\r\n", "", 426, "no Sec-WebSocket-Version"),
+            ("Version: 13", "Version: 8", 426, "\"8\""),
+            ("Version: 13", "Version: 13\r\nSec-WebSocket-Version: 13", 400, "second Sec-WebSocket-Version"),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400, "no Sec-WebSocket-Key"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "", 400, "16 bytes in base64"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, "\"c2hvcnQ=\""),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=", 400, "16 bytes"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZTEy", 400, "16 bytes"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZTE=", 400, "16 bytes"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhl!HNhbXBsZSBub25jZQ==", 400, "16 bytes"),
+            ("Key: dGhl", "Key: b\r\nSec-WebSocket-Key: dGhl", 400, "second Sec-WebSocket-Key"),
+            ("GET", "POST", 405, "\"POST\""),
+            ("HTTP/1.1", "HTTP/1.0", 505, "1.0"),
+            ("HTTP/1.1", "HTTP/2.0", 505, "HTTP/1.1"),
+            ("GET /ws", "GET /chat", 404, "\"/chat\""),
+            ("GET /ws", "GET //ws", 404, "\"//ws\""),
+            ("GET /ws", "GET *", 400, "\"*\""),
+            ("Host: e", "Content-Length: 5\r\nHost: e", 400, "\"5\""),
+            ("Host: e", "Transfer-Encoding: chunked\r\nHost: e", 400, "\"chunked\""),
+            ("Host: e", "Host : e", 400, "invalid header name"),
+            ("Host: e", "Bad\x01: x\r\nHost: e", 400, "malformed"),
+        ];
+        for (from, to, status, needle) in cases {
+            let (actual, body) = with(from, to);
+            assert_eq!(actual, status, "{to}: {body}");
+            assert!(body.contains(needle), "{to}: {body}");
+        }
+    }
+
+    #[test]
+    fn requests_that_are_no_upgrade_get_a_plain_answer() {
+        let get = |line: &str| refused(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let (status, _, body) = get("GET /healthz");
+        assert_eq!((status, body.as_str()), (200, "ok\n"));
+        assert_eq!(get("GET /healthz?verbose").0, 200);
+        let (status, head, body) = get("HEAD /healthz");
+        assert_eq!((status, body.as_str()), (200, ""));
+        assert!(head.contains("Content-Length: 3"), "{head}");
+        assert_eq!(refused("GET /healthz HTTP/1.0\r\n\r\n").0, 200, "old health checkers send no Host");
+
+        for line in ["GET /ws", "GET /", "HEAD /ws"] {
+            let (status, head, _) = get(line);
+            assert_eq!(status, 426);
+            assert!(head.contains("\r\nUpgrade: websocket"), "{head}");
+            assert!(head.contains("\r\nSec-WebSocket-Version: 13"), "{head}");
+        }
+        let (status, head, _) = get("DELETE /healthz");
+        assert_eq!(status, 405);
+        assert!(head.contains("\r\nAllow: GET, HEAD"), "{head}");
+        assert_eq!(get("POST /nowhere").0, 404);
+        assert_eq!(refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, 505);
+    }
+
+    #[test]
+    fn what_cannot_be_http_is_refused_before_a_blank_line() {
+        let client_hello = [0x16, 0x03, 0x01, 0x02, 0x00];
+        let Scan::Refused(response) = scan(&client_hello, 0) else { panic!("TLS must be refused") };
+        assert!(String::from_utf8_lossy(&response).contains("\"\\x16\""));
+        assert!(matches!(scan(b"\r\n", 0), Scan::Refused(_)));
+        assert!(matches!(scan(b" GET", 0), Scan::Refused(_)));
+        assert!(matches!(scan(&[b'A'; METHOD_BYTES_MAX + 1], 0), Scan::Refused(_)));
+        assert!(matches!(scan(&[b'A'; METHOD_BYTES_MAX], 0), Scan::Incomplete));
+        assert!(matches!(scan(b"GET / HTTP/1.1\n", 10), Scan::Refused(_)), "a bare LF");
+        assert!(matches!(scan(b"", 0), Scan::Incomplete));
+    }
+
+    #[test]
+    fn too_many_header_lines_are_431_whatever_they_hold() {
+        let lines = |count: usize| {
+            let lines: String = (0..count).map(|index| format!("a{index}: b\r\n")).collect();
+            GOOD.replace("Host:", &format!("{lines}Host:"))
+        };
+        let others = GOOD.lines().count() - 2;
+        let (format, _) = response_to(lines(HEADER_LINES_MAX - others).as_bytes());
+        assert_eq!(format, Some(Format::Json));
+        assert_eq!(refused(&lines(HEADER_LINES_MAX - others + 1)).0, 431);
+        assert_eq!(refused(&lines(10_000)).0, 431);
+    }
+
+    #[test]
+    fn a_long_or_hostile_value_is_escaped_and_cut_in_the_answer() {
+        let (status, body) = with("/ws", &format!("/{}", "\"".repeat(500)));
+        assert_eq!(status, 404);
+        assert!(body.contains(&format!("\"/{}\" (cut)", "\\\"".repeat(31))), "{body}");
+        let (_, body) = with("Version: 13", "Version: \u{e9}\t\u{1F600}");
+        assert!(body.contains("\"\\xc3\\xa9\\t\\xf0\\x9f\\x98\\x80\""), "{body}");
+    }
+}

@@ -28,19 +28,18 @@ impl Core {
             return;
         }
         self.stats.commands_total += 1;
-        let result = match command {
+        let result = match &command {
             Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
-                self.handle_publish(slot, id, &topic, payload, kind, receivers)
+                self.handle_publish(slot, *id, topic, payload, *kind, *receivers)
             }
-            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, id, &filter),
-            Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, id, &filter),
+            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, *id, filter),
+            Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, *id, filter),
             Ok(Command::Ping { id }) => {
-                self.write_reply(slot, &Reply::Pong { id });
+                self.write_reply(slot, &Reply::Pong { id: *id });
                 Ok(())
             }
-            Err(error) => return self.refuse_command(slot, &error),
+            Err(error) => return self.refuse_command(slot, error),
         };
-        // What was refused is told apart from its command, whose fields it borrows.
         if let Err(error) = result {
             self.refuse_command(slot, &error);
         }
@@ -96,7 +95,10 @@ impl Core {
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
             self.hold(slot, id, topic, kind)
         });
-        self.send_request(home, Request::Publish(PublishRequest { bytes, topic_len, kind, pending, receivers }));
+        self.send_request(
+            home,
+            Request::Publish(PublishRequest { bytes, topic_len, kind, pending, receivers }),
+        );
     }
 
     /// Copies a publication to where it stays until its home has taken it.
@@ -129,9 +131,8 @@ impl Core {
         }
         let connection = &self.connections[slot as usize];
         let (generation, format) = (connection.generation, connection.format);
-        let pending = id.map(|id| {
-            self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe)
-        });
+        let pending =
+            id.map(|id| self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe));
         let requests = &mut self.requests;
         let subscribed = match has_wildcards {
             true => self.fanout.handle_subscribe_filter(slot, generation, format, filter, pending, requests),
@@ -197,7 +198,9 @@ impl Core {
                     outboxes[from].push_back(Delivery::Published { pending, seq, counts });
                 }
             }
-            Request::Subscribe { topic, format } => self.home.handle_subscribe(from, &topic, format, outboxes),
+            Request::Subscribe { topic, format } => {
+                self.home.handle_subscribe(from, &topic, format, outboxes)
+            }
             Request::Unsubscribe { topic, format } => {
                 self.home.handle_unsubscribe(from, &topic, format, outboxes);
             }
@@ -310,7 +313,8 @@ impl Core {
 
     /// Answers a publication once its `seq` is known and every count is in.
     fn answer_publish(&mut self, id: PendingId) {
-        let PendingKind::Publish { seq: Some(seq), receivers, missing: 0 } = self.pending.get_mut(id).kind else {
+        let PendingKind::Publish { seq: Some(seq), receivers, missing: 0 } = self.pending.get_mut(id).kind
+        else {
             return;
         };
         let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);

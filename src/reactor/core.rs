@@ -7,10 +7,10 @@
 use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, sync::Arc};
 
 use super::{
+    ControlRequest,
     connection::{Connection, Phase},
     pacing::Pacing,
-    ControlRequest,
-    pub(super) pending::PendingTable,
+    pending::PendingTable,
     timers::TimerWheel,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         frame::{self, Opcode},
         json,
         reply::{self, Reply},
-        session::{Event, Limits, Session},
+        session::{Event, Limits},
     },
     pubsub::{
         fanout::{Fanout, Homes, Policy, Requests, Started, Verdict},
@@ -98,7 +98,7 @@ pub struct Core {
     pub(super) home: Home,
     home_period_ns: u64,
     pub(super) parser: json::Parser,
-    pending: PendingTable,
+    pub(super) pending: PendingTable,
     /// Publications on their way to other homes are copied once, into these.
     pub(super) carrier: Option<Appender>,
     pub(super) carriers: ChunkPool,
@@ -107,7 +107,7 @@ pub struct Core {
     pub(super) requests: Requests,
     pub(super) started: Vec<Started>,
     spares: Vec<Vec<u8>>,
-    now_ns: u64,
+    pub(super) now_ns: u64,
 }
 
 impl Core {
@@ -119,7 +119,11 @@ impl Core {
         let skips = |policy: SlowConsumer| policy == SlowConsumer::Skip;
         let policy = Policy {
             owed_bytes_max: delivery.owed_bytes_max as u64,
-            skip_rules: delivery.topics.iter().map(|rule| (rule.filter.clone(), skips(rule.slow_consumer))).collect(),
+            skip_rules: delivery
+                .topics
+                .iter()
+                .map(|rule| (rule.filter.clone(), skips(rule.slow_consumer)))
+                .collect(),
             skip_by_default: skips(delivery.slow_consumer),
         };
         let limits = &config.limits;

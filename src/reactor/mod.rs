@@ -116,7 +116,8 @@ impl Reactors {
         drop(said);
         let mut rings = vec![-1; count];
         for _ in 0..count {
-            let (index, ring) = setups.recv().map_err(|_| "a reactor ended before it had its ring".to_string())??;
+            let (index, ring) =
+                setups.recv().map_err(|_| "a reactor ended before it had its ring".to_string())??;
             rings[index] = ring;
         }
         let doorbell = Doorbell::new(rings.clone())

@@ -73,7 +73,9 @@ pub struct Reactor<I: Io> {
 enum Accept {
     Armed,
     /// Out of descriptors: armed again then, or when a connection is closed.
-    Waiting { until_ns: u64 },
+    Waiting {
+        until_ns: u64,
+    },
     Cancelled,
 }
 
