@@ -803,6 +803,16 @@ mod tests {
             ),
             (
                 Json,
+                Sent { length_bytes: 8, declared_len: Some(65_535), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::LengthNotMinimal,
+            ),
+            (
+                Json,
+                Sent { length_bytes: 8, declared_len: Some(65_536), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::MessageTooBig,
+            ),
+            (
+                Json,
                 Sent { length_bytes: 8, declared_len: Some(1 << 63), ..Sent::new(0x81, "") }.bytes(),
                 BrokenRule::LengthTopBit,
             ),
