@@ -17,7 +17,7 @@ use std::{
 };
 
 use fanfare::uring::{
-    Completion, Io, Op, Token, Wait,
+    Completion, Io, Op, Token,
     ring::{Ring, RingConfig},
 };
 use hdrhistogram::Histogram;
@@ -38,6 +38,11 @@ use crate::{
 const DISCARD_BYTES: u32 = 1 << 20;
 /// The most that a publisher hands to one send.
 const SEND_BYTES_MAX: usize = 256 * 1024;
+/// While deliveries flow, a worker waits for so many or so long. Woken for each, it would have the
+/// broker pay for waking it, an interrupt to another core per send, which clients on other machines
+/// do not cost. Latencies may be measured that much too long.
+const BATCH: usize = 256;
+const BATCH_NS: u64 = 100_000;
 /// How often, at least, a worker looks whether all is over.
 const LOOK_NS: u64 = 10_000_000;
 /// Everybody says something this often, so that a broker does not ping those who do not answer.
@@ -350,11 +355,13 @@ impl<'a> Worker<'a> {
             let now_ns = clock::now_ns();
             let next_ns = self.publish(now_ns);
             self.keep_alive(now_ns);
-            let wait = match was_busy {
-                true => Wait::Poll,
-                false => Wait::Sleep { timeout_ns: next_ns.saturating_sub(now_ns).min(LOOK_NS) },
+            let until_next_ns = next_ns.saturating_sub(now_ns);
+            let (completions, timeout_ns) = match was_busy {
+                true => (BATCH, until_next_ns.min(BATCH_NS)),
+                false => (1, until_next_ns.min(LOOK_NS)),
             };
-            self.ring.enter(wait).map_err(|error| format!("io_uring_enter: {error}"))?;
+            let entered = self.ring.enter_for(completions, timeout_ns);
+            entered.map_err(|error| format!("io_uring_enter: {error}"))?;
             // What was received is here now, however long it takes to look at it all.
             let now_ns = clock::now_ns();
             was_busy = false;
