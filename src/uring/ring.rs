@@ -183,6 +183,38 @@ impl Ring {
         self.stage(entry);
     }
 
+    /// [`Io::enter`] that comes back when `completions` more are there or `timeout_ns` have passed: for
+    /// a client that would rather not be woken for each.
+    ///
+    /// # Errors
+    /// As [`Io::enter`].
+    pub fn enter_for(&mut self, completions: usize, timeout_ns: u64) -> io::Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.fill_submission_queue();
+        // What did not fit (the kernel was out of memory for requests) is tried again, not slept on.
+        let is_all_queued = self.staged.is_empty() && self.wakes.is_empty();
+        let (completions, timeout_ns) = if is_all_queued { (completions, timeout_ns) } else { (0, 0) };
+        let timeout = types::Timespec::from(Duration::from_nanos(timeout_ns));
+        let arguments = types::SubmitArgs::new().timespec(&timeout);
+        let to_submit = self.ring.submission().len() as u32;
+        let flags = self.enter_flags.bits();
+        let head = self.head.set_back();
+        // SAFETY: `arguments` is what EXT_ARG announces and outlives the call with the timespec it
+        // points at; the entries' pointers are valid, as their stagers promised.
+        let entered = unsafe {
+            let wanted = (SET_BACK + completions) as u32;
+            self.ring.submitter().enter(to_submit, wanted, flags, Some(&arguments))
+        };
+        self.head.restore(head);
+        self.reapable = self.ring.completion().len();
+        match entered {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn stage(&mut self, entry: squeue::Entry) {
         self.make_room();
         self.staged.push(entry);
@@ -275,31 +307,9 @@ impl Io for Ring {
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        if let Some(error) = self.failure.take() {
-            return Err(error);
-        }
-        self.fill_submission_queue();
-        // What did not fit (the kernel was out of memory for requests) is tried again, not slept on.
-        let wait = if self.staged.is_empty() && self.wakes.is_empty() { wait } else { Wait::Poll };
-        let (completions, timeout) = match wait {
-            Wait::Poll => (SET_BACK, Duration::ZERO),
-            Wait::Sleep { timeout_ns } => (SET_BACK + 1, Duration::from_nanos(timeout_ns)),
-        };
-        let timeout = types::Timespec::from(timeout);
-        let arguments = types::SubmitArgs::new().timespec(&timeout);
-        let to_submit = self.ring.submission().len() as u32;
-        let head = self.head.set_back();
-        // SAFETY: `arguments` is what EXT_ARG announces and outlives the call with the timespec it
-        // points at; the entries' pointers are valid, as their stagers promised.
-        let entered = unsafe {
-            let flags = self.enter_flags.bits();
-            self.ring.submitter().enter(to_submit, completions as u32, flags, Some(&arguments))
-        };
-        self.head.restore(head);
-        self.reapable = self.ring.completion().len();
-        match entered {
-            Err(error) if !is_passing(&error) => Err(error),
-            _ => Ok(()),
+        match wait {
+            Wait::Poll => self.enter_for(0, 0),
+            Wait::Sleep { timeout_ns } => self.enter_for(1, timeout_ns),
         }
     }
 

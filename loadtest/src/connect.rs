@@ -1,0 +1,231 @@
+//! Opening connections: TCP, upgrade, subscribe; blocking, a batch at a time, before anything is timed.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    codec::{Deframer, opcode},
+    dialect::{Dialect, Message},
+};
+
+/// Connections that are opened at once: a broker's backlog is not what is tested.
+const BATCH: usize = 100;
+/// Connections per source address, below the ports that one has.
+const PER_ADDRESS: usize = 20_000;
+const PATIENCE: Duration = Duration::from_secs(10);
+/// RFC 6455's own example.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Where the broker listens.
+#[derive(Clone, Debug)]
+pub struct Target {
+    address: SocketAddr,
+    host: String,
+    path: String,
+}
+
+impl Target {
+    /// From `ws://host:port/path`.
+    ///
+    /// # Errors
+    /// A sentence for whoever typed it.
+    pub fn parse(url: &str) -> Result<Target, String> {
+        let rest = url.strip_prefix("ws://").ok_or_else(|| format!("{url} does not begin with ws://"))?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let with_port = if host.rsplit(']').next().is_some_and(|it| it.contains(':')) {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        };
+        let address = with_port
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut it| it.next())
+            .ok_or_else(|| format!("{url}: no such host"))?;
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
+    }
+}
+
+/// An upgraded connection, and what came after what was waited for.
+#[derive(Debug)]
+pub struct Connected {
+    /// The socket, blocking.
+    pub socket: TcpStream,
+    /// Frames that were cut in two are in here.
+    pub deframer: Deframer,
+    /// Where its subscription starts, if it has one.
+    pub seq: u64,
+}
+
+/// Opens `count` connections and subscribes each to `topic`, if there is one. `first` numbers them over
+/// several calls, for spreading source addresses.
+///
+/// # Errors
+/// One line that names the broker.
+pub fn connect(
+    target: &Target,
+    dialect: Dialect,
+    topic: Option<&str>,
+    first: usize,
+    count: usize,
+) -> Result<Vec<Connected>, String> {
+    let mut connections = Vec::with_capacity(count);
+    while connections.len() < count {
+        let begun = connections.len();
+        let batch = BATCH.min(count - begun);
+        connect_batch(target, dialect, topic, first + begun, batch, &mut connections)
+            .map_err(|error| format!("{}: connection {}: {error}", target.address, first + begun + 1))?;
+    }
+    Ok(connections)
+}
+
+fn connect_batch(
+    target: &Target,
+    dialect: Dialect,
+    topic: Option<&str>,
+    first: usize,
+    count: usize,
+    into: &mut Vec<Connected>,
+) -> Result<(), String> {
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        target.path,
+        target.host,
+        dialect.subprotocol()
+    );
+    let mut sockets = Vec::with_capacity(count);
+    for index in first..first + count {
+        let mut socket = open_socket(target.address, index).map_err(|error| error.to_string())?;
+        socket.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+        sockets.push(socket);
+    }
+    let mut subscribe = Vec::new();
+    topic.inspect(|topic| dialect.write_subscribe(topic, &mut subscribe));
+    let mut upgraded = Vec::with_capacity(count);
+    for mut socket in sockets {
+        let rest = read_upgrade(&mut socket)?;
+        socket.write_all(&subscribe).map_err(|error| error.to_string())?;
+        upgraded.push((socket, rest));
+    }
+    for (socket, rest) in upgraded {
+        let mut connected = Connected { socket, deframer: Deframer::default(), seq: 0 };
+        if topic.is_some() {
+            connected.await_ok(dialect, rest)?;
+        } else {
+            connected.feed(dialect, &rest)?;
+        }
+        connected.socket.set_read_timeout(None).map_err(|error| error.to_string())?;
+        into.push(connected);
+    }
+    Ok(())
+}
+
+/// A connected socket; on loopback from 127.0.0.1, .2, … so that ports do not run out.
+pub fn open_socket(address: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let IpAddr::V4(ip) = address.ip()
+        && ip.is_loopback()
+        && index >= PER_ADDRESS
+    {
+        let source = Ipv4Addr::new(127, 0, 0, (1 + index / PER_ADDRESS) as u8);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Reads to the end of the response's head; what came after it.
+fn read_upgrade(socket: &mut TcpStream) -> Result<Vec<u8>, String> {
+    let mut response = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        match socket.read(&mut part) {
+            Ok(0) => return Err("closed before the upgrade was answered".to_owned()),
+            Ok(len) => response.extend_from_slice(&part[..len]),
+            Err(error) => return Err(format!("no answer to the upgrade: {error}")),
+        }
+        if let Some(end) = response.windows(4).position(|it| it == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&response[..end]);
+            if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
+                return Err(format!("not an upgrade: {}", head.lines().next().unwrap_or("")));
+            }
+            return Ok(response.split_off(end + 4));
+        }
+    }
+}
+
+impl Connected {
+    /// Reads until the subscription's `ok`.
+    fn await_ok(&mut self, dialect: Dialect, rest: Vec<u8>) -> Result<(), String> {
+        let mut bytes = rest;
+        loop {
+            if let Some(seq) = self.feed(dialect, &bytes)? {
+                self.seq = seq;
+                return Ok(());
+            }
+            bytes.resize(4096, 0);
+            match self.socket.read(&mut bytes) {
+                Ok(0) => return Err("closed before the subscription was answered".to_owned()),
+                Ok(len) => bytes.truncate(len),
+                Err(error) => return Err(format!("no answer to the subscription: {error}")),
+            }
+        }
+    }
+
+    fn feed(&mut self, dialect: Dialect, bytes: &[u8]) -> Result<Option<u64>, String> {
+        let mut found = None;
+        let mut on_message = |message: Message<'_>| match message {
+            Message::Ok { seq } => {
+                found = Some(seq);
+                Ok(())
+            }
+            Message::Error(error) => Err(error),
+            _ => Ok(()),
+        };
+        self.deframer.feed(bytes, |frame| match frame.opcode {
+            opcode::TEXT | opcode::BINARY => dialect.read(frame.payload, &mut on_message),
+            opcode::CLOSE => Err(describe_close(frame.payload)),
+            _ => Ok(()),
+        })?;
+        Ok(found)
+    }
+}
+
+/// A close frame's payload in words.
+pub fn describe_close(payload: &[u8]) -> String {
+    match payload {
+        [a, b, reason @ ..] => {
+            format!(
+                "closed by the broker: {} {}",
+                u16::from_be_bytes([*a, *b]),
+                String::from_utf8_lossy(reason)
+            )
+        }
+        _ => "closed by the broker".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let target = Target::parse("ws://127.0.0.1:7600/ws").unwrap();
+        assert_eq!((target.address, &*target.path), ("127.0.0.1:7600".parse().unwrap(), "/ws"));
+        assert_eq!(Target::parse("ws://[::1]:1").unwrap().path, "/");
+        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
+        assert!(Target::parse("http://x").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Whether one subscriber got everything, once, in order, and whether all got the same order.
+
+use std::collections::BTreeSet;
+
+use crate::payload::Stamp;
+
+/// What went wrong, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Faults {
+    /// Publications that never came.
+    pub lost: u64,
+    /// Publications that came again.
+    pub duplicated: u64,
+    /// Publications that came after a later one.
+    pub reordered: u64,
+    /// Deliveries with other bytes than were published, or with a `seq` that belongs to another
+    /// publication.
+    pub corrupted: u64,
+}
+
+impl Faults {
+    /// Whether there is none.
+    pub fn is_clean(&self) -> bool {
+        *self == Faults::default()
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Faults) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+    }
+}
+
+/// The order that the first subscriber to get each publication saw.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// By `seq` from the first; publisher and sequence, plus 1 so that 0 is "not seen".
+    places: Vec<u64>,
+}
+
+impl Order {
+    /// Whether `stamp` is what everyone else got at this place.
+    fn agrees(&mut self, index: u64, stamp: Stamp) -> bool {
+        // Far beyond anything published: not worth the memory to remember.
+        if index > 1 << 28 {
+            return false;
+        }
+        let index = index as usize;
+        if index >= self.places.len() {
+            self.places.resize((index + 1).next_power_of_two(), 0);
+        }
+        let place = ((stamp.publisher as u64) << 48 | stamp.sequence) + 1;
+        if self.places[index] == 0 {
+            self.places[index] = place;
+        }
+        self.places[index] == place
+    }
+}
+
+/// Follows one subscriber's deliveries of one topic.
+#[derive(Debug)]
+pub struct Verifier {
+    first_seq: u64,
+    next_seq: u64,
+    /// Passed over and not yet come.
+    missing: BTreeSet<u64>,
+    received: u64,
+    faults: Faults,
+}
+
+impl Verifier {
+    /// For a subscription whose `ok` said `seq`: the first delivery is the one after it.
+    pub fn new(seq: u64) -> Verifier {
+        Verifier {
+            first_seq: seq + 1,
+            next_seq: seq + 1,
+            missing: BTreeSet::new(),
+            received: 0,
+            faults: Faults::default(),
+        }
+    }
+
+    /// A delivery came. `stamp` is `None` if its payload is not one of ours.
+    pub fn on_delivery(&mut self, seq: u64, stamp: Option<Stamp>, order: &mut Order) {
+        if seq < self.next_seq && !self.missing.remove(&seq) {
+            self.faults.duplicated += 1;
+            return;
+        }
+        if seq < self.next_seq {
+            self.faults.reordered += 1;
+        } else {
+            // A gap longer than this is a broken `seq`, not a loss to list.
+            const GAP_MAX: u64 = 1 << 24;
+            if seq - self.next_seq > GAP_MAX {
+                self.faults.corrupted += 1;
+                return;
+            }
+            self.missing.extend(self.next_seq..seq);
+            self.next_seq = seq + 1;
+        }
+        self.received += 1;
+        match stamp {
+            Some(stamp) if order.agrees(seq - self.first_seq, stamp) => {}
+            _ => self.faults.corrupted += 1,
+        }
+    }
+
+    /// How many different publications came.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The verdict after `published` publications.
+    pub fn faults(&self, published: u64) -> Faults {
+        Faults { lost: published.saturating_sub(self.received), ..self.faults }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(seqs: &[u64], published: u64) -> Faults {
+        let (mut verifier, mut order) = (Verifier::new(10), Order::default());
+        for &seq in seqs {
+            verifier.on_delivery(seq, Some(stamp(seq)), &mut order);
+        }
+        verifier.faults(published)
+    }
+
+    fn stamp(seq: u64) -> Stamp {
+        Stamp { due_ns: 0, publisher: 1, sequence: seq }
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_clean() {
+        assert!(verdict(&[11, 12, 13], 3).is_clean());
+        assert!(verdict(&[], 0).is_clean());
+    }
+
+    #[test]
+    fn a_loss_is_told_wherever_it_is() {
+        for seqs in [&[12, 13][..], &[11, 13], &[11, 12]] {
+            assert_eq!(verdict(seqs, 3), Faults { lost: 1, ..Faults::default() }, "{seqs:?}");
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_told_and_does_not_hide_a_loss() {
+        assert_eq!(verdict(&[11, 12, 12, 13], 3), Faults { duplicated: 1, ..Faults::default() });
+        assert_eq!(verdict(&[11, 11, 13], 3), Faults { lost: 1, duplicated: 1, ..Faults::default() });
+        assert_eq!(verdict(&[10, 11, 12, 13], 3), Faults { duplicated: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn a_swap_is_told_and_is_no_loss() {
+        assert_eq!(verdict(&[12, 11, 13], 3), Faults { reordered: 1, ..Faults::default() });
+        assert_eq!(
+            verdict(&[12, 11, 11, 13], 3),
+            Faults { reordered: 1, duplicated: 1, ..Faults::default() }
+        );
+    }
+
+    #[test]
+    fn foreign_bytes_and_absurd_numbers_are_told() {
+        let (mut verifier, mut order) = (Verifier::new(0), Order::default());
+        verifier.on_delivery(1, None, &mut order);
+        verifier.on_delivery(u64::MAX, Some(stamp(2)), &mut order);
+        assert_eq!(verifier.faults(1), Faults { corrupted: 2, ..Faults::default() });
+    }
+
+    #[test]
+    fn two_subscribers_that_see_different_orders_are_told() {
+        let mut order = Order::default();
+        let (mut one, mut other) = (Verifier::new(0), Verifier::new(0));
+        for (seq, sequence) in [(1, 1), (2, 2)] {
+            one.on_delivery(seq, Some(stamp(sequence)), &mut order);
+        }
+        for (seq, sequence) in [(1, 2), (2, 1)] {
+            other.on_delivery(seq, Some(stamp(sequence)), &mut order);
+        }
+        assert!(one.faults(2).is_clean());
+        assert_eq!(other.faults(2), Faults { corrupted: 2, ..Faults::default() });
+    }
+}
