@@ -1,4 +1,12 @@
 //! The broker's configuration, whole and checked: flags over environment over TOML over defaults.
+//!
+//! Each key is described once, in the table of `keys`: its name, what it means, what it may be and
+//! which field it sets. Reading TOML, the environment and flags ([`load`]), the commented default file
+//! ([`document`]) and every error text are derived from it.
+
+pub mod document;
+mod keys;
+pub mod load;
 
 use std::net::SocketAddr;
 

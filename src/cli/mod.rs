@@ -1,1 +1,207 @@
 //! The command line.
+//!
+//! Whatever goes wrong is one line on stderr. Exit codes: 0 done, 1 it failed while running, 2 it was
+//! asked for something that it does not understand.
+
+mod client;
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::{env, ffi::OsString, future::Future, io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{
+    Config, document,
+    load::{self, Setting, Sources},
+};
+
+/// A WebSocket publish/subscribe broker. Without a command it serves, with defaults that need no file.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default).
+    Serve(ServeArgs),
+    /// Print what is published to topics, one line per message: topic, seq, data.
+    Sub(subscribe::SubArgs),
+    /// Publish to a topic.
+    Pub(publish::PubArgs),
+    /// Print or check a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say which kernel features the broker needs and whether they are here.
+    Probe,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the commented default file.
+    Default,
+    /// Check a file, and the environment with it, without starting anything.
+    Check {
+        /// The TOML file; FANFARE_CONFIG or the defaults without one.
+        file: Option<PathBuf>,
+    },
+}
+
+/// What `serve` takes. A flag wins over the environment (FANFARE_LISTEN_ADDRESS), that over the file.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// A TOML file; FANFARE_CONFIG names one too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect [default: 127.0.0.1:7600].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where health and metrics are served, '' for nowhere [default: 127.0.0.1:7601].
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// How many reactors, 0 for one per core [default: 0].
+    #[arg(long, value_name = "N")]
+    reactors: Option<String>,
+    /// off, error, warn, info, debug, trace or a filter [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Any key of the configuration, as listen.backlog=1024; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Why a command failed, as one line.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 2: the command line or the configuration is wrong.
+    Usage(String),
+    /// Exit code 1: it was understood and did not work.
+    Run(String),
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli),
+        Err(error) if !error.use_stderr() => {
+            // --help and --version.
+            print(&error.render().to_string());
+            Ok(())
+        }
+        Err(error) => Err(Failure::Usage(one_line(&error))),
+    };
+    let (line, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(line)) => (line, 2),
+        Err(Failure::Run(line)) => (line, 1),
+    };
+    eprintln!("fanfare: {line}");
+    ExitCode::from(code)
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::serve(load_config(args)?),
+        Command::Sub(args) => subscribe::subscribe(args),
+        Command::Pub(args) => publish::publish(args),
+        Command::Config(ConfigCommand::Default) => {
+            print(&document::default_toml());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Check { file }) => {
+            let sources =
+                Sources { file: file.or_else(config_variable), environment: environment()?, flags: vec![] };
+            load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
+            let file = sources.file.map_or("the defaults".into(), |file| file.display().to_string());
+            print(&format!("{file}: ok\n"));
+            Ok(())
+        }
+        Command::Probe => serve::probe(),
+    }
+}
+
+fn load_config(args: ServeArgs) -> Result<Config, Failure> {
+    let mut flags = Vec::new();
+    for setting in &args.set {
+        let Some((path, value)) = setting.split_once('=') else {
+            return Err(Failure::Usage(format!(
+                "--set {setting} has no value: write --set KEY=VALUE, as in --set listen.backlog=1024"
+            )));
+        };
+        flags.push(Setting { flag: "--set", path: path.trim().into(), value: value.trim().into() });
+    }
+    // After --set: the flag with a name of its own wins.
+    let named = [
+        ("--listen", "listen.address", args.listen),
+        ("--admin", "admin.address", args.admin),
+        ("--reactors", "reactor.count", args.reactors),
+        ("--log", "log.level", args.log),
+    ];
+    for (flag, path, value) in named {
+        if let Some(value) = value {
+            flags.push(Setting { flag, path: path.into(), value });
+        }
+    }
+    let sources = Sources { file: args.config.or_else(config_variable), environment: environment()?, flags };
+    load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// The file that FANFARE_CONFIG names.
+fn config_variable() -> Option<PathBuf> {
+    env::var_os("FANFARE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+/// Our variables; others may hold what is no UTF-8, and are nobody's business here.
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let ours = |name: &OsString| name.as_encoded_bytes().starts_with(b"FANFARE_");
+    env::vars_os()
+        .filter(|(name, _)| ours(name) && name != "FANFARE_CONFIG")
+        .map(|(name, value)| {
+            let text = |text: OsString| {
+                text.into_string().map_err(|text| {
+                    Failure::Usage(format!(
+                        "{}: the environment holds {text:?}, which is not UTF-8",
+                        name.display()
+                    ))
+                })
+            };
+            Ok((text(name.clone())?, text(value)?))
+        })
+        .collect()
+}
+
+/// Runs a client on this thread.
+fn run_client(client: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(client);
+    // A read of stdin may be under way, which nothing can end but the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes to stdout. A reader that went away (`| head`) is no error of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// What clap found wrong without the usage that follows it.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let wrong: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let wrong = wrong.join("; ");
+    format!("{}; `fanfare --help` says what there is", wrong.strip_prefix("error: ").unwrap_or(&wrong))
+}

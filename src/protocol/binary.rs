@@ -1,1 +1,674 @@
-//! To come.
+//! `fanfare.bin.v1`: commands from binary messages, and the header of what the broker sends.
+//!
+//! A message is one *body*, big-endian:
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 1 | `kind` | see below |
+//! | 1 | `flags` | see below |
+//! | 2 | `topic_len` | 0 in all kinds but `publish` and `message` |
+//! | 8 | `seq` | `message`: its place in the topic's order; `publish`: the client's id, 0 for no reply; else 0 |
+//! | 2 + n | `ext_len`, `ext` | only with flag 0x02 |
+//! | `topic_len` | `topic` | UTF-8 |
+//! | to the end | `payload` | |
+//!
+//! Kind 0 is a batch: two zero bytes, then for each body its length (4 bytes) and the body, to the end
+//! of the message. There is no batch in a batch.
+//!
+//! | kind | name | sent by | payload |
+//! |---|---|---|---|
+//! | 0 | batch | client | bodies |
+//! | 1 | publish | client | the publication's |
+//! | 2 | message | broker | the publication's |
+//! | 3 | hello | broker | JSON object |
+//! | 4 | subscribe | client | JSON object |
+//! | 5 | unsubscribe | client | JSON object |
+//! | 6 | ok | broker | JSON object |
+//! | 7 | error | broker | JSON object |
+//! | 8 | gap | broker | JSON object |
+//! | 9 | ping | client | JSON object |
+//! | 10 | pong | broker | JSON object |
+//! | 11 | replayed | broker | JSON object |
+//!
+//! A JSON object here is the one that `fanfare.json.v1` has for the same thing, `op` included.
+//!
+//! | flag | name | allowed in |
+//! |---|---|---|
+//! | 0x01 | the payload is JSON | `publish`, `message`; all kinds with a JSON object, which the broker sends with it and a client may |
+//! | 0x02 | `ext` is there; a reader skips what it does not know | all but batch |
+//! | 0x04 | the `ok` is to count the receivers | `publish` |
+
+use std::borrow::Cow;
+
+use super::{
+    command::{Command, CommandError, Commands, ErrorCode, PayloadKind, RequestId},
+    json::{self, Parser, Quoted},
+};
+
+/// The payload is JSON.
+pub const FLAG_JSON: u8 = 0x01;
+/// An extension stands before the topic.
+pub const FLAG_EXT: u8 = 0x02;
+/// The `ok` to this publish is to count the receivers.
+pub const FLAG_RECEIVERS: u8 = 0x04;
+/// The length of a body's fixed fields.
+pub const HEADER_LEN: usize = 12;
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Several bodies.
+    Batch = 0,
+    /// A publication on its way to the broker.
+    Publish = 1,
+    /// A publication on its way to a subscriber.
+    Message = 2,
+    /// The first message of every connection.
+    Hello = 3,
+    /// A command.
+    Subscribe = 4,
+    /// A command.
+    Unsubscribe = 5,
+    /// A command was carried out.
+    Ok = 6,
+    /// A command was refused.
+    Error = 7,
+    /// Publications are missing.
+    Gap = 8,
+    /// A command.
+    Ping = 9,
+    /// Answers a ping.
+    Pong = 10,
+    /// A filter's replay is over. Not sent by this version.
+    Replayed = 11,
+}
+
+impl Kind {
+    const ALL: [Kind; 12] = [
+        Kind::Batch,
+        Kind::Publish,
+        Kind::Message,
+        Kind::Hello,
+        Kind::Subscribe,
+        Kind::Unsubscribe,
+        Kind::Ok,
+        Kind::Error,
+        Kind::Gap,
+        Kind::Ping,
+        Kind::Pong,
+        Kind::Replayed,
+    ];
+
+    /// The kind with this number, if there is one.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+
+    /// The name of the kind: the `op` of its JSON object.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Batch => "batch",
+            Kind::Publish => "publish",
+            Kind::Message => "message",
+            Kind::Hello => "hello",
+            Kind::Subscribe => "subscribe",
+            Kind::Unsubscribe => "unsubscribe",
+            Kind::Ok => "ok",
+            Kind::Error => "error",
+            Kind::Gap => "gap",
+            Kind::Ping => "ping",
+            Kind::Pong => "pong",
+            Kind::Replayed => "replayed",
+        }
+    }
+}
+
+/// The fixed fields of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyHeader {
+    /// What the body is.
+    pub kind: Kind,
+    /// Of the `FLAG_` constants.
+    pub flags: u8,
+    /// The topic's length in bytes.
+    pub topic_len: u16,
+    /// A place in the topic's order, or a client's id.
+    pub seq: u64,
+}
+
+impl BodyHeader {
+    /// The header as it stands on the wire.
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[0] = self.kind as u8;
+        bytes[1] = self.flags;
+        bytes[2..4].copy_from_slice(&self.topic_len.to_be_bytes());
+        bytes[4..12].copy_from_slice(&self.seq.to_be_bytes());
+        bytes
+    }
+}
+
+/// The commands in `message`, each with its own result. An error means that there is none to run: the
+/// message does not hold what its lengths say, or a lone body is bad.
+pub fn parse<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Result<Commands<'a>, CommandError<'a>> {
+    if message.first() == Some(&(Kind::Batch as u8)) {
+        return Batch::new(parser, message).map(Commands::Batch);
+    }
+    let command = Body::split(message).and_then(|body| read(parser, body));
+    match command {
+        Err(error) if error.code == ErrorCode::BadMessage => Err(error),
+        command => Ok(Commands::One(Some(command))),
+    }
+}
+
+/// The commands of a batch whose lengths hold together.
+pub struct Batch<'a> {
+    parser: &'a mut Parser,
+    /// The bodies that are left, each with its length.
+    rest: &'a [u8],
+    left: usize,
+}
+
+/// What stands before a batch's bodies.
+const BATCH_HEADER: [u8; 2] = [Kind::Batch as u8, 0];
+
+impl<'a> Batch<'a> {
+    fn new(parser: &'a mut Parser, message: &'a [u8]) -> Result<Self, CommandError<'a>> {
+        let Some(bodies) = message.strip_prefix(&BATCH_HEADER) else {
+            return Err(match message.get(1) {
+                None => truncated("a batch's flags", 1, 0),
+                Some(flags) => CommandError::new(
+                    ErrorCode::BadValue,
+                    format!("a batch has the flags {flags:#04x}; 0x00 is allowed"),
+                ),
+            });
+        };
+        // All of it before the first command is run: a batch that does not hold together executes nothing.
+        let mut rest = bodies;
+        let mut count = 0;
+        while !rest.is_empty() {
+            let body = take_body(&mut rest)?;
+            if body.first() == Some(&(Kind::Batch as u8)) {
+                return Err(CommandError::bad_message(format!(
+                    "body {count} of the batch is a batch; every other kind is allowed"
+                )));
+            }
+            Body::split(body)?;
+            count += 1;
+        }
+        if count > json::COMMANDS_MAX {
+            return Err(CommandError::new(
+                ErrorCode::LimitReached,
+                format!("the batch has {count} commands; at most {} are allowed", json::COMMANDS_MAX),
+            ));
+        }
+        Ok(Self { parser, rest: bodies, left: count })
+    }
+}
+
+impl<'a> Iterator for Batch<'a> {
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let body = take_body(&mut self.rest).and_then(Body::split);
+        Some(body.and_then(|body| read(self.parser, body)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+/// A body whose lengths hold together.
+struct Body<'a> {
+    kind: u8,
+    flags: u8,
+    seq: u64,
+    topic: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn split(body: &'a [u8]) -> Result<Self, CommandError<'a>> {
+        let mut rest = body;
+        let [kind, flags] = take_array(&mut rest, "a body's kind and flags")?;
+        let topic_len = u16::from_be_bytes(take_array(&mut rest, "topic_len")?);
+        let seq = u64::from_be_bytes(take_array(&mut rest, "seq")?);
+        if flags & FLAG_EXT != 0 {
+            let ext_len = u16::from_be_bytes(take_array(&mut rest, "ext_len")?);
+            take(&mut rest, usize::from(ext_len), "ext")?;
+        }
+        let topic = take(&mut rest, usize::from(topic_len), "topic")?;
+        Ok(Self { kind, flags, seq, topic, payload: rest })
+    }
+}
+
+/// Reads the command in `body`.
+fn read<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, CommandError<'a>> {
+    match Kind::from_byte(body.kind) {
+        Some(Kind::Publish) => read_publish(parser, body),
+        Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping)) => read_object(parser, body, kind),
+        kind => Err(CommandError::new(
+            ErrorCode::UnknownOp,
+            format!(
+                "a client does not send the kind {}{}; 0 (batch), 1 (publish), 4 (subscribe), 5 (unsubscribe) and 9 (ping) are allowed",
+                body.kind,
+                kind.map_or(String::new(), |kind| format!(" ({})", kind.as_str()))
+            ),
+        )),
+    }
+}
+
+fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, CommandError<'a>> {
+    let id = match body.seq {
+        0 => None,
+        number => Some(RequestId::Number(number)),
+    };
+    let refuse = |code, message: String| CommandError {
+        op: Some(Kind::Publish.as_str()),
+        id: id.filter(|_| body.seq <= json::ID_NUMBER_MAX),
+        topic: (body.topic.len() <= json::TOPIC_BYTES_MAX)
+            .then(|| simdutf8::basic::from_utf8(body.topic).ok().map(Cow::Borrowed))
+            .flatten(),
+        code,
+        message: message.into(),
+    };
+
+    check_flags(&body, FLAG_JSON | FLAG_EXT | FLAG_RECEIVERS)
+        .map_err(|message| refuse(ErrorCode::BadValue, message))?;
+    if body.seq > json::ID_NUMBER_MAX {
+        let message = format!("the id is {}; at most {} is allowed", body.seq, json::ID_NUMBER_MAX);
+        return Err(refuse(ErrorCode::BadValue, message));
+    }
+    let topic = match simdutf8::compat::from_utf8(body.topic) {
+        Ok(topic) if topic.len() <= json::TOPIC_BYTES_MAX => topic,
+        Ok(topic) => {
+            let message = format!(
+                "the topic {} is {} bytes long; at most {} are allowed",
+                Quoted(topic),
+                topic.len(),
+                json::TOPIC_BYTES_MAX
+            );
+            return Err(refuse(ErrorCode::BadTopic, message));
+        }
+        Err(error) => {
+            let message = format!("the topic is not UTF-8 at its byte {}", error.valid_up_to());
+            return Err(refuse(ErrorCode::BadTopic, message));
+        }
+    };
+    let kind = if body.flags & FLAG_JSON == 0 {
+        PayloadKind::Bytes
+    } else {
+        parser.check_data(body.payload).map_err(|rule| refuse(ErrorCode::BadMessage, rule))?;
+        PayloadKind::Json
+    };
+    Ok(Command::Publish {
+        id,
+        topic: Cow::Borrowed(topic),
+        payload: body.payload,
+        kind,
+        receivers: body.flags & FLAG_RECEIVERS != 0,
+    })
+}
+
+/// Reads a command whose payload is the JSON object of the same name.
+fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Command<'a>, CommandError<'a>> {
+    let refuse = |code, message| CommandError { op: Some(kind.as_str()), ..CommandError::new(code, message) };
+
+    check_flags(&body, FLAG_JSON | FLAG_EXT).map_err(|message| refuse(ErrorCode::BadValue, message))?;
+    if !body.topic.is_empty() || body.seq != 0 {
+        let message = format!(
+            "a {} has topic_len {} and seq {}; both are 0, since its JSON object has the topic and the id",
+            kind.as_str(),
+            body.topic.len(),
+            body.seq
+        );
+        return Err(refuse(ErrorCode::BadValue, message));
+    }
+    let text = simdutf8::compat::from_utf8(body.payload).map_err(|error| {
+        refuse(ErrorCode::BadMessage, format!("the payload is not UTF-8 at its byte {}", error.valid_up_to()))
+    })?;
+    let command = parser.parse_one(text)?;
+    let (op, id, topic) = match &command {
+        Command::Subscribe { id, filter } => (Kind::Subscribe, id, Some(filter)),
+        Command::Unsubscribe { id, filter } => (Kind::Unsubscribe, id, Some(filter)),
+        Command::Publish { id, topic, .. } => (Kind::Publish, id, Some(topic)),
+        Command::Ping { id } => (Kind::Ping, id, None),
+    };
+    if op != kind {
+        let message = format!(
+            "`op` is `{}` in a body of kind {} ({1}); the same name is allowed",
+            op.as_str(),
+            kind.as_str()
+        );
+        return Err(CommandError { id: *id, topic: topic.cloned(), ..refuse(ErrorCode::BadValue, message) });
+    }
+    Ok(command)
+}
+
+/// The error says which flags are too many.
+fn check_flags(body: &Body<'_>, allowed: u8) -> Result<(), String> {
+    match body.flags & !allowed {
+        0 => Ok(()),
+        unknown => {
+            Err(format!("the flags {unknown:#04x} are unknown in this kind; {allowed:#04x} are allowed"))
+        }
+    }
+}
+
+/// Takes a batch's next body, by its length.
+fn take_body<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CommandError<'a>> {
+    let len = u32::from_be_bytes(take_array(rest, "a body's length")?);
+    take(rest, len as usize, "a batch's body")
+}
+
+fn take_array<'a, const LEN: usize>(
+    rest: &mut &'a [u8],
+    what: &'static str,
+) -> Result<[u8; LEN], CommandError<'a>> {
+    take(rest, LEN, what).map(|bytes| bytes.try_into().expect("as many bytes were taken"))
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize, what: &'static str) -> Result<&'a [u8], CommandError<'a>> {
+    let (bytes, after) = rest.split_at_checked(len).ok_or_else(|| truncated(what, len, rest.len()))?;
+    *rest = after;
+    Ok(bytes)
+}
+
+#[cold]
+fn truncated<'a>(what: &str, due: usize, left: usize) -> CommandError<'a> {
+    CommandError::bad_message(format!("{what}: {due} bytes are due, {left} are left of the message or body"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select, test_runner::RngSeed};
+
+    use super::*;
+
+    fn body(kind: u8, flags: u8, seq: u64, ext: &[u8], topic: &str, payload: &[u8]) -> Vec<u8> {
+        let mut body = vec![kind, flags];
+        body.extend((topic.len() as u16).to_be_bytes());
+        body.extend(seq.to_be_bytes());
+        if flags & FLAG_EXT != 0 {
+            body.extend((ext.len() as u16).to_be_bytes());
+            body.extend(ext);
+        }
+        body.extend(topic.as_bytes());
+        body.extend(payload);
+        body
+    }
+
+    fn batch(bodies: &[Vec<u8>]) -> Vec<u8> {
+        let mut message = vec![0, 0];
+        for body in bodies {
+            message.extend((body.len() as u32).to_be_bytes());
+            message.extend(body);
+        }
+        message
+    }
+
+    fn object(kind: u8, text: &str) -> Vec<u8> {
+        body(kind, 0, 0, b"", "", text.as_bytes())
+    }
+
+    /// The results of `message`, with one error for a message that executes nothing.
+    fn results<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Vec<Result<Command<'a>, CommandError<'a>>> {
+        match parse(parser, message) {
+            Ok(commands) => commands.collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    #[track_caller]
+    fn assert_parses(message: &[u8], expected: &Command<'_>) {
+        assert_eq!(results(&mut Parser::new(), message), [Ok(expected.clone())]);
+    }
+
+    #[track_caller]
+    fn assert_refused(message: &[u8], code: ErrorCode, parts_of_message: &[&str]) {
+        let mut parser = Parser::new();
+        let results = results(&mut parser, message);
+        let [Err(error)] = &results[..] else { panic!("{results:?}") };
+        assert_eq!(error.code, code, "{}", error.message);
+        for part in parts_of_message {
+            assert!(error.message.contains(part), "{part:?} is missing in {}", error.message);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_a_client_is_read() {
+        let publish = Command::Publish {
+            id: Some(RequestId::Number(7)),
+            topic: "room/42".into(),
+            payload: b"\xff\x00",
+            kind: PayloadKind::Bytes,
+            receivers: false,
+        };
+        assert_parses(&body(1, 0, 7, b"", "room/42", b"\xff\x00"), &publish);
+        assert_parses(&body(1, FLAG_EXT, 7, b"unknown", "room/42", b"\xff\x00"), &publish);
+        let json = Command::Publish {
+            id: None,
+            topic: "t".into(),
+            payload: b" [1]",
+            kind: PayloadKind::Json,
+            receivers: true,
+        };
+        assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS, 0, b"", "t", b" [1]"), &json);
+
+        let id = Some(RequestId::Text(r#""x""#));
+        let filter = Cow::Borrowed("room/#");
+        assert_parses(
+            &object(4, r#"{"op":"subscribe","topic":"room/#","id":"x"}"#),
+            &Command::Subscribe { id, filter: filter.clone() },
+        );
+        assert_parses(
+            &object(4, r#"{"op":"subscribe","topic":"room\/#","id":"x"}"#),
+            &Command::Subscribe { id, filter: filter.clone() },
+        );
+        assert_parses(
+            &object(5, r#"{"op":"unsubscribe","topic":"room/#","id":"x"}"#),
+            &Command::Unsubscribe { id, filter },
+        );
+        assert_parses(&object(9, r#"{"op":"ping","id":"x"}"#), &Command::Ping { id });
+        assert_parses(
+            &body(9, FLAG_JSON | FLAG_EXT, 0, b"e", "", br#"{"op":"ping"}"#),
+            &Command::Ping { id: None },
+        );
+    }
+
+    #[test]
+    fn a_batch_runs_in_order_each_body_with_its_own_result() {
+        let message = batch(&[
+            object(9, r#"{"op":"ping","id":1}"#),
+            object(9, r#"{"op":"ping","id":}"#),
+            body(1, 0, 0, b"", "a", b"x"),
+            object(4, r#"{"op":"subscribe","topic":"a\/b"}"#),
+            object(4, r#"{"op":"subscribe","topic":"a\/c"}"#),
+        ]);
+        let mut parser = Parser::new();
+        let commands = parse(&mut parser, &message).expect("the batch holds together");
+        assert_eq!(commands.len(), 5);
+        let results: Vec<_> = commands.collect();
+        assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
+        assert!(matches!(&results[1], Err(CommandError { code: ErrorCode::BadMessage, .. })));
+        assert!(matches!(&results[2], Ok(Command::Publish { payload: b"x", .. })));
+        assert_eq!(results[3], Ok(Command::Subscribe { id: None, filter: "a/b".into() }));
+        assert_eq!(results[4], Ok(Command::Subscribe { id: None, filter: "a/c".into() }));
+        drop(results);
+        assert_eq!(parse(&mut parser, &[0, 0]).expect("an empty batch").count(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_hold_together_executes_nothing() {
+        let good = object(9, r#"{"op":"ping"}"#);
+        let mut truncated = batch(&[good.clone(), good.clone()]);
+        truncated.pop();
+        assert_refused(&truncated, ErrorCode::BadMessage, &["batch's body", "25 bytes", "24 are left"]);
+        assert_refused(
+            &batch(&[good.clone(), vec![1, 0, 0]]),
+            ErrorCode::BadMessage,
+            &["topic_len", "2 bytes"],
+        );
+        assert_refused(&batch(&[good.clone(), vec![]]), ErrorCode::BadMessage, &["kind and flags"]);
+        assert_refused(&batch(&[good.clone(), batch(&[])]), ErrorCode::BadMessage, &["body 1", "is a batch"]);
+        let mut with_length = batch(std::slice::from_ref(&good));
+        with_length.extend([0, 0, 0]);
+        assert_refused(&with_length, ErrorCode::BadMessage, &["body's length", "4 bytes", "3 are left"]);
+        assert_refused(&[0], ErrorCode::BadMessage, &["flags"]);
+        assert_refused(&[0, 1], ErrorCode::BadValue, &["0x01", "0x00"]);
+        assert_refused(&batch(&vec![good; 1025]), ErrorCode::LimitReached, &["1025", "1024"]);
+    }
+
+    #[test]
+    fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
+        use ErrorCode::*;
+        assert_refused(&[], BadMessage, &["kind and flags", "2 bytes", "0 are left"]);
+        assert_refused(&[1, 0, 0, 0, 0], BadMessage, &["seq", "8 bytes", "1 are left"]);
+        assert_refused(
+            &body(1, 0, 0, b"", "topic", b"")[..15],
+            BadMessage,
+            &["topic", "5 bytes", "3 are left"],
+        );
+        assert_refused(
+            &body(1, FLAG_EXT, 0, b"ext", "", b"")[..15],
+            BadMessage,
+            &["ext", "3 bytes", "1 are left"],
+        );
+        assert_refused(&body(1, 0x18, 0, b"", "t", b""), BadValue, &["0x18", "0x07"]);
+        assert_refused(
+            &body(1, 0, 1 << 53, b"", "t", b""),
+            BadValue,
+            &["9007199254740992", "9007199254740991"],
+        );
+        assert_refused(&body(1, 0, 0, b"", &"t".repeat(257), b""), BadTopic, &["257", "256"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"{"), BadMessage, &["not JSON"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b""), BadMessage, &["empty"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"\"\xff\""), BadMessage, &["UTF-8", "byte 1"]);
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "t", br#"{"a":1,"a":1}"#), BadMessage, &["twice"]);
+        assert_refused(&body(2, 0, 0, b"", "t", b"x"), UnknownOp, &["2 (message)", "1 (publish)"]);
+        assert_refused(&body(12, 0, 0, b"", "t", b"x"), UnknownOp, &["12", "1 (publish)"]);
+        assert_refused(&body(9, 0x04, 0, b"", "", b"{}"), BadValue, &["0x04", "0x03"]);
+        assert_refused(&body(9, 0, 1, b"", "", br#"{"op":"ping"}"#), BadValue, &["seq 1", "0"]);
+        assert_refused(&body(9, 0, 0, b"", "t", br#"{"op":"ping"}"#), BadValue, &["topic_len 1", "0"]);
+        assert_refused(&object(9, r#"{"op":"ping"}{}"#), BadMessage, &["end"]);
+        assert_refused(&object(9, r#"[{"op":"ping"}]"#), BadMessage, &["an array"]);
+        assert_refused(&object(4, r#"{"op":"ping"}"#), BadValue, &["`ping`", "subscribe"]);
+        assert_refused(&body(9, 0, 0, b"", "", b"\"\xff"), BadMessage, &["UTF-8", "byte 1"]);
+        let mut not_utf8 = body(1, 0, 0, b"", "ab", b"");
+        not_utf8[13] = 0xff;
+        assert_refused(&not_utf8, BadTopic, &["UTF-8", "byte 1"]);
+    }
+
+    #[test]
+    fn an_error_tells_what_could_be_read_of_its_command() {
+        let mut parser = Parser::new();
+        let message = body(1, FLAG_JSON, 7, b"", "room/42", b"nope");
+        let error = parse(&mut parser, &message).err().expect("not JSON");
+        assert_eq!((error.op, error.id), (Some("publish"), Some(RequestId::Number(7))));
+        assert_eq!(error.topic.as_deref(), Some("room/42"));
+    }
+
+    #[test]
+    fn a_payload_that_is_json_may_be_128_levels_deep() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let message = |levels| body(1, FLAG_JSON, 0, b"", "t", nested(levels).as_bytes());
+        assert!(parse(&mut Parser::new(), &message(128)).is_ok());
+        assert_refused(&message(129), ErrorCode::BadMessage, &["128"]);
+        assert_refused(&message(10_000), ErrorCode::BadMessage, &["128"]);
+    }
+
+    #[test]
+    fn kinds_are_numbered_as_documented() {
+        for (byte, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!(kind as u8, byte);
+            assert_eq!(Kind::from_byte(byte), Some(kind));
+        }
+        assert_eq!(Kind::from_byte(12), None);
+    }
+
+    fn any_body() -> impl Strategy<Value = Vec<u8>> {
+        let payload = prop_oneof![
+            vec(any::<u8>(), 0..40),
+            select(
+                &[
+                    r#"{"op":"ping","id":1}"#,
+                    r#"{"op":"subscribe","topic":"a\/b","id":"x"}"#,
+                    r#"{"op":"unsubscribe","topic":"a"}"#,
+                    r#"{"a":[1,2,{"b":"\ud83d\ude00"}]}"#,
+                ][..]
+            )
+            .prop_map(|text| text.as_bytes().to_vec()),
+        ];
+        (
+            0u8..14,
+            0u8..8,
+            prop_oneof![Just(0u64), any::<u64>()],
+            vec(any::<u8>(), 0..9),
+            "[a-z/]{0,9}",
+            payload,
+        )
+            .prop_map(|(kind, flags, seq, ext, topic, payload)| {
+                body(kind, flags, seq, &ext, &topic, &payload)
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(0x66616e66617265),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_publish_comes_out_as_it_went_in(
+            id in 0..=json::ID_NUMBER_MAX,
+            ext in vec(any::<u8>(), 0..20),
+            topic in "\\PC{0,60}",
+            payload in vec(any::<u8>(), 0..300),
+            flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
+        ) {
+            let message = body(1, flags, id, &ext, &topic, &payload);
+            let expected = Command::Publish {
+                id: (id != 0).then_some(RequestId::Number(id)),
+                topic: topic.as_str().into(),
+                payload: &payload,
+                kind: PayloadKind::Bytes,
+                receivers: flags & FLAG_RECEIVERS != 0,
+            };
+            let mut parser = Parser::new();
+            prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);
+        }
+
+        #[test]
+        fn truncated_and_changed_messages_never_panic(
+            bodies in vec(any_body(), 0..4),
+            as_batch: bool,
+            change in (any::<prop::sample::Index>(), any::<u8>()),
+        ) {
+            let mut message = if as_batch { batch(&bodies) } else { bodies.concat() };
+            let mut parser = Parser::new();
+            for changed in [false, true] {
+                if changed && !message.is_empty() {
+                    let at = change.0.index(message.len());
+                    message[at] = change.1;
+                }
+                for len in 0..=message.len() {
+                    for result in results(&mut parser, &message[..len]) {
+                        if let Err(error) = result {
+                            prop_assert!(!error.message.chars().any(char::is_control));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(message in vec(any::<u8>(), 0..100)) {
+            results(&mut Parser::new(), &message);
+        }
+    }
+}

@@ -1,4 +1,7 @@
-//! Why a connection ends: one enum for the close frame, the log line and the metric.
+//! Why a connection ends: one enum for the close frame, the log line and the metric; and one for the
+//! rules that a peer can break.
+
+use super::utf8;
 
 /// Why the broker ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,7 +109,201 @@ impl CloseReason {
     }
 }
 
+/// A rule, of RFC 6455 or of this broker, that a peer's bytes broke.
+///
+/// [`BrokenRule::reason`] picks the close code, [`BrokenRule::sentence`] is the close frame's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BrokenRule {
+    /// RSV1, RSV2 or RSV3 is set.
+    ReservedBits,
+    /// An opcode that RFC 6455 does not define.
+    UnknownOpcode,
+    /// A control frame without FIN.
+    FragmentedControl,
+    /// A continuation frame with no message to continue.
+    ContinuationOutsideMessage,
+    /// A text or binary frame inside a fragmented message.
+    MessageInsideMessage,
+    /// A text message on a connection that speaks `fanfare.bin.v1`.
+    TextOnBinary,
+    /// A binary message on a connection that speaks `fanfare.json.v1`.
+    BinaryOnText,
+    /// A client's frame without a mask.
+    Unmasked,
+    /// A control frame of more than 125 bytes.
+    ControlTooLong,
+    /// A length that fits in fewer bytes than it was given.
+    LengthNotMinimal,
+    /// A 64-bit length of 2^63 or more.
+    LengthTopBit,
+    /// A message, all fragments together, over `limits.message_bytes_max`.
+    MessageTooBig,
+    /// A message of more fragments than [`FRAGMENT_COUNT_MAX`](super::session::FRAGMENT_COUNT_MAX).
+    TooManyFragments,
+    /// A text message that is not UTF-8.
+    TextNotUtf8,
+    /// A close frame whose payload is a single byte.
+    CloseCodeCut,
+    /// A close frame with a code that must not be sent.
+    CloseCodeForbidden,
+    /// A close frame whose text is not UTF-8.
+    CloseReasonNotUtf8,
+}
+
+impl BrokenRule {
+    /// Every rule.
+    pub const ALL: [BrokenRule; 17] = [
+        BrokenRule::ReservedBits,
+        BrokenRule::UnknownOpcode,
+        BrokenRule::FragmentedControl,
+        BrokenRule::ContinuationOutsideMessage,
+        BrokenRule::MessageInsideMessage,
+        BrokenRule::TextOnBinary,
+        BrokenRule::BinaryOnText,
+        BrokenRule::Unmasked,
+        BrokenRule::ControlTooLong,
+        BrokenRule::LengthNotMinimal,
+        BrokenRule::LengthTopBit,
+        BrokenRule::MessageTooBig,
+        BrokenRule::TooManyFragments,
+        BrokenRule::TextNotUtf8,
+        BrokenRule::CloseCodeCut,
+        BrokenRule::CloseCodeForbidden,
+        BrokenRule::CloseReasonNotUtf8,
+    ];
+
+    /// Why the connection ends (RFC 6455 section 7.4.1).
+    pub fn reason(self) -> CloseReason {
+        match self {
+            BrokenRule::ReservedBits
+            | BrokenRule::UnknownOpcode
+            | BrokenRule::FragmentedControl
+            | BrokenRule::ContinuationOutsideMessage
+            | BrokenRule::MessageInsideMessage
+            | BrokenRule::Unmasked
+            | BrokenRule::ControlTooLong
+            | BrokenRule::LengthNotMinimal
+            | BrokenRule::LengthTopBit
+            | BrokenRule::CloseCodeCut
+            | BrokenRule::CloseCodeForbidden => CloseReason::ProtocolError,
+            BrokenRule::TextOnBinary | BrokenRule::BinaryOnText => CloseReason::UnsupportedData,
+            BrokenRule::TextNotUtf8 | BrokenRule::CloseReasonNotUtf8 => CloseReason::InvalidUtf8,
+            BrokenRule::MessageTooBig => CloseReason::MessageTooBig,
+            BrokenRule::TooManyFragments => CloseReason::PolicyViolation,
+        }
+    }
+
+    /// The rule in one sentence of at most 123 bytes, what fits into a close frame.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            BrokenRule::ReservedBits => {
+                "reserved bits must be 0, no extension was negotiated (RFC 6455 section 5.2)"
+            }
+            BrokenRule::UnknownOpcode => "opcodes 3 to 7 and 11 to 15 are reserved (RFC 6455 section 5.2)",
+            BrokenRule::FragmentedControl => "a control frame must have FIN set (RFC 6455 section 5.5)",
+            BrokenRule::ContinuationOutsideMessage => {
+                "a continuation frame must continue a fragmented message (RFC 6455 section 5.4)"
+            }
+            BrokenRule::MessageInsideMessage => {
+                "a message must not begin before the fragmented one has ended (RFC 6455 section 5.4)"
+            }
+            BrokenRule::TextOnBinary => "a connection that speaks fanfare.bin.v1 takes only binary messages",
+            BrokenRule::BinaryOnText => "a connection that speaks fanfare.json.v1 takes only text messages",
+            BrokenRule::Unmasked => "a client's frames must be masked (RFC 6455 section 5.1)",
+            BrokenRule::ControlTooLong => {
+                "a control frame's payload must be at most 125 bytes (RFC 6455 section 5.5)"
+            }
+            BrokenRule::LengthNotMinimal => {
+                "a payload length must be encoded in the fewest bytes (RFC 6455 section 5.2)"
+            }
+            BrokenRule::LengthTopBit => {
+                "the most significant bit of a 64-bit length must be 0 (RFC 6455 section 5.2)"
+            }
+            BrokenRule::MessageTooBig => "a message must not be longer than limits.message_bytes_max",
+            BrokenRule::TooManyFragments => "a message must not have more than 1048576 fragments",
+            BrokenRule::TextNotUtf8 => "a text message must be UTF-8 (RFC 6455 section 8.1)",
+            BrokenRule::CloseCodeCut => {
+                "a close frame's payload must be empty or begin with a code of 2 bytes (RFC 6455 section 5.5.1)"
+            }
+            BrokenRule::CloseCodeForbidden => {
+                "this code must not be sent in a close frame (RFC 6455 section 7.4)"
+            }
+            BrokenRule::CloseReasonNotUtf8 => "a close frame's text must be UTF-8 (RFC 6455 section 5.5.1)",
+        }
+    }
+}
+
 /// Whether a peer may send `code` in a close frame (RFC 6455 section 7.4.2).
 pub fn is_allowed_from_peer(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// Reads the code from a peer's unmasked close payload, `None` if it is empty (RFC 6455 section 5.5.1).
+pub fn read_code(payload: &[u8]) -> Result<Option<u16>, BrokenRule> {
+    let Some((code, text)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(BrokenRule::CloseCodeCut) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !is_allowed_from_peer(code) {
+        return Err(BrokenRule::CloseCodeForbidden);
+    }
+    match utf8::validate(text) {
+        Ok(_) => Ok(Some(code)),
+        Err(utf8::InvalidUtf8) => Err(BrokenRule::CloseReasonNotUtf8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_index() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+        }
+    }
+
+    #[test]
+    fn the_codes_that_we_send_are_codes_that_a_peer_may_send() {
+        for code in CloseReason::ALL.into_iter().filter_map(CloseReason::code) {
+            assert!(is_allowed_from_peer(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_rule_fits_into_a_close_frame_and_no_two_read_alike() {
+        for (index, rule) in BrokenRule::ALL.into_iter().enumerate() {
+            assert!(rule.sentence().len() <= 123, "{rule:?}");
+            assert!(rule.reason().code().is_some(), "{rule:?}");
+            assert!(BrokenRule::ALL[..index].iter().all(|other| other.sentence() != rule.sentence()));
+        }
+    }
+
+    #[test]
+    fn the_sentence_about_fragments_states_the_bound_in_force() {
+        let bound = super::super::session::FRAGMENT_COUNT_MAX.to_string();
+        assert!(BrokenRule::TooManyFragments.sentence().contains(&bound));
+    }
+
+    #[test]
+    fn close_codes_reserved_for_use_inside_an_endpoint_are_refused() {
+        for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+            assert!(!is_allowed_from_peer(code), "{code}");
+        }
+        for code in [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999] {
+            assert!(is_allowed_from_peer(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_close_payload_is_empty_or_a_code_with_text() {
+        assert_eq!(read_code(b""), Ok(None));
+        assert_eq!(read_code(b"\x03"), Err(BrokenRule::CloseCodeCut));
+        assert_eq!(read_code(b"\x03\xe8"), Ok(Some(1000)));
+        assert_eq!(read_code("\u{3}\u{0}".as_bytes()), Err(BrokenRule::CloseCodeForbidden));
+        assert_eq!(read_code(b"\x0f\xa0gr\xc3\xbc\xc3\x9f"), Ok(Some(4000)));
+        assert_eq!(read_code(b"\x03\xe8gr\xc3"), Err(BrokenRule::CloseReasonNotUtf8));
+        assert_eq!(read_code(b"\x03\xed\xff"), Err(BrokenRule::CloseCodeForbidden), "the code comes first");
+    }
 }

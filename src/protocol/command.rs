@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::{binary, json};
+
 /// A client's own label for a command, echoed byte for byte in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestId<'a> {
@@ -78,7 +80,7 @@ pub enum ErrorCode {
     AlreadySubscribed,
     /// There is no subscription with this filter.
     NotSubscribed,
-    /// A bound of the broker's configuration would be passed.
+    /// A bound of the protocol or of the broker's configuration would be passed.
     LimitReached,
     /// The option is part of the protocol but this broker does not offer it.
     Unsupported,
@@ -120,3 +122,48 @@ pub struct CommandError<'a> {
     /// peer unescaped or more than 64 of them.
     pub message: Cow<'static, str>,
 }
+
+impl CommandError<'_> {
+    /// An error about a message of which nothing more is known than what is wrong with it.
+    pub(super) fn new(code: ErrorCode, message: String) -> Self {
+        Self { op: None, id: None, topic: None, code, message: message.into() }
+    }
+
+    pub(super) fn bad_message(message: String) -> Self {
+        Self::new(ErrorCode::BadMessage, message)
+    }
+}
+
+/// The commands of one message, in order, each with its own result.
+///
+/// An error belongs to one command; those before and after it are run.
+pub enum Commands<'a> {
+    /// One command; none once it was taken.
+    One(Option<Result<Command<'a>, CommandError<'a>>>),
+    /// An array of a text message.
+    Array(json::Array<'a>),
+    /// A batch of a binary message.
+    Batch(binary::Batch<'a>),
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Commands::One(command) => command.take(),
+            Commands::Array(array) => array.next(),
+            Commands::Batch(batch) => batch.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Commands::One(command) => (usize::from(command.is_some()), Some(usize::from(command.is_some()))),
+            Commands::Array(array) => array.size_hint(),
+            Commands::Batch(batch) => batch.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Commands<'_> {}

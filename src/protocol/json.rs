@@ -1,1 +1,497 @@
-//! To come.
+//! `fanfare.json.v1`: commands from text messages.
+//!
+//! A message is one command, an object, or an array of commands. The whole text must be I-JSON
+//! (RFC 7493): one that is not executes nothing and is answered by one error, `bad_message`, and that
+//! code means nothing else. Everything else that can be wrong is wrong with one command of it.
+//!
+//! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
+//! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
+
+mod document;
+mod write;
+
+use std::borrow::Cow;
+
+use document::{Document, Place, Scratch, Shape, Size};
+use simd_json::{Node, StaticNode};
+
+pub(super) use document::Quoted;
+pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
+
+use super::command::{Command, CommandError, Commands, ErrorCode, PayloadKind, RequestId};
+
+/// The most commands in one array.
+pub const COMMANDS_MAX: usize = 1024;
+/// The largest number that may be an `id`: what every JSON reader holds exactly.
+pub const ID_NUMBER_MAX: u64 = (1 << 53) - 1;
+/// The longest text that may be an `id`: bytes between the quotes, as written.
+pub const ID_TEXT_BYTES_MAX: usize = 64;
+/// The longest topic or filter, in bytes. The other rules of topics are `pubsub::topic`'s.
+pub const TOPIC_BYTES_MAX: usize = 256;
+
+/// Reads commands, and keeps the memory that this takes from one message to the next.
+///
+/// It keeps up to some 80 bytes per byte of the longest message (a few, for a message that is mostly
+/// text), so share one per reactor.
+pub struct Parser {
+    scratch: Scratch,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Parser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parser").finish_non_exhaustive()
+    }
+}
+
+impl Parser {
+    /// A parser that has allocated nothing yet.
+    pub fn new() -> Self {
+        Self { scratch: Scratch::new() }
+    }
+
+    /// The commands in `text`, each with its own result. An error means that there is none to run:
+    /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
+    pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
+        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let is_array = text.as_bytes().iter().find(|byte| !is_space(byte)) == Some(&b'[');
+        let shape = if is_array { Shape::Commands } else { Shape::Command };
+        let mut document = self.scratch.parse(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
+        if let Node::Array { len, .. } = document.node(Place::ROOT) {
+            return Array::new(document, text, len).map(Commands::Array);
+        }
+        let (command, _) = read::<true, _>(&mut document, text, Place::ROOT, keep_unescaped);
+        match command {
+            Err(error) if error.code == ErrorCode::BadMessage => Err(error),
+            command => Ok(Commands::One(Some(command))),
+        }
+    }
+
+    /// The one command in `text`, which must be an object. What it returns does not keep the parser
+    /// borrowed, at the price of an allocation for a topic that is written with escapes.
+    pub(super) fn parse_one<'a>(&mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
+        let mut document =
+            self.scratch.parse(text.as_bytes(), Shape::Command).map_err(CommandError::bad_message)?;
+        read::<true, _>(&mut document, text, Place::ROOT, |unescaped: &str, raw| {
+            if unescaped.len() == raw.len() { Cow::Borrowed(raw) } else { Cow::Owned(unescaped.to_owned()) }
+        })
+        .0
+    }
+
+    /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
+    /// error is the broken rule.
+    pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
+        let mut broken_rule = None;
+        self.scratch.parse(data, Shape::Data)?.check(Place::ROOT, &mut broken_rule);
+        broken_rule.map_or(Ok(()), Err)
+    }
+}
+
+/// The commands of an array that is I-JSON.
+pub struct Array<'a> {
+    document: Document<'a>,
+    text: &'a str,
+    /// Of the next command, while any are left.
+    next: Place,
+    left: usize,
+}
+
+impl<'a> Array<'a> {
+    fn new(mut document: Document<'a>, text: &'a str, len: usize) -> Result<Self, CommandError<'a>> {
+        if len > COMMANDS_MAX {
+            return Err(CommandError::new(
+                ErrorCode::LimitReached,
+                format!("the array has {len} commands; at most {COMMANDS_MAX} are allowed"),
+            ));
+        }
+        // Before the first command is run, since a text that is not I-JSON executes nothing.
+        let mut next = Place::ROOT.inside();
+        for _ in 0..len {
+            let place = next;
+            let mut broken_rule = None;
+            let size = document.check_inside(place, &mut broken_rule);
+            if broken_rule.is_some() || !matches!(document.node(place), Node::Object { .. }) {
+                // Read for nothing but the error, which says which command it was.
+                read::<true, _>(&mut document, text, place, keep_unescaped).0?;
+                unreachable!("reading a command finds what checking it found");
+            }
+            next = place.next(size);
+        }
+        Ok(Self { document, text, next: Place::ROOT.inside(), left: len })
+    }
+}
+
+impl<'a> Iterator for Array<'a> {
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (command, size) = read::<false, _>(&mut self.document, self.text, self.next, keep_unescaped);
+        self.next = self.next.next(size);
+        Some(command)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+/// A topic as it stands unescaped in the parser's scratch: nothing to allocate.
+fn keep_unescaped<'a>(unescaped: &'a str, _raw: &'a str) -> Cow<'a, str> {
+    Cow::Borrowed(unescaped)
+}
+
+/// The keys that some command takes.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(usize)]
+enum Key {
+    Op,
+    Id,
+    Topic,
+    Data,
+    Receivers,
+    Since,
+    Last,
+}
+
+impl Key {
+    const ALL: [Key; 7] = [Key::Op, Key::Id, Key::Topic, Key::Data, Key::Receivers, Key::Since, Key::Last];
+    const COUNT: usize = Self::ALL.len();
+
+    fn from_str(name: &str) -> Option<Self> {
+        Some(match name {
+            "op" => Key::Op,
+            "id" => Key::Id,
+            "topic" => Key::Topic,
+            "data" => Key::Data,
+            "receivers" => Key::Receivers,
+            "since" => Key::Since,
+            "last" => Key::Last,
+            _ => return None,
+        })
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Key::Op => "op",
+            Key::Id => "id",
+            Key::Topic => "topic",
+            Key::Data => "data",
+            Key::Receivers => "receivers",
+            Key::Since => "since",
+            Key::Last => "last",
+        }
+    }
+}
+
+/// What a command asks for.
+#[derive(Clone, Copy)]
+enum Op {
+    Subscribe,
+    Unsubscribe,
+    Publish,
+    Ping,
+}
+
+impl Op {
+    fn from_str(name: &str) -> Option<Self> {
+        Some(match name {
+            "subscribe" => Op::Subscribe,
+            "unsubscribe" => Op::Unsubscribe,
+            "publish" => Op::Publish,
+            "ping" => Op::Ping,
+            _ => return None,
+        })
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Op::Subscribe => "subscribe",
+            Op::Unsubscribe => "unsubscribe",
+            Op::Publish => "publish",
+            Op::Ping => "ping",
+        }
+    }
+
+    fn keys(self) -> &'static [Key] {
+        match self {
+            Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last],
+            Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
+            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers],
+            Op::Ping => &[Key::Op, Key::Id],
+        }
+    }
+}
+
+/// One member's value.
+#[derive(Clone, Copy)]
+struct Value<'s, 'a> {
+    node: Node<'s>,
+    /// As it is written.
+    raw: &'a str,
+}
+
+/// The members of a command before anything about them is judged.
+struct Members<'s, 'a> {
+    values: [Option<Value<'s, 'a>>; Key::COUNT],
+    duplicate: Option<Key>,
+    unknown: Option<&'s str>,
+    /// Why the text is not I-JSON after all.
+    broken_rule: Option<String>,
+}
+
+impl<'s, 'a> Members<'s, 'a> {
+    fn get(&self, key: Key) -> Option<&Value<'s, 'a>> {
+        self.values[key as usize].as_ref()
+    }
+}
+
+/// Reads the command at `place`, and how much it takes.
+///
+/// `CHECK` looks for what I-JSON forbids beyond the grammar, which an array has had done for all its
+/// commands. `keep` makes a topic last as long as the command, from its unescaped and its raw form.
+#[inline]
+fn read<'s, 'a, const CHECK: bool, K>(
+    document: &mut Document<'s>,
+    text: &'a str,
+    place: Place,
+    keep: K,
+) -> (Result<Command<'a>, CommandError<'a>>, Size)
+where
+    K: Fn(&'s str, &'a str) -> Cow<'a, str>,
+{
+    let Node::Object { len, .. } = document.node(place) else {
+        let message = format!(
+            "{} is no command; a JSON object, or an array of at most {COMMANDS_MAX} objects, is allowed",
+            describe(&document.node(place))
+        );
+        return (Err(CommandError::bad_message(message)), document.size(place));
+    };
+    let mut members =
+        Members { values: [None; Key::COUNT], duplicate: None, unknown: None, broken_rule: None };
+    let size = read_members::<CHECK>(document, text, place, len, &mut members);
+    (judge(&members, keep), size)
+}
+
+/// Sorts the members of the object at `place` into `members`, and says how much the object takes.
+fn read_members<'s, 'a, const CHECK: bool>(
+    document: &mut Document<'s>,
+    text: &'a str,
+    place: Place,
+    len: usize,
+    members: &mut Members<'s, 'a>,
+) -> Size {
+    let mut next = place.inside();
+    for _ in 0..len {
+        let Node::String(name) = document.node(next) else {
+            unreachable!("simd-json puts a string before each value")
+        };
+        let value_place = next.value();
+        let size = if CHECK {
+            document.check_string(name, &mut members.broken_rule);
+            document.check(value_place, &mut members.broken_rule)
+        } else {
+            document.size(value_place)
+        };
+        match Key::from_str(name) {
+            None => _ = members.unknown.get_or_insert(name),
+            Some(key) => {
+                let slot = &mut members.values[key as usize];
+                if slot.is_some() {
+                    members.duplicate.get_or_insert(key);
+                } else {
+                    let raw = document.raw(text, value_place, size);
+                    *slot = Some(Value { node: document.node(value_place), raw });
+                }
+            }
+        }
+        next = value_place.next(size);
+    }
+    // After the last member `next` is past the closing bracket, where a comma would have been; an
+    // empty object has no member to have put it there.
+    let structurals = if len == 0 { 2 } else { next.structural - place.structural };
+    Size { nodes: next.node - place.node, structurals }
+}
+
+/// Makes a command of its members, or says what is wrong with them.
+#[inline]
+fn judge<'s, 'a>(
+    members: &Members<'s, 'a>,
+    keep: impl Fn(&'s str, &'a str) -> Cow<'a, str>,
+) -> Result<Command<'a>, CommandError<'a>> {
+    let op = match members.get(Key::Op) {
+        Some(Value { node: Node::String(name), .. }) => Op::from_str(name),
+        _ => None,
+    };
+    let id = match members.get(Key::Id) {
+        None => Ok(None),
+        Some(value) => read_id(value).map(Some),
+    };
+    let mut topic = match members.get(Key::Topic) {
+        Some(Value { node: Node::String(topic), raw }) if topic.len() <= TOPIC_BYTES_MAX => {
+            let without_quotes = &raw[1..raw.len() - 1];
+            Some(keep(topic, without_quotes))
+        }
+        _ => None,
+    };
+    let id_or_none = id.as_ref().copied().unwrap_or_default();
+    make_command(members, op, id, &mut topic).map_err(|Fault { code, message }| CommandError {
+        op: op.map(Op::as_str),
+        id: id_or_none,
+        topic,
+        code,
+        message: message.into(),
+    })
+}
+
+/// What is wrong with a command, without what the error says about the command.
+struct Fault {
+    code: ErrorCode,
+    message: String,
+}
+
+/// Refuses the command at hand.
+macro_rules! refuse {
+    ($code:ident, $($message:tt)*) => {
+        return Err(Fault { code: ErrorCode::$code, message: format!($($message)*) })
+    };
+}
+
+/// Takes `topic` when, at last, nothing is wrong.
+#[inline]
+fn make_command<'a>(
+    members: &Members<'_, 'a>,
+    op: Option<Op>,
+    id: Result<Option<RequestId<'a>>, BadId>,
+    topic: &mut Option<Cow<'a, str>>,
+) -> Result<Command<'a>, Fault> {
+    if let Some(rule) = &members.broken_rule {
+        refuse!(BadMessage, "{rule}");
+    }
+    if let Some(key) = members.duplicate {
+        refuse!(
+            DuplicateKey,
+            "the key {} is twice in one command; a key is allowed once",
+            Quoted(key.as_str())
+        );
+    }
+    let Some(op) = op else { return Err(bad_op(members)) };
+    let misplaced =
+        || Key::ALL.into_iter().find(|key| members.get(*key).is_some() && !op.keys().contains(key));
+    if let Some(name) = members.unknown.or_else(|| misplaced().map(Key::as_str)) {
+        let allowed: Vec<_> = op.keys().iter().map(|key| key.as_str()).collect();
+        refuse!(
+            UnknownKey,
+            "a {} has no key {}; {} are allowed",
+            op.as_str(),
+            Quoted(name),
+            allowed.join(", ")
+        );
+    }
+    let Ok(id) = id else {
+        refuse!(
+            BadValue,
+            "`id` is {}; an integer from 0 to {ID_NUMBER_MAX} or a string of at most {ID_TEXT_BYTES_MAX} bytes is allowed",
+            Quoted(members.get(Key::Id).map_or("", |value| value.raw))
+        );
+    };
+    if let Some(key) = [Key::Since, Key::Last].into_iter().find(|key| members.get(*key).is_some()) {
+        refuse!(
+            Unsupported,
+            "this broker keeps no history: a subscribe with `{}` is not offered, one without is allowed",
+            key.as_str()
+        );
+    }
+    let receivers = match members.get(Key::Receivers) {
+        None => false,
+        Some(Value { node: Node::Static(StaticNode::Bool(receivers)), .. }) => *receivers,
+        Some(value) => refuse!(BadValue, "`receivers` is {}; true or false is allowed", Quoted(value.raw)),
+    };
+    match op {
+        Op::Subscribe => Ok(Command::Subscribe { id, filter: take_topic(members, topic)? }),
+        Op::Unsubscribe => Ok(Command::Unsubscribe { id, filter: take_topic(members, topic)? }),
+        Op::Publish => {
+            let Some(data) = members.get(Key::Data) else {
+                refuse!(BadValue, "`data` is missing; any JSON value is allowed");
+            };
+            Ok(Command::Publish {
+                id,
+                topic: take_topic(members, topic)?,
+                payload: data.raw.as_bytes(),
+                kind: PayloadKind::Json,
+                receivers,
+            })
+        }
+        Op::Ping => Ok(Command::Ping { id }),
+    }
+}
+
+/// Why `op` names no command.
+fn bad_op(members: &Members<'_, '_>) -> Fault {
+    const ALLOWED: &str = "`subscribe`, `unsubscribe`, `publish` and `ping` are allowed";
+    let (code, message) = match members.get(Key::Op) {
+        None => (ErrorCode::BadValue, format!("`op` is missing; {ALLOWED}")),
+        Some(Value { node: Node::String(name), .. }) => {
+            (ErrorCode::UnknownOp, format!("the op {} is unknown; {ALLOWED}", Quoted(name)))
+        }
+        Some(value) => (ErrorCode::BadValue, format!("`op` is {}, no string; {ALLOWED}", Quoted(value.raw))),
+    };
+    Fault { code, message }
+}
+
+/// The topic, if it could be read, or why it could not.
+#[inline]
+fn take_topic<'a>(
+    members: &Members<'_, 'a>,
+    topic: &mut Option<Cow<'a, str>>,
+) -> Result<Cow<'a, str>, Fault> {
+    match (topic.take(), members.get(Key::Topic)) {
+        (Some(topic), _) => Ok(topic),
+        (None, None) => refuse!(BadValue, "`topic` is missing; a string is allowed"),
+        (None, Some(Value { node: Node::String(long), .. })) => refuse!(
+            BadTopic,
+            "the topic {} is {} bytes long; at most {TOPIC_BYTES_MAX} are allowed",
+            Quoted(long),
+            long.len()
+        ),
+        (None, Some(value)) => refuse!(BadValue, "`topic` is {}; a string is allowed", Quoted(value.raw)),
+    }
+}
+
+/// The id in `value`, or an error where it may not be one.
+fn read_id<'a>(value: &Value<'_, 'a>) -> Result<RequestId<'a>, BadId> {
+    match value.node {
+        // simd-json makes an unsigned integer only of plain digits: not of `-0`, `1.0` or `1e3`.
+        Node::Static(StaticNode::U64(number)) if number <= ID_NUMBER_MAX => Ok(RequestId::Number(number)),
+        Node::String(_) if value.raw.len() <= ID_TEXT_BYTES_MAX + "\"\"".len() => {
+            Ok(RequestId::Text(value.raw))
+        }
+        _ => Err(BadId),
+    }
+}
+
+/// The value of `id` may not be one.
+#[derive(Clone, Copy)]
+struct BadId;
+
+/// What kind of value `node` is, for a message.
+fn describe(node: &Node<'_>) -> &'static str {
+    match node {
+        Node::String(_) => "a string",
+        Node::Object { .. } => "an object",
+        Node::Array { .. } => "an array",
+        Node::Static(StaticNode::Null) => "null",
+        Node::Static(StaticNode::Bool(_)) => "a boolean",
+        Node::Static(_) => "a number",
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;

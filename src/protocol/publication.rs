@@ -1,6 +1,17 @@
 //! A publication as its subscribers get it: one whole WebSocket frame per wire format.
+//!
+//! This runs once per publication and format, never per subscriber, and is bound by the copy of the
+//! payload: lengths are computed first, so that every byte is written once, at its final place.
 
-use super::{Format, command::PayloadKind};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{
+    Format,
+    binary::{self, BodyHeader, Kind},
+    command::PayloadKind,
+    frame::{self, Opcode},
+    json::{self, Decimal},
+};
 
 /// A publication before it is encoded.
 #[derive(Clone, Copy, Debug)]
@@ -15,16 +26,222 @@ pub struct Publication<'a> {
     pub kind: PayloadKind,
 }
 
+const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
+const JSON_SEQ: &[u8] = br#"","seq":"#;
+const JSON_DATA: &[u8] = br#","data":"#;
+const JSON_DATA_END: &[u8] = br#"}"#;
+const JSON_BASE64: &[u8] = br#","base64":""#;
+const JSON_BASE64_END: &[u8] = br#""}"#;
+
 impl Publication<'_> {
     /// The length of the frame that [`Publication::encode`] writes, in bytes.
     pub fn encoded_len(&self, format: Format) -> usize {
-        let _ = format;
-        todo!()
+        let message_len = self.message_len(format);
+        frame::header_len(message_len) + message_len
     }
 
     /// Writes the frame, header included, into `out`, which is exactly [`Publication::encoded_len`] long.
     pub fn encode(&self, format: Format, out: &mut [u8]) {
-        let _ = (format, out);
-        todo!()
+        let message_len = self.message_len(format);
+        assert_eq!(
+            out.len(),
+            frame::header_len(message_len) + message_len,
+            "a publication's buffer is exactly as long as its frame"
+        );
+        match format {
+            Format::Json => {
+                let header_len = frame::write_header(Opcode::Text, message_len, out);
+                self.write_json(&mut out[header_len..]);
+            }
+            Format::Binary => {
+                let header_len = frame::write_header(Opcode::Binary, message_len, out);
+                self.write_binary(&mut out[header_len..]);
+            }
+        }
+    }
+
+    /// The length of the WebSocket message: the frame without its header.
+    fn message_len(&self, format: Format) -> usize {
+        match format {
+            Format::Json => {
+                let data_len = match self.kind {
+                    PayloadKind::Json => JSON_DATA.len() + self.payload.len() + JSON_DATA_END.len(),
+                    PayloadKind::Bytes => {
+                        JSON_BASE64.len() + base64_len(self.payload.len()) + JSON_BASE64_END.len()
+                    }
+                };
+                JSON_TOPIC.len()
+                    + json::escaped_len(self.topic)
+                    + JSON_SEQ.len()
+                    + json::decimal_len(self.seq)
+                    + data_len
+            }
+            Format::Binary => binary::HEADER_LEN + self.topic.len() + self.payload.len(),
+        }
+    }
+
+    fn write_json(&self, out: &mut [u8]) {
+        let out = put(out, JSON_TOPIC);
+        let topic_len = json::write_escaped(self.topic, out);
+        let out = put(&mut out[topic_len..], JSON_SEQ);
+        let out = put(out, Decimal::new(self.seq).as_bytes());
+        match self.kind {
+            PayloadKind::Json => {
+                let out = put(out, JSON_DATA);
+                let out = put(out, self.payload);
+                out.copy_from_slice(JSON_DATA_END);
+            }
+            PayloadKind::Bytes => {
+                let out = put(out, JSON_BASE64);
+                let (encoded, out) = out.split_at_mut(base64_len(self.payload.len()));
+                let written = STANDARD.encode_slice(self.payload, encoded);
+                assert_eq!(written, Ok(encoded.len()), "base64 is as long as computed");
+                out.copy_from_slice(JSON_BASE64_END);
+            }
+        }
+    }
+
+    fn write_binary(&self, out: &mut [u8]) {
+        let flags = match self.kind {
+            PayloadKind::Json => binary::FLAG_JSON,
+            PayloadKind::Bytes => 0,
+        };
+        let topic_len = u16::try_from(self.topic.len())
+            .expect("a topic's name has at most 256 bytes when it is published");
+        let header = BodyHeader { kind: Kind::Message, flags, topic_len, seq: self.seq };
+        let out = put(out, &header.to_bytes());
+        let out = put(out, self.topic.as_bytes());
+        out.copy_from_slice(self.payload);
+    }
+}
+
+/// Copies `bytes` to the front of `out` and returns the rest.
+fn put<'out>(out: &'out mut [u8], bytes: &[u8]) -> &'out mut [u8] {
+    let (front, rest) = out.split_at_mut(bytes.len());
+    front.copy_from_slice(bytes);
+    rest
+}
+
+/// The length of `len` bytes in base64 with padding.
+fn base64_len(len: usize) -> usize {
+    len.div_ceil(3) * 4
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::{collection::vec, prelude::*, test_runner::RngSeed};
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// Takes the one whole unmasked frame that `bytes` is apart.
+    pub(in crate::protocol) fn unframe(bytes: &[u8]) -> (u8, &[u8]) {
+        let (len, payload) = match bytes[1] {
+            126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), &bytes[4..]),
+            127 => (u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize, &bytes[10..]),
+            short => (usize::from(short), &bytes[2..]),
+        };
+        assert_eq!(bytes[0] & 0xf0, 0x80, "FIN and no reserved bit");
+        assert_eq!(payload.len(), len);
+        assert_eq!(bytes.len(), frame::header_len(len) + len, "the shortest header");
+        (bytes[0] & 0x0f, payload)
+    }
+
+    fn encoded(publication: &Publication<'_>, format: Format) -> Vec<u8> {
+        // Not zeros, so that a byte that is not written shows.
+        let mut out = vec![0xee; publication.encoded_len(format)];
+        publication.encode(format, &mut out);
+        out
+    }
+
+    #[test]
+    fn json_looks_like_the_protocol_page() {
+        let publication =
+            Publication { topic: "room/42", seq: 121, payload: br#"{"text":"hi"}"#, kind: PayloadKind::Json };
+        let frame = encoded(&publication, Format::Json);
+        let text = r#"{"op":"message","topic":"room/42","seq":121,"data":{"text":"hi"}}"#;
+        assert_eq!(unframe(&frame), (1, text.as_bytes()));
+
+        let publication = Publication { payload: b"hi\xff\x00", kind: PayloadKind::Bytes, ..publication };
+        let frame = encoded(&publication, Format::Json);
+        let text = r#"{"op":"message","topic":"room/42","seq":121,"base64":"aGn/AA=="}"#;
+        assert_eq!(unframe(&frame), (1, text.as_bytes()));
+    }
+
+    #[test]
+    fn binary_looks_like_the_protocol_page() {
+        let publication = Publication { topic: "ab", seq: 0x0102, payload: b"[1]", kind: PayloadKind::Json };
+        let frame = encoded(&publication, Format::Binary);
+        assert_eq!(unframe(&frame), (2, b"\x02\x01\x00\x02\0\0\0\0\0\0\x01\x02ab[1]".as_slice()));
+        let frame = encoded(&Publication { kind: PayloadKind::Bytes, ..publication }, Format::Binary);
+        assert_eq!(unframe(&frame), (2, b"\x02\x00\x00\x02\0\0\0\0\0\0\x01\x02ab[1]".as_slice()));
+    }
+
+    #[test]
+    #[should_panic(expected = "exactly as long as its frame")]
+    fn a_buffer_of_another_length_is_our_bug() {
+        let publication = Publication { topic: "t", seq: 1, payload: b"1", kind: PayloadKind::Json };
+        publication.encode(Format::Json, &mut [0; 100]);
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Message<'a> {
+        op: &'a str,
+        topic: String,
+        seq: u64,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+        base64: Option<String>,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(0x66616e66617265),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn every_json_frame_parses_back(
+            topic in "(\\PC|[a-z/]|[\u{1}-\u{7f}]){1,40}",
+            seq in prop_oneof![any::<u64>(), 0u64..1000],
+            text in "\\PC{0,200}",
+            pad in prop_oneof![Just(0usize), 0usize..200, 65_000usize..66_000],
+        ) {
+            let payload = format!("{}{}", serde_json::to_string(&text).expect("a string"), " ".repeat(pad));
+            let publication = Publication { topic: &topic, seq, payload: payload.as_bytes(), kind: PayloadKind::Json };
+            let frame = encoded(&publication, Format::Json);
+            let (opcode, message) = unframe(&frame);
+            prop_assert_eq!(opcode, 1);
+            let message: Message = serde_json::from_slice(message).expect("JSON");
+            prop_assert_eq!((message.op, &message.topic, message.seq), ("message", &topic, seq));
+            prop_assert_eq!(message.data.map(|data| data.get()), Some(payload.trim_end()));
+            prop_assert_eq!(message.base64, None);
+        }
+
+        #[test]
+        fn every_frame_of_bytes_parses_back(
+            topic in "[a-z\"\\\\/\n]{1,20}",
+            seq: u64,
+            payload in vec(any::<u8>(), 0..400),
+        ) {
+            let publication = Publication { topic: &topic, seq, payload: &payload, kind: PayloadKind::Bytes };
+            let frame = encoded(&publication, Format::Json);
+            let message: Message = serde_json::from_slice(unframe(&frame).1).expect("JSON");
+            prop_assert_eq!((message.topic, message.seq), (topic.clone(), seq));
+            prop_assert!(message.data.is_none());
+            prop_assert_eq!(STANDARD.decode(message.base64.expect("base64")).expect("base64"), payload.clone());
+
+            let frame = encoded(&publication, Format::Binary);
+            let (opcode, body) = unframe(&frame);
+            prop_assert_eq!(opcode, 2);
+            let (header, rest) = body.split_at(binary::HEADER_LEN);
+            prop_assert_eq!(&header[..2], &[2, 0]);
+            prop_assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), topic.len());
+            prop_assert_eq!(u64::from_be_bytes(header[4..].try_into().expect("eight bytes")), seq);
+            prop_assert_eq!(rest, [topic.as_bytes(), &payload].concat());
+        }
     }
 }

@@ -3,7 +3,14 @@
 //! Call [`Session::poll`] with what was received until it returns `None`; then everything has been
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
-use super::{Format, close::CloseReason};
+use super::{
+    Format,
+    close::{self, BrokenRule, CloseReason},
+    frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
+    mask,
+    upgrade::{self, Answer, Scan},
+    utf8,
+};
 
 /// What a session refuses to exceed.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +59,73 @@ pub enum Event<'a> {
     },
 }
 
+/// The most fragments that one message may have.
+///
+/// Empty fragments take no memory, so without this bound a message could go on for ever. It is far above
+/// what any sender needs: a fragment per byte of the longest message by default.
+pub const FRAGMENT_COUNT_MAX: u32 = 1 << 20;
+
+/// The least that the assembly allocates, so that a trickle does not begin with a series of tiny ones.
+const ASSEMBLY_BYTES_MIN: usize = 64;
+
 /// A connection's state between receives.
+///
+/// An idle session owns no memory beyond itself: the assembly is allocated when a receive ends within a
+/// request, a message or a control frame, and freed by the first [`Session::poll`] after its event.
 #[derive(Debug, Default)]
-pub struct Session {}
+pub struct Session {
+    /// An incomplete request; or what is there of a message, unmasked, and behind it what is there of a
+    /// control frame.
+    assembly: Vec<u8>,
+    /// Payload bytes of `frame` that have not come.
+    frame_bytes_left: usize,
+    /// Frames of the message that has begun and not ended, the current one included; 0: none has begun.
+    fragment_count: u32,
+    /// The mask for the next payload byte of `frame` on.
+    key: [u8; 4],
+    header: HeaderDecoder,
+    /// The data or control frame whose payload is to come.
+    frame: Option<Frame>,
+    phase: Phase,
+    /// How far the message in `assembly` is known to be UTF-8, if it is text.
+    text: utf8::Progress,
+    /// How many bytes at the end of `assembly` belong to a control frame.
+    control_len: u8,
+}
+
+// Every connection has one: with a million of them a byte here is a megabyte.
+const _: () = assert!(size_of::<Session>() <= 64);
+
+/// Where in its life a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Upgrading,
+    Open(Format),
+    Ended,
+}
+
+/// A frame whose header is read.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: Opcode,
+    is_final: bool,
+}
+
+/// An event without the bytes that lie in the session, which the search for it borrows exclusively.
+enum Found<'input> {
+    Text(&'input str),
+    Binary(&'input [u8]),
+    Ping(&'input [u8]),
+    /// The assembly is a whole text message, and valid UTF-8.
+    AssembledText,
+    /// The assembly is a whole binary message.
+    AssembledBinary,
+    /// The assembly ends with the payload of a ping, `control_len` bytes.
+    AssembledPing,
+    Pong,
+    Closed(Option<u16>),
+}
 
 impl Session {
     /// Takes from the front of `input` up to the end of one event. `None`: all of `input` was taken
@@ -64,7 +135,922 @@ impl Session {
         input: &mut &'input mut [u8],
         limits: &Limits,
     ) -> Option<Event<'event>> {
-        let _ = (input, limits);
-        todo!()
+        let format = match self.phase {
+            Phase::Open(format) => format,
+            Phase::Upgrading => return self.poll_upgrade(input, limits),
+            Phase::Ended => {
+                *input = &mut [];
+                return None;
+            }
+        };
+        self.release();
+        let found = match self.next_frame_event(format, input, limits) {
+            Ok(found) => found?,
+            Err(rule) => {
+                self.end(input);
+                return Some(Event::Failed { reason: rule.reason(), rule: rule.sentence() });
+            }
+        };
+        Some(match found {
+            Found::Text(text) => Event::Text(text),
+            Found::Binary(bytes) => Event::Binary(bytes),
+            Found::Ping(payload) => Event::Ping(payload),
+            Found::AssembledText => {
+                debug_assert!(str::from_utf8(&self.assembly).is_ok());
+                // SAFETY: `utf8::Progress` has seen every byte of the assembly and ended complete, which
+                // `take_message_end` checked before it said `AssembledText`.
+                Event::Text(unsafe { str::from_utf8_unchecked(&self.assembly) })
+            }
+            Found::AssembledBinary => Event::Binary(&self.assembly),
+            Found::AssembledPing => {
+                Event::Ping(&self.assembly[self.assembly.len() - usize::from(self.control_len)..])
+            }
+            Found::Pong => Event::Pong,
+            Found::Closed(code) => {
+                self.end(input);
+                Event::Closed { code }
+            }
+        })
+    }
+
+    fn poll_upgrade(&mut self, input: &mut &mut [u8], limits: &Limits) -> Option<Event<'static>> {
+        let kept_len = self.assembly.len();
+        let room = limits.header_bytes_max.saturating_sub(kept_len);
+        let window = &input[..room.min(input.len())];
+        let scan = if kept_len == 0 {
+            upgrade::scan(window, 0)
+        } else {
+            self.assembly.extend_from_slice(window);
+            upgrade::scan(&self.assembly, kept_len)
+        };
+        match scan {
+            Scan::Complete(request_len) => {
+                let taken = request_len - kept_len;
+                let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
+                match upgrade::answer(request) {
+                    Answer::Upgraded { format, response } => {
+                        self.phase = Phase::Open(format);
+                        self.assembly = Vec::new();
+                        take_front(input, taken);
+                        Some(Event::Upgraded { format, response })
+                    }
+                    Answer::Answered { response } => {
+                        self.end(input);
+                        Some(Event::Answered { response })
+                    }
+                }
+            }
+            Scan::Refused(response) => {
+                self.end(input);
+                Some(Event::Answered { response })
+            }
+            Scan::Incomplete if window.len() == room => {
+                self.end(input);
+                Some(Event::Answered { response: upgrade::header_too_long(limits.header_bytes_max) })
+            }
+            Scan::Incomplete => {
+                if kept_len == 0 {
+                    self.assembly.extend_from_slice(window);
+                }
+                *input = &mut [];
+                None
+            }
+        }
+    }
+
+    /// Frees what the last event was made of.
+    #[inline]
+    fn release(&mut self) {
+        if self.assembly.capacity() == 0 || self.frame.is_some() {
+            return;
+        }
+        if self.fragment_count == 0 {
+            self.assembly = Vec::new();
+        } else {
+            self.assembly.truncate(self.assembly.len() - usize::from(self.control_len));
+        }
+        self.control_len = 0;
+    }
+
+    fn end(&mut self, input: &mut &mut [u8]) {
+        *input = &mut [];
+        self.phase = Phase::Ended;
+        self.assembly = Vec::new();
+    }
+
+    /// Takes frames until one of them is an event, or `input` is empty.
+    fn next_frame_event<'input>(
+        &mut self,
+        format: Format,
+        input: &mut &'input mut [u8],
+        limits: &Limits,
+    ) -> Result<Option<Found<'input>>, BrokenRule> {
+        loop {
+            if self.frame.is_none() {
+                let Some(header) = self.take_header(format, input, limits)? else { return Ok(None) };
+                let is_control = header.opcode.is_control();
+                let is_whole_message = header.is_final && self.fragment_count == 0;
+                if (is_control || is_whole_message) && header.payload_len <= input.len() {
+                    let payload = take_front(input, header.payload_len);
+                    mask::unmask(payload, header.key, 0);
+                    return found_in_input(header.opcode, payload).map(Some);
+                }
+                if !is_control {
+                    if self.fragment_count == FRAGMENT_COUNT_MAX {
+                        return Err(BrokenRule::TooManyFragments);
+                    }
+                    self.fragment_count += 1;
+                }
+                self.frame = Some(Frame { opcode: header.opcode, is_final: header.is_final });
+                self.frame_bytes_left = header.payload_len;
+                self.key = header.key;
+            }
+            let Some(frame) = self.frame else { unreachable!("it was there or has just been set") };
+            self.take_payload(frame, format, input, limits)?;
+            if self.frame_bytes_left > 0 {
+                return Ok(None);
+            }
+            self.frame = None;
+            if frame.opcode.is_control() {
+                return self.take_control_end(frame.opcode).map(Some);
+            }
+            if frame.is_final {
+                return self.take_message_end(format).map(Some);
+            }
+        }
+    }
+
+    #[inline]
+    fn take_header(
+        &mut self,
+        format: Format,
+        input: &mut &mut [u8],
+        limits: &Limits,
+    ) -> Result<Option<Header>, BrokenRule> {
+        let context = Context {
+            message_opcode: message_opcode(format),
+            is_inside_message: self.fragment_count > 0,
+            // Saturating, because a reload may have lowered the limit within a message.
+            message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
+        };
+        let (taken, header) = self.header.take(input, &context)?;
+        take_front(input, taken);
+        Ok(header)
+    }
+
+    /// Moves what `input` has of the frame's payload to the assembly.
+    fn take_payload(
+        &mut self,
+        frame: Frame,
+        format: Format,
+        input: &mut &mut [u8],
+        limits: &Limits,
+    ) -> Result<(), BrokenRule> {
+        let taken = self.frame_bytes_left.min(input.len());
+        let chunk = take_front(input, taken);
+        let old_len = self.assembly.len();
+        // The assembly grows by what came and not by what a header promises. The end of a message is a
+        // bound; that of a control frame is none, or each that does not fit would move the message.
+        let len_max = if frame.is_final && !frame.opcode.is_control() {
+            old_len + self.frame_bytes_left
+        } else {
+            limits.message_bytes_max.saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
+        };
+        reserve(&mut self.assembly, taken, len_max);
+        mask::append_unmasked(chunk, self.key, 0, &mut self.assembly);
+        self.key.rotate_left(taken % 4);
+        self.frame_bytes_left -= taken;
+        if frame.opcode.is_control() {
+            self.control_len += taken as u8;
+        } else if format == Format::Json {
+            self.text.extend(&self.assembly, old_len).map_err(|utf8::InvalidUtf8| BrokenRule::TextNotUtf8)?;
+        }
+        Ok(())
+    }
+
+    fn take_control_end(&mut self, opcode: Opcode) -> Result<Found<'static>, BrokenRule> {
+        match opcode {
+            Opcode::Ping => Ok(Found::AssembledPing),
+            Opcode::Pong => Ok(Found::Pong),
+            _ => {
+                let payload = &self.assembly[self.assembly.len() - usize::from(self.control_len)..];
+                close::read_code(payload).map(Found::Closed)
+            }
+        }
+    }
+
+    fn take_message_end(&mut self, format: Format) -> Result<Found<'static>, BrokenRule> {
+        self.fragment_count = 0;
+        match format {
+            Format::Binary => Ok(Found::AssembledBinary),
+            Format::Json if self.text.is_complete() => Ok(Found::AssembledText),
+            Format::Json => Err(BrokenRule::TextNotUtf8),
+        }
+    }
+}
+
+/// The event that a whole, unmasked frame is, if it is a control frame or a message of its own.
+#[inline]
+fn found_in_input(opcode: Opcode, payload: &[u8]) -> Result<Found<'_>, BrokenRule> {
+    match opcode {
+        Opcode::Text => match utf8::validate(payload) {
+            Ok(text) => Ok(Found::Text(text)),
+            Err(utf8::InvalidUtf8) => Err(BrokenRule::TextNotUtf8),
+        },
+        Opcode::Binary => Ok(Found::Binary(payload)),
+        Opcode::Ping => Ok(Found::Ping(payload)),
+        Opcode::Pong => Ok(Found::Pong),
+        Opcode::Close => close::read_code(payload).map(Found::Closed),
+        Opcode::Continuation => unreachable!("the header decoder takes one only inside a message"),
+    }
+}
+
+/// The one kind of message that a connection of this format takes.
+fn message_opcode(format: Format) -> Opcode {
+    match format {
+        Format::Json => Opcode::Text,
+        Format::Binary => Opcode::Binary,
+    }
+}
+
+/// Takes the first `len` bytes off `input`.
+#[inline]
+fn take_front<'input>(input: &mut &'input mut [u8], len: usize) -> &'input mut [u8] {
+    let (front, rest) = std::mem::take(input).split_at_mut(len);
+    *input = rest;
+    front
+}
+
+/// Makes room for `additional` bytes: doubling, but not past `len_max` unless they need it.
+fn reserve(assembly: &mut Vec<u8>, additional: usize, len_max: usize) {
+    let needed = assembly.len() + additional;
+    if needed > assembly.capacity() {
+        let doubled = assembly.capacity().saturating_mul(2).max(ASSEMBLY_BYTES_MIN);
+        assembly.reserve_exact(needed.max(doubled.min(len_max)) - assembly.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastwebsockets::{OpCode, Payload};
+    use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
+
+    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000 };
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    /// An [`Event`] that owns its bytes.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Seen {
+        Upgraded(Format),
+        Answered(Vec<u8>),
+        Text(String),
+        Binary(Vec<u8>),
+        Ping(Vec<u8>),
+        Pong,
+        Closed(Option<u16>),
+        Failed(CloseReason, &'static str),
+    }
+
+    impl From<Event<'_>> for Seen {
+        fn from(event: Event<'_>) -> Self {
+            match event {
+                Event::Upgraded { format, .. } => Seen::Upgraded(format),
+                Event::Answered { response } => Seen::Answered(response),
+                Event::Text(text) => Seen::Text(text.to_owned()),
+                Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
+                Event::Ping(payload) => Seen::Ping(payload.to_owned()),
+                Event::Pong => Seen::Pong,
+                Event::Closed { code } => Seen::Closed(code),
+                Event::Failed { reason, rule } => Seen::Failed(reason, rule),
+            }
+        }
+    }
+
+    impl From<BrokenRule> for Seen {
+        fn from(rule: BrokenRule) -> Self {
+            Seen::Failed(rule.reason(), rule.sentence())
+        }
+    }
+
+    fn open(format: Format) -> Session {
+        Session { phase: Phase::Open(format), ..Session::default() }
+    }
+
+    /// One receive: polls until everything is taken.
+    fn receive(session: &mut Session, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
+        let mut bytes = bytes.to_vec();
+        let mut input = bytes.as_mut_slice();
+        let mut seen = Vec::new();
+        while let Some(event) = session.poll(&mut input, limits) {
+            seen.push(event.into());
+        }
+        assert!(input.is_empty(), "None means that everything was taken");
+        seen
+    }
+
+    /// Several receives, which end at `splits`.
+    fn receive_split(session: &mut Session, limits: &Limits, bytes: &[u8], splits: &[Index]) -> Vec<Seen> {
+        let mut ends: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+        let mut seen = Vec::new();
+        let mut start = 0;
+        for end in ends {
+            seen.extend(receive(session, limits, &bytes[start..end]));
+            start = end;
+        }
+        seen
+    }
+
+    /// A client's frame, whatever rules it breaks.
+    #[derive(Clone, Debug)]
+    struct Sent {
+        first: u8,
+        is_masked: bool,
+        /// 0, 2 or 8: where the length stands; more than it needs if the rule is to be broken.
+        length_bytes: usize,
+        /// The length that the header tells, if not the payload's.
+        declared_len: Option<u64>,
+        payload: Vec<u8>,
+    }
+
+    impl Sent {
+        fn new(first: u8, payload: impl Into<Vec<u8>>) -> Self {
+            let payload = payload.into();
+            let length_bytes = match payload.len() {
+                0..126 => 0,
+                126..65536 => 2,
+                _ => 8,
+            };
+            Sent { first, is_masked: true, length_bytes, declared_len: None, payload }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let masked = if self.is_masked { 0x80 } else { 0 };
+            let len = self.declared_len.unwrap_or(self.payload.len() as u64);
+            let mut bytes = vec![self.first];
+            match self.length_bytes {
+                0 => bytes.push(masked | len as u8 & 0x7f),
+                2 => {
+                    bytes.push(masked | 126);
+                    bytes.extend_from_slice(&(len as u16).to_be_bytes());
+                }
+                _ => {
+                    bytes.push(masked | 127);
+                    bytes.extend_from_slice(&len.to_be_bytes());
+                }
+            }
+            if self.is_masked {
+                bytes.extend_from_slice(&KEY);
+                bytes.extend(self.payload.iter().enumerate().map(|(index, byte)| byte ^ KEY[index % 4]));
+            } else {
+                bytes.extend_from_slice(&self.payload);
+            }
+            bytes
+        }
+    }
+
+    fn frame(first: u8, payload: impl Into<Vec<u8>>) -> Vec<u8> {
+        Sent::new(first, payload).bytes()
+    }
+
+    /// Why [`Naive`] stops.
+    enum Stop {
+        StreamEnds,
+        Broken(BrokenRule),
+        Closed(Option<u16>),
+    }
+
+    /// The twin: decodes a whole stream byte by byte, with the numbers of RFC 6455 and copies everywhere.
+    struct Naive<'a> {
+        format: Format,
+        limit: u64,
+        left: &'a [u8],
+        seen: Vec<Seen>,
+        message: Option<Vec<u8>>,
+    }
+
+    impl<'a> Naive<'a> {
+        fn decode(format: Format, limits: &Limits, stream: &'a [u8]) -> Vec<Seen> {
+            let limit = limits.message_bytes_max as u64;
+            let mut naive = Naive { format, limit, left: stream, seen: Vec::new(), message: None };
+            loop {
+                match naive.frame() {
+                    Ok(()) => {}
+                    Err(Stop::StreamEnds) => break,
+                    Err(Stop::Broken(rule)) => {
+                        naive.seen.push(rule.into());
+                        break;
+                    }
+                    Err(Stop::Closed(code)) => {
+                        naive.seen.push(Seen::Closed(code));
+                        break;
+                    }
+                }
+            }
+            naive.seen
+        }
+
+        fn byte(&mut self) -> Result<u8, Stop> {
+            let (&byte, left) = self.left.split_first().ok_or(Stop::StreamEnds)?;
+            self.left = left;
+            Ok(byte)
+        }
+
+        fn require(holds: bool, rule: BrokenRule) -> Result<(), Stop> {
+            if holds { Ok(()) } else { Err(Stop::Broken(rule)) }
+        }
+
+        fn number(&mut self, bytes: usize) -> Result<u64, Stop> {
+            let mut number = 0;
+            for _ in 0..bytes {
+                number = number << 8 | u64::from(self.byte()?);
+            }
+            Ok(number)
+        }
+
+        fn frame(&mut self) -> Result<(), Stop> {
+            let first = self.byte()?;
+            let (is_final, opcode) = (first >= 128, first % 16);
+            Self::require(first / 16 % 8 == 0, BrokenRule::ReservedBits)?;
+            Self::require([0, 1, 2, 8, 9, 10].contains(&opcode), BrokenRule::UnknownOpcode)?;
+            let is_control = opcode >= 8;
+            Self::require(is_final || !is_control, BrokenRule::FragmentedControl)?;
+            Self::require(opcode != 0 || self.message.is_some(), BrokenRule::ContinuationOutsideMessage)?;
+            let begins = opcode == 1 || opcode == 2;
+            Self::require(!begins || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
+            Self::require(opcode != 1 || self.format == Format::Json, BrokenRule::TextOnBinary)?;
+            Self::require(opcode != 2 || self.format == Format::Binary, BrokenRule::BinaryOnText)?;
+
+            let second = self.byte()?;
+            Self::require(second >= 128, BrokenRule::Unmasked)?;
+            Self::require(!is_control || second % 128 <= 125, BrokenRule::ControlTooLong)?;
+            let len = match second % 128 {
+                126 => {
+                    let len = self.number(2)?;
+                    Self::require(len > 125, BrokenRule::LengthNotMinimal)?;
+                    len
+                }
+                127 => {
+                    let len = self.number(8)?;
+                    Self::require(len < 1 << 63, BrokenRule::LengthTopBit)?;
+                    Self::require(len > 65535, BrokenRule::LengthNotMinimal)?;
+                    len
+                }
+                short => u64::from(short),
+            };
+            if !is_control {
+                let before = self.message.as_ref().map_or(0, |message| message.len() as u64);
+                Self::require(before + len <= self.limit, BrokenRule::MessageTooBig)?;
+            }
+            let key = [self.byte()?, self.byte()?, self.byte()?, self.byte()?];
+            let mut payload = Vec::new();
+            let mut ended = Ok(());
+            for index in 0..len as usize {
+                match self.byte() {
+                    Ok(byte) => payload.push(byte ^ key[index % 4]),
+                    Err(stop) => {
+                        ended = Err(stop);
+                        break;
+                    }
+                }
+            }
+            if is_control {
+                ended?;
+                return self.control(opcode, payload);
+            }
+            let mut message = self.message.take().unwrap_or_default();
+            message.extend(payload);
+            if self.format == Format::Json {
+                let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
+                Self::require(!is_hopeless, BrokenRule::TextNotUtf8)?;
+            }
+            ended?;
+            if !is_final {
+                self.message = Some(message);
+                return Ok(());
+            }
+            self.seen.push(match self.format {
+                Format::Binary => Seen::Binary(message),
+                Format::Json => match String::from_utf8(message) {
+                    Ok(text) => Seen::Text(text),
+                    Err(_) => return Err(Stop::Broken(BrokenRule::TextNotUtf8)),
+                },
+            });
+            Ok(())
+        }
+
+        fn control(&mut self, opcode: u8, payload: Vec<u8>) -> Result<(), Stop> {
+            match opcode {
+                9 => self.seen.push(Seen::Ping(payload)),
+                10 => self.seen.push(Seen::Pong),
+                _ if payload.is_empty() => return Err(Stop::Closed(None)),
+                _ => {
+                    Self::require(payload.len() > 1, BrokenRule::CloseCodeCut)?;
+                    let code = u16::from_be_bytes([payload[0], payload[1]]);
+                    Self::require(close::is_allowed_from_peer(code), BrokenRule::CloseCodeForbidden)?;
+                    Self::require(str::from_utf8(&payload[2..]).is_ok(), BrokenRule::CloseReasonNotUtf8)?;
+                    return Err(Stop::Closed(Some(code)));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    const REQUEST: &[u8] =
+        b"GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    #[test]
+    fn frames_behind_the_request_in_one_receive_are_events_too() {
+        let stream = [REQUEST, &frame(0x81, "first"), &frame(0x89, "p")].concat();
+        let expected =
+            [Seen::Upgraded(Format::Json), Seen::Text("first".to_owned()), Seen::Ping(b"p".to_vec())];
+        assert_eq!(receive(&mut Session::default(), &LIMITS, &stream), expected);
+
+        let mut session = Session::default();
+        let mut seen = Vec::new();
+        for byte in stream {
+            seen.extend(receive(&mut session, &LIMITS, &[byte]));
+        }
+        assert_eq!(seen, expected);
+        assert_eq!(session.assembly.capacity(), 0);
+    }
+
+    #[test]
+    fn a_request_is_refused_where_its_header_passes_the_limit_and_not_before() {
+        let len = REQUEST.len();
+        let exact = Limits { header_bytes_max: len, ..LIMITS };
+        assert_eq!(receive(&mut Session::default(), &exact, REQUEST), [Seen::Upgraded(Format::Json)]);
+        let short = Limits { header_bytes_max: len - 1, ..LIMITS };
+        let expected = [Seen::Answered(upgrade::header_too_long(len - 1))];
+        assert_eq!(receive(&mut Session::default(), &short, REQUEST), expected);
+        let mut session = Session::default();
+        assert_eq!(receive(&mut session, &short, &REQUEST[..len - 2]), []);
+        assert_eq!(receive(&mut session, &short, &REQUEST[len - 2..]), expected);
+        assert_eq!(session.assembly.capacity(), 0, "a session that ended owns nothing");
+    }
+
+    #[test]
+    fn a_message_within_one_receive_is_borrowed_from_it_and_nothing_is_allocated() {
+        for (format, first) in [(Format::Json, 0x81), (Format::Binary, 0x82)] {
+            let mut session = open(format);
+            let mut bytes =
+                [frame(first, "a"), frame(0x89, "ping"), frame(0x8A, ""), frame(first, "b".repeat(900))]
+                    .concat();
+            let range = bytes.as_ptr_range();
+            let mut input = bytes.as_mut_slice();
+            let mut count = 0;
+            while let Some(event) = session.poll(&mut input, &LIMITS) {
+                let payload = match event {
+                    Event::Text(text) => text.as_bytes(),
+                    Event::Binary(payload) | Event::Ping(payload) => payload,
+                    Event::Pong => &[],
+                    other => panic!("{other:?}"),
+                };
+                assert!(payload.is_empty() || range.contains(&payload.as_ptr()));
+                count += 1;
+                assert_eq!(session.assembly.capacity(), 0, "the only allocation of an open session");
+            }
+            assert_eq!(count, 4);
+        }
+    }
+
+    #[test]
+    fn the_assembly_follows_the_bytes_received_and_is_freed_after_the_message() {
+        let limits = Limits { message_bytes_max: 1 << 40, ..LIMITS };
+        let mut session = open(Format::Binary);
+        let huge = Sent { length_bytes: 8, declared_len: Some(1 << 39), ..Sent::new(0x82, "x".repeat(300)) };
+        assert_eq!(receive(&mut session, &limits, &huge.bytes()), []);
+        assert!(session.assembly.capacity() <= 600, "{}", session.assembly.capacity());
+
+        let mut session = open(Format::Binary);
+        let bytes = frame(0x82, "y".repeat(900));
+        for byte in &bytes[..bytes.len() - 1] {
+            assert_eq!(receive(&mut session, &LIMITS, &[*byte]), []);
+            assert!(session.assembly.capacity() <= 900.min(64.max(2 * session.assembly.len())));
+        }
+        assert_eq!(
+            receive(&mut session, &LIMITS, &bytes[bytes.len() - 1..]),
+            [Seen::Binary(vec![b'y'; 900])]
+        );
+        assert_eq!(session.assembly.capacity(), 0);
+    }
+
+    #[test]
+    fn a_ping_that_spans_receives_inside_a_message_is_delivered_before_it() {
+        let stream = [frame(0x01, "one "), frame(0x89, "are you there"), frame(0x80, "two")].concat();
+        let mut session = open(Format::Json);
+        let mut seen = Vec::new();
+        for byte in stream {
+            seen.extend(receive(&mut session, &LIMITS, &[byte]));
+        }
+        assert_eq!(seen, [Seen::Ping(b"are you there".to_vec()), Seen::Text("one two".to_owned())]);
+    }
+
+    #[test]
+    fn invalid_utf8_fails_in_the_middle_of_a_frame_as_soon_as_it_is_certain() {
+        let bytes = frame(0x81, b"\xce\xba\xf4\x90\x80\x80 and more".to_vec());
+        let mut session = open(Format::Json);
+        let header_len = 6;
+        assert_eq!(receive(&mut session, &LIMITS, &bytes[..header_len + 3]), []);
+        let expected = [BrokenRule::TextNotUtf8.into()];
+        assert_eq!(receive(&mut session, &LIMITS, &bytes[header_len + 3..header_len + 4]), expected);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_fails_at_the_header_of_the_fragment_that_passes_it() {
+        let expected = [BrokenRule::MessageTooBig.into()];
+        let whole = Sent { length_bytes: 2, declared_len: Some(1001), ..Sent::new(0x81, "") }.bytes();
+        let mut session = open(Format::Json);
+        assert_eq!(receive(&mut session, &LIMITS, &whole[..3]), []);
+        assert_eq!(receive(&mut session, &LIMITS, &whole[3..4]), expected, "before the mask comes");
+
+        let mut session = open(Format::Json);
+        assert_eq!(receive(&mut session, &LIMITS, &frame(0x01, "a".repeat(990))), []);
+        assert_eq!(receive(&mut session, &LIMITS, &frame(0x00, "a".repeat(10))), []);
+        assert_eq!(receive(&mut session, &LIMITS, &frame(0x00, "")), []);
+        assert_eq!(receive(&mut session, &LIMITS, &[0x80, 0x81]), expected);
+    }
+
+    #[test]
+    fn every_rule_broken_once_has_its_exact_outcome() {
+        use Format::{Binary, Json};
+        let close = |payload: &[u8]| frame(0x88, payload);
+        let cases: Vec<(Format, Vec<u8>, BrokenRule)> = vec![
+            (Json, frame(0xC1, "x"), BrokenRule::ReservedBits),
+            (Json, frame(0xA1, "x"), BrokenRule::ReservedBits),
+            (Json, frame(0x91, "x"), BrokenRule::ReservedBits),
+            (Json, frame(0x83, "x"), BrokenRule::UnknownOpcode),
+            (Json, frame(0x8B, "x"), BrokenRule::UnknownOpcode),
+            (Json, frame(0x09, "x"), BrokenRule::FragmentedControl),
+            (Json, frame(0x80, "x"), BrokenRule::ContinuationOutsideMessage),
+            (Json, [frame(0x01, "x"), frame(0x81, "y")].concat(), BrokenRule::MessageInsideMessage),
+            (Binary, frame(0x81, "x"), BrokenRule::TextOnBinary),
+            (Json, frame(0x82, "x"), BrokenRule::BinaryOnText),
+            (Json, Sent { is_masked: false, ..Sent::new(0x81, "x") }.bytes(), BrokenRule::Unmasked),
+            (Json, frame(0x89, "x".repeat(126)), BrokenRule::ControlTooLong),
+            (
+                Json,
+                Sent { length_bytes: 2, ..Sent::new(0x81, "x".repeat(125)) }.bytes(),
+                BrokenRule::LengthNotMinimal,
+            ),
+            (
+                Json,
+                Sent { length_bytes: 8, ..Sent::new(0x81, "x".repeat(126)) }.bytes(),
+                BrokenRule::LengthNotMinimal,
+            ),
+            (
+                Json,
+                Sent { length_bytes: 8, declared_len: Some(65_535), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::LengthNotMinimal,
+            ),
+            (
+                Json,
+                Sent { length_bytes: 8, declared_len: Some(65_536), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::MessageTooBig,
+            ),
+            (
+                Json,
+                Sent { length_bytes: 8, declared_len: Some(1 << 63), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::LengthTopBit,
+            ),
+            (Json, frame(0x81, "x".repeat(1001)), BrokenRule::MessageTooBig),
+            (
+                Json,
+                Sent { length_bytes: 8, declared_len: Some((1 << 63) - 1), ..Sent::new(0x81, "") }.bytes(),
+                BrokenRule::MessageTooBig,
+            ),
+            (
+                Binary,
+                [frame(0x02, ""), frame(0x00, "").repeat(FRAGMENT_COUNT_MAX as usize)].concat(),
+                BrokenRule::TooManyFragments,
+            ),
+            (Json, frame(0x81, b"\xff".to_vec()), BrokenRule::TextNotUtf8),
+            (Json, frame(0x81, b"cut \xe2\x82".to_vec()), BrokenRule::TextNotUtf8),
+            (
+                Json,
+                [frame(0x01, b"\xe2".to_vec()), frame(0x80, b"\x82".to_vec())].concat(),
+                BrokenRule::TextNotUtf8,
+            ),
+            (Json, close(b"\x03"), BrokenRule::CloseCodeCut),
+            (Json, close(b"\x03\xed"), BrokenRule::CloseCodeForbidden),
+            (Json, close(b"\x03\xe8\xff"), BrokenRule::CloseReasonNotUtf8),
+        ];
+        for rule in BrokenRule::ALL {
+            assert!(cases.iter().any(|case| case.2 == rule), "{rule:?} has no case");
+        }
+        for (format, bytes, rule) in cases {
+            let mut session = open(format);
+            assert_eq!(receive(&mut session, &LIMITS, &bytes), [rule.into()]);
+            assert_eq!(receive(&mut session, &LIMITS, &frame(0x81, "x")), [], "it takes no more input");
+            assert_eq!(session.assembly.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn a_message_may_have_as_many_fragments_as_the_bound_says() {
+        let mut session = open(Format::Binary);
+        assert_eq!(receive(&mut session, &LIMITS, &frame(0x02, "a")), []);
+        let middle = frame(0x00, "").repeat(FRAGMENT_COUNT_MAX as usize - 2);
+        assert_eq!(receive(&mut session, &LIMITS, &middle), []);
+        assert_eq!(receive(&mut session, &LIMITS, &frame(0x80, "b")), [Seen::Binary(b"ab".to_vec())]);
+    }
+
+    #[test]
+    fn a_close_ends_the_session_and_gives_its_code() {
+        for (payload, code) in [(&b""[..], None), (b"\x03\xe8", Some(1000)), (b"\x0b\xb8bye", Some(3000))] {
+            let mut session = open(Format::Json);
+            let stream = [frame(0x88, payload), frame(0x81, "after")].concat();
+            assert_eq!(receive(&mut session, &LIMITS, &stream), [Seen::Closed(code)]);
+            assert_eq!(receive(&mut session, &LIMITS, &stream), []);
+        }
+    }
+
+    #[test]
+    fn empty_messages_and_empty_fragments_are_messages() {
+        let text = |text: &str| Seen::Text(text.to_owned());
+        let stream = [frame(0x81, ""), frame(0x01, ""), frame(0x00, ""), frame(0x80, ""), frame(0x81, "x")];
+        let expected = [text(""), text(""), text("x")];
+        assert_eq!(receive(&mut open(Format::Json), &LIMITS, &stream.concat()), expected);
+    }
+
+    /// What fastwebsockets, which shares no code with us, writes as a client.
+    fn independent_frame(is_final: bool, opcode: OpCode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+        let mut frame =
+            fastwebsockets::Frame::new(is_final, opcode, Some(key), Payload::Owned(payload.to_vec()));
+        frame.mask();
+        frame.write(&mut Vec::new()).to_vec()
+    }
+
+    /// A frame that follows the rules at its own place, or breaks one.
+    fn any_sent() -> impl Strategy<Value = Sent> {
+        let text = "\\PC{0,40}".prop_map(String::into_bytes);
+        let bytes = prop::collection::vec(any::<u8>(), 0..140);
+        let close = prop_oneof![
+            Just(vec![]),
+            Just(vec![3]),
+            (any::<u16>(), "\\PC{0,4}")
+                .prop_map(|(code, text)| [&code.to_be_bytes(), text.as_bytes()].concat()),
+            (1000_u16..1016).prop_map(|code| code.to_be_bytes().to_vec()),
+        ];
+        let first = prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x02, 0x82]);
+        prop_oneof![
+            20 => (first.clone(), text).prop_map(|(first, payload)| Sent::new(first, payload)),
+            4 => (first, bytes.clone()).prop_map(|(first, payload)| Sent::new(first, payload)),
+            8 => (0x89_u8..=0x8A, bytes).prop_map(|(first, payload)| Sent::new(first, payload)),
+            1 => close.prop_map(|payload| Sent::new(0x88, payload)),
+            1 => (any::<u8>(), any::<bool>(), 0_usize..3, prop::option::of(any::<u64>())).prop_map(
+                |(first, is_masked, length, declared_len)| Sent {
+                    is_masked,
+                    length_bytes: [0, 2, 8][length],
+                    declared_len,
+                    ..Sent::new(first, "hostile")
+                },
+            ),
+        ]
+    }
+
+    /// Streams in which a few frames in a row tend to make sense: an index repairs the first bits of
+    /// data frames, so that messages begin, continue and end.
+    fn any_stream() -> impl Strategy<Value = Vec<u8>> {
+        (prop::collection::vec((any_sent(), prop::bool::weighted(0.95)), 0..24), any::<bool>()).prop_map(
+            |(frames, is_text)| {
+                let mut is_inside = false;
+                let mut stream = Vec::new();
+                for (mut sent, is_repaired) in frames {
+                    if is_repaired && sent.first & 0x08 == 0 {
+                        let opcode = if is_inside {
+                            0
+                        } else if is_text {
+                            1
+                        } else {
+                            2
+                        };
+                        sent.first = sent.first & 0x80 | opcode;
+                        is_inside = sent.first & 0x80 == 0;
+                    }
+                    stream.extend(sent.bytes());
+                }
+                stream
+            },
+        )
+    }
+
+    fn any_format() -> impl Strategy<Value = Format> {
+        prop::sample::select(Format::ALL.as_slice())
+    }
+
+    fn config(cases: u32) -> ProptestConfig {
+        ProptestConfig {
+            cases,
+            rng_seed: RngSeed::Fixed(0x6672_616d),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(config(4000))]
+
+        #[test]
+        fn any_split_of_any_stream_gives_the_events_of_the_whole_stream(
+            format in any_format(),
+            stream in any_stream(),
+            cut in prop_oneof![Just(None), any::<Index>().prop_map(Some)],
+            splits in prop::collection::vec(any::<Index>(), 0..12),
+        ) {
+            let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
+            let stream = &stream[..len];
+            let limits = Limits { message_bytes_max: 150, ..LIMITS };
+            let expected = Naive::decode(format, &limits, stream);
+            prop_assert_eq!(&receive(&mut open(format), &limits, stream), &expected);
+            prop_assert_eq!(&receive_split(&mut open(format), &limits, stream, &splits), &expected);
+            let every_byte: Vec<Vec<Seen>> = {
+                let mut session = open(format);
+                stream.iter().map(|byte| receive(&mut session, &limits, &[*byte])).collect()
+            };
+            prop_assert_eq!(&every_byte.concat(), &expected);
+        }
+
+        #[test]
+        fn any_bytes_at_all_end_in_the_same_events_however_they_are_split(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+            format in prop::option::of(any_format()),
+            splits in prop::collection::vec(any::<Index>(), 0..12),
+        ) {
+            let start = || format.map_or_else(Session::default, open);
+            let expected = receive(&mut start(), &LIMITS, &bytes);
+            prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
+            if let Some(format) = format {
+                prop_assert_eq!(Naive::decode(format, &LIMITS, &bytes), expected);
+            }
+        }
+
+        #[test]
+        fn a_request_with_a_byte_changed_is_answered_alike_however_it_is_split(
+            at in any::<Index>(),
+            byte in any::<u8>(),
+            splits in prop::collection::vec(any::<Index>(), 0..12),
+        ) {
+            let mut stream = REQUEST.to_vec();
+            *at.get_mut(stream.as_mut_slice()) = byte;
+            stream.extend(frame(0x81, "behind"));
+            let expected = receive(&mut Session::default(), &LIMITS, &stream);
+            prop_assert_eq!(receive_split(&mut Session::default(), &LIMITS, &stream, &splits), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(config(1000))]
+
+        #[test]
+        fn messages_in_any_fragments_with_control_frames_between_arrive_whole_and_in_order(
+            messages in prop::collection::vec(
+                ("\\PC{0,300}", prop::collection::vec((any::<Index>(), 0_u8..4), 0..6)),
+                1..6,
+            ),
+            key in any::<[u8; 4]>(),
+            splits in prop::collection::vec(any::<Index>(), 0..12),
+            format in any_format(),
+        ) {
+            let limits = Limits { message_bytes_max: 4096, ..LIMITS };
+            let mut stream = Vec::new();
+            let mut expected = Vec::new();
+            for (text, fragments) in messages {
+                let mut ends: Vec<(usize, u8)> =
+                    fragments.into_iter().map(|(end, control)| (end.index(text.len() + 1), control)).collect();
+                ends.push((text.len(), 3));
+                ends.sort_unstable_by_key(|(end, _)| *end);
+                let mut opcode = if format == Format::Json { OpCode::Text } else { OpCode::Binary };
+                let mut start = 0;
+                let last = ends.len() - 1;
+                for (index, (end, control)) in ends.into_iter().enumerate() {
+                    let fragment = &text.as_bytes()[start..end];
+                    stream.extend(independent_frame(index == last, opcode, fragment, key));
+                    (opcode, start) = (OpCode::Continuation, end);
+                    match control {
+                        _ if index == last => {}
+                        0 => {
+                            stream.extend(independent_frame(true, OpCode::Ping, b"between", key));
+                            expected.push(Seen::Ping(b"between".to_vec()));
+                        }
+                        1 => {
+                            stream.extend(independent_frame(true, OpCode::Pong, &[7; 125], key));
+                            expected.push(Seen::Pong);
+                        }
+                        _ => {}
+                    }
+                }
+                expected.push(match format {
+                    Format::Json => Seen::Text(text),
+                    Format::Binary => Seen::Binary(text.into_bytes()),
+                });
+            }
+            let mut session = open(format);
+            prop_assert_eq!(receive_split(&mut session, &limits, &stream, &splits), expected);
+            prop_assert_eq!(session.assembly.capacity(), 0);
+        }
     }
 }

@@ -92,6 +92,8 @@ pub trait Io {
     fn free_buffers(&self) -> usize;
     /// `shutdown(2)` of both directions: ends a multishot receive and fails a send in flight.
     fn shutdown(&mut self, socket: RawFd);
+    /// `shutdown(2)` of our direction: the peer sees the end of the stream after what was sent.
+    fn shutdown_write(&mut self, socket: RawFd);
     /// Has the kernel reset the connection instead of flushing it when the socket is closed
     /// (`SO_LINGER` of zero).
     fn reset_on_close(&mut self, socket: RawFd);

@@ -348,6 +348,11 @@ impl Io for Ring {
         unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
     }
 
+    fn shutdown_write(&mut self, socket: RawFd) {
+        // SAFETY: takes no pointer; likewise.
+        unsafe { libc::shutdown(socket, libc::SHUT_WR) };
+    }
+
     fn reset_on_close(&mut self, socket: RawFd) {
         // SAFETY: the caller's socket is open during the call.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };

@@ -1,0 +1,307 @@
+//! The client side of a WebSocket connection: what `sub` and `pub` share.
+
+use std::{borrow::Cow, cell::Cell, fmt, future::Future, io, rc::Rc, time::Duration};
+
+use fastwebsockets::{
+    FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, WebSocketWrite, handshake,
+};
+use http_body_util::Empty;
+use hyper::{
+    Request, Uri,
+    body::Bytes,
+    header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
+    upgrade::Upgraded,
+};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::{
+    io::{ReadHalf, WriteHalf, split},
+    net::TcpStream,
+    sync::Mutex,
+    time::timeout,
+};
+
+/// From the first packet to the `hello`, step by step.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Beyond two of the broker's ping intervals: then the connection is taken for dead.
+const SILENCE_MARGIN: Duration = Duration::from_secs(10);
+/// How long a close that we began may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The server of a `--url`.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    host: String,
+    port: u16,
+    /// As it goes into the Host header.
+    authority: String,
+    path: String,
+}
+
+impl Server {
+    /// Reads `ws://host:port/path`.
+    pub fn parse(url: &str) -> Result<Server, String> {
+        let refused = || format!("--url {url} is not allowed: it must be as ws://127.0.0.1:7600/ws");
+        let uri: Uri = url.parse().map_err(|_| refused())?;
+        match uri.scheme_str() {
+            Some("ws") => {}
+            Some("wss") => return Err(format!("--url {url} is not allowed: this client speaks ws:// only")),
+            _ => return Err(refused()),
+        }
+        let authority = uri.authority().ok_or_else(refused)?;
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return Err(refused());
+        }
+        Ok(Server {
+            // Brackets belong to a URL, not to an address.
+            host: authority.host().trim_start_matches('[').trim_end_matches(']').into(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.as_str().into(),
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority)
+    }
+}
+
+/// Why there is no connection, or none any more.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The broker closed it.
+    Closed { code: u16, reason: String },
+    /// The broker refused the upgrade.
+    Refused { status: u16 },
+    /// It broke, went silent or never came to be.
+    Broken(String),
+    /// The other end is no fanfare.
+    NotFanfare(String),
+}
+
+impl Ended {
+    /// Whether to come back, and after what the broker asked for at least.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Ended::Closed { code: 1002 | 1003 | 1007..=1009 | 4001 | 4003, .. } => None,
+            Ended::Closed { reason, .. } => {
+                let ms = reason.strip_prefix("retry_after_ms=").and_then(|ms| ms.parse().ok());
+                Some(Duration::from_millis(ms.unwrap_or(0)))
+            }
+            Ended::Refused { status } => matches!(status, 408 | 429 | 500..).then_some(Duration::ZERO),
+            Ended::Broken(_) => Some(Duration::ZERO),
+            Ended::NotFanfare(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
+            Ended::Closed { code, reason } => write!(f, "closed with {code} ({reason})"),
+            Ended::Refused { status } => write!(f, "the upgrade was refused with HTTP {status}"),
+            Ended::Broken(reason) => f.write_str(reason),
+            Ended::NotFanfare(reason) => write!(f, "the server does not speak fanfare.json.v1: {reason}"),
+        }
+    }
+}
+
+/// Any message of the broker. Fields that this client does not use are not named here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    pub op: Cow<'a, str>,
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    pub seq: Option<u64>,
+    #[serde(borrow)]
+    pub id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+    /// In place of `data` when the publication is not JSON.
+    #[serde(borrow)]
+    pub base64: Option<&'a RawValue>,
+    pub from: Option<u64>,
+    pub to: Option<u64>,
+    pub reason: String,
+    #[serde(rename = "for")]
+    pub refused_op: String,
+    pub code: String,
+    pub message: String,
+    pub max_message: Option<u64>,
+    pub ping_s: Option<u64>,
+}
+
+impl Message<'_> {
+    /// Reads one.
+    pub fn parse(text: &[u8]) -> Result<Message<'_>, Ended> {
+        serde_json::from_slice(text).map_err(|error| Ended::NotFanfare(error.to_string()))
+    }
+
+    /// What an `error` says, in one line.
+    pub fn error_line(&self) -> String {
+        let what = if self.refused_op.is_empty() { "a command" } else { &self.refused_op };
+        format!("{what} was refused: {} ({})", self.message, self.code)
+    }
+}
+
+type Stream = TokioIo<Upgraded>;
+
+/// A connection after its `hello`. What is received and what is sent are separate, because a publisher
+/// must take replies while it waits for room to send.
+pub(super) struct Connection {
+    reader: FragmentCollectorRead<ReadHalf<Stream>>,
+    sender: Sender,
+    silence_max: Duration,
+    /// The longest message that the broker takes.
+    pub message_bytes_max: usize,
+}
+
+/// The sending end; clones send on the same connection.
+#[derive(Clone)]
+pub(super) struct Sender {
+    writer: Rc<Mutex<WebSocketWrite<WriteHalf<Stream>>>>,
+    /// A close frame is the last frame that may be sent.
+    has_closed: Rc<Cell<bool>>,
+}
+
+impl Connection {
+    /// Connects, upgrades and waits for the `hello`.
+    pub async fn open(server: &Server) -> Result<Connection, Ended> {
+        let broken = |error: io::Error| Ended::Broken(format!("cannot connect to {server}: {error}"));
+        let stream =
+            in_time(TcpStream::connect((server.host.as_str(), server.port))).await?.map_err(broken)?;
+        stream.set_nodelay(true).map_err(broken)?;
+
+        let request = Request::get(&server.path)
+            .header(HOST, &server.authority)
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_PROTOCOL, "fanfare.json.v1")
+            .body(Empty::<Bytes>::new())
+            .expect("a parsed URL makes a valid request");
+        let (socket, response) = match in_time(handshake::client(&Executor, request, stream)).await? {
+            Ok(opened) => opened,
+            Err(WebSocketError::InvalidStatusCode(status)) => return Err(Ended::Refused { status }),
+            Err(error) => return Err(Ended::Broken(format!("cannot connect to {server}: {error}"))),
+        };
+        if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != "fanfare.json.v1") {
+            return Err(Ended::NotFanfare("it did not choose the subprotocol".into()));
+        }
+
+        let (mut reader, writer) = socket.split(split);
+        // Pings and closes come to `receive`, where they count as signs of life.
+        reader.set_auto_pong(false);
+        reader.set_auto_close(false);
+        let mut connection = Connection {
+            reader: FragmentCollectorRead::new(reader),
+            sender: Sender { writer: Rc::new(Mutex::new(writer)), has_closed: Rc::default() },
+            silence_max: CONNECT_TIMEOUT,
+            message_bytes_max: usize::MAX,
+        };
+        let hello = connection.receive().await?;
+        let hello = Message::parse(&hello)?;
+        if hello.op != "hello" {
+            return Err(Ended::NotFanfare("its first message is no hello".into()));
+        }
+        let ping = Duration::from_secs(hello.ping_s.unwrap_or(30));
+        connection.message_bytes_max =
+            hello.max_message.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
+        connection.silence_max = ping * 2 + SILENCE_MARGIN;
+        Ok(connection)
+    }
+
+    /// An end to send on.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+
+    /// The next text message. A future that is dropped may lose a part of it: drop the connection too.
+    pub async fn receive(&mut self) -> Result<Payload<'static>, Ended> {
+        loop {
+            // Never called: replies are automatic no more.
+            let mut reply = |_| async { Ok::<(), io::Error>(()) };
+            let frame = match timeout(self.silence_max, self.reader.read_frame(&mut reply)).await {
+                Ok(Ok(frame)) => frame,
+                Ok(Err(WebSocketError::UnexpectedEOF)) => return Err(lost("the broker went away")),
+                Ok(Err(error)) => return Err(lost(error)),
+                Err(_) => {
+                    let silence = self.silence_max.as_secs();
+                    return Err(lost(format!("no sign of life for {silence} s")));
+                }
+            };
+            match frame.opcode {
+                OpCode::Text => return Ok(frame.payload),
+                OpCode::Ping => self.sender.send(Frame::pong(frame.payload)).await?,
+                OpCode::Close => {
+                    let (code, reason) = match &*frame.payload {
+                        [high, low, reason @ ..] => {
+                            (u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned())
+                        }
+                        // 1005 stands for a close frame without a code.
+                        _ => (1005, String::new()),
+                    };
+                    let _ = timeout(CLOSE_TIMEOUT, self.sender.send(Frame::close_raw(frame.payload))).await;
+                    return Err(Ended::Closed { code, reason });
+                }
+                OpCode::Binary => return Err(Ended::NotFanfare("it sent a binary message".into())),
+                OpCode::Pong | OpCode::Continuation => {}
+            }
+        }
+    }
+
+    /// Closes in good order, as far as the broker plays along.
+    pub async fn close(mut self) {
+        let closing = async {
+            self.sender.send(Frame::close(1000, b"")).await?;
+            while self.receive().await.is_ok() {}
+            Ok::<(), Ended>(())
+        };
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    }
+}
+
+impl Sender {
+    /// Sends a text message.
+    pub async fn send_text(&self, text: String) -> Result<(), Ended> {
+        self.send(Frame::text(text.into_bytes().into())).await
+    }
+
+    async fn send(&self, frame: Frame<'_>) -> Result<(), Ended> {
+        let mut writer = self.writer.lock().await;
+        if self.has_closed.get() {
+            return Ok(());
+        }
+        self.has_closed.set(frame.opcode == OpCode::Close);
+        writer.write_frame(frame).await.map_err(lost)
+    }
+}
+
+fn lost(reason: impl fmt::Display) -> Ended {
+    Ended::Broken(format!("the connection was lost: {reason}"))
+}
+
+/// Runs hyper's part of the connection on the client's only thread.
+struct Executor;
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, Ended> {
+    timeout(CONNECT_TIMEOUT, future).await.map_err(|_| {
+        Ended::Broken(format!("the server has not answered for {} s", CONNECT_TIMEOUT.as_secs()))
+    })
+}

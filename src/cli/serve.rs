@@ -1,0 +1,151 @@
+//! `fanfare serve`: logging, the kernel's limits, the probe, and then the control thread's loop.
+
+use std::{
+    env,
+    io::{IsTerminal, stderr},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, print};
+use crate::{
+    config::Config,
+    control,
+    protocol::mask,
+    reactor::Reactors,
+    uring::probe::{Finding, Needs, Report, State},
+};
+
+/// Runs the broker until a signal ends it.
+pub(super) fn serve(config: Config) -> Result<(), Failure> {
+    start_logging(&config);
+    raise_descriptor_limit();
+    let report = Report::run(&needs(&config));
+    if let Some(line) = missing(&report) {
+        return Err(Failure::Run(line));
+    }
+    // Without a number of connections of the operator's, what would not suffice is the probe's guess: the
+    // banner counts it, and `fanfare probe` tells it.
+    if config.limits.connections_max > 0 {
+        warn_of_shortages(&report);
+    }
+    let config = Arc::new(config);
+    let announced = Arc::clone(&config);
+    control::run(config, Reactors::start, move |reactors, admin| {
+        announce(&announced, reactors.count(), admin, &report.summary());
+    })
+    .map_err(Failure::Run)
+}
+
+/// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.
+pub(super) fn probe() -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let report = Report::run(&Needs::default());
+    print(&report.to_string());
+    missing(&report).map_or(Ok(()), |line| Err(Failure::Run(line)))
+}
+
+/// What this configuration asks of the machine; the probe's own guess where it leaves it open.
+fn needs(config: &Config) -> Needs {
+    let mut needs = Needs::default();
+    if config.limits.connections_max > 0 {
+        needs.connections = config.limits.connections_max as u64;
+    }
+    if config.listen.sndbuf_bytes > 0 {
+        needs.kernel_bytes_per_connection = u64::from(config.listen.sndbuf_bytes);
+    }
+    needs
+}
+
+fn warn_of_shortages(report: &Report) {
+    for Finding { name, state, .. } in &report.findings {
+        if let State::Warning { why, remedy } = state {
+            warn!("{name}: {why}; {remedy}");
+        }
+    }
+}
+
+/// The first thing without which the broker cannot run, and what to do about it.
+fn missing(report: &Report) -> Option<String> {
+    report.findings.iter().find_map(|Finding { name, state, .. }| match state {
+        State::Missing { why, remedy } => Some(format!("this machine lacks {name}: {why}; {remedy}")),
+        State::Ok | State::Warning { .. } | State::Optional(_) => None,
+    })
+}
+
+/// Logs to stderr as `[log]` says. The filter was parsed once when the configuration was checked.
+fn start_logging(config: &Config) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log.level))
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal());
+    if config.log.json { builder.json().init() } else { builder.init() }
+}
+
+/// Raises the soft limit of descriptors to the hard one. The soft one, mostly 1,024, exists for programs
+/// that use select(2), and every connection is a descriptor.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes to the struct that it is given, setrlimit only reads it.
+    let is_raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !is_raised {
+        warn!("the limit of open files could not be raised: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// Says that the broker is up, and a line to try: to a person on stdout, to a machine in the log.
+fn announce(config: &Config, reactor_count: usize, admin: Option<SocketAddr>, features: &str) {
+    let listen = config.listen.address;
+    let unmask = mask::kind().as_str();
+    if config.log.json {
+        let admin = admin.map_or("off".into(), |address| address.to_string());
+        info!(%listen, reactors = reactor_count, kernel = features, unmask, %admin, "ready");
+        return;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let admin = match admin {
+        Some(address) => format!("http://{address}/ (healthz, readyz, metrics)"),
+        None => "off".into(),
+    };
+    let reactors = match reactor_count {
+        1 => "1, on one core".into(),
+        count => format!("{count}, one core each"),
+    };
+    // As the user typed it, so that it can be typed again.
+    let program = env::args().next().unwrap_or_else(|| "fanfare".into());
+    let url = match listen.port() {
+        7600 if listen.ip().is_loopback() && listen.is_ipv4() => String::new(),
+        _ => format!(" --url ws://{}/ws", reachable(listen)),
+    };
+    print(&format!(
+        "fanfare {version} is ready\n\
+         \x20 clients   ws://{listen}/ws\n\
+         \x20 admin     {admin}\n\
+         \x20 reactors  {reactors}\n\
+         \x20 kernel    {features}\n\
+         \x20 unmask    {unmask}\n\
+         \n\
+         Try it from two other terminals:\n\
+         \x20 {program} sub 'room/#'{url}\n\
+         \x20 {program} pub room/42 '{{\"text\":\"hi\"}}'{url}\n\n"
+    ));
+}
+
+/// An address that a client on this machine can connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port()))
+        }
+        address => address,
+    }
+}

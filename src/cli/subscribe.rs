@@ -1,0 +1,192 @@
+//! `fanfare sub`: one line on stdout per message, whatever happens to the connection.
+
+use std::{
+    future::{self, Future},
+    hash::{BuildHasher, RandomState},
+    io::{self, BufWriter, Stdout, Write},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use fastwebsockets::Payload;
+use serde_json::value::RawValue;
+
+use super::{
+    Failure,
+    client::{Connection, Ended, Message, Server},
+    run_client,
+};
+
+/// The first wait after a connection is lost; each further one may be twice as long.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+/// The longest.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What `sub` takes.
+#[derive(Debug, Args)]
+pub(super) struct SubArgs {
+    /// Topics, or filters with + for one level and # for all that follow.
+    #[arg(required = true)]
+    filters: Vec<String>,
+    /// The broker.
+    #[arg(long, env = "FANFARE_URL", default_value = "ws://127.0.0.1:7600/ws")]
+    url: String,
+    /// End after so many messages.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Print only the data, without topic and seq.
+    #[arg(long)]
+    raw: bool,
+}
+
+/// How one connection came to its end.
+enum Outcome {
+    /// All that was asked for is printed, or nobody reads it any more.
+    Done,
+    /// It is over.
+    Ended(Ended),
+    /// The broker does not take our subscription: trying again would not help.
+    Refused(String),
+}
+
+/// Prints messages until `--count`, a signal or an end that no retry can mend.
+pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
+    let server = Server::parse(&args.url).map_err(Failure::Usage)?;
+    run_client(async move {
+        let mut printer = Printer {
+            out: BufWriter::new(io::stdout()),
+            is_raw: args.raw,
+            left: args.count.unwrap_or(u64::MAX),
+        };
+        let mut wait = WAIT_MIN;
+        let mut was_connected = false;
+        loop {
+            let ended = match Connection::open(&server).await {
+                Ok(connection) => {
+                    if was_connected {
+                        eprintln!("fanfare: connected again; what was published in between is not replayed");
+                    }
+                    was_connected = true;
+                    let since = Instant::now();
+                    let outcome = follow(connection, &args.filters, &mut printer).await;
+                    // A broker that takes connections only to end them is not hurried.
+                    if since.elapsed() > wait {
+                        wait = WAIT_MIN;
+                    }
+                    match outcome {
+                        Outcome::Done => return Ok(()),
+                        Outcome::Refused(line) => return Err(Failure::Run(line)),
+                        Outcome::Ended(ended) => ended,
+                    }
+                }
+                Err(ended) => ended,
+            };
+            let Some(retry_after) = ended.retry_after() else { return Err(Failure::Run(ended.to_string())) };
+            // Half of it by chance: clients that lost the same broker do not come back in step.
+            let pause = retry_after + wait.mul_f64(0.5 + 0.5 * random_share());
+            eprintln!("fanfare: {ended}; trying again in {:.1} s", pause.as_secs_f64());
+            tokio::time::sleep(pause).await;
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+    })
+}
+
+/// Subscribes and prints until the connection or the count comes to its end.
+async fn follow(mut connection: Connection, filters: &[String], printer: &mut Printer) -> Outcome {
+    let sender = connection.sender();
+    for (index, filter) in filters.iter().enumerate() {
+        let topic = serde_json::to_string(filter).expect("a string is JSON");
+        let command = format!(r#"{{"op":"subscribe","topic":{topic},"id":{index}}}"#);
+        if let Err(ended) = sender.send_text(command).await {
+            return Outcome::Ended(ended);
+        }
+    }
+    while printer.left > 0 {
+        let text = match receive(&mut connection, printer).await {
+            Ok(Some(text)) => text,
+            Ok(None) => return Outcome::Done,
+            Err(ended) => return Outcome::Ended(ended),
+        };
+        let message = match Message::parse(&text) {
+            Ok(message) => message,
+            Err(ended) => return Outcome::Ended(ended),
+        };
+        match &*message.op {
+            "message" if printer.print(&message).is_err() => return Outcome::Done,
+            "message" => {}
+            "gap" => eprintln!("fanfare: {}", gap_line(&message)),
+            "error" if message.refused_op == "subscribe" => return Outcome::Refused(message.error_line()),
+            "error" => eprintln!("fanfare: {}", message.error_line()),
+            // Clients pass over what they do not know.
+            _ => {}
+        }
+    }
+    let _ = printer.out.flush();
+    connection.close().await;
+    Outcome::Done
+}
+
+/// The next message. What was printed is flushed only when there is none yet, so that a burst costs one
+/// write. `None` when nobody reads stdout any more.
+async fn receive(
+    connection: &mut Connection,
+    printer: &mut Printer,
+) -> Result<Option<Payload<'static>>, Ended> {
+    let mut receiving = pin!(connection.receive());
+    let at_once = future::poll_fn(|context| match receiving.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    if let Some(result) = at_once.await {
+        return result.map(Some);
+    }
+    if printer.out.flush().is_err() {
+        return Ok(None);
+    }
+    receiving.await.map(Some)
+}
+
+/// Writes messages as lines.
+struct Printer {
+    out: BufWriter<Stdout>,
+    is_raw: bool,
+    /// How many to print still.
+    left: u64,
+}
+
+impl Printer {
+    fn print(&mut self, message: &Message<'_>) -> io::Result<()> {
+        let data = message.data.or(message.base64).map_or("null", RawValue::get);
+        // A line break can only stand between the tokens of JSON, where a space means the same.
+        let data = data.replace(['\n', '\r'], " ");
+        self.left -= 1;
+        if self.is_raw {
+            return writeln!(self.out, "{data}");
+        }
+        writeln!(self.out, "{} {} {data}", shown(&message.topic), message.seq.unwrap_or(0))
+    }
+}
+
+/// A topic as one word: one with white space or control characters becomes a JSON string.
+fn shown(topic: &str) -> String {
+    if topic.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        serde_json::to_string(topic).expect("a string is JSON")
+    } else {
+        topic.into()
+    }
+}
+
+fn gap_line(message: &Message<'_>) -> String {
+    let topic = shown(&message.topic);
+    match (message.from, message.to) {
+        (Some(from), Some(to)) => format!("gap in {topic}: {from} to {to} are lost ({})", message.reason),
+        _ => format!("gap in {topic}: an unknown number of messages is lost ({})", message.reason),
+    }
+}
+
+/// Between 0 and 1, from the keys that every `RandomState` is born with.
+fn random_share() -> f64 {
+    RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64
+}

@@ -1,0 +1,483 @@
+//! Every key of the configuration, described once.
+
+use std::{
+    net::SocketAddr,
+    ops::{Range, RangeInclusive},
+};
+
+use toml::{Spanned, de::DeValue};
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, SlowConsumer, TopicPolicy};
+
+/// The sections in the order of the default file, each with what it is about.
+pub(super) const SECTIONS: [(&str, &str); 7] = [
+    ("listen", "Where clients connect."),
+    ("reactor", "The threads that carry the data: one core and one io_uring each."),
+    ("admin", "Health and metrics over HTTP, for the operator only."),
+    ("limits", "What the broker takes at most: beyond it a client is refused, the broker never grows."),
+    ("timeouts", "How long the broker waits."),
+    ("delivery", "What a subscriber may be owed, and what becomes of one that takes too little."),
+    ("log", "What is written to stderr."),
+];
+
+/// One key.
+pub(super) struct Key {
+    /// `section.name`.
+    pub path: &'static str,
+    /// What it means, in sentences; lines of the default file's comment.
+    pub about: &'static str,
+    /// What it may be, and where it goes.
+    pub kind: Kind,
+}
+
+/// What a key may be and which field of [`Config`] it sets.
+pub(super) enum Kind {
+    /// An IP address and port.
+    Address(fn(&mut Config) -> &mut SocketAddr),
+    /// An IP address and port, or `""` for none.
+    OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
+    /// `true` or `false`.
+    Bool(fn(&mut Config) -> &mut bool),
+    /// An integer within a range.
+    Integer {
+        range: RangeInclusive<u64>,
+        unit: &'static str,
+        get: fn(&Config) -> u64,
+        set: fn(&mut Config, u64),
+    },
+    /// A power of two within a range.
+    PowerOfTwo {
+        range: RangeInclusive<u64>,
+        unit: &'static str,
+        get: fn(&Config) -> u64,
+        set: fn(&mut Config, u64),
+    },
+    /// `"auto"` or an integer within a range.
+    AutoOrInteger {
+        range: RangeInclusive<u64>,
+        unit: &'static str,
+        get: fn(&Config) -> Option<u64>,
+        set: fn(&mut Config, Option<u64>),
+    },
+    /// `"disconnect"` or `"skip"`.
+    SlowConsumer(fn(&mut Config) -> &mut SlowConsumer),
+    /// A level or a `tracing` filter.
+    LogFilter(fn(&mut Config) -> &mut String),
+    /// `[[delivery.topics]]`.
+    TopicPolicies(fn(&mut Config) -> &mut Vec<TopicPolicy>),
+}
+
+/// Why a value was not taken. Spans count bytes of the text that the value was read from.
+pub(super) enum Refusal {
+    /// The value at `span` is not one that `path` may have.
+    NotAllowed { path: String, span: Range<usize>, allowed: String },
+    /// There is no key `path`.
+    Unknown { path: String, span: Range<usize>, known: Vec<&'static str> },
+}
+
+/// Reads and writes an integer field whatever its type. The range bounds every value that is set.
+macro_rules! integer {
+    ($kind:ident, $section:ident . $field:ident, $range:expr, $unit:expr) => {
+        Kind::$kind {
+            range: $range,
+            unit: $unit,
+            get: |config| config.$section.$field as u64,
+            set: |config, value| {
+                config.$section.$field = value.try_into().expect("the key's range fits its field");
+            },
+        }
+    };
+}
+
+/// Every key, section by section in the order of [`SECTIONS`].
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "listen.address",
+        about: "The one port for WebSocket clients. 0.0.0.0:7600 or [::]:7600 serves every interface.",
+        kind: Kind::Address(|config| &mut config.listen.address),
+    },
+    Key {
+        path: "listen.backlog",
+        about: "How many connections may wait to be accepted, per reactor; net.core.somaxconn caps it.",
+        kind: integer!(Integer, listen.backlog, 1..=65_535, "connections"),
+    },
+    Key {
+        path: "listen.sndbuf_bytes",
+        about: "A hard cap of the kernel's send buffer per socket; 0 leaves it to the kernel.",
+        kind: integer!(Integer, listen.sndbuf_bytes, 0..=67_108_864, "bytes"),
+    },
+    Key {
+        path: "reactor.count",
+        about: "How many reactors; 0 is one per core that the process may run on.",
+        kind: integer!(Integer, reactor.count, 0..=64, "reactors"),
+    },
+    Key {
+        path: "reactor.pin",
+        about: "Pin each reactor to one core of those that the process may run on.",
+        kind: Kind::Bool(|config| &mut config.reactor.pin),
+    },
+    Key {
+        path: "reactor.buffer_count",
+        about: "Receive buffers per reactor, shared by all of its connections.",
+        kind: integer!(PowerOfTwo, reactor.buffer_count, 16..=32_768, "buffers"),
+    },
+    Key {
+        path: "reactor.buffer_bytes",
+        about: "The size of each receive buffer.",
+        kind: integer!(Integer, reactor.buffer_bytes, 1_024..=65_536, "bytes"),
+    },
+    Key {
+        path: "reactor.max_delay_us",
+        about: "The least time between two sweeps of a topic: more merges more publications into one send.\n\
+                \"auto\" is 0 while the core has idle time, up to 10_000 when it has none.",
+        kind: Kind::AutoOrInteger {
+            range: 0..=1_000_000,
+            unit: "microseconds",
+            get: |config| config.reactor.max_delay_us.map(u64::from),
+            set: |config, value| {
+                config.reactor.max_delay_us =
+                    value.map(|us| us.try_into().expect("the key's range fits its field"));
+            },
+        },
+    },
+    Key {
+        path: "admin.address",
+        about: "Serves /healthz, /readyz and /metrics without authentication: keep it on a private address.\n\
+                \"\" turns it off.",
+        kind: Kind::OptionalAddress(|config| &mut config.admin.address),
+    },
+    Key {
+        path: "limits.connections_max",
+        about: "Connections of all reactors together; 0 takes what the descriptor limit allows.",
+        kind: integer!(Integer, limits.connections_max, 0..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.header_bytes_max",
+        about: "The longest upgrade request.",
+        kind: integer!(Integer, limits.header_bytes_max, 1_024..=65_536, "bytes"),
+    },
+    Key {
+        path: "limits.message_bytes_max",
+        about: "The longest message; a longer one closes its connection with 1009.\n\
+                At most delivery.owed_bytes_max.",
+        kind: integer!(Integer, limits.message_bytes_max, 1_024..=67_108_864, "bytes"),
+    },
+    Key {
+        path: "limits.subscriptions_max",
+        about: "Subscriptions per connection, topics and filters together.",
+        kind: integer!(Integer, limits.subscriptions_max, 1..=1_048_576, "subscriptions"),
+    },
+    Key {
+        path: "limits.topics_max",
+        about: "Topics that one reactor keeps as their home; idle ones are evicted beyond it.",
+        kind: integer!(Integer, limits.topics_max, 1..=16_777_216, "topics"),
+    },
+    Key {
+        path: "limits.log_bytes_max",
+        about: "Publications kept in memory, of all topics together.",
+        kind: integer!(Integer, limits.log_bytes_max, 16_777_216..=1_099_511_627_776, "bytes"),
+    },
+    Key {
+        path: "timeouts.handshake_ms",
+        about: "From accept to a complete upgrade request.",
+        kind: integer!(Integer, timeouts.handshake_ms, 100..=600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.ping_ms",
+        about: "The broker pings a connection that was silent for so long.",
+        kind: integer!(Integer, timeouts.ping_ms, 100..=3_600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.pong_ms",
+        about: "After the ping: without a byte received or a send's progress for so long, close with 4008.",
+        kind: integer!(Integer, timeouts.pong_ms, 100..=3_600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.close_ms",
+        about: "From the broker's close frame to the client's; then the connection is reset.",
+        kind: integer!(Integer, timeouts.close_ms, 100..=600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.drain_ms",
+        about: "From SIGTERM to the exit at the latest.",
+        kind: integer!(Integer, timeouts.drain_ms, 0..=3_600_000, "milliseconds"),
+    },
+    Key {
+        path: "delivery.slow_consumer",
+        about: "What becomes of a subscriber that is owed more than owed_bytes_max:\n\
+                \"disconnect\" closes it with 4000, \"skip\" moves it forward and tells it the gap.",
+        kind: Kind::SlowConsumer(|config| &mut config.delivery.slow_consumer),
+    },
+    Key {
+        path: "delivery.owed_bytes_max",
+        about: "How much a connection may be owed, all of its topics together.",
+        kind: integer!(Integer, delivery.owed_bytes_max, 65_536..=4_294_967_296, "bytes"),
+    },
+    Key {
+        path: "delivery.topics",
+        about: "Other policies for the topics that a filter matches; the first match wins.",
+        kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
+    },
+    Key {
+        path: "log.level",
+        about: "How much is logged.",
+        kind: Kind::LogFilter(|config| &mut config.log.level),
+    },
+    Key {
+        path: "log.json",
+        about: "One JSON object per line instead of text.",
+        kind: Kind::Bool(|config| &mut config.log.json),
+    },
+];
+
+impl Key {
+    /// The key of this path.
+    pub fn find(path: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The key that an environment variable sets.
+    pub fn find_by_variable(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.variable() == name)
+    }
+
+    /// Its section and its name in that section.
+    pub fn split(&self) -> (&'static str, &'static str) {
+        self.path.split_once('.').expect("every path is section.name")
+    }
+
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("FANFARE_{}", self.path.to_uppercase().replace('.', "_"))
+    }
+
+    /// Whether its value is a TOML string, so that the environment and flags give it without quotes.
+    pub fn is_text(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Address(_) | Kind::OptionalAddress(_) | Kind::SlowConsumer(_) | Kind::LogFilter(_)
+        )
+    }
+
+    /// What it may be: completes "it must be …".
+    pub fn allowed(&self) -> String {
+        match &self.kind {
+            Kind::Address(_) => "an IP address and port such as 127.0.0.1:7600 or [::]:7600".into(),
+            Kind::OptionalAddress(_) => {
+                "an IP address and port such as 127.0.0.1:7601, or \"\" for none".into()
+            }
+            Kind::Bool(_) => "true or false".into(),
+            Kind::Integer { range, unit, .. } => format!("an integer from {} ({unit})", from_to(range)),
+            Kind::PowerOfTwo { range, unit, .. } => {
+                format!("a power of two from {} ({unit})", from_to(range))
+            }
+            Kind::AutoOrInteger { range, unit, .. } => {
+                format!("\"auto\" or an integer from {} ({unit})", from_to(range))
+            }
+            Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
+            Kind::LogFilter(_) => {
+                "off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug".into()
+            }
+            Kind::TopicPolicies(_) => {
+                "an array of tables such as { filter = \"ticker/#\", slow_consumer = \"skip\" }".into()
+            }
+        }
+    }
+
+    /// Sets it to `value`, or leaves `config` as it was.
+    pub fn set(&self, config: &mut Config, value: &Spanned<DeValue<'_>>) -> Result<(), Refusal> {
+        match self.try_set(config, value) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::NotAllowed {
+                path: self.path.into(),
+                span: value.span(),
+                allowed: self.allowed(),
+            }),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// `Ok(false)` when the value is not one of [`Key::allowed`]; an error of its own when a part of a
+    /// compound value is wrong.
+    fn try_set(&self, config: &mut Config, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
+        let plain = value.get_ref();
+        Ok(match &self.kind {
+            Kind::Address(field) => store(field(config), plain.as_str().and_then(|s| s.parse().ok())),
+            Kind::OptionalAddress(field) => store(
+                field(config),
+                match plain.as_str() {
+                    Some("") => Some(None),
+                    text => text.and_then(|s| s.parse().ok()).map(Some),
+                },
+            ),
+            Kind::Bool(field) => store(field(config), plain.as_bool()),
+            Kind::Integer { range, set, .. } => integer_in(plain, range).map(|n| set(config, n)).is_some(),
+            Kind::PowerOfTwo { range, set, .. } => {
+                integer_in(plain, range).filter(|n| n.is_power_of_two()).map(|n| set(config, n)).is_some()
+            }
+            Kind::AutoOrInteger { range, set, .. } => {
+                let chosen = match plain.as_str() {
+                    Some("auto") => Some(None),
+                    _ => integer_in(plain, range).map(Some),
+                };
+                chosen.map(|choice| set(config, choice)).is_some()
+            }
+            Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(slow_consumer)),
+            Kind::LogFilter(field) => {
+                let filter = plain.as_str().filter(|text| is_log_filter(text));
+                store(field(config), filter.map(str::to_owned))
+            }
+            Kind::TopicPolicies(field) => {
+                let Some(array) = plain.as_array() else { return Ok(false) };
+                let mut policies = Vec::with_capacity(array.len());
+                for entry in array.iter() {
+                    policies.push(topic_policy(entry)?);
+                }
+                store(field(config), Some(policies))
+            }
+        })
+    }
+
+    /// The value that `config` has, as TOML.
+    pub fn literal(&self, config: &mut Config) -> String {
+        match &self.kind {
+            Kind::Address(field) => format!("\"{}\"", field(config)),
+            Kind::OptionalAddress(field) => match field(config) {
+                Some(address) => format!("\"{address}\""),
+                None => "\"\"".into(),
+            },
+            Kind::Bool(field) => field(config).to_string(),
+            Kind::Integer { get, .. } | Kind::PowerOfTwo { get, .. } => grouped(get(config)),
+            Kind::AutoOrInteger { get, .. } => match get(config) {
+                Some(value) => grouped(value),
+                None => "\"auto\"".into(),
+            },
+            Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
+            Kind::LogFilter(field) => toml::Value::from(field(config).as_str()).to_string(),
+            Kind::TopicPolicies(field) => {
+                let entries: Vec<String> = field(config)
+                    .iter()
+                    .map(|policy| {
+                        let filter = toml::Value::from(policy.filter.as_str());
+                        format!(
+                            "{{ filter = {filter}, slow_consumer = \"{}\" }}",
+                            policy.slow_consumer.as_str()
+                        )
+                    })
+                    .collect();
+                format!("[{}]", entries.join(", "))
+            }
+        }
+    }
+}
+
+impl SlowConsumer {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SlowConsumer::Disconnect => "disconnect",
+            SlowConsumer::Skip => "skip",
+        }
+    }
+}
+
+fn slow_consumer(text: &str) -> Option<SlowConsumer> {
+    [SlowConsumer::Disconnect, SlowConsumer::Skip].into_iter().find(|policy| policy.as_str() == text)
+}
+
+/// One table of `[[delivery.topics]]`.
+fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
+    const KNOWN: [&str; 2] = ["delivery.topics.filter", "delivery.topics.slow_consumer"];
+    let not_allowed = |path: &str, span, allowed: &str| Refusal::NotAllowed {
+        path: path.into(),
+        span,
+        allowed: allowed.into(),
+    };
+    let table = entry.get_ref().as_table().ok_or_else(|| {
+        not_allowed("delivery.topics", entry.span(), "an array of tables with filter and slow_consumer")
+    })?;
+
+    let mut filter = None;
+    let mut policy = None;
+    for (name, value) in table.iter() {
+        let text = value.get_ref().as_str();
+        match name.get_ref().as_ref() {
+            "filter" => {
+                filter = Some(text.filter(|text| is_filter(text)).ok_or_else(|| {
+                    let allowed = "a topic of 1 to 256 bytes, with + for one level or # for all that follow";
+                    not_allowed(KNOWN[0], value.span(), allowed)
+                })?);
+            }
+            "slow_consumer" => {
+                policy = Some(
+                    text.and_then(slow_consumer)
+                        .ok_or_else(|| not_allowed(KNOWN[1], value.span(), "\"disconnect\" or \"skip\""))?,
+                );
+            }
+            other => {
+                return Err(Refusal::Unknown {
+                    path: format!("delivery.topics.{other}"),
+                    span: name.span(),
+                    known: KNOWN.to_vec(),
+                });
+            }
+        }
+    }
+    match (filter, policy) {
+        (Some(filter), Some(slow_consumer)) => Ok(TopicPolicy { filter: filter.into(), slow_consumer }),
+        _ => Err(not_allowed("delivery.topics", entry.span(), "tables with both filter and slow_consumer")),
+    }
+}
+
+/// The rules of the wire for filters, without the tree that carries them: this module is a leaf.
+fn is_filter(text: &str) -> bool {
+    let level_count = text.split('/').count();
+    (1..=256).contains(&text.len())
+        && !text.contains('\0')
+        && level_count <= 32
+        && text.split('/').enumerate().all(|(index, level)| match level {
+            "+" => true,
+            "#" => index + 1 == level_count,
+            name => !name.contains(['+', '#']),
+        })
+}
+
+/// `EnvFilter` takes a lone misspelt level for the name of a module, so that is looked for first.
+fn is_log_filter(text: &str) -> bool {
+    let is_level = ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
+    let is_filter = text.contains(['=', ',', '[']) && EnvFilter::builder().parse(text).is_ok();
+    is_level || is_filter
+}
+
+/// Stores a value if there is one, and says whether there was.
+fn store<T>(field: &mut T, value: Option<T>) -> bool {
+    let is_some = value.is_some();
+    if let Some(value) = value {
+        *field = value;
+    }
+    is_some
+}
+
+fn integer_in(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Option<u64> {
+    let integer = value.as_integer()?;
+    let value = u64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+    range.contains(&value).then_some(value)
+}
+
+fn from_to(range: &RangeInclusive<u64>) -> String {
+    format!("{} to {}", grouped(*range.start()), grouped(*range.end()))
+}
+
+/// Digits in groups of three as TOML may have them: 1_048_576.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && digits.len() > 4 {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,352 @@
+//! Puts the configuration together from its sources and says in one line what is wrong with them.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Config,
+    keys::{KEYS, Key, Refusal, SECTIONS},
+};
+
+/// Where values come from besides the defaults, the weakest first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that do not begin with `FANFARE_` are passed over.
+    pub environment: Vec<(String, String)>,
+    /// Flags, a later one over an earlier one.
+    pub flags: Vec<Setting>,
+}
+
+/// One value from the command line.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The flag as the user typed it: `--listen`.
+    pub flag: &'static str,
+    /// The key that it sets.
+    pub path: String,
+    /// The value as the user typed it.
+    pub value: String,
+}
+
+/// What is wrong, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Variables of ours that are no keys: the file, and the client's server.
+const OTHER_VARIABLES: [&str; 2] = ["FANFARE_CONFIG", "FANFARE_URL"];
+
+/// Reads every source over the defaults.
+///
+/// # Errors
+/// The first thing wrong: a file that cannot be read, an unknown key, a value that is not allowed.
+pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    match &sources.file {
+        Some(path) => load_text(&path.display().to_string(), &read(path)?, sources),
+        None => load_text("", "", sources),
+    }
+}
+
+/// As [`load`], with the text of a file in place of `sources.file`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(file: &str, text: &str, sources: &Sources) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    apply_toml(&mut config, file, text)?;
+    apply_environment(&mut config, &sources.environment)?;
+    for setting in &sources.flags {
+        let Setting { flag, path, value } = setting;
+        let key = Key::find(path).ok_or_else(|| unknown(flag, path, &all_paths()))?;
+        apply_text(&mut config, key, value).map_err(|refusal| refused(flag, value, refusal))?;
+    }
+    check_together(&config)?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        ConfigError(format!("cannot read the configuration file {}: {error}", path.display()))
+    })
+}
+
+fn apply_toml(config: &mut Config, file: &str, text: &str) -> Result<(), ConfigError> {
+    let at = |offset: usize| format!("{file}:{}", line_of(text, offset));
+    let root = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        ConfigError(format!("{}: not valid TOML: {}", at(offset), one_line(error.message())))
+    })?;
+
+    for (section, value) in root.get_ref().iter() {
+        let (name, offset) = (section.get_ref().as_ref(), section.span().start);
+        if !SECTIONS.iter().any(|(known, _)| *known == name) {
+            return Err(unknown(&at(offset), name, &SECTIONS.map(|(known, _)| known)));
+        }
+        let Some(table) = value.get_ref().as_table() else {
+            return Err(ConfigError(format!("{}: {name} is a section: write [{name}]", at(offset))));
+        };
+        for (key, value) in table.iter() {
+            let path = format!("{name}.{}", key.get_ref());
+            let offset = key.span().start;
+            let key = Key::find(&path).ok_or_else(|| unknown(&at(offset), &path, &all_paths()))?;
+            key.set(config, value).map_err(|refusal| {
+                let offset = match &refusal {
+                    Refusal::NotAllowed { span, .. } | Refusal::Unknown { span, .. } => span.start,
+                };
+                refused(&at(offset), text, refusal)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn apply_environment(config: &mut Config, variables: &[(String, String)]) -> Result<(), ConfigError> {
+    let mut ours: Vec<&(String, String)> = variables
+        .iter()
+        .filter(|(name, _)| name.starts_with("FANFARE_"))
+        .filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str()) && !is_kubernetes(name))
+        .collect();
+    // The environment has no order of its own: the same mistake must give the same line.
+    ours.sort();
+    for (name, value) in ours {
+        let Some(key) = Key::find_by_variable(name) else {
+            let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            return Err(unknown("environment", name, &known));
+        };
+        apply_text(config, key, value).map_err(|refusal| refused(name, value, refusal))?;
+    }
+    Ok(())
+}
+
+/// Kubernetes gives every container variables of each service: with a service named `fanfare` these
+/// begin as ours do. No key of ours looks like one.
+fn is_kubernetes(name: &str) -> bool {
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT")
+}
+
+/// Sets a key from text without TOML's quotes, as the environment and flags give it.
+fn apply_text(config: &mut Config, key: &Key, text: &str) -> Result<(), Refusal> {
+    let as_string = || Spanned::new(0..text.len(), DeValue::String(text.into()));
+    let value = match DeValue::parse(text) {
+        Ok(value) if !key.is_text() => value,
+        // What is no TOML may still be a word such as `auto`.
+        _ => as_string(),
+    };
+    key.set(config, &value)
+}
+
+/// What no key can see by itself.
+fn check_together(config: &Config) -> Result<(), ConfigError> {
+    let (message, owed) = (config.limits.message_bytes_max, config.delivery.owed_bytes_max);
+    if message > owed {
+        return Err(ConfigError(format!(
+            "limits.message_bytes_max = {message} is not allowed with delivery.owed_bytes_max = {owed}: \
+             a connection must be able to be owed one whole message"
+        )));
+    }
+    let (listen, admin) = (config.listen.address, config.admin.address);
+    if let Some(admin) = admin.filter(|admin| admin.port() == listen.port() && admin.port() != 0)
+        && (admin.ip() == listen.ip() || admin.ip().is_unspecified() || listen.ip().is_unspecified())
+    {
+        return Err(ConfigError(format!(
+            "admin.address = \"{admin}\" is not allowed with listen.address = \"{listen}\": \
+             clients and the operator need ports of their own"
+        )));
+    }
+    Ok(())
+}
+
+fn refused(origin: &str, text: &str, refusal: Refusal) -> ConfigError {
+    match refusal {
+        Refusal::NotAllowed { path, span, allowed } => {
+            let value = abridged(text.get(span).unwrap_or(text));
+            ConfigError(format!("{origin}: {path} = {value} is not allowed: it must be {allowed}"))
+        }
+        Refusal::Unknown { path, known, .. } => unknown(origin, &path, &known),
+    }
+}
+
+fn unknown(origin: &str, name: &str, known: &[&str]) -> ConfigError {
+    let what = if name.starts_with("FANFARE_") { "variable" } else { "key" };
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`fanfare config default` lists every key".into(),
+    };
+    ConfigError(format!("{origin}: there is no {what} {}; {hint}", abridged(name)))
+}
+
+fn all_paths() -> Vec<&'static str> {
+    KEYS.iter().map(|key| key.path).collect()
+}
+
+/// The known name that is the fewest edits away, if that is few enough to be a slip.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (distance, near) = known.iter().map(|near| (edit_distance(name, near), *near)).min()?;
+    (distance <= 2 + name.len() / 10).then_some(near)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A value fit for an error: one line, not too long, nothing that moves a terminal's cursor.
+fn abridged(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    let text: String = one_line(text).chars().filter(|c| !c.is_control()).collect();
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None if text.is_empty() => "\"\"".into(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SlowConsumer, TopicPolicy};
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    fn flag(path: &str, value: &str) -> Setting {
+        Setting { flag: "--set", path: path.into(), value: value.into() }
+    }
+
+    /// `listen.backlog` is set in one source more each time; the strongest wins, and what it does not
+    /// set comes from the weaker ones.
+    #[test]
+    fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
+        let file = "[listen]\nbacklog = 1\n[reactor]\ncount = 1\n[log]\njson = true\n";
+        let environment = variables(&[("FANFARE_LISTEN_BACKLOG", "2"), ("FANFARE_REACTOR_COUNT", "2")]);
+        let flags = vec![flag("listen.backlog", "3")];
+
+        let mut sources = Sources::default();
+        assert_eq!(load_text("", "", &sources).unwrap(), Config::default());
+        assert_eq!(load_text("f", file, &sources).unwrap().listen.backlog, 1);
+        sources.environment = environment;
+        assert_eq!(load_text("f", file, &sources).unwrap().listen.backlog, 2);
+        sources.flags = flags;
+        let config = load_text("f", file, &sources).unwrap();
+        assert_eq!((config.listen.backlog, config.reactor.count, config.log.json), (3, 2, true));
+        assert_eq!(config.timeouts, Config::default().timeouts);
+    }
+
+    #[test]
+    fn every_key_can_be_set_by_its_variable_and_by_a_flag() {
+        for key in KEYS {
+            let literal = key.literal(&mut Config::default());
+            let value = if key.is_text() { literal.trim_matches('"') } else { literal.as_str() };
+            let from_environment =
+                Sources { environment: variables(&[(&key.variable(), value)]), ..Sources::default() };
+            assert_eq!(load(&from_environment), Ok(Config::default()), "{}", key.variable());
+            let from_flags = Sources { flags: vec![flag(key.path, value)], ..Sources::default() };
+            assert_eq!(load(&from_flags), Ok(Config::default()), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn values_of_every_kind_are_taken_from_text() {
+        let sources = Sources {
+            flags: vec![
+                flag("listen.address", "[::]:80"),
+                flag("admin.address", ""),
+                flag("reactor.pin", "false"),
+                flag("reactor.max_delay_us", "10_000"),
+                flag("delivery.slow_consumer", "skip"),
+                flag("delivery.topics", "[{ filter = 'a/#', slow_consumer = 'disconnect' }]"),
+                flag("log.level", "warn,fanfare::control=debug"),
+            ],
+            ..Sources::default()
+        };
+        let config = load(&sources).unwrap();
+        assert_eq!(config.listen.address, "[::]:80".parse().unwrap());
+        assert_eq!(config.admin.address, None);
+        assert!(!config.reactor.pin);
+        assert_eq!(config.reactor.max_delay_us, Some(10_000));
+        assert_eq!(config.delivery.slow_consumer, SlowConsumer::Skip);
+        let policy = TopicPolicy { filter: "a/#".into(), slow_consumer: SlowConsumer::Disconnect };
+        assert_eq!(config.delivery.topics, [policy]);
+        assert_eq!(config.log.level, "warn,fanfare::control=debug");
+        let back = flag("reactor.max_delay_us", "auto");
+        let config = load(&Sources { flags: vec![back], ..Sources::default() }).unwrap();
+        assert_eq!(config.reactor.max_delay_us, None);
+    }
+
+    /// Just outside each end of a range, and values of another type.
+    #[test]
+    fn values_outside_are_refused() {
+        for (path, value) in [
+            ("listen.backlog", "0"),
+            ("listen.backlog", "65536"),
+            ("listen.backlog", "-1"),
+            ("listen.backlog", "1.0"),
+            ("listen.backlog", "'1'"),
+            ("listen.backlog", "99999999999999999999"),
+            ("reactor.buffer_count", "8"),
+            ("reactor.buffer_count", "65536"),
+            ("reactor.max_delay_us", "Auto"),
+            ("reactor.pin", "1"),
+            ("listen.address", "127.0.0.1"),
+            ("log.level", "a=b=c"),
+            ("delivery.topics", "[{ filter = 'a' }]"),
+            ("delivery.topics", "[1]"),
+            ("delivery.topics", "[{ filter = 'a+', slow_consumer = 'skip' }]"),
+            ("delivery.topics", "[{ filter = '', slow_consumer = 'skip' }]"),
+        ] {
+            let error = load(&Sources { flags: vec![flag(path, value)], ..Sources::default() })
+                .expect_err(path)
+                .to_string();
+            assert!(error.starts_with("--set: ") && error.contains("not allowed"), "{path}={value}: {error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn an_error_shows_a_hostile_value_on_one_short_line() {
+        let value = format!("a\nb\u{1b}[2J{}", "x".repeat(1_000));
+        let error = load(&Sources { flags: vec![flag("listen.address", &value)], ..Sources::default() });
+        let error = error.unwrap_err().to_string();
+        assert!(error.len() < 300 && !error.contains(['\n', '\u{1b}']), "{error}");
+    }
+}

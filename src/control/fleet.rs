@@ -1,0 +1,174 @@
+//! The reactors as the control thread sees them: whether they answer, and what they count.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Mutex;
+
+use crate::{
+    metrics::ReactorStats,
+    reactor::{ControlRequest, Reactors},
+};
+
+/// A reactor that has not answered within this time is not well.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a round of answers is good for: what bounds the questions that admin requests cause.
+const ROUND_LIFE: Duration = Duration::from_millis(100);
+/// How often answers are looked for. A reactor answers within a turn, microseconds to milliseconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Reactors, or in tests what stands in for them.
+pub trait Fleet: Send + Sync + 'static {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Asks one; false when its control queue is full or it has ended.
+    fn ask(&self, index: usize, request: ControlRequest) -> bool;
+    /// Whether its thread has ended.
+    fn has_ended(&self, index: usize) -> bool;
+}
+
+impl Fleet for Reactors {
+    fn count(&self) -> usize {
+        Reactors::count(self)
+    }
+
+    fn ask(&self, index: usize, request: ControlRequest) -> bool {
+        Reactors::ask(self, index, request)
+    }
+
+    fn has_ended(&self, index: usize) -> bool {
+        Reactors::has_ended(self, index)
+    }
+}
+
+/// Where the broker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The reactors do not all accept yet.
+    Starting = 0,
+    /// They accept.
+    Ready = 1,
+    /// They close their connections and end.
+    Draining = 2,
+}
+
+/// What one reactor answered.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Its counters.
+    Stats(Box<ReactorStats>),
+    /// Its thread has ended.
+    Ended,
+    /// Nothing within [`ANSWER_TIMEOUT`].
+    Silent,
+}
+
+/// The broker's phase and its reactors, shared by the tasks of the control thread.
+pub struct Watch<F> {
+    phase: AtomicU8,
+    fleet: OnceLock<Arc<F>>,
+    started: Instant,
+    /// The last round of answers. Its lock is held while a round is under way, so that there is one.
+    round: Mutex<Option<(Instant, Arc<[Answer]>)>>,
+}
+
+impl<F: Fleet> Watch<F> {
+    /// A broker that starts now.
+    #[expect(clippy::new_without_default, reason = "the moment of the start is no default")]
+    pub fn new() -> Self {
+        Watch {
+            phase: AtomicU8::new(Phase::Starting as u8),
+            fleet: OnceLock::new(),
+            started: Instant::now(),
+            round: Mutex::new(None),
+        }
+    }
+
+    /// Since when the broker runs.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        [Phase::Starting, Phase::Ready, Phase::Draining][self.phase.load(Ordering::Acquire) as usize]
+    }
+
+    /// It has come to `phase`.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// The reactors accept. Called once.
+    pub fn set_ready(&self, fleet: Arc<F>) {
+        assert!(self.fleet.set(fleet).is_ok(), "the reactors start once");
+        self.set_phase(Phase::Ready);
+    }
+
+    /// What each reactor answers, by its index; empty while the broker starts.
+    pub async fn answers(&self) -> Arc<[Answer]> {
+        let Some(fleet) = self.fleet.get() else { return Arc::new([]) };
+        let mut round = self.round.lock().await;
+        if let Some((at, answers)) = &*round
+            && at.elapsed() < ROUND_LIFE
+        {
+            return Arc::clone(answers);
+        }
+        let answers: Arc<[Answer]> = ask_all(&**fleet).await.into();
+        *round = Some((Instant::now(), Arc::clone(&answers)));
+        answers
+    }
+
+    /// Why the broker is not well, if it is not: a reactor that does not answer, or one that ended
+    /// without being asked to.
+    pub async fn first_unwell(&self) -> Option<String> {
+        let is_draining = self.phase() == Phase::Draining;
+        self.answers().await.iter().enumerate().find_map(|(index, answer)| match answer {
+            Answer::Stats(_) => None,
+            Answer::Ended if is_draining => None,
+            Answer::Ended => Some(format!("reactor {index} has ended")),
+            Answer::Silent => {
+                Some(format!("reactor {index} has not answered for {} ms", ANSWER_TIMEOUT.as_millis()))
+            }
+        })
+    }
+}
+
+/// Asks every reactor for its counters at once and collects the answers without blocking the thread.
+async fn ask_all<F: Fleet>(fleet: &F) -> Vec<Answer> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut answers = vec![Answer::Silent; fleet.count()];
+    let mut waiting: Vec<(usize, Option<mpsc::Receiver<ReactorStats>>)> =
+        (0..fleet.count()).map(|index| (index, None)).collect();
+    loop {
+        waiting.retain_mut(|(index, receiver)| {
+            // A full queue may have room by the next poll.
+            if receiver.is_none() {
+                let (sender, new_receiver) = mpsc::channel();
+                if fleet.ask(*index, ControlRequest::Stats(sender)) {
+                    *receiver = Some(new_receiver);
+                }
+            }
+            if let Some(stats) = receiver.as_ref().and_then(|receiver| receiver.try_recv().ok()) {
+                answers[*index] = Answer::Stats(Box::new(stats));
+                return false;
+            }
+            if fleet.has_ended(*index) {
+                answers[*index] = Answer::Ended;
+                return false;
+            }
+            true
+        });
+        if waiting.is_empty() || Instant::now() >= deadline {
+            return answers;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

@@ -1,0 +1,108 @@
+//! The admin listener: health for load balancers and service managers, metrics for Prometheus.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, sync::Semaphore, time};
+use tracing::{debug, warn};
+
+use super::{
+    fleet::{Fleet, Phase, Watch},
+    metrics,
+};
+
+/// Connections served at once; more wait in the accept queue.
+const CONNECTIONS_MAX: usize = 32;
+/// The longest request head; beyond it hyper answers 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// From accept to the complete request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// From accept to the last byte of the answer. One request per connection, so this bounds both.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failed accept, which is mostly a want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const INDEX: &str = "\
+fanfare
+
+/healthz  200 while every reactor answers
+/readyz   200 while clients are accepted; 503 while starting and draining
+/metrics  OpenMetrics text for Prometheus
+";
+
+/// Serves until the runtime ends.
+pub async fn serve<F: Fleet>(listener: TcpListener, watch: Arc<Watch<F>>) {
+    let router = router(watch);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "the admin listener could not accept");
+                time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio_uring::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            match time::timeout(CONNECTION_TIMEOUT, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "an admin connection failed"),
+                Err(_) => debug!("an admin connection took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/healthz", get(healthz::<F>))
+        .route("/readyz", get(readyz::<F>))
+        .route("/metrics", get(metrics::<F>))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such page; / lists them\n") })
+        .method_not_allowed_fallback(|| async {
+            (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n")
+        })
+        .with_state(watch)
+}
+
+async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
+    match watch.first_unwell().await {
+        None => "ok\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
+    match watch.phase() {
+        Phase::Ready => "ready\n".into_response(),
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+    }
+}
+
+async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
+    let answers = watch.answers().await;
+    let text = metrics::exposition(&answers, watch.phase(), watch.started().elapsed());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}

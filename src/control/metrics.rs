@@ -1,0 +1,393 @@
+//! What `/metrics` says: OpenMetrics text from the reactors' counters, taken at the moment of the scrape.
+
+use std::{fmt, fs, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet,
+        text,
+    },
+    metrics::{MetricType, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::fleet::{Answer, Phase};
+use crate::{metrics::ReactorStats, protocol::close::CloseReason};
+
+/// The type of [`exposition`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One field of [`ReactorStats`] as a family of metrics, labelled with the reactor.
+struct Family {
+    /// The field, for the test that none is forgotten.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that every field is exported"))]
+    field: &'static str,
+    /// Without the unit and the `_total`, which the encoder appends.
+    name: &'static str,
+    unit: Option<Unit>,
+    help: &'static str,
+    read: fn(&ReactorStats) -> Value,
+}
+
+/// A metric's kind and value.
+enum Value {
+    Counter(u64),
+    Gauge(u64),
+    Real(f64),
+}
+
+/// Names the field once for the table and its test.
+macro_rules! family {
+    ($field:ident, $kind:ident, $name:literal, $unit:expr, $help:literal) => {
+        Family {
+            field: stringify!($field),
+            name: $name,
+            unit: $unit,
+            help: $help,
+            read: |stats| Value::$kind(stats.$field),
+        }
+    };
+}
+
+/// Every field but `closes_total`, which has a label of its own.
+static FAMILIES: [Family; 22] = [
+    family!(
+        connections,
+        Gauge,
+        "fanfare_connections",
+        None,
+        "Connections that are open now, upgrades under way included."
+    ),
+    family!(upgrades_total, Counter, "fanfare_upgrades", None, "Connections that have completed an upgrade."),
+    family!(accepts_total, Counter, "fanfare_accepts", None, "Connections accepted."),
+    family!(
+        turns_total,
+        Counter,
+        "fanfare_turns",
+        None,
+        "Turns of the reactor's loop, one io_uring_enter each."
+    ),
+    family!(completions_total, Counter, "fanfare_completions", None, "Completions reaped from the ring."),
+    family!(
+        sends_total,
+        Counter,
+        "fanfare_sends",
+        None,
+        "Sends submitted; deliveries per send is how well publications merge."
+    ),
+    family!(sent_bytes_total, Counter, "fanfare_sent", Some(Unit::Bytes), "Bytes whose send has completed."),
+    family!(received_bytes_total, Counter, "fanfare_received", Some(Unit::Bytes), "Bytes received."),
+    family!(commands_total, Counter, "fanfare_commands", None, "Commands carried out or refused."),
+    family!(command_errors_total, Counter, "fanfare_command_errors", None, "Commands refused."),
+    family!(
+        publications_total,
+        Counter,
+        "fanfare_publications",
+        None,
+        "Publications that this reactor gave their place in a topic, as its home."
+    ),
+    family!(
+        deliveries_total,
+        Counter,
+        "fanfare_deliveries",
+        None,
+        "Deliveries queued to the kernel: a publication, once per subscriber."
+    ),
+    family!(
+        skipped_total,
+        Counter,
+        "fanfare_skipped",
+        None,
+        "Deliveries that a slow subscriber was moved past, each told with a gap."
+    ),
+    family!(topics, Gauge, "fanfare_topics", None, "Topics whose home is this reactor."),
+    family!(
+        subscriptions,
+        Gauge,
+        "fanfare_subscriptions",
+        None,
+        "Subscriptions of this reactor's connections, filters included."
+    ),
+    family!(behind, Gauge, "fanfare_behind", None, "Subscribers that are behind now."),
+    family!(
+        behind_bytes_max,
+        Gauge,
+        "fanfare_behind_max",
+        Some(Unit::Bytes),
+        "How far the furthest subscriber is behind."
+    ),
+    family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
+    family!(paused, Gauge, "fanfare_paused", None, "Publishers that are paused now by backpressure."),
+    family!(
+        no_buffers_total,
+        Counter,
+        "fanfare_no_buffers",
+        None,
+        "Times that the kernel had no receive buffer left; raise reactor.buffer_count if it grows fast."
+    ),
+    family!(
+        no_descriptors_total,
+        Counter,
+        "fanfare_no_descriptors",
+        None,
+        "Times that accepting stopped for want of file descriptors."
+    ),
+    Family {
+        field: "pacing_us",
+        name: "fanfare_pacing",
+        unit: Some(Unit::Seconds),
+        help: "The pacing in force: the least time between two sweeps of a topic.",
+        read: |stats| Value::Real(stats.pacing_us as f64 / 1e6),
+    },
+];
+
+/// Everything as OpenMetrics text. A reactor that did not answer has `fanfare_reactor_up` 0 and no
+/// other sample: a stale number would look like a healthy one.
+pub fn exposition(answers: &[Answer], phase: Phase, uptime: Duration) -> String {
+    let mut registry = Registry::default();
+    registry.register(
+        "fanfare_build",
+        "The version that runs",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    registry.register_collector(Box::new(Process { phase, uptime }));
+    registry.register_collector(Box::new(Fleet { answers: answers.to_vec() }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).expect("writing to a String cannot fail");
+    text
+}
+
+/// What the process as a whole says.
+#[derive(Debug)]
+struct Process {
+    phase: Phase,
+    uptime: Duration,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let ready = u64::from(self.phase == Phase::Ready);
+        gauge(&mut encoder, "fanfare_ready", "1 while clients are accepted.", None, &ready)?;
+        let help = "Time since the broker's start.";
+        gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
+        if let Some(bytes) = resident_bytes() {
+            let help = "Resident memory of the process.";
+            gauge(&mut encoder, "process_resident_memory", help, Some(&Unit::Bytes), &bytes)?;
+        }
+        let help = "CPU time of the process, user and system.";
+        let mut metric =
+            encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&cpu_seconds(), None)
+    }
+}
+
+/// What the reactors say.
+#[derive(Debug)]
+struct Fleet {
+    answers: Vec<Answer>,
+}
+
+impl Fleet {
+    /// The reactors that answered, with their indices as label values.
+    fn stats(&self) -> impl Iterator<Item = (String, &ReactorStats)> {
+        self.answers.iter().enumerate().filter_map(|(index, answer)| match answer {
+            Answer::Stats(stats) => Some((index.to_string(), &**stats)),
+            Answer::Ended | Answer::Silent => None,
+        })
+    }
+}
+
+impl Collector for Fleet {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "1 if the reactor answered.";
+        let mut metric = encoder.encode_descriptor("fanfare_reactor_up", help, None, MetricType::Gauge)?;
+        for (index, answer) in self.answers.iter().enumerate() {
+            let is_up = u64::from(matches!(answer, Answer::Stats(_)));
+            metric.encode_family(&[("reactor", index.to_string())])?.encode_gauge(&is_up)?;
+        }
+
+        for family in &FAMILIES {
+            let kind = match (family.read)(&ReactorStats::default()) {
+                Value::Counter(_) => MetricType::Counter,
+                Value::Gauge(_) | Value::Real(_) => MetricType::Gauge,
+            };
+            let mut metric =
+                encoder.encode_descriptor(family.name, family.help, family.unit.as_ref(), kind)?;
+            for (reactor, stats) in self.stats() {
+                let labels = [("reactor", reactor)];
+                match (family.read)(stats) {
+                    Value::Counter(value) => counter(&mut metric, &labels, &value)?,
+                    Value::Gauge(value) => metric.encode_family(&labels)?.encode_gauge(&value)?,
+                    Value::Real(value) => metric.encode_family(&labels)?.encode_gauge(&value)?,
+                }
+            }
+        }
+
+        let help = "Connections ended, by reason.";
+        let mut metric = encoder.encode_descriptor("fanfare_closes", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for reason in CloseReason::ALL {
+                let labels = [("reactor", reactor.as_str()), ("reason", reason.as_str())];
+                counter(&mut metric, &labels, &stats.closes_total[reason.index()])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: &impl EncodeGaugeValue,
+) -> fmt::Result {
+    encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(value)
+}
+
+fn counter(
+    metric: &mut MetricEncoder<'_>,
+    labels: &impl EncodeLabelSet,
+    value: &impl EncodeCounterValue,
+) -> fmt::Result {
+    metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(value, None)
+}
+
+/// The resident set of this process, from statm: field two, in pages.
+fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: sysconf takes no pointer.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page_bytes).ok()?)
+}
+
+/// CPU time of all threads of this process.
+fn cpu_seconds() -> f64 {
+    // SAFETY: all zeroes is a valid timespec, and clock_gettime writes only to it.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time);
+        time
+    };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// A different value in every field, so that a field in the wrong family shows.
+    fn numbered() -> ReactorStats {
+        ReactorStats {
+            connections: 1,
+            upgrades_total: 2,
+            accepts_total: 3,
+            turns_total: 4,
+            completions_total: 5,
+            sends_total: 6,
+            sent_bytes_total: 7,
+            received_bytes_total: 8,
+            commands_total: 9,
+            command_errors_total: 10,
+            publications_total: 11,
+            deliveries_total: 12,
+            skipped_total: 13,
+            topics: 14,
+            subscriptions: 15,
+            behind: 16,
+            behind_bytes_max: 17,
+            log_bytes: 18,
+            paused: 19,
+            no_buffers_total: 20,
+            no_descriptors_total: 21,
+            pacing_us: 22_000_000,
+            closes_total: std::array::from_fn(|index| 100 + index as u64),
+        }
+    }
+
+    /// The Debug output names every field of the struct, those added later too.
+    #[test]
+    fn every_field_is_exported() {
+        let debug = format!("{:#?}", ReactorStats::default());
+        let fields: Vec<&str> = debug
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+            .filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name))
+            .collect();
+        let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
+        exported.push("closes_total");
+        assert_eq!(fields, exported);
+    }
+
+    #[test]
+    fn each_value_has_its_name_and_its_reactor() {
+        let answers = [Answer::Stats(Box::default()), Answer::Stats(Box::new(numbered()))];
+        let text = exposition(&answers, Phase::Ready, Duration::from_millis(1_500));
+        for line in [
+            "fanfare_build_info{version=\"0.1.0\"} 1",
+            "fanfare_ready 1",
+            "fanfare_uptime_seconds 1.5",
+            "fanfare_reactor_up{reactor=\"0\"} 1",
+            "fanfare_connections{reactor=\"1\"} 1",
+            "fanfare_upgrades_total{reactor=\"1\"} 2",
+            "fanfare_sent_bytes_total{reactor=\"1\"} 7",
+            "fanfare_behind_max_bytes{reactor=\"1\"} 17",
+            "fanfare_log_bytes{reactor=\"1\"} 18",
+            "fanfare_no_descriptors_total{reactor=\"1\"} 21",
+            "fanfare_pacing_seconds{reactor=\"1\"} 22.0",
+            "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
+            "fanfare_closes_total{reactor=\"1\",reason=\"close_timeout\"} 114",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+        }
+    }
+
+    /// The rules of OpenMetrics that a scraper refuses a whole answer for: every sample belongs to the
+    /// family whose HELP and TYPE stand before it, families and samples come once, and EOF is last.
+    #[test]
+    fn the_text_is_well_formed() {
+        let answers = [Answer::Stats(Box::new(numbered())), Answer::Silent, Answer::Stats(Box::default())];
+        let text = exposition(&answers, Phase::Draining, Duration::ZERO);
+        assert!(text.ends_with("\n# EOF\n"));
+
+        let mut families = HashSet::new();
+        let mut samples = HashSet::new();
+        let (mut family, mut kind) = ("", "");
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            match words[..] {
+                ["#", "HELP", name, help] => {
+                    assert!(families.insert(name), "{name} comes twice");
+                    assert!(help.ends_with('.'), "{name}: the help is a sentence");
+                    family = name;
+                }
+                ["#", "TYPE", name, new_kind] => {
+                    assert_eq!(name, family);
+                    kind = new_kind;
+                }
+                ["#", "UNIT", name, unit] => {
+                    assert_eq!(name, family);
+                    assert!(name.ends_with(&format!("_{unit}")));
+                }
+                _ => {
+                    let (sample, value) = line.rsplit_once(' ').unwrap();
+                    let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+                    let suffix = match kind {
+                        "counter" => "_total",
+                        "info" => "_info",
+                        _ => "",
+                    };
+                    assert_eq!(name, format!("{family}{suffix}"));
+                    assert!(labels.ends_with('}'));
+                    assert!(value.parse::<f64>().unwrap().is_finite());
+                    assert!(samples.insert(sample), "{sample} comes twice");
+                }
+            }
+        }
+        assert!(!samples.iter().any(|sample| sample.contains("reactor=\"1\"") && !sample.contains("_up")));
+    }
+}

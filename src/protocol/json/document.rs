@@ -1,0 +1,535 @@
+//! One I-JSON text (RFC 7493), parsed and checked: simd-json's tape beside the untouched text.
+//!
+//! simd-json checks the grammar, UTF-8, escapes, lone surrogates, numbers outside a double and depth.
+//! What it lets pass and I-JSON does not is looked for here: the same key twice in an object, and
+//! noncharacters in strings. What it refuses and we do not, integers of any length, is blanked and
+//! parsed again.
+//!
+//! The tape has unescaped values but no raw spans. simd-json's list of *structurals* has those: the
+//! offset of every `{ } [ ] : ,`, of every string's opening quote and of every other scalar's first
+//! byte, in order. A value's tape nodes say how many structurals it takes, so walking both in step
+//! gives each value's place in the text.
+
+use std::{fmt::Write as _, hash::BuildHasher as _};
+
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
+
+/// How deep a publication's `data` may be nested.
+pub(crate) const DATA_DEPTH_MAX: usize = 128;
+
+/// Where a text's `data` is, which says how deep the text as a whole may be nested.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    /// The text is `data`.
+    Data,
+    /// The text is a command.
+    Command,
+    /// The text is an array of commands.
+    Commands,
+}
+
+impl Shape {
+    fn depth_max(self) -> usize {
+        DATA_DEPTH_MAX + self as usize
+    }
+}
+
+/// The memory that parsing needs, kept from one text to the next so that nothing is allocated once it
+/// is warm. At worst, for a text of nothing but brackets and commas, some 80 bytes per byte of the
+/// longest text: a tape node per structural, and its offset per [`Shape`], both with room to grow.
+pub(super) struct Scratch {
+    /// The text with padding; simd-json unescapes strings in it.
+    padded: Vec<u8>,
+    /// The same with long integers blanked: apart from `padded`, because a failed attempt's borrow
+    /// of that lasts.
+    blanked: Vec<u8>,
+    /// Empty between texts.
+    nodes: Vec<Node<'static>>,
+    /// By [`Shape`], because simd-json fixes the depth with the buffers.
+    buffers: [Buffers; 3],
+    keys: KeySet,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        Self {
+            padded: Vec::new(),
+            blanked: Vec::new(),
+            nodes: Vec::new(),
+            buffers: [Shape::Data, Shape::Command, Shape::Commands]
+                .map(|shape| Buffers::with_max_depth(0, shape.depth_max())),
+            keys: KeySet::default(),
+        }
+    }
+
+    /// Parses `text`, which need not be UTF-8. The error is the broken rule.
+    ///
+    /// Values are still to be checked with [`Document::check`].
+    pub(super) fn parse<'s>(&'s mut self, text: &[u8], shape: Shape) -> Result<Document<'s>, String> {
+        let Self { padded, blanked, nodes: slot, buffers, keys } = self;
+        let buffers = &mut buffers[shape as usize];
+        let mut tape = Tape(std::mem::take(slot)).reset();
+
+        pad(text, padded);
+        let mut result = fill_tape_padded(padded, text.len(), buffers, &mut tape);
+        if let Err(error) = &result
+            && *error.error() == ErrorType::InvalidNumber
+            && blank_long_integers(text, blanked)
+        {
+            result = fill_tape_padded(blanked, text.len(), buffers, &mut tape);
+        }
+        if let Err(error) = result {
+            *slot = tape.reset().0;
+            return Err(broken_rule(text, &error, shape, buffers.structural_indexes()));
+        }
+        let may_hold_noncharacters =
+            text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));
+        Ok(Document {
+            nodes: tape.0,
+            slot,
+            structurals: buffers.structural_indexes(),
+            may_hold_noncharacters,
+            keys,
+        })
+    }
+}
+
+/// A parsed text.
+pub(super) struct Document<'s> {
+    nodes: Vec<Node<'s>>,
+    /// Where `nodes` goes back to.
+    slot: &'s mut Vec<Node<'static>>,
+    structurals: &'s [u32],
+    /// Neither escapes nor bytes that noncharacters begin with: no string needs a look.
+    may_hold_noncharacters: bool,
+    keys: &'s mut KeySet,
+}
+
+impl Drop for Document<'_> {
+    fn drop(&mut self) {
+        *self.slot = Tape(std::mem::take(&mut self.nodes)).reset().0;
+    }
+}
+
+/// A value's place in both lists.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) node: usize,
+    pub(super) structural: usize,
+}
+
+impl Place {
+    /// The text's one value.
+    pub(super) const ROOT: Place = Place { node: 0, structural: 0 };
+
+    /// From a value to the first element or key inside it: past the bracket.
+    pub(super) const fn inside(self) -> Place {
+        Place { node: self.node + 1, structural: self.structural + 1 }
+    }
+
+    /// From a key to its value: past the key and the colon.
+    pub(super) const fn value(self) -> Place {
+        Place { node: self.node + 1, structural: self.structural + 2 }
+    }
+
+    /// The element or key after this value, if there is one: past the value and the comma.
+    pub(super) const fn next(self, size: Size) -> Place {
+        Place { node: self.node + size.nodes, structural: self.structural + size.structurals + 1 }
+    }
+}
+
+/// How much of both lists a value takes.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    pub(super) nodes: usize,
+    pub(super) structurals: usize,
+}
+
+impl Size {
+    const SCALAR: Size = Size { nodes: 1, structurals: 1 };
+}
+
+impl<'s> Document<'s> {
+    pub(super) fn node(&self, place: Place) -> Node<'s> {
+        self.nodes[place.node]
+    }
+
+    /// How much the value at `place` takes.
+    pub(super) fn size(&self, place: Place) -> Size {
+        let nodes = node_count(&self.nodes[place.node]);
+        let structurals = self.nodes[place.node..place.node + nodes].iter().map(structural_count).sum();
+        Size { nodes, structurals }
+    }
+
+    /// The same, and checks that no object in the value has a key twice and no string a noncharacter:
+    /// the first rule broken goes into `broken_rule`. Not a result beside the size, which must come
+    /// back in registers: through memory it stalled every member's read by a failed store forward.
+    #[inline]
+    pub(super) fn check(&mut self, place: Place, broken_rule: &mut Option<String>) -> Size {
+        match self.nodes[place.node] {
+            Node::String(string) => {
+                self.check_string(string, broken_rule);
+                Size::SCALAR
+            }
+            Node::Static(_) => Size::SCALAR,
+            Node::Object { .. } | Node::Array { .. } => self.check_nodes(place, place.node, broken_rule),
+        }
+    }
+
+    /// The same for everything inside the value but not for the keys of the value itself.
+    pub(super) fn check_inside(&mut self, place: Place, broken_rule: &mut Option<String>) -> Size {
+        self.check_nodes(place, place.node + 1, broken_rule)
+    }
+
+    /// Checks one string: a key of a value that [`Document::check`] was not asked about.
+    #[inline]
+    pub(super) fn check_string(&self, string: &str, broken_rule: &mut Option<String>) {
+        if self.may_hold_noncharacters {
+            refuse_noncharacters(string, broken_rule);
+        }
+    }
+
+    /// The span of the value of `size` at `place`, without whitespace around it. It must not be the
+    /// root: the span ends at the structural after it.
+    #[inline]
+    pub(super) fn raw<'a>(&self, text: &'a str, place: Place, size: Size) -> &'a str {
+        let start = self.structurals[place.structural] as usize;
+        let after = self.structurals[place.structural + size.structurals] as usize;
+        let mut end = after;
+        while matches!(text.as_bytes()[end - 1], b' ' | b'\t' | b'\n' | b'\r') {
+            end -= 1;
+        }
+        &text[start..end]
+    }
+
+    /// Measures the value at `place`, and checks those of its nodes that begin with `checked_from`.
+    fn check_nodes(&mut self, place: Place, checked_from: usize, broken_rule: &mut Option<String>) -> Size {
+        let end = place.node + node_count(&self.nodes[place.node]);
+        let mut structurals = 0;
+        for index in place.node..end {
+            let node = &self.nodes[index];
+            structurals += structural_count(node);
+            match *node {
+                Node::Object { len, .. } if len >= 2 && index >= checked_from => {
+                    if let Some(key) = self.keys.find_duplicate(&self.nodes, index, len) {
+                        broken_rule.get_or_insert_with(|| {
+                            let key = Quoted(key);
+                            format!("not I-JSON: the key {key} is twice in one object; a key is allowed once")
+                        });
+                    }
+                }
+                Node::String(string) if self.may_hold_noncharacters => {
+                    refuse_noncharacters(string, broken_rule);
+                }
+                _ => {}
+            }
+        }
+        Size { nodes: end - place.node, structurals }
+    }
+}
+
+/// Finds duplicate keys without comparing each with each, since a stranger chooses how many there are.
+#[derive(Default)]
+struct KeySet {
+    /// Open addressing, a power of two: indexes of key nodes, 0 for free (the root is never a key).
+    table: Vec<u32>,
+    /// Seeded at random, so that nobody can choose keys that collide.
+    hasher: foldhash::fast::RandomState,
+}
+
+impl KeySet {
+    /// Up to here comparing each with each is cheaper than hashing: mostly lengths differ.
+    const PAIRWISE_MAX: usize = 8;
+
+    /// A key that the object of `len` keys at `nodes[object]` has twice.
+    fn find_duplicate<'s>(&mut self, nodes: &[Node<'s>], object: usize, len: usize) -> Option<&'s str> {
+        if len <= Self::PAIRWISE_MAX {
+            let mut seen = [""; Self::PAIRWISE_MAX];
+            for (count, (_, key)) in keys(nodes, object, len).enumerate() {
+                if seen[..count].iter().any(|other| is_same(other, key)) {
+                    return Some(key);
+                }
+                seen[count] = key;
+            }
+            return None;
+        }
+        let slots = (len * 2).next_power_of_two();
+        self.table.clear();
+        self.table.resize(slots, 0);
+        for (index, key) in keys(nodes, object, len) {
+            let mut slot = self.hasher.hash_one(key) as usize & (slots - 1);
+            while self.table[slot] != 0 {
+                if matches!(nodes[self.table[slot] as usize], Node::String(other) if other == key) {
+                    return Some(key);
+                }
+                slot = (slot + 1) & (slots - 1);
+            }
+            self.table[slot] = index as u32;
+        }
+        None
+    }
+}
+
+/// `==`, but without a call for keys of one length that begin differently.
+fn is_same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
+}
+
+/// The keys of the object of `len` keys at `nodes[object]`, each with its node's index.
+fn keys<'n, 's>(
+    nodes: &'n [Node<'s>],
+    object: usize,
+    len: usize,
+) -> impl Iterator<Item = (usize, &'s str)> + 'n {
+    let mut next = object + 1;
+    (0..len).map(move |_| {
+        let Node::String(key) = nodes[next] else {
+            unreachable!("simd-json puts a string before each value")
+        };
+        let index = next;
+        next += 1;
+        next += node_count(&nodes[next]);
+        (index, key)
+    })
+}
+
+/// How many nodes the value that begins with `node` takes.
+fn node_count(node: &Node<'_>) -> usize {
+    match node {
+        Node::Object { count, .. } | Node::Array { count, .. } => 1 + count,
+        Node::String(_) | Node::Static(_) => 1,
+    }
+}
+
+/// How many structurals are `node`'s own: brackets, commas, colons; not those of what it holds.
+fn structural_count(node: &Node<'_>) -> usize {
+    match *node {
+        Node::Object { len, .. } => 2 + len + len.saturating_sub(1),
+        Node::Array { len, .. } => 2 + len.saturating_sub(1),
+        Node::String(_) | Node::Static(_) => 1,
+    }
+}
+
+/// Noncharacters (RFC 7493 section 2.1): U+FDD0 to U+FDEF and the last two of every plane.
+fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {
+    let is_one = |c: char| matches!(c as u32, 0xfdd0..=0xfdef) || c as u32 & 0xfffe == 0xfffe;
+    if let Some(c) = string.chars().find(|&c| is_one(c)) {
+        broken_rule.get_or_insert_with(|| {
+            format!(
+                "not I-JSON: the noncharacter U+{:04X} in a string; every other character is allowed",
+                c as u32
+            )
+        });
+    }
+}
+
+/// Copies `text` into `padded` with what simd-json reads past its end.
+fn pad(text: &[u8], padded: &mut Vec<u8>) {
+    padded.clear();
+    padded.reserve(text.len() + INPUT_PADDING);
+    padded.extend_from_slice(text);
+    padded.extend_from_slice(&[b' '; INPUT_PADDING]);
+}
+
+/// Pads `text` into `blanked` with `1.0` in place of every integer too long for simd-json's 64 bits,
+/// at the same offset. A fraction, so that it is no valid `id`. Returns whether there was any.
+fn blank_long_integers(text: &[u8], blanked: &mut Vec<u8>) -> bool {
+    pad(text, blanked);
+    let mut any = false;
+    for token in tokens(text) {
+        if let Token::Number(span) = token
+            && is_integer(&text[span.clone()])
+            && span.len() >= "18446744073709551616".len()
+        {
+            let place = &mut blanked[span];
+            place.fill(b' ');
+            place[..3].copy_from_slice(b"1.0");
+            any = true;
+        }
+    }
+    any
+}
+
+fn is_integer(number: &[u8]) -> bool {
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
+    digits.iter().all(u8::is_ascii_digit) && !has_leading_zero(number)
+}
+
+fn has_leading_zero(number: &[u8]) -> bool {
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
+    matches!(digits, [b'0', b'0'..=b'9', ..])
+}
+
+/// What the slow path needs of a text that may be broken.
+enum Token {
+    /// Everything that can be part of a number, in one run.
+    Number(std::ops::Range<usize>),
+    /// A `\uXXXX` in a string, by the offset of its backslash, with its value; after a high
+    /// surrogate's low one it goes on behind both.
+    LoneSurrogate(usize),
+    /// A control character in a string.
+    Control(usize),
+}
+
+/// Goes through `text` as far as it makes sense, without recursion.
+fn tokens(text: &[u8]) -> impl Iterator<Item = Token> {
+    let mut at = 0;
+    let mut in_string = false;
+    let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+    std::iter::from_fn(move || {
+        while let Some(&byte) = text.get(at) {
+            let start = at;
+            at += 1;
+            match byte {
+                b'"' => in_string = !in_string,
+                b'\\' if in_string => match hex_escape(text, start) {
+                    None => at += 1,
+                    Some(0xd800..=0xdbff) => {
+                        at += 5;
+                        match hex_escape(text, at) {
+                            Some(0xdc00..=0xdfff) => at += 6,
+                            _ => return Some(Token::LoneSurrogate(start)),
+                        }
+                    }
+                    Some(0xdc00..=0xdfff) => {
+                        at += 5;
+                        return Some(Token::LoneSurrogate(start));
+                    }
+                    Some(_) => at += 5,
+                },
+                0..=0x1f if in_string => return Some(Token::Control(start)),
+                b'-' | b'0'..=b'9' if !in_string => {
+                    at = start + text[start..].iter().take_while(|byte| is_number(byte)).count();
+                    return Some(Token::Number(start..at));
+                }
+                _ => {}
+            }
+        }
+        None
+    })
+}
+
+/// The value of the `\uXXXX` at `at`, if there is one.
+fn hex_escape(text: &[u8], at: usize) -> Option<u32> {
+    let [b'\\', b'u', digits @ ..] = text.get(at..at + 6)? else { return None };
+    digits.iter().try_fold(0, |value, &digit| Some(value << 4 | (digit as char).to_digit(16)?))
+}
+
+/// Names the rule that `text` breaks, for a text that simd-json refused.
+///
+/// simd-json's own words are few and its offsets inside strings are not the text's, so the rules that
+/// a client is likely to break are looked for here, at leisure.
+#[cold]
+fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape, structurals: &[u32]) -> String {
+    if let Err(error) = std::str::from_utf8(text) {
+        return format!("not UTF-8 at byte {}", error.valid_up_to());
+    }
+    if text.trim_ascii().is_empty() {
+        return "not JSON: the text is empty".to_owned();
+    }
+    if *error.error() == ErrorType::DepthLimitExceeded {
+        return format!(
+            "nested deeper than allowed at byte {}: data may have {DATA_DEPTH_MAX} levels, this text {}",
+            error.index(),
+            shape.depth_max()
+        );
+    }
+    for token in tokens(text) {
+        match token {
+            Token::Number(span) => {
+                let number = std::str::from_utf8(&text[span.clone()]).unwrap_or_default();
+                if !is_integer(number.as_bytes())
+                    && !has_leading_zero(number.as_bytes())
+                    && number.parse::<f64>().is_ok_and(f64::is_infinite)
+                {
+                    return format!(
+                        "not I-JSON: the number {} at byte {} is outside a double; up to 1.7976931348623157e308 is allowed",
+                        Quoted(number),
+                        span.start
+                    );
+                }
+            }
+            Token::LoneSurrogate(at) => {
+                let escape = std::str::from_utf8(&text[at..at + 6]).unwrap_or_default();
+                return format!(
+                    "not I-JSON: the lone surrogate {} at byte {at}; only pairs are allowed",
+                    Quoted(escape)
+                );
+            }
+            Token::Control(at) => {
+                return format!(
+                    "not JSON: the control character U+{:04X} in a string at byte {at} must be escaped",
+                    text[at]
+                );
+            }
+        }
+    }
+    let expected = match error.error() {
+        // Stage 1 only says that something is amiss; of what it looks for, this is left.
+        ErrorType::Syntax if error.character().is_none() => {
+            return "not JSON: a string does not end".to_owned();
+        }
+        ErrorType::Syntax => return "not JSON: the text ends before every bracket is closed".to_owned(),
+        // Without offsets: those inside strings are not the text's.
+        ErrorType::InvalidEscape => return "not JSON: an escape that JSON does not have".to_owned(),
+        ErrorType::InvalidUnicodeCodepoint => return "not JSON: \\u without four hex digits".to_owned(),
+        ErrorType::ExpectedObjectColon => "a colon after a key",
+        ErrorType::ExpectedObjectKey => "a key after a comma",
+        ErrorType::ExpectedObjectContent => "a key, a comma or } in an object",
+        ErrorType::ExpectedArrayContent => "a comma or ] in an array",
+        ErrorType::ExpectedTrue | ErrorType::ExpectedFalse | ErrorType::ExpectedNull => "true, false or null",
+        ErrorType::InvalidNumber => "a JSON number",
+        _ => "a JSON value",
+    };
+    let (expected, at) = match after_the_end(text, error.index(), structurals) {
+        Some(at) => ("the end of the text", at),
+        None => (expected, error.index()),
+    };
+    let found = text.get(at..).unwrap_or_default().utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    match found.chars().next() {
+        None => format!("not JSON: the text ends where {expected} is due"),
+        Some(c) => {
+            format!("not JSON: {} at byte {at} where {expected} is due", Quoted(c.encode_utf8(&mut [0; 4])))
+        }
+    }
+}
+
+/// Where something stands after a whole value that ends at `index`: of that simd-json says only where
+/// the value ends.
+fn after_the_end(text: &[u8], index: usize, structurals: &[u32]) -> Option<usize> {
+    let mut depth = 0;
+    let mut structurals = structurals.iter().map(|&at| at as usize);
+    for at in structurals.by_ref().take_while(|&at| at <= index) {
+        match text.get(at)? {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if at == index {
+            break;
+        }
+    }
+    if depth == 0 && matches!(text.get(index)?, b'}' | b']') { structurals.next() } else { None }
+}
+
+/// A peer's text inside a message: escaped, in quotes, cut before 64 bytes.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl std::fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const LEN_MAX: usize = 64;
+        f.write_char('`')?;
+        let mut len = 0;
+        for c in self.0.chars() {
+            // Quotes stay: the value is in backticks, and the reply escapes them again.
+            let plain = matches!(c, '"' | '\'');
+            let escaped_len = if plain { 1 } else { c.escape_debug().map(char::len_utf8).sum() };
+            len += escaped_len;
+            if len > LEN_MAX {
+                return f.write_str("`…");
+            }
+            if plain { f.write_char(c)? } else { write!(f, "{}", c.escape_debug())? }
+        }
+        f.write_char('`')
+    }
+}

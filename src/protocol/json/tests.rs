@@ -1,0 +1,403 @@
+//! What the parser takes and refuses, by example, and then against a twin built on serde_json.
+
+use super::*;
+
+/// The results of `text`, with one error for a text that executes nothing.
+fn results<'a>(parser: &'a mut Parser, text: &'a str) -> Vec<Result<Command<'a>, CommandError<'a>>> {
+    match parser.parse(text) {
+        Ok(commands) => commands.collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+fn with_command<R>(text: &str, look: impl FnOnce(Command<'_>) -> R) -> R {
+    let mut parser = Parser::new();
+    let mut results = results(&mut parser, text);
+    assert_eq!(results.len(), 1, "{text}");
+    look(results.remove(0).unwrap_or_else(|error| panic!("{text}: {error:?}")))
+}
+
+fn with_error<R>(text: &str, look: impl FnOnce(CommandError<'_>) -> R) -> R {
+    let mut parser = Parser::new();
+    let mut results = results(&mut parser, text);
+    assert_eq!(results.len(), 1, "{text}");
+    look(results.remove(0).expect_err(text))
+}
+
+#[track_caller]
+fn assert_refused(text: &str, code: ErrorCode, parts_of_message: &[&str]) {
+    with_error(text, |error| {
+        assert_eq!(error.code, code, "{text}: {}", error.message);
+        for part in parts_of_message {
+            assert!(error.message.contains(part), "{text}: {:?} is missing in {}", part, error.message);
+        }
+    });
+}
+
+/// A publish of `data`.
+fn publish(data: &str) -> String {
+    format!(r#"{{"op":"publish","topic":"t","data":{data},"id":7}}"#)
+}
+
+#[track_caller]
+fn assert_data_passes(data: &str) {
+    with_command(&publish(data), |command| {
+        let Command::Publish { payload, .. } = command else { panic!("{command:?}") };
+        assert_eq!(std::str::from_utf8(payload), Ok(data));
+    });
+}
+
+#[track_caller]
+fn assert_data_is_refused(data: &str, parts_of_message: &[&str]) {
+    assert_refused(&publish(data), ErrorCode::BadMessage, parts_of_message);
+}
+
+#[test]
+fn each_op_is_read() {
+    let id = Some(RequestId::Number(1));
+    let topic = Cow::Borrowed("room/42");
+    let cases = [
+        (r#"{"op":"subscribe","topic":"room/42","id":1}"#, Command::Subscribe { id, filter: topic.clone() }),
+        (
+            r#"{"op":"unsubscribe","topic":"room/42","id":1}"#,
+            Command::Unsubscribe { id, filter: topic.clone() },
+        ),
+        (r#"{"op":"subscribe","topic":"room/42"}"#, Command::Subscribe { id: None, filter: topic.clone() }),
+        (
+            r#"{"op":"publish","topic":"room/42","data":{"text":"hi"},"id":1}"#,
+            Command::Publish {
+                id,
+                topic: topic.clone(),
+                payload: br#"{"text":"hi"}"#,
+                kind: PayloadKind::Json,
+                receivers: false,
+            },
+        ),
+        (
+            " {\t\"receivers\" :true ,\r\n\"data\": [ 1 , {} ]  , \"topic\":\"room/42\",\"op\":\"publish\" } ",
+            Command::Publish {
+                id: None,
+                topic,
+                payload: b"[ 1 , {} ]",
+                kind: PayloadKind::Json,
+                receivers: true,
+            },
+        ),
+        (r#"{"op":"ping","id":1}"#, Command::Ping { id }),
+        (r#"{"op":"ping"}"#, Command::Ping { id: None }),
+    ];
+    for (text, expected) in cases {
+        with_command(text, |command| assert_eq!(command, expected, "{text}"));
+    }
+}
+
+#[test]
+fn keys_and_topics_are_compared_unescaped() {
+    with_command(r#"{"o\u0070":"p\u0069ng"}"#, |command| assert_eq!(command, Command::Ping { id: None }));
+    with_command(r#"{"op":"subscribe","topic":"room\/\u00e4\ud83d\ude00"}"#, |command| {
+        assert_eq!(command, Command::Subscribe { id: None, filter: "room/ä😀".into() });
+    });
+    assert_refused(r#"{"op":"ping","\u006fp":"ping"}"#, ErrorCode::DuplicateKey, &["`op`"]);
+}
+
+#[test]
+fn ids_are_echoed_as_written_and_bounded() {
+    for id in ["0", "1", "9007199254740991"] {
+        with_command(&format!(r#"{{"op":"ping","id":{id}}}"#), |command| {
+            assert_eq!(command, Command::Ping { id: Some(RequestId::Number(id.parse().expect("a number"))) });
+        });
+    }
+    let longest = format!("\"{}\"", "x".repeat(ID_TEXT_BYTES_MAX));
+    for id in [r#""""#, r#""a\u0062\n\"c""#, &longest] {
+        with_command(&format!(r#"{{"id": {id} ,"op":"ping"}}"#), |command| {
+            assert_eq!(command, Command::Ping { id: Some(RequestId::Text(id)) });
+        });
+    }
+    let too_long = format!("\"{}\"", "x".repeat(ID_TEXT_BYTES_MAX + 1));
+    let escaped_too_long = format!("\"{}\"", "\\u0061".repeat(11));
+    let long_integer = "1".repeat(500);
+    for id in [
+        "-0",
+        "-1",
+        "1.0",
+        "1e3",
+        "9007199254740992",
+        "18446744073709551616",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        &too_long,
+        &escaped_too_long,
+        &long_integer,
+    ] {
+        let text = format!(r#"{{"op":"ping","id":{id}}}"#);
+        assert_refused(
+            &text,
+            ErrorCode::BadValue,
+            &["`id`", "9007199254740991", "64 bytes", &id[..id.len().min(2)]],
+        );
+        with_error(&text, |error| assert_eq!((error.op, error.id), (Some("ping"), None)));
+    }
+}
+
+#[test]
+fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
+    use ErrorCode::*;
+    let cases: &[(&str, ErrorCode, &[&str])] = &[
+        ("", BadMessage, &["empty"]),
+        (" \n", BadMessage, &["empty"]),
+        ("7", BadMessage, &["a number", "object"]),
+        ("\"x\"", BadMessage, &["a string", "object"]),
+        ("null", BadMessage, &["null"]),
+        ("[7]", BadMessage, &["a number", "object"]),
+        ("[[]]", BadMessage, &["an array", "object"]),
+        (r#"{"op":"ping"} x"#, BadMessage, &["byte 14", "`x`"]),
+        (r#"{"op":"ping""#, BadMessage, &["closed"]),
+        (r#"{"op":"ping"#, BadMessage, &["does not end"]),
+        (r#"{"op" "ping"}"#, BadMessage, &["colon", "byte 6"]),
+        (r#"{"op":"ping",}"#, BadMessage, &["key", "byte 13"]),
+        ("{\"op\":\"pi\nng\"}", BadMessage, &["control character U+000A", "byte 9"]),
+        (r#"{"op":"pi\xng"}"#, BadMessage, &["escape"]),
+        (r#"{"op":"pi\u00g0"}"#, BadMessage, &["hex"]),
+        (r#"{}"#, BadValue, &["`op` is missing", "`publish`"]),
+        (r#"{"op":7}"#, BadValue, &["`7`", "no string"]),
+        (r#"{"op":"shout"}"#, UnknownOp, &["`shout`", "`subscribe`"]),
+        (r#"{"op":"ping","op":"ping"}"#, DuplicateKey, &["`op`", "once"]),
+        (r#"{"op":"ping","color":1}"#, UnknownKey, &["`color`", "ping", "op, id"]),
+        (r#"{"op":"ping","topic":"t"}"#, UnknownKey, &["`topic`"]),
+        (r#"{"op":"subscribe","topic":"t","data":1}"#, UnknownKey, &["`data`", "op, topic, id, since, last"]),
+        (r#"{"op":"subscribe"}"#, BadValue, &["`topic` is missing", "string"]),
+        (r#"{"op":"subscribe","topic":["t"]}"#, BadValue, &[r#"`["t"]`"#, "string"]),
+        (r#"{"op":"publish","topic":"t"}"#, BadValue, &["`data` is missing", "any JSON value"]),
+        (r#"{"op":"publish","topic":"t","data":1,"receivers":1}"#, BadValue, &["`1`", "true or false"]),
+        (
+            r#"{"op":"subscribe","topic":"t","since":{"epoch":"9f3a","seq":1}}"#,
+            Unsupported,
+            &["`since`", "history"],
+        ),
+        (r#"{"op":"subscribe","topic":"t","last":1}"#, Unsupported, &["`last`", "history"]),
+    ];
+    for (text, code, parts) in cases {
+        assert_refused(text, *code, parts);
+    }
+}
+
+#[test]
+fn an_error_tells_what_could_be_read_of_its_command() {
+    with_error(r#"{"op":"publish","topic":"room/42","id":"a\"b","receivers":3,"data":1}"#, |error| {
+        assert_eq!(error.op, Some("publish"));
+        assert_eq!(error.topic.as_deref(), Some("room/42"));
+        assert_eq!(error.id, Some(RequestId::Text(r#""a\"b""#)));
+    });
+    with_error(r#"{"op":"shout","topic":"room/42","id":4}"#, |error| {
+        assert_eq!((error.op, error.id), (None, Some(RequestId::Number(4))));
+        assert_eq!(error.topic.as_deref(), Some("room/42"));
+    });
+    with_error(&publish(r#"{"a":1,"a":2}"#), |error| {
+        assert_eq!((error.op, error.id), (Some("publish"), Some(RequestId::Number(7))));
+        assert_eq!(error.topic.as_deref(), Some("t"));
+    });
+}
+
+#[test]
+fn a_topic_may_have_256_bytes_unescaped() {
+    let longest = "ä".repeat(128);
+    with_command(&format!(r#"{{"op":"subscribe","topic":"{longest}"}}"#), |command| {
+        assert_eq!(command, Command::Subscribe { id: None, filter: longest.as_str().into() });
+    });
+    let escaped = "\\u00e4".repeat(128);
+    with_command(&format!(r#"{{"op":"subscribe","topic":"{escaped}"}}"#), |command| {
+        assert_eq!(command, Command::Subscribe { id: None, filter: longest.as_str().into() });
+    });
+    let text = format!(r#"{{"op":"subscribe","topic":"{longest}x","id":1}}"#);
+    assert_refused(&text, ErrorCode::BadTopic, &["257 bytes", "at most 256"]);
+    with_error(&text, |error| assert_eq!((error.topic, error.id), (None, Some(RequestId::Number(1)))));
+}
+
+#[test]
+fn messages_hold_at_most_64_escaped_bytes_of_the_peer() {
+    let op = "\\u0007\\\"<😀".repeat(40);
+    with_error(&format!(r#"{{"op":"{op}"}}"#), |error| {
+        let message = error.message.into_owned();
+        let start = message.find('`').expect("an opening backtick") + 1;
+        let value = &message[start..start + message[start..].find('`').expect("a closing backtick")];
+        assert!(value.len() <= 64, "{value}");
+        assert!(value.starts_with("\\u{7}\""), "{value}");
+        assert!(!message.contains('\u{7}'), "{message:?}");
+    });
+}
+
+#[test]
+fn an_array_runs_in_order_each_command_with_its_own_result() {
+    let mut parser = Parser::new();
+    let text = r#"[ {"op":"ping","id":1}, {"op":"shout","id":2} ,{},
+        {"op":"publish","topic":"t","data":[{"a":[],"b":{}},"x"],"id":3},{"op":"ping","id":4}]"#;
+    let commands = parser.parse(text).expect("I-JSON");
+    assert_eq!(commands.len(), 5);
+    let results: Vec<_> = commands.collect();
+    assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
+    assert!(matches!(
+        &results[1],
+        Err(CommandError { code: ErrorCode::UnknownOp, id: Some(RequestId::Number(2)), .. })
+    ));
+    assert!(matches!(&results[2], Err(CommandError { code: ErrorCode::BadValue, .. })));
+    assert!(matches!(&results[3], Ok(Command::Publish { payload: br#"[{"a":[],"b":{}},"x"]"#, .. })));
+    assert_eq!(results[4], Ok(Command::Ping { id: Some(RequestId::Number(4)) }));
+    drop(results);
+    assert_eq!(parser.parse("[]").expect("an array").count(), 0);
+}
+
+#[test]
+fn an_array_that_is_not_i_json_executes_nothing() {
+    for bad in
+        [r#"{"op":"publish","topic":"t","data":{"a":1,"a":1},"id":9}"#, "7", r#"{"x":"\uffff"}"#, "nul"]
+    {
+        let text = format!(r#"[{{"op":"ping","id":1}},{bad}]"#);
+        let mut parser = Parser::new();
+        let error = parser.parse(&text).err().expect(&text);
+        assert_eq!(error.code, ErrorCode::BadMessage);
+        if bad.contains("publish") {
+            assert_eq!((error.op, error.id), (Some("publish"), Some(RequestId::Number(9))));
+        }
+    }
+}
+
+#[test]
+fn an_array_has_at_most_1024_commands() {
+    let array = |count: usize| format!("[{}]", vec![r#"{"op":"ping"}"#; count].join(","));
+    let mut parser = Parser::new();
+    assert_eq!(parser.parse(&array(COMMANDS_MAX)).expect("as many as allowed").count(), COMMANDS_MAX);
+    assert_refused(&array(COMMANDS_MAX + 1), ErrorCode::LimitReached, &["1025", "1024"]);
+}
+
+#[test]
+fn an_array_that_is_dropped_halfway_leaves_the_parser_usable() {
+    let mut parser = Parser::new();
+    let text = r#"[{"op":"ping"},{"op":"ping"}]"#;
+    assert!(parser.parse(text).expect("an array").next().is_some());
+    assert_eq!(parser.parse(text).expect("an array").count(), 2);
+}
+
+#[test]
+fn integers_of_any_length_pass_untouched() {
+    for length in [17, 18, 19, 20, 21, 40, 308, 309, 310, 1000, 100_000] {
+        let digits = "9".repeat(length);
+        assert_data_passes(&digits);
+        assert_data_passes(&format!("-{digits}"));
+        assert_data_passes(&format!(r#"{{"a\n":[{digits} ,-{digits}],"b":"{digits}\\"}}"#));
+    }
+    for edge in
+        ["18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809"]
+    {
+        assert_data_passes(edge);
+    }
+}
+
+#[test]
+fn numbers_outside_a_double_are_refused_by_name() {
+    let long_fraction = format!("{}.5", "9".repeat(400));
+    for number in ["1e400", "-1e400", "1.7976931348623159e308", "1E99999999999999999999", &long_fraction] {
+        assert_data_is_refused(number, &["outside a double", "byte 35", &number[..5], "1.797"]);
+    }
+    for number in ["1.7976931348623157e308", "5e-324", "1e-400", "0e99999999999", "-0", "-0.0", "0.1e+2"] {
+        assert_data_passes(number);
+    }
+}
+
+#[test]
+fn malformed_numbers_are_refused() {
+    let leading_zero = format!("0{}", "1".repeat(400));
+    for number in
+        ["01", "-", "+1", "1.", ".5", "1e", "1e+", "0x1", "-01", "1_0", "NaN", "Infinity", &leading_zero]
+    {
+        assert_data_is_refused(number, &["not JSON"]);
+    }
+    // A long integer beside a bad number does not hide it.
+    assert_data_is_refused(&format!("[{},01]", "1".repeat(400)), &["not JSON"]);
+}
+
+#[test]
+fn lone_surrogates_are_refused_by_name() {
+    for (string, escape) in [
+        (r#""\ud800""#, "ud800"),
+        (r#""\udfff""#, "udfff"),
+        (r#""\ud83dx""#, "ud83d"),
+        (r#""\ud83d\n""#, "ud83d"),
+        (r#""\ud83d\ud83d""#, "ud83d"),
+        (r#""\\\uDC00\ud83d""#, "uDC00"),
+        (r#"{"\ud800":1}"#, "ud800"),
+    ] {
+        assert_data_is_refused(string, &["lone surrogate", escape, "pairs"]);
+    }
+    for string in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""😀""#, r#""\u0000\u001f""#] {
+        assert_data_passes(string);
+    }
+}
+
+#[test]
+fn noncharacters_are_refused_by_name() {
+    for string in [
+        "\"\u{fdd0}\"",
+        "\"x\u{fdef}\"",
+        "\"\u{ffff}\"",
+        "\"\u{1fffe}\"",
+        "[\"\u{10ffff}\"]",
+        r#""\uFFFE""#,
+        r#""\ud83f\udfff""#,
+        "{\"\u{fffe}\":1}",
+        r#"[{"a":[{"\ufdd5":1}]}]"#,
+    ] {
+        assert_data_is_refused(string, &["noncharacter U+"]);
+    }
+    for string in ["\"\u{fdcf}\u{fdf0}\u{fffd}\u{1fffd}\u{10fffd}\u{20000}\"", r#""\ufffd""#] {
+        assert_data_passes(string);
+    }
+    assert_refused("{\"op\":\"ping\",\"\u{fffe}\":1}", ErrorCode::BadMessage, &["noncharacter U+FFFE"]);
+}
+
+#[test]
+fn duplicate_keys_in_data_are_refused_at_any_depth_and_number() {
+    for data in [
+        r#"{"a":1,"a":2}"#,
+        r#"{"a":1,"\u0061":2}"#,
+        r#"[{"x":{"a":{"b":1},"c":[],"a":0}}]"#,
+        r#"{"":1,"":2}"#,
+    ] {
+        assert_data_is_refused(data, &["twice"]);
+    }
+    for count in [2, 7, 8, 9, 10, 100, 5000] {
+        let members: Vec<_> = (0..count).map(|i| format!(r#""k{i}":{{"k":{i}}}"#)).collect();
+        let distinct = members.join(",");
+        assert_data_passes(&format!("{{{distinct}}}"));
+        assert_data_is_refused(&format!(r#"{{{distinct},"\u006b{}":1}}"#, count - 1), &["twice", "`k"]);
+        assert_data_is_refused(&format!(r#"{{"k0":1,{distinct}}}"#), &["`k0`"]);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_keys_are_checked_in_linear_time() {
+    // Quadratic would be 5 billion comparisons: minutes, where this takes a fraction of a second.
+    let members: Vec<_> = (0..100_000).map(|i| format!(r#""{i:06}":0"#)).collect();
+    assert_data_passes(&format!("{{{}}}", members.join(",")));
+}
+
+#[test]
+fn data_may_be_128_levels_deep_wherever_it_is() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    assert_data_passes(&nested(128));
+    assert_data_is_refused(&nested(129), &["128", "nested"]);
+    let in_array = |levels| format!("[{}]", publish(&nested(levels)));
+    with_command(&in_array(128), |command| assert!(matches!(command, Command::Publish { .. })));
+    assert_refused(&in_array(129), ErrorCode::BadMessage, &["128", "nested"]);
+    let mut parser = Parser::new();
+    assert_eq!(parser.check_data(nested(128).as_bytes()), Ok(()));
+    assert!(parser.check_data(nested(129).as_bytes()).is_err());
+}
+
+#[test]
+fn text_nested_ten_thousand_deep_is_refused_by_name() {
+    for text in ["[".repeat(10_000), r#"{"a":"#.repeat(10_000), publish(&"[".repeat(10_000))] {
+        assert_refused(&text, ErrorCode::BadMessage, &["nested deeper"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! The two things of JSON that need care when it is written: strings and numbers.
+
+/// Which bytes of a string must be escaped (RFC 8259 section 7).
+const fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// The letter of a two-byte escape, or 0 where only `\u00XX` will do.
+const fn short_escape(byte: u8) -> u8 {
+    match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        b'\t' => b't',
+        b'\n' => b'n',
+        0x0c => b'f',
+        b'\r' => b'r',
+        _ => 0,
+    }
+}
+
+/// How many bytes `byte` takes inside a JSON string.
+const fn escaped_byte_len(byte: u8) -> usize {
+    match (needs_escape(byte), short_escape(byte)) {
+        (false, _) => 1,
+        (true, 0) => 6,
+        (true, _) => 2,
+    }
+}
+
+/// How many bytes [`write_escaped`] writes for `text`.
+pub(crate) fn escaped_len(text: &str) -> usize {
+    if is_plain(text) { text.len() } else { text.bytes().map(escaped_byte_len).sum() }
+}
+
+/// Writes `text` as the inside of a JSON string to the front of `out` and returns how many bytes that
+/// took: exactly [`escaped_len`], which `out` must hold.
+pub(crate) fn write_escaped(text: &str, out: &mut [u8]) -> usize {
+    if is_plain(text) {
+        out[..text.len()].copy_from_slice(text.as_bytes());
+        return text.len();
+    }
+    let mut len = 0;
+    for byte in text.bytes() {
+        let end = len + escaped_byte_len(byte);
+        let piece = &mut out[len..end];
+        match piece.len() {
+            1 => piece[0] = byte,
+            2 => piece.copy_from_slice(&[b'\\', short_escape(byte)]),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                piece.copy_from_slice(b"\\u0000");
+                piece[4] = HEX[usize::from(byte >> 4)];
+                piece[5] = HEX[usize::from(byte & 0xf)];
+            }
+        }
+        len = end;
+    }
+    len
+}
+
+/// Whether nothing in `text` needs an escape: topics nearly always. A fold without an exit is what
+/// the compiler turns into vector code.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |found, byte| found | needs_escape(byte))
+}
+
+/// How many digits `number` has.
+pub(crate) fn decimal_len(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// A number's decimal digits, on the stack.
+pub(crate) struct Decimal {
+    digits: [u8; Self::LEN_MAX],
+    start: usize,
+}
+
+impl Decimal {
+    /// The digits of `u64::MAX`.
+    const LEN_MAX: usize = 20;
+
+    pub(crate) fn new(mut number: u64) -> Self {
+        let mut digits = [0; Self::LEN_MAX];
+        let mut start = Self::LEN_MAX;
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { digits, start };
+            }
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(text: &str) -> String {
+        let mut out = vec![0; escaped_len(text)];
+        assert_eq!(write_escaped(text, &mut out), out.len(), "{text:?}");
+        String::from_utf8(out).expect("escaping keeps UTF-8")
+    }
+
+    #[test]
+    fn every_character_below_256_survives_a_reader() {
+        for code in 0..256 {
+            let text: String =
+                ['a', char::from_u32(code).expect("below the surrogates"), 'z'].iter().collect();
+            let written = format!("\"{}\"", escaped(&text));
+            assert_eq!(serde_json::from_str::<String>(&written).expect(&written), text);
+        }
+    }
+
+    #[test]
+    fn short_escapes_are_used_where_json_has_them() {
+        assert_eq!(escaped("\"\\\u{8}\t\n\u{c}\r\u{1}\u{1f}/"), r#"\"\\\b\t\n\f\r\u0001\u001f/"#);
+    }
+
+    #[test]
+    fn decimals_are_what_display_writes() {
+        let mut number = u64::MAX;
+        loop {
+            for number in [number, number.saturating_sub(1), number.saturating_add(1)] {
+                let digits = number.to_string();
+                assert_eq!(Decimal::new(number).as_bytes(), digits.as_bytes());
+                assert_eq!(decimal_len(number), digits.len());
+            }
+            if number == 0 {
+                return;
+            }
+            number /= 10;
+        }
+    }
+
+    #[test]
+    fn decimal_lengths_change_at_powers_of_ten() {
+        for power in 1..20 {
+            let number = 10u64.pow(power);
+            assert_eq!(decimal_len(number), power as usize + 1);
+            assert_eq!(decimal_len(number - 1), power as usize);
+        }
+    }
+}

@@ -1,0 +1,1009 @@
+//! One reactor's fan-out: its views of topics, who of its connections is in which, and whose turn it is.
+//!
+//! A connection is known by its slot. Membership is recorded twice, in the view (a [`Member`], which
+//! has the position) and in the connection's own list (a `Subscription`); each names the other's
+//! place, so that either side is left in constant time.
+//!
+//! [`Member`]: super::view::Member
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    filter::FilterTree,
+    message::{Batch, PendingId, Request},
+    topic,
+    view::{Owed, Pin, Registration, View, Waiting},
+};
+use crate::protocol::Format;
+
+/// No member: the subscription waits for its `seq`.
+const NOT_A_MEMBER: u32 = u32::MAX;
+/// So many pending gaps a connection has at most; then it is told to resynchronise.
+const GAPS_MAX: usize = 64;
+/// How many views one eviction looks at for an idle one.
+const EVICTION_PROBES: usize = 64;
+
+/// A view's key in this fan-out.
+pub type ViewKey = u32;
+
+/// All views of one reactor.
+#[derive(Debug)]
+pub struct Fanout {
+    views: slab::Slab<View>,
+    by_name: [HashMap<Arc<str>, ViewKey, RandomState>; Format::COUNT],
+    views_max: usize,
+    eviction_hand: usize,
+    /// By connection slot.
+    subscribers: Vec<Subscriber>,
+    subscription_count: u64,
+    filters: Filters,
+    /// Views whose sweep goes on, in turn.
+    sweeping: VecDeque<ViewKey>,
+    /// Views whose next sweep waits for its time.
+    paced: BinaryHeap<Reverse<(u64, ViewKey)>>,
+    homes: Homes,
+    policy: Policy,
+    /// By connection slot: the last search that met it.
+    marks: Vec<u32>,
+    mark: u32,
+    matched: Vec<u32>,
+    deliveries_total: u64,
+    skipped_total: u64,
+}
+
+/// Which reactor is a topic's home.
+#[derive(Clone, Debug)]
+pub struct Homes {
+    count: usize,
+    hasher: foldhash::fast::FixedState,
+}
+
+/// Which topics may skip, and how much a connection may be owed.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The bound of what a connection is owed, in bytes.
+    pub owed_bytes_max: u64,
+    /// Filters and whether their topics skip; the first that matches wins.
+    pub skip_rules: Vec<(String, bool)>,
+    /// For topics that no rule matches.
+    pub skip_by_default: bool,
+}
+
+/// A connection that subscribes to something.
+#[derive(Debug, Default)]
+struct Subscriber {
+    generation: u32,
+    subscriptions: Vec<Subscription>,
+    /// Keys of the filters with wildcards that it subscribed.
+    filters: Vec<u32>,
+    /// Subscriptions that were visited while a send was in flight.
+    owing: Vec<u32>,
+    /// Visits since what it is owed was last summed up.
+    unchecked_visits: u32,
+    gaps: Option<Box<Gaps>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Subscription {
+    view: ViewKey,
+    /// Its slot among the view's members, or `NOT_A_MEMBER`.
+    member: u32,
+    is_exact: bool,
+    is_waiting: bool,
+    is_owing: bool,
+}
+
+/// What a connection must be told that it will not get.
+#[derive(Debug, Default)]
+struct Gaps {
+    by_topic: Vec<Gap>,
+    has_more: bool,
+}
+
+/// Publications that a subscriber will not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The first `seq`.
+    pub from: u64,
+    /// The last `seq`.
+    pub to: u64,
+}
+
+/// Filters with wildcards of this reactor's connections.
+#[derive(Debug, Default)]
+struct Filters {
+    entries: slab::Slab<Filter>,
+    by_text: [HashMap<Arc<str>, u32, RandomState>; Format::COUNT],
+    by_registration: HashMap<PendingId, u32, RandomState>,
+    next_registration: PendingId,
+    /// Connections by filter.
+    trees: [FilterTree<u32>; Format::COUNT],
+    /// Counts additions.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Filter {
+    text: Arc<str>,
+    format: Format,
+    registration: PendingId,
+    subscriber_count: u32,
+    /// Homes that have not answered yet.
+    missing_count: usize,
+    waiting: Vec<PendingId>,
+}
+
+/// A subscription that started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The question that can be answered.
+    pub pending: Option<PendingId>,
+    /// Where it starts; none for a filter.
+    pub seq: Option<u64>,
+}
+
+/// What came of a subscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// It has started, from this `seq` (none for a filter).
+    Now(Option<u64>),
+    /// It starts when the home answers; then it comes out as [`Started`].
+    Later,
+}
+
+/// The connection has this subscription already, or has it not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// Where requests to homes go: (home, request).
+pub type Requests = Vec<(usize, Request)>;
+
+/// What to do with a connection that is owed too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is within its bound, or was moved forward and has gaps to be told.
+    Keep,
+    /// Its topics do not allow to skip: close it with 4000.
+    Disconnect,
+}
+
+impl Homes {
+    /// `count` homes; `seed` must be the same on all reactors.
+    pub fn new(count: usize, seed: u64) -> Homes {
+        Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
+    }
+
+    /// The home of `topic`.
+    pub fn of(&self, topic: &str) -> usize {
+        use std::hash::BuildHasher;
+        let hash = self.hasher.hash_one(topic);
+        (((hash >> 32) * self.count as u64) >> 32) as usize
+    }
+
+    /// A number for `key` that is spread evenly, the same for the same `salt`.
+    pub fn spread(&self, key: u32, salt: u64) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one((key, salt)) >> 16
+    }
+}
+
+impl Policy {
+    fn may_skip(&self, topic: &str) -> bool {
+        let rule = self.skip_rules.iter().find(|(filter, _)| topic::matches(filter, topic));
+        rule.map_or(self.skip_by_default, |(_, skips)| *skips)
+    }
+}
+
+impl Fanout {
+    /// A fan-out without views; it keeps about `views_max` of them before it drops idle ones.
+    pub fn new(homes: Homes, policy: Policy, views_max: usize) -> Fanout {
+        Fanout {
+            views: slab::Slab::new(),
+            by_name: Default::default(),
+            views_max,
+            eviction_hand: 0,
+            subscribers: Vec::new(),
+            subscription_count: 0,
+            filters: Filters::default(),
+            sweeping: VecDeque::new(),
+            paced: BinaryHeap::new(),
+            homes,
+            policy,
+            marks: Vec::new(),
+            mark: 0,
+            matched: Vec::new(),
+            deliveries_total: 0,
+            skipped_total: 0,
+        }
+    }
+
+    /// Deliveries that became owed since the start.
+    pub fn deliveries_total(&self) -> u64 {
+        self.deliveries_total
+    }
+
+    /// Deliveries that were skipped since the start.
+    pub fn skipped_total(&self) -> u64 {
+        self.skipped_total
+    }
+
+    /// Subscriptions of all connections, by name and by filter.
+    pub fn subscription_count(&self) -> u64 {
+        self.subscription_count
+    }
+
+    /// How many subscriptions are behind, and how many bytes the furthest: a walk over all views, for
+    /// when metrics are asked for.
+    pub fn behind(&self) -> (u64, u64) {
+        let mut count = 0;
+        let mut bytes_max = 0;
+        for (_, view) in &self.views {
+            if view.behind_count() > 0 {
+                count += u64::from(view.behind_count());
+                bytes_max =
+                    view.members().map(|(slot, _)| view.owed_bytes(slot)).max().unwrap_or(0).max(bytes_max);
+            }
+        }
+        (count, bytes_max)
+    }
+
+    /// How many topics and filters the connection subscribed to.
+    pub fn subscriptions_of(&self, connection: u32) -> usize {
+        self.subscribers.get(connection as usize).map_or(0, |subscriber| {
+            let exact =
+                subscriber.subscriptions.iter().filter(|held| held.is_exact || held.is_waiting).count();
+            exact + subscriber.filters.len()
+        })
+    }
+
+    /// Subscribes the connection in `slot` to the topic `name`.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has this subscription.
+    pub fn handle_subscribe_topic(
+        &mut self,
+        connection: u32,
+        generation: u32,
+        format: Format,
+        name: &str,
+        pending: Option<PendingId>,
+        requests: &mut Requests,
+    ) -> Result<Subscribed, Refused> {
+        self.open(connection, generation);
+        let key = match self.by_name[format.index()].get(name) {
+            Some(&key) => key,
+            None => self.create_view(name.into(), format),
+        };
+        let held = self.find(connection, key);
+        if held.is_some_and(|place| {
+            let held = &self.subscribers[connection as usize].subscriptions[place];
+            held.is_exact || held.is_waiting
+        }) {
+            return Err(Refused);
+        }
+        self.subscription_count += 1;
+        let view = &mut self.views[key as usize];
+        if view.registration == Registration::Active {
+            let seq = view.head_seq();
+            self.make_exact(connection, key, held);
+            return Ok(Subscribed::Now(Some(seq)));
+        }
+        if view.registration == Registration::None {
+            view.registration = Registration::Pending;
+            let request = Request::Subscribe { topic: view.name.clone(), format };
+            requests.push((self.homes.of(name), request));
+        }
+        view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false });
+        let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
+        match held {
+            Some(place) => subscriptions[place].is_waiting = true,
+            None => subscriptions.push(Subscription {
+                view: key,
+                member: NOT_A_MEMBER,
+                is_exact: false,
+                is_waiting: true,
+                is_owing: false,
+            }),
+        }
+        Ok(Subscribed::Later)
+    }
+
+    /// Subscribes the connection in `slot` to a filter with wildcards.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has this subscription.
+    pub fn handle_subscribe_filter(
+        &mut self,
+        connection: u32,
+        generation: u32,
+        format: Format,
+        filter: &str,
+        pending: Option<PendingId>,
+        requests: &mut Requests,
+    ) -> Result<Subscribed, Refused> {
+        self.open(connection, generation);
+        let filters = &mut self.filters;
+        let key = match filters.by_text[format.index()].get(filter) {
+            Some(&key) => key,
+            None => {
+                let key = filters.insert(filter.into(), format, self.homes.count);
+                let entry = &filters.entries[key as usize];
+                for home in 0..self.homes.count {
+                    let (filter, registration) = (entry.text.clone(), entry.registration);
+                    requests.push((home, Request::AddFilter { filter, format, registration }));
+                }
+                key
+            }
+        };
+        if !filters.trees[format.index()].insert(filter, connection) {
+            return Err(Refused);
+        }
+        filters.generation += 1;
+        let entry = &mut filters.entries[key as usize];
+        entry.subscriber_count += 1;
+        self.subscribers[connection as usize].filters.push(key);
+        self.subscription_count += 1;
+        if entry.missing_count == 0 {
+            return Ok(Subscribed::Now(None));
+        }
+        entry.waiting.extend(pending);
+        Ok(Subscribed::Later)
+    }
+
+    /// Takes back the connection's subscription to the topic or filter `text`. `started` gets questions
+    /// that nobody will answer any more.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has no such subscription.
+    pub fn handle_unsubscribe(
+        &mut self,
+        connection: u32,
+        format: Format,
+        text: &str,
+        started: &mut Vec<Started>,
+        requests: &mut Requests,
+    ) -> Result<(), Refused> {
+        if let Some(&key) = self.filters.by_text[format.index()].get(text) {
+            let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
+            let place = subscriber.filters.iter().position(|&held| held == key).ok_or(Refused)?;
+            subscriber.filters.swap_remove(place);
+            self.drop_filter(connection, key, started, requests);
+            self.leave_unmatched(connection);
+            return Ok(());
+        }
+        let &key = self.by_name[format.index()].get(text).ok_or(Refused)?;
+        let place = self.find(connection, key).ok_or(Refused)?;
+        let held = self.subscribers[connection as usize].subscriptions[place];
+        if !held.is_exact && !held.is_waiting {
+            return Err(Refused);
+        }
+        self.subscription_count -= 1;
+        if held.is_waiting {
+            self.cancel_waiting(connection, place, key);
+        } else if self.is_matched(connection, key) {
+            self.subscribers[connection as usize].subscriptions[place].is_exact = false;
+            self.views[key as usize].set_exact(false);
+        } else {
+            self.leave(connection, place);
+        }
+        self.settle(key, requests);
+        Ok(())
+    }
+
+    /// Forgets the connection: nothing more is taken for it. `started` as in [`Fanout::handle_unsubscribe`].
+    pub fn handle_disconnect(
+        &mut self,
+        connection: u32,
+        started: &mut Vec<Started>,
+        requests: &mut Requests,
+    ) {
+        let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return };
+        let filters = std::mem::take(&mut subscriber.filters);
+        for key in filters {
+            self.drop_filter(connection, key, started, requests);
+        }
+        while let Some(held) = self.subscribers[connection as usize].subscriptions.last().copied() {
+            let place = self.subscribers[connection as usize].subscriptions.len() - 1;
+            self.subscription_count -= u64::from(held.is_exact || held.is_waiting);
+            if held.is_waiting {
+                self.cancel_waiting(connection, place, held.view);
+            }
+            if held.member != NOT_A_MEMBER {
+                self.leave(connection, place);
+            }
+            self.settle(held.view, requests);
+        }
+        self.subscribers[connection as usize] = Subscriber::default();
+    }
+
+    /// The home answered: who waited starts after `seq`. Without a `seq` the home refused, and nobody
+    /// starts. `started` gets everyone to answer.
+    pub fn handle_subscribed(
+        &mut self,
+        name: &str,
+        format: Format,
+        seq: Option<u64>,
+        started: &mut Vec<Started>,
+        requests: &mut Requests,
+    ) {
+        let Some(&key) = self.by_name[format.index()].get(name) else {
+            unreachable!("a view stays while its registration is pending")
+        };
+        let view = &mut self.views[key as usize];
+        assert_eq!(view.registration, Registration::Pending, "a home answers only what it was asked");
+        view.registration = if seq.is_some() { Registration::Active } else { Registration::None };
+        if let Some(seq) = seq {
+            view.set_head_seq(seq);
+        }
+        for waiting in std::mem::take(&mut view.waiting) {
+            started.push(Started { pending: waiting.pending, seq });
+            let subscriber = &self.subscribers[waiting.connection as usize];
+            if waiting.is_cancelled || subscriber.generation != waiting.generation {
+                continue;
+            }
+            let subscriptions = &self.subscribers[waiting.connection as usize].subscriptions;
+            let held = subscriptions.iter().position(|held| held.view == key);
+            let place = held.expect("who waits has a subscription that says so");
+            self.subscribers[waiting.connection as usize].subscriptions[place].is_waiting = false;
+            match seq {
+                Some(_) => self.make_exact(waiting.connection, key, held),
+                None => {
+                    self.subscription_count -= 1;
+                    let subscriptions = &self.subscribers[waiting.connection as usize].subscriptions;
+                    if subscriptions[place].member == NOT_A_MEMBER {
+                        self.remove_subscription(waiting.connection, place);
+                    }
+                }
+            }
+        }
+        self.settle(key, requests);
+    }
+
+    /// One more home has a filter.
+    pub fn handle_filter_added(&mut self, registration: PendingId, started: &mut Vec<Started>) {
+        // Taken back while a home's answer was on its way: nothing waits for it.
+        let Some(&key) = self.filters.by_registration.get(&registration) else { return };
+        let entry = &mut self.filters.entries[key as usize];
+        entry.missing_count -= 1;
+        if entry.missing_count == 0 {
+            started
+                .extend(entry.waiting.drain(..).map(|pending| Started { pending: Some(pending), seq: None }));
+        }
+    }
+
+    /// A topic's head moves; its members are behind now and will be visited.
+    pub fn handle_batch(&mut self, batch: Batch, now_ns: u64, delay_ns: u64) {
+        let format = batch.format;
+        let key = match self.by_name[format.index()].get(&*batch.topic) {
+            Some(&key) => key,
+            None => {
+                // Nobody by name: for those whose filter matches, or left over from who is gone.
+                let mut is_matched = false;
+                self.filters.trees[format.index()].for_each_match(&batch.topic, |_| is_matched = true);
+                if !is_matched {
+                    return;
+                }
+                self.create_view(batch.topic.clone(), format)
+            }
+        };
+        self.join_matched(key);
+        let view = &mut self.views[key as usize];
+        self.deliveries_total += u64::from(batch.count) * u64::from(view.member_count());
+        view.append(batch);
+        if view.sweep.is_listed {
+            view.sweep.is_outrun = true;
+        } else if view.member_count() > 0 {
+            self.list(key, now_ns, delay_ns);
+        } else {
+            self.remove_if_unused(key);
+        }
+    }
+
+    /// How many connections receive `topic`.
+    pub fn receiver_count(&self, topic: &str) -> u64 {
+        let views = self.by_name.iter().filter_map(|by_name| by_name.get(topic));
+        views.map(|&key| u64::from(self.views[key as usize].member_count())).sum()
+    }
+
+    /// Lists what is due to sweep.
+    pub fn start_due_sweeps(&mut self, now_ns: u64) {
+        while let Some(&Reverse((due_ns, key))) = self.paced.peek() {
+            if due_ns > now_ns {
+                return;
+            }
+            self.paced.pop();
+            self.start_sweep(key, now_ns);
+        }
+    }
+
+    /// When the next view's sweep is due, of those that wait for their time.
+    pub fn next_sweep_ns(&self) -> Option<u64> {
+        self.paced.peek().map(|Reverse((due_ns, _))| *due_ns)
+    }
+
+    /// Takes the view whose turn it is to be swept; give it back with [`Fanout::end_turn`].
+    pub fn begin_turn(&mut self) -> Option<ViewKey> {
+        self.sweeping.pop_front()
+    }
+
+    /// The next connection that the view's cursor visits and that is behind, with its place among the
+    /// members; none when the sweep is over.
+    pub fn next_visit(&mut self, key: ViewKey) -> Option<(u32, u32)> {
+        let view = &mut self.views[key as usize];
+        while view.sweep.next < view.sweep.end {
+            let slot = view.sweep.next;
+            view.sweep.next += 1;
+            if let Some(member) = view.member(slot)
+                && view.is_behind(slot)
+            {
+                return Some((member.connection, slot));
+            }
+        }
+        None
+    }
+
+    /// The view's turn is over: its sweep goes on later, or is over.
+    pub fn end_turn(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
+        let view = &mut self.views[key as usize];
+        if view.sweep.next < view.sweep.end {
+            self.sweeping.push_back(key);
+            return;
+        }
+        view.sweep.is_listed = false;
+        if view.sweep.is_outrun && view.behind_count() > 0 {
+            self.list(key, now_ns, delay_ns);
+        } else {
+            self.remove_if_unused(key);
+        }
+    }
+
+    /// Whether a sweep goes on.
+    pub fn is_sweeping(&self) -> bool {
+        !self.sweeping.is_empty()
+    }
+
+    /// Takes what a visited member is owed; see [`View::take`].
+    pub fn take(&mut self, key: ViewKey, slot: u32, bytes_max: u32) -> Option<Owed> {
+        self.views[key as usize].take(slot, bytes_max)
+    }
+
+    /// Whether the member is (still) behind.
+    pub fn is_behind(&self, key: ViewKey, slot: u32) -> bool {
+        self.views[key as usize].is_behind(slot)
+    }
+
+    /// A send of what was taken is over.
+    pub fn unpin(&mut self, key: ViewKey, pin: Pin) {
+        self.views[key as usize].unpin(pin);
+        self.remove_if_unused(key);
+    }
+
+    /// The member was visited while its connection had a send in flight: it is served when that is
+    /// over. Tells whether what the connection is owed should be looked at.
+    pub fn mark_owing(&mut self, key: ViewKey, slot: u32) -> bool {
+        let member = self.views[key as usize].member(slot).expect("a visited member is there");
+        let subscriber = &mut self.subscribers[member.connection as usize];
+        let held = &mut subscriber.subscriptions[member.subscription as usize];
+        if !held.is_owing {
+            held.is_owing = true;
+            subscriber.owing.push(member.subscription);
+        }
+        subscriber.unchecked_visits += 1;
+        let is_due = subscriber.unchecked_visits as usize >= subscriber.owing.len();
+        if is_due {
+            subscriber.unchecked_visits = 0;
+        }
+        is_due
+    }
+
+    /// Takes one of the views that the connection is to be served from, and its place among the members.
+    pub fn pop_owing(&mut self, connection: u32) -> Option<(ViewKey, u32)> {
+        let subscriber = self.subscribers.get_mut(connection as usize)?;
+        let held = &mut subscriber.subscriptions[subscriber.owing.pop()? as usize];
+        held.is_owing = false;
+        Some((held.view, held.member))
+    }
+
+    /// Whether the connection has to be served when its send is over.
+    pub fn is_owing(&self, connection: u32) -> bool {
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| !subscriber.owing.is_empty())
+    }
+
+    /// Holds the connection to the bound of what it may be owed: moves it forward where its topics
+    /// allow it, the furthest behind first.
+    pub fn judge(&mut self, connection: u32) -> Verdict {
+        let subscriber = &self.subscribers[connection as usize];
+        let mut owed: Vec<(u64, u32)> = Vec::new();
+        let mut total = 0;
+        for &place in &subscriber.owing {
+            let held = &subscriber.subscriptions[place as usize];
+            let bytes = self.views[held.view as usize].owed_bytes(held.member);
+            total += bytes;
+            if total > self.policy.owed_bytes_max && owed.is_empty() {
+                owed.reserve(subscriber.owing.len());
+            }
+        }
+        if total <= self.policy.owed_bytes_max {
+            return Verdict::Keep;
+        }
+        for &place in &subscriber.owing {
+            let held = &subscriber.subscriptions[place as usize];
+            let view = &self.views[held.view as usize];
+            if view.may_skip {
+                owed.push((view.owed_bytes(held.member), place));
+            }
+        }
+        owed.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
+        for (bytes, place) in owed {
+            if total <= self.policy.owed_bytes_max {
+                break;
+            }
+            self.skip(connection, place);
+            total -= bytes;
+        }
+        if total <= self.policy.owed_bytes_max { Verdict::Keep } else { Verdict::Disconnect }
+    }
+
+    /// Takes the gaps that the connection must be told before anything else of those topics, and
+    /// whether there are more than are listed.
+    pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
+        let subscriber = self.subscribers.get_mut(connection as usize)?;
+        let gaps = subscriber.gaps.take()?;
+        let resync = gaps.has_more.then(|| match subscriber.filters.first() {
+            Some(&key) => self.filters.entries[key as usize].text.clone(),
+            None => "#".into(),
+        });
+        Some((gaps.by_topic, resync))
+    }
+
+    /// Asserts the invariants; for tests and simulations.
+    pub fn check(&self) {
+        for (key, view) in &self.views {
+            view.check();
+            for (slot, member) in view.members() {
+                let held =
+                    &self.subscribers[member.connection as usize].subscriptions[member.subscription as usize];
+                assert_eq!(
+                    (held.view as usize, held.member),
+                    (key, slot),
+                    "membership is recorded twice, alike"
+                );
+            }
+        }
+        for subscriber in &self.subscribers {
+            for (place, held) in subscriber.subscriptions.iter().enumerate() {
+                assert_eq!(held.is_owing, subscriber.owing.contains(&(place as u32)));
+                if held.member != NOT_A_MEMBER {
+                    let member = self.views[held.view as usize].member(held.member);
+                    assert_eq!(member.map(|member| member.subscription as usize), Some(place));
+                }
+            }
+        }
+    }
+
+    /// How many views there are; for tests.
+    pub fn view_count(&self) -> usize {
+        self.views.len()
+    }
+
+    fn open(&mut self, connection: u32, generation: u32) {
+        if self.subscribers.len() <= connection as usize {
+            self.subscribers.resize_with(connection as usize + 1, Subscriber::default);
+        }
+        self.subscribers[connection as usize].generation = generation;
+    }
+
+    fn create_view(&mut self, name: Arc<str>, format: Format) -> ViewKey {
+        if self.views.len() >= self.views_max {
+            self.evict_one();
+        }
+        let may_skip = self.policy.may_skip(&name);
+        let key = self.views.insert(View::new(name.clone(), format, may_skip)) as ViewKey;
+        self.by_name[format.index()].insert(name, key);
+        key
+    }
+
+    /// Drops one view that only filters keep and in which nobody is behind: its members' positions are
+    /// at the head, which is where they will be when it is made anew.
+    fn evict_one(&mut self) {
+        for _ in 0..EVICTION_PROBES.min(self.views.capacity()) {
+            let key = self.eviction_hand % self.views.capacity();
+            self.eviction_hand = key + 1;
+            let is_idle = self.views.get(key).is_some_and(|view| {
+                view.registration == Registration::None
+                    && view.exact_count() == 0
+                    && view.behind_count() == 0
+                    && !view.sweep.is_listed
+            });
+            if !is_idle {
+                continue;
+            }
+            let members: Vec<_> =
+                self.views[key].members().map(|(_, m)| (m.connection, m.subscription)).collect();
+            for (connection, place) in members {
+                self.leave(connection, place as usize);
+            }
+            self.remove_if_unused(key as ViewKey);
+            return;
+        }
+    }
+
+    fn remove_if_unused(&mut self, key: ViewKey) {
+        let view = &self.views[key as usize];
+        if view.is_unused() && !view.sweep.is_listed {
+            let view = self.views.remove(key as usize);
+            self.by_name[view.format.index()].remove(&view.name);
+        }
+    }
+
+    /// Tells the home when its batches are no longer wanted by name, and drops the view when it is
+    /// not wanted at all.
+    fn settle(&mut self, key: ViewKey, requests: &mut Requests) {
+        let view = &mut self.views[key as usize];
+        if view.registration == Registration::Active && view.exact_count() == 0 {
+            view.registration = Registration::None;
+            let request = Request::Unsubscribe { topic: view.name.clone(), format: view.format };
+            requests.push((self.homes.of(&view.name), request));
+        }
+        self.remove_if_unused(key);
+    }
+
+    fn list(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
+        let sweep = &mut self.views[key as usize].sweep;
+        sweep.is_listed = true;
+        let due_ns = sweep.started_ns + delay_ns;
+        // A sweep that never was is due at once.
+        if due_ns <= now_ns || sweep.started_ns == 0 {
+            self.start_sweep(key, now_ns);
+        } else {
+            // Nobody is visited before it is due.
+            (sweep.next, sweep.end) = (0, 0);
+            self.paced.push(Reverse((due_ns, key)));
+        }
+    }
+
+    fn start_sweep(&mut self, key: ViewKey, now_ns: u64) {
+        self.compact(key);
+        let view = &mut self.views[key as usize];
+        view.sweep.next = 0;
+        view.sweep.end = view.slot_count();
+        view.sweep.started_ns = now_ns;
+        view.sweep.is_outrun = false;
+        self.sweeping.push_back(key);
+    }
+
+    /// Closes the places that members left, while no sweep is under way.
+    fn compact(&mut self, key: ViewKey) {
+        let subscribers = &mut self.subscribers;
+        self.views[key as usize].compact(|connection, subscription, slot| {
+            subscribers[connection as usize].subscriptions[subscription as usize].member = slot;
+        });
+    }
+
+    /// Makes members of those whose filter matches and who are not yet: from the head on.
+    fn join_matched(&mut self, key: ViewKey) {
+        let view = &mut self.views[key as usize];
+        if view.filters_generation == self.filters.generation {
+            return;
+        }
+        view.filters_generation = self.filters.generation;
+        let mut matched = std::mem::take(&mut self.matched);
+        self.filters.trees[view.format.index()]
+            .for_each_match(&view.name, |connection| matched.push(connection));
+        if !matched.is_empty() {
+            self.mark = self.mark.wrapping_add(1);
+            self.marks.resize(self.subscribers.len(), self.mark.wrapping_sub(1));
+            for (_, member) in view.members() {
+                self.marks[member.connection as usize] = self.mark;
+            }
+            for connection in matched.drain(..) {
+                let mark = &mut self.marks[connection as usize];
+                if std::mem::replace(mark, self.mark) != self.mark {
+                    self.join(connection, key, false);
+                }
+            }
+        }
+        self.matched = matched;
+    }
+
+    /// Adds a member at the head; a subscription that waits becomes its record.
+    fn join(&mut self, connection: u32, key: ViewKey, is_exact: bool) {
+        if self.views[key as usize].wants_compaction() {
+            self.compact(key);
+        }
+        let is_waiting =
+            self.views[key as usize].waiting.iter().any(|waiting| waiting.connection == connection);
+        let held = if is_waiting { self.find(connection, key) } else { None };
+        let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
+        let place = held.unwrap_or(subscriptions.len());
+        let member = self.views[key as usize].join(connection, place as u32, is_exact);
+        match held {
+            Some(_) => {
+                subscriptions[place].member = member;
+                subscriptions[place].is_exact = is_exact;
+            }
+            None => subscriptions.push(Subscription {
+                view: key,
+                member,
+                is_exact,
+                is_waiting: false,
+                is_owing: false,
+            }),
+        }
+    }
+
+    /// Gives the connection its exact subscription: it joins, or stays the member that a filter made it.
+    fn make_exact(&mut self, connection: u32, key: ViewKey, held: Option<usize>) {
+        if self.views[key as usize].wants_compaction() {
+            self.compact(key);
+        }
+        let view = &mut self.views[key as usize];
+        let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
+        match held {
+            Some(place) if subscriptions[place].member != NOT_A_MEMBER => {
+                subscriptions[place].is_exact = true;
+                view.set_exact(true);
+            }
+            Some(place) => {
+                subscriptions[place].member = view.join(connection, place as u32, true);
+                subscriptions[place].is_exact = true;
+            }
+            None => self.join(connection, key, true),
+        }
+    }
+
+    /// The connection's subscription to the view, in the shorter of the two lists that have it.
+    fn find(&self, connection: u32, key: ViewKey) -> Option<usize> {
+        let subscriber = self.subscribers.get(connection as usize)?;
+        let view = &self.views[key as usize];
+        if view.waiting.is_empty() && (view.slot_count() as usize) < subscriber.subscriptions.len() {
+            let (_, member) = view.members().find(|(_, member)| member.connection == connection)?;
+            return Some(member.subscription as usize);
+        }
+        subscriber.subscriptions.iter().position(|held| held.view == key)
+    }
+
+    fn is_matched(&self, connection: u32, key: ViewKey) -> bool {
+        let name = &self.views[key as usize].name;
+        let filters = &self.subscribers[connection as usize].filters;
+        filters.iter().any(|&filter| topic::matches(&self.filters.entries[filter as usize].text, name))
+    }
+
+    /// The connection leaves the view that its subscription in `place` names.
+    fn leave(&mut self, connection: u32, place: usize) {
+        let held = self.subscribers[connection as usize].subscriptions[place];
+        self.views[held.view as usize].leave(held.member, held.is_exact);
+        self.remove_subscription(connection, place);
+    }
+
+    /// Closes the place in the connection's list by moving its last subscription there.
+    fn remove_subscription(&mut self, connection: u32, place: usize) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        let last = subscriber.subscriptions.len() - 1;
+        if subscriber.subscriptions[place].is_owing {
+            let at = subscriber.owing.iter().position(|&owing| owing as usize == place);
+            subscriber.owing.swap_remove(at.expect("a subscription that owes is listed"));
+        }
+        if place != last && subscriber.subscriptions[last].is_owing {
+            let at = subscriber.owing.iter().position(|&owing| owing as usize == last);
+            subscriber.owing[at.expect("a subscription that owes is listed")] = place as u32;
+        }
+        subscriber.subscriptions.swap_remove(place);
+        if let Some(moved) = subscriber.subscriptions.get(place)
+            && moved.member != NOT_A_MEMBER
+        {
+            self.views[moved.view as usize].set_subscription(moved.member, place as u32);
+        }
+    }
+
+    fn cancel_waiting(&mut self, connection: u32, place: usize, key: ViewKey) {
+        let waiting = &mut self.views[key as usize].waiting;
+        let entry = waiting.iter_mut().rfind(|entry| entry.connection == connection && !entry.is_cancelled);
+        entry.expect("a subscription that waits is listed with its view").is_cancelled = true;
+        let held = &mut self.subscribers[connection as usize].subscriptions[place];
+        held.is_waiting = false;
+        if held.member == NOT_A_MEMBER {
+            self.remove_subscription(connection, place);
+        }
+    }
+
+    fn drop_filter(
+        &mut self,
+        connection: u32,
+        key: u32,
+        started: &mut Vec<Started>,
+        requests: &mut Requests,
+    ) {
+        self.subscription_count -= 1;
+        let entry = &mut self.filters.entries[key as usize];
+        let was_there = self.filters.trees[entry.format.index()].remove(&entry.text, connection);
+        assert!(was_there, "a connection's filter is in the tree");
+        entry.subscriber_count -= 1;
+        if entry.subscriber_count == 0 {
+            let entry = self.filters.remove(key);
+            started
+                .extend(entry.waiting.iter().map(|&pending| Started { pending: Some(pending), seq: None }));
+            for home in 0..self.homes.count {
+                let (filter, format) = (entry.text.clone(), entry.format);
+                requests.push((home, Request::RemoveFilter { filter, format }));
+            }
+        }
+    }
+
+    /// The connection leaves every view that neither a name nor one of its filters holds it in.
+    fn leave_unmatched(&mut self, connection: u32) {
+        let mut place = 0;
+        while let Some(held) = self.subscribers[connection as usize].subscriptions.get(place).copied() {
+            if held.member != NOT_A_MEMBER && !held.is_exact && !self.is_matched(connection, held.view) {
+                if held.is_waiting {
+                    // It stays, as one that waits, and joins anew at the `seq` of the answer.
+                    self.views[held.view as usize].leave(held.member, false);
+                    let waits = Subscription { member: NOT_A_MEMBER, ..held };
+                    self.subscribers[connection as usize].subscriptions[place] = waits;
+                    self.forget_owing(connection, place);
+                    place += 1;
+                } else {
+                    self.leave(connection, place);
+                    self.remove_if_unused(held.view);
+                }
+            } else {
+                place += 1;
+            }
+        }
+    }
+
+    fn forget_owing(&mut self, connection: u32, place: usize) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        subscriber.owing.retain(|&owing| owing as usize != place);
+        subscriber.subscriptions[place].is_owing = false;
+    }
+
+    fn skip(&mut self, connection: u32, place: u32) {
+        let held = self.subscribers[connection as usize].subscriptions[place as usize];
+        let view = &mut self.views[held.view as usize];
+        let Some((from, to)) = view.skip(held.member) else { return };
+        self.skipped_total += to - from + 1;
+        let topic = view.name.clone();
+        self.forget_owing(connection, place as usize);
+        let gaps = self.subscribers[connection as usize].gaps.get_or_insert_default();
+        let has_room = gaps.by_topic.len() < GAPS_MAX;
+        match gaps.by_topic.iter_mut().find(|gap| gap.topic == topic) {
+            Some(gap) => gap.to = to,
+            None if has_room => gaps.by_topic.push(Gap { topic, from, to }),
+            None => gaps.has_more = true,
+        }
+    }
+}
+
+impl Filters {
+    fn insert(&mut self, text: Arc<str>, format: Format, home_count: usize) -> u32 {
+        let registration = self.next_registration;
+        self.next_registration = registration.wrapping_add(1);
+        let key = self.entries.insert(Filter {
+            text: text.clone(),
+            format,
+            registration,
+            subscriber_count: 0,
+            missing_count: home_count,
+            waiting: Vec::new(),
+        }) as u32;
+        self.by_text[format.index()].insert(text, key);
+        self.by_registration.insert(registration, key);
+        key
+    }
+
+    fn remove(&mut self, key: u32) -> Filter {
+        let entry = self.entries.remove(key as usize);
+        self.by_text[entry.format.index()].remove(&entry.text);
+        self.by_registration.remove(&entry.registration);
+        entry
+    }
+}

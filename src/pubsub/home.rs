@@ -1,0 +1,410 @@
+//! The home of topics: gives each publication its place and writes its bytes, once per wire format.
+//!
+//! A home never sees a subscriber, only which reactors have some. What it wrote for a topic during a
+//! turn stays one *open* range per format for as long as it is contiguous, and goes out as one batch
+//! per interested reactor when the home is flushed, or before anything whose place among the batches
+//! matters.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    filter::FilterTree,
+    log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
+    message::{Batch, Delivery, Outboxes, PendingId},
+};
+use crate::protocol::{Format, command::PayloadKind, publication::Publication};
+
+/// The most reactors that a broker has: interest is a bit each.
+pub const REACTORS_MAX: usize = 64;
+/// How many topics of a home may have a chunk of their own at a time.
+const OWN_CHUNKS_MAX: usize = 256;
+/// A topic that wrote so much lately gets a chunk of its own, so that its publications are contiguous.
+const BUSY_BYTES: u32 = 16 << 10;
+/// A topic whose recent bytes fell below this gives its chunk up.
+const QUIET_BYTES: u32 = 1 << 10;
+/// How many topics one eviction looks at for an idle one.
+const EVICTION_PROBES: usize = 64;
+
+/// The topics whose name hashes to one reactor.
+#[derive(Debug)]
+pub struct Home {
+    topics: slab::Slab<HomeTopic>,
+    by_name: HashMap<Arc<str>, usize, RandomState>,
+    topics_max: usize,
+    filters: FilterTree<Interested>,
+    /// Counts changes of `filters`: a topic's cached matches are of one generation.
+    filters_generation: u64,
+    /// Topics with an open range.
+    dirty: Vec<usize>,
+    shared: [Option<Appender>; Format::COUNT],
+    /// Topics with a chunk of their own.
+    owners: Vec<usize>,
+    pool: ChunkPool,
+    /// Time in periods of [`Home::handle_period`], for fading what a topic wrote lately.
+    period: u32,
+    /// No topic that was evicted had a higher `seq`: where one that comes back goes on.
+    evicted_seq_max: u64,
+    eviction_hand: usize,
+    publications_total: u64,
+}
+
+#[derive(Debug)]
+struct HomeTopic {
+    name: Arc<str>,
+    seq: u64,
+    /// Reactors that subscribed by name, a bit each, by format.
+    exact: [u64; Format::COUNT],
+    /// Reactors one of whose filters matches, by format; of `filters_generation`.
+    matched: [u64; Format::COUNT],
+    filters_generation: u64,
+    open: [Option<Open>; Format::COUNT],
+    own: [Option<Appender>; Format::COUNT],
+    is_dirty: bool,
+    is_owner: bool,
+    recent_bytes: u32,
+    recent_period: u32,
+}
+
+/// Publications that are written but not handed over.
+#[derive(Debug)]
+struct Open {
+    seq: u64,
+    count: u32,
+    range: Range,
+}
+
+/// A reactor that wants the batches of a filter, in a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Interested {
+    reactor: u8,
+    format: Format,
+}
+
+/// The home has as many topics as it may, none of them idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyTopics;
+
+impl Home {
+    /// A home of at most `topics_max` topics, whose chunks count against `budget`.
+    pub fn new(topics_max: usize, budget: Arc<Budget>) -> Home {
+        Home {
+            topics: slab::Slab::new(),
+            by_name: HashMap::default(),
+            topics_max,
+            filters: FilterTree::new(),
+            filters_generation: 0,
+            dirty: Vec::new(),
+            shared: [None, None],
+            owners: Vec::new(),
+            pool: ChunkPool::new(budget),
+            period: 0,
+            evicted_seq_max: 0,
+            eviction_hand: 0,
+            publications_total: 0,
+        }
+    }
+
+    /// How many topics live here.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Publications sequenced since the start.
+    pub fn publications_total(&self) -> u64 {
+        self.publications_total
+    }
+
+    /// The chunks of this home, in bytes.
+    pub fn log_bytes(&self) -> usize {
+        self.pool.allocated_bytes()
+    }
+
+    /// Gives a publication its `seq` and writes it in every format that somebody receives.
+    ///
+    /// # Errors
+    /// [`TooManyTopics`]: nothing was published.
+    pub fn handle_publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        kind: PayloadKind,
+        outboxes: &mut Outboxes,
+    ) -> Result<u64, TooManyTopics> {
+        let key = self.find_or_create(topic)?;
+        self.match_filters(key);
+        let topic = &mut self.topics[key];
+        topic.seq += 1;
+        self.publications_total += 1;
+        let name = topic.name.clone();
+        let publication = Publication { topic: &name, seq: topic.seq, payload, kind };
+        for format in Format::ALL {
+            if self.topics[key].interest(format) != 0 {
+                self.write(key, format, &publication, outboxes);
+            }
+        }
+        Ok(self.topics[key].seq)
+    }
+
+    /// Asks every reactor that has subscribers of `topic` how many, and tells how many were asked.
+    /// Everything published so far goes out first, so that they count for exactly that.
+    pub fn handle_count(
+        &mut self,
+        topic: &str,
+        asker: u32,
+        pending: PendingId,
+        outboxes: &mut Outboxes,
+    ) -> u32 {
+        let Some(&key) = self.by_name.get(topic) else { return 0 };
+        self.flush_topic(key, outboxes);
+        self.match_filters(key);
+        let topic = &self.topics[key];
+        let reactors = Format::ALL.iter().fold(0, |reactors, &format| reactors | topic.interest(format));
+        for reactor in bits(reactors) {
+            outboxes[reactor].push_back(Delivery::Count { topic: topic.name.clone(), asker, pending });
+        }
+        reactors.count_ones()
+    }
+
+    /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it;
+    /// or without one when there are too many topics.
+    pub fn handle_subscribe(&mut self, reactor: usize, topic: &str, format: Format, outboxes: &mut Outboxes) {
+        let answer = match self.find_or_create(topic) {
+            Ok(key) => {
+                self.flush_topic(key, outboxes);
+                let topic = &mut self.topics[key];
+                topic.exact[format.index()] |= 1 << reactor;
+                Delivery::Subscribed { topic: topic.name.clone(), format, seq: Some(topic.seq) }
+            }
+            Err(TooManyTopics) => Delivery::Subscribed { topic: topic.into(), format, seq: None },
+        };
+        outboxes[reactor].push_back(answer);
+    }
+
+    /// Undoes [`Home::handle_subscribe`].
+    pub fn handle_unsubscribe(
+        &mut self,
+        reactor: usize,
+        topic: &str,
+        format: Format,
+        outboxes: &mut Outboxes,
+    ) {
+        let Some(&key) = self.by_name.get(topic) else { return };
+        self.flush_topic(key, outboxes);
+        self.topics[key].exact[format.index()] &= !(1 << reactor);
+    }
+
+    /// Registers `reactor` for every topic that `filter` matches, now or later.
+    pub fn handle_add_filter(
+        &mut self,
+        reactor: usize,
+        filter: &str,
+        format: Format,
+        registration: PendingId,
+        outboxes: &mut Outboxes,
+    ) {
+        self.flush(outboxes);
+        self.filters.insert(filter, Interested { reactor: reactor as u8, format });
+        self.filters_generation += 1;
+        outboxes[reactor].push_back(Delivery::FilterAdded { registration });
+    }
+
+    /// Undoes [`Home::handle_add_filter`].
+    pub fn handle_remove_filter(
+        &mut self,
+        reactor: usize,
+        filter: &str,
+        format: Format,
+        outboxes: &mut Outboxes,
+    ) {
+        self.flush(outboxes);
+        self.filters.remove(filter, Interested { reactor: reactor as u8, format });
+        self.filters_generation += 1;
+    }
+
+    /// Hands over what was published since the last flush: once per turn.
+    pub fn flush(&mut self, outboxes: &mut Outboxes) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.topics[key].is_dirty = false;
+            for format in Format::ALL {
+                self.hand_over(key, format, outboxes);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Lets topics that went quiet give up their chunks. Called a few times per second.
+    pub fn handle_period(&mut self) {
+        self.period = self.period.wrapping_add(1);
+        let mut owners = std::mem::take(&mut self.owners);
+        owners.retain(|&key| {
+            let topic = &mut self.topics[key];
+            topic.fade(self.period);
+            if topic.recent_bytes >= QUIET_BYTES || topic.is_dirty {
+                return true;
+            }
+            topic.is_owner = false;
+            topic.own.iter_mut().filter_map(Option::take).for_each(|own| self.pool.retire(own));
+            false
+        });
+        self.owners = owners;
+    }
+
+    /// Returns chunks that nothing refers to any more to the allocator.
+    pub fn release_free_chunks(&mut self) {
+        self.pool.release_free();
+    }
+
+    fn find_or_create(&mut self, name: &str) -> Result<usize, TooManyTopics> {
+        if let Some(&key) = self.by_name.get(name) {
+            return Ok(key);
+        }
+        if self.topics.len() >= self.topics_max {
+            self.evict_one()?;
+        }
+        let name: Arc<str> = name.into();
+        let key = self.topics.insert(HomeTopic {
+            name: name.clone(),
+            seq: self.evicted_seq_max,
+            exact: [0; Format::COUNT],
+            matched: [0; Format::COUNT],
+            // No generation yet: the first publication looks for filters.
+            filters_generation: u64::MAX,
+            open: [None, None],
+            own: [None, None],
+            is_dirty: false,
+            is_owner: false,
+            recent_bytes: 0,
+            recent_period: self.period,
+        });
+        self.by_name.insert(name, key);
+        Ok(key)
+    }
+
+    fn evict_one(&mut self) -> Result<(), TooManyTopics> {
+        for _ in 0..EVICTION_PROBES.min(self.topics.capacity()) {
+            let key = self.eviction_hand % self.topics.capacity();
+            self.eviction_hand = key + 1;
+            if !self.topics.contains(key) {
+                continue;
+            }
+            // A topic that only a filter keeps can go: whoever matches it has a position at its head.
+            let topic = &self.topics[key];
+            if topic.is_dirty || topic.is_owner || topic.exact.iter().any(|&reactors| reactors != 0) {
+                continue;
+            }
+            let topic = self.topics.remove(key);
+            self.by_name.remove(&topic.name);
+            self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
+            return Ok(());
+        }
+        Err(TooManyTopics)
+    }
+
+    fn match_filters(&mut self, key: usize) {
+        let topic = &mut self.topics[key];
+        if topic.filters_generation == self.filters_generation {
+            return;
+        }
+        topic.filters_generation = self.filters_generation;
+        topic.matched = [0; Format::COUNT];
+        self.filters.for_each_match(&topic.name, |interested| {
+            topic.matched[interested.format.index()] |= 1 << interested.reactor;
+        });
+    }
+
+    fn write(&mut self, key: usize, format: Format, publication: &Publication<'_>, outboxes: &mut Outboxes) {
+        let len = publication.encoded_len(format);
+        let fill = |room: &mut [u8]| publication.encode(format, room);
+        self.warm(key, len);
+        let index = format.index();
+        let topic = &mut self.topics[key];
+        let appender = if topic.is_owner { &mut topic.own[index] } else { &mut self.shared[index] };
+        if let (Some(open), Some(appender)) = (&mut topic.open[index], &mut *appender)
+            && appender.room() >= len
+            && appender.continues(&open.range)
+        {
+            appender.extend(&mut open.range, len, fill);
+            open.count += 1;
+            return;
+        }
+        let capacity = if topic.is_owner { OWN_CHUNK_BYTES } else { SHARED_CHUNK_BYTES };
+        if appender.as_ref().is_none_or(|appender| appender.room() < len) {
+            let full = appender.replace(self.pool.acquire(capacity, len));
+            full.into_iter().for_each(|full| self.pool.retire(full));
+        }
+        let appender = appender.as_mut().expect("an appender with room was just put there");
+        let range = appender.append(len, fill);
+        let open = Open { seq: publication.seq, count: 1, range };
+        let written = std::mem::replace(&mut topic.open[index], Some(open));
+        if !topic.is_dirty {
+            topic.is_dirty = true;
+            self.dirty.push(key);
+        }
+        if let Some(written) = written {
+            self.send(key, format, written, outboxes);
+        }
+    }
+
+    /// Counts `len` bytes to what the topic wrote lately, and gives it a chunk of its own when that is
+    /// enough.
+    fn warm(&mut self, key: usize, len: usize) {
+        let topic = &mut self.topics[key];
+        topic.fade(self.period);
+        topic.recent_bytes = topic.recent_bytes.saturating_add(len as u32);
+        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < OWN_CHUNKS_MAX {
+            topic.is_owner = true;
+            self.owners.push(key);
+        }
+    }
+
+    fn flush_topic(&mut self, key: usize, outboxes: &mut Outboxes) {
+        // The topic stays in `dirty`: handing over nothing is cheap.
+        for format in Format::ALL {
+            self.hand_over(key, format, outboxes);
+        }
+    }
+
+    fn hand_over(&mut self, key: usize, format: Format, outboxes: &mut Outboxes) {
+        if let Some(open) = self.topics[key].open[format.index()].take() {
+            self.send(key, format, open, outboxes);
+        }
+    }
+
+    fn send(&mut self, key: usize, format: Format, open: Open, outboxes: &mut Outboxes) {
+        let topic = &self.topics[key];
+        for reactor in bits(topic.interest(format)) {
+            outboxes[reactor].push_back(Delivery::Batch(Batch {
+                topic: topic.name.clone(),
+                format,
+                seq: open.seq,
+                count: open.count,
+                range: open.range.clone(),
+            }));
+        }
+    }
+}
+
+impl HomeTopic {
+    fn interest(&self, format: Format) -> u64 {
+        self.exact[format.index()] | self.matched[format.index()]
+    }
+
+    /// Halves what was written lately for each period that has passed.
+    fn fade(&mut self, period: u32) {
+        let passed = period.wrapping_sub(self.recent_period);
+        self.recent_bytes = self.recent_bytes.checked_shr(passed).unwrap_or(0);
+        self.recent_period = period;
+    }
+}
+
+/// The places of the bits that are set, lowest first.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(lowest)
+    })
+}

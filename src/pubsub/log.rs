@@ -1,0 +1,352 @@
+//! The bytes of publications: append-only chunks, referenced by ranges, never copied per subscriber.
+//!
+//! Invariant: `0 ≤ a range's start ≤ its end ≤ what the appender has written ≤ the chunk's capacity`,
+//! and a byte below *written* never changes while any range can reach it. One [`Appender`] at most
+//! writes a chunk, always at or above *written*; [`Range`]s read below it. A chunk is written anew
+//! only by whoever holds its last reference.
+
+use std::{
+    cell::UnsafeCell,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// The capacity of a chunk that topics share, in bytes.
+pub const SHARED_CHUNK_BYTES: usize = 64 << 10;
+/// The capacity of a chunk that one busy topic has to itself, in bytes.
+pub const OWN_CHUNK_BYTES: usize = 256 << 10;
+/// How many retired chunks one acquisition looks at for one to write anew.
+const RECYCLE_PROBES: usize = 4;
+
+/// A span of memory that publications are appended to.
+pub struct Chunk {
+    bytes: Box<[UnsafeCell<u8>]>,
+}
+
+// SAFETY: a `Range` reads only bytes that its `Appender` wrote before it made the range, and that
+// nobody writes while a reference to the chunk exists; the appender writes only bytes above those.
+// Handing a range to another thread (a queue, a mutex) orders the write before the read.
+unsafe impl Sync for Chunk {}
+
+/// The one writer of a chunk.
+#[derive(Debug)]
+pub struct Appender {
+    chunk: Arc<Chunk>,
+    written: u32,
+}
+
+/// A reference to bytes of one chunk that never change.
+#[derive(Clone, Debug)]
+pub struct Range {
+    chunk: Arc<Chunk>,
+    start: u32,
+    end: u32,
+}
+
+/// Where a home's chunks come from and come back to.
+///
+/// A retired chunk stays listed until the last range lets go; then it is written anew instead of
+/// being returned to the allocator, so that a warm home does not allocate.
+#[derive(Debug)]
+pub struct ChunkPool {
+    retired: VecDeque<Arc<Chunk>>,
+    allocated_bytes: usize,
+    budget: Arc<Budget>,
+}
+
+/// The live chunks of all homes together, in bytes.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Chunk {
+    fn with_capacity(bytes: usize) -> Arc<Chunk> {
+        assert!(bytes <= u32::MAX as usize, "a chunk of {bytes} bytes cannot be addressed");
+        let bytes = vec![0u8; bytes].into_boxed_slice();
+        // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, and so has a slice of them.
+        let bytes = unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [UnsafeCell<u8>]) };
+        Arc::new(Chunk { bytes })
+    }
+
+    /// How many bytes it holds at most.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// # Safety
+    /// `start..end` must not be written while the slice lives.
+    unsafe fn read(&self, start: u32, end: u32) -> &[u8] {
+        let cells = &self.bytes[start as usize..end as usize];
+        // SAFETY: by the contract nobody writes the bytes while they are borrowed; they were zeroed at first.
+        unsafe { std::slice::from_raw_parts(cells.as_ptr().cast::<u8>(), cells.len()) }
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chunk({} bytes)", self.capacity())
+    }
+}
+
+impl Appender {
+    /// Writes `chunk` from its start.
+    ///
+    /// # Panics
+    /// If anything else refers to the chunk.
+    fn new(mut chunk: Arc<Chunk>) -> Appender {
+        assert!(Arc::get_mut(&mut chunk).is_some(), "a chunk is written anew while a range refers to it");
+        Appender { chunk, written: 0 }
+    }
+
+    /// How many bytes still fit.
+    pub fn room(&self) -> usize {
+        self.chunk.capacity() - self.written as usize
+    }
+
+    /// Appends `len` bytes, all of which `fill` must write, and returns where they are.
+    ///
+    /// # Panics
+    /// If they do not fit: ask [`Appender::room`] first.
+    pub fn append(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Range {
+        let start = self.written;
+        self.write(len, fill);
+        Range { chunk: self.chunk.clone(), start, end: self.written }
+    }
+
+    /// Appends like [`Appender::append`] and widens `range`, which must end where the appender is:
+    /// no further reference is taken.
+    pub fn extend(&mut self, range: &mut Range, len: usize, fill: impl FnOnce(&mut [u8])) {
+        assert!(self.continues(range), "a range is extended from elsewhere than its end");
+        self.write(len, fill);
+        range.end = self.written;
+    }
+
+    /// Whether the next byte appended comes right after `range`.
+    pub fn continues(&self, range: &Range) -> bool {
+        range.end == self.written && Arc::ptr_eq(&range.chunk, &self.chunk)
+    }
+
+    fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+        assert!(len <= self.room(), "{len} bytes appended to a chunk with room for {}", self.room());
+        let start = self.written as usize;
+        let cells = &self.chunk.bytes[start..start + len];
+        // SAFETY: we are the chunk's one writer and no range reaches bytes from `written` on, so nobody
+        // reads or writes these cells while `fill` does.
+        fill(unsafe { std::slice::from_raw_parts_mut(cells.as_ptr() as *mut u8, len) });
+        self.written += len as u32;
+    }
+}
+
+impl Range {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: a range is made only over written bytes, and its reference keeps them unwritten.
+        unsafe { self.chunk.read(self.start, self.end) }
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether it spans nothing.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Where it begins in its chunk.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// Where it ends in its chunk.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Takes in `next` if it begins where this one ends, in the same chunk; else gives it back.
+    ///
+    /// # Errors
+    /// `next`, untouched.
+    pub fn join(&mut self, next: Range) -> Result<(), Range> {
+        if self.end == next.start && Arc::ptr_eq(&self.chunk, &next.chunk) {
+            self.end = next.end;
+            return Ok(());
+        }
+        Err(next)
+    }
+}
+
+impl ChunkPool {
+    /// A pool that accounts to `budget`.
+    pub fn new(budget: Arc<Budget>) -> ChunkPool {
+        ChunkPool { retired: VecDeque::new(), allocated_bytes: 0, budget }
+    }
+
+    /// A chunk to write, of at least `bytes_min` bytes and normally of `bytes`.
+    pub fn acquire(&mut self, bytes: usize, bytes_min: usize) -> Appender {
+        let bytes = bytes.max(bytes_min);
+        for _ in 0..RECYCLE_PROBES.min(self.retired.len()) {
+            let mut chunk = self.retired.pop_front().expect("the loop counts what is there");
+            let is_free = Arc::get_mut(&mut chunk).is_some();
+            if is_free && chunk.capacity() == bytes {
+                return Appender::new(chunk);
+            }
+            if is_free && chunk.capacity() > OWN_CHUNK_BYTES {
+                // One large publication's own chunk: kept, it would pin its size for nothing.
+                self.forget(&chunk);
+                continue;
+            }
+            self.retired.push_back(chunk);
+        }
+        if self.budget.is_exceeded() {
+            self.release_free();
+        }
+        self.allocated_bytes += bytes;
+        self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Appender::new(Chunk::with_capacity(bytes))
+    }
+
+    /// Takes back a chunk that will not be appended to any more.
+    pub fn retire(&mut self, appender: Appender) {
+        self.retired.push_back(appender.chunk);
+    }
+
+    /// Returns every chunk that nothing refers to any more to the allocator.
+    pub fn release_free(&mut self) {
+        for _ in 0..self.retired.len() {
+            let mut chunk = self.retired.pop_front().expect("the loop counts what is there");
+            match Arc::get_mut(&mut chunk) {
+                Some(_) => self.forget(&chunk),
+                None => self.retired.push_back(chunk),
+            }
+        }
+    }
+
+    /// The chunks of this pool that exist, in bytes.
+    pub fn allocated_bytes(&self) -> usize {
+        self.allocated_bytes
+    }
+
+    fn forget(&mut self, chunk: &Arc<Chunk>) {
+        self.allocated_bytes -= chunk.capacity();
+        self.budget.bytes.fetch_sub(chunk.capacity(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for ChunkPool {
+    fn drop(&mut self) {
+        self.budget.bytes.fetch_sub(self.allocated_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Budget {
+    /// A budget of `bytes_max`.
+    pub fn new(bytes_max: usize) -> Arc<Budget> {
+        Arc::new(Budget { bytes: AtomicUsize::new(0), bytes_max })
+    }
+
+    /// Whether the chunks of all homes are more than allowed.
+    pub fn is_exceeded(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// The chunks of all homes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> ChunkPool {
+        ChunkPool::new(Budget::new(1 << 20))
+    }
+
+    fn append(appender: &mut Appender, bytes: &[u8]) -> Range {
+        appender.append(bytes.len(), |room| room.copy_from_slice(bytes))
+    }
+
+    #[test]
+    fn what_was_appended_reads_back_and_adjacent_ranges_join() {
+        let mut appender = pool().acquire(SHARED_CHUNK_BYTES, 0);
+        let mut first = append(&mut appender, b"one");
+        let second = append(&mut appender, b"two");
+        let third = append(&mut appender, b"three");
+        let third = first.join(third).expect_err("a hole lies between them");
+        first.join(second).unwrap();
+        assert_eq!(first.bytes(), b"onetwo");
+        first.join(third).unwrap();
+        assert_eq!(first.bytes(), b"onetwothree");
+        assert!(appender.continues(&first));
+        appender.extend(&mut first, 1, |room| room.fill(b'!'));
+        assert_eq!(first.bytes(), b"onetwothree!");
+    }
+
+    #[test]
+    fn a_chunk_is_written_anew_only_when_its_last_range_is_gone() {
+        let mut pool = pool();
+        let mut appender = pool.acquire(SHARED_CHUNK_BYTES, 0);
+        let range = append(&mut appender, b"held");
+        pool.retire(appender);
+        let second = pool.acquire(SHARED_CHUNK_BYTES, 0);
+        assert_eq!(pool.allocated_bytes(), 2 * SHARED_CHUNK_BYTES);
+        assert_eq!(range.bytes(), b"held");
+        drop(range);
+        let third = pool.acquire(SHARED_CHUNK_BYTES, 0);
+        assert_eq!(pool.allocated_bytes(), 2 * SHARED_CHUNK_BYTES, "the first chunk is used again");
+        drop((second, third));
+    }
+
+    #[test]
+    fn a_publication_larger_than_a_chunk_gets_one_of_its_size_which_is_not_kept() {
+        let mut pool = pool();
+        let mut appender = pool.acquire(OWN_CHUNK_BYTES, 1 << 20);
+        assert_eq!(appender.room(), 1 << 20);
+        drop(append(&mut appender, &vec![7; 1 << 20]));
+        pool.retire(appender);
+        let small = pool.acquire(OWN_CHUNK_BYTES, 10);
+        assert_eq!(pool.allocated_bytes(), OWN_CHUNK_BYTES);
+        drop(small);
+    }
+
+    #[test]
+    fn the_budget_counts_the_chunks_of_every_pool() {
+        let budget = Budget::new(OWN_CHUNK_BYTES);
+        let mut one = ChunkPool::new(budget.clone());
+        let mut two = ChunkPool::new(budget.clone());
+        let first = one.acquire(OWN_CHUNK_BYTES, 0);
+        assert!(!budget.is_exceeded());
+        let second = two.acquire(OWN_CHUNK_BYTES, 0);
+        assert!(budget.is_exceeded());
+        one.retire(first);
+        one.release_free();
+        assert_eq!(budget.bytes(), OWN_CHUNK_BYTES);
+        drop((two, second));
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn ranges_read_on_another_thread_while_the_appender_goes_on() {
+        let mut appender = pool().acquire(OWN_CHUNK_BYTES, 0);
+        let (sender, receiver) = std::sync::mpsc::channel::<(u32, Range)>();
+        let reader = std::thread::spawn(move || {
+            for (value, range) in receiver {
+                assert_eq!(range.bytes(), value.to_be_bytes().repeat(4));
+            }
+        });
+        for value in 0..1_000u32 {
+            let range = append(&mut appender, &value.to_be_bytes().repeat(4));
+            sender.send((value, range)).unwrap();
+        }
+        drop(sender);
+        reader.join().unwrap();
+    }
+}

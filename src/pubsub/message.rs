@@ -1,0 +1,129 @@
+//! What homes and the reactors of subscribers tell each other.
+//!
+//! Requests go from a reactor to a home in one FIFO; deliveries come back in another. What a home
+//! answers about a topic stands in its FIFO between the batches before and after it, which is what
+//! lets a subscriber start at a `seq` without a lock, a gap or a duplicate.
+
+use std::sync::Arc;
+
+use super::log::Range;
+use crate::protocol::{Format, command::PayloadKind};
+
+/// Names a question that waits for its answer, in the asker's own table.
+pub type PendingId = u32;
+
+/// From a reactor to the home of a topic, in order.
+#[derive(Debug)]
+pub enum Request {
+    /// Give a publication its place.
+    Publish(PublishRequest),
+    /// Send the batches of `topic` in `format` from now on; answered with [`Delivery::Subscribed`].
+    Subscribe {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The wire format of the batches.
+        format: Format,
+    },
+    /// Send them no more, unless a filter still matches.
+    Unsubscribe {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The wire format of the batches.
+        format: Format,
+    },
+    /// Send the batches of every topic that `filter` matches; answered with [`Delivery::FilterAdded`].
+    AddFilter {
+        /// A filter with wildcards.
+        filter: Arc<str>,
+        /// The wire format of the batches.
+        format: Format,
+        /// Which registration this is: comes back in the answer.
+        registration: PendingId,
+    },
+    /// Undo [`Request::AddFilter`].
+    RemoveFilter {
+        /// A filter with wildcards.
+        filter: Arc<str>,
+        /// The wire format of the batches.
+        format: Format,
+    },
+}
+
+/// A publication on its way to its home.
+#[derive(Debug)]
+pub struct PublishRequest {
+    /// The topic's name, then the payload.
+    pub bytes: Range,
+    /// How many of `bytes` are the topic's name.
+    pub topic_len: u16,
+    /// What the payload is.
+    pub kind: PayloadKind,
+    /// Who waits for the `ok`, if anybody.
+    pub pending: Option<PendingId>,
+    /// The `ok` is to count subscribers.
+    pub receivers: bool,
+}
+
+/// From a home to a reactor, in order.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A topic's head moved.
+    Batch(Batch),
+    /// What follows are the batches after `seq`.
+    Subscribed {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The wire format of the batches.
+        format: Format,
+        /// The topic's newest publication; none when the home has as many topics as it may.
+        seq: Option<u64>,
+    },
+    /// This home has the filter.
+    FilterAdded {
+        /// As in the request.
+        registration: PendingId,
+    },
+    /// A publication has its place.
+    Published {
+        /// As in the request.
+        pending: PendingId,
+        /// Its place; or none, when the home has as many topics as it may.
+        seq: Option<u64>,
+        /// From how many reactors a [`Delivery::Counted`] will come.
+        counts: u32,
+    },
+    /// Tell the reactor `asker` how many connections here have `topic`'s newest publication to come.
+    Count {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The publisher's reactor.
+        asker: u32,
+        /// Its question.
+        pending: PendingId,
+    },
+    /// One reactor's part of the count.
+    Counted {
+        /// The question.
+        pending: PendingId,
+        /// How many subscribers.
+        receivers: u64,
+    },
+}
+
+/// Publications of one topic in one format, adjacent in order and in memory.
+#[derive(Debug)]
+pub struct Batch {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The wire format of the frames.
+    pub format: Format,
+    /// The first publication's `seq`.
+    pub seq: u64,
+    /// How many publications: their `seq`s are adjacent.
+    pub count: u32,
+    /// Whole frames.
+    pub range: Range,
+}
+
+/// What a home has to say, by reactor, until it is handed over at the end of the turn.
+pub type Outboxes = Vec<std::collections::VecDeque<Delivery>>;

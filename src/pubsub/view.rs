@@ -1,0 +1,517 @@
+//! A reactor's view of one topic's log in one wire format: what is still owed, and to whom.
+//!
+//! The log is a row of *segments* (ranges of chunks), oldest first. A *position* is a place in it,
+//! always at a frame's start or at the head. Invariants, which [`View::check`] asserts:
+//!
+//! - a member's position is at the head, or inside a segment that is still here;
+//! - a segment stays while a position is inside it, or a send of it is in flight, or an older segment
+//!   stays; so memory is what the furthest-behind member pins;
+//! - when every member is at the head and nothing is in flight, there are no segments at all: an idle
+//!   topic pins no chunk.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    log::Range,
+    message::{Batch, PendingId},
+};
+use crate::protocol::{Format, frame};
+
+/// A member's slot that was left during a sweep, and waits for the sweep's end.
+const TOMBSTONE: u32 = u32::MAX;
+/// One frame start is indexed in so many bytes of log: the longest walk to find one.
+const INDEX_BYTES: u32 = 16 << 10;
+
+/// One topic in one format, as this reactor's connections receive it.
+#[derive(Debug)]
+pub struct View {
+    /// The topic.
+    pub name: Arc<str>,
+    /// The wire format.
+    pub format: Format,
+    /// What the home knows of our exact subscriptions.
+    pub registration: Registration,
+    /// Connections whose exact subscription waits for the home's answer, in order.
+    pub waiting: Vec<Waiting>,
+    /// Of which state of the filters the wildcard members are.
+    pub filters_generation: u64,
+    /// Whether a member that is too far behind is moved forward instead of being disconnected.
+    pub may_skip: bool,
+    /// The cursor's state; kept by the fan-out.
+    pub sweep: Sweep,
+    segments: VecDeque<Segment>,
+    /// The ordinal of the first segment, whether or not there is one.
+    front: u32,
+    index: VecDeque<FrameStart>,
+    /// The newest publication's `seq`.
+    head_seq: u64,
+    members: Vec<Member>,
+    tombstone_count: u32,
+    /// Members (no tombstones) that have an exact subscription.
+    exact_count: u32,
+    /// Members (no tombstones) whose position is the head.
+    at_head_count: u32,
+}
+
+/// Whether the home sends this topic's batches because of exact subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// It was not asked, or was told to stop.
+    None,
+    /// It was asked and has not answered.
+    Pending,
+    /// It does, from `seq` on.
+    Active,
+}
+
+/// A subscription that waits for its `seq`.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The connection's slot.
+    pub connection: u32,
+    /// Which life of the slot.
+    pub generation: u32,
+    /// The question to answer with `ok`.
+    pub pending: Option<PendingId>,
+    /// It was unsubscribed meanwhile: answer, and do not join.
+    pub is_cancelled: bool,
+}
+
+/// Where a topic's cursor is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    /// The next member to visit.
+    pub next: u32,
+    /// One past the last member to visit; at `next` the sweep is over.
+    pub end: u32,
+    /// When it began, in nanoseconds.
+    pub started_ns: u64,
+    /// The head has moved since it began: another sweep is due after it.
+    pub is_outrun: bool,
+    /// The view is on the fan-out's list of those that sweep or wait for their next sweep.
+    pub is_listed: bool,
+}
+
+/// A place in a view's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Which segment, counted from the view's beginning (wrapping).
+    segment: u32,
+    /// Where in the segment's chunk.
+    offset: u32,
+}
+
+/// What pins a segment while a send of it is in flight: give it back with [`View::unpin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    segment: u32,
+}
+
+/// A connection as a receiver of this view.
+#[derive(Debug)]
+pub struct Member {
+    /// The connection's slot.
+    pub connection: u32,
+    /// Where the connection's own list has this membership.
+    pub subscription: u32,
+    position: Position,
+}
+
+/// Bytes to send, contiguous in memory, whole frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Owed {
+    /// The first byte.
+    pub bytes: *const u8,
+    /// How many.
+    pub len: u32,
+    /// Keeps them where they are.
+    pub pin: Pin,
+}
+
+#[derive(Debug)]
+struct Segment {
+    range: Range,
+    /// Members whose position is in here.
+    position_count: u32,
+    /// Sends of it that are in flight.
+    pin_count: u32,
+}
+
+/// Where a frame starts, and which.
+#[derive(Clone, Copy, Debug)]
+struct FrameStart {
+    segment: u32,
+    offset: u32,
+    seq: u64,
+}
+
+impl View {
+    /// A view without members or log.
+    pub fn new(name: Arc<str>, format: Format, may_skip: bool) -> View {
+        View {
+            name,
+            format,
+            registration: Registration::None,
+            waiting: Vec::new(),
+            filters_generation: 0,
+            may_skip,
+            sweep: Sweep::default(),
+            segments: VecDeque::new(),
+            front: 0,
+            index: VecDeque::new(),
+            head_seq: 0,
+            members: Vec::new(),
+            tombstone_count: 0,
+            exact_count: 0,
+            at_head_count: 0,
+        }
+    }
+
+    /// How many connections receive it.
+    pub fn member_count(&self) -> u32 {
+        self.members.len() as u32 - self.tombstone_count
+    }
+
+    /// How many of them have an exact subscription.
+    pub fn exact_count(&self) -> u32 {
+        self.exact_count
+    }
+
+    /// How many of them are behind.
+    pub fn behind_count(&self) -> u32 {
+        self.member_count() - self.at_head_count
+    }
+
+    /// The newest publication's `seq`.
+    pub fn head_seq(&self) -> u64 {
+        self.head_seq
+    }
+
+    /// Slots of members, tombstones included: what a sweep walks.
+    pub fn slot_count(&self) -> u32 {
+        self.members.len() as u32
+    }
+
+    /// The member in `slot`, unless it left.
+    pub fn member(&self, slot: u32) -> Option<&Member> {
+        self.members.get(slot as usize).filter(|member| member.connection != TOMBSTONE)
+    }
+
+    /// Every member that has not left.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
+        (0u32..).zip(&self.members).filter(|(_, member)| member.connection != TOMBSTONE)
+    }
+
+    /// Whether nothing is left that needs the view: it can be dropped and made anew.
+    pub fn is_unused(&self) -> bool {
+        self.member_count() == 0
+            && self.waiting.is_empty()
+            && self.registration == Registration::None
+            && self.segments.is_empty()
+    }
+
+    /// Moves the head: what `batch` holds is now owed to every member.
+    pub fn append(&mut self, batch: Batch) {
+        let Batch { seq, count, range, .. } = batch;
+        let is_next = seq == self.head_seq + 1;
+        self.head_seq = seq + u64::from(count) - 1;
+        if self.member_count() == 0 {
+            return;
+        }
+        let was_empty = self.segments.is_empty();
+        let (start, len) = (range.start(), range.len() as u32);
+        let range = match self.segments.back_mut() {
+            Some(last) => last.range.join(range).err(),
+            None => Some(range),
+        };
+        if let Some(range) = range {
+            // Positions at an empty log's head are the start of what comes first.
+            let position_count = if was_empty { self.member_count() } else { 0 };
+            self.segments.push_back(Segment { range, position_count, pin_count: 0 });
+        }
+        self.at_head_count = 0;
+        let segment = self.last();
+        let is_far = self
+            .index
+            .back()
+            .is_none_or(|newest| newest.segment != segment || start + len - newest.offset > INDEX_BYTES);
+        if is_far || !is_next {
+            self.index.push_back(FrameStart { segment, offset: start, seq });
+        }
+    }
+
+    /// What follows is after `seq`; what was owed so far stays owed.
+    pub fn set_head_seq(&mut self, seq: u64) {
+        self.head_seq = seq;
+    }
+
+    /// Adds a member at the head: it gets what is appended from now on.
+    pub fn join(&mut self, connection: u32, subscription: u32, is_exact: bool) -> u32 {
+        let position = self.head();
+        if let Some(last) = self.segments.back_mut() {
+            last.position_count += 1;
+        }
+        self.at_head_count += 1;
+        self.exact_count += u32::from(is_exact);
+        self.members.push(Member { connection, subscription, position });
+        self.members.len() as u32 - 1
+    }
+
+    /// A member gains or loses its exact subscription; it stays.
+    pub fn set_exact(&mut self, is_exact: bool) {
+        self.exact_count = self
+            .exact_count
+            .checked_add_signed(if is_exact { 1 } else { -1 })
+            .expect("a member loses the exact subscription that it has");
+    }
+
+    /// Removes the member in `slot`, whose place stays until [`View::compact`].
+    pub fn leave(&mut self, slot: u32, was_exact: bool) {
+        if !self.is_behind(slot) {
+            self.at_head_count -= 1;
+        }
+        let counted = self.counted_segment(slot);
+        if let Some(segment) = self.segment_mut(counted) {
+            segment.position_count -= 1;
+        }
+        self.exact_count -= u32::from(was_exact);
+        self.members[slot as usize].connection = TOMBSTONE;
+        self.tombstone_count += 1;
+        self.release();
+    }
+
+    /// The connection's list has this membership elsewhere now.
+    pub fn set_subscription(&mut self, slot: u32, subscription: u32) {
+        self.members[slot as usize].subscription = subscription;
+    }
+
+    /// Whether most places are of members that left, and no sweep needs them where they are.
+    pub fn wants_compaction(&self) -> bool {
+        self.tombstone_count > 16 + self.member_count() && self.sweep.next >= self.sweep.end
+    }
+
+    /// Closes the places of members that left, between two sweeps, and calls `on_move` with each
+    /// connection, its subscription and its new slot.
+    pub fn compact(&mut self, mut on_move: impl FnMut(u32, u32, u32)) {
+        if self.tombstone_count == 0 {
+            return;
+        }
+        let mut kept = 0u32;
+        self.members.retain(|member| {
+            if member.connection == TOMBSTONE {
+                return false;
+            }
+            on_move(member.connection, member.subscription, kept);
+            kept += 1;
+            true
+        });
+        self.tombstone_count = 0;
+    }
+
+    /// Whether the member in `slot` is owed anything.
+    pub fn is_behind(&self, slot: u32) -> bool {
+        self.position(slot) != self.head()
+    }
+
+    /// How many bytes the member in `slot` is owed.
+    pub fn owed_bytes(&self, slot: u32) -> u64 {
+        let position = self.position(slot);
+        let Some(first) = self.segments.get(self.place(position.segment)) else { return 0 };
+        let rest =
+            self.segments.range(self.place(position.segment) + 1..).map(|segment| segment.range.len() as u64);
+        u64::from(first.range.end() - position.offset) + rest.sum::<u64>()
+    }
+
+    /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole frames, but
+    /// at least one frame. They count as sent, and are pinned until [`View::unpin`].
+    pub fn take(&mut self, slot: u32, bytes_max: u32) -> Option<Owed> {
+        if !self.is_behind(slot) {
+            return None;
+        }
+        let from = self.position(slot);
+        let counted = self.counted_segment(slot);
+        let segment = &self.segments[self.place(from.segment)];
+        let available = segment.range.end() - from.offset;
+        let len = if available <= bytes_max { available } else { self.whole_frames(from, bytes_max) };
+        if counted != from.segment {
+            self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
+        }
+        let segment = self.segment_mut(from.segment).expect("a position behind the head is in a segment");
+        segment.position_count += u32::from(counted != from.segment);
+        segment.pin_count += 1;
+        let at = (from.offset - segment.range.start()) as usize;
+        let bytes = segment.range.bytes()[at..at + len as usize].as_ptr();
+        self.members[slot as usize].position = Position { segment: from.segment, offset: from.offset + len };
+        self.at_head_count += u32::from(!self.is_behind(slot));
+        Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
+    }
+
+    /// A send of what [`View::take`] gave is over.
+    pub fn unpin(&mut self, pin: Pin) {
+        let segment = self.segment_mut(pin.segment).expect("a pinned segment stays");
+        segment.pin_count -= 1;
+        self.release();
+    }
+
+    /// Moves the member in `slot` to the head and tells which `seq`s it will not get.
+    pub fn skip(&mut self, slot: u32) -> Option<(u64, u64)> {
+        if !self.is_behind(slot) {
+            return None;
+        }
+        let first = self.seq_at(self.position(slot));
+        let counted = self.counted_segment(slot);
+        let (head, last) = (self.head(), self.last());
+        self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
+        self.segment_mut(last).expect("who is behind has a log before it").position_count += 1;
+        self.members[slot as usize].position = head;
+        self.at_head_count += 1;
+        self.release();
+        Some((first, self.head_seq))
+    }
+
+    /// Asserts the invariants; for tests and simulations.
+    pub fn check(&self) {
+        let head = self.head();
+        let mut at_head = 0;
+        let mut counts = vec![0u32; self.segments.len()];
+        for (slot, _) in self.members() {
+            let position = self.position(slot);
+            at_head += u32::from(position == head);
+            match self.segments.get(self.place(position.segment)) {
+                Some(segment) => {
+                    assert!((segment.range.start()..=segment.range.end()).contains(&position.offset));
+                    counts[self.place(self.counted_segment(slot))] += 1;
+                }
+                None => assert_eq!(position, head, "a position is at the head or in a segment"),
+            }
+        }
+        assert_eq!(at_head, self.at_head_count);
+        for (segment, count) in self.segments.iter().zip(counts) {
+            assert_eq!(segment.position_count, count);
+        }
+        assert_eq!(
+            self.tombstone_count as usize,
+            self.members.iter().filter(|m| m.connection == TOMBSTONE).count()
+        );
+        if self.segments.iter().all(|segment| segment.pin_count == 0) && self.behind_count() == 0 {
+            assert!(self.segments.is_empty(), "an idle view pins no chunk");
+        }
+    }
+
+    /// The ordinal of the last segment. Of an empty log: of the segment that will come first.
+    fn last(&self) -> u32 {
+        self.front.wrapping_add(self.segments.len().saturating_sub(1) as u32)
+    }
+
+    fn head(&self) -> Position {
+        match self.segments.back() {
+            Some(last) => Position { segment: self.last(), offset: last.range.end() },
+            None => Position { segment: self.front.wrapping_sub(1), offset: 0 },
+        }
+    }
+
+    /// Where the member is. A position from before the first segment is at its start; one at a segment's
+    /// end, with another segment behind it, is at that one's start.
+    fn position(&self, slot: u32) -> Position {
+        if self.segments.is_empty() {
+            return self.head();
+        }
+        let mut position = self.members[slot as usize].position;
+        if self.is_before_front(position.segment) {
+            position = Position { segment: self.front, offset: self.segments[0].range.start() };
+        }
+        while position.segment != self.last()
+            && position.offset == self.segments[self.place(position.segment)].range.end()
+        {
+            let segment = position.segment.wrapping_add(1);
+            position = Position { segment, offset: self.segments[self.place(segment)].range.start() };
+        }
+        position
+    }
+
+    /// In which segment's count the member is: where its position was when it last moved.
+    fn counted_segment(&self, slot: u32) -> u32 {
+        let segment = self.members[slot as usize].position.segment;
+        if self.is_before_front(segment) { self.front } else { segment }
+    }
+
+    fn is_before_front(&self, segment: u32) -> bool {
+        (segment.wrapping_sub(self.front) as i32) < 0
+    }
+
+    fn place(&self, segment: u32) -> usize {
+        segment.wrapping_sub(self.front) as usize
+    }
+
+    fn segment_mut(&mut self, segment: u32) -> Option<&mut Segment> {
+        let place = self.place(segment);
+        self.segments.get_mut(place)
+    }
+
+    /// Drops the oldest segments that nobody needs; all of them when nobody is behind.
+    fn release(&mut self) {
+        let is_idle = self.behind_count() == 0;
+        while let Some(first) = self.segments.front() {
+            let is_needed =
+                first.pin_count > 0 || (first.position_count > 0 && !(is_idle && self.segments.len() == 1));
+            if is_needed || (self.segments.len() == 1 && !is_idle) {
+                break;
+            }
+            self.segments.pop_front();
+            self.front = self.front.wrapping_add(1);
+        }
+        while self.index.front().is_some_and(|start| self.is_before_front(start.segment)) {
+            self.index.pop_front();
+        }
+    }
+
+    /// The longest run of whole frames from `from` within `bytes_max`; the first frame whatever its
+    /// length.
+    fn whole_frames(&self, from: Position, bytes_max: u32) -> u32 {
+        let range = &self.segments[self.place(from.segment)].range;
+        let limit = from.offset + bytes_max;
+        let near = self.newest_start(|start| start.segment == from.segment && start.offset <= limit);
+        let mut end = match near {
+            Some(start) if start.offset > from.offset => start.offset,
+            _ => from.offset,
+        };
+        loop {
+            let next = end + frame_len(range, end);
+            if next > limit && end > from.offset {
+                return end - from.offset;
+            }
+            if next > limit {
+                return next - from.offset;
+            }
+            end = next;
+        }
+    }
+
+    /// The `seq` of the frame that starts at `position`, which is not the head.
+    fn seq_at(&self, position: Position) -> u64 {
+        let start = self
+            .newest_start(|start| {
+                let segments = position.segment.wrapping_sub(start.segment) as i32;
+                segments > 0 || (segments == 0 && start.offset <= position.offset)
+            })
+            .expect("the first frame of a log is indexed");
+        assert_eq!(start.segment, position.segment, "the first frame of a segment is indexed");
+        let range = &self.segments[self.place(position.segment)].range;
+        let (mut offset, mut seq) = (start.offset, start.seq);
+        while offset < position.offset {
+            offset += frame_len(range, offset);
+            seq += 1;
+        }
+        seq
+    }
+
+    fn newest_start(&self, is_before: impl Fn(&FrameStart) -> bool) -> Option<FrameStart> {
+        // Entries are in order of position, and `is_before` holds for a prefix of those in question.
+        self.index.iter().rev().find(|start| is_before(start)).copied()
+    }
+}
+
+fn frame_len(range: &Range, offset: u32) -> u32 {
+    let bytes = &range.bytes()[(offset - range.start()) as usize..];
+    frame::server_frame_len(bytes).expect("a log holds whole frames") as u32
+}

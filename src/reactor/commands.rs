@@ -1,0 +1,357 @@
+//! What commands do, and what becomes of them at homes: the second half of [`Core`].
+
+use std::{borrow::Cow, sync::Arc};
+
+use super::{
+    connection::Phase,
+    core::Core,
+    pending::{HeldId, HeldTopic, Pending, PendingKind},
+};
+use crate::{
+    protocol::{
+        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
+        reply::{self, Reply},
+    },
+    pubsub::{
+        fanout::{Refused, Started, Subscribed},
+        home::TooManyTopics,
+        log::{Range, SHARED_CHUNK_BYTES},
+        message::{Delivery, PendingId, PublishRequest, Request},
+        topic::{self, TopicRule},
+    },
+};
+
+impl Core {
+    /// Carries out a command, or tells why not.
+    pub(super) fn handle_command(&mut self, slot: u32, command: Result<Command<'_>, CommandError<'_>>) {
+        if self.connections[slot as usize].phase != Phase::Open {
+            return;
+        }
+        self.stats.commands_total += 1;
+        let result = match &command {
+            Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
+                self.handle_publish(slot, *id, topic, payload, *kind, *receivers)
+            }
+            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, *id, filter),
+            Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, *id, filter),
+            Ok(Command::Ping { id }) => {
+                self.write_reply(slot, &Reply::Pong { id: *id });
+                Ok(())
+            }
+            Err(error) => return self.refuse_command(slot, error),
+        };
+        if let Err(error) = result {
+            self.refuse_command(slot, &error);
+        }
+    }
+
+    fn refuse_command(&mut self, slot: u32, error: &CommandError<'_>) {
+        self.stats.command_errors_total += 1;
+        self.write_reply(slot, &Reply::Error(error));
+    }
+
+    fn handle_publish<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        topic: &'a str,
+        payload: &[u8],
+        kind: PayloadKind,
+        receivers: bool,
+    ) -> Result<(), CommandError<'a>> {
+        let refused = |code, message| refusal("publish", id, topic, code, message);
+        topic::check_name(topic).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        let home = self.shared.homes.of(topic);
+        if home != self.index || (receivers && id.is_some()) {
+            self.send_publish(slot, home, id, topic, payload, kind, receivers);
+            return Ok(());
+        }
+        match self.home.handle_publish(topic, payload, kind, &mut self.outboxes) {
+            Ok(seq) if id.is_some() => {
+                self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
+            }
+            Ok(_) => {}
+            Err(TooManyTopics) => return Err(refused(ErrorCode::LimitReached, TOO_MANY_TOPICS.into())),
+        }
+        Ok(())
+    }
+
+    /// Sends a publication to its home, which may be this reactor's, by way of a request.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command and where it goes")]
+    fn send_publish(
+        &mut self,
+        slot: u32,
+        home: usize,
+        id: Option<RequestId<'_>>,
+        topic: &str,
+        payload: &[u8],
+        kind: PayloadKind,
+        receivers: bool,
+    ) {
+        let bytes = self.carry(topic, payload);
+        let topic_len = topic.len() as u16;
+        let pending = id.map(|id| {
+            let kind = PendingKind::Publish { seq: None, receivers: receivers.then_some(0), missing: 0 };
+            let topic = HeldTopic::Carried(bytes.clone(), topic_len);
+            self.hold(slot, id, topic, kind)
+        });
+        self.send_request(
+            home,
+            Request::Publish(PublishRequest { bytes, topic_len, kind, pending, receivers }),
+        );
+    }
+
+    /// Copies a publication to where it stays until its home has taken it.
+    fn carry(&mut self, topic: &str, payload: &[u8]) -> Range {
+        let len = topic.len() + payload.len();
+        if self.carrier.as_ref().is_none_or(|carrier| carrier.room() < len) {
+            let full = self.carrier.replace(self.carriers.acquire(SHARED_CHUNK_BYTES, len));
+            full.into_iter().for_each(|full| self.carriers.retire(full));
+        }
+        let carrier = self.carrier.as_mut().expect("a carrier with room was just put there");
+        carrier.append(len, |room| {
+            room[..topic.len()].copy_from_slice(topic.as_bytes());
+            room[topic.len()..].copy_from_slice(payload);
+        })
+    }
+
+    fn handle_subscribe<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        filter: &'a str,
+    ) -> Result<(), CommandError<'a>> {
+        let refused = |code, message| refusal("subscribe", id, filter, code, message);
+        let has_wildcards =
+            topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        let subscriptions_max = self.shared.config.limits.subscriptions_max;
+        if self.fanout.subscriptions_of(slot) >= subscriptions_max {
+            let message = format!("a connection has at most {subscriptions_max} subscriptions");
+            return Err(refused(ErrorCode::LimitReached, message.into()));
+        }
+        let connection = &self.connections[slot as usize];
+        let (generation, format) = (connection.generation, connection.format);
+        let pending =
+            id.map(|id| self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe));
+        let requests = &mut self.requests;
+        let subscribed = match has_wildcards {
+            true => self.fanout.handle_subscribe_filter(slot, generation, format, filter, pending, requests),
+            false => self.fanout.handle_subscribe_topic(slot, generation, format, filter, pending, requests),
+        };
+        // Whoever need not wait was not waiting: the answer is written here.
+        if !matches!(subscribed, Ok(Subscribed::Later)) {
+            pending.map(|pending| self.pending.remove(pending));
+        }
+        self.settle();
+        match subscribed {
+            Ok(Subscribed::Later) => {}
+            Ok(Subscribed::Now(seq)) if id.is_some() => {
+                self.write_reply(slot, &Reply::Ok { id, topic: filter, seq, receivers: None });
+            }
+            Ok(Subscribed::Now(_)) => {}
+            Err(Refused) => {
+                let message = "this connection has this subscription already";
+                return Err(refused(ErrorCode::AlreadySubscribed, message.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_unsubscribe<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        filter: &'a str,
+    ) -> Result<(), CommandError<'a>> {
+        let refused = |code, message| refusal("unsubscribe", id, filter, code, message);
+        topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        let format = self.connections[slot as usize].format;
+        let (started, requests) = (&mut self.started, &mut self.requests);
+        let unsubscribed = self.fanout.handle_unsubscribe(slot, format, filter, started, requests);
+        self.settle();
+        match unsubscribed {
+            Ok(()) if id.is_some() => {
+                self.write_reply(slot, &Reply::Ok { id, topic: filter, seq: None, receivers: None });
+            }
+            Ok(()) => {}
+            Err(Refused) => {
+                let message = "this connection has no such subscription";
+                return Err(refused(ErrorCode::NotSubscribed, message.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out a request to this home.
+    pub(super) fn handle_request(&mut self, from: usize, request: Request) {
+        let outboxes = &mut self.outboxes;
+        match request {
+            Request::Publish(publish) => {
+                let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
+                let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
+                let seq = self.home.handle_publish(topic, payload, publish.kind, outboxes).ok();
+                if let Some(pending) = publish.pending {
+                    let counts = match publish.receivers && seq.is_some() {
+                        true => self.home.handle_count(topic, from as u32, pending, outboxes),
+                        false => 0,
+                    };
+                    outboxes[from].push_back(Delivery::Published { pending, seq, counts });
+                }
+            }
+            Request::Subscribe { topic, format } => {
+                self.home.handle_subscribe(from, &topic, format, outboxes)
+            }
+            Request::Unsubscribe { topic, format } => {
+                self.home.handle_unsubscribe(from, &topic, format, outboxes);
+            }
+            Request::AddFilter { filter, format, registration } => {
+                self.home.handle_add_filter(from, &filter, format, registration, outboxes);
+            }
+            Request::RemoveFilter { filter, format } => {
+                self.home.handle_remove_filter(from, &filter, format, outboxes);
+            }
+        }
+    }
+
+    /// Carries out a delivery of some home to this reactor.
+    pub(super) fn handle_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
+            Delivery::Subscribed { topic, format, seq } => {
+                let mut started = std::mem::take(&mut self.started);
+                self.fanout.handle_subscribed(&topic, format, seq, &mut started, &mut self.requests);
+                for Started { pending, seq } in started.drain(..) {
+                    if let Some(pending) = pending {
+                        self.answer_subscribe(pending, seq.map(Some).ok_or(TooManyTopics));
+                    }
+                }
+                self.started = started;
+                self.settle();
+            }
+            Delivery::FilterAdded { registration } => {
+                self.fanout.handle_filter_added(registration, &mut self.started);
+                self.settle();
+            }
+            Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
+            Delivery::Count { topic, asker, pending } => {
+                let receivers = self.fanout.receiver_count(&topic);
+                self.outboxes[asker as usize].push_back(Delivery::Counted { pending, receivers });
+            }
+            Delivery::Counted { pending, receivers } => self.handle_counted(pending, receivers),
+        }
+    }
+
+    /// Works off what the fan-out asks for: requests to homes, and answers that can be given.
+    pub(super) fn settle(&mut self) {
+        let mut requests = std::mem::take(&mut self.requests);
+        for (home, request) in requests.drain(..) {
+            self.send_request(home, request);
+        }
+        self.requests = requests;
+        let mut started = std::mem::take(&mut self.started);
+        for Started { pending, seq } in started.drain(..) {
+            if let Some(pending) = pending {
+                self.answer_subscribe(pending, Ok(seq));
+            }
+        }
+        self.started = started;
+    }
+
+    fn send_request(&mut self, home: usize, request: Request) {
+        if home == self.index {
+            return self.handle_request(home, request);
+        }
+        self.post_request(home, request);
+    }
+
+    fn answer_subscribe(&mut self, pending: PendingId, seq: Result<Option<u64>, TooManyTopics>) {
+        let Pending { connection, generation, id, topic, .. } = self.pending.remove(pending);
+        if !self.is_open(connection, generation) {
+            return;
+        }
+        let (id, topic) = (Some(id.get()), topic.get());
+        match seq {
+            Ok(seq) => self.write_reply(connection, &Reply::Ok { id, topic, seq, receivers: None }),
+            Err(TooManyTopics) => {
+                let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+                self.refuse_command(connection, &error);
+            }
+        }
+    }
+
+    fn handle_published(&mut self, id: PendingId, seq: Option<u64>, counts: u32) {
+        let pending = self.pending.get_mut(id);
+        let PendingKind::Publish { seq: placed, missing, .. } = &mut pending.kind else {
+            unreachable!("a publication's answer goes to a publication")
+        };
+        *missing += i64::from(counts);
+        match seq {
+            Some(seq) => *placed = Some(seq),
+            None => {
+                let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
+                if self.is_open(connection, generation) {
+                    let (id, topic) = (Some(id.get()), topic.get());
+                    let error =
+                        refusal("publish", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+                    self.refuse_command(connection, &error);
+                }
+                return;
+            }
+        }
+        self.answer_publish(id);
+    }
+
+    fn handle_counted(&mut self, id: PendingId, counted: u64) {
+        let pending = self.pending.get_mut(id);
+        let PendingKind::Publish { receivers: Some(receivers), missing, .. } = &mut pending.kind else {
+            unreachable!("a count goes to a publication that asked for it")
+        };
+        *receivers += counted;
+        *missing -= 1;
+        self.answer_publish(id);
+    }
+
+    /// Answers a publication once its `seq` is known and every count is in.
+    fn answer_publish(&mut self, id: PendingId) {
+        let PendingKind::Publish { seq: Some(seq), receivers, missing: 0 } = self.pending.get_mut(id).kind
+        else {
+            return;
+        };
+        let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
+        if self.is_open(connection, generation) {
+            let (id, topic) = (Some(id.get()), topic.get());
+            self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers });
+        }
+    }
+
+    fn hold(&mut self, slot: u32, id: RequestId<'_>, topic: HeldTopic, kind: PendingKind) -> PendingId {
+        let generation = self.connections[slot as usize].generation;
+        self.pending.insert(Pending { connection: slot, generation, id: HeldId::new(id), topic, kind })
+    }
+
+    fn is_open(&self, slot: u32, generation: u32) -> bool {
+        let connection = &self.connections[slot as usize];
+        connection.phase == Phase::Open && connection.generation == generation
+    }
+
+    fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {
+        let format = self.connections[slot as usize].format;
+        reply::write(format, reply, self.replies(slot));
+    }
+}
+
+const TOO_MANY_TOPICS: &str = "this broker has as many topics as limits.topics_max allows";
+
+fn broken(rule: TopicRule) -> Cow<'static, str> {
+    rule.to_string().into()
+}
+
+fn refusal<'a>(
+    op: &'static str,
+    id: Option<RequestId<'a>>,
+    topic: &'a str,
+    code: ErrorCode,
+    message: Cow<'static, str>,
+) -> CommandError<'a> {
+    CommandError { op: Some(op), id, topic: Some(Cow::Borrowed(topic)), code, message }
+}

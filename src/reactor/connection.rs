@@ -1,0 +1,191 @@
+//! A connection: a socket, its slot, and what the kernel holds of it.
+
+use std::{net::SocketAddr, os::fd::RawFd};
+
+use crate::{
+    protocol::{Format, close::CloseReason, session::Session},
+    pubsub::{
+        fanout::ViewKey,
+        view::{Owed, Pin},
+    },
+};
+
+/// A slot of the connection table.
+///
+/// Life: `Free → Upgrading → Open → Closing → Flushing → Finishing → Ending → Free`, where any phase may
+/// go straight to `Ending`, and the slot is freed, and its socket closed, only when neither a receive
+/// nor a send is in flight: until then the kernel may still write to our buffers or read from them.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket; meaningless in `Free`.
+    pub socket: RawFd,
+    /// Which life of the slot this is.
+    pub generation: u32,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// The wire format that was negotiated.
+    pub format: Format,
+    /// True exactly when a receive is in flight.
+    pub is_receiving: bool,
+    /// Commands are not taken: a home is full, or too many replies wait.
+    pub is_paused: bool,
+    /// It is on the list of connections with replies to send.
+    pub is_listed: bool,
+    /// A ping went out and nothing came since.
+    pub is_pinged: bool,
+    /// When a byte last came or a send made progress, in milliseconds (wrapping).
+    pub active_ms: u32,
+    /// The protocol's state machine.
+    pub session: Session,
+    /// Replies, events and control frames that wait: whole frames.
+    pub replies: Vec<u8>,
+    /// Received and not yet taken.
+    pub unread: Option<Box<Vec<u8>>>,
+    /// The send that is in flight.
+    pub flight: Flight,
+    /// The far end.
+    pub peer: Option<SocketAddr>,
+}
+
+// Every connection has one, and 512 bytes are what it may cost with all that belongs to it.
+const _: () = assert!(size_of::<Connection>() <= 232);
+
+/// Where in its life a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The slot is nobody's.
+    Free,
+    /// The upgrade request has not come whole.
+    Upgrading,
+    /// Commands and messages flow.
+    Open,
+    /// Our close frame is on its way or sent; the peer's is awaited.
+    Closing(CloseReason),
+    /// Nothing more is to be said once what waits is sent.
+    Flushing(CloseReason),
+    /// All is sent and our direction shut down; the peer's end of stream is awaited.
+    Finishing(CloseReason),
+    /// Shut down; the kernel's last completions are awaited.
+    Ending(CloseReason),
+}
+
+/// The send in flight.
+#[derive(Debug)]
+pub enum Flight {
+    /// None.
+    None,
+    /// One range of one topic.
+    Range {
+        /// Of which view.
+        view: ViewKey,
+        /// What it pins.
+        pin: Pin,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Several ranges, or replies.
+    Gather(Box<Gather>),
+}
+
+/// A vectored send: replies first, then ranges. Its vectors point into itself and into chunks that it
+/// pins, so it stays where it is, untouched, until its completion.
+#[derive(Debug)]
+pub struct Gather {
+    /// What the kernel reads.
+    pub header: libc::msghdr,
+    /// What `header` points to.
+    pub vectors: Vec<libc::iovec>,
+    /// The ranges' pins.
+    pub pins: Vec<(ViewKey, Pin)>,
+    /// What the first vector points to, if there are replies.
+    pub replies: Vec<u8>,
+    /// All bytes together.
+    pub len: u32,
+}
+
+/// The most ranges in one send.
+pub const VECTORS_MAX: usize = 64;
+
+impl Connection {
+    /// A slot that nobody has had.
+    pub fn free() -> Connection {
+        Connection {
+            socket: -1,
+            generation: 0,
+            phase: Phase::Free,
+            format: Format::Json,
+            is_receiving: false,
+            is_paused: false,
+            is_listed: false,
+            is_pinged: false,
+            active_ms: 0,
+            session: Session::default(),
+            replies: Vec::new(),
+            unread: None,
+            flight: Flight::None,
+            peer: None,
+        }
+    }
+
+    /// Whether a send is in flight.
+    pub fn is_sending(&self) -> bool {
+        !matches!(self.flight, Flight::None)
+    }
+
+    /// Whether the kernel holds anything of it.
+    pub fn is_held(&self) -> bool {
+        self.is_receiving || self.is_sending()
+    }
+
+    /// Whether bytes from the peer still mean something.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Upgrading | Phase::Open | Phase::Closing(_))
+    }
+}
+
+impl Gather {
+    /// An empty one.
+    pub fn new() -> Box<Gather> {
+        Box::new(Gather {
+            // SAFETY: all zeroes is a message without name, vectors and control data.
+            header: unsafe { std::mem::zeroed() },
+            vectors: Vec::new(),
+            pins: Vec::new(),
+            replies: Vec::new(),
+            len: 0,
+        })
+    }
+
+    /// Puts `replies` first.
+    pub fn take_replies(&mut self, replies: Vec<u8>) {
+        assert!(self.vectors.is_empty(), "replies come before ranges");
+        self.replies = replies;
+        self.push(self.replies.as_ptr(), self.replies.len() as u32);
+    }
+
+    /// Adds a range.
+    pub fn take_owed(&mut self, view: ViewKey, owed: Owed) {
+        self.push(owed.bytes, owed.len);
+        self.pins.push((view, owed.pin));
+    }
+
+    /// Points the header at the vectors: the last step before it is sent.
+    pub fn seal(&mut self) -> *const libc::msghdr {
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len() as _;
+        &raw const self.header
+    }
+
+    /// Empties it for the next send, and gives the replies' memory back.
+    pub fn clear(&mut self) -> Vec<u8> {
+        self.vectors.clear();
+        self.pins.clear();
+        self.len = 0;
+        std::mem::take(&mut self.replies)
+    }
+
+    fn push(&mut self, bytes: *const u8, len: u32) {
+        self.vectors.push(libc::iovec { iov_base: bytes as *mut libc::c_void, iov_len: len as usize });
+        self.len += len;
+    }
+}

@@ -1,0 +1,610 @@
+//! What a reactor knows and decides, without its ring: connections, commands, topics.
+//!
+//! Bytes come in through [`Core::handle_bytes`], what other reactors say through [`Core::receive`]; what
+//! there is to do in the ring comes out as lists, which the turn works off. What commands do is in
+//! `commands`.
+
+use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, sync::Arc};
+
+use super::{
+    ControlRequest,
+    connection::{Connection, Phase},
+    pacing::Pacing,
+    pending::PendingTable,
+    timers::TimerWheel,
+};
+use crate::{
+    channel::Port,
+    config::{Config, SlowConsumer},
+    metrics::ReactorStats,
+    protocol::{
+        Format, binary,
+        close::CloseReason,
+        frame::{self, Opcode},
+        json,
+        reply::{self, Reply},
+        session::{Event, Limits},
+    },
+    pubsub::{
+        fanout::{Fanout, Homes, Policy, Requests, Started, Verdict},
+        home::Home,
+        log::{Appender, Budget, ChunkPool},
+        message::{Delivery, Outboxes, Request},
+    },
+};
+
+/// While so many bytes of replies wait, a connection's commands are not taken.
+const REPLIES_BYTES_MAX: usize = 64 << 10;
+/// Spare reply buffers: how many, and how large each may be to be kept.
+const SPARES_MAX: usize = 1_024;
+const SPARE_BYTES_MAX: usize = 4 << 10;
+/// So many deliveries may wait for room in another reactor's queue before this home takes no more
+/// publications.
+const OUTBOX_MAX: usize = 1_024;
+/// How many requests of each other reactor a turn takes at most.
+const RECEIVES_MAX: usize = 1_024;
+/// How many deliveries of each other home a turn takes at most.
+const DELIVERIES_MAX: usize = 4_096;
+/// How often topics that went quiet are looked for, in nanoseconds.
+const HOME_PERIOD_NS: u64 = 250_000_000;
+
+/// What all reactors of a broker share from its start on, unchanging.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Which reactor is a topic's home.
+    pub homes: Homes,
+    /// The live chunks of all homes.
+    pub budget: Arc<Budget>,
+    /// 64 random bits of this start.
+    pub epoch: u64,
+}
+
+/// A reactor's end of the queues.
+pub type ReactorPort = Port<Request, Delivery, ControlRequest>;
+
+/// One reactor without its ring.
+#[derive(Debug)]
+pub struct Core {
+    /// Which reactor this is.
+    pub index: usize,
+    /// By slot.
+    pub connections: Vec<Connection>,
+    /// Who receives what.
+    pub fanout: Fanout,
+    /// Deadlines by slot, in milliseconds.
+    pub timers: TimerWheel,
+    /// The delay between sweeps.
+    pub pacing: Pacing,
+    /// Counters.
+    pub stats: ReactorStats,
+    /// What this home and this fan-out say to the reactors, until it is posted.
+    pub outboxes: Outboxes,
+    /// Requests to other homes, by home, until they are posted.
+    pub backlog: Vec<VecDeque<Request>>,
+    /// Reactors into whose queues something was put this turn.
+    touched: Vec<bool>,
+    /// Our end of the queues between reactors.
+    pub port: ReactorPort,
+    /// Connections with replies to send.
+    pub replying: VecDeque<u32>,
+    /// Connections whose receive is to be cancelled.
+    pub pausing: Vec<u32>,
+    /// Connections that wait for room to go on.
+    pub paused: VecDeque<u32>,
+    pub(super) shared: Shared,
+    pub(super) limits: Limits,
+    pub(super) home: Home,
+    home_period_ns: u64,
+    pub(super) parser: json::Parser,
+    pub(super) pending: PendingTable,
+    /// Publications on their way to other homes are copied once, into these.
+    pub(super) carrier: Option<Appender>,
+    pub(super) carriers: ChunkPool,
+    free: Vec<u32>,
+    open_count: usize,
+    pub(super) requests: Requests,
+    pub(super) started: Vec<Started>,
+    spares: Vec<Vec<u8>>,
+    pub(super) now_ns: u64,
+}
+
+impl Core {
+    /// The reactor whose end of the queues `port` is.
+    pub fn new(port: ReactorPort, shared: Shared) -> Core {
+        let (index, count) = (port.index(), port.count());
+        let config = shared.config.clone();
+        let delivery = &config.delivery;
+        let skips = |policy: SlowConsumer| policy == SlowConsumer::Skip;
+        let policy = Policy {
+            owed_bytes_max: delivery.owed_bytes_max as u64,
+            skip_rules: delivery
+                .topics
+                .iter()
+                .map(|rule| (rule.filter.clone(), skips(rule.slow_consumer)))
+                .collect(),
+            skip_by_default: skips(delivery.slow_consumer),
+        };
+        let limits = &config.limits;
+        Core {
+            index,
+            connections: Vec::new(),
+            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max),
+            timers: TimerWheel::new(),
+            pacing: Pacing::new(config.reactor.max_delay_us),
+            stats: ReactorStats::default(),
+            outboxes: (0..count).map(|_| VecDeque::new()).collect(),
+            backlog: (0..count).map(|_| VecDeque::new()).collect(),
+            touched: vec![false; count],
+            port,
+            replying: VecDeque::new(),
+            pausing: Vec::new(),
+            paused: VecDeque::new(),
+            limits: Limits {
+                header_bytes_max: limits.header_bytes_max,
+                message_bytes_max: limits.message_bytes_max,
+            },
+            home: Home::new(limits.topics_max, shared.budget.clone()),
+            home_period_ns: 0,
+            parser: json::Parser::new(),
+            pending: PendingTable::default(),
+            carrier: None,
+            carriers: ChunkPool::new(shared.budget.clone()),
+            free: Vec::new(),
+            open_count: 0,
+            requests: Vec::new(),
+            started: Vec::new(),
+            spares: Vec::new(),
+            now_ns: 0,
+            shared,
+        }
+    }
+
+    /// Connections that are not `Free`.
+    pub fn open_count(&self) -> usize {
+        self.open_count
+    }
+
+    /// The time of this turn, in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// A turn begins.
+    pub fn begin_turn(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.stats.turns_total += 1;
+        if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
+            self.home_period_ns = now_ns;
+            self.home.handle_period();
+        }
+    }
+
+    /// Gives an accepted socket a slot.
+    pub fn open(&mut self, socket: RawFd, peer: Option<SocketAddr>) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(Connection::free());
+            self.connections.len() as u32 - 1
+        });
+        let handshake_ms = self.shared.config.timeouts.handshake_ms;
+        self.timers.set(slot, self.now_ms() + handshake_ms);
+        let now_ms = self.now_ms() as u32;
+        let connection = &mut self.connections[slot as usize];
+        assert_eq!(connection.phase, Phase::Free, "a slot is given to one connection at a time");
+        connection.socket = socket;
+        connection.peer = peer;
+        connection.phase = Phase::Upgrading;
+        connection.active_ms = now_ms;
+        self.open_count += 1;
+        slot
+    }
+
+    /// Refuses an accepted socket that is one too many: an HTTP answer, then the end.
+    pub fn refuse(&mut self, slot: u32) {
+        let body = "this broker has as many connections as limits.connections_max allows; try again later\n";
+        let replies = self.replies(slot);
+        replies.extend_from_slice(
+            format!(
+                "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+        self.flush(slot, CloseReason::TryAgainLater);
+    }
+
+    /// Makes the slot free for the next connection. Its socket is closed, or about to be.
+    pub fn release(&mut self, slot: u32, reason: CloseReason) {
+        self.timers.clear(slot);
+        self.stats.closes_total[reason.index()] += 1;
+        let connection = &mut self.connections[slot as usize];
+        assert!(!connection.is_held(), "a slot is freed while the kernel holds something of it");
+        *connection = Connection { generation: connection.generation.wrapping_add(1), ..Connection::free() };
+        self.free.push(slot);
+        self.open_count -= 1;
+    }
+
+    /// Takes what was received. What cannot be taken now is kept, and the connection paused.
+    pub fn handle_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+        let now_ms = self.now_ms() as u32;
+        self.stats.received_bytes_total += bytes.len() as u64;
+        let connection = &mut self.connections[slot as usize];
+        connection.active_ms = now_ms;
+        connection.is_pinged = false;
+        if connection.is_paused {
+            connection.unread.get_or_insert_default().extend_from_slice(bytes);
+            return;
+        }
+        let left = self.take_bytes(slot, bytes);
+        if left > 0 {
+            let left = bytes[bytes.len() - left..].to_vec();
+            self.pause(slot, left);
+        }
+    }
+
+    /// Lets paused connections go on, in turn, while there is room. Those in the list again afterwards
+    /// still wait; the others are to receive again.
+    pub fn resume(&mut self, resumed: &mut Vec<u32>) {
+        for _ in 0..self.paused.len() {
+            if !self.has_room() {
+                return;
+            }
+            let slot = self.paused.pop_front().expect("the loop counts what is there");
+            let connection = &mut self.connections[slot as usize];
+            if !connection.is_paused {
+                continue;
+            }
+            if connection.replies.len() > REPLIES_BYTES_MAX {
+                self.paused.push_back(slot);
+                continue;
+            }
+            connection.is_paused = false;
+            let mut unread = connection.unread.take().unwrap_or_default();
+            let left = self.take_bytes(slot, &mut unread);
+            if left > 0 {
+                unread.drain(..unread.len() - left);
+                self.pause(slot, *unread);
+            } else {
+                resumed.push(slot);
+            }
+        }
+    }
+
+    /// How long a drain may take, in milliseconds.
+    pub fn drain_ms(&self) -> u64 {
+        self.shared.config.timeouts.drain_ms
+    }
+
+    /// Closes the connection with 1012 and a time to come back after, spread over the connections.
+    pub fn close_for_restart(&mut self, slot: u32) {
+        let spread_ms = self.drain_ms().max(1_000);
+        let retry_after_ms = self.shared.homes.spread(slot, self.shared.epoch) % spread_ms;
+        self.close(slot, CloseReason::Restart, &format!("retry_after_ms={retry_after_ms}"));
+    }
+
+    /// Whether some paused connection could go on but for room at homes.
+    pub fn can_resume(&self) -> bool {
+        self.paused.iter().any(|&slot| {
+            let connection = &self.connections[slot as usize];
+            connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX
+        })
+    }
+
+    /// Closes the connection with a close frame, after which the peer's is awaited for a while. Nothing
+    /// more is delivered to it.
+    pub fn close(&mut self, slot: u32, reason: CloseReason, text: &str) {
+        match self.connections[slot as usize].phase {
+            Phase::Open => {}
+            Phase::Upgrading => return self.flush(slot, reason),
+            _ => return,
+        }
+        let code = reason.code().expect("a close that the broker begins has a code");
+        frame::write_close(code, text, self.replies(slot));
+        self.leave(slot, Phase::Closing(reason));
+    }
+
+    /// Nothing more is to be said: what waits is sent, then the connection ends.
+    pub fn flush(&mut self, slot: u32, reason: CloseReason) {
+        // So that it is looked at even if nothing waits.
+        self.list_replying(slot);
+        self.leave(slot, Phase::Flushing(reason));
+    }
+
+    /// The connection gets nothing more, and `phase` has until the close timeout to end.
+    pub fn leave(&mut self, slot: u32, phase: Phase) {
+        let mut started = std::mem::take(&mut self.started);
+        self.fanout.handle_disconnect(slot, &mut started, &mut self.requests);
+        self.started = started;
+        self.settle();
+        let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
+        self.timers.set(slot, deadline_ms);
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = phase;
+        if connection.is_paused && !connection.is_reading() {
+            connection.unread = None;
+        }
+    }
+
+    /// What is owed to the connection is looked at: too much has its consequence.
+    pub fn judge(&mut self, slot: u32) {
+        if self.fanout.judge(slot) == Verdict::Disconnect {
+            self.close(slot, CloseReason::SlowConsumer, "too far behind: read faster, or subscribe to less");
+        }
+    }
+
+    /// Turns gaps that the connection must be told into replies.
+    pub fn write_gaps(&mut self, slot: u32) {
+        const REASON: &str = "slow_consumer";
+        let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
+        let format = self.connections[slot as usize].format;
+        let replies = self.replies(slot);
+        for gap in &gaps {
+            let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: REASON };
+            reply::write(format, &gap, replies);
+        }
+        if let Some(filter) = &resync {
+            reply::write(format, &Reply::GapMany { filter, reason: REASON }, replies);
+        }
+    }
+
+    /// The memory that a connection's replies were in can be used for others.
+    pub fn take_spare(&mut self, mut spare: Vec<u8>) {
+        if self.spares.len() < SPARES_MAX && (1..=SPARE_BYTES_MAX).contains(&spare.capacity()) {
+            spare.clear();
+            self.spares.push(spare);
+        }
+    }
+
+    /// Whether another message can be taken from a connection: every home took what there was for it,
+    /// and every reactor what this home said.
+    pub fn has_room(&self) -> bool {
+        self.backlog.iter().all(VecDeque::is_empty) && self.is_home_open()
+    }
+
+    /// Whether this home can take more publications: the other reactors take what it says.
+    pub fn is_home_open(&self) -> bool {
+        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
+        others.all(|(_, outbox)| outbox.len() < OUTBOX_MAX)
+    }
+
+    /// Whether everything that was said to other reactors is in their queues.
+    pub fn is_posted(&self) -> bool {
+        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
+        others.all(|(_, outbox)| outbox.is_empty()) && self.backlog.iter().all(VecDeque::is_empty)
+    }
+
+    /// Puts a request into the queue to another home, or behind those that wait for room there.
+    pub(super) fn post_request(&mut self, home: usize, request: Request) {
+        if self.backlog[home].is_empty() {
+            match self.port.send_request(home, request) {
+                Ok(()) => self.touched[home] = true,
+                Err(request) => self.backlog[home].push_back(request),
+            }
+        } else {
+            self.backlog[home].push_back(request);
+        }
+    }
+
+    /// Takes requests of other reactors for as long as this home can answer them, and what homes say.
+    pub fn receive(&mut self) {
+        for from in 0..self.port.count() {
+            for _ in 0..RECEIVES_MAX {
+                if !self.is_home_open() {
+                    break;
+                }
+                let Some(request) = self.port.receive_request(from) else { break };
+                self.handle_request(from, request);
+            }
+        }
+        // All that is there now: a delivery costs little, and whoever sent it waits for room.
+        for from in 0..self.port.count() {
+            for _ in 0..DELIVERIES_MAX {
+                let Some(delivery) = self.port.receive_delivery(from) else { break };
+                self.handle_delivery(delivery);
+            }
+        }
+    }
+
+    /// Hands what this home says to this reactor over, and puts the rest into the others' queues as far
+    /// as it fits. `wakes` gets the reactors whose ring must be woken.
+    pub fn post(&mut self, wakes: &mut Vec<usize>) {
+        loop {
+            self.home.flush(&mut self.outboxes);
+            let Some(delivery) = self.outboxes[self.index].pop_front() else { break };
+            self.handle_delivery(delivery);
+        }
+        for to in 0..self.port.count() {
+            if to == self.index {
+                continue;
+            }
+            while let Some(request) = self.backlog[to].pop_front() {
+                match self.port.send_request(to, request) {
+                    Ok(()) => self.touched[to] = true,
+                    Err(request) => {
+                        self.backlog[to].push_front(request);
+                        break;
+                    }
+                }
+            }
+            while let Some(delivery) = self.outboxes[to].pop_front() {
+                match self.port.send_delivery(to, delivery) {
+                    Ok(()) => self.touched[to] = true,
+                    Err(delivery) => {
+                        self.outboxes[to].push_front(delivery);
+                        break;
+                    }
+                }
+            }
+            if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
+                wakes.push(to);
+            }
+        }
+    }
+
+    /// Fills in what is not counted as it happens.
+    pub fn snapshot(&mut self) -> ReactorStats {
+        self.home.release_free_chunks();
+        let (behind, behind_bytes_max) = self.fanout.behind();
+        ReactorStats {
+            connections: self.open_count as u64,
+            publications_total: self.home.publications_total(),
+            deliveries_total: self.fanout.deliveries_total(),
+            skipped_total: self.fanout.skipped_total(),
+            topics: self.home.topic_count() as u64,
+            subscriptions: self.fanout.subscription_count(),
+            behind,
+            behind_bytes_max,
+            log_bytes: (self.home.log_bytes() + self.carriers.allocated_bytes()) as u64,
+            paused: self.paused.len() as u64,
+            pacing_us: self.pacing.delay_ns() / 1_000,
+            ..self.stats.clone()
+        }
+    }
+
+    /// The deadline of `slot` has passed.
+    pub fn handle_deadline(&mut self, slot: u32) -> Option<CloseReason> {
+        let now_ms = self.now_ms();
+        let timeouts = &self.shared.config.timeouts;
+        let (ping_ms, pong_ms) = (timeouts.ping_ms, timeouts.pong_ms);
+        let connection = &mut self.connections[slot as usize];
+        match connection.phase {
+            Phase::Free => unreachable!("a free slot has no deadline"),
+            Phase::Upgrading => Some(CloseReason::HandshakeTimeout),
+            Phase::Open => {
+                let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.active_ms));
+                let limit_ms = if connection.is_pinged { pong_ms } else { ping_ms };
+                if silent_ms < limit_ms {
+                    self.timers.set(slot, now_ms + limit_ms - silent_ms);
+                } else if connection.is_pinged {
+                    self.close(slot, CloseReason::IdleTimeout, "nothing came for too long");
+                } else {
+                    connection.is_pinged = true;
+                    connection.active_ms = now_ms as u32;
+                    frame::write_control(Opcode::Ping, b"", self.replies(slot));
+                    self.timers.set(slot, now_ms + pong_ms);
+                }
+                None
+            }
+            Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => {
+                // It took nothing, or did not answer: reset. Its reason stays what it was.
+                Some(if connection.is_sending() { CloseReason::CloseTimeout } else { reason })
+            }
+            Phase::Ending(_) => None,
+        }
+    }
+
+    /// Takes commands for as long as there is room; tells how many bytes at the end were not taken.
+    fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
+        let mut session = std::mem::take(&mut self.connections[slot as usize].session);
+        let mut input = bytes;
+        let left = loop {
+            let connection = &self.connections[slot as usize];
+            if !connection.is_reading() {
+                break 0;
+            }
+            if !self.has_room() || connection.replies.len() > REPLIES_BYTES_MAX {
+                break input.len();
+            }
+            let Some(event) = session.poll(&mut input, &self.limits) else { break 0 };
+            self.handle_event(slot, event);
+        };
+        self.connections[slot as usize].session = session;
+        left
+    }
+
+    /// The connection's replies, to be added to; they are sent this turn or as soon as its send in flight
+    /// is over.
+    pub(super) fn replies(&mut self, slot: u32) -> &mut Vec<u8> {
+        self.list_replying(slot);
+        let replies = &mut self.connections[slot as usize].replies;
+        if replies.capacity() == 0
+            && let Some(spare) = self.spares.pop()
+        {
+            *replies = spare;
+        }
+        replies
+    }
+
+    /// The connection is to be served as soon as it has no send in flight.
+    pub(super) fn list_replying(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.is_listed {
+            connection.is_listed = true;
+            self.replying.push_back(slot);
+        }
+    }
+
+    fn pause(&mut self, slot: u32, left: Vec<u8>) {
+        let connection = &mut self.connections[slot as usize];
+        connection.is_paused = true;
+        connection.unread = Some(Box::new(left));
+        self.paused.push_back(slot);
+        self.pausing.push(slot);
+    }
+
+    fn handle_event(&mut self, slot: u32, event: Event<'_>) {
+        let phase = self.connections[slot as usize].phase;
+        match event {
+            Event::Upgraded { format, response } => self.handle_upgraded(slot, format, &response),
+            Event::Answered { response } => {
+                self.replies(slot).extend_from_slice(&response);
+                self.flush(slot, CloseReason::HttpAnswered);
+            }
+            Event::Closed { code } => match phase {
+                Phase::Closing(reason) => self.flush(slot, reason),
+                _ => {
+                    match code {
+                        Some(code) => frame::write_close(code, "", self.replies(slot)),
+                        None => frame::write_control(Opcode::Close, b"", self.replies(slot)),
+                    }
+                    self.flush(slot, CloseReason::PeerClosed);
+                }
+            },
+            Event::Failed { reason, rule } => {
+                if phase == Phase::Open {
+                    let code = reason.code().expect("a broken rule has a code");
+                    frame::write_close(code, rule, self.replies(slot));
+                }
+                self.flush(slot, reason);
+            }
+            // A connection that is closing is not served any more.
+            _ if phase != Phase::Open => {}
+            Event::Text(text) => {
+                let mut parser = std::mem::take(&mut self.parser);
+                match parser.parse(text) {
+                    Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
+                    Err(error) => self.handle_command(slot, Err(error)),
+                }
+                self.parser = parser;
+            }
+            Event::Binary(message) => {
+                let mut parser = std::mem::take(&mut self.parser);
+                match binary::parse(&mut parser, message) {
+                    Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
+                    Err(error) => self.handle_command(slot, Err(error)),
+                }
+                self.parser = parser;
+            }
+            Event::Ping(payload) => frame::write_control(Opcode::Pong, payload, self.replies(slot)),
+            Event::Pong => {}
+        }
+    }
+
+    fn handle_upgraded(&mut self, slot: u32, format: Format, response: &[u8]) {
+        let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
+        let ping_ms = self.shared.config.timeouts.ping_ms;
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Open;
+        connection.format = format;
+        let name = (self.index as u64) << 56 | u64::from(connection.generation) << 32 | u64::from(slot);
+        let hello =
+            Reply::Hello { epoch, connection: name, message_bytes_max, ping_s: ping_ms.div_ceil(1_000) };
+        let replies = self.replies(slot);
+        replies.extend_from_slice(response);
+        reply::write(format, &hello, replies);
+        self.stats.upgrades_total += 1;
+        self.timers.set(slot, self.now_ms() + ping_ms);
+    }
+}

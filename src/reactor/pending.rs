@@ -1,0 +1,120 @@
+//! Commands whose answer waits for a home.
+
+use std::sync::Arc;
+
+use crate::{
+    protocol::command::RequestId,
+    pubsub::{log::Range, message::PendingId},
+};
+
+/// Questions that wait, by the id that went along with the request.
+#[derive(Debug, Default)]
+pub struct PendingTable {
+    entries: slab::Slab<Pending>,
+}
+
+/// One question.
+#[derive(Debug)]
+pub struct Pending {
+    /// Who asked: the slot.
+    pub connection: u32,
+    /// Which life of the slot.
+    pub generation: u32,
+    /// The command's id.
+    pub id: HeldId,
+    /// The topic or filter that the answer names.
+    pub topic: HeldTopic,
+    /// What was asked.
+    pub kind: PendingKind,
+}
+
+/// What was asked.
+#[derive(Debug)]
+pub enum PendingKind {
+    /// To subscribe.
+    Subscribe,
+    /// To publish.
+    Publish {
+        /// Its `seq`, once that is known.
+        seq: Option<u64>,
+        /// Subscribers counted so far, if that was asked.
+        receivers: Option<u64>,
+        /// Counts to come, as far as known; counts may come before the `seq` and the number of them.
+        missing: i64,
+    },
+}
+
+/// A request id that outlives its message.
+#[derive(Debug)]
+pub enum HeldId {
+    /// A number.
+    Number(u64),
+    /// JSON text, quotes included.
+    Text(Box<str>),
+}
+
+/// A topic's name that outlives its message, without a copy.
+#[derive(Debug)]
+pub enum HeldTopic {
+    /// Shared with a view or a filter.
+    Shared(Arc<str>),
+    /// The first bytes of a publication under way; they are UTF-8.
+    Carried(Range, u16),
+}
+
+impl PendingTable {
+    /// Keeps `pending` until its answer comes.
+    pub fn insert(&mut self, pending: Pending) -> PendingId {
+        self.entries.insert(pending) as PendingId
+    }
+
+    /// The question that `id` names.
+    pub fn get_mut(&mut self, id: PendingId) -> &mut Pending {
+        &mut self.entries[id as usize]
+    }
+
+    /// Takes the question that `id` names.
+    pub fn remove(&mut self, id: PendingId) -> Pending {
+        self.entries.remove(id as usize)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl HeldId {
+    /// Keeps `id`.
+    pub fn new(id: RequestId<'_>) -> HeldId {
+        match id {
+            RequestId::Number(number) => HeldId::Number(number),
+            RequestId::Text(text) => HeldId::Text(text.into()),
+        }
+    }
+
+    /// The id as it was.
+    pub fn get(&self) -> RequestId<'_> {
+        match self {
+            HeldId::Number(number) => RequestId::Number(*number),
+            HeldId::Text(text) => RequestId::Text(text),
+        }
+    }
+}
+
+impl HeldTopic {
+    /// The name.
+    pub fn get(&self) -> &str {
+        match self {
+            HeldTopic::Shared(name) => name,
+            HeldTopic::Carried(range, len) => {
+                std::str::from_utf8(&range.bytes()[..usize::from(*len)]).expect("a checked topic is UTF-8")
+            }
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! A reactor's turn: everything that it asks of its ring, with one system call.
+//!
+//! Who owns what: a receive buffer is the kernel's until its completion, ours until it is recycled,
+//! which is before the turn ends. The bytes of a send are the kernel's until its completion: ranges are
+//! pinned in their views, replies lie in the connection's [`Gather`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    ControlRequest,
+    connection::{Connection, Flight, Gather, Phase, VECTORS_MAX},
+    core::{Core, ReactorPort, Shared},
+};
+use crate::{
+    protocol::close::CloseReason,
+    pubsub::fanout::ViewKey,
+    uring::{Completion, Io, Op, Token, Wait},
+};
+
+/// The most completions that a turn takes.
+pub const COMPLETIONS_MAX: usize = 4_096;
+/// The most sends that a turn submits.
+pub const SENDS_MAX: usize = 256;
+/// The most bytes that a turn submits; one frame may be longer than what is left.
+const TURN_BYTES_MAX: u32 = 4 << 20;
+/// The most bytes of one send, likewise: what a stalled peer's socket takes is copied in one go.
+const SEND_BYTES_MAX: u32 = 256 << 10;
+/// How many sends a topic submits before it is another's turn.
+const QUANTUM: usize = 64;
+/// How many members a turn visits, those with a send in flight included.
+const VISITS_MAX: usize = 8_192;
+/// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
+const ACCEPT_RETRY_NS: u64 = 100_000_000;
+/// How long a sleep lasts at most while another reactor's queue is full, in nanoseconds.
+const FULL_RETRY_NS: u64 = 200_000;
+/// The longest sleep, in nanoseconds.
+const SLEEP_NS_MAX: u64 = 1_000_000_000;
+/// Connections beyond `limits.connections_max` that are told so before they are just closed.
+const REFUSED_MAX: usize = 64;
+/// How many gathers are kept for the next sends.
+const GATHERS_MAX: usize = 1_024;
+
+/// One reactor on its ring.
+pub struct Reactor<I: Io> {
+    io: I,
+    core: Core,
+    listener: OwnedFd,
+    accept: Accept,
+    drain: Option<Drain>,
+    /// Connections of all reactors.
+    connection_count: Arc<AtomicUsize>,
+    connections_max: usize,
+    /// Connections whose receive ended for want of buffers, first come first served.
+    starved: VecDeque<u32>,
+    gathers: Vec<Box<Gather>>,
+    budget: SendBudget,
+    /// Kept between turns for their memory.
+    fired: Vec<u32>,
+    resumed: Vec<u32>,
+    wakes: Vec<usize>,
+}
+
+/// Whether the listener's multishot accept is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accept {
+    Armed,
+    /// Out of descriptors: armed again then, or when a connection is closed.
+    Waiting {
+        until_ns: u64,
+    },
+    Cancelled,
+}
+
+/// The reactor is on its way to its end.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    /// From when on connections are closed with what is still owed to them unsent.
+    hurry_ns: u64,
+    /// From when on they are cut.
+    end_ns: u64,
+    /// When connections were last looked at.
+    looked_ns: u64,
+}
+
+/// What a turn may still send.
+#[derive(Clone, Copy, Debug)]
+struct SendBudget {
+    sends: usize,
+    bytes: u32,
+}
+
+/// Whether there will be another turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There will.
+    Next,
+    /// The reactor has drained.
+    Ended,
+}
+
+impl<I: Io> Reactor<I> {
+    /// A reactor that accepts on `listener`. `connection_count` is shared by all reactors.
+    pub fn new(
+        io: I,
+        port: ReactorPort,
+        shared: Shared,
+        listener: OwnedFd,
+        connection_count: Arc<AtomicUsize>,
+        connections_max: usize,
+    ) -> Reactor<I> {
+        let mut reactor = Reactor {
+            io,
+            core: Core::new(port, shared),
+            listener,
+            accept: Accept::Cancelled,
+            drain: None,
+            connection_count,
+            connections_max,
+            starved: VecDeque::new(),
+            gathers: Vec::new(),
+            budget: SendBudget::new(),
+            fired: Vec::new(),
+            resumed: Vec::new(),
+            wakes: Vec::new(),
+        };
+        reactor.arm_accept();
+        reactor
+    }
+
+    /// One pass: see the module's and DESIGN's order. Never blocks but in its one enter.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says beyond the normal.
+    pub fn turn(&mut self, now_ns: u64) -> io::Result<Turn> {
+        self.core.begin_turn(now_ns);
+        self.budget = SendBudget::new();
+        self.reap();
+        self.resume();
+        self.take_orders(now_ns);
+        self.core.receive();
+        self.core.post(&mut self.wakes);
+        self.pause();
+        self.send_replies();
+        let next_sweep_ns = self.sweep(now_ns);
+        self.fire_timers();
+        if self.drain(now_ns) == Turn::Ended {
+            return Ok(Turn::Ended);
+        }
+        self.feed_starved();
+        self.retry_accept(now_ns);
+        self.adapt(now_ns);
+        // Closing connections and timers may have had something to say as well.
+        self.core.post(&mut self.wakes);
+        for to in self.wakes.drain(..) {
+            self.io.wake(to);
+        }
+        let wait = self.wait(now_ns, next_sweep_ns);
+        let sleeps = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
+        let entered = self.io.enter(if sleeps { wait } else { Wait::Poll });
+        if sleeps {
+            self.core.port.announce_awake();
+        }
+        entered.map(|()| Turn::Next)
+    }
+
+    /// What the reactor knows; for tests.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The ring; for tests.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    fn reap(&mut self) {
+        for _ in 0..COMPLETIONS_MAX {
+            let Some(completion) = self.io.reap() else { return };
+            self.core.stats.completions_total += 1;
+            match completion.token.op() {
+                Op::Receive => self.on_receive(completion),
+                Op::Send => self.on_send(completion),
+                Op::Accept => self.on_accept(completion),
+                // A cancelled op says so itself; a wake has done what it is for.
+                Op::Cancel | Op::Wake | Op::WakeSent => {}
+                Op::Connect => unreachable!("a broker connects to nobody"),
+            }
+        }
+    }
+
+    fn on_accept(&mut self, completion: Completion) {
+        if !completion.more {
+            self.accept = Accept::Cancelled;
+        }
+        if completion.result >= 0 {
+            self.open(completion.result);
+        } else if matches!(-completion.result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
+            self.core.stats.no_descriptors_total += 1;
+            let until_ns = self.core.now_ms() * 1_000_000 + ACCEPT_RETRY_NS;
+            self.accept = Accept::Waiting { until_ns };
+            return;
+        }
+        // Any end without MORE is one, a successful accept's too.
+        if self.accept == Accept::Cancelled && self.drain.is_none() {
+            self.arm_accept();
+        }
+    }
+
+    fn open(&mut self, socket: i32) {
+        self.core.stats.accepts_total += 1;
+        let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
+        if before >= self.connections_max + REFUSED_MAX || self.drain.is_some() {
+            self.connection_count.fetch_sub(1, Ordering::Relaxed);
+            self.core.stats.closes_total[CloseReason::TryAgainLater.index()] += 1;
+            self.io.close(socket);
+            return;
+        }
+        let peer = self.io.peer_address(socket);
+        let slot = self.core.open(socket, peer);
+        self.receive(slot);
+        if before >= self.connections_max {
+            self.core.refuse(slot);
+        }
+    }
+
+    fn on_receive(&mut self, completion: Completion) {
+        let slot = completion.token.slot();
+        let connection = &mut self.core.connections[slot as usize];
+        assert_eq!(
+            connection.generation & crate::uring::token::GENERATION_MASK,
+            completion.token.generation(),
+            "a slot is not given away while its receive is in flight"
+        );
+        connection.is_receiving = completion.more;
+        let is_reading = connection.is_reading();
+        if let Some(lease) = completion.lease {
+            if is_reading {
+                self.core.handle_bytes(slot, self.io.leased(&lease));
+            }
+            self.io.recycle(lease);
+        }
+        if completion.more {
+            return;
+        }
+        match -completion.result {
+            0 => self.on_end_of_stream(slot),
+            libc::ENOBUFS => {
+                self.core.stats.no_buffers_total += 1;
+                self.starved.push_back(slot);
+            }
+            libc::ECANCELED => self.continue_or_settle(slot),
+            error if error > 0 => self.end(slot, CloseReason::PeerGone),
+            _ => self.continue_or_settle(slot),
+        }
+    }
+
+    /// A receive ended without an error: it is armed again unless the connection is paused or over.
+    fn continue_or_settle(&mut self, slot: u32) {
+        let connection = &self.core.connections[slot as usize];
+        match connection.phase {
+            Phase::Ending(_) => self.settle(slot),
+            _ if connection.is_paused => {}
+            _ => self.receive(slot),
+        }
+    }
+
+    fn on_end_of_stream(&mut self, slot: u32) {
+        match self.core.connections[slot as usize].phase {
+            // The peer shut its direction down and may still read: what waits is sent.
+            Phase::Flushing(_) => {}
+            Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
+            Phase::Closing(reason) => self.end(slot, reason),
+            _ => self.end(slot, CloseReason::PeerGone),
+        }
+    }
+
+    fn on_send(&mut self, completion: Completion) {
+        let slot = completion.token.slot();
+        let now_ms = self.core.now_ms() as u32;
+        let connection = &mut self.core.connections[slot as usize];
+        let flight = std::mem::replace(&mut connection.flight, Flight::None);
+        let len = match flight {
+            Flight::None => unreachable!("a send completes once"),
+            Flight::Range { view, pin, len } => {
+                self.core.fanout.unpin(view, pin);
+                len
+            }
+            Flight::Gather(mut gather) => {
+                for (view, pin) in gather.pins.drain(..) {
+                    self.core.fanout.unpin(view, pin);
+                }
+                let len = gather.len;
+                self.core.take_spare(gather.clear());
+                if self.gathers.len() < GATHERS_MAX {
+                    self.gathers.push(gather);
+                }
+                len
+            }
+        };
+        // Short means shut down or cancelled, and a frame may be cut: nothing more can be said.
+        if completion.result != len as i32 {
+            return self.end(slot, CloseReason::PeerGone);
+        }
+        self.core.stats.sent_bytes_total += u64::from(len);
+        let connection = &mut self.core.connections[slot as usize];
+        connection.active_ms = now_ms;
+        match connection.phase {
+            Phase::Ending(_) => self.settle(slot),
+            Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
+            _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => {
+                self.core.list_replying(slot);
+            }
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self) {
+        let mut resumed = std::mem::take(&mut self.resumed);
+        self.core.resume(&mut resumed);
+        for slot in resumed.drain(..) {
+            let connection = &self.core.connections[slot as usize];
+            if !connection.is_receiving && connection.phase != Phase::Free {
+                self.receive(slot);
+            }
+        }
+        self.resumed = resumed;
+    }
+
+    /// Stops receiving for connections whose commands cannot be taken now.
+    fn pause(&mut self) {
+        let mut pausing = std::mem::take(&mut self.core.pausing);
+        for slot in pausing.drain(..) {
+            let connection = &self.core.connections[slot as usize];
+            if connection.is_paused && connection.is_receiving {
+                let token = |op| Token::new(op, slot, connection.generation);
+                self.io.cancel(token(Op::Receive), token(Op::Cancel));
+            }
+        }
+        self.core.pausing = pausing;
+    }
+
+    fn take_orders(&mut self, now_ns: u64) {
+        while let Some(order) = self.core.port.receive_order() {
+            match order {
+                // Whoever asked may have gone: then nobody wants the answer.
+                ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                ControlRequest::Drain => self.begin_drain(now_ns),
+            }
+        }
+    }
+
+    /// Serves connections that have replies, or ranges that waited for a send to end.
+    fn send_replies(&mut self) {
+        for _ in 0..self.core.replying.len() {
+            if self.budget.is_spent() {
+                return;
+            }
+            let slot = self.core.replying.pop_front().expect("the loop counts what is there");
+            let connection = &mut self.core.connections[slot as usize];
+            connection.is_listed = false;
+            if connection.is_sending() {
+                // It is listed again when that is over.
+                continue;
+            }
+            match connection.phase {
+                Phase::Free | Phase::Finishing(_) | Phase::Ending(_) => {}
+                Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
+                _ => self.send(slot, None),
+            }
+        }
+    }
+
+    /// Gives topics with subscribers behind their turns; tells when the next sweep is due.
+    fn sweep(&mut self, now_ns: u64) -> Option<u64> {
+        let delay_ns = self.core.pacing.delay_ns();
+        self.core.fanout.start_due_sweeps(now_ns);
+        let mut visits = VISITS_MAX;
+        while visits > 0 && !self.budget.is_spent() {
+            let Some(view) = self.core.fanout.begin_turn() else { break };
+            let sends_left = self.budget.sends.saturating_sub(QUANTUM);
+            while visits > 0 && self.budget.sends > sends_left && !self.budget.is_spent() {
+                let Some((slot, member)) = self.core.fanout.next_visit(view) else { break };
+                visits -= 1;
+                if !self.core.connections[slot as usize].is_sending() {
+                    self.send(slot, Some((view, member)));
+                } else if self.core.fanout.mark_owing(view, member) {
+                    self.core.judge(slot);
+                }
+            }
+            self.core.fanout.end_turn(view, now_ns, delay_ns);
+        }
+        self.core.fanout.next_sweep_ns()
+    }
+
+    /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
+    /// in the view `first`, then in views that waited.
+    fn send(&mut self, slot: u32, first: Option<(ViewKey, u32)>) {
+        self.core.write_gaps(slot);
+        let connection = &mut self.core.connections[slot as usize];
+        assert!(!connection.is_sending(), "a connection has one send in flight");
+        let token = Token::new(Op::Send, slot, connection.generation);
+        if let Some((view, member)) = first
+            && connection.replies.is_empty()
+            && !self.core.fanout.is_owing(slot)
+        {
+            let Some(owed) = self.core.fanout.take(view, member, SEND_BYTES_MAX) else { return };
+            if self.core.fanout.is_behind(view, member) {
+                self.core.fanout.mark_owing(view, member);
+            }
+            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len };
+            let socket = connection.socket;
+            self.budget.spend(owed.len);
+            self.core.stats.sends_total += 1;
+            // SAFETY: the view keeps the range where it is until `unpin`, which comes with the completion.
+            return unsafe { self.io.send(socket, owed.bytes, owed.len, token) };
+        }
+        let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
+        if !connection.replies.is_empty() {
+            gather.take_replies(std::mem::take(&mut connection.replies));
+        }
+        let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
+        while let Some((view, member)) = next {
+            while gather.vectors.len() < VECTORS_MAX
+                && gather.len < SEND_BYTES_MAX
+                && let Some(owed) = self.core.fanout.take(view, member, SEND_BYTES_MAX - gather.len)
+            {
+                gather.take_owed(view, owed);
+            }
+            if self.core.fanout.is_behind(view, member) {
+                self.core.fanout.mark_owing(view, member);
+                break;
+            }
+            next = self.core.fanout.pop_owing(slot);
+        }
+        if gather.len == 0 {
+            self.gathers.push(gather);
+            return;
+        }
+        self.budget.spend(gather.len);
+        self.core.stats.sends_total += 1;
+        let (message, socket) = (gather.seal(), connection_socket(&self.core, slot));
+        self.core.connections[slot as usize].flight = Flight::Gather(gather);
+        // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
+        // the completion; its ranges are pinned as long.
+        unsafe { self.io.send_vectored(socket, message, token) };
+    }
+
+    fn fire_timers(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.core.timers.fire(self.core.now_ms(), &mut fired);
+        for slot in fired.drain(..) {
+            if let Some(reason) = self.core.handle_deadline(slot) {
+                let connection = &self.core.connections[slot as usize];
+                if connection.is_sending() {
+                    self.io.reset_on_close(connection.socket);
+                }
+                self.end(slot, reason);
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// Everything is sent: ends our direction, and waits for the peer to end its own.
+    fn finish(&mut self, slot: u32, reason: CloseReason) {
+        self.core.leave(slot, Phase::Finishing(reason));
+        let connection = &self.core.connections[slot as usize];
+        self.io.shutdown_write(connection.socket);
+        if !connection.is_receiving {
+            if connection.is_paused {
+                self.receive(slot);
+            } else {
+                // Its end of stream has come already, or it waits for a buffer: nothing is awaited.
+                self.end(slot, reason);
+            }
+        }
+    }
+
+    /// Ends the connection: at once if the kernel holds nothing of it, else with its last completion.
+    fn end(&mut self, slot: u32, reason: CloseReason) {
+        match self.core.connections[slot as usize].phase {
+            Phase::Free => unreachable!("a connection ends once"),
+            Phase::Ending(_) => {}
+            _ => {
+                self.core.leave(slot, Phase::Ending(reason));
+                self.io.shutdown(self.core.connections[slot as usize].socket);
+            }
+        }
+        self.settle(slot);
+    }
+
+    /// Frees the slot of a connection that is ending, if the kernel holds nothing of it any more.
+    fn settle(&mut self, slot: u32) {
+        let connection = &self.core.connections[slot as usize];
+        let Phase::Ending(reason) = connection.phase else { return };
+        if connection.is_held() {
+            return;
+        }
+        self.io.close(connection.socket);
+        self.core.release(slot, reason);
+        self.connection_count.fetch_sub(1, Ordering::Relaxed);
+        if matches!(self.accept, Accept::Waiting { .. }) && self.drain.is_none() {
+            self.arm_accept();
+        }
+    }
+
+    fn receive(&mut self, slot: u32) {
+        let connection: &mut Connection = &mut self.core.connections[slot as usize];
+        assert!(!connection.is_receiving, "a connection has one receive in flight");
+        connection.is_receiving = true;
+        let token = Token::new(Op::Receive, slot, connection.generation);
+        self.io.receive_multishot(connection.socket, token);
+    }
+
+    /// Arms receives that ended for want of buffers: first come, at most as many as there are buffers.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.starved.len().min(self.io.free_buffers()) {
+            let slot = self.starved.pop_front().expect("the loop counts what is there");
+            let connection = &self.core.connections[slot as usize];
+            if !connection.is_receiving && connection.phase != Phase::Free {
+                self.continue_or_settle(slot);
+            }
+        }
+    }
+
+    fn arm_accept(&mut self) {
+        self.accept = Accept::Armed;
+        self.io.accept_multishot(self.listener.as_raw_fd(), Token::new(Op::Accept, 0, 0));
+    }
+
+    fn retry_accept(&mut self, now_ns: u64) {
+        if let Accept::Waiting { until_ns } = self.accept
+            && now_ns >= until_ns
+            && self.drain.is_none()
+        {
+            self.arm_accept();
+        }
+    }
+
+    fn adapt(&mut self, now_ns: u64) {
+        if let Some(elapsed_ns) = self.core.pacing.is_due(now_ns) {
+            let busy = self.io.busy_share(elapsed_ns);
+            self.core.pacing.adapt(now_ns, busy);
+        }
+    }
+
+    fn begin_drain(&mut self, now_ns: u64) {
+        if self.drain.is_some() {
+            return;
+        }
+        let drain_ns = self.core.drain_ms() * 1_000_000;
+        self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
+        if self.accept == Accept::Armed {
+            self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));
+        }
+    }
+
+    /// Closes connections to which nothing is owed, and as time runs out the others; ends when none is
+    /// left and the accept is over.
+    fn drain(&mut self, now_ns: u64) -> Turn {
+        const LOOK_NS: u64 = 5_000_000;
+        let Some(drain) = &mut self.drain else { return Turn::Next };
+        if self.core.open_count() == 0 && self.accept != Accept::Armed {
+            return Turn::Ended;
+        }
+        if now_ns - drain.looked_ns < LOOK_NS {
+            return Turn::Next;
+        }
+        drain.looked_ns = now_ns;
+        let (hurries, ends) = (now_ns >= drain.hurry_ns, now_ns >= drain.end_ns);
+        for slot in 0..self.core.connections.len() as u32 {
+            let connection = &self.core.connections[slot as usize];
+            let is_owed = connection.is_sending()
+                || !connection.replies.is_empty()
+                || self.core.fanout.is_owing(slot)
+                || self.core.fanout.is_sweeping();
+            match connection.phase {
+                Phase::Free => {}
+                phase if ends => {
+                    self.io.reset_on_close(connection.socket);
+                    let reason = match phase {
+                        Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => reason,
+                        _ => CloseReason::Restart,
+                    };
+                    self.end(slot, reason);
+                }
+                Phase::Upgrading => self.end(slot, CloseReason::Restart),
+                Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),
+                _ => {}
+            }
+        }
+        Turn::Next
+    }
+
+    /// How long the enter may wait.
+    fn wait(&self, now_ns: u64, next_sweep_ns: Option<u64>) -> Wait {
+        let core = &self.core;
+        let has_work = core.fanout.is_sweeping()
+            || !core.replying.is_empty()
+            || (!self.starved.is_empty() && self.io.free_buffers() > 0)
+            || (!core.paused.is_empty() && core.has_room() && core.can_resume());
+        if has_work {
+            return Wait::Poll;
+        }
+        let mut until_ns = now_ns + SLEEP_NS_MAX;
+        if !core.is_posted() {
+            until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
+        }
+        if let Some(drain) = self.drain {
+            until_ns = until_ns.min(drain.looked_ns + 5_000_000);
+        }
+        if let Accept::Waiting { until_ns: retry_ns } = self.accept {
+            until_ns = until_ns.min(retry_ns);
+        }
+        let due_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
+        let until_ns = [due_ns, next_sweep_ns].into_iter().flatten().fold(until_ns, u64::min);
+        match until_ns.saturating_sub(now_ns) {
+            0 => Wait::Poll,
+            timeout_ns => Wait::Sleep { timeout_ns },
+        }
+    }
+}
+
+impl SendBudget {
+    fn new() -> SendBudget {
+        SendBudget { sends: SENDS_MAX, bytes: TURN_BYTES_MAX }
+    }
+
+    fn spend(&mut self, bytes: u32) {
+        self.sends = self.sends.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.sends == 0 || self.bytes == 0
+    }
+}
+
+fn connection_socket(core: &Core, slot: u32) -> std::os::fd::RawFd {
+    core.connections[slot as usize].socket
+}

@@ -1,0 +1,217 @@
+//! The real binary: what it says and how it ends when it is asked for something wrong, and that a flag
+//! wins over the environment, that over the file, that over the defaults.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// The binary with none of the caller's FANFARE_ variables.
+fn fanfare(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"FANFARE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+/// Asserts that the command ends with `code` and exactly this one line on stderr.
+fn assert_fails(command: &mut Command, code: i32, line: &str) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert_eq!(String::from_utf8(stderr).unwrap(), format!("fanfare: {line}\n"));
+    assert_eq!(status.code(), Some(code));
+    assert!(stdout.is_empty());
+}
+
+fn stdout_of(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert_eq!(String::from_utf8(stderr).unwrap(), "");
+    assert_eq!(status.code(), Some(0));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// A file of this text in a directory of its own, so that its name in errors is known.
+fn file(text: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{number}"));
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("fanfare.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Asserts that a file of this text is refused with `{path}{line}`, by `check` and by `serve`.
+fn assert_file_refused(text: &str, line: &str) {
+    let path = file(text);
+    let path = path.to_str().unwrap();
+    assert_fails(&mut fanfare(&["config", "check", path]), 2, &format!("{path}{line}"));
+    assert_fails(&mut fanfare(&["serve", "--config", path]), 2, &format!("{path}{line}"));
+}
+
+#[test]
+fn the_default_file_is_printed_and_passes_its_check() {
+    let text = stdout_of(&mut fanfare(&["config", "default"]));
+    assert!(text.contains("\n[listen]\n") && text.contains("\naddress = \"127.0.0.1:7600\"\n"), "{text}");
+    let path = file(&text);
+    let path = path.to_str().unwrap();
+    assert_eq!(stdout_of(&mut fanfare(&["config", "check", path])), format!("{path}: ok\n"));
+    assert_eq!(stdout_of(fanfare(&["config", "check"]).env("FANFARE_CONFIG", path)), format!("{path}: ok\n"));
+    assert_eq!(stdout_of(&mut fanfare(&["config", "check"])), "the defaults: ok\n");
+}
+
+#[test]
+fn an_unknown_key_in_a_file() {
+    assert_file_refused(
+        "# a comment\n[listen]\nadress = \"127.0.0.1:1\"\n",
+        ":3: there is no key listen.adress; did you mean listen.address?",
+    );
+    assert_file_refused("[lissten]\n", ":1: there is no key lissten; did you mean listen?");
+    assert_file_refused(
+        "[listen]\nflavour = 3\n",
+        ":2: there is no key listen.flavour; `fanfare config default` lists every key",
+    );
+    assert_file_refused(
+        "[[delivery.topics]]\nfilter = \"a\"\nslow_consumers = \"skip\"\n",
+        ":3: there is no key delivery.topics.slow_consumers; did you mean delivery.topics.slow_consumer?",
+    );
+}
+
+#[test]
+fn a_bad_value_in_a_file() {
+    assert_file_refused(
+        "[reactor]\nbuffer_count = 500\n",
+        ":2: reactor.buffer_count = 500 is not allowed: it must be a power of two from 16 to 32_768 (buffers)",
+    );
+    assert_file_refused(
+        "[listen]\n\naddress = \"localhost\"\n",
+        ":3: listen.address = \"localhost\" is not allowed: \
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600",
+    );
+    assert_file_refused(
+        "[timeouts]\nping_ms = \"25s\"\n",
+        ":2: timeouts.ping_ms = \"25s\" is not allowed: \
+         it must be an integer from 100 to 3_600_000 (milliseconds)",
+    );
+    assert_file_refused(
+        "[delivery]\nslow_consumer = \"drop\"\n",
+        ":2: delivery.slow_consumer = \"drop\" is not allowed: it must be \"disconnect\" or \"skip\"",
+    );
+    assert_file_refused(
+        "[[delivery.topics]]\nfilter = \"a/#/b\"\nslow_consumer = \"skip\"\n",
+        ":2: delivery.topics.filter = \"a/#/b\" is not allowed: \
+         it must be a topic of 1 to 256 bytes, with + for one level or # for all that follow",
+    );
+    assert_file_refused("listen = 5\n", ":1: listen is a section: write [listen]");
+    assert_file_refused(
+        "[log]\njson = yes\n",
+        ":2: not valid TOML: string values must be quoted, expected literal string",
+    );
+}
+
+#[test]
+fn values_that_do_not_go_together() {
+    let line = "limits.message_bytes_max = 1048576 is not allowed with delivery.owed_bytes_max = 65536: \
+                a connection must be able to be owed one whole message";
+    assert_fails(&mut fanfare(&["serve", "--set", "delivery.owed_bytes_max=65_536"]), 2, line);
+    let line = "admin.address = \"127.0.0.1:7601\" is not allowed with listen.address = \"0.0.0.0:7601\": \
+                clients and the operator need ports of their own";
+    assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7601"]), 2, line);
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    assert_fails(
+        &mut fanfare(&["config", "check", "/nonexistent/fanfare.toml"]),
+        2,
+        "cannot read the configuration file /nonexistent/fanfare.toml: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn wrong_variables() {
+    assert_fails(
+        fanfare(&["config", "check"]).env("FANFARE_LISTEN_ADRESS", "127.0.0.1:1"),
+        2,
+        "environment: there is no variable FANFARE_LISTEN_ADRESS; did you mean FANFARE_LISTEN_ADDRESS?",
+    );
+    assert_fails(
+        fanfare(&["serve"]).env("FANFARE_REACTOR_COUNT", "65"),
+        2,
+        "FANFARE_REACTOR_COUNT: reactor.count = 65 is not allowed: it must be an integer from 0 to 64 (reactors)",
+    );
+    assert_fails(
+        fanfare(&["serve"]).env("FANFARE_LOG_LEVEL", "verbose"),
+        2,
+        "FANFARE_LOG_LEVEL: log.level = verbose is not allowed: \
+         it must be off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug",
+    );
+    assert_fails(
+        fanfare(&["serve"]).env("FANFARE_LOG_JSON", ""),
+        2,
+        "FANFARE_LOG_JSON: log.json = \"\" is not allowed: it must be true or false",
+    );
+    // What Kubernetes sets for a service named fanfare is not ours.
+    stdout_of(
+        fanfare(&["config", "check"])
+            .env("FANFARE_SERVICE_HOST", "10.0.0.1")
+            .env("FANFARE_PORT_7600_TCP", "tcp://10.0.0.1:7600"),
+    );
+}
+
+#[test]
+fn wrong_flags() {
+    assert_fails(
+        &mut fanfare(&["serve", "--listen", "7600"]),
+        2,
+        "--listen: listen.address = 7600 is not allowed: \
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600",
+    );
+    assert_fails(
+        &mut fanfare(&["--set", "reactor.counts=1"]),
+        2,
+        "--set: there is no key reactor.counts; did you mean reactor.count?",
+    );
+    assert_fails(
+        &mut fanfare(&["--set", "reactor.count"]),
+        2,
+        "--set reactor.count has no value: write --set KEY=VALUE, as in --set listen.backlog=1024",
+    );
+    assert_fails(
+        &mut fanfare(&["serve", "--lisen", "127.0.0.1:1"]),
+        2,
+        "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'; \
+         `fanfare --help` says what there is",
+    );
+    assert_fails(
+        &mut fanfare(&["serv"]),
+        2,
+        "unrecognized subcommand 'serv'; tip: a similar subcommand exists: 'serve'; \
+         `fanfare --help` says what there is",
+    );
+}
+
+#[test]
+fn the_probe_answers() {
+    let output = fanfare(&["probe"]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+}
+
+#[test]
+fn an_admin_port_in_use() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert_fails(
+        &mut fanfare(&["serve", "--admin", &address]),
+        1,
+        &format!(
+            "admin.address = \"{address}\" cannot be listened on: the address is in use by another process; \
+             choose another with --admin, or turn it off with --admin ''"
+        ),
+    );
+}

@@ -1,0 +1,346 @@
+//! `fanfare sub` and `fanfare pub` against a scripted server: a few lines of RFC 6455 on a std socket,
+//! so that the server's side shares no code with the client's.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Output, Stdio},
+    thread::{self, JoinHandle},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
+use sha1::{Digest, Sha1};
+
+const HELLO: &str =
+    r#"{"op":"hello","v":1,"epoch":"1","conn":"2","max_message":1024,"ping_s":25,"features":[],"new":1}"#;
+
+/// A server whose connections are played by `script`, one after the other, each with its number from 0.
+struct Server {
+    url: String,
+    script: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(connection_count: usize, script: impl Fn(usize, Socket) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        let script = thread::spawn(move || {
+            for number in 0..connection_count {
+                script(number, Socket::upgrade(listener.accept().unwrap().0));
+            }
+        });
+        Server { url, script }
+    }
+}
+
+/// The server's end of a connection.
+struct Socket(BufReader<TcpStream>);
+
+impl Socket {
+    /// Answers the upgrade and says hello.
+    fn upgrade(stream: TcpStream) -> Self {
+        let mut socket = Socket(BufReader::new(stream));
+        let mut key = String::new();
+        let mut has_protocol = false;
+        loop {
+            let mut line = String::new();
+            socket.0.read_line(&mut line).unwrap();
+            let line = line.trim();
+            match line.split_once(": ") {
+                Some((name, value)) if name.eq_ignore_ascii_case("sec-websocket-key") => key = value.into(),
+                Some((name, "fanfare.json.v1")) => {
+                    has_protocol = name.eq_ignore_ascii_case("sec-websocket-protocol")
+                }
+                _ if line.is_empty() => break,
+                _ => {}
+            }
+        }
+        assert!(has_protocol);
+        let accept = STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: fanfare.json.v1\r\n\r\n"
+        );
+        // The hello in the same segment, as the broker sends it.
+        let mut bytes = head.into_bytes();
+        bytes.extend(frame(0x1, HELLO.as_bytes()));
+        socket.0.get_mut().write_all(&bytes).unwrap();
+        socket
+    }
+
+    fn send(&mut self, text: &str) {
+        self.send_frame(0x1, text.as_bytes());
+    }
+
+    fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
+        self.0.get_mut().write_all(&frame(opcode, payload)).unwrap();
+    }
+
+    fn send_close(&mut self, code: u16, reason: &str) {
+        self.send_frame(0x8, &[&code.to_be_bytes(), reason.as_bytes()].concat());
+    }
+
+    /// The next frame, unmasked.
+    fn receive_frame(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).unwrap();
+        assert!(head[0] & 0x80 != 0 && head[1] & 0x80 != 0, "clients mask, and this one does not fragment");
+        let len = match head[1] & 0x7f {
+            126 => {
+                let mut len = [0; 2];
+                self.0.read_exact(&mut len).unwrap();
+                usize::from(u16::from_be_bytes(len))
+            }
+            len => usize::from(len),
+        };
+        let mut key = [0; 4];
+        self.0.read_exact(&mut key).unwrap();
+        let mut payload = vec![0; len];
+        self.0.read_exact(&mut payload).unwrap();
+        for (byte, key) in payload.iter_mut().zip(key.iter().cycle()) {
+            *byte ^= key;
+        }
+        (head[0] & 0x0f, payload)
+    }
+
+    fn receive(&mut self) -> Value {
+        let (opcode, payload) = self.receive_frame();
+        assert_eq!(opcode, 0x1);
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// Takes the client's close frame and answers it.
+    fn receive_close(&mut self) {
+        let (opcode, payload) = self.receive_frame();
+        assert_eq!((opcode, &payload[..]), (0x8, &1000_u16.to_be_bytes()[..]));
+        self.send_frame(0x8, &payload);
+    }
+}
+
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match u8::try_from(payload.len()) {
+        Ok(len) if len < 126 => bytes.push(len),
+        _ => {
+            bytes.push(126);
+            bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+        }
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+fn fanfare(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.args(args).env_remove("FANFARE_URL").stdin(Stdio::null());
+    command
+}
+
+/// Runs a client to its end against `server` and returns its exit code, stdout and stderr.
+fn run(server: Server, args: &[&str], input: Option<&str>) -> (i32, String, String) {
+    let mut command = fanfare(args);
+    command.args(["--url", &server.url]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child: Child = command.spawn().unwrap();
+    if let Some(input) = input {
+        // A client that ends early does not read all of it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    server.script.join().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn sub_prints_a_line_per_message_and_gaps_apart() {
+    let script = |_, mut socket: Socket| {
+        for (id, topic) in [(0, "room/#"), (1, "a")] {
+            let command = socket.receive();
+            assert_eq!(command, serde_json::json!({"op": "subscribe", "topic": topic, "id": id}));
+            socket.send(&format!(r#"{{"op":"ok","id":{id},"topic":"{topic}"}}"#));
+        }
+        socket.send_frame(0x9, b"are you there");
+        assert_eq!(socket.receive_frame(), (0xA, b"are you there".to_vec()));
+        socket.send(r#"{"op":"message","topic":"room/42","seq":7,"data":{"n":1.0,  "big":123456789012345678901234567890}}"#);
+        socket.send(r#"{"op":"gap","topic":"room/42","from":8,"to":9,"reason":"slow_consumer"}"#);
+        socket.send(r#"{"op":"something_new","topic":"room/42"}"#);
+        socket.send("{\"op\":\"message\",\"topic\":\"room/ 1\",\"seq\":1,\"data\":[\n1,\r\n2]}");
+        socket.send(r#"{"op":"message","topic":"a","seq":2,"base64":"AAEC"}"#);
+        socket.receive_close();
+    };
+    let (code, stdout, stderr) = run(Server::start(1, script), &["sub", "room/#", "a", "--count", "3"], None);
+    assert_eq!(
+        stdout,
+        "room/42 7 {\"n\":1.0,  \"big\":123456789012345678901234567890}\n\"room/ 1\" 1 [ 1,  2]\na 2 \"AAEC\"\n"
+    );
+    assert_eq!(stderr, "fanfare: gap in room/42: 8 to 9 are lost (slow_consumer)\n");
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn sub_comes_back_after_a_restart_with_the_pause_that_was_asked_for() {
+    let script = |number, mut socket: Socket| {
+        socket.receive();
+        if number == 0 {
+            socket.send_close(1012, "retry_after_ms=300");
+            assert_eq!(socket.receive_frame().0, 0x8);
+            return;
+        }
+        socket.send(r#"{"op":"message","topic":"a","seq":1,"data":"hi"}"#);
+        socket.receive_close();
+    };
+    let (code, stdout, stderr) = run(Server::start(2, script), &["sub", "a", "--count", "1", "--raw"], None);
+    assert_eq!((code, stdout.as_str()), (0, "\"hi\"\n"));
+    let (first, second) = stderr.split_once('\n').unwrap();
+    let pause = first
+        .strip_prefix("fanfare: closed with 1012 (retry_after_ms=300); trying again in ")
+        .and_then(|rest| rest.strip_suffix(" s"))
+        .unwrap_or_else(|| panic!("{first}"));
+    assert!((0.4..=0.6).contains(&pause.parse::<f64>().unwrap()), "{pause}");
+    assert_eq!(second, "fanfare: connected again; what was published in between is not replayed\n");
+}
+
+#[test]
+fn sub_gives_up_where_coming_back_is_no_use() {
+    for code in [1002, 1003, 1007, 1008, 1009, 4001, 4003] {
+        let script = move |_, mut socket: Socket| {
+            socket.receive();
+            socket.send_close(code, "so it is");
+            assert_eq!(socket.receive_frame().0, 0x8);
+        };
+        let (exit, stdout, stderr) = run(Server::start(1, script), &["sub", "a"], None);
+        assert_eq!((exit, stdout.as_str()), (1, ""));
+        assert_eq!(stderr, format!("fanfare: closed with {code} (so it is)\n"));
+    }
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.send(
+            r#"{"op":"error","for":"subscribe","topic":"$a","id":0,"code":"forbidden","message":"no"}"#,
+        );
+    };
+    let (exit, _, stderr) = run(Server::start(1, script), &["sub", "$a"], None);
+    assert_eq!((exit, stderr.as_str()), (1, "fanfare: subscribe was refused: no (forbidden)\n"));
+}
+
+#[test]
+fn pub_sends_one_and_waits_for_its_ok() {
+    let script = |_, mut socket: Socket| {
+        let command = socket.receive();
+        let expected = serde_json::json!({"op": "publish", "topic": "room/42", "data": -5, "id": 0});
+        assert_eq!(command, expected);
+        socket.send(r#"{"op":"ok","id":0,"topic":"room/42","seq":121}"#);
+        socket.receive_close();
+    };
+    let result = run(Server::start(1, script), &["pub", "room/42", "-5", "--verbose"], None);
+    assert_eq!(result, (0, "121\n".into(), String::new()));
+}
+
+#[test]
+fn pub_sends_a_thousand_lines_without_waiting_for_each() {
+    let script = |_, mut socket: Socket| {
+        // More than one are on the way before the first reply, and never more than the window.
+        let first: Vec<Value> = (0..256).map(|_| socket.receive()).collect();
+        assert_eq!(first[255]["data"], "255");
+        for id in 0..1_000 {
+            socket.send(&format!(r#"{{"op":"ok","id":{id},"topic":"t","seq":{}}}"#, id + 1));
+            if id + 256 < 1_000 {
+                assert_eq!(socket.receive()["id"], id + 256);
+            }
+        }
+        socket.receive_close();
+    };
+    let lines: String = (0..1_000).map(|n| format!("{n}\n")).collect();
+    let result = run(Server::start(1, script), &["pub", "t", "--text"], Some(&lines));
+    assert_eq!(result, (0, String::new(), String::new()));
+}
+
+#[test]
+fn pub_fails_when_a_publication_is_refused() {
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.send(r#"{"op":"error","for":"publish","topic":"t","id":0,"code":"forbidden","message":"no"}"#);
+        socket.receive();
+        socket.send(r#"{"op":"ok","id":1,"topic":"t","seq":1}"#);
+        socket.receive_close();
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t"], Some("1\n\n2\n"));
+    assert_eq!(
+        stderr,
+        "fanfare: publish was refused: no (forbidden)\nfanfare: 1 of 2 publications were refused\n"
+    );
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn pub_tells_what_a_lost_connection_left_unconfirmed() {
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.receive();
+        socket.send(r#"{"op":"ok","id":0,"topic":"t","seq":1}"#);
+        socket.send_close(1012, "");
+        assert_eq!(socket.receive_frame().0, 0x8);
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t"], Some("1\n2\n"));
+    assert_eq!(stderr, "fanfare: closed with 1012; 1 publications were confirmed, 1 were not\n");
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn pub_refuses_what_is_no_json() {
+    let Output { status, stderr, .. } = fanfare(&["pub", "t", "hello"]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(stderr).unwrap(),
+        "fanfare: DATA is not JSON (expected value at line 1 column 1): \
+         quote it as '\"…\"', or send it with --text\n"
+    );
+    assert_eq!(status.code(), Some(2));
+
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.send(r#"{"op":"ok","id":0,"topic":"t","seq":1}"#);
+        socket.receive_close();
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t"], Some("1\nhello\n3\n"));
+    assert_eq!(
+        stderr,
+        "fanfare: line 2 of stdin is not JSON (expected value at line 1 column 1); --text sends lines as strings\n"
+    );
+    assert_eq!(code, 2);
+
+    let script = |_, mut socket: Socket| socket.receive_close();
+    let long = "x".repeat(1_025);
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t", "--text"], Some(&long));
+    assert_eq!(stderr, "fanfare: line 1 of stdin is longer than the broker's 1024 bytes\n");
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn a_url_that_is_none() {
+    for (url, line) in [
+        ("http://localhost/", "it must be as ws://127.0.0.1:7600/ws"),
+        ("localhost:7600", "it must be as ws://127.0.0.1:7600/ws"),
+        ("wss://localhost/", "this client speaks ws:// only"),
+    ] {
+        for command in ["sub", "pub"] {
+            let output = fanfare(&[command, "t", "--url", url]).output().unwrap();
+            let expected = format!("fanfare: --url {url} is not allowed: {line}\n");
+            assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+            assert_eq!(output.status.code(), Some(2));
+        }
+    }
+}
+
+#[test]
+fn pub_without_a_broker() {
+    // A port that was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = fanfare(&["pub", "t", "1", "--url", &format!("ws://{address}/ws")]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        format!("fanfare: cannot connect to {address}: Connection refused (os error 111)\n")
+    );
+    assert_eq!(output.status.code(), Some(1));
+}

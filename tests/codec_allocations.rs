@@ -1,0 +1,94 @@
+//! Once warm, reading a publish and writing what comes of it allocates nothing, in either language.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    hint::black_box,
+};
+
+use fanfare::protocol::{
+    Format, binary,
+    command::{Command, Commands},
+    json::Parser,
+    publication::Publication,
+    reply::{self, Reply},
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing, since the
+// thread-local is constant and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` is from `alloc` above, which is the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Sequences, encodes and acknowledges what `commands` publish, as a reactor would.
+fn carry_out(commands: Commands<'_>, format: Format, frame: &mut [u8], replies: &mut Vec<u8>) {
+    for command in commands {
+        match command.expect("a good command") {
+            Command::Publish { id, topic, payload, kind, .. } => {
+                let publication = Publication { topic: &topic, seq: 121, payload, kind };
+                let len = publication.encoded_len(format);
+                publication.encode(format, &mut frame[..len]);
+                let ok = Reply::Ok { id, topic: &topic, seq: Some(121), receivers: Some(3) };
+                reply::write(format, &ok, replies);
+            }
+            Command::Ping { id } => reply::write(format, &Reply::Pong { id }, replies),
+            other => panic!("{other:?}"),
+        }
+        black_box(&replies);
+        replies.clear();
+    }
+}
+
+#[test]
+fn publishing_allocates_nothing_once_warm() {
+    let texts = [
+        r#"{"op":"publish","topic":"room\/42","data":{"a":[1,2.5,"\ud83d\ude00"],"b":{"c":null}},"id":7}"#,
+        r#"{"op":"publish","topic":"t","data":{"1":1,"2":2,"3":3,"4":4,"5":5,"6":6,"7":7,"8":8,"9":9},"id":"x"}"#,
+        r#"[{"op":"ping","id":1},{"op":"publish","topic":"t","data":123456789012345678901234567890}]"#,
+    ];
+    let mut body = vec![1, binary::FLAG_JSON, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, b't'];
+    body.extend(br#"{"a":1,"b":"c"}"#);
+    let mut batch = vec![0, 0];
+    for _ in 0..3 {
+        batch.extend((body.len() as u32).to_be_bytes());
+        batch.extend(&body);
+    }
+
+    let mut parser = Parser::new();
+    let mut frame = vec![0; 4096];
+    let mut replies = Vec::with_capacity(4096);
+    let mut round = || {
+        for text in texts {
+            carry_out(parser.parse(text).expect("I-JSON"), Format::Json, &mut frame, &mut replies);
+        }
+        for message in [&body, &batch] {
+            let commands = binary::parse(&mut parser, message).expect("a body");
+            carry_out(commands, Format::Binary, &mut frame, &mut replies);
+        }
+    };
+    round();
+    let before = ALLOCATIONS.get();
+    assert!(before > 0, "the allocator counts");
+    for _ in 0..100 {
+        round();
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}

@@ -1,0 +1,316 @@
+//! The control thread over loopback, with reactors that only answer.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use fanfare::{
+    config::Config,
+    control::{
+        self,
+        fleet::{Fleet, Watch},
+        http,
+    },
+    metrics::ReactorStats,
+    reactor::ControlRequest,
+};
+
+/// Answers from the caller's thread; a silent one takes questions and keeps them.
+#[derive(Default)]
+struct FakeReactor {
+    is_silent: AtomicBool,
+    has_ended: AtomicBool,
+    /// Stays after Drain until told to end.
+    is_slow_to_drain: AtomicBool,
+    is_draining: AtomicBool,
+}
+
+#[derive(Clone)]
+struct FakeFleet(Arc<Vec<FakeReactor>>);
+
+impl FakeFleet {
+    fn new(count: usize) -> Self {
+        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()))
+    }
+}
+
+impl Fleet for FakeFleet {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn ask(&self, index: usize, request: ControlRequest) -> bool {
+        let reactor = &self.0[index];
+        if self.has_ended(index) {
+            return false;
+        }
+        match request {
+            ControlRequest::Stats(sender) if reactor.is_silent.load(Ordering::SeqCst) => {
+                // Held for ever, as the inbox of a reactor that hangs holds it.
+                std::mem::forget(sender);
+            }
+            ControlRequest::Stats(sender) => {
+                thread::spawn(move || {
+                    let stats = ReactorStats { connections: 40 + index as u64, ..Default::default() };
+                    let _ = sender.send(stats);
+                });
+            }
+            ControlRequest::Drain => {
+                reactor.is_draining.store(true, Ordering::SeqCst);
+                if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
+                    reactor.has_ended.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+        true
+    }
+
+    fn has_ended(&self, index: usize) -> bool {
+        self.0[index].has_ended.load(Ordering::SeqCst)
+    }
+}
+
+/// Sends `request` as it is and returns the status and the whole answer.
+fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // A refused request may be answered and reset while its rest is still on the way.
+    let _ = stream.read_to_string(&mut answer);
+    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n"))
+}
+
+/// Serves the admin pages of `fleet` on a thread of their own for the rest of the test.
+fn serve(fleet: Option<FakeFleet>) -> SocketAddr {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        tokio_uring::start(async move {
+            let watch = Arc::new(Watch::new());
+            if let Some(fleet) = fleet {
+                watch.set_ready(Arc::new(fleet));
+            }
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            http::serve(listener, watch).await;
+        });
+    });
+    receiver.recv().unwrap()
+}
+
+#[test]
+fn a_well_broker_says_so() {
+    let address = serve(Some(FakeFleet::new(2)));
+    assert_eq!(get(address, "/healthz").0, 200);
+    assert_eq!(get(address, "/readyz").0, 200);
+    let (status, index) = get(address, "/");
+    assert!(status == 200 && index.contains("/metrics"), "{index}");
+
+    let (status, text) = get(address, "/metrics");
+    assert_eq!(status, 200);
+    assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
+    assert!(text.contains("\nfanfare_connections{reactor=\"0\"} 40\n"), "{text}");
+    assert!(text.contains("\nfanfare_connections{reactor=\"1\"} 41\n"), "{text}");
+    assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+}
+
+#[test]
+fn a_broker_that_starts_is_alive_but_not_ready() {
+    let address = serve(None);
+    assert_eq!(get(address, "/healthz").0, 200);
+    let (status, text) = get(address, "/readyz");
+    assert!(status == 503 && text.ends_with("\r\n\r\nstarting\n"), "{text}");
+    assert!(get(address, "/metrics").1.contains("\nfanfare_ready 0\n"));
+}
+
+#[test]
+fn a_reactor_that_does_not_answer_is_named() {
+    let fleet = FakeFleet::new(3);
+    fleet.0[1].is_silent.store(true, Ordering::SeqCst);
+    let address = serve(Some(fleet));
+    let (status, text) = get(address, "/healthz");
+    assert_eq!(status, 503);
+    assert!(text.ends_with("\r\n\r\nreactor 1 has not answered for 1000 ms\n"), "{text}");
+    let (_, text) = get(address, "/metrics");
+    assert!(text.contains("fanfare_reactor_up{reactor=\"1\"} 0\n"), "{text}");
+    assert!(text.contains("fanfare_connections{reactor=\"2\"} 42\n"), "{text}");
+    assert!(!text.contains("fanfare_connections{reactor=\"1\"}"), "{text}");
+}
+
+#[test]
+fn what_is_no_page_is_refused() {
+    let address = serve(Some(FakeFleet::new(1)));
+    assert_eq!(get(address, "/nothing").0, 404);
+    let (status, text) =
+        exchange(address, "POST /metrics HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(status, 405);
+    assert!(text.contains("allow: GET,HEAD\r\n"), "{text}");
+    assert_eq!(exchange(address, "nonsense\r\n\r\n").0, 400);
+    let long = "x".repeat(64 * 1024);
+    let request = format!("GET / HTTP/1.1\r\nHost: admin\r\nCookie: {long}\r\n\r\n");
+    // The answer may be lost to the reset; what matters is that it is not served and not held.
+    assert!(matches!(exchange(address, &request).0, 431 | 0));
+    assert_eq!(get(address, "/readyz").0, 200);
+}
+
+/// Slow requests are dropped: they hold places that others wait for.
+#[test]
+fn a_request_that_never_ends_is_dropped() {
+    let address = serve(Some(FakeFleet::new(1)));
+    let slow: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let begin = Instant::now();
+    assert_eq!(get(address, "/readyz").0, 200);
+    assert!(begin.elapsed() < Duration::from_secs(12));
+    drop(slow);
+}
+
+/// Not a test: the process that the tests below start, with one reactor, slow to drain if SLOW is set.
+#[test]
+#[ignore = "run by other tests"]
+fn a_broker_process() {
+    let mut config = Config::default();
+    config.admin.address = None;
+    let fleet = FakeFleet::new(1);
+    fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
+    let result = control::run(Arc::new(config), |_| Ok(fleet), |_, _| {});
+    std::process::exit(i32::from(result.is_err()));
+}
+
+/// The broker in a process of its own, and the socket on which it tells its service manager.
+struct Process {
+    child: Child,
+    notified: UnixDatagram,
+}
+
+impl Process {
+    fn start(name: &str, is_slow: bool) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_file(&path);
+        let notified = UnixDatagram::bind(&path).unwrap();
+        notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_broker_process", "--ignored", "--nocapture"]);
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
+        if is_slow {
+            command.env("SLOW", "1");
+        }
+        Process { child: command.stdout(Stdio::null()).spawn().unwrap(), notified }
+    }
+
+    /// Waits until the service manager is told `state`, past other states.
+    fn wait_for(&self, state: &str) {
+        let mut bytes = [0; 256];
+        loop {
+            let len = self.notified.recv(&mut bytes).unwrap();
+            if str::from_utf8(&bytes[..len]).unwrap().trim() == state {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill takes no pointer.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_every_step() {
+    let broker = Process::start("steps", false);
+    broker.wait_for("READY=1");
+    broker.wait_for("WATCHDOG=1");
+    broker.wait_for("WATCHDOG=1");
+    broker.signal(libc::SIGTERM);
+    broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    for (name, signal, code) in [("term", libc::SIGTERM, 143), ("int", libc::SIGINT, 130)] {
+        let broker = Process::start(name, true);
+        broker.wait_for("READY=1");
+        broker.signal(libc::SIGTERM);
+        broker.wait_for("STOPPING=1");
+        let begin = Instant::now();
+        broker.signal(signal);
+        assert_eq!(broker.exit_code(), Some(code));
+        assert!(begin.elapsed() < Duration::from_secs(5), "the drain takes 12 s");
+    }
+}
+
+/// The whole life under `control::run`. One test, because signals are the process's.
+#[test]
+fn a_life_from_start_to_drain() {
+    let config = || {
+        let mut config = Config::default();
+        config.admin.address = Some("127.0.0.1:0".parse().unwrap());
+        Arc::new(config)
+    };
+
+    // A start that fails is the error.
+    let result = control::run(config(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
+    assert_eq!(result, Err("no ring".into()));
+
+    // A reactor that ends by itself is an error.
+    let fleet = FakeFleet::new(2);
+    let ending = fleet.clone();
+    let result = control::run(
+        config(),
+        |_| Ok(fleet),
+        move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
+    );
+    assert_eq!(result, Err("reactor 1 ended unexpectedly; its last words are above".into()));
+
+    // SIGTERM drains: not ready, every reactor asked, over when all have ended.
+    let fleet = FakeFleet::new(2);
+    fleet.0[0].is_slow_to_drain.store(true, Ordering::SeqCst);
+    let started = fleet.clone();
+    let (sender, receiver) = mpsc::channel();
+    let broker = thread::spawn(move || {
+        control::run(config(), |_| Ok(started), move |_, admin| sender.send(admin.unwrap()).unwrap())
+    });
+    let address = receiver.recv().unwrap();
+    assert_eq!(get(address, "/readyz").0, 200);
+    // SAFETY: kill takes no pointer.
+    unsafe { libc::kill(libc::getpid(), libc::SIGHUP) };
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(get(address, "/readyz").0, 200, "SIGHUP changes nothing");
+    // SAFETY: kill takes no pointer.
+    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+    while !fleet.0[0].is_draining.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let (status, text) = get(address, "/readyz");
+    assert!(status == 503 && text.ends_with("\r\n\r\ndraining\n"), "{text}");
+    assert_eq!(get(address, "/healthz").0, 200, "a reactor that ended because it was asked to is well");
+    assert!(!broker.is_finished());
+    fleet.0[0].has_ended.store(true, Ordering::SeqCst);
+    assert_eq!(broker.join().unwrap(), Ok(()));
+}
