@@ -460,7 +460,8 @@ fn descriptors((soft, hard): (u64, u64), needs: &Needs) -> Finding {
     } else if hard > DESCRIPTORS_RESERVED {
         State::Warning {
             why: format!("{} connections need {needed}", needs.connections),
-            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections_max".into(),
+            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections_max"
+                .into(),
         }
     } else {
         State::Missing {
