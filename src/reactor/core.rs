@@ -34,17 +34,17 @@ use crate::{
 };
 
 /// While so many bytes of replies wait, a connection's commands are not taken.
-const REPLIES_BYTES_MAX: usize = 64 << 10;
+pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// Spare reply buffers: how many, and how large each may be to be kept.
 const SPARES_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 /// So many deliveries may wait for room in another reactor's queue before this home takes no more
 /// publications.
-const OUTBOX_MAX: usize = 1_024;
+pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many requests of each other reactor a turn takes at most.
-const RECEIVES_MAX: usize = 1_024;
+const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
-const DELIVERIES_MAX: usize = 4_096;
+const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 
