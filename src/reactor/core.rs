@@ -316,6 +316,8 @@ impl Core {
 
     /// The connection gets nothing more, and `phase` has until the close timeout to end.
     pub fn leave(&mut self, slot: u32, phase: Phase) {
+        // First, so that whatever it still waited for is not answered: nothing follows a close frame.
+        self.connections[slot as usize].phase = phase;
         let mut started = std::mem::take(&mut self.started);
         self.fanout.handle_disconnect(slot, &mut started, &mut self.requests);
         self.started = started;
@@ -323,7 +325,6 @@ impl Core {
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
         self.timers.set(slot, deadline_ms);
         let connection = &mut self.connections[slot as usize];
-        connection.phase = phase;
         if connection.is_paused && !connection.is_reading() {
             connection.unread = None;
         }

@@ -288,6 +288,11 @@ impl World {
         }
     }
 
+    /// Sends what all clients wrote.
+    fn write_all(&mut self) {
+        (0..self.clients.len()).for_each(|client| self.write(client, usize::MAX));
+    }
+
     /// Reads at most `bytes_max` bytes, and does what they ask for; tells whether anything came.
     fn read(&mut self, client: usize, bytes_max: usize) -> bool {
         if self.clients[client].state == State::Over {
@@ -524,6 +529,14 @@ impl World {
             assert!(log_bytes <= (Format::COUNT + 1) * SHARED_CHUNK_BYTES, "{log_bytes} bytes of log stay");
         }
         self.tell(|| format!("{:?}", self.peaks));
+    }
+
+    /// The code of the close frame that the client got, if it got one.
+    fn closed_with(&self, client: usize) -> Option<Option<u16>> {
+        self.clients[client].seen.iter().find_map(|event| match event {
+            Event::Close { code, .. } => Some(*code),
+            _ => None,
+        })
     }
 
     /// The seqs of `topic` that the client got, in order.

@@ -298,12 +298,12 @@ fn run_all(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn random_worlds_keep_every_promise() {
-    run_all(0..6);
+    run_all(0..60);
 }
 
 #[test]
 fn more_random_worlds_keep_every_promise() {
-    run_all(1_000..1_006);
+    run_all(1_000..1_060);
 }
 
 /// For as long as `FANFARE_SIM_SECONDS` says.
