@@ -449,6 +449,7 @@ impl Core {
     /// Fills in what is not counted as it happens.
     pub fn snapshot(&mut self) -> ReactorStats {
         self.home.release_free_chunks();
+        self.carriers.release_free();
         let (behind, behind_bytes_max) = self.fanout.behind();
         ReactorStats {
             connections: self.open_count as u64,
