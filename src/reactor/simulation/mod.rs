@@ -326,9 +326,7 @@ impl World {
         }
         if stream != Stream::Open {
             let it = &self.clients[client];
-            let may_end = self.knobs.may_close
-                || it.state == State::Closing
-                || matches!(it.seen.last(), Some(Event::Refused));
+            let may_end = self.knobs.may_close || matches!(it.state, State::Closing | State::Refused);
             assert!(may_end, "client {client} loses its connection: {stream:?}");
             self.over(client);
             self.net.close(self.clients[client].peer);

@@ -155,7 +155,7 @@ fn act(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
             0 => world.reset(client),
             1 => world.hang_up(client),
             // It half-closes: without a close frame that is an end as well.
-            2 => {
+            2 if state == State::Open => {
                 world.clients[client].out.clear();
                 world.net.finish(world.clients[client].peer);
                 world.clients[client].state = State::Closing;
