@@ -63,3 +63,23 @@ fn a_view_is_not_evicted_while_its_bytes_are_in_flight() {
     assert_eq!(world.seqs(reader, "t/0").len(), 2);
     world.end();
 }
+
+/// A reactor asks a home that drains, and sleeps. The home's last turn answers.
+#[test]
+fn a_reactor_that_ends_wakes_those_whom_it_answered() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(2) });
+    let subscriber = world.open(0, Format::Json);
+    let topic = world.topic_at(1, "t");
+    world.order_drain(1);
+    world.turns(1, 1);
+    world.subscribe(subscriber, &topic);
+    world.write_all();
+    world.turns(0, 5);
+    assert!(world.asleep_until_ns[0].is_some());
+    world.turns(1, 5);
+    assert!(world.reactors[1].is_none(), "the home has ended");
+    world.turns(0, 5);
+    world.read(subscriber, usize::MAX);
+    assert!(matches!(world.clients[subscriber].seen.last(), Some(Event::Ok { seq: Some(0), .. })));
+    world.end();
+}

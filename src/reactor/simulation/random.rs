@@ -250,10 +250,7 @@ fn probe(world: &mut World, plan: &Plan, rng: &mut Rng) {
 /// Every reactor is told to drain, and does, whoever is connected and however they read.
 fn drain(mut world: World, plan: &Plan, rng: &mut Rng) {
     for index in 0..world.reactors.len() {
-        let wakes = world.mesh.send_order(index, ControlRequest::Drain);
-        if wakes.is_ok_and(|wakes| wakes) {
-            world.net.wake(index);
-        }
+        world.order_drain(index);
     }
     let began_ns = world.now_ns;
     for _ in 0..plan.steps {
