@@ -340,6 +340,27 @@ impl World {
         self.oracle.on_over(client);
     }
 
+    /// The client reads nothing more, and its connection takes next to nothing.
+    fn stick(&mut self, client: usize) {
+        self.clients[client].pace = Pace::Stuck;
+        self.net.set_window(self.clients[client].peer, 10);
+    }
+
+    /// The client reads again, and gets everything that waited.
+    fn unstick(&mut self, client: usize) {
+        self.clients[client].pace = Pace::Eager;
+        self.net.set_window(self.clients[client].peer, 1 << 20);
+        self.settle();
+    }
+
+    /// Publishes, a publication at a time, each on its way before the next.
+    fn publish_each_turn(&mut self, publisher: usize, topic: &str, count: usize) {
+        for _ in 0..count {
+            self.publish(publisher, topic);
+            self.settle();
+        }
+    }
+
     /// The client breaks its connection.
     fn reset(&mut self, client: usize) {
         self.net.reset(self.clients[client].peer);
