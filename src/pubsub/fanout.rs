@@ -623,9 +623,12 @@ impl Fanout {
         Some((held.view, held.member))
     }
 
-    /// Whether the connection has to be served when its send is over.
+    /// Whether the connection has to be served when its send is over: it is owed something, or must be told
+    /// that it will not get it.
     pub fn is_owing(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| !subscriber.owing.is_empty())
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| {
+            !subscriber.owing.is_empty() || subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some())
+        })
     }
 
     /// Holds the connection to the bound of what it may be owed: moves it forward where its topics
@@ -687,6 +690,13 @@ impl Fanout {
                     (held.view as usize, held.member),
                     (key, slot),
                     "membership is recorded twice, alike"
+                );
+                let sweep = view.sweep;
+                let will_be_visited =
+                    sweep.is_listed && (sweep.is_outrun || slot >= sweep.next || sweep.end == 0);
+                assert!(
+                    will_be_visited || held.is_owing || !view.is_behind(slot),
+                    "whoever is behind is visited, or served when its send is over"
                 );
             }
         }

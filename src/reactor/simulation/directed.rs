@@ -112,3 +112,22 @@ fn a_gap_is_told_before_its_topic_is_left() {
     assert!(first_gap < ok_left && ok_left < ok_back && ok_back < second_gap, "{told:?}");
     world.end();
 }
+
+/// A subscriber that takes nothing is moved past everything that it is owed, and nothing is published
+/// after that.
+#[test]
+fn a_gap_is_told_even_if_nothing_follows_it() {
+    let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 5);
+    world.unstick(reader);
+    assert_eq!(world.clients[reader].seen.last(), Some(&Event::Gap { topic: "t".into(), from: 2, to: 5 }));
+    world.publish(publisher, "t");
+    world.settle();
+    assert_eq!(world.seqs(reader, "t"), [1, 6]);
+    world.end();
+}

@@ -430,6 +430,15 @@ impl World {
             if connection.phase == Phase::Free {
                 assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
             }
+            let has_something = !connection.replies.is_empty() || core.fanout.is_owing(place as u32);
+            assert!(
+                !has_something
+                    || connection.is_sending()
+                    || connection.is_listed
+                    || matches!(connection.phase, Phase::Finishing(_) | Phase::Ending(_)),
+                "slot {place} has something to send, and nobody will: {:?}",
+                connection.phase
+            );
         }
         self.check_sleepers();
         self.check_bounds(index);
