@@ -26,6 +26,9 @@ use crate::protocol::Format;
 const NOT_A_MEMBER: u32 = u32::MAX;
 /// So many pending gaps a connection has at most; then it is told to resynchronise.
 const GAPS_MAX: usize = 64;
+/// A topic waits for its next sweep at most so long per member, in nanoseconds: some twenty times what
+/// sending to one costs.
+const MEMBER_DELAY_NS: u64 = 50_000;
 /// How many views one eviction looks at for an idle one.
 const EVICTION_PROBES: usize = 64;
 
@@ -784,7 +787,11 @@ impl Fanout {
     }
 
     fn list(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
-        let sweep = &mut self.views[key as usize].sweep;
+        let view = &mut self.views[key as usize];
+        // Waiting saves sends in proportion to the members: a small topic beside a large one does not
+        // wait for what the large one costs.
+        let delay_ns = delay_ns.min(u64::from(view.member_count()) * MEMBER_DELAY_NS);
+        let sweep = &mut view.sweep;
         sweep.is_listed = true;
         let due_ns = sweep.started_ns + delay_ns;
         // A sweep that never was is due at once.
