@@ -60,6 +60,7 @@ pub struct Reactor<I: Io> {
     connections_max: usize,
     /// Connections whose receive ended for want of buffers, first come first served.
     starved: VecDeque<u32>,
+    #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
     gathers: Vec<Box<Gather>>,
     budget: SendBudget,
     /// Kept between turns for their memory.
