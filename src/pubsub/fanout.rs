@@ -612,9 +612,11 @@ impl Fanout {
         Some((held.view, held.member))
     }
 
-    /// Whether the connection has to be served when its send is over.
+    /// Whether the connection has to be served when its send is over: ranges wait for it, or gaps are to be
+    /// told.
     pub fn is_owing(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| !subscriber.owing.is_empty())
+        let subscriber = self.subscribers.get(connection as usize);
+        subscriber.is_some_and(|subscriber| !subscriber.owing.is_empty() || subscriber.gaps.is_some())
     }
 
     /// Holds the connection to the bound of what it may be owed: moves it forward where its topics
