@@ -524,6 +524,13 @@ impl Fanout {
         }
     }
 
+    /// Lists every view that waits for its time, whenever that is.
+    pub fn start_all_sweeps(&mut self, now_ns: u64) {
+        while let Some(Reverse((_, key))) = self.paced.pop() {
+            self.start_sweep(key, now_ns);
+        }
+    }
+
     /// When the next view's sweep is due, of those that wait for their time.
     pub fn next_sweep_ns(&self) -> Option<u64> {
         self.paced.peek().map(|Reverse((due_ns, _))| *due_ns)

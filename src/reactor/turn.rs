@@ -557,6 +557,9 @@ impl<I: Io> Reactor<I> {
             return;
         }
         let drain_ns = self.core.drain_ms() * 1_000_000;
+        // What waits for its sweep is owed too.
+        self.core.pacing.end();
+        self.core.fanout.start_all_sweeps(now_ns);
         self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
         if self.accept == Accept::Armed {
             self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));
