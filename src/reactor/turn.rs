@@ -274,7 +274,10 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        match self.core.connections[slot as usize].phase {
+        let connection = &self.core.connections[slot as usize];
+        match connection.phase {
+            // What came before the end is not taken yet. The next receive meets the end again.
+            Phase::Open | Phase::Closing(_) if connection.is_paused => {}
             // The peer shut its direction down and may still read: what waits is sent.
             Phase::Flushing(_) => {}
             Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
