@@ -462,9 +462,9 @@ impl<I: Io> Reactor<I> {
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
             if let Some(reason) = self.core.handle_deadline(slot) {
-                let connection = &self.core.connections[slot as usize];
-                if connection.is_sending() {
-                    self.io.reset_on_close(connection.socket);
+                // Else the kernel keeps what the peer does not take long after the close.
+                if reason != CloseReason::HandshakeTimeout {
+                    self.io.reset_on_close(self.core.connections[slot as usize].socket);
                 }
                 self.end(slot, reason);
             }

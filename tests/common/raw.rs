@@ -178,6 +178,15 @@ impl Raw {
         assert_eq!(self.receive_frame(), None);
     }
 
+    /// Nothing more comes: the stream ends, or is reset at once after its end.
+    pub fn expect_cut(mut self) {
+        match self.stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?} came"),
+        }
+    }
+
     /// Answers a close frame of this code, after which the stream ends.
     pub fn answer_close(mut self, code: u16) {
         self.send_while_taken(&frame(CLOSE, &code.to_be_bytes()), usize::MAX);
