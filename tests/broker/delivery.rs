@@ -1,6 +1,13 @@
 //! Who gets what, how often and in which order, across reactors.
 
-use std::{collections::HashMap, thread};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use serde_json::{Value, json};
 
@@ -217,6 +224,112 @@ fn all_subscribers_see_one_order_per_topic() {
         }
         assert!(orders.iter().all(|other| other[topic] == *order), "{topic}");
     }
+    broker.stop();
+}
+
+/// Publishes to `topic` as long as the test wants it, a batch at a time.
+struct Stream {
+    is_over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Stream {
+    fn start(broker: &Broker, topic: &'static str) -> Stream {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (address, is_over_too) = (broker.address, is_over.clone());
+        let thread = thread::spawn(move || {
+            let mut publisher = Raw::open(address);
+            let silent = publish(topic, "");
+            let mut last = silent.clone();
+            last["id"] = 1.into();
+            let batch = json!([silent, silent, silent, silent, last]).to_string();
+            while !is_over_too.load(Ordering::SeqCst) {
+                assert_eq!(publisher.ask(&batch)["op"], "ok");
+            }
+            publisher.close();
+        });
+        Stream { is_over, thread }
+    }
+
+    fn stop(self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Takes messages, each the next of its topic, until something else comes, which is returned.
+fn follow(subscriber: &mut Raw, seq: &mut u64) -> Value {
+    loop {
+        let received = subscriber.receive();
+        if received["op"] != "message" {
+            return received;
+        }
+        *seq += 1;
+        assert_eq!(received["seq"], *seq);
+    }
+}
+
+/// Connections on both reactors come to a topic and leave it while it is published to.
+#[test]
+fn a_subscription_begins_after_its_ok_and_ends_with_the_other() {
+    let broker = Broker::start(2, &[]);
+    let stream = Stream::start(&broker, "t");
+    let address = broker.address;
+    let subscribers: Vec<_> = (0..8)
+        .map(|_| {
+            thread::spawn(move || {
+                let mut subscriber = Raw::open(address);
+                for _ in 0..50 {
+                    let ok = subscriber.ask(r#"{"op":"subscribe","topic":"t","id":1}"#);
+                    let mut seq = ok["seq"].as_u64().unwrap_or_else(|| panic!("{ok}"));
+                    for _ in 0..20 {
+                        seq += 1;
+                        assert_eq!(subscriber.receive()["seq"], seq);
+                    }
+                    subscriber.send_text(r#"{"op":"unsubscribe","topic":"t","id":2}"#);
+                    assert_eq!(follow(&mut subscriber, &mut seq)["id"], 2);
+                    assert_eq!(subscriber.ask(r#"{"op":"ping","id":3}"#)["op"], "pong");
+                }
+                subscriber.close();
+            })
+        })
+        .collect();
+    subscribers.into_iter().for_each(|subscriber| subscriber.join().unwrap());
+    stream.stop();
+    broker.stop();
+}
+
+/// Connections on both reactors hold the topic by its name, by one filter or by another in turn, and take
+/// the next before they give back the last: the stream goes on as if nothing had happened.
+#[test]
+fn changing_filters_neither_loses_nor_repeats() {
+    let broker = Broker::start(2, &[]);
+    let stream = Stream::start(&broker, "t/x");
+    let address = broker.address;
+    let subscribers: Vec<_> = (0..8)
+        .map(|_| {
+            thread::spawn(move || {
+                let mut subscriber = Raw::open(address);
+                let ok = subscriber.ask(r#"{"op":"subscribe","topic":"t/x","id":1}"#);
+                let mut seq = ok["seq"].as_u64().unwrap();
+                let mut held = "t/x";
+                for next in ["t/#", "t/x", "+/x", "t/#", "#"].into_iter().cycle().take(100) {
+                    for (op, topic) in [("subscribe", next), ("unsubscribe", held)] {
+                        subscriber.send_text(&json!({"op": op, "topic": topic, "id": op}).to_string());
+                        let ok = follow(&mut subscriber, &mut seq);
+                        assert_eq!((&ok["op"], &ok["id"]), (&json!("ok"), &json!(op)), "{ok}");
+                    }
+                    held = next;
+                    for _ in 0..10 {
+                        seq += 1;
+                        assert_eq!(subscriber.receive()["seq"], seq, "{held}");
+                    }
+                }
+            })
+        })
+        .collect();
+    subscribers.into_iter().for_each(|subscriber| subscriber.join().unwrap());
+    stream.stop();
     broker.stop();
 }
 
