@@ -538,6 +538,13 @@ impl Fanout {
         }
     }
 
+    /// Lists every view that waits for its time, whenever that is.
+    pub fn start_all_sweeps(&mut self, now_ns: u64) {
+        while let Some(Reverse((_, key))) = self.paced.pop() {
+            self.start_sweep(key, now_ns);
+        }
+    }
+
     /// When the next view's sweep is due, of those that wait for their time.
     pub fn next_sweep_ns(&self) -> Option<u64> {
         self.paced.peek().map(|Reverse((due_ns, _))| *due_ns)
@@ -626,9 +633,11 @@ impl Fanout {
         Some((held.view, held.member))
     }
 
-    /// Whether the connection has to be served when its send is over.
+    /// Whether the connection has to be served when its send is over: ranges wait for it, or gaps are to be
+    /// told.
     pub fn is_owing(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| !subscriber.owing.is_empty())
+        let subscriber = self.subscribers.get(connection as usize);
+        subscriber.is_some_and(|subscriber| !subscriber.owing.is_empty() || subscriber.gaps.is_some())
     }
 
     /// Holds the connection to the bound of what it may be owed: moves it forward where its topics

@@ -338,7 +338,7 @@ impl Home {
         let appender = appender.as_mut().expect("an appender with room was just put there");
         let range = appender.append(len, fill);
         let open = Open { seq: publication.seq, count: 1, range };
-        let written = std::mem::replace(&mut topic.open[index], Some(open));
+        let written = topic.open[index].replace(open);
         if !topic.is_dirty {
             topic.is_dirty = true;
             self.dirty.push(key);

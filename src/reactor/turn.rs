@@ -60,6 +60,7 @@ pub struct Reactor<I: Io> {
     connections_max: usize,
     /// Connections whose receive ended for want of buffers, first come first served.
     starved: VecDeque<u32>,
+    #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
     gathers: Vec<Box<Gather>>,
     budget: SendBudget,
     /// Kept between turns for their memory.
@@ -272,7 +273,10 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        match self.core.connections[slot as usize].phase {
+        let connection = &self.core.connections[slot as usize];
+        match connection.phase {
+            // What came before the end is not taken yet. The next receive meets the end again.
+            Phase::Open | Phase::Closing(_) if connection.is_paused => {}
             // The peer shut its direction down and may still read: what waits is sent.
             Phase::Flushing(_) => {}
             Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
@@ -457,9 +461,9 @@ impl<I: Io> Reactor<I> {
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
             if let Some(reason) = self.core.handle_deadline(slot) {
-                let connection = &self.core.connections[slot as usize];
-                if connection.is_sending() {
-                    self.io.reset_on_close(connection.socket);
+                // Else the kernel keeps what the peer does not take long after the close.
+                if reason != CloseReason::HandshakeTimeout {
+                    self.io.reset_on_close(self.core.connections[slot as usize].socket);
                 }
                 self.end(slot, reason);
             }
@@ -555,6 +559,9 @@ impl<I: Io> Reactor<I> {
             return;
         }
         let drain_ns = self.core.drain_ms() * 1_000_000;
+        // What waits for its sweep is owed too.
+        self.core.pacing.end();
+        self.core.fanout.start_all_sweeps(now_ns);
         self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
         if self.accept == Accept::Armed {
             self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));
