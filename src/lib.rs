@@ -14,8 +14,9 @@
 //!
 //! # Modules
 //!
-//! `main → control, reactor → {uring, channel, pubsub} → protocol`; [`config`] is a leaf, and so is
-//! [`metrics`] but for the close reasons of `protocol`. `protocol` and `pubsub` are pure: no descriptor, clock, thread or randomness of their own.
+//! `main → cli → control, reactor → {uring, channel, pubsub} → protocol`; [`config`] is a leaf, and so is
+//! [`metrics`] but for the close reasons of `protocol`. `protocol` and `pubsub` are pure: no descriptor,
+//! clock or thread, and no randomness of their own but the seeds of hash tables that strangers fill.
 
 pub mod channel;
 pub mod cli;
