@@ -31,7 +31,7 @@ const IDLE: Entry = Entry { previous: NONE, next: NONE, deadline_tick: NONE };
 
 impl Default for TimerWheel {
     fn default() -> TimerWheel {
-        TimerWheel::new()
+        TimerWheel::new(0)
     }
 }
 
