@@ -45,6 +45,8 @@ const BATCH: usize = 256;
 const BATCH_NS: u64 = 100_000;
 /// How often, at least, a worker looks whether all is over.
 const LOOK_NS: u64 = 10_000_000;
+/// How long duplicates are waited for when everything has come.
+const LINGER_NS: u64 = 50_000_000;
 /// Everybody says something this often, so that a broker does not ping those who do not answer.
 const KEEPALIVE_NS: u64 = 10_000_000_000;
 /// Slots from here on are publishers.
@@ -250,6 +252,8 @@ struct Worker<'a> {
     gaps: Vec<u64>,
     broken: (u64, Option<String>),
     keepalive: Vec<u8>,
+    /// Everybody has everything; until then more may come.
+    linger_until_ns: Option<u64>,
     /// The next to say something, and when.
     keepalive_next: (usize, u64),
 }
@@ -257,7 +261,7 @@ struct Worker<'a> {
 struct Receiver {
     topic: usize,
     socket: TcpStream,
-    /// Bytes of publications (a sink: all bytes).
+    /// Bytes of publications, each counted once (a sink: all bytes).
     bytes: u64,
     /// The part of them that came while it was measured.
     measured_bytes: u64,
@@ -329,6 +333,7 @@ impl<'a> Worker<'a> {
             gaps: vec![0; topics.len()],
             broken: (0, None),
             keepalive,
+            linger_until_ns: None,
             keepalive_next: (0, times.start_ns + KEEPALIVE_NS),
         })
     }
@@ -378,7 +383,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn is_over(&self, now_ns: u64, is_complete: &mut bool) -> bool {
+    fn is_over(&mut self, now_ns: u64, is_complete: &mut bool) -> bool {
         if now_ns >= self.times.deadline_ns || self.shared.failed.load(SeqCst) {
             return true;
         }
@@ -390,7 +395,10 @@ impl<'a> Worker<'a> {
             *is_complete = true;
             self.shared.complete.fetch_add(1, SeqCst);
         }
-        self.shared.complete.load(SeqCst) == self.shared.worker_count
+        if self.shared.complete.load(SeqCst) < self.shared.worker_count {
+            return false;
+        }
+        now_ns >= *self.linger_until_ns.get_or_insert(now_ns + LINGER_NS)
     }
 
     /// Sends what is due; when something is due next.
@@ -663,17 +671,16 @@ impl Reading<'_> {
         let mut publication_bytes = 0;
         deframer.feed(bytes, |frame: Frame<'_>| match frame.opcode {
             codec::opcode::TEXT | codec::opcode::BINARY => {
-                let mut is_publication = false;
+                let mut is_new = false;
                 let mut on_message = |message: Message<'_>| match message {
                     Message::Delivery { seq, data } => {
-                        is_publication = true;
                         let stamp = self.topic.payload.check(&data);
                         if let Some(stamp) = stamp
                             && (self.times.measure_ns..self.times.end_ns).contains(&stamp.due_ns)
                         {
                             self.latency.saturating_record(self.now_ns.saturating_sub(stamp.due_ns));
                         }
-                        verifier.on_delivery(seq, stamp, &mut order);
+                        is_new |= verifier.on_delivery(seq, stamp, &mut order);
                         Ok(())
                     }
                     Message::Gap => {
@@ -684,7 +691,7 @@ impl Reading<'_> {
                     Message::Ok { .. } | Message::Other => Ok(()),
                 };
                 self.dialect.read(frame.payload, &mut on_message)?;
-                if is_publication {
+                if is_new {
                     publication_bytes += frame.wire_bytes as u64;
                 }
                 Ok(())
@@ -737,8 +744,13 @@ fn merge(shared: &Shared, results: Vec<WorkerResult>) -> Outcome {
                 0 => (topic.published as f64 * topic.delivery_bytes) as u64,
                 bytes => bytes,
             };
-            let short = expected.saturating_sub(receiver.bytes) as f64;
-            topic.faults.lost += (short / topic.delivery_bytes).ceil() as u64;
+            // In deliveries; what is short of one (a ping) is none, but a shortfall is at least one.
+            let surplus = (receiver.bytes as f64 - expected as f64) / topic.delivery_bytes;
+            if surplus < 0.0 {
+                topic.faults.lost += (-surplus).round().max(1.0) as u64;
+            } else {
+                topic.faults.duplicated += surplus.round() as u64;
+            }
         }
     }
     for result in results {

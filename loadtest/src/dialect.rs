@@ -11,7 +11,7 @@ mod kind {
     pub const BATCH: u8 = 0;
     pub const PUBLISH: u8 = 1;
     pub const MESSAGE: u8 = 2;
-    pub const SUBSCRIBE: u8 = 3;
+    pub const SUBSCRIBE: u8 = 4;
 }
 /// Binary header: kind, flags, topic length, seq.
 const HEADER_BYTES: usize = 12;

@@ -82,11 +82,12 @@ impl Verifier {
         }
     }
 
-    /// A delivery came. `stamp` is `None` if its payload is not one of ours.
-    pub fn on_delivery(&mut self, seq: u64, stamp: Option<Stamp>, order: &mut Order) {
+    /// A delivery came. `stamp` is `None` if its payload is not one of ours. Whether it is the first of
+    /// its publication.
+    pub fn on_delivery(&mut self, seq: u64, stamp: Option<Stamp>, order: &mut Order) -> bool {
         if seq < self.next_seq && !self.missing.remove(&seq) {
             self.faults.duplicated += 1;
-            return;
+            return false;
         }
         if seq < self.next_seq {
             self.faults.reordered += 1;
@@ -95,7 +96,7 @@ impl Verifier {
             const GAP_MAX: u64 = 1 << 24;
             if seq - self.next_seq > GAP_MAX {
                 self.faults.corrupted += 1;
-                return;
+                return false;
             }
             self.missing.extend(self.next_seq..seq);
             self.next_seq = seq + 1;
@@ -105,6 +106,7 @@ impl Verifier {
             Some(stamp) if order.agrees(seq - self.first_seq, stamp) => {}
             _ => self.faults.corrupted += 1,
         }
+        true
     }
 
     /// How many different publications came.

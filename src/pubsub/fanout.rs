@@ -26,6 +26,9 @@ use crate::protocol::Format;
 const NOT_A_MEMBER: u32 = u32::MAX;
 /// So many pending gaps a connection has at most; then it is told to resynchronise.
 const GAPS_MAX: usize = 64;
+/// A topic waits for its next sweep at most so long per member, in nanoseconds: some twenty times what
+/// sending to one costs.
+const MEMBER_DELAY_NS: u64 = 50_000;
 /// How many views one eviction looks at for an idle one.
 const EVICTION_PROBES: usize = 64;
 
@@ -79,14 +82,23 @@ pub struct Policy {
 #[derive(Debug, Default)]
 struct Subscriber {
     generation: u32,
+    /// What it subscribed to, by name and by filter, whether or not that has started.
+    asked_count: u32,
     subscriptions: Vec<Subscription>,
-    /// Keys of the filters with wildcards that it subscribed.
-    filters: Vec<u32>,
-    /// Subscriptions that were visited while a send was in flight.
-    owing: Vec<u32>,
     /// Visits since what it is owed was last summed up.
     unchecked_visits: u32,
-    gaps: Option<Box<Gaps>>,
+    /// Subscriptions that were visited while a send was in flight.
+    owing: Vec<u32>,
+    /// What few connections have, out of the way of the others.
+    rare: Option<Box<Rare>>,
+}
+
+/// The parts of a subscriber that most do without.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Keys of the filters with wildcards that it subscribed.
+    filters: Vec<u32>,
+    gaps: Option<Gaps>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -203,21 +215,22 @@ impl Policy {
 }
 
 impl Fanout {
-    /// A fan-out without views; it keeps about `views_max` of them before it drops idle ones.
-    pub fn new(homes: Homes, policy: Policy, views_max: usize) -> Fanout {
+    /// A fan-out without views; it keeps about `views_max` of them before it drops idle ones, and has room
+    /// for `slots_max` connections.
+    pub fn new(homes: Homes, policy: Policy, views_max: usize, slots_max: usize) -> Fanout {
         Fanout {
             views: slab::Slab::new(),
             by_name: Default::default(),
             views_max,
             eviction_hand: 0,
-            subscribers: Vec::new(),
+            subscribers: Vec::with_capacity(slots_max),
             subscription_count: 0,
             filters: Filters::default(),
             sweeping: VecDeque::new(),
             paced: BinaryHeap::new(),
             homes,
             policy,
-            marks: Vec::new(),
+            marks: Vec::with_capacity(slots_max),
             mark: 0,
             matched: Vec::new(),
             deliveries_total: 0,
@@ -257,11 +270,7 @@ impl Fanout {
 
     /// How many topics and filters the connection subscribed to.
     pub fn subscriptions_of(&self, connection: u32) -> usize {
-        self.subscribers.get(connection as usize).map_or(0, |subscriber| {
-            let exact =
-                subscriber.subscriptions.iter().filter(|held| held.is_exact || held.is_waiting).count();
-            exact + subscriber.filters.len()
-        })
+        self.subscribers.get(connection as usize).map_or(0, |subscriber| subscriber.asked_count as usize)
     }
 
     /// Subscribes the connection in `slot` to the topic `name`.
@@ -289,7 +298,7 @@ impl Fanout {
         }) {
             return Err(Refused);
         }
-        self.subscription_count += 1;
+        self.count_asked(connection);
         let view = &mut self.views[key as usize];
         if view.registration == Registration::Active {
             let seq = view.head_seq();
@@ -349,13 +358,13 @@ impl Fanout {
         filters.generation += 1;
         let entry = &mut filters.entries[key as usize];
         entry.subscriber_count += 1;
-        self.subscribers[connection as usize].filters.push(key);
-        self.subscription_count += 1;
-        if entry.missing_count == 0 {
-            return Ok(Subscribed::Now(None));
+        self.subscribers[connection as usize].rare.get_or_insert_default().filters.push(key);
+        let has_started = entry.missing_count == 0;
+        if !has_started {
+            entry.waiting.extend(pending);
         }
-        entry.waiting.extend(pending);
-        Ok(Subscribed::Later)
+        self.count_asked(connection);
+        Ok(if has_started { Subscribed::Now(None) } else { Subscribed::Later })
     }
 
     /// Takes back the connection's subscription to the topic or filter `text`. `started` gets questions
@@ -373,8 +382,10 @@ impl Fanout {
     ) -> Result<(), Refused> {
         if let Some(&key) = self.filters.by_text[format.index()].get(text) {
             let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
-            let place = subscriber.filters.iter().position(|&held| held == key).ok_or(Refused)?;
-            subscriber.filters.swap_remove(place);
+            let filters = &mut subscriber.rare.as_mut().ok_or(Refused)?.filters;
+            let place = filters.iter().position(|&held| held == key).ok_or(Refused)?;
+            filters.swap_remove(place);
+            self.uncount_asked(connection);
             self.drop_filter(connection, key, started, requests);
             self.leave_unmatched(connection);
             return Ok(());
@@ -385,7 +396,7 @@ impl Fanout {
         if !held.is_exact && !held.is_waiting {
             return Err(Refused);
         }
-        self.subscription_count -= 1;
+        self.uncount_asked(connection);
         if held.is_waiting {
             self.cancel_waiting(connection, place, key);
         } else if self.is_matched(connection, key) {
@@ -406,13 +417,16 @@ impl Fanout {
         requests: &mut Requests,
     ) {
         let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return };
-        let filters = std::mem::take(&mut subscriber.filters);
-        for key in filters {
+        let rare = subscriber.rare.take().unwrap_or_default();
+        for key in rare.filters {
+            self.uncount_asked(connection);
             self.drop_filter(connection, key, started, requests);
         }
         while let Some(held) = self.subscribers[connection as usize].subscriptions.last().copied() {
             let place = self.subscribers[connection as usize].subscriptions.len() - 1;
-            self.subscription_count -= u64::from(held.is_exact || held.is_waiting);
+            if held.is_exact || held.is_waiting {
+                self.uncount_asked(connection);
+            }
             if held.is_waiting {
                 self.cancel_waiting(connection, place, held.view);
             }
@@ -456,7 +470,7 @@ impl Fanout {
             match seq {
                 Some(_) => self.make_exact(waiting.connection, key, held),
                 None => {
-                    self.subscription_count -= 1;
+                    self.uncount_asked(waiting.connection);
                     let subscriptions = &self.subscribers[waiting.connection as usize].subscriptions;
                     if subscriptions[place].member == NOT_A_MEMBER {
                         self.remove_subscription(waiting.connection, place);
@@ -665,8 +679,9 @@ impl Fanout {
     /// whether there are more than are listed.
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
         let subscriber = self.subscribers.get_mut(connection as usize)?;
-        let gaps = subscriber.gaps.take()?;
-        let resync = gaps.has_more.then(|| match subscriber.filters.first() {
+        let rare = subscriber.rare.as_mut()?;
+        let gaps = rare.gaps.take()?;
+        let resync = gaps.has_more.then(|| match rare.filters.first() {
             Some(&key) => self.filters.entries[key as usize].text.clone(),
             None => "#".into(),
         });
@@ -707,7 +722,22 @@ impl Fanout {
         if self.subscribers.len() <= connection as usize {
             self.subscribers.resize_with(connection as usize + 1, Subscriber::default);
         }
+        let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
+        if subscriptions.capacity() == 0 {
+            // Most connections have one: room for four would be three quarters wasted on each.
+            subscriptions.reserve_exact(1);
+        }
         self.subscribers[connection as usize].generation = generation;
+    }
+
+    fn count_asked(&mut self, connection: u32) {
+        self.subscribers[connection as usize].asked_count += 1;
+        self.subscription_count += 1;
+    }
+
+    fn uncount_asked(&mut self, connection: u32) {
+        self.subscribers[connection as usize].asked_count -= 1;
+        self.subscription_count -= 1;
     }
 
     fn create_view(&mut self, name: Arc<str>, format: Format) -> ViewKey {
@@ -766,7 +796,11 @@ impl Fanout {
     }
 
     fn list(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
-        let sweep = &mut self.views[key as usize].sweep;
+        let view = &mut self.views[key as usize];
+        // Waiting saves sends in proportion to the members: a small topic beside a large one does not
+        // wait for what the large one costs.
+        let delay_ns = delay_ns.min(u64::from(view.member_count()) * MEMBER_DELAY_NS);
+        let sweep = &mut view.sweep;
         sweep.is_listed = true;
         let due_ns = sweep.started_ns + delay_ns;
         // A sweep that never was is due at once.
@@ -882,8 +916,8 @@ impl Fanout {
 
     fn is_matched(&self, connection: u32, key: ViewKey) -> bool {
         let name = &self.views[key as usize].name;
-        let filters = &self.subscribers[connection as usize].filters;
-        filters.iter().any(|&filter| topic::matches(&self.filters.entries[filter as usize].text, name))
+        let Some(rare) = &self.subscribers[connection as usize].rare else { return false };
+        rare.filters.iter().any(|&filter| topic::matches(&self.filters.entries[filter as usize].text, name))
     }
 
     /// The connection leaves the view that its subscription in `place` names.
@@ -931,7 +965,6 @@ impl Fanout {
         started: &mut Vec<Started>,
         requests: &mut Requests,
     ) {
-        self.subscription_count -= 1;
         let entry = &mut self.filters.entries[key as usize];
         let was_there = self.filters.trees[entry.format.index()].remove(&entry.text, connection);
         assert!(was_there, "a connection's filter is in the tree");
@@ -982,7 +1015,8 @@ impl Fanout {
         self.skipped_total += to - from + 1;
         let topic = view.name.clone();
         self.forget_owing(connection, place as usize);
-        let gaps = self.subscribers[connection as usize].gaps.get_or_insert_default();
+        let rare = self.subscribers[connection as usize].rare.get_or_insert_default();
+        let gaps = rare.gaps.get_or_insert_default();
         let has_room = gaps.by_topic.len() < GAPS_MAX;
         match gaps.by_topic.iter_mut().find(|gap| gap.topic == topic) {
             Some(gap) => gap.to = to,

@@ -1,6 +1,6 @@
 //! A connection: a socket, its slot, and what the kernel holds of it.
 
-use std::{net::SocketAddr, os::fd::RawFd};
+use std::os::fd::RawFd;
 
 use crate::{
     protocol::{Format, close::CloseReason, session::Session},
@@ -43,12 +43,10 @@ pub struct Connection {
     pub unread: Option<Box<Vec<u8>>>,
     /// The send that is in flight.
     pub flight: Flight,
-    /// The far end.
-    pub peer: Option<SocketAddr>,
 }
 
 // Every connection has one, and 512 bytes are what it may cost with all that belongs to it.
-const _: () = assert!(size_of::<Connection>() <= 232);
+const _: () = assert!(size_of::<Connection>() <= 136);
 
 /// Where in its life a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +121,6 @@ impl Connection {
             replies: Vec::new(),
             unread: None,
             flight: Flight::None,
-            peer: None,
         }
     }
 

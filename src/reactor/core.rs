@@ -4,7 +4,7 @@
 //! there is to do in the ring comes out as lists, which the turn works off. What commands do is in
 //! `commands`.
 
-use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, sync::Arc};
+use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
     ControlRequest,
@@ -111,8 +111,11 @@ pub struct Core {
 }
 
 impl Core {
-    /// The reactor whose end of the queues `port` is.
-    pub fn new(port: ReactorPort, shared: Shared) -> Core {
+    /// The reactor whose end of the queues `port` is, for up to `slots_max` connections.
+    ///
+    /// Tables by slot have their full capacity from the start: what is not used yet is address space, not
+    /// memory, and what is used is never copied to grow.
+    pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
         let (index, count) = (port.index(), port.count());
         let config = shared.config.clone();
         let delivery = &config.delivery;
@@ -129,9 +132,9 @@ impl Core {
         let limits = &config.limits;
         Core {
             index,
-            connections: Vec::new(),
-            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max),
-            timers: TimerWheel::new(),
+            connections: Vec::with_capacity(slots_max),
+            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max, slots_max),
+            timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
             outboxes: (0..count).map(|_| VecDeque::new()).collect(),
@@ -182,7 +185,7 @@ impl Core {
     }
 
     /// Gives an accepted socket a slot.
-    pub fn open(&mut self, socket: RawFd, peer: Option<SocketAddr>) -> u32 {
+    pub fn open(&mut self, socket: RawFd) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection::free());
             self.connections.len() as u32 - 1
@@ -193,7 +196,6 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         assert_eq!(connection.phase, Phase::Free, "a slot is given to one connection at a time");
         connection.socket = socket;
-        connection.peer = peer;
         connection.phase = Phase::Upgrading;
         connection.active_ms = now_ms;
         self.open_count += 1;

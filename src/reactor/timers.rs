@@ -36,9 +36,10 @@ impl Default for TimerWheel {
 }
 
 impl TimerWheel {
-    /// A wheel without deadlines.
-    pub fn new() -> TimerWheel {
-        TimerWheel { buckets: vec![NONE; BUCKET_COUNT], entries: Vec::new(), next_tick: 0, armed_count: 0 }
+    /// A wheel without deadlines, with room for `slots_max` slots.
+    pub fn new(slots_max: usize) -> TimerWheel {
+        let entries = Vec::with_capacity(slots_max);
+        TimerWheel { buckets: vec![NONE; BUCKET_COUNT], entries, next_tick: 0, armed_count: 0 }
     }
 
     /// Sets the one deadline of `slot`, in place of any it has.
@@ -134,7 +135,7 @@ mod tests {
         /// The naive twin is a table that is searched.
         #[test]
         fn the_wheel_fires_what_a_table_would(steps in prop::collection::vec(step(), 1..80)) {
-            let mut wheel = TimerWheel::new();
+            let mut wheel = TimerWheel::new(20);
             let mut table = std::collections::BTreeMap::new();
             let mut now_ms = 0;
             for step in steps {

@@ -119,7 +119,7 @@ impl<I: Io> Reactor<I> {
     ) -> Reactor<I> {
         let mut reactor = Reactor {
             io,
-            core: Core::new(port, shared),
+            core: Core::new(port, shared, connections_max + REFUSED_MAX),
             listener,
             accept: Accept::Cancelled,
             drain: None,
@@ -224,8 +224,7 @@ impl<I: Io> Reactor<I> {
             self.io.close(socket);
             return;
         }
-        let peer = self.io.peer_address(socket);
-        let slot = self.core.open(socket, peer);
+        let slot = self.core.open(socket);
         self.receive(slot);
         if before >= self.connections_max {
             self.core.refuse(slot);

@@ -32,7 +32,7 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 pub struct Needs {
     /// Connections that the broker is to hold.
     pub connections: u64,
-    /// What the kernel may buffer for one that does not read: `[listen] sndbuf`, or about 320 KiB with
+    /// What the kernel may buffer for one that does not read: `[listen] sndbuf_bytes`, or about 320 KiB with
     /// the TCP_NOTSENT_LOWAT that our listeners set.
     pub kernel_bytes_per_connection: u64,
 }
@@ -460,7 +460,8 @@ fn descriptors((soft, hard): (u64, u64), needs: &Needs) -> Finding {
     } else if hard > DESCRIPTORS_RESERVED {
         State::Warning {
             why: format!("{} connections need {needed}", needs.connections),
-            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections".into(),
+            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections_max"
+                .into(),
         }
     } else {
         State::Missing {
@@ -488,7 +489,7 @@ fn socket_memory(tcp_mem: &str, page_bytes: u64, needs: &Needs) -> Finding {
         State::Warning {
             why: format!("{} connections that do not read could hold {needed_mib} MiB", needs.connections),
             remedy: format!(
-                "sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\", or set [listen] sndbuf",
+                "sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\", or set [listen] sndbuf_bytes",
                 pages / 2,
                 pages * 3 / 4
             ),

@@ -3,6 +3,8 @@
 pub mod beside;
 pub mod fanout;
 pub mod idle;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -32,6 +34,11 @@ pub const TICK_NS: u64 = 1_000_000;
 /// # Errors
 /// One line for the operator.
 pub fn run_loads(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<bool, String> {
+    let report = prepare_and_run(name, broker, run, loads)?;
+    finish(&report, run.json.as_deref())
+}
+
+fn prepare_and_run(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<Report, String> {
     let target = Target::parse(&broker.url)?;
     ensure_descriptors(loads.iter().map(|it| it.subscribers + it.topic.publishers).sum())?;
     let (mut subscribers, mut publishers) = (Vec::new(), Vec::new());
@@ -62,7 +69,7 @@ pub fn run_loads(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Re
     let outcome =
         client::run(&topics, times, broker.protocol, subscribers, publishers, &run.cores, broker.pid)?;
     let resident_bytes = broker.pid.and_then(process::resident_bytes);
-    finish(&Report::new(name, &times, outcome, &names, resident_bytes), run.json.as_deref())
+    Ok(Report::new(name, &times, outcome, &names, resident_bytes))
 }
 
 /// Prints the report and writes it; whether it is clean.
