@@ -637,7 +637,10 @@ impl Fanout {
     /// told.
     pub fn is_owing(&self, connection: u32) -> bool {
         let subscriber = self.subscribers.get(connection as usize);
-        subscriber.is_some_and(|subscriber| !subscriber.owing.is_empty() || subscriber.gaps.is_some())
+        subscriber.is_some_and(|subscriber| {
+            let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
+            !subscriber.owing.is_empty() || has_gaps
+        })
     }
 
     /// Holds the connection to the bound of what it may be owed: moves it forward where its topics
