@@ -128,7 +128,7 @@ impl<R, D, O> Port<R, D, O> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(fanfare_loom)))]
 mod tests {
     use super::*;
 

@@ -302,7 +302,7 @@ fn five_thousand_connections_may_be_reset_at_once() {
         }
         assert!(std::time::Instant::now() < deadline, "{connections} connections are left");
     }
-    assert_eq!(broker.metric("fanfare_accepts_total", "").iter().sum::<f64>() as usize >= COUNT, true);
+    assert!(broker.metric("fanfare_accepts_total", "").iter().sum::<f64>() as usize >= COUNT);
     witness.finish();
     broker.stop();
 }

@@ -149,9 +149,8 @@ impl Raw {
     /// The next text message.
     pub fn receive_text(&mut self) -> String {
         let (opcode, payload) = self.receive_frame().expect("a message");
-        let text = String::from_utf8(payload).unwrap_or_else(|error| panic!("{opcode}: {error}"));
-        assert_eq!(opcode, TEXT, "{text}");
-        text
+        assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(&payload));
+        String::from_utf8(payload).unwrap()
     }
 
     /// The next text message.
