@@ -96,9 +96,16 @@ struct Subscriber {
 /// The parts of a subscriber that most do without.
 #[derive(Debug, Default)]
 struct Rare {
-    /// Keys of the filters with wildcards that it subscribed.
-    filters: Vec<u32>,
+    /// The filters with wildcards that it subscribed.
+    filters: Vec<HeldFilter>,
     gaps: Option<Gaps>,
+}
+
+/// A connection's subscription to a filter; the filter's list has the connection at `place`.
+#[derive(Clone, Copy, Debug)]
+struct HeldFilter {
+    key: u32,
+    place: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +122,8 @@ struct Subscription {
 #[derive(Debug, Default)]
 struct Gaps {
     by_topic: Vec<Gap>,
-    has_more: bool,
+    /// Past the most gaps: the filter whose topics have more, `#` if they are of several.
+    resync: Option<Arc<str>>,
 }
 
 /// Publications that a subscriber will not get.
@@ -136,7 +144,7 @@ struct Filters {
     by_text: [HashMap<Arc<str>, u32, RandomState>; Format::COUNT],
     by_registration: HashMap<PendingId, u32, RandomState>,
     next_registration: PendingId,
-    /// Connections by filter.
+    /// Keys of `entries`.
     trees: [FilterTree<u32>; Format::COUNT],
     /// Counts additions.
     generation: u64,
@@ -147,7 +155,8 @@ struct Filter {
     text: Arc<str>,
     format: Format,
     registration: PendingId,
-    subscriber_count: u32,
+    /// Connections that subscribed to it.
+    subscribers: Vec<u32>,
     /// Homes that have not answered yet.
     missing_count: usize,
     waiting: Vec<PendingId>,
@@ -160,6 +169,23 @@ pub struct Started {
     pub pending: Option<PendingId>,
     /// Where it starts; none for a filter.
     pub seq: Option<u64>,
+    /// The home has as many topics as it may: it does not start.
+    pub is_refused: bool,
+}
+
+impl Started {
+    fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
+        Started { pending, seq, is_refused: false }
+    }
+}
+
+/// What came of an unsubscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsubscribed {
+    /// It is over.
+    Now,
+    /// It waits for the answer to its own subscribe; then it comes out as [`Started`].
+    Later,
 }
 
 /// What came of a subscribe.
@@ -177,6 +203,17 @@ pub struct Refused;
 
 /// Where requests to homes go: (home, request).
 pub type Requests = Vec<(usize, Request)>;
+
+/// What came of freeing chunks.
+#[derive(Debug, Default)]
+pub struct Shed {
+    /// Connections that were moved forward and have gaps to be told.
+    pub skipped: Vec<u32>,
+    /// Connections that must be disconnected.
+    pub closing: Vec<u32>,
+    /// Views whose oldest segment a send in flight keeps.
+    pub pinned: Vec<ViewKey>,
+}
 
 /// What to do with a connection that is owed too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,7 +347,7 @@ impl Fanout {
             let request = Request::Subscribe { topic: view.name.clone(), format };
             requests.push((self.homes.of(name), request));
         }
-        view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false });
+        view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false, then: None });
         let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
         match held {
             Some(place) => subscriptions[place].is_waiting = true,
@@ -352,13 +389,14 @@ impl Fanout {
                 key
             }
         };
-        if !filters.trees[format.index()].insert(filter, connection) {
+        let held = &mut self.subscribers[connection as usize].rare.get_or_insert_default().filters;
+        if held.iter().any(|held| held.key == key) {
             return Err(Refused);
         }
         filters.generation += 1;
         let entry = &mut filters.entries[key as usize];
-        entry.subscriber_count += 1;
-        self.subscribers[connection as usize].rare.get_or_insert_default().filters.push(key);
+        held.push(HeldFilter { key, place: entry.subscribers.len() as u32 });
+        entry.subscribers.push(connection);
         let has_started = entry.missing_count == 0;
         if !has_started {
             entry.waiting.extend(pending);
@@ -377,18 +415,18 @@ impl Fanout {
         connection: u32,
         format: Format,
         text: &str,
+        pending: Option<PendingId>,
         started: &mut Vec<Started>,
         requests: &mut Requests,
-    ) -> Result<(), Refused> {
+    ) -> Result<Unsubscribed, Refused> {
         if let Some(&key) = self.filters.by_text[format.index()].get(text) {
             let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
             let filters = &mut subscriber.rare.as_mut().ok_or(Refused)?.filters;
-            let place = filters.iter().position(|&held| held == key).ok_or(Refused)?;
-            filters.swap_remove(place);
-            self.uncount_asked(connection);
-            self.drop_filter(connection, key, started, requests);
+            let place = filters.iter().position(|held| held.key == key).ok_or(Refused)?;
+            let held = filters.swap_remove(place);
+            self.drop_filter(connection, held, started, requests);
             self.leave_unmatched(connection);
-            return Ok(());
+            return Ok(Unsubscribed::Now);
         }
         let &key = self.by_name[format.index()].get(text).ok_or(Refused)?;
         let place = self.find(connection, key).ok_or(Refused)?;
@@ -398,15 +436,17 @@ impl Fanout {
         }
         self.uncount_asked(connection);
         if held.is_waiting {
-            self.cancel_waiting(connection, place, key);
-        } else if self.is_matched(connection, key) {
+            self.cancel_waiting(connection, place, key, pending);
+            return Ok(Unsubscribed::Later);
+        }
+        if self.is_matched(connection, key) {
             self.subscribers[connection as usize].subscriptions[place].is_exact = false;
             self.views[key as usize].set_exact(false);
         } else {
             self.leave(connection, place);
         }
         self.settle(key, requests);
-        Ok(())
+        Ok(Unsubscribed::Now)
     }
 
     /// Forgets the connection: nothing more is taken for it. `started` as in [`Fanout::handle_unsubscribe`].
@@ -418,9 +458,8 @@ impl Fanout {
     ) {
         let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return };
         let rare = subscriber.rare.take().unwrap_or_default();
-        for key in rare.filters {
-            self.uncount_asked(connection);
-            self.drop_filter(connection, key, started, requests);
+        for held in rare.filters {
+            self.drop_filter(connection, held, started, requests);
         }
         while let Some(held) = self.subscribers[connection as usize].subscriptions.last().copied() {
             let place = self.subscribers[connection as usize].subscriptions.len() - 1;
@@ -428,7 +467,7 @@ impl Fanout {
                 self.uncount_asked(connection);
             }
             if held.is_waiting {
-                self.cancel_waiting(connection, place, held.view);
+                self.cancel_waiting(connection, place, held.view, None);
             }
             if held.member != NOT_A_MEMBER {
                 self.leave(connection, place);
@@ -458,7 +497,10 @@ impl Fanout {
             view.set_head_seq(seq);
         }
         for waiting in std::mem::take(&mut view.waiting) {
-            started.push(Started { pending: waiting.pending, seq });
+            started.push(Started { pending: waiting.pending, seq, is_refused: seq.is_none() });
+            if waiting.then.is_some() {
+                started.push(Started::at(waiting.then, None));
+            }
             let subscriber = &self.subscribers[waiting.connection as usize];
             if waiting.is_cancelled || subscriber.generation != waiting.generation {
                 continue;
@@ -488,8 +530,7 @@ impl Fanout {
         let entry = &mut self.filters.entries[key as usize];
         entry.missing_count -= 1;
         if entry.missing_count == 0 {
-            started
-                .extend(entry.waiting.drain(..).map(|pending| Started { pending: Some(pending), seq: None }));
+            started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
         }
     }
 
@@ -639,7 +680,7 @@ impl Fanout {
         let subscriber = self.subscribers.get(connection as usize);
         subscriber.is_some_and(|subscriber| {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
-            !subscriber.owing.is_empty() || has_gaps
+            has_gaps || !subscriber.owing.is_empty()
         })
     }
 
@@ -678,17 +719,46 @@ impl Fanout {
         if total <= self.policy.owed_bytes_max { Verdict::Keep } else { Verdict::Disconnect }
     }
 
+    /// Frees chunks that were begun before `born_bytes`: moves members that keep them forward, and tells
+    /// who was moved, whose topics do not allow that, and which views' oldest
+    /// segments only sends in flight keep (`pinned`).
+    pub fn shed(&mut self, born_bytes: u64, shed: &mut Shed) {
+        let stale: Vec<ViewKey> = self
+            .views
+            .iter()
+            .filter(|(_, view)| view.pins_before(born_bytes))
+            .map(|(key, _)| key as ViewKey)
+            .collect();
+        for key in stale {
+            let view = &self.views[key as usize];
+            let behind: Vec<(u32, u32)> = view.furthest_behind().collect();
+            let may_skip = view.may_skip;
+            for (slot, connection) in behind {
+                if may_skip {
+                    let member = self.views[key as usize].member(slot).expect("it was just listed");
+                    self.skip(connection, member.subscription);
+                    shed.skipped.push(connection);
+                } else {
+                    shed.closing.push(connection);
+                }
+            }
+            if self.views[key as usize].pins_before(born_bytes) {
+                shed.pinned.push(key);
+            }
+        }
+    }
+
+    /// Whether `pin` keeps the view's oldest segment.
+    pub fn pins_oldest(&self, key: ViewKey, pin: Pin) -> bool {
+        self.views[key as usize].is_oldest(pin)
+    }
+
     /// Takes the gaps that the connection must be told before anything else of those topics, and
     /// whether there are more than are listed.
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
         let subscriber = self.subscribers.get_mut(connection as usize)?;
-        let rare = subscriber.rare.as_mut()?;
-        let gaps = rare.gaps.take()?;
-        let resync = gaps.has_more.then(|| match rare.filters.first() {
-            Some(&key) => self.filters.entries[key as usize].text.clone(),
-            None => "#".into(),
-        });
-        Some((gaps.by_topic, resync))
+        let gaps = subscriber.rare.as_mut()?.gaps.take()?;
+        Some((gaps.by_topic, gaps.resync))
     }
 
     /// Asserts the invariants; for tests and simulations.
@@ -842,8 +912,9 @@ impl Fanout {
         }
         view.filters_generation = self.filters.generation;
         let mut matched = std::mem::take(&mut self.matched);
+        let entries = &self.filters.entries;
         self.filters.trees[view.format.index()]
-            .for_each_match(&view.name, |connection| matched.push(connection));
+            .for_each_match(&view.name, |key| matched.extend_from_slice(&entries[key as usize].subscribers));
         if !matched.is_empty() {
             self.mark = self.mark.wrapping_add(1);
             self.marks.resize(self.subscribers.len(), self.mark.wrapping_sub(1));
@@ -920,13 +991,20 @@ impl Fanout {
     fn is_matched(&self, connection: u32, key: ViewKey) -> bool {
         let name = &self.views[key as usize].name;
         let Some(rare) = &self.subscribers[connection as usize].rare else { return false };
-        rare.filters.iter().any(|&filter| topic::matches(&self.filters.entries[filter as usize].text, name))
+        rare.filters.iter().any(|held| topic::matches(&self.filters.entries[held.key as usize].text, name))
     }
 
     /// The connection leaves the view that its subscription in `place` names.
     fn leave(&mut self, connection: u32, place: usize) {
         let held = self.subscribers[connection as usize].subscriptions[place];
-        self.views[held.view as usize].leave(held.member, held.is_exact);
+        let view = &mut self.views[held.view as usize];
+        view.leave(held.member, held.is_exact);
+        // Who left is not told of what it would have missed.
+        if let Some(gaps) =
+            self.subscribers[connection as usize].rare.as_mut().and_then(|rare| rare.gaps.as_mut())
+        {
+            gaps.by_topic.retain(|gap| gap.topic != view.name);
+        }
         self.remove_subscription(connection, place);
     }
 
@@ -950,10 +1028,11 @@ impl Fanout {
         }
     }
 
-    fn cancel_waiting(&mut self, connection: u32, place: usize, key: ViewKey) {
+    fn cancel_waiting(&mut self, connection: u32, place: usize, key: ViewKey, then: Option<PendingId>) {
         let waiting = &mut self.views[key as usize].waiting;
         let entry = waiting.iter_mut().rfind(|entry| entry.connection == connection && !entry.is_cancelled);
-        entry.expect("a subscription that waits is listed with its view").is_cancelled = true;
+        let entry = entry.expect("a subscription that waits is listed with its view");
+        (entry.is_cancelled, entry.then) = (true, then);
         let held = &mut self.subscribers[connection as usize].subscriptions[place];
         held.is_waiting = false;
         if held.member == NOT_A_MEMBER {
@@ -961,21 +1040,25 @@ impl Fanout {
         }
     }
 
+    /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
     fn drop_filter(
         &mut self,
         connection: u32,
-        key: u32,
+        held: HeldFilter,
         started: &mut Vec<Started>,
         requests: &mut Requests,
     ) {
-        let entry = &mut self.filters.entries[key as usize];
-        let was_there = self.filters.trees[entry.format.index()].remove(&entry.text, connection);
-        assert!(was_there, "a connection's filter is in the tree");
-        entry.subscriber_count -= 1;
-        if entry.subscriber_count == 0 {
-            let entry = self.filters.remove(key);
-            started
-                .extend(entry.waiting.iter().map(|&pending| Started { pending: Some(pending), seq: None }));
+        self.uncount_asked(connection);
+        let subscribers = &mut self.filters.entries[held.key as usize].subscribers;
+        subscribers.swap_remove(held.place as usize);
+        if let Some(&moved) = subscribers.get(held.place as usize) {
+            let rare = self.subscribers[moved as usize].rare.as_mut();
+            let theirs = rare.and_then(|rare| rare.filters.iter_mut().find(|theirs| theirs.key == held.key));
+            theirs.expect("who is in a filter's list holds the filter").place = held.place;
+        }
+        if subscribers.is_empty() {
+            let entry = self.filters.remove(held.key);
+            started.extend(entry.waiting.iter().map(|&pending| Started::at(Some(pending), None)));
             for home in 0..self.homes.count {
                 let (filter, format) = (entry.text.clone(), entry.format);
                 requests.push((home, Request::RemoveFilter { filter, format }));
@@ -1024,7 +1107,15 @@ impl Fanout {
         match gaps.by_topic.iter_mut().find(|gap| gap.topic == topic) {
             Some(gap) => gap.to = to,
             None if has_room => gaps.by_topic.push(Gap { topic, from, to }),
-            None => gaps.has_more = true,
+            None => {
+                let held = rare.filters.iter().map(|held| &self.filters.entries[held.key as usize].text);
+                let filter = held.into_iter().find(|filter| topic::matches(filter, &topic)).cloned();
+                let filter = filter.unwrap_or(topic);
+                gaps.resync = match gaps.resync.take() {
+                    Some(other) if other != filter => Some("#".into()),
+                    _ => Some(filter),
+                };
+            }
         }
     }
 }
@@ -1037,10 +1128,11 @@ impl Filters {
             text: text.clone(),
             format,
             registration,
-            subscriber_count: 0,
+            subscribers: Vec::new(),
             missing_count: home_count,
             waiting: Vec::new(),
         }) as u32;
+        self.trees[format.index()].insert(&text, key);
         self.by_text[format.index()].insert(text, key);
         self.by_registration.insert(registration, key);
         key
@@ -1048,6 +1140,7 @@ impl Filters {
 
     fn remove(&mut self, key: u32) -> Filter {
         let entry = self.entries.remove(key as usize);
+        self.trees[entry.format.index()].remove(&entry.text, key);
         self.by_text[entry.format.index()].remove(&entry.text);
         self.by_registration.remove(&entry.registration);
         entry

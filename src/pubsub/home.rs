@@ -18,7 +18,8 @@ use crate::protocol::{Format, command::PayloadKind, publication::Publication};
 
 /// The most reactors that a broker has: interest is a bit each.
 pub const REACTORS_MAX: usize = 64;
-/// How many topics of a home may have a chunk of their own at a time.
+/// How many topics of a home may have a chunk of their own at a time, if a quarter of the budget is
+/// enough for them.
 const OWN_CHUNKS_MAX: usize = 256;
 /// A topic that wrote so much lately gets a chunk of its own, so that its publications are contiguous.
 const BUSY_BYTES: u32 = 16 << 10;
@@ -41,6 +42,7 @@ pub struct Home {
     shared: [Option<Appender>; Format::COUNT],
     /// Topics with a chunk of their own.
     owners: Vec<usize>,
+    owners_max: usize,
     pool: ChunkPool,
     /// Time in periods of [`Home::handle_period`], for fading what a topic wrote lately.
     period: u32,
@@ -87,9 +89,11 @@ struct Interested {
 pub struct TooManyTopics;
 
 impl Home {
-    /// A home of at most `topics_max` topics, whose chunks count against `budget`.
-    pub fn new(topics_max: usize, budget: Arc<Budget>) -> Home {
+    /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`.
+    pub fn new(home_count: usize, topics_max: usize, budget: Arc<Budget>) -> Home {
+        let own_chunks = budget.bytes_max() / 4 / home_count / (Format::COUNT * OWN_CHUNK_BYTES);
         Home {
+            owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
             topics: slab::Slab::new(),
             by_name: HashMap::default(),
             topics_max,
@@ -250,6 +254,7 @@ impl Home {
             false
         });
         self.owners = owners;
+        self.pool.trim();
     }
 
     /// Returns chunks that nothing refers to any more to the allocator.
@@ -354,7 +359,7 @@ impl Home {
         let topic = &mut self.topics[key];
         topic.fade(self.period);
         topic.recent_bytes = topic.recent_bytes.saturating_add(len as u32);
-        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < OWN_CHUNKS_MAX {
+        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < self.owners_max {
             topic.is_owner = true;
             self.owners.push(key);
         }

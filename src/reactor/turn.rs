@@ -149,6 +149,7 @@ impl<I: Io> Reactor<I> {
         self.core.receive();
         self.core.post(&mut self.wakes);
         self.pause();
+        self.reset();
         self.send_replies();
         let next_sweep_ns = self.sweep(now_ns);
         self.fire_timers();
@@ -203,7 +204,11 @@ impl<I: Io> Reactor<I> {
         }
         if completion.result >= 0 {
             self.open(completion.result);
-        } else if matches!(-completion.result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
+        } else if !matches!(
+            -completion.result,
+            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPERM | libc::EPROTO
+        ) {
+            // No descriptor, no memory, or what we do not know: not again at once, it would spin.
             self.core.stats.no_descriptors_total += 1;
             let until_ns = self.core.now_ms() * 1_000_000 + ACCEPT_RETRY_NS;
             self.accept = Accept::Waiting { until_ns };
@@ -350,6 +355,20 @@ impl<I: Io> Reactor<I> {
         self.core.pausing = pausing;
     }
 
+    /// Ends connections whose send in flight keeps what must go.
+    fn reset(&mut self) {
+        let mut resetting = std::mem::take(&mut self.core.resetting);
+        for slot in resetting.drain(..) {
+            let connection = &self.core.connections[slot as usize];
+            // Its send may have completed since, and even another connection have the slot.
+            if connection.is_sending() {
+                self.io.reset_on_close(connection.socket);
+                self.end(slot, CloseReason::SlowConsumer);
+            }
+        }
+        self.core.resetting = resetting;
+    }
+
     fn take_orders(&mut self, now_ns: u64) {
         while let Some(order) = self.core.port.receive_order() {
             match order {
@@ -460,7 +479,8 @@ impl<I: Io> Reactor<I> {
         let mut fired = std::mem::take(&mut self.fired);
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
-            if let Some(reason) = self.core.handle_deadline(slot) {
+            let acked_bytes = self.io.acked_bytes(self.core.connections[slot as usize].socket);
+            if let Some(reason) = self.core.handle_deadline(slot, acked_bytes as u32) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
                     self.io.reset_on_close(self.core.connections[slot as usize].socket);
@@ -491,7 +511,12 @@ impl<I: Io> Reactor<I> {
         match self.core.connections[slot as usize].phase {
             Phase::Free => unreachable!("a connection ends once"),
             Phase::Ending(_) => {}
-            _ => {
+            phase => {
+                // What closed it stays the reason, however the peer takes it.
+                let reason = match phase {
+                    Phase::Closing(first) | Phase::Flushing(first) | Phase::Finishing(first) => first,
+                    _ => reason,
+                };
                 self.core.leave(slot, Phase::Ending(reason));
                 self.io.shutdown(self.core.connections[slot as usize].socket);
             }

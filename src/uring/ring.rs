@@ -365,6 +365,26 @@ impl Io for Ring {
         unsafe { libc::close(socket) };
     }
 
+    fn acked_bytes(&mut self, socket: RawFd) -> u64 {
+        /// Where `tcpi_bytes_acked` is in the kernel's `struct tcp_info` (uapi/linux/tcp.h), which
+        /// later kernels only append to.
+        const BYTES_ACKED_OFFSET: usize = 120;
+        let mut info = [0u8; BYTES_ACKED_OFFSET + 8];
+        let mut len = info.len() as libc::socklen_t;
+        // SAFETY: getsockopt writes at most `len` bytes, which is how long `info` is.
+        let result = unsafe {
+            libc::getsockopt(
+                socket,
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let acked = info[BYTES_ACKED_OFFSET..].try_into().expect("eight bytes are there");
+        if result == 0 { u64::from_ne_bytes(acked) } else { 0 }
+    }
+
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
         // SAFETY: the caller's socket is open during the call.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
