@@ -29,12 +29,6 @@ struct Entry {
 
 const IDLE: Entry = Entry { previous: NONE, next: NONE, deadline_tick: NONE };
 
-impl Default for TimerWheel {
-    fn default() -> TimerWheel {
-        TimerWheel::new(0)
-    }
-}
-
 impl TimerWheel {
     /// A wheel without deadlines, with room for `slots_max` slots.
     pub fn new(slots_max: usize) -> TimerWheel {
