@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use crate::{
     protocol::{Format, close::CloseReason, session::Session},
     pubsub::{
-        fanout::ViewKey,
+        subscription::ViewKey,
         view::{Owed, Pin},
     },
 };

@@ -26,10 +26,12 @@ use crate::{
         session::{Event, Limits},
     },
     pubsub::{
-        fanout::{Fanout, Homes, Policy, Requests, Shed, Started, Verdict},
-        home::Home,
+        fanout::{Fanout, Requests, Shed},
+        home::{Home, Homes},
         log::{Appender, Budget, ChunkPool},
         message::{Delivery, Outboxes, Request},
+        policy::{Policy, Verdict},
+        subscription::Started,
     },
     uring::token::GENERATION_MASK,
 };

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     protocol::close::CloseReason,
-    pubsub::fanout::ViewKey,
+    pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait},
 };
 
