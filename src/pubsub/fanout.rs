@@ -608,6 +608,22 @@ impl Fanout {
         }
     }
 
+    /// Whether nothing is kept for any connection; for tests.
+    pub fn is_empty(&self) -> bool {
+        self.views.is_empty()
+            && self.filters.entries.is_empty()
+            && self.filters.by_registration.is_empty()
+            && self.by_name.iter().all(HashMap::is_empty)
+            && self.filters.trees.iter().all(super::filter::FilterTree::is_empty)
+            && self.sweeping.is_empty()
+            && self.paced.is_empty()
+            && self.subscribers.iter().all(|subscriber| {
+                subscriber.asked_count == 0
+                    && subscriber.subscriptions.is_empty()
+                    && subscriber.owing.is_empty()
+            })
+    }
+
     /// How many views there are; for tests.
     pub fn view_count(&self) -> usize {
         self.views.len()

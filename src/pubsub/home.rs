@@ -282,6 +282,27 @@ impl Home {
         self.pool.trim();
     }
 
+    /// Asserts the invariants; for tests and simulations.
+    pub fn check(&self) {
+        for (key, topic) in &self.topics {
+            assert_eq!(self.by_name.get(&topic.name), Some(&key));
+            assert_eq!(topic.is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
+            assert_eq!(topic.is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
+            assert!(topic.is_dirty || topic.open.iter().all(Option::is_none), "what is open is handed over");
+            assert!(topic.is_owner || topic.own.iter().all(Option::is_none), "only owners have own chunks");
+        }
+        assert_eq!(self.topics.len(), self.by_name.len());
+        assert!(self.topics.len() <= self.topics_max);
+    }
+
+    /// How many reactors' interests by name there are, and whether there are filters; for tests.
+    pub fn interest_count(&self) -> usize {
+        let exact =
+            |topic: &HomeTopic| topic.exact.iter().map(|set| set.count_ones() as usize).sum::<usize>();
+        let exact: usize = self.topics.iter().map(|(_, topic)| exact(topic)).sum();
+        exact + usize::from(!self.filters.is_empty())
+    }
+
     /// Returns chunks that nothing refers to any more to the allocator.
     pub fn release_free_chunks(&mut self) {
         self.pool.release_free();
