@@ -661,8 +661,9 @@ impl Fanout {
         key
     }
 
-    /// Drops one view that only filters keep and in which nobody is behind: its members' positions are
-    /// at the head, which is where they will be when it is made anew.
+    /// Drops one view that only filters keep and whose log is empty: its members' positions are at the
+    /// head, which is where they will be when it is made anew. One with a send in flight would stay, without
+    /// its members.
     fn evict_one(&mut self) {
         for _ in 0..EVICTION_PROBES.min(self.views.capacity()) {
             let key = self.eviction_hand % self.views.capacity();
@@ -670,7 +671,7 @@ impl Fanout {
             let is_idle = self.views.get(key).is_some_and(|view| {
                 view.registration == Registration::None
                     && view.exact_count() == 0
-                    && view.behind_count() == 0
+                    && view.is_log_empty()
                     && !view.sweep.is_listed
             });
             if !is_idle {

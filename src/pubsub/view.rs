@@ -204,6 +204,11 @@ impl View {
         (0u32..).zip(&self.members).filter(|(_, member)| member.connection != TOMBSTONE)
     }
 
+    /// Whether its log is empty: nobody is behind, and no send of it is in flight.
+    pub fn is_log_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// Whether nothing is left that needs the view: it can be dropped and made anew.
     pub fn is_unused(&self) -> bool {
         self.member_count() == 0

@@ -161,9 +161,7 @@ impl<I: Io> Reactor<I> {
         self.send_replies();
         let next_sweep_ns = self.sweep(now_ns);
         self.fire_timers();
-        if self.drain(now_ns) == Turn::Ended {
-            return Ok(Turn::Ended);
-        }
+        let turn = self.drain(now_ns);
         self.feed_starved();
         self.retry_accept(now_ns);
         self.adapt(now_ns);
@@ -172,10 +170,11 @@ impl<I: Io> Reactor<I> {
         for to in self.wakes.drain(..) {
             self.io.wake(to);
         }
-        let wait = self.wait(now_ns, next_sweep_ns);
+        // The last turn enters as well: those whom it answered may sleep.
+        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, next_sweep_ns) };
         // Awake again from the next turn's beginning on.
         self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
-        self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| Turn::Next)
+        self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
     }
 
     /// What the reactor knows; for tests.

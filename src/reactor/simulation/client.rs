@@ -37,6 +37,8 @@ pub(super) enum State {
     Open,
     /// It sent a close frame, or answered the broker's.
     Closing,
+    /// It got an answer that is no upgrade, and waits for the end.
+    Refused,
     /// Its connection is over.
     Over,
 }
@@ -180,6 +182,9 @@ impl Client {
 
     /// What more bytes of the broker say.
     pub fn understand(&mut self, bytes: &[u8]) -> Vec<Event> {
+        if self.state == State::Refused {
+            return Vec::new();
+        }
         self.input.extend_from_slice(bytes);
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
@@ -191,6 +196,7 @@ impl Client {
             };
             let head = std::str::from_utf8(&rest[..end]).expect("a response is text");
             if head.starts_with("HTTP/1.1 503 ") {
+                self.state = State::Refused;
                 return vec![Event::Refused];
             }
             assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

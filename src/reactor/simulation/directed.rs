@@ -42,3 +42,44 @@ fn a_close_frame_is_the_last_frame_even_if_a_subscribe_waits() {
     assert!(matches!(world.closed_with(slow), Some(Some(4000))));
     world.end();
 }
+
+/// A wildcard subscriber has taken all of a topic, but its socket has not. More topics than the reactor
+/// keeps move on, and then the first one does again.
+#[test]
+fn a_view_is_not_evicted_while_its_bytes_are_in_flight() {
+    let mut world = World::new(Knobs { topics_max: 4, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t/#");
+    world.settle();
+    world.net.set_window(world.clients[reader].peer, 10);
+    world.clients[reader].pace = Pace::Stuck;
+    for topic in ["t/0", "t/1", "t/2", "t/3", "t/4", "t/5", "t/6", "t/7", "t/0"] {
+        world.publish(publisher, topic);
+        world.settle();
+    }
+    world.net.set_window(world.clients[reader].peer, 1 << 20);
+    world.clients[reader].pace = Pace::Eager;
+    world.settle();
+    assert_eq!(world.seqs(reader, "t/0").len(), 2);
+    world.end();
+}
+
+/// A reactor asks a home that drains, and sleeps. The home's last turn answers.
+#[test]
+fn a_reactor_that_ends_wakes_those_whom_it_answered() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(2) });
+    let subscriber = world.open(0, Format::Json);
+    let topic = world.topic_at(1, "t");
+    world.order_drain(1);
+    world.turns(1, 1);
+    world.subscribe(subscriber, &topic);
+    world.write_all();
+    world.turns(0, 5);
+    assert!(world.asleep_until_ns[0].is_some());
+    world.turns(1, 5);
+    assert!(world.reactors[1].is_none(), "the home has ended");
+    world.turns(0, 5);
+    world.read(subscriber, usize::MAX);
+    assert!(matches!(world.clients[subscriber].seen.last(), Some(Event::Ok { seq: Some(0), .. })));
+    world.end();
+}

@@ -326,9 +326,7 @@ impl World {
         }
         if stream != Stream::Open {
             let it = &self.clients[client];
-            let may_end = self.knobs.may_close
-                || it.state == State::Closing
-                || matches!(it.seen.last(), Some(Event::Refused));
+            let may_end = self.knobs.may_close || matches!(it.state, State::Closing | State::Refused);
             assert!(may_end, "client {client} loses its connection: {stream:?}");
             self.over(client);
             self.net.close(self.clients[client].peer);
@@ -388,6 +386,7 @@ impl World {
             self.tell(|| format!("reactor {index} has ended"));
             self.reactors[index] = None;
             self.asleep_until_ns[index] = None;
+            self.check_sleepers();
             return true;
         }
         self.check(index);
@@ -403,8 +402,7 @@ impl World {
 
     /// The reactor's invariants and bounds, after its turn.
     fn check(&mut self, index: usize) {
-        let reactor = self.reactors[index].as_ref().expect("it has just run");
-        let core = reactor.core();
+        let core = self.reactors[index].as_ref().expect("it has just run").core();
         core.fanout.check();
         core.home.check();
         for (place, connection) in core.connections.iter().enumerate() {
@@ -412,7 +410,12 @@ impl World {
                 assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
             }
         }
-        // A reactor that sleeps has nothing that anybody put there unnoticed.
+        self.check_sleepers();
+        self.check_bounds(index);
+    }
+
+    /// A reactor that sleeps is woken when somebody has put something into its queues.
+    fn check_sleepers(&self) {
         for sleeper in 0..self.reactors.len() {
             let Some(reactor) = &self.reactors[sleeper] else { continue };
             if self.asleep_until_ns[sleeper].is_some() && !self.net.is_woken(sleeper) {
@@ -420,6 +423,10 @@ impl World {
                 assert!(core.port.is_empty(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
             }
         }
+    }
+
+    fn check_bounds(&mut self, index: usize) {
+        let core = self.reactors[index].as_ref().expect("it has just run").core();
         let peaks = &mut self.peaks;
         let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
         peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
@@ -438,6 +445,15 @@ impl World {
         assert!(peaks.unread <= 4 * buffers_bytes + (64 << 10), "{peaks:?}");
         assert!(peaks.pending <= 1_000, "{peaks:?}");
         assert!(peaks.paused <= 4 * self.clients.len() + 4, "{peaks:?}");
+    }
+
+    /// Tells reactor `index` to drain, as the control thread does.
+    fn order_drain(&mut self, index: usize) {
+        match self.mesh.send_order(index, ControlRequest::Drain) {
+            Ok(true) => self.net.wake(index),
+            Ok(false) => {}
+            Err(_) => panic!("the order finds room"),
+        }
     }
 
     /// Lets everything that can happen happen, with little time passing: everybody writes all, the eager

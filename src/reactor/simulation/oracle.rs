@@ -20,8 +20,18 @@ pub(super) struct Oracle {
     topics: BTreeMap<String, BTreeMap<u64, usize>>,
     publications: Vec<Publication>,
     clients: Vec<Seen>,
-    /// Jumps of `seq` that are in order if nothing was published there: topic, first, last.
-    jumps: Vec<(String, u64, u64)>,
+    jumps: Vec<Jump>,
+}
+
+/// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there,
+/// or before its subscription had started for certain.
+struct Jump {
+    client: usize,
+    topic: String,
+    first: u64,
+    last: u64,
+    /// The subscriptions that matched.
+    by: Vec<usize>,
 }
 
 /// A publication that a client sent.
@@ -87,10 +97,10 @@ enum Next {
 pub(super) enum Asked {
     Subscribe(usize),
     /// One that the connection has: refused.
-    SubscribeAgain,
+    SubscribeAgain(String),
     Unsubscribe(usize),
     /// One that the connection has not: refused.
-    UnsubscribeNothing,
+    UnsubscribeNothing(String),
     Publish {
         number: usize,
         counts: bool,
@@ -156,9 +166,12 @@ impl Oracle {
         self.clients[client].asked.len()
     }
 
-    /// How many connections have a subscription, started for certain, that matches.
+    /// How many connections have a subscription that matches, in a world at rest.
     pub fn receiver_count(&self, topic: &str) -> u64 {
-        let receives = |seen: &&Seen| !seen.is_over && !seen.got_close && seen.is_covered(topic);
+        let receives = |seen: &&Seen| {
+            let mut held = seen.held.keys();
+            !seen.is_over && !seen.got_close && held.any(|filter| matches(filter, topic))
+        };
         self.clients.iter().filter(receives).count() as u64
     }
 
@@ -166,19 +179,9 @@ impl Oracle {
     pub fn on_subscribe(&mut self, client: usize, filter: &str, id: Option<u64>) {
         let seen = &mut self.clients[client];
         let asked = if seen.held.contains_key(filter) {
-            Asked::SubscribeAgain
+            Asked::SubscribeAgain(filter.to_owned())
         } else {
-            seen.held.insert(filter.to_owned(), seen.subscriptions.len());
-            seen.subscriptions.push(Subscription {
-                filter: filter.to_owned(),
-                ok_step: None,
-                ok_seq: None,
-                has_id: id.is_some(),
-                is_refused: false,
-                is_left: false,
-                is_ended: false,
-            });
-            Asked::Subscribe(seen.subscriptions.len() - 1)
+            Asked::Subscribe(seen.hold(filter, id.is_some()))
         };
         seen.asked.extend(id.map(|id| (id, asked)));
     }
@@ -187,7 +190,7 @@ impl Oracle {
     pub fn on_unsubscribe(&mut self, client: usize, filter: &str, id: Option<u64>) {
         let seen = &mut self.clients[client];
         let asked = match seen.held.remove(filter) {
-            None => Asked::UnsubscribeNothing,
+            None => Asked::UnsubscribeNothing(filter.to_owned()),
             Some(place) => {
                 seen.subscriptions[place].is_left = true;
                 seen.forget_uncovered(filter);
@@ -280,6 +283,19 @@ impl Oracle {
                 }
                 self.place(number, topic, seq);
             }
+            // The one before was refused for want of room, which the client did not know.
+            Asked::SubscribeAgain(filter) if self.evicts => {
+                let seen = &mut self.clients[client];
+                let place = seen.hold(&filter, true);
+                seen.on_started(place, topic, seq, self.step);
+            }
+            Asked::UnsubscribeNothing(filter) if self.evicts => {
+                let seen = &mut self.clients[client];
+                let place = seen.held.remove(&filter).expect("a subscribe after the refused one was taken");
+                seen.subscriptions[place].is_left = true;
+                seen.subscriptions[place].is_ended = true;
+                seen.forget_uncovered(&filter);
+            }
             asked => panic!("client {client}: ok {id} for {asked:?}"),
         }
     }
@@ -292,8 +308,9 @@ impl Oracle {
         let asked = self.clients[client].asked.remove(&id);
         let asked = asked.unwrap_or_else(|| panic!("client {client}: error {id} {code} for nothing"));
         match (asked, code) {
-            (Asked::SubscribeAgain, "already_subscribed") => {}
-            (Asked::UnsubscribeNothing, "not_subscribed") => {}
+            (Asked::SubscribeAgain(_), "already_subscribed") => {}
+            (Asked::SubscribeAgain(_), "limit_reached") if self.evicts => {}
+            (Asked::UnsubscribeNothing(_), "not_subscribed") => {}
             (Asked::Publish { number, .. }, "limit_reached") if self.evicts => {
                 let publication = &mut self.publications[number];
                 assert_eq!(publication.seq, None, "a refused publication has no seq");
@@ -334,10 +351,11 @@ impl Oracle {
         self.place(number, topic, seq);
         let seen = &mut self.clients[client];
         assert!(
-            seen.subscriptions.iter().any(|subscription| subscription.allows(topic, seq)),
+            seen.subscriptions.iter().any(|subscription| subscription.allows(topic)),
             "client {client} gets {topic} {seq} without a subscription"
         );
         let is_covered = seen.is_covered(topic);
+        let mut jump = None;
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
         assert!(seq > delivered.last, "client {client} gets {topic} {seq} after {}", delivered.last);
         let expected = match delivered.next {
@@ -346,16 +364,41 @@ impl Oracle {
             Next::Any => seq,
         };
         if expected != seq {
-            assert!(
-                self.evicts && expected < seq,
-                "client {client} gets {topic} {seq} instead of {:?}",
-                delivered.next
-            );
-            self.jumps.push((topic.to_owned(), expected, seq - 1));
+            assert!(expected < seq, "client {client} gets {topic} {seq} instead of {:?}", delivered.next);
+            jump = Some((expected, seq - 1));
         }
         delivered.last = seq;
         delivered.next = if is_covered { Next::Exactly(seq + 1) } else { Next::Any };
         delivered.seqs.insert(seq);
+        self.note_jump(client, topic, jump);
+    }
+
+    fn note_jump(&mut self, client: usize, topic: &str, jump: Option<(u64, u64)>) {
+        let Some((first, last)) = jump else { return };
+        let subscriptions = self.clients[client].subscriptions.iter().enumerate();
+        let by = subscriptions.filter(|(_, it)| it.covers(topic)).map(|(place, _)| place).collect();
+        let jump = Jump { client, topic: topic.to_owned(), first, last, by };
+        self.check_jump(&jump, false);
+        self.jumps.push(jump);
+    }
+
+    /// `is_over`: nothing more will be known.
+    fn check_jump(&self, jump: &Jump, is_over: bool) {
+        let Jump { client, topic, first, last, by } = jump;
+        let subscriptions = || by.iter().map(|place| &self.clients[*client].subscriptions[*place]);
+        for seq in *first..=*last {
+            let is_due = match self.topics.get(topic).and_then(|by_seq| by_seq.get(&seq)) {
+                Some(&number) => subscriptions().any(|it| it.is_due(seq, self.publications[number].step)),
+                // Nobody saw it, so that it may be any that nobody saw.
+                None if !self.evicts && is_over => {
+                    let mut unseen =
+                        self.publications.iter().filter(|it| it.seq.is_none() && it.topic == *topic);
+                    !unseen.any(|unseen| subscriptions().all(|it| !it.is_due(seq, unseen.step)))
+                }
+                None => false,
+            };
+            assert!(!is_due, "client {client} neither has nor misses {topic} {seq}");
+        }
     }
 
     fn on_gap(&mut self, client: usize, topic: &str, from: u64, to: u64) {
@@ -363,25 +406,25 @@ impl Oracle {
         assert!(from <= to, "client {client}: a gap {from}..{to} of {topic}");
         let seen = &mut self.clients[client];
         assert!(
-            seen.subscriptions.iter().any(|subscription| subscription.allows(topic, from)),
+            seen.subscriptions.iter().any(|subscription| subscription.allows(topic)),
             "client {client} is told a gap {from}..{to} of {topic} without a subscription"
         );
         let is_covered = seen.is_covered(topic);
+        let mut jump = None;
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
         assert!(from > delivered.last, "client {client} is told a gap {from}..{to} after {}", delivered.last);
         match delivered.next {
-            Next::Exactly(next) if next < from && self.evicts => {
-                self.jumps.push((topic.to_owned(), next, from - 1));
-            }
+            Next::Exactly(next) if next < from => jump = Some((next, from - 1)),
             Next::Exactly(next) => {
                 assert_eq!(from, next, "client {client}: a gap {from}..{to} of {topic} begins where it was");
             }
-            Next::AtMost(next) => assert!(from <= next, "client {client}: a gap {from}..{to} of {topic}"),
-            Next::Any => {}
+            Next::AtMost(next) if next < from => jump = Some((next, from - 1)),
+            Next::AtMost(_) | Next::Any => {}
         }
         delivered.last = to;
         delivered.next = if is_covered { Next::Exactly(to + 1) } else { Next::Any };
         delivered.gaps.push((from, to));
+        self.note_jump(client, topic, jump);
     }
 
     /// Nothing moves any more: everyone who reads has everything. `reads` says who.
@@ -393,35 +436,21 @@ impl Oracle {
             let unanswered = seen.asked.iter().next();
             assert!(unanswered.is_none(), "client {client} has no answer to {unanswered:?}");
             for subscription in &seen.subscriptions {
-                if subscription.is_left {
-                    continue;
-                }
-                let Some(ok_step) = subscription.ok_step else { continue };
-                for (topic, by_seq) in &self.topics {
-                    if matches(&subscription.filter, topic) {
-                        self.check_complete(client, seen, topic, by_seq, subscription.ok_seq, ok_step);
-                    }
+                for topic in self.topics.keys().filter(|topic| subscription.covers(topic)) {
+                    self.check_complete(client, topic, subscription);
                 }
             }
         }
     }
 
-    fn check_complete(
-        &self,
-        client: usize,
-        seen: &Seen,
-        topic: &str,
-        by_seq: &BTreeMap<u64, usize>,
-        ok_seq: Option<u64>,
-        ok_step: u64,
-    ) {
+    fn check_complete(&self, client: usize, topic: &str, subscription: &Subscription) {
+        let seen = &self.clients[client];
         let resync_step =
             seen.resyncs.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, step)| *step).max();
         let delivered = seen.topics.get(topic);
-        for (&seq, &number) in by_seq {
+        for (&seq, &number) in &self.topics[topic] {
             let step = self.publications[number].step;
-            let is_due = step > ok_step || ok_seq.is_some_and(|ok_seq| seq > ok_seq);
-            if !is_due || resync_step.is_some_and(|resync_step| step <= resync_step) {
+            if !subscription.is_due(seq, step) || resync_step.is_some_and(|resync_step| step <= resync_step) {
                 continue;
             }
             let is_there = delivered.is_some_and(|delivered| {
@@ -434,10 +463,7 @@ impl Oracle {
 
     /// The world is over: what could not be told before.
     pub fn check_over(&self) {
-        for (topic, first, last) in &self.jumps {
-            let between = self.topics[topic].range(first..=last).next();
-            assert_eq!(between, None, "a jump in {topic} from {first} to {last} left out a publication");
-        }
+        self.jumps.iter().for_each(|jump| self.check_jump(jump, true));
         // One publisher's publications to one topic are in the order in which it sent them.
         let mut newest: BTreeMap<(usize, &str), u64> = BTreeMap::new();
         for publication in &self.publications {
@@ -449,11 +475,23 @@ impl Oracle {
 }
 
 impl Seen {
+    fn hold(&mut self, filter: &str, has_id: bool) -> usize {
+        self.held.insert(filter.to_owned(), self.subscriptions.len());
+        self.subscriptions.push(Subscription {
+            filter: filter.to_owned(),
+            ok_step: None,
+            ok_seq: None,
+            has_id,
+            is_refused: false,
+            is_left: false,
+            is_ended: false,
+        });
+        self.subscriptions.len() - 1
+    }
+
     /// Whether the client receives the topic for certain: a subscription has started and is not left.
     fn is_covered(&self, topic: &str) -> bool {
-        self.subscriptions.iter().any(|subscription| {
-            subscription.ok_step.is_some() && !subscription.is_left && matches(&subscription.filter, topic)
-        })
+        self.subscriptions.iter().any(|subscription| subscription.covers(topic))
     }
 
     /// An unsubscribe is under way: where nothing else matches, deliveries end somewhere.
@@ -500,12 +538,21 @@ impl Seen {
 }
 
 impl Subscription {
-    /// Whether it lets a message through.
-    fn allows(&self, topic: &str, seq: u64) -> bool {
-        if self.is_ended || self.is_refused || !matches(&self.filter, topic) {
-            return false;
-        }
-        is_wild(&self.filter) || !self.has_id || self.ok_seq.is_some_and(|ok_seq| seq > ok_seq)
+    /// Whether it matches, has started for certain and is not left.
+    fn covers(&self, topic: &str) -> bool {
+        self.ok_step.is_some() && !self.is_left && matches(&self.filter, topic)
+    }
+
+    /// Whether a publication was accepted after its `ok` for certain.
+    fn is_due(&self, seq: u64, step: u64) -> bool {
+        self.ok_step.is_some_and(|ok_step| step > ok_step) || self.ok_seq.is_some_and(|ok_seq| seq > ok_seq)
+    }
+
+    /// Whether it lets messages through: a topic's only after its `ok`, a filter's perhaps before. Which
+    /// must be the first is checked elsewhere.
+    fn allows(&self, topic: &str) -> bool {
+        let may_have_started = is_wild(&self.filter) || !self.has_id || self.ok_step.is_some();
+        may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
     }
 }
 

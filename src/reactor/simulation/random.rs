@@ -155,7 +155,7 @@ fn act(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
             0 => world.reset(client),
             1 => world.hang_up(client),
             // It half-closes: without a close frame that is an end as well.
-            2 => {
+            2 if state == State::Open => {
                 world.clients[client].out.clear();
                 world.net.finish(world.clients[client].peer);
                 world.clients[client].state = State::Closing;
@@ -250,10 +250,7 @@ fn probe(world: &mut World, plan: &Plan, rng: &mut Rng) {
 /// Every reactor is told to drain, and does, whoever is connected and however they read.
 fn drain(mut world: World, plan: &Plan, rng: &mut Rng) {
     for index in 0..world.reactors.len() {
-        let wakes = world.mesh.send_order(index, ControlRequest::Drain);
-        if wakes.is_ok_and(|wakes| wakes) {
-            world.net.wake(index);
-        }
+        world.order_drain(index);
     }
     let began_ns = world.now_ns;
     for _ in 0..plan.steps {
