@@ -7,6 +7,7 @@
 pub mod buffers;
 pub mod listener;
 pub mod probe;
+pub mod remedy;
 pub mod ring;
 pub mod sim;
 pub mod token;
