@@ -322,3 +322,47 @@ fn a_close_is_echoed_and_then_the_stream_ends() {
     drop(raw);
     broker.stop();
 }
+
+/// Two homes of one topic each, so that some refusals come from this reactor's home and some from the other.
+#[test]
+fn a_refusal_is_told_without_an_id_whichever_home_refuses() {
+    let broker = Broker::start(2, &["limits.topics_max=1"]);
+    let mut client = Client::open(&broker, Language::Json);
+    for topic in 0..16 {
+        let subscribe = json!({"op": "subscribe", "topic": format!("t/{topic}")});
+        client.send(subscribe);
+    }
+    // A home that has its topic refuses the others: by now each has one, and no topic is idle.
+    let refused: Vec<_> = (0..14).map(|_| client.receive()).collect();
+    for error in &refused {
+        assert_eq!(
+            (&error["op"], &error["for"], &error["code"]),
+            (&json!("error"), &json!("subscribe"), &json!("limit_reached"))
+        );
+        client.send(json!({"op": "publish", "topic": error["topic"], "data": 1}));
+        let error = client.receive();
+        assert_eq!(
+            (&error["for"], &error["code"], error.get("id")),
+            (&json!("publish"), &json!("limit_reached"), None)
+        );
+    }
+    client.close();
+    broker.stop();
+}
+
+/// The home answers the subscribe after the unsubscribe was sent; the answers keep the commands' order.
+#[test]
+fn an_unsubscribe_is_answered_after_the_subscribe_that_it_undoes() {
+    let broker = Broker::start(4, &[]);
+    let mut client = Client::open(&broker, Language::Json);
+    for round in 0..32 {
+        let topic = format!("t/{round}");
+        client.send(json!([
+            {"op": "subscribe", "topic": topic, "id": "in"},
+            {"op": "unsubscribe", "topic": topic, "id": "out"},
+        ]));
+        assert_eq!((&client.receive()["id"], &client.receive()["id"]), (&json!("in"), &json!("out")));
+    }
+    client.close();
+    broker.stop();
+}

@@ -151,3 +151,70 @@ fn a_topic_may_have_a_policy_of_its_own() {
     slow.close();
     broker.stop();
 }
+
+/// Connections that take nothing, whose bound of what they are owed is far above the log's budget: they keep
+/// its oldest half, and must let go of it. 16 MiB is the least budget; 48 MiB are published.
+#[test]
+fn the_log_stays_within_its_budget_whoever_keeps_it() {
+    const MESSAGE_BYTES: usize = 256 << 10;
+    for (policy, close) in [("disconnect", true), ("skip", false)] {
+        let settings = [
+            "limits.log_bytes_max=16777216",
+            "delivery.owed_bytes_max=1073741824",
+            "listen.sndbuf_bytes=65536",
+            "timeouts.close_ms=100",
+            &format!("delivery.slow_consumer={policy}"),
+        ];
+        let broker = Broker::start(1, &settings);
+        let witness = Witness::start(&broker);
+        let mut slow = stalled(&broker, &["t"]);
+        let mut publisher = Raw::open(broker.address);
+        let filling = "x".repeat(MESSAGE_BYTES);
+        for seq in 1..=192u64 {
+            let command = json!({"op": "publish", "topic": "t", "data": filling, "id": seq});
+            assert_eq!(publisher.ask(&command.to_string())["seq"], seq);
+            let log_bytes: f64 = broker.metric("fanfare_log_bytes", "").iter().sum();
+            assert!(log_bytes < (20 << 20) as f64, "{log_bytes} bytes of log after {seq} publications");
+        }
+        let closed: f64 = broker.metric("fanfare_closes_total", r#",reason="slow_consumer""#).iter().sum();
+        if close {
+            assert_eq!(closed, 1.0);
+        } else if closed == 0.0 {
+            // Only the send in flight kept it: with luck that was young, and a gap tells the rest.
+            slow.receive();
+        }
+        publisher.close();
+        witness.finish();
+        broker.stop();
+    }
+}
+
+/// It takes a few KiB at a time, always less than what is in flight, for many times the deadline.
+#[test]
+fn a_subscriber_that_reads_slowly_but_steadily_stays() {
+    use std::io::Read;
+    let settings = [
+        "timeouts.ping_ms=1000",
+        "timeouts.pong_ms=1000",
+        "timeouts.close_ms=100",
+        "listen.sndbuf_bytes=65536",
+    ];
+    let broker = Broker::start(1, &settings);
+    let mut slow = stalled(&broker, &["t"]);
+    let mut publisher = Raw::open(broker.address);
+    let command = json!({"op": "publish", "topic": "t", "data": "x".repeat(1_000_000), "id": 1});
+    assert_eq!(publisher.ask(&command.to_string())["op"], "ok");
+    publisher.close();
+    // Each read takes what lets the kernel send a little more; the pace is the clock's, which is what is
+    // tested: 80 reads of 50 ms are twice both deadlines together.
+    let mut piece = [0; 8 << 10];
+    let began = std::time::Instant::now();
+    for turn in 1..=80 {
+        assert!(slow.stream.read(&mut piece).unwrap() > 0);
+        std::thread::sleep(
+            (began + turn * std::time::Duration::from_millis(50)).duration_since(std::time::Instant::now()),
+        );
+    }
+    assert_eq!(broker.metric("fanfare_closes_total", r#",reason="idle_timeout""#).iter().sum::<f64>(), 0.0);
+    broker.stop();
+}
