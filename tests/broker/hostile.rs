@@ -184,7 +184,7 @@ fn an_upgrade_that_never_ends_is_cut() {
     let witness = Witness::start(&broker);
     let mut half = Raw::connect(broker.address);
     half.send(&UPGRADE.as_bytes()[..60]);
-    let mut silent = Raw::connect(broker.address);
+    let silent = Raw::connect(broker.address);
     let trickling = Raw::connect(broker.address);
     trickling.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut rest = UPGRADE.bytes();
