@@ -109,17 +109,22 @@ impl<R, D, O> Port<R, D, O> {
     /// About to sleep: whether every queue that would be drained is empty, so that it may. `with_requests`
     /// says whether requests would be drained.
     pub fn announce_sleep(&mut self, with_requests: bool) -> bool {
+        self.mesh.parkers[self.index].announce_sleep();
+        let is_empty = self.is_empty(with_requests);
+        if !is_empty {
+            self.announce_awake();
+        }
+        is_empty
+    }
+
+    /// Whether no queue has anything that would be drained.
+    pub fn is_empty(&self, with_requests: bool) -> bool {
         let mesh = &*self.mesh;
-        mesh.parkers[self.index].announce_sleep();
-        let is_empty = mesh.orders[self.index].is_empty()
+        mesh.orders[self.index].is_empty()
             && (0..mesh.count).all(|from| {
                 let pair = from * mesh.count + self.index;
                 mesh.deliveries[pair].is_empty() && (!with_requests || mesh.requests[pair].is_empty())
-            });
-        if !is_empty {
-            mesh.parkers[self.index].announce_awake();
-        }
-        is_empty
+            })
     }
 
     /// Not asleep any more.

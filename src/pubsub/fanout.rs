@@ -15,25 +15,24 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
-    filter::FilterTree,
+    home::Homes,
+    interest::Filters,
     message::{Batch, PendingId, Request},
+    policy::{Policy, Verdict},
+    subscription::{
+        GAPS_MAX, Gap, HeldFilter, NOT_A_MEMBER, Refused, Started, Subscribed, Subscriber, Subscription,
+        Unsubscribed, ViewKey,
+    },
     topic,
     view::{Owed, Pin, Registration, View, Waiting},
 };
 use crate::protocol::Format;
 
-/// No member: the subscription waits for its `seq`.
-const NOT_A_MEMBER: u32 = u32::MAX;
-/// So many pending gaps a connection has at most; then it is told to resynchronise.
-const GAPS_MAX: usize = 64;
 /// A topic waits for its next sweep at most so long per member, in nanoseconds: some twenty times what
 /// sending to one costs.
 const MEMBER_DELAY_NS: u64 = 50_000;
 /// How many views one eviction looks at for an idle one.
 const EVICTION_PROBES: usize = 64;
-
-/// A view's key in this fan-out.
-pub type ViewKey = u32;
 
 /// All views of one reactor.
 #[derive(Debug)]
@@ -60,147 +59,6 @@ pub struct Fanout {
     skipped_total: u64,
 }
 
-/// Which reactor is a topic's home.
-#[derive(Clone, Debug)]
-pub struct Homes {
-    count: usize,
-    hasher: foldhash::fast::FixedState,
-}
-
-/// Which topics may skip, and how much a connection may be owed.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// The bound of what a connection is owed, in bytes.
-    pub owed_bytes_max: u64,
-    /// Filters and whether their topics skip; the first that matches wins.
-    pub skip_rules: Vec<(String, bool)>,
-    /// For topics that no rule matches.
-    pub skip_by_default: bool,
-}
-
-/// A connection that subscribes to something.
-#[derive(Debug, Default)]
-struct Subscriber {
-    generation: u32,
-    /// What it subscribed to, by name and by filter, whether or not that has started.
-    asked_count: u32,
-    subscriptions: Vec<Subscription>,
-    /// Visits since what it is owed was last summed up.
-    unchecked_visits: u32,
-    /// Subscriptions that were visited while a send was in flight.
-    owing: Vec<u32>,
-    /// What few connections have, out of the way of the others.
-    rare: Option<Box<Rare>>,
-}
-
-/// The parts of a subscriber that most do without.
-#[derive(Debug, Default)]
-struct Rare {
-    /// The filters with wildcards that it subscribed.
-    filters: Vec<HeldFilter>,
-    gaps: Option<Gaps>,
-}
-
-/// A connection's subscription to a filter; the filter's list has the connection at `place`.
-#[derive(Clone, Copy, Debug)]
-struct HeldFilter {
-    key: u32,
-    place: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Subscription {
-    view: ViewKey,
-    /// Its slot among the view's members, or `NOT_A_MEMBER`.
-    member: u32,
-    is_exact: bool,
-    is_waiting: bool,
-    is_owing: bool,
-}
-
-/// What a connection must be told that it will not get.
-#[derive(Debug, Default)]
-struct Gaps {
-    by_topic: Vec<Gap>,
-    /// Past the most gaps: the filter whose topics have more, `#` if they are of several.
-    resync: Option<Arc<str>>,
-}
-
-/// Publications that a subscriber will not get.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The first `seq`.
-    pub from: u64,
-    /// The last `seq`.
-    pub to: u64,
-}
-
-/// Filters with wildcards of this reactor's connections.
-#[derive(Debug, Default)]
-struct Filters {
-    entries: slab::Slab<Filter>,
-    by_text: [HashMap<Arc<str>, u32, RandomState>; Format::COUNT],
-    by_registration: HashMap<PendingId, u32, RandomState>,
-    next_registration: PendingId,
-    /// Keys of `entries`.
-    trees: [FilterTree<u32>; Format::COUNT],
-    /// Counts additions.
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct Filter {
-    text: Arc<str>,
-    format: Format,
-    registration: PendingId,
-    /// Connections that subscribed to it.
-    subscribers: Vec<u32>,
-    /// Homes that have not answered yet.
-    missing_count: usize,
-    waiting: Vec<PendingId>,
-}
-
-/// A subscription that started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Started {
-    /// The question that can be answered.
-    pub pending: Option<PendingId>,
-    /// Where it starts; none for a filter.
-    pub seq: Option<u64>,
-    /// The home has as many topics as it may: it does not start.
-    pub is_refused: bool,
-}
-
-impl Started {
-    fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
-        Started { pending, seq, is_refused: false }
-    }
-}
-
-/// What came of an unsubscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsubscribed {
-    /// It is over.
-    Now,
-    /// It waits for the answer to its own subscribe; then it comes out as [`Started`].
-    Later,
-}
-
-/// What came of a subscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subscribed {
-    /// It has started, from this `seq` (none for a filter).
-    Now(Option<u64>),
-    /// It starts when the home answers; then it comes out as [`Started`].
-    Later,
-}
-
-/// The connection has this subscription already, or has it not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
-
 /// Where requests to homes go: (home, request).
 pub type Requests = Vec<(usize, Request)>;
 
@@ -213,42 +71,6 @@ pub struct Shed {
     pub closing: Vec<u32>,
     /// Views whose oldest segment a send in flight keeps.
     pub pinned: Vec<ViewKey>,
-}
-
-/// What to do with a connection that is owed too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is within its bound, or was moved forward and has gaps to be told.
-    Keep,
-    /// Its topics do not allow to skip: close it with 4000.
-    Disconnect,
-}
-
-impl Homes {
-    /// `count` homes; `seed` must be the same on all reactors.
-    pub fn new(count: usize, seed: u64) -> Homes {
-        Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
-    }
-
-    /// The home of `topic`.
-    pub fn of(&self, topic: &str) -> usize {
-        use std::hash::BuildHasher;
-        let hash = self.hasher.hash_one(topic);
-        (((hash >> 32) * self.count as u64) >> 32) as usize
-    }
-
-    /// A number for `key` that is spread evenly, the same for the same `salt`.
-    pub fn spread(&self, key: u32, salt: u64) -> u64 {
-        use std::hash::BuildHasher;
-        self.hasher.hash_one((key, salt)) >> 16
-    }
-}
-
-impl Policy {
-    fn may_skip(&self, topic: &str) -> bool {
-        let rule = self.skip_rules.iter().find(|(filter, _)| topic::matches(filter, topic));
-        rule.map_or(self.skip_by_default, |(_, skips)| *skips)
-    }
 }
 
 impl Fanout {
@@ -786,6 +608,22 @@ impl Fanout {
         }
     }
 
+    /// Whether nothing is kept for any connection; for tests.
+    pub fn is_empty(&self) -> bool {
+        self.views.is_empty()
+            && self.filters.entries.is_empty()
+            && self.filters.by_registration.is_empty()
+            && self.by_name.iter().all(HashMap::is_empty)
+            && self.filters.trees.iter().all(super::filter::FilterTree::is_empty)
+            && self.sweeping.is_empty()
+            && self.paced.is_empty()
+            && self.subscribers.iter().all(|subscriber| {
+                subscriber.asked_count == 0
+                    && subscriber.subscriptions.is_empty()
+                    && subscriber.owing.is_empty()
+            })
+    }
+
     /// How many views there are; for tests.
     pub fn view_count(&self) -> usize {
         self.views.len()
@@ -1117,32 +955,5 @@ impl Fanout {
                 };
             }
         }
-    }
-}
-
-impl Filters {
-    fn insert(&mut self, text: Arc<str>, format: Format, home_count: usize) -> u32 {
-        let registration = self.next_registration;
-        self.next_registration = registration.wrapping_add(1);
-        let key = self.entries.insert(Filter {
-            text: text.clone(),
-            format,
-            registration,
-            subscribers: Vec::new(),
-            missing_count: home_count,
-            waiting: Vec::new(),
-        }) as u32;
-        self.trees[format.index()].insert(&text, key);
-        self.by_text[format.index()].insert(text, key);
-        self.by_registration.insert(registration, key);
-        key
-    }
-
-    fn remove(&mut self, key: u32) -> Filter {
-        let entry = self.entries.remove(key as usize);
-        self.trees[entry.format.index()].remove(&entry.text, key);
-        self.by_text[entry.format.index()].remove(&entry.text);
-        self.by_registration.remove(&entry.registration);
-        entry
     }
 }

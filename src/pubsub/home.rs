@@ -5,7 +5,7 @@
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use foldhash::fast::RandomState;
 
@@ -84,9 +84,34 @@ struct Interested {
     format: Format,
 }
 
+/// Which reactor is a topic's home.
+#[derive(Clone, Debug)]
+pub struct Homes {
+    pub(super) count: usize,
+    hasher: foldhash::fast::FixedState,
+}
+
 /// The home has as many topics as it may, none of them idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTopics;
+
+impl Homes {
+    /// `count` homes; `seed` must be the same on all reactors.
+    pub fn new(count: usize, seed: u64) -> Homes {
+        Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
+    }
+
+    /// The home of `topic`.
+    pub fn of(&self, topic: &str) -> usize {
+        let hash = self.hasher.hash_one(topic);
+        (((hash >> 32) * self.count as u64) >> 32) as usize
+    }
+
+    /// A number for `key` that is spread evenly, the same for the same `salt`.
+    pub fn spread(&self, key: u32, salt: u64) -> u64 {
+        self.hasher.hash_one((key, salt)) >> 16
+    }
+}
 
 impl Home {
     /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`.
@@ -255,6 +280,27 @@ impl Home {
         });
         self.owners = owners;
         self.pool.trim();
+    }
+
+    /// Asserts the invariants; for tests and simulations.
+    pub fn check(&self) {
+        for (key, topic) in &self.topics {
+            assert_eq!(self.by_name.get(&topic.name), Some(&key));
+            assert_eq!(topic.is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
+            assert_eq!(topic.is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
+            assert!(topic.is_dirty || topic.open.iter().all(Option::is_none), "what is open is handed over");
+            assert!(topic.is_owner || topic.own.iter().all(Option::is_none), "only owners have own chunks");
+        }
+        assert_eq!(self.topics.len(), self.by_name.len());
+        assert!(self.topics.len() <= self.topics_max);
+    }
+
+    /// How many reactors' interests by name there are, and whether there are filters; for tests.
+    pub fn interest_count(&self) -> usize {
+        let exact =
+            |topic: &HomeTopic| topic.exact.iter().map(|set| set.count_ones() as usize).sum::<usize>();
+        let exact: usize = self.topics.iter().map(|(_, topic)| exact(topic)).sum();
+        exact + usize::from(!self.filters.is_empty())
     }
 
     /// Returns chunks that nothing refers to any more to the allocator.

@@ -13,10 +13,10 @@ use crate::{
         reply::{self, Reply},
     },
     pubsub::{
-        fanout::{Refused, Started, Subscribed, Unsubscribed},
         home::TooManyTopics,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
+        subscription::{Refused, Started, Subscribed, Unsubscribed},
         topic::{self, TopicRule},
     },
 };

@@ -26,26 +26,28 @@ use crate::{
         session::{Event, Limits},
     },
     pubsub::{
-        fanout::{Fanout, Homes, Policy, Requests, Shed, Started, Verdict},
-        home::Home,
+        fanout::{Fanout, Requests, Shed},
+        home::{Home, Homes},
         log::{Appender, Budget, ChunkPool},
         message::{Delivery, Outboxes, Request},
+        policy::{Policy, Verdict},
+        subscription::Started,
     },
     uring::token::GENERATION_MASK,
 };
 
 /// While so many bytes of replies wait, a connection's commands are not taken.
-const REPLIES_BYTES_MAX: usize = 64 << 10;
+pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// Spare reply buffers: how many, and how large each may be to be kept.
 const SPARES_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 /// So many deliveries may wait for room in another reactor's queue before this home takes no more
 /// publications.
-const OUTBOX_MAX: usize = 1_024;
+pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many requests of each other reactor a turn takes at most.
-const RECEIVES_MAX: usize = 1_024;
+const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
-const DELIVERIES_MAX: usize = 4_096;
+const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 /// The longest message whose parser is kept for the next.
 const PARSED_BYTES_KEPT: usize = 64 << 10;
 /// How often topics that went quiet are looked for, in nanoseconds.
@@ -326,6 +328,8 @@ impl Core {
 
     /// The connection gets nothing more, and `phase` has until the close timeout to end.
     pub fn leave(&mut self, slot: u32, phase: Phase) {
+        // First, so that whatever it still waited for is not answered: nothing follows a close frame.
+        self.connections[slot as usize].phase = phase;
         let mut started = std::mem::take(&mut self.started);
         self.fanout.handle_disconnect(slot, &mut started, &mut self.requests);
         self.started = started;
@@ -333,7 +337,6 @@ impl Core {
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
         self.timers.set(slot, deadline_ms);
         let connection = &mut self.connections[slot as usize];
-        connection.phase = phase;
         if connection.is_paused && !connection.is_reading() {
             connection.unread = None;
         }
@@ -458,6 +461,7 @@ impl Core {
     /// Fills in what is not counted as it happens.
     pub fn snapshot(&mut self) -> ReactorStats {
         self.home.release_free_chunks();
+        self.carriers.release_free();
         let (behind, behind_bytes_max) = self.fanout.behind();
         ReactorStats {
             connections: self.open_count as u64,

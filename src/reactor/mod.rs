@@ -8,6 +8,8 @@ pub mod connection;
 pub mod core;
 pub mod pacing;
 pub mod pending;
+#[cfg(test)]
+mod simulation;
 pub mod timers;
 pub mod turn;
 
@@ -26,8 +28,7 @@ use crate::{
     config::Config,
     metrics::ReactorStats,
     pubsub::{
-        fanout::Homes,
-        home::REACTORS_MAX,
+        home::{Homes, REACTORS_MAX},
         log::Budget,
         message::{Delivery, Request},
     },
@@ -189,7 +190,7 @@ impl ReactorThread {
             ring,
             self.port,
             self.shared,
-            self.listener,
+            self.listener.as_raw_fd(),
             self.connection_count,
             self.connections_max,
         );

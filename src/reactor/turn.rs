@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::RawFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,22 +21,23 @@ use super::{
 };
 use crate::{
     protocol::close::CloseReason,
-    pubsub::fanout::ViewKey,
+    pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait},
 };
 
+// Simulations reach every bound of a turn sooner.
 /// The most completions that a turn takes.
-pub const COMPLETIONS_MAX: usize = 4_096;
+pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
 /// The most sends that a turn submits.
-pub const SENDS_MAX: usize = 256;
+pub const SENDS_MAX: usize = if cfg!(test) { 5 } else { 256 };
 /// The most bytes that a turn submits; one frame may be longer than what is left.
-const TURN_BYTES_MAX: u32 = 4 << 20;
+const TURN_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 /// The most bytes of one send, likewise: what a stalled peer's socket takes is copied in one go.
-const SEND_BYTES_MAX: u32 = 256 << 10;
+const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// How many sends a topic submits before it is another's turn.
-const QUANTUM: usize = 64;
+const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 /// How many members a turn visits, those with a send in flight included.
-const VISITS_MAX: usize = 8_192;
+const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
 const ACCEPT_RETRY_NS: u64 = 100_000_000;
 /// How long a sleep lasts at most while another reactor's queue is full, in nanoseconds.
@@ -52,8 +53,10 @@ const GATHERS_MAX: usize = 1_024;
 pub struct Reactor<I: Io> {
     io: I,
     core: Core,
-    listener: OwnedFd,
+    listener: RawFd,
     accept: Accept,
+    /// The last enter was a sleep, which others may have ended by a wake.
+    is_asleep: bool,
     drain: Option<Drain>,
     /// Connections of all reactors.
     connection_count: Arc<AtomicUsize>,
@@ -108,12 +111,13 @@ pub enum Turn {
 }
 
 impl<I: Io> Reactor<I> {
-    /// A reactor that accepts on `listener`. `connection_count` is shared by all reactors.
+    /// A reactor that accepts on `listener`, which stays open as long as the reactor lives.
+    /// `connection_count` is shared by all reactors.
     pub fn new(
         io: I,
         port: ReactorPort,
         shared: Shared,
-        listener: OwnedFd,
+        listener: RawFd,
         connection_count: Arc<AtomicUsize>,
         connections_max: usize,
     ) -> Reactor<I> {
@@ -122,6 +126,7 @@ impl<I: Io> Reactor<I> {
             core: Core::new(port, shared, connections_max + REFUSED_MAX),
             listener,
             accept: Accept::Cancelled,
+            is_asleep: false,
             drain: None,
             connection_count,
             connections_max,
@@ -141,6 +146,9 @@ impl<I: Io> Reactor<I> {
     /// # Errors
     /// What io_uring_enter(2) says beyond the normal.
     pub fn turn(&mut self, now_ns: u64) -> io::Result<Turn> {
+        if std::mem::take(&mut self.is_asleep) {
+            self.core.port.announce_awake();
+        }
         self.core.begin_turn(now_ns);
         self.budget = SendBudget::new();
         self.reap();
@@ -165,12 +173,9 @@ impl<I: Io> Reactor<I> {
             self.io.wake(to);
         }
         let wait = self.wait(now_ns, next_sweep_ns);
-        let sleeps = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
-        let entered = self.io.enter(if sleeps { wait } else { Wait::Poll });
-        if sleeps {
-            self.core.port.announce_awake();
-        }
-        entered.map(|()| Turn::Next)
+        // Awake again from the next turn's beginning on.
+        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
+        self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| Turn::Next)
     }
 
     /// What the reactor knows; for tests.
@@ -181,6 +186,16 @@ impl<I: Io> Reactor<I> {
     /// The ring; for tests.
     pub fn io(&mut self) -> &mut I {
         &mut self.io
+    }
+
+    #[cfg(test)]
+    pub(super) fn io_ref(&self) -> &I {
+        &self.io
+    }
+
+    #[cfg(test)]
+    pub(super) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
     }
 
     fn reap(&mut self) {
@@ -560,7 +575,7 @@ impl<I: Io> Reactor<I> {
 
     fn arm_accept(&mut self) {
         self.accept = Accept::Armed;
-        self.io.accept_multishot(self.listener.as_raw_fd(), Token::new(Op::Accept, 0, 0));
+        self.io.accept_multishot(self.listener, Token::new(Op::Accept, 0, 0));
     }
 
     fn retry_accept(&mut self, now_ns: u64) {

@@ -1,1 +1,1047 @@
-//! To come.
+//! [`Io`] in memory: a world of clients and sockets whose every accident follows from a seed.
+//!
+//! [`SimNet`] is the world: listeners, connections and the clients' ends of them. [`SimRing`] is one
+//! reactor's kernel: what [`Io`] promises it does, as late, as little at a time and in as odd an order
+//! as the promise allows; and what it may ask of its user it asserts. Nothing here has a clock or a thread:
+//! whoever runs the reactors decides when each [`SimRing::run`]s.
+//!
+//! # What it asserts of a reactor
+//!
+//! - The bytes of a send, its vectors and its message are the same at completion as at submission.
+//! - A socket has at most one receive and one send in flight, is closed only when it has none, and is not
+//!   named after that: descriptors are never used again.
+//! - The ops of a socket carry one slot and generation, which no other socket of the ring ever had.
+//! - A lease is read only while on loan, recycled exactly once, and before the turn ends.
+//! - Our direction is not shut down under a send.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::RawFd,
+    rc::Rc,
+    slice,
+};
+
+use super::{Completion, Io, Lease, Op, Token, Wait};
+
+/// The first descriptor of a socket; below are the listeners, by the index of their reactor.
+const FIRST_SOCKET: RawFd = 1_000;
+/// How much an enter does, as in the real ring.
+const WORK_MAX: usize = 256;
+
+/// Numbers that follow from a seed (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// What every accident follows from.
+    pub seed: u64,
+    /// How many rings there will be, each with a listener.
+    pub ring_count: usize,
+    /// Receive buffers per ring.
+    pub buffer_count: usize,
+    /// The size of each, in bytes.
+    pub buffer_bytes: usize,
+    /// Sockets that may be open at a time; beyond it accepting fails with `EMFILE`.
+    pub sockets_max: usize,
+    /// How many bytes a new connection takes that its client has not read.
+    pub window_bytes: usize,
+    /// How many times in 16 something that could happen is put off, and a multishot ends for no reason.
+    pub trouble: u64,
+}
+
+/// The world, as its clients see it. Cloned, it is the same world.
+#[derive(Clone)]
+pub struct SimNet {
+    net: Rc<RefCell<Net>>,
+}
+
+/// A client's end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer(usize);
+
+/// How one direction of a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// More may come.
+    Open,
+    /// Its end comes after what is there.
+    Ended,
+    /// The connection is broken.
+    Reset,
+}
+
+/// One reactor's kernel.
+pub struct SimRing {
+    net: Rc<RefCell<Net>>,
+    index: usize,
+    rng: Rng,
+    buffers: Vec<Buffer>,
+    buffer_bytes: usize,
+    staged: Vec<Submission>,
+    wakes: Vec<usize>,
+    accept: Option<Accepting>,
+    receives: Vec<Receiving>,
+    sends: Vec<Sending>,
+    completions: VecDeque<Completion>,
+    /// Which socket has, or had, the slot and generation.
+    names: BTreeMap<(u32, u32), RawFd>,
+    wait: Wait,
+    sends_total: u64,
+}
+
+struct Net {
+    rng: Rng,
+    /// Connections that were not accepted yet, by listener.
+    backlogs: Vec<VecDeque<usize>>,
+    links: Vec<Link>,
+    /// By descriptor, from `FIRST_SOCKET` on.
+    sockets: Vec<Socket>,
+    open_count: usize,
+    sockets_max: usize,
+    window_bytes: usize,
+    trouble: u64,
+    /// Whether ring `index` is to be woken.
+    wakes: Vec<bool>,
+}
+
+/// A connection.
+struct Link {
+    /// From the client, not received yet.
+    up: VecDeque<u8>,
+    up_end: Stream,
+    /// To the client, not read yet: at most `window` bytes.
+    down: VecDeque<u8>,
+    down_end: Stream,
+    /// How many bytes the client has read.
+    read_bytes: u64,
+    window: usize,
+    /// The client has closed its end: what is sent to it falls into the void, or fails.
+    is_deserted: bool,
+}
+
+/// The broker's end of a connection.
+#[derive(Debug)]
+struct Socket {
+    link: usize,
+    name: Option<(u32, u32)>,
+    is_open: bool,
+    is_receiving: bool,
+    is_sending: bool,
+    is_read_shut: bool,
+    is_write_shut: bool,
+    resets_on_close: bool,
+}
+
+struct Buffer {
+    bytes: Box<[u8]>,
+    place: Place,
+}
+
+/// Whose a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The kernel's, to fill.
+    Offered,
+    /// Filled, in a completion that was not reaped.
+    Filled,
+    /// The reactor's.
+    OnLoan,
+}
+
+enum Submission {
+    Accept(Token),
+    Receive(RawFd, Token),
+    Send(Sending),
+    Cancel(Token, Token),
+}
+
+struct Accepting {
+    token: Token,
+    is_cancelled: bool,
+}
+
+struct Receiving {
+    socket: RawFd,
+    token: Token,
+    is_cancelled: bool,
+}
+
+struct Sending {
+    socket: RawFd,
+    token: Token,
+    message: Option<*const libc::msghdr>,
+    spans: Vec<(*const u8, usize)>,
+    /// The bytes as they were when the op was submitted.
+    bytes: Vec<u8>,
+    taken: usize,
+    is_cancelled: bool,
+}
+
+impl Rng {
+    /// The numbers of `seed`.
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&mut self, low: usize, high: usize) -> usize {
+        low + self.below(high - low + 1)
+    }
+
+    /// True `count` times in `of`.
+    pub fn chance(&mut self, count: u64, of: u64) -> bool {
+        self.next() % of < count
+    }
+
+    /// One of `items`.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// Another generator, whose numbers follow from this one's.
+    pub fn fork(&mut self) -> Rng {
+        Rng(self.next())
+    }
+
+    /// Puts `items` into a random order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+impl SimConfig {
+    /// A world without trouble: everything happens as soon as it can, with room for everything.
+    pub fn calm(seed: u64, ring_count: usize) -> SimConfig {
+        SimConfig {
+            seed,
+            ring_count,
+            buffer_count: 16,
+            buffer_bytes: 4_096,
+            sockets_max: 1_000,
+            window_bytes: 1 << 20,
+            trouble: 0,
+        }
+    }
+}
+
+impl SimNet {
+    /// A world, and the rings in it, by index.
+    pub fn new(config: SimConfig) -> (SimNet, Vec<SimRing>) {
+        let mut rng = Rng::new(config.seed);
+        let rngs: Vec<Rng> = (0..config.ring_count).map(|_| rng.fork()).collect();
+        let net = Rc::new(RefCell::new(Net {
+            rng,
+            backlogs: vec![VecDeque::new(); config.ring_count],
+            links: Vec::new(),
+            sockets: Vec::new(),
+            open_count: 0,
+            sockets_max: config.sockets_max,
+            window_bytes: config.window_bytes,
+            trouble: config.trouble,
+            wakes: vec![false; config.ring_count],
+        }));
+        let rings = rngs.into_iter().enumerate().map(|(index, rng)| SimRing {
+            net: net.clone(),
+            index,
+            rng,
+            buffers: (0..config.buffer_count)
+                .map(|_| Buffer { bytes: vec![0; config.buffer_bytes].into(), place: Place::Offered })
+                .collect(),
+            buffer_bytes: config.buffer_bytes,
+            staged: Vec::new(),
+            wakes: Vec::new(),
+            accept: None,
+            receives: Vec::new(),
+            sends: Vec::new(),
+            completions: VecDeque::new(),
+            names: BTreeMap::new(),
+            wait: Wait::Poll,
+            sends_total: 0,
+        });
+        let rings = rings.collect();
+        (SimNet { net }, rings)
+    }
+
+    /// The listener of the ring at `index`.
+    pub fn listener(&self, index: usize) -> RawFd {
+        index as RawFd
+    }
+
+    /// How much goes wrong from now on; see [`SimConfig::trouble`].
+    pub fn set_trouble(&self, trouble: u64) {
+        self.net.borrow_mut().trouble = trouble;
+    }
+
+    /// How many sockets may be open from now on.
+    pub fn set_sockets_max(&self, sockets_max: usize) {
+        self.net.borrow_mut().sockets_max = sockets_max;
+    }
+
+    /// How many sockets the broker has open.
+    pub fn open_count(&self) -> usize {
+        self.net.borrow().open_count
+    }
+
+    /// Connections that wait to be accepted.
+    pub fn backlog_len(&self) -> usize {
+        self.net.borrow().backlogs.iter().map(VecDeque::len).sum()
+    }
+
+    /// Whether ring `index` is to be woken and has not seen it.
+    pub fn is_woken(&self, index: usize) -> bool {
+        self.net.borrow().wakes[index]
+    }
+
+    /// Wakes ring `index`, as the control thread does.
+    pub fn wake(&self, index: usize) {
+        self.net.borrow_mut().wakes[index] = true;
+    }
+
+    /// A client connects; its connection waits at the listener of ring `index`.
+    pub fn connect(&self, index: usize) -> Peer {
+        let net = &mut *self.net.borrow_mut();
+        let link = net.links.len();
+        net.links.push(Link {
+            up: VecDeque::new(),
+            up_end: Stream::Open,
+            down: VecDeque::new(),
+            down_end: Stream::Open,
+            read_bytes: 0,
+            window: net.window_bytes,
+            is_deserted: false,
+        });
+        net.backlogs[index].push_back(link);
+        Peer(link)
+    }
+
+    /// How many unread bytes the connection takes from now on.
+    pub fn set_window(&self, peer: Peer, bytes: usize) {
+        self.net.borrow_mut().links[peer.0].window = bytes;
+    }
+
+    /// The client sends `bytes`. What the broker has closed swallows them.
+    pub fn write(&self, peer: Peer, bytes: &[u8]) {
+        let link = &mut self.net.borrow_mut().links[peer.0];
+        assert_eq!(link.up_end, Stream::Open, "a client sends after its end");
+        link.up.extend(bytes);
+    }
+
+    /// How many bytes there are to read.
+    pub fn readable(&self, peer: Peer) -> usize {
+        self.net.borrow().links[peer.0].down.len()
+    }
+
+    /// How many bytes the broker has not received.
+    pub fn unreceived(&self, peer: Peer) -> usize {
+        self.net.borrow().links[peer.0].up.len()
+    }
+
+    /// Reads at most `bytes_max` bytes; and, when there are no more, how the connection stands.
+    pub fn read(&self, peer: Peer, bytes_max: usize, into: &mut Vec<u8>) -> Stream {
+        let link = &mut self.net.borrow_mut().links[peer.0];
+        let len = link.down.len().min(bytes_max);
+        into.extend(link.down.drain(..len));
+        link.read_bytes += len as u64;
+        if link.down.is_empty() { link.down_end } else { Stream::Open }
+    }
+
+    /// The client ends its direction and goes on reading.
+    pub fn finish(&self, peer: Peer) {
+        self.net.borrow_mut().links[peer.0].up_end = Stream::Ended;
+    }
+
+    /// The client closes: what it did not read makes it a reset.
+    pub fn close(&self, peer: Peer) {
+        let link = &mut self.net.borrow_mut().links[peer.0];
+        link.up_end = if link.down.is_empty() { Stream::Ended } else { Stream::Reset };
+        link.desert();
+    }
+
+    /// The client breaks the connection.
+    pub fn reset(&self, peer: Peer) {
+        let link = &mut self.net.borrow_mut().links[peer.0];
+        link.up_end = Stream::Reset;
+        link.up.clear();
+        link.desert();
+    }
+}
+
+impl Link {
+    /// The broker sends nothing more.
+    fn end_down(&mut self) {
+        if self.down_end == Stream::Open {
+            self.down_end = Stream::Ended;
+        }
+    }
+
+    fn desert(&mut self) {
+        self.is_deserted = true;
+        self.down.clear();
+    }
+}
+
+impl Net {
+    fn socket(&mut self, socket: RawFd) -> &mut Socket {
+        let found = self.sockets.get_mut((socket - FIRST_SOCKET) as usize);
+        let found = found.unwrap_or_else(|| panic!("descriptor {socket} was never opened"));
+        assert!(found.is_open, "descriptor {socket} is named after it was closed");
+        found
+    }
+
+    fn link_of(&mut self, socket: RawFd) -> &mut Link {
+        let link = self.socket(socket).link;
+        &mut self.links[link]
+    }
+}
+
+impl SimRing {
+    /// How the last enter waited.
+    pub fn waited(&self) -> Wait {
+        self.wait
+    }
+
+    /// Sends submitted so far.
+    pub fn sends_total(&self) -> u64 {
+        self.sends_total
+    }
+
+    /// Whether the kernel could complete something now, or has.
+    pub fn is_ready(&self) -> bool {
+        let net = &mut *self.net.borrow_mut();
+        !self.completions.is_empty()
+            || net.wakes[self.index]
+            || self
+                .accept
+                .as_ref()
+                .is_some_and(|accept| accept.is_cancelled || !net.backlogs[self.index].is_empty())
+            || self.receives.iter().any(|receive| {
+                let is_shut = net.socket(receive.socket).is_read_shut;
+                let link = net.link_of(receive.socket);
+                receive.is_cancelled || is_shut || !link.up.is_empty() || link.up_end != Stream::Open
+            })
+            || self.sends.iter().any(|send| {
+                let is_shut = net.socket(send.socket).is_write_shut;
+                let link = net.link_of(send.socket);
+                send.is_cancelled || is_shut || link.is_deserted || link.down.len() < link.window
+            })
+    }
+
+    /// Whether nothing of the ring is in flight but its accept.
+    pub fn is_idle(&self) -> bool {
+        self.receives.is_empty()
+            && self.sends.is_empty()
+            && self.staged.is_empty()
+            && self.completions.is_empty()
+    }
+
+    /// Whether every buffer is the kernel's to fill.
+    pub fn has_all_buffers(&self) -> bool {
+        self.buffers.iter().all(|buffer| buffer.place == Place::Offered)
+    }
+
+    /// What the kernel does while the reactor sleeps in its enter.
+    pub fn run(&mut self) {
+        let trouble = self.net.borrow().trouble;
+        if std::mem::take(&mut self.net.borrow_mut().wakes[self.index]) {
+            self.complete(Token::new(Op::Wake, 0, 0), 0, false, None);
+        }
+        let mut items: Vec<Token> = Vec::new();
+        items.extend(self.accept.iter().map(|accept| accept.token));
+        items.extend(self.receives.iter().map(|receive| receive.token));
+        items.extend(self.sends.iter().map(|send| send.token));
+        self.rng.shuffle(&mut items);
+        for token in items.into_iter().take(WORK_MAX) {
+            if self.rng.chance(trouble, 16) {
+                continue;
+            }
+            match token.op() {
+                Op::Accept => self.run_accept(),
+                Op::Receive => self.run_receive(token),
+                _ => self.run_send(token),
+            }
+        }
+    }
+
+    fn complete(&mut self, token: Token, result: i32, more: bool, lease: Option<Lease>) {
+        self.completions.push_back(Completion { token, result, more, lease });
+    }
+
+    fn run_accept(&mut self) {
+        loop {
+            let Some(Accepting { token, is_cancelled }) = self.accept else { return };
+            if is_cancelled {
+                self.accept = None;
+                return self.complete(token, -libc::ECANCELED, false, None);
+            }
+            let net = &mut *self.net.borrow_mut();
+            if net.backlogs[self.index].is_empty() {
+                return;
+            }
+            if net.open_count >= net.sockets_max {
+                self.accept = None;
+                self.completions.push_back(Completion {
+                    token,
+                    result: -libc::EMFILE,
+                    more: false,
+                    lease: None,
+                });
+                return;
+            }
+            let link = net.backlogs[self.index].pop_front().expect("it was just seen");
+            let socket = FIRST_SOCKET + net.sockets.len() as RawFd;
+            net.open_count += 1;
+            net.sockets.push(Socket {
+                link,
+                name: None,
+                is_open: true,
+                is_receiving: false,
+                is_sending: false,
+                is_read_shut: false,
+                is_write_shut: false,
+                resets_on_close: false,
+            });
+            let more = !self.rng.chance(net.trouble, 64);
+            self.completions.push_back(Completion { token, result: socket, more, lease: None });
+            if !more {
+                self.accept = None;
+            }
+        }
+    }
+
+    fn run_receive(&mut self, token: Token) {
+        let place = self.receives.iter().position(|receive| receive.token == token);
+        let place = place.expect("a receive in flight is listed");
+        let Receiving { socket, is_cancelled, .. } = self.receives[place];
+        // What arrived before a cancellation may still come, with the op's last completion or before it.
+        let mut rounds = if is_cancelled { self.rng.below(2) } else { self.rng.between(1, 3) };
+        let net = self.net.clone();
+        let end = loop {
+            let net = &mut *net.borrow_mut();
+            let is_shut = net.socket(socket).is_read_shut;
+            let link = net.link_of(socket);
+            if link.up_end == Stream::Reset {
+                link.up.clear();
+                break -libc::ECONNRESET;
+            }
+            if is_shut && self.rng.chance(1, 2) {
+                break 0;
+            }
+            if link.up.is_empty() {
+                if link.up_end == Stream::Ended || is_shut {
+                    break 0;
+                }
+                if is_cancelled {
+                    break -libc::ECANCELED;
+                }
+                return;
+            }
+            if rounds == 0 {
+                if is_cancelled {
+                    break -libc::ECANCELED;
+                }
+                return;
+            }
+            rounds -= 1;
+            let Some(id) = self.buffers.iter().position(|buffer| buffer.place == Place::Offered) else {
+                break -libc::ENOBUFS;
+            };
+            let most = link.up.len().min(self.buffer_bytes);
+            let len = if self.rng.chance(net.trouble, 16) { self.rng.between(1, most) } else { most };
+            let link = net.link_of(socket);
+            let buffer = &mut self.buffers[id];
+            buffer.place = Place::Filled;
+            for (byte, received) in buffer.bytes.iter_mut().zip(link.up.drain(..len)) {
+                *byte = received;
+            }
+            let is_last = (is_cancelled && self.rng.chance(1, 2)) || self.rng.chance(net.trouble, 64);
+            let lease = Some(Lease { id: id as u16, len: len as u32 });
+            self.completions.push_back(Completion { token, result: len as i32, more: !is_last, lease });
+            if is_last {
+                net.socket(socket).is_receiving = false;
+                self.receives.remove(place);
+                return;
+            }
+        };
+        net.borrow_mut().socket(socket).is_receiving = false;
+        self.receives.remove(place);
+        self.complete(token, end, false, None);
+    }
+
+    fn run_send(&mut self, token: Token) {
+        let place = self.sends.iter().position(|send| send.token == token);
+        let place = place.expect("a send in flight is listed");
+        let net = self.net.clone();
+        let net = &mut *net.borrow_mut();
+        let send = &mut self.sends[place];
+        let is_shut = net.socket(send.socket).is_write_shut;
+        let trouble = net.trouble;
+        let link = net.link_of(send.socket);
+        let left = send.bytes.len() - send.taken;
+        let is_over = if link.is_deserted {
+            // What goes to a client that is gone is lost, until its reset has come.
+            if self.rng.chance(1, 2) {
+                send.taken = send.bytes.len();
+            }
+            true
+        } else if is_shut || send.is_cancelled {
+            true
+        } else {
+            let room = link.window.saturating_sub(link.down.len()).min(left);
+            let len = if room > 0 && self.rng.chance(trouble, 16) { self.rng.between(1, room) } else { room };
+            link.down.extend(&send.bytes[send.taken..send.taken + len]);
+            send.taken += len;
+            send.taken == send.bytes.len()
+        };
+        if !is_over {
+            return;
+        }
+        let result = match send.taken {
+            0 if send.is_cancelled => -libc::ECANCELED,
+            0 if is_shut => -libc::EPIPE,
+            0 => -libc::ECONNRESET,
+            taken => taken as i32,
+        };
+        let socket = send.socket;
+        // SAFETY: by the contract of `send` and `send_vectored` the memory is there until we complete.
+        unsafe { send.check() };
+        net.socket(socket).is_sending = false;
+        self.sends.remove(place);
+        self.complete(token, result, false, None);
+    }
+
+    fn submit(&mut self) {
+        for submission in std::mem::take(&mut self.staged) {
+            match submission {
+                Submission::Accept(token) => {
+                    assert!(self.accept.is_none(), "a listener has one accept in flight");
+                    self.accept = Some(Accepting { token, is_cancelled: false });
+                }
+                Submission::Receive(socket, token) => {
+                    self.receives.push(Receiving { socket, token, is_cancelled: false });
+                }
+                Submission::Send(send) => {
+                    // SAFETY: as in `run_send`.
+                    unsafe { send.check() };
+                    self.sends.push(send);
+                }
+                Submission::Cancel(target, token) => self.cancel_now(target, token),
+            }
+        }
+    }
+
+    fn cancel_now(&mut self, target: Token, token: Token) {
+        let accepts = self.accept.iter_mut().map(|accept| (accept.token, &mut accept.is_cancelled));
+        let receives = self.receives.iter_mut().map(|receive| (receive.token, &mut receive.is_cancelled));
+        let sends = self.sends.iter_mut().map(|send| (send.token, &mut send.is_cancelled));
+        let found = accepts.chain(receives).chain(sends).find(|(token, _)| *token == target);
+        let result = match found {
+            Some((_, is_cancelled)) => {
+                *is_cancelled = true;
+                0
+            }
+            None => -libc::ENOENT,
+        };
+        self.complete(token, result, false, None);
+    }
+
+    /// The socket's ops carry one name, which is no other's.
+    fn name(&mut self, socket: RawFd, token: Token) {
+        let name = (token.slot(), token.generation());
+        let known = self.net.borrow_mut().socket(socket).name.replace(name);
+        assert!(known.is_none_or(|known| known == name), "{token:?} is not of descriptor {socket}");
+        let holder = *self.names.entry(name).or_insert(socket);
+        assert_eq!(holder, socket, "{token:?} was descriptor {holder}'s name");
+    }
+
+    fn stage_send(
+        &mut self,
+        socket: RawFd,
+        token: Token,
+        message: Option<*const libc::msghdr>,
+        spans: Vec<(*const u8, usize)>,
+    ) {
+        assert_eq!(token.op(), Op::Send);
+        self.name(socket, token);
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        assert!(!end.is_sending, "descriptor {socket} has one send in flight");
+        end.is_sending = true;
+        let mut bytes = Vec::new();
+        for &(start, len) in &spans {
+            assert!(len > 0, "a vector of a send holds something");
+            // SAFETY: by the contract of `send` and `send_vectored` the memory is there.
+            bytes.extend_from_slice(unsafe { slice::from_raw_parts(start, len) });
+        }
+        assert!(!bytes.is_empty(), "a send sends something");
+        self.sends_total += 1;
+        self.staged.push(Submission::Send(Sending {
+            socket,
+            token,
+            message,
+            spans,
+            bytes,
+            taken: 0,
+            is_cancelled: false,
+        }));
+    }
+}
+
+impl Sending {
+    /// Asserts that nobody touched what is being sent.
+    ///
+    /// # Safety
+    /// The message, its vectors and the bytes are allocated.
+    unsafe fn check(&self) {
+        if let Some(message) = self.message {
+            // SAFETY: by the contract.
+            let spans = unsafe { spans_of(message) };
+            assert_eq!(spans, self.spans, "{:?}: the vectors changed while in flight", self.token);
+        }
+        let mut at = 0;
+        for &(start, len) in &self.spans {
+            // SAFETY: by the contract.
+            let now = unsafe { slice::from_raw_parts(start, len) };
+            assert!(now == &self.bytes[at..at + len], "{:?}: bytes changed while in flight", self.token);
+            at += len;
+        }
+    }
+}
+
+/// # Safety
+/// The message and its vectors are allocated.
+unsafe fn spans_of(message: *const libc::msghdr) -> Vec<(*const u8, usize)> {
+    // SAFETY: by the contract.
+    let vectors = unsafe { slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen as usize) };
+    vectors.iter().map(|vector| (vector.iov_base as *const u8, vector.iov_len)).collect()
+}
+
+impl Io for SimRing {
+    fn accept_multishot(&mut self, listener: RawFd, token: Token) {
+        assert_eq!((listener, token.op()), (self.index as RawFd, Op::Accept));
+        let is_staged = self.staged.iter().any(|staged| matches!(staged, Submission::Accept(_)));
+        assert!(self.accept.is_none() && !is_staged, "a listener has one accept in flight");
+        self.staged.push(Submission::Accept(token));
+    }
+
+    fn receive_multishot(&mut self, socket: RawFd, token: Token) {
+        assert_eq!(token.op(), Op::Receive);
+        self.name(socket, token);
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        assert!(!end.is_receiving, "descriptor {socket} has one receive in flight");
+        end.is_receiving = true;
+        self.staged.push(Submission::Receive(socket, token));
+    }
+
+    unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, len: u32, token: Token) {
+        self.stage_send(socket, token, None, vec![(bytes, len as usize)]);
+    }
+
+    unsafe fn send_vectored(&mut self, socket: RawFd, message: *const libc::msghdr, token: Token) {
+        // SAFETY: the caller's contract.
+        let spans = unsafe { spans_of(message) };
+        self.stage_send(socket, token, Some(message), spans);
+    }
+
+    fn cancel(&mut self, target: Token, token: Token) {
+        assert_eq!(token.op(), Op::Cancel);
+        self.staged.push(Submission::Cancel(target, token));
+    }
+
+    fn wake(&mut self, index: usize) {
+        assert_ne!(index, self.index, "a reactor does not wake itself");
+        self.wakes.push(index);
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let kept = self.buffers.iter().position(|buffer| buffer.place == Place::OnLoan);
+        assert_eq!(kept, None, "a lease is recycled before its turn ends");
+        self.wait = wait;
+        for index in self.wakes.drain(..) {
+            self.net.borrow_mut().wakes[index] = true;
+        }
+        self.submit();
+        self.run();
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Option<Completion> {
+        let completion = self.completions.pop_front()?;
+        if let Some(lease) = &completion.lease {
+            let place = &mut self.buffers[usize::from(lease.id)].place;
+            assert_eq!(*place, Place::Filled);
+            *place = Place::OnLoan;
+        }
+        Some(completion)
+    }
+
+    fn leased(&mut self, lease: &Lease) -> &mut [u8] {
+        let buffer = &mut self.buffers[usize::from(lease.id)];
+        assert_eq!(buffer.place, Place::OnLoan, "buffer {} is read but not on loan", lease.id);
+        &mut buffer.bytes[..lease.len as usize]
+    }
+
+    fn recycle(&mut self, lease: Lease) {
+        let buffer = &mut self.buffers[usize::from(lease.id)];
+        assert_eq!(buffer.place, Place::OnLoan, "buffer {} is recycled but not on loan", lease.id);
+        buffer.place = Place::Offered;
+        // Whoever still looks at it sees nonsense.
+        buffer.bytes.fill(0xee);
+    }
+
+    fn free_buffers(&self) -> usize {
+        self.buffers.iter().filter(|buffer| buffer.place == Place::Offered).count()
+    }
+
+    fn shutdown(&mut self, socket: RawFd) {
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        (end.is_read_shut, end.is_write_shut) = (true, true);
+        net.link_of(socket).end_down();
+    }
+
+    fn shutdown_write(&mut self, socket: RawFd) {
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        assert!(!end.is_sending, "our direction is shut down under a send");
+        end.is_write_shut = true;
+        net.link_of(socket).end_down();
+    }
+
+    fn reset_on_close(&mut self, socket: RawFd) {
+        self.net.borrow_mut().socket(socket).resets_on_close = true;
+    }
+
+    fn close(&mut self, socket: RawFd) {
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        assert!(!end.is_receiving, "descriptor {socket} is closed under a receive");
+        assert!(!end.is_sending, "descriptor {socket} is closed under a send");
+        end.is_open = false;
+        let (link, resets) = (end.link, end.resets_on_close);
+        net.open_count -= 1;
+        let link = &mut net.links[link];
+        // What nobody received makes a close a reset, and so may what was sent be lost.
+        if resets || !link.up.is_empty() {
+            link.down_end = Stream::Reset;
+            let kept = net.rng.below(link.down.len() + 1);
+            link.down.truncate(kept);
+        } else {
+            link.end_down();
+        }
+    }
+
+    fn acked_bytes(&mut self, socket: RawFd) -> u64 {
+        self.net.borrow_mut().link_of(socket).read_bytes
+    }
+
+    fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
+        let link = self.net.borrow_mut().socket(socket).link;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, link as u16)))
+    }
+
+    fn busy_share(&mut self, _elapsed_ns: u64) -> f64 {
+        self.rng.below(101) as f64 / 100.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept() -> Token {
+        Token::new(Op::Accept, 0, 0)
+    }
+
+    fn receive() -> Token {
+        Token::new(Op::Receive, 3, 1)
+    }
+
+    fn send() -> Token {
+        Token::new(Op::Send, 3, 1)
+    }
+
+    /// A ring that has accepted one connection: its client's end, and its socket.
+    fn accepted(config: SimConfig) -> (SimNet, SimRing, Peer, RawFd) {
+        let (net, mut rings) = SimNet::new(config);
+        let mut ring = rings.remove(0);
+        let peer = net.connect(0);
+        ring.accept_multishot(net.listener(0), accept());
+        ring.enter(Wait::Poll).unwrap();
+        let completion = ring.reap().expect("a connection waits");
+        assert_eq!((completion.token, completion.more), (accept(), true));
+        (net, ring, peer, completion.result)
+    }
+
+    fn reap(ring: &mut SimRing) -> (Token, i32, bool) {
+        ring.enter(Wait::Poll).unwrap();
+        let completion = ring.reap().expect("something has completed");
+        completion.lease.into_iter().for_each(|lease| ring.recycle(lease));
+        (completion.token, completion.result, completion.more)
+    }
+
+    /// The client writes more than one buffer holds, and then ends its direction.
+    #[test]
+    fn a_receive_brings_every_byte_and_then_the_end() {
+        let config = SimConfig { buffer_bytes: 4, buffer_count: 2, ..SimConfig::calm(1, 1) };
+        let (net, mut ring, peer, socket) = accepted(config);
+        ring.receive_multishot(socket, receive());
+        net.write(peer, b"over four");
+        net.finish(peer);
+        let mut received = Vec::new();
+        loop {
+            ring.enter(Wait::Poll).unwrap();
+            let Some(completion) = ring.reap() else { continue };
+            match completion.lease {
+                Some(lease) => {
+                    received.extend_from_slice(ring.leased(&lease));
+                    ring.recycle(lease);
+                }
+                None if completion.result == -libc::ENOBUFS => ring.receive_multishot(socket, receive()),
+                None => break assert_eq!((completion.result, completion.more), (0, false)),
+            }
+        }
+        assert_eq!(received, b"over four");
+        assert!(ring.is_idle() && ring.has_all_buffers());
+    }
+
+    /// A window of three bytes, and a send of five.
+    #[test]
+    fn a_send_completes_when_all_of_it_is_taken() {
+        let config = SimConfig { window_bytes: 3, ..SimConfig::calm(1, 1) };
+        let (net, mut ring, peer, socket) = accepted(config);
+        // SAFETY: the bytes are static.
+        unsafe { ring.send(socket, b"five!".as_ptr(), 5, send()) };
+        ring.enter(Wait::Poll).unwrap();
+        assert!(ring.reap().is_none());
+        let mut read = Vec::new();
+        assert_eq!(net.read(peer, 10, &mut read), Stream::Open);
+        assert_eq!(reap(&mut ring), (send(), 5, false));
+        net.read(peer, 10, &mut read);
+        assert_eq!(read, b"five!");
+    }
+
+    #[test]
+    fn a_send_that_is_shut_down_says_how_much_was_taken() {
+        let config = SimConfig { window_bytes: 3, ..SimConfig::calm(1, 1) };
+        let (net, mut ring, peer, socket) = accepted(config);
+        // SAFETY: the bytes are static.
+        unsafe { ring.send(socket, b"five!".as_ptr(), 5, send()) };
+        ring.enter(Wait::Poll).unwrap();
+        ring.shutdown(socket);
+        assert_eq!(reap(&mut ring), (send(), 3, false));
+        ring.close(socket);
+        let mut read = Vec::new();
+        assert_eq!(net.read(peer, 10, &mut read), Stream::Ended);
+        assert_eq!((read.as_slice(), net.open_count()), (b"fiv".as_slice(), 0));
+    }
+
+    #[test]
+    fn a_cancelled_receive_may_bring_bytes_before_it_ends() {
+        let brings = (0..20).filter(|seed| {
+            let (net, mut ring, peer, socket) = accepted(SimConfig::calm(*seed, 1));
+            ring.receive_multishot(socket, receive());
+            ring.enter(Wait::Poll).unwrap();
+            net.write(peer, b"late");
+            ring.cancel(receive(), Token::new(Op::Cancel, 3, 1));
+            assert_eq!(reap(&mut ring), (Token::new(Op::Cancel, 3, 1), 0, false));
+            let mut brought = 0;
+            loop {
+                let (_, result, more) = reap(&mut ring);
+                brought += result.max(0);
+                if !more {
+                    break brought > 0;
+                }
+            }
+        });
+        assert!((1..20).contains(&brings.count()), "some do and some do not");
+    }
+
+    #[test]
+    fn a_connection_waits_while_there_is_no_descriptor() {
+        let (net, mut ring, _, socket) = accepted(SimConfig { sockets_max: 1, ..SimConfig::calm(1, 1) });
+        net.connect(0);
+        assert_eq!(reap(&mut ring), (accept(), -libc::EMFILE, false));
+        ring.close(socket);
+        ring.accept_multishot(net.listener(0), accept());
+        assert_eq!(reap(&mut ring), (accept(), socket + 1, true));
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes changed while in flight")]
+    fn bytes_that_change_in_flight_are_caught() {
+        let (_, mut ring, _, socket) = accepted(SimConfig::calm(1, 1));
+        let mut bytes = *b"abc";
+        // SAFETY: the bytes stay allocated; that they are written is what is to be caught.
+        unsafe { ring.send(socket, bytes.as_ptr(), 3, send()) };
+        bytes[1] = b'x';
+        std::hint::black_box(&mut bytes);
+        ring.enter(Wait::Poll).unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "has one receive in flight")]
+    fn a_second_receive_is_caught() {
+        let (_, mut ring, _, socket) = accepted(SimConfig::calm(1, 1));
+        ring.receive_multishot(socket, receive());
+        ring.receive_multishot(socket, receive());
+    }
+
+    #[test]
+    #[should_panic(expected = "closed under a receive")]
+    fn closing_under_a_receive_is_caught() {
+        let (_, mut ring, _, socket) = accepted(SimConfig::calm(1, 1));
+        ring.receive_multishot(socket, receive());
+        ring.close(socket);
+    }
+
+    #[test]
+    #[should_panic(expected = "named after it was closed")]
+    fn naming_a_closed_socket_is_caught() {
+        let (_, mut ring, _, socket) = accepted(SimConfig::calm(1, 1));
+        ring.close(socket);
+        ring.shutdown(socket);
+    }
+
+    #[test]
+    #[should_panic(expected = "was descriptor")]
+    fn a_name_that_another_socket_had_is_caught() {
+        let (net, mut ring, _, socket) = accepted(SimConfig::calm(1, 1));
+        ring.receive_multishot(socket, receive());
+        net.connect(0);
+        let (_, other, _) = reap(&mut ring);
+        ring.receive_multishot(other, receive());
+    }
+
+    #[test]
+    #[should_panic(expected = "recycled before its turn ends")]
+    fn a_lease_that_is_kept_is_caught() {
+        let (net, mut ring, peer, socket) = accepted(SimConfig::calm(1, 1));
+        ring.receive_multishot(socket, receive());
+        net.write(peer, b"kept");
+        ring.enter(Wait::Poll).unwrap();
+        let _kept = ring.reap().expect("bytes have come").lease;
+        ring.enter(Wait::Poll).unwrap();
+    }
+}

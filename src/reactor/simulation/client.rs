@@ -1,0 +1,321 @@
+//! A client of the simulated world: what it says as bytes, and what the broker's bytes say.
+//!
+//! Written from RFC 6455 and the wire's tables, and sharing no code with the broker.
+
+use std::collections::VecDeque;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    protocol::Format,
+    uring::sim::{Peer, Rng},
+};
+
+/// One client.
+pub(super) struct Client {
+    pub peer: Peer,
+    pub format: Format,
+    pub state: State,
+    pub pace: Pace,
+    /// Everything that the broker said, in order.
+    pub seen: Vec<Event>,
+    /// Written by the client, and not yet on its way.
+    pub out: VecDeque<u8>,
+    /// Read, and not yet understood.
+    input: Vec<u8>,
+    next_id: u64,
+}
+
+/// Where in its life a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The response to its request has not come whole.
+    Upgrading,
+    /// Commands and messages flow.
+    Open,
+    /// It sent a close frame, or answered the broker's.
+    Closing,
+    /// Its connection is over.
+    Over,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Everything that is there.
+    Eager,
+    /// A little, now and then.
+    Slow,
+    /// Nothing.
+    Stuck,
+}
+
+/// What the broker says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Hello,
+    Refused,
+    Ok { id: u64, topic: String, seq: Option<u64>, receivers: Option<u64> },
+    Error { id: Option<u64>, code: String },
+    Pong { id: u64 },
+    Message { topic: String, seq: u64, payload: Vec<u8>, is_json: bool },
+    Gap { topic: String, from: u64, to: u64 },
+    Resync { filter: String },
+    Close { code: Option<u16>, text: String },
+    Ping(Vec<u8>),
+}
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub(super) enum Ask {
+    Subscribe { filter: String },
+    Unsubscribe { filter: String },
+    Publish { topic: String, payload: Vec<u8>, is_json: bool, receivers: bool },
+    Ping,
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    op: &'a str,
+    id: Option<u64>,
+    topic: Option<String>,
+    filter: Option<String>,
+    seq: Option<u64>,
+    receivers: Option<u64>,
+    code: Option<String>,
+    from: Option<u64>,
+    to: Option<u64>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    base64: Option<String>,
+}
+
+impl Client {
+    /// A client that has written its upgrade request.
+    pub fn new(peer: Peer, format: Format) -> Client {
+        let subprotocol = match format {
+            Format::Json => "fanfare.json.v1",
+            Format::Binary => "fanfare.bin.v1",
+        };
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+        );
+        Client {
+            peer,
+            format,
+            state: State::Upgrading,
+            pace: Pace::Eager,
+            seen: Vec::new(),
+            out: request.into_bytes().into(),
+            input: Vec::new(),
+            next_id: 1,
+        }
+    }
+
+    pub fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Writes one message with these commands, each with its id, in `fragments` frames.
+    pub fn ask(&mut self, asks: &[(Ask, Option<u64>)], fragments: usize, rng: &mut Rng) {
+        let message = match self.format {
+            Format::Json => {
+                let commands: Vec<String> = asks.iter().map(|(ask, id)| json(ask, *id)).collect();
+                if commands.len() == 1 { commands[0].clone() } else { format!("[{}]", commands.join(",")) }
+                    .into_bytes()
+            }
+            Format::Binary if asks.len() == 1 => binary(&asks[0].0, asks[0].1),
+            Format::Binary => {
+                let mut batch = vec![0, 0];
+                for (ask, id) in asks {
+                    let body = binary(ask, *id);
+                    batch.extend((body.len() as u32).to_be_bytes());
+                    batch.extend(body);
+                }
+                batch
+            }
+        };
+        let opcode = if self.format == Format::Json { 1 } else { 2 };
+        let mut rest = &message[..];
+        for fragment in 0..fragments {
+            let is_last = fragment + 1 == fragments;
+            let len = if is_last { rest.len() } else { rng.below(rest.len() + 1) };
+            let (part, more) = rest.split_at(len);
+            rest = more;
+            self.frame(if fragment == 0 { opcode } else { 0 }, is_last, part, rng);
+            if !is_last && rng.chance(1, 4) {
+                self.frame(10, true, b"unasked", rng);
+            }
+        }
+    }
+
+    /// Writes a close frame.
+    pub fn close(&mut self, rng: &mut Rng) {
+        self.frame(8, true, &1000u16.to_be_bytes(), rng);
+        self.state = State::Closing;
+    }
+
+    pub fn frame(&mut self, opcode: u8, is_final: bool, payload: &[u8], rng: &mut Rng) {
+        let key = (rng.next() as u32).to_be_bytes();
+        self.out.push_back(opcode | if is_final { 0x80 } else { 0 });
+        match payload.len() {
+            len @ 0..126 => self.out.push_back(0x80 | len as u8),
+            len @ 126..65_536 => {
+                self.out.push_back(0x80 | 126);
+                self.out.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                self.out.push_back(0x80 | 127);
+                self.out.extend((len as u64).to_be_bytes());
+            }
+        }
+        self.out.extend(key);
+        self.out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    }
+
+    /// What more bytes of the broker say.
+    pub fn understand(&mut self, bytes: &[u8]) -> Vec<Event> {
+        self.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[..];
+        let mut events = Vec::new();
+        if self.state == State::Upgrading {
+            let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") else {
+                self.input = input;
+                return events;
+            };
+            let head = std::str::from_utf8(&rest[..end]).expect("a response is text");
+            if head.starts_with("HTTP/1.1 503 ") {
+                return vec![Event::Refused];
+            }
+            assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+            self.state = State::Open;
+            rest = &rest[end + 4..];
+        }
+        while let Some((opcode, payload, len)) = unframe(rest) {
+            events.push(self.event(opcode, payload));
+            rest = &rest[len..];
+        }
+        self.input = rest.to_vec();
+        events
+    }
+
+    fn event(&self, opcode: u8, payload: &[u8]) -> Event {
+        match (opcode, self.format) {
+            (8, _) => Event::Close {
+                code: payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]])),
+                text: String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).expect("text"),
+            },
+            (9, _) => Event::Ping(payload.to_vec()),
+            (1, Format::Json) => read_object(payload),
+            (2, Format::Binary) => {
+                let (kind, flags) = (payload[0], payload[1]);
+                let topic_len = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
+                let seq = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"));
+                let (topic, body) = payload[12..].split_at(topic_len);
+                if kind != 2 {
+                    assert_eq!((flags, topic_len, seq), (1, 0, 0), "of kind {kind}");
+                    return read_object(body);
+                }
+                Event::Message {
+                    topic: String::from_utf8(topic.to_vec()).expect("a topic is UTF-8"),
+                    seq,
+                    payload: body.to_vec(),
+                    is_json: flags == 1,
+                }
+            }
+            _ => panic!("a frame of opcode {opcode} on a connection that speaks {:?}", self.format),
+        }
+    }
+}
+
+fn unframe(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    assert_eq!(first & 0xf0, 0x80, "the broker sends whole frames without reserved bits");
+    assert_eq!(second & 0x80, 0, "the broker masks nothing");
+    let (header_len, len) = match second {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two bytes")))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().expect("eight bytes")) as usize),
+        len => (2, usize::from(len)),
+    };
+    let payload = bytes.get(header_len..header_len + len)?;
+    Some((first & 0x0f, payload, header_len + len))
+}
+
+fn read_object(text: &[u8]) -> Event {
+    let object: Object<'_> = serde_json::from_slice(text)
+        .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(text)));
+    let topic = || object.topic.clone().expect("a topic");
+    match object.op {
+        "hello" => Event::Hello,
+        "ok" => Event::Ok {
+            id: object.id.expect("an ok has an id"),
+            topic: topic(),
+            seq: object.seq,
+            receivers: object.receivers,
+        },
+        "error" => Event::Error { id: object.id, code: object.code.expect("an error has a code") },
+        "pong" => Event::Pong { id: object.id.expect("a pong has the ping's id") },
+        "message" => {
+            let payload = match (object.data, &object.base64) {
+                (Some(data), None) => data.get().as_bytes().to_vec(),
+                (None, Some(encoded)) => STANDARD.decode(encoded).expect("base64"),
+                _ => panic!("a message has data or base64"),
+            };
+            let is_json = object.data.is_some();
+            Event::Message { topic: topic(), seq: object.seq.expect("a seq"), payload, is_json }
+        }
+        "gap" => match object.filter {
+            Some(filter) => Event::Resync { filter },
+            None => Event::Gap {
+                topic: topic(),
+                from: object.from.expect("a gap begins"),
+                to: object.to.expect("a gap ends"),
+            },
+        },
+        op => panic!("the broker says {op}"),
+    }
+}
+
+fn json(ask: &Ask, id: Option<u64>) -> String {
+    let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
+    match ask {
+        Ask::Subscribe { filter } => format!(r#"{{"op":"subscribe","topic":"{filter}"{id}}}"#),
+        Ask::Unsubscribe { filter } => format!(r#"{{"op":"unsubscribe","topic":"{filter}"{id}}}"#),
+        Ask::Ping => format!(r#"{{"op":"ping"{id}}}"#),
+        Ask::Publish { topic, payload, receivers, .. } => {
+            let data = std::str::from_utf8(payload).expect("JSON is UTF-8");
+            let receivers = if *receivers { r#","receivers":true"# } else { "" };
+            format!(r#"{{"op":"publish","topic":"{topic}","data":{data}{id}{receivers}}}"#)
+        }
+    }
+}
+
+fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
+    let head = |kind: u8, flags: u8, topic_len: usize, seq: u64| {
+        let mut body = vec![kind, flags];
+        body.extend((topic_len as u16).to_be_bytes());
+        body.extend(seq.to_be_bytes());
+        body
+    };
+    let kind = match ask {
+        Ask::Publish { topic, payload, is_json, receivers } => {
+            let flags = u8::from(*is_json) | if *receivers { 4 } else { 0 };
+            let mut body = head(1, flags, topic.len(), id.unwrap_or(0));
+            body.extend(topic.as_bytes());
+            body.extend(payload);
+            return body;
+        }
+        Ask::Subscribe { .. } => 4,
+        Ask::Unsubscribe { .. } => 5,
+        Ask::Ping => 9,
+    };
+    let mut body = head(kind, 1, 0, 0);
+    body.extend(json(ask, id).into_bytes());
+    body
+}

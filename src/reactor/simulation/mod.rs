@@ -1,0 +1,583 @@
+//! Reactors in a simulated world: one thread, one seed, every guarantee checked.
+//!
+//! A [`World`] interleaves reactors, clients and the clock. Clients are eager, slow or stuck; the
+//! network does what [`crate::uring::sim`] does; an [`Oracle`] that knows only what clients asked and
+//! saw holds the broker to its promises, and after each step the broker's own invariants and bounds are
+//! checked. The bounds of a turn and of queues are small in tests, so that everything fills up.
+//!
+//! `FANFARE_SIM_SEED=n cargo test simulation -- --nocapture` runs one seed and tells what happens;
+//! `FANFARE_SIM_SECONDS=n cargo test --release simulation` looks for a seed that fails for so long.
+
+mod client;
+mod directed;
+mod oracle;
+mod random;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use super::{
+    ControlRequest,
+    connection::Phase,
+    core::{OUTBOX_MAX, REPLIES_BYTES_MAX, Shared},
+    turn::{Reactor, Turn},
+};
+use crate::{
+    channel::Mesh,
+    config::{Config, SlowConsumer},
+    protocol::Format,
+    pubsub::{
+        home::Homes,
+        log::{Budget, SHARED_CHUNK_BYTES},
+        message::{Delivery, Request},
+    },
+    uring::{
+        Wait,
+        sim::{Rng, SimConfig, SimNet, SimRing, Stream},
+    },
+};
+use client::{Ask, Client, Event, Pace, State};
+use oracle::{Oracle, payload_of};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// Everything, in one place.
+struct World {
+    rng: Rng,
+    net: SimNet,
+    mesh: Arc<Mesh<Request, Delivery, ControlRequest>>,
+    reactors: Vec<Option<Reactor<SimRing>>>,
+    /// Until when each sleeps, if nothing comes.
+    asleep_until_ns: Vec<Option<u64>>,
+    shared: Shared,
+    now_ns: u64,
+    clients: Vec<Client>,
+    oracle: Oracle,
+    knobs: Knobs,
+    /// Commands that go into one message, while they are collected.
+    batch: Option<Vec<(Ask, Option<u64>)>>,
+    /// The most that was seen of what is bounded.
+    peaks: Peaks,
+}
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+struct Knobs {
+    net: SimConfig,
+    /// Entries of each queue between two reactors.
+    queue_entries: usize,
+    connections_max: usize,
+    owed_bytes_max: usize,
+    policy: SlowConsumer,
+    /// Topics under `skip/` skip in any case.
+    has_skip_rule: bool,
+    topics_max: usize,
+    max_delay_us: Option<u32>,
+    subscriptions_max: usize,
+    /// Clients may be closed for being too far behind, idle or late.
+    may_close: bool,
+    is_verbose: bool,
+}
+
+#[derive(Debug, Default)]
+struct Peaks {
+    outbox: usize,
+    backlog: usize,
+    replies: usize,
+    unread: usize,
+    pending: usize,
+    paused: usize,
+}
+
+impl Knobs {
+    /// A world with room for everything and no trouble.
+    fn calm(reactor_count: usize) -> Knobs {
+        Knobs {
+            net: SimConfig::calm(1, reactor_count),
+            queue_entries: 64,
+            connections_max: 100,
+            owed_bytes_max: 1 << 20,
+            policy: SlowConsumer::Disconnect,
+            has_skip_rule: false,
+            topics_max: 1_000,
+            max_delay_us: Some(0),
+            subscriptions_max: 1_000,
+            may_close: false,
+            is_verbose: false,
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.reactor.max_delay_us = self.max_delay_us;
+        config.limits.topics_max = self.topics_max;
+        config.limits.subscriptions_max = self.subscriptions_max;
+        config.limits.message_bytes_max = 1 << 20;
+        config.delivery.owed_bytes_max = self.owed_bytes_max;
+        config.delivery.slow_consumer = self.policy;
+        if self.has_skip_rule {
+            config.delivery.topics.push(crate::config::TopicPolicy {
+                filter: "skip/#".into(),
+                slow_consumer: SlowConsumer::Skip,
+            });
+        }
+        config
+    }
+}
+
+impl World {
+    fn new(knobs: Knobs) -> World {
+        let count = knobs.net.ring_count;
+        let mut rng = Rng::new(knobs.net.seed ^ 0x00fa_0fa2);
+        let (net, rings) = SimNet::new(knobs.net.clone());
+        let shared = Shared {
+            homes: Homes::new(count, rng.next()),
+            budget: Budget::new(1 << 30),
+            epoch: rng.next(),
+            config: Arc::new(knobs.config()),
+        };
+        let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
+        let connection_count = Arc::new(AtomicUsize::new(0));
+        let reactors = rings.into_iter().zip(ports).enumerate().map(|(index, (ring, port))| {
+            let (listener, count) = (net.listener(index), connection_count.clone());
+            Some(Reactor::new(ring, port, shared.clone(), listener, count, knobs.connections_max))
+        });
+        let may_skip = knobs.policy == SlowConsumer::Skip || knobs.has_skip_rule;
+        let oracle = Oracle::new(knobs.topics_max < 100, may_skip);
+        World {
+            rng,
+            reactors: reactors.collect(),
+            asleep_until_ns: vec![None; count],
+            net,
+            mesh,
+            shared,
+            now_ns: SECOND,
+            clients: Vec::new(),
+            oracle,
+            knobs,
+            batch: None,
+            peaks: Peaks::default(),
+        }
+    }
+
+    /// A topic whose home is reactor `home`.
+    fn topic_at(&self, home: usize, prefix: &str) -> String {
+        let mut names = (0..).map(|number| format!("{prefix}{number}"));
+        names.find(|name| self.shared.homes.of(name) == home).expect("some name hashes there")
+    }
+
+    fn reactor(&self, index: usize) -> &Reactor<SimRing> {
+        self.reactors[index].as_ref().expect("the reactor runs")
+    }
+
+    /// A client connects to reactor `index`; its request is written, and not yet on its way.
+    fn connect(&mut self, index: usize, format: Format) -> usize {
+        let peer = self.net.connect(index);
+        self.clients.push(Client::new(peer, format));
+        self.tell(|| format!("client {} connects to {index}, {format:?}", self.clients.len() - 1));
+        self.oracle.add_client()
+    }
+
+    /// A client connects and is upgraded.
+    fn open(&mut self, index: usize, format: Format) -> usize {
+        let client = self.connect(index, format);
+        self.settle();
+        assert_eq!(self.clients[client].state, State::Open);
+        client
+    }
+
+    fn subscribe(&mut self, client: usize, filter: &str) -> u64 {
+        self.subscribe_as(client, filter, true).expect("an id")
+    }
+
+    fn subscribe_as(&mut self, client: usize, filter: &str, has_id: bool) -> Option<u64> {
+        let id = has_id.then(|| self.clients[client].new_id());
+        self.oracle.on_subscribe(client, filter, id);
+        self.ask(client, Ask::Subscribe { filter: filter.into() }, id);
+        id
+    }
+
+    fn unsubscribe(&mut self, client: usize, filter: &str) -> u64 {
+        let id = self.clients[client].new_id();
+        self.oracle.on_unsubscribe(client, filter, Some(id));
+        self.ask(client, Ask::Unsubscribe { filter: filter.into() }, Some(id));
+        id
+    }
+
+    fn ping(&mut self, client: usize) {
+        let id = self.clients[client].new_id();
+        self.oracle.on_ping(client, id);
+        self.ask(client, Ask::Ping, Some(id));
+    }
+
+    /// Publishes with an id; gives the publication's number.
+    fn publish(&mut self, client: usize, topic: &str) -> usize {
+        self.publish_as(client, topic, 20, true, true, false, None)
+    }
+
+    /// Publishes and asks for the receivers, of which there must be `receivers`.
+    fn publish_counted(&mut self, client: usize, topic: &str, receivers: Option<u64>) -> usize {
+        self.publish_as(client, topic, 20, true, true, true, receivers)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn publish_as(
+        &mut self,
+        client: usize,
+        topic: &str,
+        len: usize,
+        is_json: bool,
+        has_id: bool,
+        counts: bool,
+        receivers: Option<u64>,
+    ) -> usize {
+        let is_json = is_json || self.clients[client].format == Format::Json;
+        let number = self.oracle.next_number();
+        let payload = payload_of(number, len, is_json);
+        let id = has_id.then(|| self.clients[client].new_id());
+        self.oracle.on_publish(client, topic, payload.clone(), is_json, id, counts && has_id, receivers);
+        self.ask(client, Ask::Publish { topic: topic.into(), payload, is_json, receivers: counts }, id);
+        number
+    }
+
+    fn ask(&mut self, client: usize, ask: Ask, id: Option<u64>) {
+        if self.knobs.is_verbose {
+            let text = match &ask {
+                Ask::Publish { topic, payload, .. } => {
+                    format!("publishes to {topic} {} bytes", payload.len())
+                }
+                ask => format!("asks {ask:?}"),
+            };
+            eprintln!("{:>6} client {client} {text}, id {id:?}", self.oracle.step);
+        }
+        match &mut self.batch {
+            Some(batch) => batch.push((ask, id)),
+            None => self.say(client, &[(ask, id)]),
+        }
+    }
+
+    /// What `asks` lets the client ask goes into one message.
+    fn ask_together(&mut self, client: usize, asks: impl FnOnce(&mut World)) {
+        self.batch = Some(Vec::new());
+        asks(self);
+        let batch = self.batch.take().expect("it was put there");
+        if !batch.is_empty() {
+            self.say(client, &batch);
+        }
+    }
+
+    fn say(&mut self, client: usize, asks: &[(Ask, Option<u64>)]) {
+        let is_cut = self.knobs.net.trouble > 0 && self.rng.chance(1, 6);
+        let fragments = if is_cut { self.rng.between(2, 4) } else { 1 };
+        self.clients[client].ask(asks, fragments, &mut self.rng);
+    }
+
+    /// Sends what the client wrote, at most `bytes_max` of it.
+    fn write(&mut self, client: usize, bytes_max: usize) {
+        let client = &mut self.clients[client];
+        if client.state == State::Over {
+            return;
+        }
+        let len = client.out.len().min(bytes_max);
+        let bytes: Vec<u8> = client.out.drain(..len).collect();
+        if len > 0 {
+            self.net.write(client.peer, &bytes);
+        }
+    }
+
+    /// Sends what all clients wrote.
+    fn write_all(&mut self) {
+        (0..self.clients.len()).for_each(|client| self.write(client, usize::MAX));
+    }
+
+    /// Reads at most `bytes_max` bytes, and does what they ask for; tells whether anything came.
+    fn read(&mut self, client: usize, bytes_max: usize) -> bool {
+        if self.clients[client].state == State::Over {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        let stream = self.net.read(self.clients[client].peer, bytes_max, &mut bytes);
+        for event in self.clients[client].understand(&bytes) {
+            self.tell(|| format!("client {client} sees {event:?}"));
+            self.oracle.on_event(client, &event);
+            let it = &mut self.clients[client];
+            match &event {
+                Event::Ping(payload) if it.state == State::Open => {
+                    it.frame(10, true, payload, &mut self.rng);
+                }
+                Event::Close { code, text } => {
+                    let may_be = match code {
+                        Some(4000 | 4008) => self.knobs.may_close,
+                        Some(1012) => text.starts_with("retry_after_ms="),
+                        Some(1000) => it.state == State::Closing,
+                        _ => false,
+                    };
+                    assert!(may_be, "client {client} is closed with {code:?} {text}");
+                    if it.state == State::Open {
+                        it.close(&mut self.rng);
+                    }
+                }
+                _ => {}
+            }
+            it.seen.push(event);
+        }
+        if stream != Stream::Open {
+            let it = &self.clients[client];
+            let may_end = self.knobs.may_close
+                || it.state == State::Closing
+                || matches!(it.seen.last(), Some(Event::Refused));
+            assert!(may_end, "client {client} loses its connection: {stream:?}");
+            self.over(client);
+            self.net.close(self.clients[client].peer);
+        }
+        !bytes.is_empty() || stream != Stream::Open
+    }
+
+    fn over(&mut self, client: usize) {
+        self.tell(|| format!("client {client} is over"));
+        self.clients[client].state = State::Over;
+        self.oracle.on_over(client);
+    }
+
+    /// The client breaks its connection.
+    fn reset(&mut self, client: usize) {
+        self.net.reset(self.clients[client].peer);
+        self.over(client);
+    }
+
+    /// The client closes its socket without a close frame.
+    fn hang_up(&mut self, client: usize) {
+        self.net.close(self.clients[client].peer);
+        self.over(client);
+    }
+
+    /// The client says goodbye; it goes when the broker has answered.
+    fn say_goodbye(&mut self, client: usize) {
+        self.clients[client].close(&mut self.rng);
+    }
+
+    /// Whether reactor `index` would come out of its enter now.
+    fn is_runnable(&self, index: usize) -> bool {
+        let Some(reactor) = &self.reactors[index] else { return false };
+        match self.asleep_until_ns[index] {
+            None => true,
+            Some(until_ns) => until_ns <= self.now_ns || reactor.io_ref().is_ready(),
+        }
+    }
+
+    /// One turn of reactor `index`, if it is not asleep.
+    fn turn(&mut self, index: usize) -> bool {
+        if !self.is_runnable(index) {
+            return false;
+        }
+        let now_ns = self.now_ns;
+        self.oracle.step += 1;
+        let reactor = self.reactors[index].as_mut().expect("a runnable reactor is there");
+        if self.asleep_until_ns[index].is_some() {
+            reactor.io().run();
+        }
+        let turn = reactor.turn(now_ns).expect("a simulated ring cannot fail");
+        self.asleep_until_ns[index] = match reactor.io().waited() {
+            Wait::Poll => None,
+            Wait::Sleep { timeout_ns } => Some(now_ns + timeout_ns),
+        };
+        if turn == Turn::Ended {
+            self.tell(|| format!("reactor {index} has ended"));
+            self.reactors[index] = None;
+            self.asleep_until_ns[index] = None;
+            return true;
+        }
+        self.check(index);
+        true
+    }
+
+    /// Several turns of one reactor.
+    fn turns(&mut self, index: usize, count: usize) {
+        for _ in 0..count {
+            self.turn(index);
+        }
+    }
+
+    /// The reactor's invariants and bounds, after its turn.
+    fn check(&mut self, index: usize) {
+        let reactor = self.reactors[index].as_ref().expect("it has just run");
+        let core = reactor.core();
+        core.fanout.check();
+        core.home.check();
+        for (place, connection) in core.connections.iter().enumerate() {
+            if connection.phase == Phase::Free {
+                assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
+            }
+        }
+        // A reactor that sleeps has nothing that anybody put there unnoticed.
+        for sleeper in 0..self.reactors.len() {
+            let Some(reactor) = &self.reactors[sleeper] else { continue };
+            if self.asleep_until_ns[sleeper].is_some() && !self.net.is_woken(sleeper) {
+                let core = reactor.core();
+                assert!(core.port.is_empty(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
+            }
+        }
+        let peaks = &mut self.peaks;
+        let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
+        peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
+        peaks.backlog = peaks.backlog.max(core.backlog.iter().map(VecDeque::len).max().unwrap_or(0));
+        peaks.pending = peaks.pending.max(core.pending.len());
+        peaks.paused = peaks.paused.max(core.paused.len());
+        for connection in &core.connections {
+            peaks.replies = peaks.replies.max(connection.replies.len());
+            peaks.unread = peaks.unread.max(connection.unread.as_ref().map_or(0, |unread| unread.len()));
+        }
+        let bounds = &self.knobs;
+        let buffers_bytes = bounds.net.buffer_count * bounds.net.buffer_bytes;
+        assert!(peaks.outbox <= OUTBOX_MAX + 400, "{peaks:?}");
+        assert!(peaks.backlog <= 400, "{peaks:?}");
+        assert!(peaks.replies <= REPLIES_BYTES_MAX + (64 << 10), "{peaks:?}");
+        assert!(peaks.unread <= 4 * buffers_bytes + (64 << 10), "{peaks:?}");
+        assert!(peaks.pending <= 1_000, "{peaks:?}");
+        assert!(peaks.paused <= 4 * self.clients.len() + 4, "{peaks:?}");
+    }
+
+    /// Lets everything that can happen happen, with little time passing: everybody writes all, the eager
+    /// read all.
+    fn settle(&mut self) {
+        let trouble = self.knobs.net.trouble;
+        self.net.set_trouble(0);
+        let mut quiet_rounds = 0;
+        for round in 0.. {
+            assert!(round < 20_000, "the world does not come to rest");
+            let mut has_moved = false;
+            for client in 0..self.clients.len() {
+                has_moved |=
+                    !self.clients[client].out.is_empty() && self.clients[client].state != State::Over;
+                self.write(client, usize::MAX);
+                if self.clients[client].pace == Pace::Eager {
+                    has_moved |= self.read(client, usize::MAX);
+                }
+            }
+            for index in 0..self.reactors.len() {
+                has_moved |= self.turn(index);
+            }
+            quiet_rounds = if has_moved { 0 } else { quiet_rounds + 1 };
+            // Sweeps wait for at most 10 ms, full queues for less.
+            if quiet_rounds > 12 {
+                break;
+            }
+            self.now_ns += if has_moved { MS / 100 } else { MS };
+        }
+        self.net.set_trouble(trouble);
+        let clients = &self.clients;
+        self.oracle.check_quiet(|client| {
+            clients[client].pace == Pace::Eager && clients[client].state == State::Open
+        });
+        for reactor in self.reactors.iter().flatten() {
+            let core = reactor.core();
+            assert!(core.port.is_empty(true) && core.is_posted(), "what was said is not taken");
+            assert!(core.has_room() && core.outboxes.iter().all(VecDeque::is_empty));
+        }
+    }
+
+    /// Lets `ns` pass, with turns as they become due.
+    fn pass(&mut self, ns: u64) {
+        let end_ns = self.now_ns + ns;
+        while self.now_ns < end_ns {
+            let ready = (0..self.reactors.len()).any(|index| self.is_runnable(index));
+            let due_ns = self.asleep_until_ns.iter().flatten().min().copied().unwrap_or(end_ns);
+            let next_ns = if ready { self.now_ns + MS } else { due_ns.max(self.now_ns + 5 * MS) };
+            self.now_ns = next_ns.min(end_ns);
+            for index in 0..self.reactors.len() {
+                self.turn(index);
+            }
+            for client in 0..self.clients.len() {
+                if self.clients[client].pace == Pace::Eager {
+                    self.read(client, usize::MAX);
+                }
+                self.write(client, usize::MAX);
+            }
+        }
+    }
+
+    /// Everyone leaves; then nothing may be left of anybody.
+    fn end(mut self) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].state != State::Over {
+                self.clients[client].out.clear();
+                match self.rng.below(2) {
+                    0 => self.reset(client),
+                    _ => self.hang_up(client),
+                }
+            }
+        }
+        self.knobs.may_close = true;
+        self.settle();
+        // What waits for a deadline is over then, and homes forget what was busy.
+        self.pass(60 * SECOND);
+        self.oracle.check_over();
+        assert_eq!(self.net.open_count(), 0, "sockets stay open");
+        for index in 0..self.reactors.len() {
+            let Some(reactor) = &mut self.reactors[index] else { continue };
+            assert!(reactor.io_ref().is_idle() && reactor.io_ref().has_all_buffers());
+            let core = reactor.core_mut();
+            assert_eq!((core.open_count(), core.fanout.view_count(), core.pending.len()), (0, 0, 0));
+            assert_eq!(core.fanout.subscription_count(), 0);
+            assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
+            assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
+            // One shared chunk per format that is being written, and the carrier's.
+            let log_bytes = core.snapshot().log_bytes as usize;
+            assert!(log_bytes <= (Format::COUNT + 1) * SHARED_CHUNK_BYTES, "{log_bytes} bytes of log stay");
+        }
+        self.tell(|| format!("{:?}", self.peaks));
+    }
+
+    /// The code of the close frame that the client got, if it got one.
+    fn closed_with(&self, client: usize) -> Option<Option<u16>> {
+        self.clients[client].seen.iter().find_map(|event| match event {
+            Event::Close { code, .. } => Some(*code),
+            _ => None,
+        })
+    }
+
+    /// The seqs of `topic` that the client got, in order.
+    fn seqs(&self, client: usize, topic: &str) -> Vec<u64> {
+        let seq_of = |event: &Event| match event {
+            Event::Message { topic: of, seq, .. } if of == topic => Some(*seq),
+            _ => None,
+        };
+        self.clients[client].seen.iter().filter_map(seq_of).collect()
+    }
+
+    /// Tells where a reactor is stuck.
+    fn describe(&self, index: usize) {
+        let Some(reactor) = self.reactors[index].as_ref().filter(|_| self.knobs.is_verbose) else { return };
+        let core = reactor.core();
+        eprintln!(
+            "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}",
+            core.open_count(),
+            core.paused,
+            core.replying,
+            core.is_posted(),
+            self.asleep_until_ns[index],
+            self.now_ns,
+            reactor.io_ref().is_idle(),
+        );
+        for connection in core.connections.iter().filter(|it| it.phase != Phase::Free) {
+            eprintln!(
+                "  {:?} socket {} receiving {} sending {} paused {} replies {}",
+                connection.phase,
+                connection.socket,
+                connection.is_receiving,
+                connection.is_sending(),
+                connection.is_paused,
+                connection.replies.len(),
+            );
+        }
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.knobs.is_verbose {
+            eprintln!("{:>6} {}", self.oracle.step, what());
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! What the broker promises, held against what its clients see.
+//!
+//! The oracle knows what clients asked and what they were told, and nothing of the broker's insides.
+//! A publication is known by its number, which its payload carries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::client::Event;
+
+/// What all clients together have seen.
+#[derive(Default)]
+pub(super) struct Oracle {
+    /// Counts what the world did: a moment.
+    pub step: u64,
+    /// Homes forget topics: their `seq`s jump, and commands may be refused for want of room.
+    evicts: bool,
+    /// A client that falls behind may be told a gap.
+    may_skip: bool,
+    /// By topic, by `seq`: the publication.
+    topics: BTreeMap<String, BTreeMap<u64, usize>>,
+    publications: Vec<Publication>,
+    clients: Vec<Seen>,
+    /// Jumps of `seq` that are in order if nothing was published there: topic, first, last.
+    jumps: Vec<(String, u64, u64)>,
+}
+
+/// A publication that a client sent.
+struct Publication {
+    client: usize,
+    topic: String,
+    payload: Vec<u8>,
+    is_json: bool,
+    step: u64,
+    seq: Option<u64>,
+    is_refused: bool,
+}
+
+/// What one client asked and was told.
+#[derive(Default)]
+struct Seen {
+    subscriptions: Vec<Subscription>,
+    /// What it is subscribed to once the broker has taken all that it sent.
+    held: BTreeMap<String, usize>,
+    /// Commands without an answer, by id.
+    asked: BTreeMap<u64, Asked>,
+    topics: BTreeMap<String, Delivered>,
+    resyncs: Vec<(String, u64)>,
+    is_over: bool,
+    got_close: bool,
+}
+
+/// A subscribe command.
+struct Subscription {
+    filter: String,
+    /// When its `ok` was read.
+    ok_step: Option<u64>,
+    ok_seq: Option<u64>,
+    has_id: bool,
+    /// It was refused for want of room, or as one too many.
+    is_refused: bool,
+    /// Its unsubscribe is under way, or done.
+    is_left: bool,
+    /// The unsubscribe's `ok` was read.
+    is_ended: bool,
+}
+
+/// What a client got of a topic.
+#[derive(Default)]
+struct Delivered {
+    last: u64,
+    next: Next,
+    seqs: BTreeSet<u64>,
+    gaps: Vec<(u64, u64)>,
+}
+
+/// Which `seq` must come next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Next {
+    #[default]
+    Any,
+    AtMost(u64),
+    Exactly(u64),
+}
+
+/// A command that waits for its answer.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Subscribe(usize),
+    /// One that the connection has: refused.
+    SubscribeAgain,
+    Unsubscribe(usize),
+    /// One that the connection has not: refused.
+    UnsubscribeNothing,
+    Publish {
+        number: usize,
+        counts: bool,
+        /// How many receivers, where that is determined.
+        receivers: Option<u64>,
+    },
+    Ping,
+}
+
+fn is_wild(filter: &str) -> bool {
+    filter.contains(['+', '#'])
+}
+
+/// MQTT's rules again, recursively.
+fn matches(filter: &str, topic: &str) -> bool {
+    fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) => true,
+            ([], []) => true,
+            (["+", filter @ ..], [_, topic @ ..]) => levels_match(filter, topic),
+            ([level, filter @ ..], [name, topic @ ..]) => level == name && levels_match(filter, topic),
+            _ => false,
+        }
+    }
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    levels_match(&filter, &topic)
+}
+
+impl Oracle {
+    pub fn new(evicts: bool, may_skip: bool) -> Oracle {
+        Oracle { evicts, may_skip, ..Oracle::default() }
+    }
+
+    pub fn add_client(&mut self) -> usize {
+        self.clients.push(Seen::default());
+        self.clients.len() - 1
+    }
+
+    /// The number of the next publication.
+    pub fn next_number(&self) -> usize {
+        self.publications.len()
+    }
+
+    /// Every topic that was published to, and its newest known `seq`.
+    pub fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.topics.iter().filter_map(|(topic, by_seq)| Some((topic.as_str(), *by_seq.last_key_value()?.0)))
+    }
+
+    pub fn is_held(&self, client: usize, filter: &str) -> bool {
+        self.clients[client].held.contains_key(filter)
+    }
+
+    pub fn held(&self, client: usize) -> impl Iterator<Item = &str> {
+        self.clients[client].held.keys().map(String::as_str)
+    }
+
+    pub fn held_count(&self, client: usize) -> usize {
+        self.clients[client].held.len()
+    }
+
+    pub fn asked_count(&self, client: usize) -> usize {
+        self.clients[client].asked.len()
+    }
+
+    /// How many connections have a subscription, started for certain, that matches.
+    pub fn receiver_count(&self, topic: &str) -> u64 {
+        let receives = |seen: &&Seen| !seen.is_over && !seen.got_close && seen.is_covered(topic);
+        self.clients.iter().filter(receives).count() as u64
+    }
+
+    /// The client sends a subscribe.
+    pub fn on_subscribe(&mut self, client: usize, filter: &str, id: Option<u64>) {
+        let seen = &mut self.clients[client];
+        let asked = if seen.held.contains_key(filter) {
+            Asked::SubscribeAgain
+        } else {
+            seen.held.insert(filter.to_owned(), seen.subscriptions.len());
+            seen.subscriptions.push(Subscription {
+                filter: filter.to_owned(),
+                ok_step: None,
+                ok_seq: None,
+                has_id: id.is_some(),
+                is_refused: false,
+                is_left: false,
+                is_ended: false,
+            });
+            Asked::Subscribe(seen.subscriptions.len() - 1)
+        };
+        seen.asked.extend(id.map(|id| (id, asked)));
+    }
+
+    /// The client sends an unsubscribe.
+    pub fn on_unsubscribe(&mut self, client: usize, filter: &str, id: Option<u64>) {
+        let seen = &mut self.clients[client];
+        let asked = match seen.held.remove(filter) {
+            None => Asked::UnsubscribeNothing,
+            Some(place) => {
+                seen.subscriptions[place].is_left = true;
+                seen.forget_uncovered(filter);
+                Asked::Unsubscribe(place)
+            }
+        };
+        seen.asked.extend(id.map(|id| (id, asked)));
+    }
+
+    /// The client sends a publish, which must have the number that was next.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    pub fn on_publish(
+        &mut self,
+        client: usize,
+        topic: &str,
+        payload: Vec<u8>,
+        is_json: bool,
+        id: Option<u64>,
+        counts: bool,
+        receivers: Option<u64>,
+    ) {
+        let number = self.publications.len();
+        let topic = topic.to_owned();
+        let step = self.step;
+        self.publications.push(Publication {
+            client,
+            topic,
+            payload,
+            is_json,
+            step,
+            seq: None,
+            is_refused: false,
+        });
+        self.clients[client].asked.extend(id.map(|id| (id, Asked::Publish { number, counts, receivers })));
+    }
+
+    pub fn on_ping(&mut self, client: usize, id: u64) {
+        self.clients[client].asked.insert(id, Asked::Ping);
+    }
+
+    /// The client's connection is over.
+    pub fn on_over(&mut self, client: usize) {
+        self.clients[client].is_over = true;
+    }
+
+    /// The client reads `event`.
+    pub fn on_event(&mut self, client: usize, event: &Event) {
+        assert!(!self.clients[client].got_close, "client {client}: {event:?} after a close frame");
+        match event {
+            Event::Hello | Event::Refused | Event::Ping(_) => {}
+            Event::Close { .. } => self.clients[client].got_close = true,
+            Event::Pong { id } => {
+                let asked = self.clients[client].asked.remove(id);
+                assert!(matches!(asked, Some(Asked::Ping)), "client {client}: pong {id} for {asked:?}");
+            }
+            Event::Ok { id, topic, seq, receivers } => self.on_ok(client, *id, topic, *seq, *receivers),
+            Event::Error { id, code } => self.on_error(client, *id, code),
+            Event::Message { topic, seq, payload, is_json } => {
+                self.on_message(client, topic, *seq, payload, *is_json);
+            }
+            Event::Gap { topic, from, to } => self.on_gap(client, topic, *from, *to),
+            Event::Resync { filter } => {
+                assert!(self.may_skip, "client {client} is told to resynchronise");
+                let seen = &mut self.clients[client];
+                seen.resyncs.push((filter.clone(), self.step));
+                for (topic, delivered) in &mut seen.topics {
+                    if matches(filter, topic) {
+                        delivered.next = Next::Any;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_ok(&mut self, client: usize, id: u64, topic: &str, seq: Option<u64>, receivers: Option<u64>) {
+        let asked = self.clients[client].asked.remove(&id);
+        let asked = asked.unwrap_or_else(|| panic!("client {client}: ok {id} for nothing"));
+        match asked {
+            Asked::Subscribe(place) => self.clients[client].on_started(place, topic, seq, self.step),
+            Asked::Unsubscribe(place) => {
+                let seen = &mut self.clients[client];
+                assert_eq!((seen.subscriptions[place].filter.as_str(), seq), (topic, None));
+                seen.subscriptions[place].is_ended = true;
+            }
+            Asked::Publish { number, counts, receivers: expected } => {
+                let seq = seq.expect("the ok to a publish has a seq");
+                assert_eq!(receivers.is_some(), counts, "client {client}: receivers where asked");
+                if let Some(expected) = expected {
+                    assert_eq!(receivers, Some(expected), "client {client}: the receivers of {topic} {seq}");
+                }
+                self.place(number, topic, seq);
+            }
+            asked => panic!("client {client}: ok {id} for {asked:?}"),
+        }
+    }
+
+    fn on_error(&mut self, client: usize, id: Option<u64>, code: &str) {
+        let Some(id) = id else {
+            assert!(self.evicts && code == "limit_reached", "client {client}: an error {code} without an id");
+            return;
+        };
+        let asked = self.clients[client].asked.remove(&id);
+        let asked = asked.unwrap_or_else(|| panic!("client {client}: error {id} {code} for nothing"));
+        match (asked, code) {
+            (Asked::SubscribeAgain, "already_subscribed") => {}
+            (Asked::UnsubscribeNothing, "not_subscribed") => {}
+            (Asked::Publish { number, .. }, "limit_reached") if self.evicts => {
+                let publication = &mut self.publications[number];
+                assert_eq!(publication.seq, None, "a refused publication has no seq");
+                publication.is_refused = true;
+            }
+            (Asked::Subscribe(place), "limit_reached") if self.evicts => {
+                let seen = &mut self.clients[client];
+                let subscription = &mut seen.subscriptions[place];
+                subscription.is_refused = true;
+                subscription.is_left = true;
+                let filter = subscription.filter.clone();
+                if seen.held.get(&filter) == Some(&place) {
+                    seen.held.remove(&filter);
+                }
+            }
+            // It was refused, which the client did not know.
+            (Asked::Unsubscribe(_), "not_subscribed") if self.evicts => {}
+            (asked, code) => panic!("client {client}: error {id} {code} for {asked:?}"),
+        }
+    }
+
+    /// The one place of a publication, and the one publication of a place.
+    fn place(&mut self, number: usize, topic: &str, seq: u64) {
+        let publication = &mut self.publications[number];
+        assert_eq!(publication.topic, topic);
+        assert!(!publication.is_refused, "a refused publication is in {topic} at {seq}");
+        let known = *publication.seq.get_or_insert(seq);
+        assert_eq!(known, seq, "publication {number} is twice in {topic}");
+        let holder = *self.topics.entry(topic.to_owned()).or_default().entry(seq).or_insert(number);
+        assert_eq!(holder, number, "{topic} {seq} is two publications");
+    }
+
+    fn on_message(&mut self, client: usize, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
+        let number = number_of(payload);
+        let publication = &self.publications[number];
+        assert!(publication.payload == payload, "{topic} {seq}: the payload is not what was published");
+        assert_eq!(publication.is_json, is_json, "{topic} {seq}: the payload is JSON or not");
+        self.place(number, topic, seq);
+        let seen = &mut self.clients[client];
+        assert!(
+            seen.subscriptions.iter().any(|subscription| subscription.allows(topic, seq)),
+            "client {client} gets {topic} {seq} without a subscription"
+        );
+        let is_covered = seen.is_covered(topic);
+        let delivered = seen.topics.entry(topic.to_owned()).or_default();
+        assert!(seq > delivered.last, "client {client} gets {topic} {seq} after {}", delivered.last);
+        let expected = match delivered.next {
+            Next::Exactly(next) => next,
+            Next::AtMost(next) => next.min(seq),
+            Next::Any => seq,
+        };
+        if expected != seq {
+            assert!(
+                self.evicts && expected < seq,
+                "client {client} gets {topic} {seq} instead of {:?}",
+                delivered.next
+            );
+            self.jumps.push((topic.to_owned(), expected, seq - 1));
+        }
+        delivered.last = seq;
+        delivered.next = if is_covered { Next::Exactly(seq + 1) } else { Next::Any };
+        delivered.seqs.insert(seq);
+    }
+
+    fn on_gap(&mut self, client: usize, topic: &str, from: u64, to: u64) {
+        assert!(self.may_skip, "client {client} is told a gap {from}..{to} of {topic}");
+        assert!(from <= to, "client {client}: a gap {from}..{to} of {topic}");
+        let seen = &mut self.clients[client];
+        assert!(
+            seen.subscriptions.iter().any(|subscription| subscription.allows(topic, from)),
+            "client {client} is told a gap {from}..{to} of {topic} without a subscription"
+        );
+        let is_covered = seen.is_covered(topic);
+        let delivered = seen.topics.entry(topic.to_owned()).or_default();
+        assert!(from > delivered.last, "client {client} is told a gap {from}..{to} after {}", delivered.last);
+        match delivered.next {
+            Next::Exactly(next) if next < from && self.evicts => {
+                self.jumps.push((topic.to_owned(), next, from - 1));
+            }
+            Next::Exactly(next) => {
+                assert_eq!(from, next, "client {client}: a gap {from}..{to} of {topic} begins where it was");
+            }
+            Next::AtMost(next) => assert!(from <= next, "client {client}: a gap {from}..{to} of {topic}"),
+            Next::Any => {}
+        }
+        delivered.last = to;
+        delivered.next = if is_covered { Next::Exactly(to + 1) } else { Next::Any };
+        delivered.gaps.push((from, to));
+    }
+
+    /// Nothing moves any more: everyone who reads has everything. `reads` says who.
+    pub fn check_quiet(&self, reads: impl Fn(usize) -> bool) {
+        for (client, seen) in self.clients.iter().enumerate() {
+            if seen.is_over || seen.got_close || !reads(client) {
+                continue;
+            }
+            let unanswered = seen.asked.iter().next();
+            assert!(unanswered.is_none(), "client {client} has no answer to {unanswered:?}");
+            for subscription in &seen.subscriptions {
+                if subscription.is_left {
+                    continue;
+                }
+                let Some(ok_step) = subscription.ok_step else { continue };
+                for (topic, by_seq) in &self.topics {
+                    if matches(&subscription.filter, topic) {
+                        self.check_complete(client, seen, topic, by_seq, subscription.ok_seq, ok_step);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_complete(
+        &self,
+        client: usize,
+        seen: &Seen,
+        topic: &str,
+        by_seq: &BTreeMap<u64, usize>,
+        ok_seq: Option<u64>,
+        ok_step: u64,
+    ) {
+        let resync_step =
+            seen.resyncs.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, step)| *step).max();
+        let delivered = seen.topics.get(topic);
+        for (&seq, &number) in by_seq {
+            let step = self.publications[number].step;
+            let is_due = step > ok_step || ok_seq.is_some_and(|ok_seq| seq > ok_seq);
+            if !is_due || resync_step.is_some_and(|resync_step| step <= resync_step) {
+                continue;
+            }
+            let is_there = delivered.is_some_and(|delivered| {
+                delivered.seqs.contains(&seq)
+                    || delivered.gaps.iter().any(|(from, to)| (*from..=*to).contains(&seq))
+            });
+            assert!(is_there, "client {client} neither has nor misses {topic} {seq}");
+        }
+    }
+
+    /// The world is over: what could not be told before.
+    pub fn check_over(&self) {
+        for (topic, first, last) in &self.jumps {
+            let between = self.topics[topic].range(first..=last).next();
+            assert_eq!(between, None, "a jump in {topic} from {first} to {last} left out a publication");
+        }
+        // One publisher's publications to one topic are in the order in which it sent them.
+        let mut newest: BTreeMap<(usize, &str), u64> = BTreeMap::new();
+        for publication in &self.publications {
+            let Some(seq) = publication.seq else { continue };
+            let before = newest.insert((publication.client, &publication.topic), seq);
+            assert!(before.is_none_or(|before| before < seq), "{}: one publisher's order", publication.topic);
+        }
+    }
+}
+
+impl Seen {
+    /// Whether the client receives the topic for certain: a subscription has started and is not left.
+    fn is_covered(&self, topic: &str) -> bool {
+        self.subscriptions.iter().any(|subscription| {
+            subscription.ok_step.is_some() && !subscription.is_left && matches(&subscription.filter, topic)
+        })
+    }
+
+    /// An unsubscribe is under way: where nothing else matches, deliveries end somewhere.
+    fn forget_uncovered(&mut self, filter: &str) {
+        let mut topics = std::mem::take(&mut self.topics);
+        for (topic, delivered) in &mut topics {
+            if matches(filter, topic) && !self.is_covered(topic) {
+                delivered.next = Next::Any;
+            }
+        }
+        self.topics = topics;
+    }
+
+    fn on_started(&mut self, place: usize, topic: &str, seq: Option<u64>, step: u64) {
+        let subscription = &self.subscriptions[place];
+        let filter = subscription.filter.clone();
+        assert_eq!(filter, topic, "the ok names what was asked");
+        assert_eq!(seq.is_none(), is_wild(&filter), "the ok to a topic has a seq, to a filter none");
+        assert_eq!(subscription.ok_step, None, "a subscribe has one ok");
+        let is_left = subscription.is_left;
+        let was_covered = self.is_covered(topic);
+        let may_be_covered = self.subscriptions.iter().enumerate().any(|(other, subscription)| {
+            other != place
+                && !subscription.is_ended
+                && !subscription.is_refused
+                && (is_wild(&subscription.filter) || !subscription.has_id)
+                && matches(&subscription.filter, topic)
+        });
+        let subscription = &mut self.subscriptions[place];
+        (subscription.ok_step, subscription.ok_seq) = (Some(step), seq);
+        let Some(seq) = seq.filter(|_| !is_left) else { return };
+        let delivered = self.topics.entry(filter).or_default();
+        assert!(seq >= delivered.last, "{topic} starts at {seq}, and {} was there", delivered.last);
+        delivered.next = match delivered.next {
+            Next::Exactly(next) if was_covered => {
+                assert!(next <= seq + 1, "{topic} starts at {seq}, and {next} was next");
+                Next::Exactly(next)
+            }
+            Next::AtMost(next) if was_covered => Next::AtMost(next.min(seq + 1)),
+            _ if was_covered || may_be_covered => Next::AtMost(seq + 1),
+            _ => Next::Exactly(seq + 1),
+        };
+    }
+}
+
+impl Subscription {
+    /// Whether it lets a message through.
+    fn allows(&self, topic: &str, seq: u64) -> bool {
+        if self.is_ended || self.is_refused || !matches(&self.filter, topic) {
+            return false;
+        }
+        is_wild(&self.filter) || !self.has_id || self.ok_seq.is_some_and(|ok_seq| seq > ok_seq)
+    }
+}
+
+/// A payload that carries `number`, padded to about `len` bytes.
+pub(super) fn payload_of(number: usize, len: usize, is_json: bool) -> Vec<u8> {
+    let pad = len.saturating_sub(12);
+    if is_json {
+        return format!(r#"[{number},"{}"]"#, "x".repeat(pad)).into_bytes();
+    }
+    let mut payload = format!("[{number},").into_bytes();
+    payload.extend((0..pad).map(|place| (place * 7 + number) as u8));
+    payload
+}
+
+fn number_of(payload: &[u8]) -> usize {
+    let end = payload.iter().position(|byte| *byte == b',').expect("a payload has its number");
+    std::str::from_utf8(&payload[1..end]).expect("digits").parse().expect("a number")
+}
