@@ -319,7 +319,6 @@ fn a_close_is_echoed_and_then_the_stream_ends() {
     raw.send(&crate::common::raw::frame(crate::common::raw::CLOSE, b""));
     assert_eq!(raw.receive_frame(), Some((crate::common::raw::CLOSE, vec![])));
     raw.expect_end();
-    drop(raw);
     broker.stop();
 }
 

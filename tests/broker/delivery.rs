@@ -377,7 +377,7 @@ fn a_publisher_that_does_not_read_is_held_back_and_loses_nothing() {
 }
 
 /// Writes all of `bytes`; sends to `blocked` when the socket has taken nothing for a while.
-fn write_telling_when_it_blocks(
+pub fn write_telling_when_it_blocks(
     mut stream: std::net::TcpStream,
     mut bytes: &[u8],
     blocked: &std::sync::mpsc::Sender<()>,
@@ -432,6 +432,60 @@ fn what_was_sent_before_a_close_is_published() {
         assert_eq!((&message["seq"], &message["data"]), (&json!(*head), &json!(*head)));
     }
     publisher.join().unwrap();
+    subscriber.close();
+    broker.stop();
+}
+
+/// More topics than the broker keeps, twice over, beside one that somebody subscribed to by name and which
+/// therefore stays. A filter's subscriber gets everything.
+#[test]
+fn a_topic_that_was_forgotten_never_uses_a_seq_twice() {
+    const TOPICS: u64 = 200;
+    let broker = Broker::start(2, &["limits.topics_max=8"]);
+    let mut client = Raw::open(broker.address);
+    let mut all = Raw::open(broker.address);
+    assert_eq!(all.ask(r##"{"op":"subscribe","topic":"#","id":1}"##)["op"], "ok");
+    assert_eq!(client.ask(r#"{"op":"subscribe","topic":"kept","id":1}"#)["seq"], 0);
+    let mut heads: HashMap<String, u64> = HashMap::new();
+    for round in 0..3 {
+        for number in 0..TOPICS {
+            let topic = format!("t/{number}");
+            let command = json!({"op": "publish", "topic": topic, "data": round, "id": number});
+            let seq = client.ask(&command.to_string())["seq"].as_u64().expect("an ok");
+            assert!(heads.insert(topic.clone(), seq).is_none_or(|head| seq > head), "{topic} {seq}");
+            let message = all.receive();
+            assert_eq!((&message["topic"], &message["seq"]), (&json!(topic), &json!(seq)));
+        }
+        client.send_text(r#"{"op":"publish","topic":"kept","data":0}"#);
+        assert_eq!(client.receive()["seq"], round + 1, "it was not forgotten");
+        assert_eq!(all.receive()["topic"], "kept");
+    }
+    let topics: f64 = broker.metric("fanfare_topics", "").iter().sum();
+    assert!(topics <= 16.0, "{topics}");
+    client.close();
+    all.close();
+    broker.stop();
+}
+
+/// Publications before and behind a close frame, and behind a frame that breaks a rule, in one packet.
+#[test]
+fn nothing_behind_the_last_frame_counts() {
+    let broker = Broker::start(1, &[]);
+    let mut subscriber = Raw::open(broker.address);
+    assert_eq!(subscriber.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["seq"], 0);
+    let publication = raw::frame(raw::TEXT, publish("t", "x").to_string().as_bytes());
+    for (round, (last, code)) in
+        [(raw::frame(raw::CLOSE, &1000_u16.to_be_bytes()), 1000), (raw::frame(raw::BINARY, b""), 1003)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut publisher = Raw::open(broker.address);
+        publisher.send(&[&publication[..], &last, &publication, &publication].concat());
+        assert_eq!(publisher.receive_close().0, code);
+        publisher.expect_end();
+        assert_eq!(subscriber.receive()["seq"], round as u64 + 1);
+    }
+    assert_eq!(subscriber.ask(r#"{"op":"ping"}"#)["op"], "pong", "and nothing more was published");
     subscriber.close();
     broker.stop();
 }

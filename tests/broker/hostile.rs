@@ -4,6 +4,7 @@ use std::{io::ErrorKind, time::Duration};
 
 use serde_json::json;
 
+use super::delivery::write_telling_when_it_blocks;
 use crate::common::{
     Broker, PATIENCE,
     raw::{self, BINARY, CLOSE, CONTINUATION, PING, PONG, Raw, TEXT, UPGRADE, UPGRADE_TO_BINARY},
@@ -183,7 +184,7 @@ fn an_upgrade_that_never_ends_is_cut() {
     let witness = Witness::start(&broker);
     let mut half = Raw::connect(broker.address);
     half.send(&UPGRADE.as_bytes()[..60]);
-    let mut silent = Raw::connect(broker.address);
+    let silent = Raw::connect(broker.address);
     let trickling = Raw::connect(broker.address);
     trickling.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut rest = UPGRADE.bytes();
@@ -261,6 +262,31 @@ fn a_peer_that_does_not_answer_a_close_is_cut() {
     assert_eq!(raw.receive_frame(), Some((PING, vec![])));
     assert_eq!(raw.receive_close().0, 4008);
     raw.expect_cut();
+    broker.stop();
+}
+
+/// Pings without end from a peer that reads no pong: it is read no more once a little waits for it.
+#[test]
+fn a_flood_of_pings_is_held_back() {
+    const COUNT: usize = 100_000;
+    let broker = Broker::start(1, &[]);
+    let witness = Witness::start(&broker);
+    let mut flood = Raw::connect_small(broker.address, 64 << 10).upgraded();
+    let writer = flood.stream.try_clone().unwrap();
+    let (blocked, has_blocked) = std::sync::mpsc::channel();
+    let writing = std::thread::spawn(move || {
+        let payload = |number: usize| format!("{number:0120}");
+        let pings: Vec<u8> =
+            (0..COUNT).flat_map(|number| raw::frame(PING, payload(number).as_bytes())).collect();
+        write_telling_when_it_blocks(writer, &pings, &blocked);
+    });
+    has_blocked.recv().expect("the flood is held back");
+    for number in 0..COUNT {
+        assert_eq!(flood.receive_frame(), Some((PONG, format!("{number:0120}").into_bytes())));
+    }
+    writing.join().unwrap();
+    flood.close();
+    witness.finish();
     broker.stop();
 }
 

@@ -28,7 +28,7 @@ fn a_drain_sends_what_is_owed_and_then_closes_with_1012() {
         let mut subscriber = Raw::connect_small(broker.address, 32 << 10).upgraded();
         assert_eq!(subscriber.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["seq"], 0);
         let idle = Raw::open(broker.address);
-        let mut upgrading = Raw::connect(broker.address);
+        let upgrading = Raw::connect(broker.address);
         let mut publisher = Raw::open(broker.address);
         let filling = "x".repeat(8 << 10);
         for seq in 1..=COUNT {

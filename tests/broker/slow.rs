@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Broker,
-    raw::{Raw, TEXT},
+    raw::{Raw, TEXT, frame},
     witness::Witness,
 };
 
@@ -169,10 +169,11 @@ fn the_log_stays_within_its_budget_whoever_keeps_it() {
         let witness = Witness::start(&broker);
         let mut slow = stalled(&broker, &["t"]);
         let mut publisher = Raw::open(broker.address);
-        let filling = "x".repeat(MESSAGE_BYTES);
+        let command = json!({"op": "publish", "topic": "t", "data": "x".repeat(MESSAGE_BYTES), "id": 1});
+        let publication = frame(TEXT, command.to_string().as_bytes());
         for seq in 1..=192u64 {
-            let command = json!({"op": "publish", "topic": "t", "data": filling, "id": seq});
-            assert_eq!(publisher.ask(&command.to_string())["seq"], seq);
+            publisher.send(&publication);
+            assert_eq!(publisher.receive()["seq"], seq);
             let log_bytes: f64 = broker.metric("fanfare_log_bytes", "").iter().sum();
             assert!(log_bytes < (20 << 20) as f64, "{log_bytes} bytes of log after {seq} publications");
         }

@@ -172,8 +172,8 @@ impl Raw {
         (u16::from_be_bytes(code.try_into().unwrap()), String::from_utf8(text.to_vec()).unwrap())
     }
 
-    /// Nothing more comes but the end of the stream.
-    pub fn expect_end(&mut self) {
+    /// Nothing more comes but the end of the stream, after which our end is closed too.
+    pub fn expect_end(mut self) {
         assert_eq!(self.receive_frame(), None);
     }
 
