@@ -595,6 +595,13 @@ impl Fanout {
                     (key, slot),
                     "membership is recorded twice, alike"
                 );
+                let sweep = view.sweep;
+                let will_be_visited =
+                    sweep.is_listed && (sweep.is_outrun || slot >= sweep.next || sweep.end == 0);
+                assert!(
+                    will_be_visited || held.is_owing || !view.is_behind(slot),
+                    "whoever is behind is visited, or served when its send is over"
+                );
             }
         }
         for subscriber in &self.subscribers {

@@ -83,3 +83,51 @@ fn a_reactor_that_ends_wakes_those_whom_it_answered() {
     assert!(matches!(world.clients[subscriber].seen.last(), Some(Event::Ok { seq: Some(0), .. })));
     world.end();
 }
+
+/// A subscriber that takes nothing is moved forward twice, and between the two leaves the topic and comes
+/// back.
+#[test]
+fn a_gap_is_told_before_its_topic_is_left() {
+    let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 8);
+    let left = world.unsubscribe(reader, "t");
+    let back = world.subscribe(reader, "t");
+    world.settle();
+    world.publish_each_turn(publisher, "t", 8);
+    world.unstick(reader);
+    let told: Vec<Event> = world.clients[reader].seen.iter().skip(2).cloned().collect();
+    let gap = |from, to| Event::Gap { topic: "t".into(), from, to };
+    let at = |wanted: &dyn Fn(&Event) -> bool| {
+        told.iter().position(wanted).unwrap_or_else(|| panic!("not all was told: {told:?}"))
+    };
+    let first_gap = at(&|event| *event == gap(2, 5));
+    let ok_left = at(&|event| matches!(event, Event::Ok { id, .. } if *id == left));
+    let ok_back = at(&|event| matches!(event, Event::Ok { id, seq: Some(8), .. } if *id == back));
+    let second_gap = at(&|event| *event == gap(9, 16));
+    assert!(first_gap < ok_left && ok_left < ok_back && ok_back < second_gap, "{told:?}");
+    world.end();
+}
+
+/// A subscriber that takes nothing is moved past everything that it is owed, and nothing is published
+/// after that.
+#[test]
+fn a_gap_is_told_even_if_nothing_follows_it() {
+    let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 5);
+    world.unstick(reader);
+    assert_eq!(world.clients[reader].seen.last(), Some(&Event::Gap { topic: "t".into(), from: 2, to: 5 }));
+    world.publish(publisher, "t");
+    world.settle();
+    assert_eq!(world.seqs(reader, "t"), [1, 6]);
+    world.end();
+}
