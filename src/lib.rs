@@ -6,16 +6,17 @@
 //!    [`protocol::session`], which checks frames and unmasks them in place.
 //! 2. The command in the message names a topic; the topic's *home* reactor ([`pubsub::home`]) gives
 //!    the publication its `seq` and encodes it once per wire format into a chunk ([`pubsub::log`]).
-//! 3. Once per turn the home hands each interested reactor one *batch* per topic that moved, over
-//!    the bounded queues of [`channel`]: a reference to the chunk and a range, never bytes.
+//! 3. Once per turn the home hands each interested reactor a *batch* per topic that moved and per
+//!    contiguous range, over the bounded queues of [`channel`]: a reference to the chunk, never bytes.
 //! 4. The receiving reactor appends the batch to its view of the topic ([`pubsub::fanout`]): the head
 //!    moves. The topic's cursor then visits local subscribers and queues at most one send each.
 //! 5. [`uring`] submits everything a turn produced, and waits, with one system call.
 //!
 //! # Modules
 //!
-//! `main → control, reactor → {uring, channel, pubsub} → protocol`; [`config`] and [`metrics`] are
-//! leaves. `protocol` and `pubsub` are pure: no descriptor, clock, thread or randomness of their own.
+//! `main → cli → control, reactor → {uring, channel, pubsub} → protocol`; [`config`] is a leaf, and so is
+//! [`metrics`] but for the close reasons of `protocol`. `protocol` and `pubsub` are pure: no descriptor,
+//! clock or thread, and no randomness of their own but the seeds of hash tables that strangers fill.
 
 pub mod channel;
 pub mod cli;

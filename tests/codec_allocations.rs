@@ -8,7 +8,7 @@ use std::{
 
 use fanfare::protocol::{
     Format, binary,
-    command::{Command, Commands},
+    command::{Command, CommandError},
     json::Parser,
     publication::Publication,
     reply::{self, Reply},
@@ -39,7 +39,12 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Sequences, encodes and acknowledges what `commands` publish, as a reactor would.
-fn carry_out(commands: Commands<'_>, format: Format, frame: &mut [u8], replies: &mut Vec<u8>) {
+fn carry_out<'a>(
+    commands: impl Iterator<Item = Result<Command<'a>, CommandError<'a>>>,
+    format: Format,
+    frame: &mut [u8],
+    replies: &mut Vec<u8>,
+) {
     for command in commands {
         match command.expect("a good command") {
             Command::Publish { id, topic, payload, kind, .. } => {

@@ -29,9 +29,12 @@ pub struct Port<R, D, O> {
     index: usize,
 }
 
+/// A mesh and its ports, by reactor.
+pub type MeshAndPorts<R, D, O> = (Arc<Mesh<R, D, O>>, Vec<Port<R, D, O>>);
+
 impl<R, D, O> Mesh<R, D, O> {
     /// The queues of `count` reactors, of `capacity` entries each, and their ports in order.
-    pub fn new(count: usize, capacity: usize) -> (Arc<Mesh<R, D, O>>, Vec<Port<R, D, O>>) {
+    pub fn new(count: usize, capacity: usize) -> MeshAndPorts<R, D, O> {
         // A reactor is its own home without a queue: the diagonal is as small as a queue can be.
         let size = |pair: usize| if pair / count == pair % count { 1 } else { capacity };
         let mesh = Arc::new(Mesh {
@@ -130,7 +133,7 @@ impl<R, D, O> Port<R, D, O> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(fanfare_loom)))]
 mod tests {
     use super::*;
 

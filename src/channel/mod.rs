@@ -9,5 +9,5 @@ mod inbox;
 mod parker;
 mod primitive;
 
-pub use inbox::{Mesh, Port};
+pub use inbox::{Mesh, MeshAndPorts, Port};
 pub use parker::Parker;

@@ -51,7 +51,7 @@ impl Parker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(fanfare_loom)))]
 mod tests {
     use super::*;
 
@@ -67,8 +67,9 @@ mod tests {
     }
 }
 
-/// Run with `RUSTFLAGS="--cfg loom" cargo test --release --lib channel`.
-#[cfg(all(test, loom))]
+/// Run with `RUSTFLAGS="--cfg fanfare_loom" cargo test --lib channel`. The name is our own, because tokio
+/// takes `--cfg loom` personally and leaves its sockets out.
+#[cfg(all(test, fanfare_loom))]
 mod model {
     use loom::{
         sync::{Arc, Mutex, atomic::AtomicUsize},

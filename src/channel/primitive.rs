@@ -1,7 +1,7 @@
-//! The atomics of the protocol, which a model checker replaces by its own (`--cfg loom`).
+//! The atomics of the protocol, which a model checker replaces by its own (`--cfg fanfare_loom`).
 
-#[cfg(not(loom))]
+#[cfg(not(fanfare_loom))]
 pub(super) use std::sync::atomic::{AtomicU32, Ordering};
 
-#[cfg(loom)]
+#[cfg(fanfare_loom)]
 pub(super) use loom::sync::atomic::{AtomicU32, Ordering};

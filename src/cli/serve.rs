@@ -36,7 +36,7 @@ pub(super) fn serve(config: Config) -> Result<(), Failure> {
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
     control::run(config, Reactors::start, move |reactors, admin| {
-        announce(&announced, reactors.count(), admin, &report.summary());
+        announce(&announced, reactors, admin, &report.summary());
     })
     .map_err(Failure::Run)
 }
@@ -110,8 +110,10 @@ fn keep_pages_small() {
 }
 
 /// Says that the broker is up, and a line to try: to a person on stdout, to a machine in the log.
-fn announce(config: &Config, reactor_count: usize, admin: Option<SocketAddr>, features: &str) {
-    let listen = config.listen.address;
+fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, features: &str) {
+    // Not the configuration's, whose port may be 0.
+    let listen = reactors.address();
+    let reactor_count = reactors.count();
     let unmask = mask::kind().as_str();
     if config.log.json {
         let admin = admin.map_or("off".into(), |address| address.to_string());

@@ -340,7 +340,7 @@ mod tests {
             "fanfare_no_descriptors_total{reactor=\"1\"} 21",
             "fanfare_pacing_seconds{reactor=\"1\"} 22.0",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
-            "fanfare_closes_total{reactor=\"1\",reason=\"close_timeout\"} 114",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 113",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

@@ -41,7 +41,7 @@
 use std::borrow::Cow;
 
 use super::{
-    command::{Command, CommandError, Commands, ErrorCode, PayloadKind, RequestId},
+    command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
     json::{self, Parser, Quoted},
 };
 
@@ -149,11 +149,39 @@ impl BodyHeader {
     }
 }
 
+/// The commands of one message, in order, each with its own result.
+///
+/// An error belongs to one command; those before and after it are run.
+pub enum Commands<'a> {
+    /// One command; none once it was taken.
+    One(Option<Result<Command<'a>, CommandError<'a>>>),
+    /// A batch.
+    Many(Batch<'a>),
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Commands::One(command) => command.take(),
+            Commands::Many(commands) => commands.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Commands::One(command) => command.iter().size_hint(),
+            Commands::Many(commands) => commands.size_hint(),
+        }
+    }
+}
+
 /// The commands in `message`, each with its own result. An error means that there is none to run: the
 /// message does not hold what its lengths say, or a lone body is bad.
 pub fn parse<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Result<Commands<'a>, CommandError<'a>> {
     if message.first() == Some(&(Kind::Batch as u8)) {
-        return Batch::new(parser, message).map(Commands::Batch);
+        return Batch::new(parser, message).map(Commands::Many);
     }
     let command = Body::split(message).and_then(|body| read(parser, body));
     match command {
@@ -490,7 +518,7 @@ mod tests {
         ]);
         let mut parser = Parser::new();
         let commands = parse(&mut parser, &message).expect("the batch holds together");
-        assert_eq!(commands.len(), 5);
+        assert_eq!(commands.size_hint(), (5, Some(5)));
         let results: Vec<_> = commands.collect();
         assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
         assert!(matches!(&results[1], Err(CommandError { code: ErrorCode::BadMessage, .. })));

@@ -35,13 +35,11 @@ pub enum CloseReason {
     SlowConsumer,
     /// 4008: nothing came within the pong deadline.
     IdleTimeout,
-    /// The peer took nothing for `timeouts.close_ms`: the socket is reset.
-    CloseTimeout,
 }
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 15] = [
+    pub const ALL: [CloseReason; 14] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -56,7 +54,6 @@ impl CloseReason {
         CloseReason::TryAgainLater,
         CloseReason::SlowConsumer,
         CloseReason::IdleTimeout,
-        CloseReason::CloseTimeout,
     ];
     /// The length of a table indexed by [`CloseReason::index`].
     pub const COUNT: usize = Self::ALL.len();
@@ -70,10 +67,7 @@ impl CloseReason {
     pub fn code(self) -> Option<u16> {
         match self {
             CloseReason::PeerClosed => Some(1000),
-            CloseReason::PeerGone
-            | CloseReason::HttpAnswered
-            | CloseReason::HandshakeTimeout
-            | CloseReason::CloseTimeout => None,
+            CloseReason::PeerGone | CloseReason::HttpAnswered | CloseReason::HandshakeTimeout => None,
             CloseReason::ProtocolError => Some(1002),
             CloseReason::UnsupportedData => Some(1003),
             CloseReason::InvalidUtf8 => Some(1007),
@@ -104,7 +98,6 @@ impl CloseReason {
             CloseReason::TryAgainLater => "try_again_later",
             CloseReason::SlowConsumer => "slow_consumer",
             CloseReason::IdleTimeout => "idle_timeout",
-            CloseReason::CloseTimeout => "close_timeout",
         }
     }
 }

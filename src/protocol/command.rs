@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::{binary, json};
-
 /// A client's own label for a command, echoed byte for byte in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestId<'a> {
@@ -133,37 +131,3 @@ impl CommandError<'_> {
         Self::new(ErrorCode::BadMessage, message)
     }
 }
-
-/// The commands of one message, in order, each with its own result.
-///
-/// An error belongs to one command; those before and after it are run.
-pub enum Commands<'a> {
-    /// One command; none once it was taken.
-    One(Option<Result<Command<'a>, CommandError<'a>>>),
-    /// An array of a text message.
-    Array(json::Array<'a>),
-    /// A batch of a binary message.
-    Batch(binary::Batch<'a>),
-}
-
-impl<'a> Iterator for Commands<'a> {
-    type Item = Result<Command<'a>, CommandError<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Commands::One(command) => command.take(),
-            Commands::Array(array) => array.next(),
-            Commands::Batch(batch) => batch.next(),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Commands::One(command) => (usize::from(command.is_some()), Some(usize::from(command.is_some()))),
-            Commands::Array(array) => array.size_hint(),
-            Commands::Batch(batch) => batch.size_hint(),
-        }
-    }
-}
-
-impl ExactSizeIterator for Commands<'_> {}

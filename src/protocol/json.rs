@@ -18,7 +18,7 @@ use simd_json::{Node, StaticNode};
 pub(super) use document::Quoted;
 pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 
-use super::command::{Command, CommandError, Commands, ErrorCode, PayloadKind, RequestId};
+use super::command::{Command, CommandError, ErrorCode, PayloadKind, RequestId};
 
 /// The most commands in one array.
 pub const COMMANDS_MAX: usize = 1024;
@@ -35,6 +35,34 @@ pub const TOPIC_BYTES_MAX: usize = 256;
 /// text), so share one per reactor.
 pub struct Parser {
     scratch: Scratch,
+}
+
+/// The commands of one message, in order, each with its own result.
+///
+/// An error belongs to one command; those before and after it are run.
+pub enum Commands<'a> {
+    /// One command; none once it was taken.
+    One(Option<Result<Command<'a>, CommandError<'a>>>),
+    /// An array.
+    Many(Array<'a>),
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Commands::One(command) => command.take(),
+            Commands::Many(commands) => commands.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Commands::One(command) => command.iter().size_hint(),
+            Commands::Many(commands) => commands.size_hint(),
+        }
+    }
 }
 
 impl Default for Parser {
@@ -63,7 +91,7 @@ impl Parser {
         let shape = if is_array { Shape::Commands } else { Shape::Command };
         let mut document = self.scratch.parse(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
         if let Node::Array { len, .. } = document.node(Place::ROOT) {
-            return Array::new(document, text, len).map(Commands::Array);
+            return Array::new(document, text, len).map(Commands::Many);
         }
         let (command, _) = read::<true, _>(&mut document, text, Place::ROOT, keep_unescaped);
         match command {

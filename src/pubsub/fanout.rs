@@ -15,22 +15,24 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
-    filter::FilterTree,
+    home::Homes,
+    interest::Filters,
     message::{Batch, PendingId, Request},
+    policy::{Policy, Verdict},
+    subscription::{
+        GAPS_MAX, Gap, HeldFilter, NOT_A_MEMBER, Refused, Started, Subscribed, Subscriber, Subscription,
+        Unsubscribed, ViewKey,
+    },
     topic,
     view::{Owed, Pin, Registration, View, Waiting},
 };
 use crate::protocol::Format;
 
-/// No member: the subscription waits for its `seq`.
-const NOT_A_MEMBER: u32 = u32::MAX;
-/// So many pending gaps a connection has at most; then it is told to resynchronise.
-const GAPS_MAX: usize = 64;
+/// A topic waits for its next sweep at most so long per member, in nanoseconds: some twenty times what
+/// sending to one costs.
+const MEMBER_DELAY_NS: u64 = 50_000;
 /// How many views one eviction looks at for an idle one.
 const EVICTION_PROBES: usize = 64;
-
-/// A view's key in this fan-out.
-pub type ViewKey = u32;
 
 /// All views of one reactor.
 #[derive(Debug)]
@@ -57,158 +59,18 @@ pub struct Fanout {
     skipped_total: u64,
 }
 
-/// Which reactor is a topic's home.
-#[derive(Clone, Debug)]
-pub struct Homes {
-    count: usize,
-    hasher: foldhash::fast::FixedState,
-}
-
-/// Which topics may skip, and how much a connection may be owed.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// The bound of what a connection is owed, in bytes.
-    pub owed_bytes_max: u64,
-    /// Filters and whether their topics skip; the first that matches wins.
-    pub skip_rules: Vec<(String, bool)>,
-    /// For topics that no rule matches.
-    pub skip_by_default: bool,
-}
-
-/// A connection that subscribes to something.
-#[derive(Debug, Default)]
-struct Subscriber {
-    generation: u32,
-    /// What it subscribed to, by name and by filter, whether or not that has started.
-    asked_count: u32,
-    subscriptions: Vec<Subscription>,
-    /// Visits since what it is owed was last summed up.
-    unchecked_visits: u32,
-    /// Subscriptions that were visited while a send was in flight.
-    owing: Vec<u32>,
-    /// What few connections have, out of the way of the others.
-    rare: Option<Box<Rare>>,
-}
-
-/// The parts of a subscriber that most do without.
-#[derive(Debug, Default)]
-struct Rare {
-    /// Keys of the filters with wildcards that it subscribed.
-    filters: Vec<u32>,
-    gaps: Option<Gaps>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Subscription {
-    view: ViewKey,
-    /// Its slot among the view's members, or `NOT_A_MEMBER`.
-    member: u32,
-    is_exact: bool,
-    is_waiting: bool,
-    is_owing: bool,
-}
-
-/// What a connection must be told that it will not get.
-#[derive(Debug, Default)]
-struct Gaps {
-    by_topic: Vec<Gap>,
-    has_more: bool,
-}
-
-/// Publications that a subscriber will not get.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The first `seq`.
-    pub from: u64,
-    /// The last `seq`.
-    pub to: u64,
-}
-
-/// Filters with wildcards of this reactor's connections.
-#[derive(Debug, Default)]
-struct Filters {
-    entries: slab::Slab<Filter>,
-    by_text: [HashMap<Arc<str>, u32, RandomState>; Format::COUNT],
-    by_registration: HashMap<PendingId, u32, RandomState>,
-    next_registration: PendingId,
-    /// Connections by filter.
-    trees: [FilterTree<u32>; Format::COUNT],
-    /// Counts additions.
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct Filter {
-    text: Arc<str>,
-    format: Format,
-    registration: PendingId,
-    subscriber_count: u32,
-    /// Homes that have not answered yet.
-    missing_count: usize,
-    waiting: Vec<PendingId>,
-}
-
-/// A subscription that started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Started {
-    /// The question that can be answered.
-    pub pending: Option<PendingId>,
-    /// Where it starts; none for a filter.
-    pub seq: Option<u64>,
-}
-
-/// What came of a subscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subscribed {
-    /// It has started, from this `seq` (none for a filter).
-    Now(Option<u64>),
-    /// It starts when the home answers; then it comes out as [`Started`].
-    Later,
-}
-
-/// The connection has this subscription already, or has it not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
-
 /// Where requests to homes go: (home, request).
 pub type Requests = Vec<(usize, Request)>;
 
-/// What to do with a connection that is owed too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is within its bound, or was moved forward and has gaps to be told.
-    Keep,
-    /// Its topics do not allow to skip: close it with 4000.
-    Disconnect,
-}
-
-impl Homes {
-    /// `count` homes; `seed` must be the same on all reactors.
-    pub fn new(count: usize, seed: u64) -> Homes {
-        Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
-    }
-
-    /// The home of `topic`.
-    pub fn of(&self, topic: &str) -> usize {
-        use std::hash::BuildHasher;
-        let hash = self.hasher.hash_one(topic);
-        (((hash >> 32) * self.count as u64) >> 32) as usize
-    }
-
-    /// A number for `key` that is spread evenly, the same for the same `salt`.
-    pub fn spread(&self, key: u32, salt: u64) -> u64 {
-        use std::hash::BuildHasher;
-        self.hasher.hash_one((key, salt)) >> 16
-    }
-}
-
-impl Policy {
-    fn may_skip(&self, topic: &str) -> bool {
-        let rule = self.skip_rules.iter().find(|(filter, _)| topic::matches(filter, topic));
-        rule.map_or(self.skip_by_default, |(_, skips)| *skips)
-    }
+/// What came of freeing chunks.
+#[derive(Debug, Default)]
+pub struct Shed {
+    /// Connections that were moved forward and have gaps to be told.
+    pub skipped: Vec<u32>,
+    /// Connections that must be disconnected.
+    pub closing: Vec<u32>,
+    /// Views whose oldest segment a send in flight keeps.
+    pub pinned: Vec<ViewKey>,
 }
 
 impl Fanout {
@@ -307,7 +169,7 @@ impl Fanout {
             let request = Request::Subscribe { topic: view.name.clone(), format };
             requests.push((self.homes.of(name), request));
         }
-        view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false });
+        view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false, then: None });
         let subscriptions = &mut self.subscribers[connection as usize].subscriptions;
         match held {
             Some(place) => subscriptions[place].is_waiting = true,
@@ -349,13 +211,14 @@ impl Fanout {
                 key
             }
         };
-        if !filters.trees[format.index()].insert(filter, connection) {
+        let held = &mut self.subscribers[connection as usize].rare.get_or_insert_default().filters;
+        if held.iter().any(|held| held.key == key) {
             return Err(Refused);
         }
         filters.generation += 1;
         let entry = &mut filters.entries[key as usize];
-        entry.subscriber_count += 1;
-        self.subscribers[connection as usize].rare.get_or_insert_default().filters.push(key);
+        held.push(HeldFilter { key, place: entry.subscribers.len() as u32 });
+        entry.subscribers.push(connection);
         let has_started = entry.missing_count == 0;
         if !has_started {
             entry.waiting.extend(pending);
@@ -374,18 +237,18 @@ impl Fanout {
         connection: u32,
         format: Format,
         text: &str,
+        pending: Option<PendingId>,
         started: &mut Vec<Started>,
         requests: &mut Requests,
-    ) -> Result<(), Refused> {
+    ) -> Result<Unsubscribed, Refused> {
         if let Some(&key) = self.filters.by_text[format.index()].get(text) {
             let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
             let filters = &mut subscriber.rare.as_mut().ok_or(Refused)?.filters;
-            let place = filters.iter().position(|&held| held == key).ok_or(Refused)?;
-            filters.swap_remove(place);
-            self.uncount_asked(connection);
-            self.drop_filter(connection, key, started, requests);
+            let place = filters.iter().position(|held| held.key == key).ok_or(Refused)?;
+            let held = filters.swap_remove(place);
+            self.drop_filter(connection, held, started, requests);
             self.leave_unmatched(connection);
-            return Ok(());
+            return Ok(Unsubscribed::Now);
         }
         let &key = self.by_name[format.index()].get(text).ok_or(Refused)?;
         let place = self.find(connection, key).ok_or(Refused)?;
@@ -395,15 +258,17 @@ impl Fanout {
         }
         self.uncount_asked(connection);
         if held.is_waiting {
-            self.cancel_waiting(connection, place, key);
-        } else if self.is_matched(connection, key) {
+            self.cancel_waiting(connection, place, key, pending);
+            return Ok(Unsubscribed::Later);
+        }
+        if self.is_matched(connection, key) {
             self.subscribers[connection as usize].subscriptions[place].is_exact = false;
             self.views[key as usize].set_exact(false);
         } else {
             self.leave(connection, place);
         }
         self.settle(key, requests);
-        Ok(())
+        Ok(Unsubscribed::Now)
     }
 
     /// Forgets the connection: nothing more is taken for it. `started` as in [`Fanout::handle_unsubscribe`].
@@ -415,9 +280,8 @@ impl Fanout {
     ) {
         let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return };
         let rare = subscriber.rare.take().unwrap_or_default();
-        for key in rare.filters {
-            self.uncount_asked(connection);
-            self.drop_filter(connection, key, started, requests);
+        for held in rare.filters {
+            self.drop_filter(connection, held, started, requests);
         }
         while let Some(held) = self.subscribers[connection as usize].subscriptions.last().copied() {
             let place = self.subscribers[connection as usize].subscriptions.len() - 1;
@@ -425,7 +289,7 @@ impl Fanout {
                 self.uncount_asked(connection);
             }
             if held.is_waiting {
-                self.cancel_waiting(connection, place, held.view);
+                self.cancel_waiting(connection, place, held.view, None);
             }
             if held.member != NOT_A_MEMBER {
                 self.leave(connection, place);
@@ -455,7 +319,10 @@ impl Fanout {
             view.set_head_seq(seq);
         }
         for waiting in std::mem::take(&mut view.waiting) {
-            started.push(Started { pending: waiting.pending, seq });
+            started.push(Started { pending: waiting.pending, seq, is_refused: seq.is_none() });
+            if waiting.then.is_some() {
+                started.push(Started::at(waiting.then, None));
+            }
             let subscriber = &self.subscribers[waiting.connection as usize];
             if waiting.is_cancelled || subscriber.generation != waiting.generation {
                 continue;
@@ -485,8 +352,7 @@ impl Fanout {
         let entry = &mut self.filters.entries[key as usize];
         entry.missing_count -= 1;
         if entry.missing_count == 0 {
-            started
-                .extend(entry.waiting.drain(..).map(|pending| Started { pending: Some(pending), seq: None }));
+            started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
         }
     }
 
@@ -531,6 +397,13 @@ impl Fanout {
                 return;
             }
             self.paced.pop();
+            self.start_sweep(key, now_ns);
+        }
+    }
+
+    /// Lists every view that waits for its time, whenever that is.
+    pub fn start_all_sweeps(&mut self, now_ns: u64) {
+        while let Some(Reverse((_, key))) = self.paced.pop() {
             self.start_sweep(key, now_ns);
         }
     }
@@ -623,11 +496,13 @@ impl Fanout {
         Some((held.view, held.member))
     }
 
-    /// Whether the connection has to be served when its send is over: it is owed something, or must be told
-    /// that it will not get it.
+    /// Whether the connection has to be served when its send is over: ranges wait for it, or gaps are to be
+    /// told.
     pub fn is_owing(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| {
-            !subscriber.owing.is_empty() || subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some())
+        let subscriber = self.subscribers.get(connection as usize);
+        subscriber.is_some_and(|subscriber| {
+            let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
+            has_gaps || !subscriber.owing.is_empty()
         })
     }
 
@@ -666,17 +541,46 @@ impl Fanout {
         if total <= self.policy.owed_bytes_max { Verdict::Keep } else { Verdict::Disconnect }
     }
 
+    /// Frees chunks that were begun before `born_bytes`: moves members that keep them forward, and tells
+    /// who was moved, whose topics do not allow that, and which views' oldest
+    /// segments only sends in flight keep (`pinned`).
+    pub fn shed(&mut self, born_bytes: u64, shed: &mut Shed) {
+        let stale: Vec<ViewKey> = self
+            .views
+            .iter()
+            .filter(|(_, view)| view.pins_before(born_bytes))
+            .map(|(key, _)| key as ViewKey)
+            .collect();
+        for key in stale {
+            let view = &self.views[key as usize];
+            let behind: Vec<(u32, u32)> = view.furthest_behind().collect();
+            let may_skip = view.may_skip;
+            for (slot, connection) in behind {
+                if may_skip {
+                    let member = self.views[key as usize].member(slot).expect("it was just listed");
+                    self.skip(connection, member.subscription);
+                    shed.skipped.push(connection);
+                } else {
+                    shed.closing.push(connection);
+                }
+            }
+            if self.views[key as usize].pins_before(born_bytes) {
+                shed.pinned.push(key);
+            }
+        }
+    }
+
+    /// Whether `pin` keeps the view's oldest segment.
+    pub fn pins_oldest(&self, key: ViewKey, pin: Pin) -> bool {
+        self.views[key as usize].is_oldest(pin)
+    }
+
     /// Takes the gaps that the connection must be told before anything else of those topics, and
     /// whether there are more than are listed.
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
         let subscriber = self.subscribers.get_mut(connection as usize)?;
-        let rare = subscriber.rare.as_mut()?;
-        let gaps = rare.gaps.take()?;
-        let resync = gaps.has_more.then(|| match rare.filters.first() {
-            Some(&key) => self.filters.entries[key as usize].text.clone(),
-            None => "#".into(),
-        });
-        Some((gaps.by_topic, resync))
+        let gaps = subscriber.rare.as_mut()?.gaps.take()?;
+        Some((gaps.by_topic, gaps.resync))
     }
 
     /// Asserts the invariants; for tests and simulations.
@@ -717,7 +621,7 @@ impl Fanout {
             && self.filters.entries.is_empty()
             && self.filters.by_registration.is_empty()
             && self.by_name.iter().all(HashMap::is_empty)
-            && self.filters.trees.iter().all(FilterTree::is_empty)
+            && self.filters.trees.iter().all(super::filter::FilterTree::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()
             && self.subscribers.iter().all(|subscriber| {
@@ -811,7 +715,11 @@ impl Fanout {
     }
 
     fn list(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
-        let sweep = &mut self.views[key as usize].sweep;
+        let view = &mut self.views[key as usize];
+        // Waiting saves sends in proportion to the members: a small topic beside a large one does not
+        // wait for what the large one costs.
+        let delay_ns = delay_ns.min(u64::from(view.member_count()) * MEMBER_DELAY_NS);
+        let sweep = &mut view.sweep;
         sweep.is_listed = true;
         let due_ns = sweep.started_ns + delay_ns;
         // A sweep that never was is due at once.
@@ -850,8 +758,9 @@ impl Fanout {
         }
         view.filters_generation = self.filters.generation;
         let mut matched = std::mem::take(&mut self.matched);
+        let entries = &self.filters.entries;
         self.filters.trees[view.format.index()]
-            .for_each_match(&view.name, |connection| matched.push(connection));
+            .for_each_match(&view.name, |key| matched.extend_from_slice(&entries[key as usize].subscribers));
         if !matched.is_empty() {
             self.mark = self.mark.wrapping_add(1);
             self.marks.resize(self.subscribers.len(), self.mark.wrapping_sub(1));
@@ -928,13 +837,20 @@ impl Fanout {
     fn is_matched(&self, connection: u32, key: ViewKey) -> bool {
         let name = &self.views[key as usize].name;
         let Some(rare) = &self.subscribers[connection as usize].rare else { return false };
-        rare.filters.iter().any(|&filter| topic::matches(&self.filters.entries[filter as usize].text, name))
+        rare.filters.iter().any(|held| topic::matches(&self.filters.entries[held.key as usize].text, name))
     }
 
     /// The connection leaves the view that its subscription in `place` names.
     fn leave(&mut self, connection: u32, place: usize) {
         let held = self.subscribers[connection as usize].subscriptions[place];
-        self.views[held.view as usize].leave(held.member, held.is_exact);
+        let view = &mut self.views[held.view as usize];
+        view.leave(held.member, held.is_exact);
+        // Who left is not told of what it would have missed.
+        if let Some(gaps) =
+            self.subscribers[connection as usize].rare.as_mut().and_then(|rare| rare.gaps.as_mut())
+        {
+            gaps.by_topic.retain(|gap| gap.topic != view.name);
+        }
         self.remove_subscription(connection, place);
     }
 
@@ -958,10 +874,11 @@ impl Fanout {
         }
     }
 
-    fn cancel_waiting(&mut self, connection: u32, place: usize, key: ViewKey) {
+    fn cancel_waiting(&mut self, connection: u32, place: usize, key: ViewKey, then: Option<PendingId>) {
         let waiting = &mut self.views[key as usize].waiting;
         let entry = waiting.iter_mut().rfind(|entry| entry.connection == connection && !entry.is_cancelled);
-        entry.expect("a subscription that waits is listed with its view").is_cancelled = true;
+        let entry = entry.expect("a subscription that waits is listed with its view");
+        (entry.is_cancelled, entry.then) = (true, then);
         let held = &mut self.subscribers[connection as usize].subscriptions[place];
         held.is_waiting = false;
         if held.member == NOT_A_MEMBER {
@@ -969,21 +886,25 @@ impl Fanout {
         }
     }
 
+    /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
     fn drop_filter(
         &mut self,
         connection: u32,
-        key: u32,
+        held: HeldFilter,
         started: &mut Vec<Started>,
         requests: &mut Requests,
     ) {
-        let entry = &mut self.filters.entries[key as usize];
-        let was_there = self.filters.trees[entry.format.index()].remove(&entry.text, connection);
-        assert!(was_there, "a connection's filter is in the tree");
-        entry.subscriber_count -= 1;
-        if entry.subscriber_count == 0 {
-            let entry = self.filters.remove(key);
-            started
-                .extend(entry.waiting.iter().map(|&pending| Started { pending: Some(pending), seq: None }));
+        self.uncount_asked(connection);
+        let subscribers = &mut self.filters.entries[held.key as usize].subscribers;
+        subscribers.swap_remove(held.place as usize);
+        if let Some(&moved) = subscribers.get(held.place as usize) {
+            let rare = self.subscribers[moved as usize].rare.as_mut();
+            let theirs = rare.and_then(|rare| rare.filters.iter_mut().find(|theirs| theirs.key == held.key));
+            theirs.expect("who is in a filter's list holds the filter").place = held.place;
+        }
+        if subscribers.is_empty() {
+            let entry = self.filters.remove(held.key);
+            started.extend(entry.waiting.iter().map(|&pending| Started::at(Some(pending), None)));
             for home in 0..self.homes.count {
                 let (filter, format) = (entry.text.clone(), entry.format);
                 requests.push((home, Request::RemoveFilter { filter, format }));
@@ -1032,32 +953,15 @@ impl Fanout {
         match gaps.by_topic.iter_mut().find(|gap| gap.topic == topic) {
             Some(gap) => gap.to = to,
             None if has_room => gaps.by_topic.push(Gap { topic, from, to }),
-            None => gaps.has_more = true,
+            None => {
+                let held = rare.filters.iter().map(|held| &self.filters.entries[held.key as usize].text);
+                let filter = held.into_iter().find(|filter| topic::matches(filter, &topic)).cloned();
+                let filter = filter.unwrap_or(topic);
+                gaps.resync = match gaps.resync.take() {
+                    Some(other) if other != filter => Some("#".into()),
+                    _ => Some(filter),
+                };
+            }
         }
-    }
-}
-
-impl Filters {
-    fn insert(&mut self, text: Arc<str>, format: Format, home_count: usize) -> u32 {
-        let registration = self.next_registration;
-        self.next_registration = registration.wrapping_add(1);
-        let key = self.entries.insert(Filter {
-            text: text.clone(),
-            format,
-            registration,
-            subscriber_count: 0,
-            missing_count: home_count,
-            waiting: Vec::new(),
-        }) as u32;
-        self.by_text[format.index()].insert(text, key);
-        self.by_registration.insert(registration, key);
-        key
-    }
-
-    fn remove(&mut self, key: u32) -> Filter {
-        let entry = self.entries.remove(key as usize);
-        self.by_text[entry.format.index()].remove(&entry.text);
-        self.by_registration.remove(&entry.registration);
-        entry
     }
 }

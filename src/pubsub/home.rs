@@ -5,7 +5,7 @@
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use foldhash::fast::RandomState;
 
@@ -18,7 +18,8 @@ use crate::protocol::{Format, command::PayloadKind, publication::Publication};
 
 /// The most reactors that a broker has: interest is a bit each.
 pub const REACTORS_MAX: usize = 64;
-/// How many topics of a home may have a chunk of their own at a time.
+/// How many topics of a home may have a chunk of their own at a time, if a quarter of the budget is
+/// enough for them.
 const OWN_CHUNKS_MAX: usize = 256;
 /// A topic that wrote so much lately gets a chunk of its own, so that its publications are contiguous.
 const BUSY_BYTES: u32 = 16 << 10;
@@ -41,6 +42,7 @@ pub struct Home {
     shared: [Option<Appender>; Format::COUNT],
     /// Topics with a chunk of their own.
     owners: Vec<usize>,
+    owners_max: usize,
     pool: ChunkPool,
     /// Time in periods of [`Home::handle_period`], for fading what a topic wrote lately.
     period: u32,
@@ -82,14 +84,41 @@ struct Interested {
     format: Format,
 }
 
+/// Which reactor is a topic's home.
+#[derive(Clone, Debug)]
+pub struct Homes {
+    pub(super) count: usize,
+    hasher: foldhash::fast::FixedState,
+}
+
 /// The home has as many topics as it may, none of them idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTopics;
 
+impl Homes {
+    /// `count` homes; `seed` must be the same on all reactors.
+    pub fn new(count: usize, seed: u64) -> Homes {
+        Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
+    }
+
+    /// The home of `topic`.
+    pub fn of(&self, topic: &str) -> usize {
+        let hash = self.hasher.hash_one(topic);
+        (((hash >> 32) * self.count as u64) >> 32) as usize
+    }
+
+    /// A number for `key` that is spread evenly, the same for the same `salt`.
+    pub fn spread(&self, key: u32, salt: u64) -> u64 {
+        self.hasher.hash_one((key, salt)) >> 16
+    }
+}
+
 impl Home {
-    /// A home of at most `topics_max` topics, whose chunks count against `budget`.
-    pub fn new(topics_max: usize, budget: Arc<Budget>) -> Home {
+    /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`.
+    pub fn new(home_count: usize, topics_max: usize, budget: Arc<Budget>) -> Home {
+        let own_chunks = budget.bytes_max() / 4 / home_count / (Format::COUNT * OWN_CHUNK_BYTES);
         Home {
+            owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
             topics: slab::Slab::new(),
             by_name: HashMap::default(),
             topics_max,
@@ -250,6 +279,7 @@ impl Home {
             false
         });
         self.owners = owners;
+        self.pool.trim();
     }
 
     /// Asserts the invariants; for tests and simulations.
@@ -359,7 +389,7 @@ impl Home {
         let appender = appender.as_mut().expect("an appender with room was just put there");
         let range = appender.append(len, fill);
         let open = Open { seq: publication.seq, count: 1, range };
-        let written = std::mem::replace(&mut topic.open[index], Some(open));
+        let written = topic.open[index].replace(open);
         if !topic.is_dirty {
             topic.is_dirty = true;
             self.dirty.push(key);
@@ -375,7 +405,7 @@ impl Home {
         let topic = &mut self.topics[key];
         topic.fade(self.period);
         topic.recent_bytes = topic.recent_bytes.saturating_add(len as u32);
-        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < OWN_CHUNKS_MAX {
+        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < self.owners_max {
             topic.is_owner = true;
             self.owners.push(key);
         }

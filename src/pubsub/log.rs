@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -18,12 +18,16 @@ use std::{
 pub const SHARED_CHUNK_BYTES: usize = 64 << 10;
 /// The capacity of a chunk that one busy topic has to itself, in bytes.
 pub const OWN_CHUNK_BYTES: usize = 256 << 10;
+/// So many retired chunks are kept without asking whether any is free.
+const RETIRED_KEPT: usize = 32;
 /// How many retired chunks one acquisition looks at for one to write anew.
 const RECYCLE_PROBES: usize = 4;
 
 /// A span of memory that publications are appended to.
 pub struct Chunk {
     bytes: Box<[UnsafeCell<u8>]>,
+    /// How many bytes of chunks all homes together had begun to write before this one.
+    born_bytes: u64,
 }
 
 // SAFETY: a `Range` reads only bytes that its `Appender` wrote before it made the range, and that
@@ -62,15 +66,17 @@ pub struct ChunkPool {
 pub struct Budget {
     bytes: AtomicUsize,
     bytes_max: usize,
+    /// Bytes of all chunks that were ever begun: the clock by which a chunk's age is told.
+    begun_bytes: AtomicU64,
 }
 
 impl Chunk {
-    fn with_capacity(bytes: usize) -> Arc<Chunk> {
+    fn with_capacity(bytes: usize) -> Chunk {
         assert!(bytes <= u32::MAX as usize, "a chunk of {bytes} bytes cannot be addressed");
         let bytes = vec![0u8; bytes].into_boxed_slice();
         // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, and so has a slice of them.
         let bytes = unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [UnsafeCell<u8>]) };
-        Arc::new(Chunk { bytes })
+        Chunk { bytes, born_bytes: 0 }
     }
 
     /// How many bytes it holds at most.
@@ -98,8 +104,9 @@ impl Appender {
     ///
     /// # Panics
     /// If anything else refers to the chunk.
-    fn new(mut chunk: Arc<Chunk>) -> Appender {
-        assert!(Arc::get_mut(&mut chunk).is_some(), "a chunk is written anew while a range refers to it");
+    fn new(mut chunk: Arc<Chunk>, budget: &Budget) -> Appender {
+        let own = Arc::get_mut(&mut chunk).expect("a chunk is written anew only when no range refers to it");
+        own.born_bytes = budget.begun_bytes.fetch_add(own.capacity() as u64, Ordering::Relaxed);
         Appender { chunk, written: 0 }
     }
 
@@ -159,6 +166,11 @@ impl Range {
         self.start == self.end
     }
 
+    /// The age clock's reading when its chunk was begun: see [`Budget::stale_before`].
+    pub fn born_bytes(&self) -> u64 {
+        self.chunk.born_bytes
+    }
+
     /// Where it begins in its chunk.
     pub fn start(&self) -> u32 {
         self.start
@@ -195,7 +207,7 @@ impl ChunkPool {
             let mut chunk = self.retired.pop_front().expect("the loop counts what is there");
             let is_free = Arc::get_mut(&mut chunk).is_some();
             if is_free && chunk.capacity() == bytes {
-                return Appender::new(chunk);
+                return Appender::new(chunk, &self.budget);
             }
             if is_free && chunk.capacity() > OWN_CHUNK_BYTES {
                 // One large publication's own chunk: kept, it would pin its size for nothing.
@@ -209,12 +221,19 @@ impl ChunkPool {
         }
         self.allocated_bytes += bytes;
         self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Appender::new(Chunk::with_capacity(bytes))
+        Appender::new(Arc::new(Chunk::with_capacity(bytes)), &self.budget)
     }
 
     /// Takes back a chunk that will not be appended to any more.
     pub fn retire(&mut self, appender: Appender) {
         self.retired.push_back(appender.chunk);
+    }
+
+    /// Keeps a few free chunks for the next publications and returns the others to the allocator.
+    pub fn trim(&mut self) {
+        if self.retired.len() > RETIRED_KEPT {
+            self.release_free();
+        }
     }
 
     /// Returns every chunk that nothing refers to any more to the allocator.
@@ -248,12 +267,23 @@ impl Drop for ChunkPool {
 impl Budget {
     /// A budget of `bytes_max`.
     pub fn new(bytes_max: usize) -> Arc<Budget> {
-        Arc::new(Budget { bytes: AtomicUsize::new(0), bytes_max })
+        Arc::new(Budget { bytes: AtomicUsize::new(0), bytes_max, begun_bytes: AtomicU64::new(0) })
     }
 
     /// Whether the chunks of all homes are more than allowed.
     pub fn is_exceeded(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// Chunks born before this hold memory that is needed: half the budget was begun since. Once nothing
+    /// refers to them, what is left fits, because all younger chunks together are half the budget.
+    pub fn stale_before(&self) -> u64 {
+        self.begun_bytes.load(Ordering::Relaxed).saturating_sub(self.bytes_max as u64 / 2)
+    }
+
+    /// How many bytes of chunks are allowed.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// The chunks of all homes, in bytes.

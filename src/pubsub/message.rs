@@ -58,6 +58,10 @@ pub struct PublishRequest {
     pub topic_len: u16,
     /// What the payload is.
     pub kind: PayloadKind,
+    /// The publisher's slot.
+    pub connection: u32,
+    /// Which life of the slot.
+    pub generation: u32,
     /// Who waits for the `ok`, if anybody.
     pub pending: Option<PendingId>,
     /// The `ok` is to count subscribers.
@@ -83,15 +87,17 @@ pub enum Delivery {
         /// As in the request.
         registration: PendingId,
     },
-    /// A publication has its place.
+    /// A publication that somebody waits for has its place.
     Published {
         /// As in the request.
         pending: PendingId,
-        /// Its place; or none, when the home has as many topics as it may.
-        seq: Option<u64>,
+        /// Its place.
+        seq: u64,
         /// From how many reactors a [`Delivery::Counted`] will come.
         counts: u32,
     },
+    /// A publication was refused: the home has as many topics as it may.
+    Refused(PublishRequest),
     /// Tell the reactor `asker` how many connections here have `topic`'s newest publication to come.
     Count {
         /// The topic's name.

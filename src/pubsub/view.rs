@@ -78,6 +78,8 @@ pub struct Waiting {
     pub pending: Option<PendingId>,
     /// It was unsubscribed meanwhile: answer, and do not join.
     pub is_cancelled: bool,
+    /// The question of that unsubscribe, to be answered after its own.
+    pub then: Option<PendingId>,
 }
 
 /// Where a topic's cursor is.
@@ -377,6 +379,24 @@ impl View {
         self.at_head_count += 1;
         self.release();
         Some((first, self.logged_seq))
+    }
+
+    /// Whether it keeps a chunk that was begun before `born_bytes`.
+    pub fn pins_before(&self, born_bytes: u64) -> bool {
+        self.segments.front().is_some_and(|first| first.range.born_bytes() < born_bytes)
+    }
+
+    /// Members whose position keeps the oldest segment.
+    pub fn furthest_behind(&self) -> impl Iterator<Item = (u32, u32)> {
+        let is_behind = |slot: u32| self.is_behind(slot) && self.counted_segment(slot) == self.front;
+        self.members()
+            .filter(move |(slot, _)| is_behind(*slot))
+            .map(|(slot, member)| (slot, member.connection))
+    }
+
+    /// Whether `pin` keeps the oldest segment.
+    pub fn is_oldest(&self, pin: Pin) -> bool {
+        pin.segment == self.front
     }
 
     /// Asserts the invariants; for tests and simulations.

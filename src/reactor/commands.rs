@@ -13,10 +13,10 @@ use crate::{
         reply::{self, Reply},
     },
     pubsub::{
-        fanout::{Refused, Started, Subscribed},
         home::TooManyTopics,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
+        subscription::{Refused, Started, Subscribed, Unsubscribed},
         topic::{self, TopicRule},
     },
 };
@@ -93,11 +93,20 @@ impl Core {
         let pending = id.map(|id| {
             let kind = PendingKind::Publish { seq: None, receivers: receivers.then_some(0), missing: 0 };
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
-            self.hold(slot, id, topic, kind)
+            self.hold(slot, Some(id), topic, kind)
         });
+        let (connection, generation) = (slot, self.connections[slot as usize].generation);
         self.send_request(
             home,
-            Request::Publish(PublishRequest { bytes, topic_len, kind, pending, receivers }),
+            Request::Publish(PublishRequest {
+                bytes,
+                topic_len,
+                kind,
+                connection,
+                generation,
+                pending,
+                receivers,
+            }),
         );
     }
 
@@ -131,16 +140,20 @@ impl Core {
         }
         let connection = &self.connections[slot as usize];
         let (generation, format) = (connection.generation, connection.format);
-        let pending =
-            id.map(|id| self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe));
+        // Held without an id as well: a refusal is told in any case.
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let requests = &mut self.requests;
         let subscribed = match has_wildcards {
-            true => self.fanout.handle_subscribe_filter(slot, generation, format, filter, pending, requests),
-            false => self.fanout.handle_subscribe_topic(slot, generation, format, filter, pending, requests),
+            true => {
+                self.fanout.handle_subscribe_filter(slot, generation, format, filter, Some(pending), requests)
+            }
+            false => {
+                self.fanout.handle_subscribe_topic(slot, generation, format, filter, Some(pending), requests)
+            }
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
-            pending.map(|pending| self.pending.remove(pending));
+            self.pending.remove(pending);
         }
         self.settle();
         match subscribed {
@@ -169,14 +182,19 @@ impl Core {
         // missed once it has come back.
         self.write_gaps(slot);
         let format = self.connections[slot as usize].format;
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let (started, requests) = (&mut self.started, &mut self.requests);
-        let unsubscribed = self.fanout.handle_unsubscribe(slot, format, filter, started, requests);
+        let unsubscribed =
+            self.fanout.handle_unsubscribe(slot, format, filter, Some(pending), started, requests);
+        if unsubscribed != Ok(Unsubscribed::Later) {
+            self.pending.remove(pending);
+        }
         self.settle();
         match unsubscribed {
-            Ok(()) if id.is_some() => {
+            Ok(Unsubscribed::Now) if id.is_some() => {
                 self.write_reply(slot, &Reply::Ok { id, topic: filter, seq: None, receivers: None });
             }
-            Ok(()) => {}
+            Ok(_) => {}
             Err(Refused) => {
                 let message = "this connection has no such subscription";
                 return Err(refused(ErrorCode::NotSubscribed, message.into()));
@@ -192,9 +210,11 @@ impl Core {
             Request::Publish(publish) => {
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
                 let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
-                let seq = self.home.handle_publish(topic, payload, publish.kind, outboxes).ok();
+                let Ok(seq) = self.home.handle_publish(topic, payload, publish.kind, outboxes) else {
+                    return outboxes[from].push_back(Delivery::Refused(publish));
+                };
                 if let Some(pending) = publish.pending {
-                    let counts = match publish.receivers && seq.is_some() {
+                    let counts = match publish.receivers {
                         true => self.home.handle_count(topic, from as u32, pending, outboxes),
                         false => 0,
                     };
@@ -221,14 +241,8 @@ impl Core {
         match delivery {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
             Delivery::Subscribed { topic, format, seq } => {
-                let mut started = std::mem::take(&mut self.started);
-                self.fanout.handle_subscribed(&topic, format, seq, &mut started, &mut self.requests);
-                for Started { pending, seq } in started.drain(..) {
-                    if let Some(pending) = pending {
-                        self.answer_subscribe(pending, seq.map(Some).ok_or(TooManyTopics));
-                    }
-                }
-                self.started = started;
+                let (started, requests) = (&mut self.started, &mut self.requests);
+                self.fanout.handle_subscribed(&topic, format, seq, started, requests);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {
@@ -236,6 +250,7 @@ impl Core {
                 self.settle();
             }
             Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
+            Delivery::Refused(publish) => self.handle_refused(&publish),
             Delivery::Count { topic, asker, pending } => {
                 let receivers = self.fanout.receiver_count(&topic);
                 self.outboxes[asker as usize].push_back(Delivery::Counted { pending, receivers });
@@ -252,10 +267,8 @@ impl Core {
         }
         self.requests = requests;
         let mut started = std::mem::take(&mut self.started);
-        for Started { pending, seq } in started.drain(..) {
-            if let Some(pending) = pending {
-                self.answer_subscribe(pending, Ok(seq));
-            }
+        for started in started.drain(..) {
+            self.answer_started(started);
         }
         self.started = started;
     }
@@ -267,41 +280,40 @@ impl Core {
         self.post_request(home, request);
     }
 
-    fn answer_subscribe(&mut self, pending: PendingId, seq: Result<Option<u64>, TooManyTopics>) {
+    fn answer_started(&mut self, started: Started) {
+        let Some(pending) = started.pending else { return };
         let Pending { connection, generation, id, topic, .. } = self.pending.remove(pending);
         if !self.is_open(connection, generation) {
             return;
         }
-        let (id, topic) = (Some(id.get()), topic.get());
-        match seq {
-            Ok(seq) => self.write_reply(connection, &Reply::Ok { id, topic, seq, receivers: None }),
-            Err(TooManyTopics) => {
-                let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
-                self.refuse_command(connection, &error);
-            }
+        let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
+        if started.is_refused {
+            let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+            self.refuse_command(connection, &error);
+        } else if id.is_some() {
+            self.write_reply(connection, &Reply::Ok { id, topic, seq: started.seq, receivers: None });
         }
     }
 
-    fn handle_published(&mut self, id: PendingId, seq: Option<u64>, counts: u32) {
+    fn handle_published(&mut self, id: PendingId, seq: u64, counts: u32) {
         let pending = self.pending.get_mut(id);
         let PendingKind::Publish { seq: placed, missing, .. } = &mut pending.kind else {
             unreachable!("a publication's answer goes to a publication")
         };
         *missing += i64::from(counts);
-        match seq {
-            Some(seq) => *placed = Some(seq),
-            None => {
-                let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
-                if self.is_open(connection, generation) {
-                    let (id, topic) = (Some(id.get()), topic.get());
-                    let error =
-                        refusal("publish", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
-                    self.refuse_command(connection, &error);
-                }
-                return;
-            }
-        }
+        *placed = Some(seq);
         self.answer_publish(id);
+    }
+
+    fn handle_refused(&mut self, publish: &PublishRequest) {
+        let held = publish.pending.and_then(|pending| self.pending.remove(pending).id);
+        if !self.is_open(publish.connection, publish.generation) {
+            return;
+        }
+        let topic = HeldTopic::Carried(publish.bytes.clone(), publish.topic_len);
+        let (id, topic) = (held.as_ref().map(HeldId::get), topic.get());
+        let error = refusal("publish", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+        self.refuse_command(publish.connection, &error);
     }
 
     fn handle_counted(&mut self, id: PendingId, counted: u64) {
@@ -322,14 +334,20 @@ impl Core {
         };
         let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
         if self.is_open(connection, generation) {
-            let (id, topic) = (Some(id.get()), topic.get());
+            let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
             self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers });
         }
     }
 
-    fn hold(&mut self, slot: u32, id: RequestId<'_>, topic: HeldTopic, kind: PendingKind) -> PendingId {
+    fn hold(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'_>>,
+        topic: HeldTopic,
+        kind: PendingKind,
+    ) -> PendingId {
         let generation = self.connections[slot as usize].generation;
-        self.pending.insert(Pending { connection: slot, generation, id: HeldId::new(id), topic, kind })
+        self.pending.insert(Pending { connection: slot, generation, id: id.map(HeldId::new), topic, kind })
     }
 
     fn is_open(&self, slot: u32, generation: u32) -> bool {

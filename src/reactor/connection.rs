@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use crate::{
     protocol::{Format, close::CloseReason, session::Session},
     pubsub::{
-        fanout::ViewKey,
+        subscription::ViewKey,
         view::{Owed, Pin},
     },
 };
@@ -35,6 +35,8 @@ pub struct Connection {
     pub is_pinged: bool,
     /// When a byte last came or a send made progress, in milliseconds (wrapping).
     pub active_ms: u32,
+    /// How much the peer had taken when its deadline last passed, in bytes (wrapping).
+    pub acked_bytes: u32,
     /// The protocol's state machine.
     pub session: Session,
     /// Replies, events and control frames that wait: whole frames.
@@ -117,6 +119,7 @@ impl Connection {
             is_listed: false,
             is_pinged: false,
             active_ms: 0,
+            acked_bytes: 0,
             session: Session::default(),
             replies: Vec::new(),
             unread: None,

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
     ControlRequest,
-    connection::{Connection, Phase},
+    connection::{Connection, Flight, Phase},
     pacing::Pacing,
     pending::PendingTable,
     timers::TimerWheel,
@@ -26,11 +26,14 @@ use crate::{
         session::{Event, Limits},
     },
     pubsub::{
-        fanout::{Fanout, Homes, Policy, Requests, Started, Verdict},
-        home::Home,
+        fanout::{Fanout, Requests, Shed},
+        home::{Home, Homes},
         log::{Appender, Budget, ChunkPool},
         message::{Delivery, Outboxes, Request},
+        policy::{Policy, Verdict},
+        subscription::Started,
     },
+    uring::token::GENERATION_MASK,
 };
 
 /// While so many bytes of replies wait, a connection's commands are not taken.
@@ -45,6 +48,8 @@ pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
 const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
+/// The longest message whose parser is kept for the next.
+const PARSED_BYTES_KEPT: usize = 64 << 10;
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 
@@ -91,6 +96,8 @@ pub struct Core {
     pub replying: VecDeque<u32>,
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
+    /// Connections that are to be reset: their send in flight keeps log that must go.
+    pub resetting: Vec<u32>,
     /// Connections that wait for room to go on.
     pub paused: VecDeque<u32>,
     pub(super) shared: Shared,
@@ -143,12 +150,13 @@ impl Core {
             port,
             replying: VecDeque::new(),
             pausing: Vec::new(),
+            resetting: Vec::new(),
             paused: VecDeque::new(),
             limits: Limits {
                 header_bytes_max: limits.header_bytes_max,
                 message_bytes_max: limits.message_bytes_max,
             },
-            home: Home::new(limits.topics_max, shared.budget.clone()),
+            home: Home::new(count, limits.topics_max, shared.budget.clone()),
             home_period_ns: 0,
             parser: json::Parser::new(),
             pending: PendingTable::default(),
@@ -181,6 +189,10 @@ impl Core {
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();
+            self.carriers.trim();
+        }
+        if self.shared.budget.is_exceeded() {
+            self.shed();
         }
     }
 
@@ -467,16 +479,29 @@ impl Core {
         }
     }
 
-    /// The deadline of `slot` has passed.
-    pub fn handle_deadline(&mut self, slot: u32) -> Option<CloseReason> {
+    /// The deadline of `slot` has passed. `acked_bytes` is how many bytes the peer took since the socket was
+    /// opened (wrapping). A reason is why the connection is to be reset.
+    pub fn handle_deadline(&mut self, slot: u32, acked_bytes: u32) -> Option<CloseReason> {
         let now_ms = self.now_ms();
         let timeouts = &self.shared.config.timeouts;
         let (ping_ms, pong_ms) = (timeouts.ping_ms, timeouts.pong_ms);
         let connection = &mut self.connections[slot as usize];
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
+            // A pause is our doing: the peer's time stands still.
+            Phase::Upgrading | Phase::Open if connection.is_paused => {
+                connection.active_ms = now_ms as u32;
+                self.timers.set(slot, now_ms + pong_ms);
+                None
+            }
             Phase::Upgrading => Some(CloseReason::HandshakeTimeout),
             Phase::Open => {
+                if std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
+                    && connection.is_sending()
+                {
+                    // A send makes progress, however slowly.
+                    (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
+                }
                 let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.active_ms));
                 let limit_ms = if connection.is_pinged { pong_ms } else { ping_ms };
                 if silent_ms < limit_ms {
@@ -491,10 +516,7 @@ impl Core {
                 }
                 None
             }
-            Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => {
-                // It took nothing, or did not answer: reset. Its reason stays what it was.
-                Some(if connection.is_sending() { CloseReason::CloseTimeout } else { reason })
-            }
+            Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => Some(reason),
             Phase::Ending(_) => None,
         }
     }
@@ -548,6 +570,40 @@ impl Core {
         self.pausing.push(slot);
     }
 
+    /// Frees log that only those who are far behind keep: the oldest half of the budget goes.
+    fn shed(&mut self) {
+        self.home.release_free_chunks();
+        self.carriers.release_free();
+        if !self.shared.budget.is_exceeded() {
+            return;
+        }
+        let mut shed = Shed::default();
+        self.fanout.shed(self.shared.budget.stale_before(), &mut shed);
+        for slot in shed.skipped {
+            self.list_replying(slot);
+        }
+        for slot in shed.closing {
+            let text = "the broker's log is full, and this connection keeps the oldest of it";
+            self.close(slot, CloseReason::SlowConsumer, text);
+        }
+        if shed.pinned.is_empty() {
+            return;
+        }
+        // A send in flight cannot be moved forward: only its end lets go.
+        for (slot, connection) in (0u32..).zip(&self.connections) {
+            let fanout = &self.fanout;
+            let keeps = |view, pin| shed.pinned.contains(&view) && fanout.pins_oldest(view, pin);
+            let is_keeping = match &connection.flight {
+                Flight::None => false,
+                Flight::Range { view, pin, .. } => keeps(*view, *pin),
+                Flight::Gather(gather) => gather.pins.iter().any(|(view, pin)| keeps(*view, *pin)),
+            };
+            if is_keeping {
+                self.resetting.push(slot);
+            }
+        }
+    }
+
     fn handle_event(&mut self, slot: u32, event: Event<'_>) {
         let phase = self.connections[slot as usize].phase;
         match event {
@@ -581,7 +637,7 @@ impl Core {
                     Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
                     Err(error) => self.handle_command(slot, Err(error)),
                 }
-                self.parser = parser;
+                self.keep_parser(parser, text.len());
             }
             Event::Binary(message) => {
                 let mut parser = std::mem::take(&mut self.parser);
@@ -589,10 +645,17 @@ impl Core {
                     Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
                     Err(error) => self.handle_command(slot, Err(error)),
                 }
-                self.parser = parser;
+                self.keep_parser(parser, message.len());
             }
             Event::Ping(payload) => frame::write_control(Opcode::Pong, payload, self.replies(slot)),
             Event::Pong => {}
+        }
+    }
+
+    /// A parser keeps many times its longest message: one that met a long one is not kept.
+    fn keep_parser(&mut self, parser: json::Parser, message_len: usize) {
+        if message_len <= PARSED_BYTES_KEPT {
+            self.parser = parser;
         }
     }
 
@@ -602,7 +665,9 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
         connection.format = format;
-        let name = (self.index as u64) << 56 | u64::from(connection.generation) << 32 | u64::from(slot);
+        let name = (self.index as u64) << 56
+            | u64::from(connection.generation & GENERATION_MASK) << 32
+            | u64::from(slot);
         let hello =
             Reply::Hello { epoch, connection: name, message_bytes_max, ping_s: ping_ms.div_ceil(1_000) };
         let replies = self.replies(slot);

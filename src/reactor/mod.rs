@@ -28,8 +28,7 @@ use crate::{
     config::Config,
     metrics::ReactorStats,
     pubsub::{
-        fanout::Homes,
-        home::REACTORS_MAX,
+        home::{Homes, REACTORS_MAX},
         log::Budget,
         message::{Delivery, Request},
     },

@@ -35,6 +35,11 @@ impl Pacing {
         self.delay_ns
     }
 
+    /// From now on topics do not wait.
+    pub fn end(&mut self) {
+        (self.delay_ns, self.is_fixed) = (0, true);
+    }
+
     /// Whether it is time to [`Pacing::adapt`]; and how long since the last, in nanoseconds.
     pub fn is_due(&self, now_ns: u64) -> Option<u64> {
         let elapsed_ns = now_ns.saturating_sub(self.adapted_ns);

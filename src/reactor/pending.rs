@@ -20,8 +20,8 @@ pub struct Pending {
     pub connection: u32,
     /// Which life of the slot.
     pub generation: u32,
-    /// The command's id.
-    pub id: HeldId,
+    /// The command's id; without one only a refusal is told.
+    pub id: Option<HeldId>,
     /// The topic or filter that the answer names.
     pub topic: HeldTopic,
     /// What was asked.
@@ -31,7 +31,7 @@ pub struct Pending {
 /// What was asked.
 #[derive(Debug)]
 pub enum PendingKind {
-    /// To subscribe.
+    /// To subscribe, or to unsubscribe before that was answered.
     Subscribe,
     /// To publish.
     Publish {

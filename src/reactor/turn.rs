@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     protocol::close::CloseReason,
-    pubsub::fanout::ViewKey,
+    pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait},
 };
 
@@ -63,6 +63,7 @@ pub struct Reactor<I: Io> {
     connections_max: usize,
     /// Connections whose receive ended for want of buffers, first come first served.
     starved: VecDeque<u32>,
+    #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
     gathers: Vec<Box<Gather>>,
     budget: SendBudget,
     /// Kept between turns for their memory.
@@ -156,6 +157,7 @@ impl<I: Io> Reactor<I> {
         self.core.receive();
         self.core.post(&mut self.wakes);
         self.pause();
+        self.reset();
         self.send_replies();
         let next_sweep_ns = self.sweep(now_ns);
         self.fire_timers();
@@ -216,7 +218,11 @@ impl<I: Io> Reactor<I> {
         }
         if completion.result >= 0 {
             self.open(completion.result);
-        } else if matches!(-completion.result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
+        } else if !matches!(
+            -completion.result,
+            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPERM | libc::EPROTO
+        ) {
+            // No descriptor, no memory, or what we do not know: not again at once, it would spin.
             self.core.stats.no_descriptors_total += 1;
             let until_ns = self.core.now_ms() * 1_000_000 + ACCEPT_RETRY_NS;
             self.accept = Accept::Waiting { until_ns };
@@ -286,7 +292,10 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        match self.core.connections[slot as usize].phase {
+        let connection = &self.core.connections[slot as usize];
+        match connection.phase {
+            // What came before the end is not taken yet. The next receive meets the end again.
+            Phase::Open | Phase::Closing(_) if connection.is_paused => {}
             // The peer shut its direction down and may still read: what waits is sent.
             Phase::Flushing(_) => {}
             Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
@@ -358,6 +367,20 @@ impl<I: Io> Reactor<I> {
             }
         }
         self.core.pausing = pausing;
+    }
+
+    /// Ends connections whose send in flight keeps what must go.
+    fn reset(&mut self) {
+        let mut resetting = std::mem::take(&mut self.core.resetting);
+        for slot in resetting.drain(..) {
+            let connection = &self.core.connections[slot as usize];
+            // Its send may have completed since, and even another connection have the slot.
+            if connection.is_sending() {
+                self.io.reset_on_close(connection.socket);
+                self.end(slot, CloseReason::SlowConsumer);
+            }
+        }
+        self.core.resetting = resetting;
     }
 
     fn take_orders(&mut self, now_ns: u64) {
@@ -470,10 +493,11 @@ impl<I: Io> Reactor<I> {
         let mut fired = std::mem::take(&mut self.fired);
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
-            if let Some(reason) = self.core.handle_deadline(slot) {
-                let connection = &self.core.connections[slot as usize];
-                if connection.is_sending() {
-                    self.io.reset_on_close(connection.socket);
+            let acked_bytes = self.io.acked_bytes(self.core.connections[slot as usize].socket);
+            if let Some(reason) = self.core.handle_deadline(slot, acked_bytes as u32) {
+                // Else the kernel keeps what the peer does not take long after the close.
+                if reason != CloseReason::HandshakeTimeout {
+                    self.io.reset_on_close(self.core.connections[slot as usize].socket);
                 }
                 self.end(slot, reason);
             }
@@ -501,7 +525,12 @@ impl<I: Io> Reactor<I> {
         match self.core.connections[slot as usize].phase {
             Phase::Free => unreachable!("a connection ends once"),
             Phase::Ending(_) => {}
-            _ => {
+            phase => {
+                // What closed it stays the reason, however the peer takes it.
+                let reason = match phase {
+                    Phase::Closing(first) | Phase::Flushing(first) | Phase::Finishing(first) => first,
+                    _ => reason,
+                };
                 self.core.leave(slot, Phase::Ending(reason));
                 self.io.shutdown(self.core.connections[slot as usize].socket);
             }
@@ -569,6 +598,9 @@ impl<I: Io> Reactor<I> {
             return;
         }
         let drain_ns = self.core.drain_ms() * 1_000_000;
+        // What waits for its sweep is owed too.
+        self.core.pacing.end();
+        self.core.fanout.start_all_sweeps(now_ns);
         self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
         if self.accept == Accept::Armed {
             self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));

@@ -1,13 +1,15 @@
 //! Everything that touches the ring.
 //!
 //! [`Io`] is what a reactor asks of its kernel; [`ring::Ring`] is the real one on io_uring,
-//! [`sim::SimRing`] an in-memory one under a seed. A reactor is generic over it and knows no other
+//! `sim` has an in-memory one under a seed. A reactor is generic over it and knows no other
 //! difference.
 
 pub mod buffers;
 pub mod listener;
 pub mod probe;
+pub mod remedy;
 pub mod ring;
+#[cfg(test)]
 pub mod sim;
 pub mod token;
 pub mod wake;
@@ -99,6 +101,9 @@ pub trait Io {
     fn reset_on_close(&mut self, socket: RawFd);
     /// `close(2)`: only when nothing of the socket is in flight.
     fn close(&mut self, socket: RawFd);
+    /// How many bytes the peer has acknowledged since the socket was opened (`TCP_INFO`): how a send in
+    /// flight is seen to make progress. Called when a deadline has passed.
+    fn acked_bytes(&mut self, socket: RawFd) -> u64;
     /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
     /// How busy this thread's core was since the last call, 0.0 to 1.0, waiting for a turn on the core

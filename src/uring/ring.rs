@@ -39,9 +39,10 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use socket2::SockRef;
 
 use super::{
-    Completion, Io, Lease, Op, Token, Wait,
+    Completion, Io, Lease, Token, Wait,
     buffers::{self, BufferRing, Mapping},
-    probe::{self, Step},
+    remedy::{self, Step, Surroundings},
+    wake::wake_entry,
 };
 
 /// By how much the completion queue's head is set back around an enter: how many items of deferred work
@@ -104,7 +105,7 @@ pub struct SetupError {
 
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (why, remedy) = probe::explain(self.step, &self.source, &probe::Surroundings::read());
+        let (why, remedy) = remedy::explain(self.step, &self.source, &Surroundings::read());
         write!(f, "{why}: {remedy}")
     }
 }
@@ -365,6 +366,26 @@ impl Io for Ring {
         unsafe { libc::close(socket) };
     }
 
+    fn acked_bytes(&mut self, socket: RawFd) -> u64 {
+        /// Where `tcpi_bytes_acked` is in the kernel's `struct tcp_info` (uapi/linux/tcp.h), which
+        /// later kernels only append to.
+        const BYTES_ACKED_OFFSET: usize = 120;
+        let mut info = [0u8; BYTES_ACKED_OFFSET + 8];
+        let mut len = info.len() as libc::socklen_t;
+        // SAFETY: getsockopt writes at most `len` bytes, which is how long `info` is.
+        let result = unsafe {
+            libc::getsockopt(
+                socket,
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let acked = info[BYTES_ACKED_OFFSET..].try_into().expect("eight bytes are there");
+        if result == 0 { u64::from_ne_bytes(acked) } else { 0 }
+    }
+
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
         // SAFETY: the caller's socket is open during the call.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
@@ -446,15 +467,6 @@ impl CompletionHead {
     }
 }
 
-/// A message to the ring `target`, the reactor at `index`. It completes here only if it fails.
-pub(super) fn wake_entry(target: RawFd, index: usize) -> squeue::Entry {
-    let woken = Token::new(Op::Wake, 0, 0).user_data();
-    opcode::MsgRingData::new(types::Fd(target), 0, woken, None)
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Token::new(Op::WakeSent, index as u32, 0).user_data())
-}
-
 /// Whether an enter that failed so is simply tried again by the next one: the wait timed out or was
 /// interrupted, the kernel is short of memory for requests (EAGAIN), or wants completions reaped before
 /// it takes more (EBUSY). What was not submitted is still queued.
@@ -509,6 +521,7 @@ pub(super) mod tests {
     };
 
     use super::*;
+    use crate::uring::Op;
 
     const RECEIVE: u64 = 7;
     /// Longer than any test: a sleep that ends by it has missed its completion.

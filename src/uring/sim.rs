@@ -117,6 +117,8 @@ struct Link {
     /// To the client, not read yet: at most `window` bytes.
     down: VecDeque<u8>,
     down_end: Stream,
+    /// How many bytes the client has read.
+    read_bytes: u64,
     window: usize,
     /// The client has closed its end: what is sent to it falls into the void, or fails.
     is_deserted: bool,
@@ -325,6 +327,7 @@ impl SimNet {
             up_end: Stream::Open,
             down: VecDeque::new(),
             down_end: Stream::Open,
+            read_bytes: 0,
             window: net.window_bytes,
             is_deserted: false,
         });
@@ -359,6 +362,7 @@ impl SimNet {
         let link = &mut self.net.borrow_mut().links[peer.0];
         let len = link.down.len().min(bytes_max);
         into.extend(link.down.drain(..len));
+        link.read_bytes += len as u64;
         if link.down.is_empty() { link.down_end } else { Stream::Open }
     }
 
@@ -846,6 +850,10 @@ impl Io for SimRing {
         } else {
             link.end_down();
         }
+    }
+
+    fn acked_bytes(&mut self, socket: RawFd) -> u64 {
+        self.net.borrow_mut().link_of(socket).read_bytes
     }
 
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {

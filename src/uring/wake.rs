@@ -4,9 +4,9 @@
 
 use std::{io, os::fd::RawFd};
 
-use io_uring::IoUring;
+use io_uring::{IoUring, opcode, squeue, types};
 
-use super::ring::wake_entry;
+use super::{Op, Token};
 
 /// A tiny ring that sends messages to the reactors' rings: for the control thread and for tests.
 pub struct Doorbell {
@@ -45,6 +45,15 @@ impl Doorbell {
             }
         }
     }
+}
+
+/// A message to the ring `target`, the reactor at `index`. It completes here only if it fails.
+pub(super) fn wake_entry(target: RawFd, index: usize) -> squeue::Entry {
+    let woken = Token::new(Op::Wake, 0, 0).user_data();
+    opcode::MsgRingData::new(types::Fd(target), 0, woken, None)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(Token::new(Op::WakeSent, index as u32, 0).user_data())
 }
 
 #[cfg(test)]

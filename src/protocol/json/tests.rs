@@ -234,7 +234,7 @@ fn an_array_runs_in_order_each_command_with_its_own_result() {
     let text = r#"[ {"op":"ping","id":1}, {"op":"shout","id":2} ,{},
         {"op":"publish","topic":"t","data":[{"a":[],"b":{}},"x"],"id":3},{"op":"ping","id":4}]"#;
     let commands = parser.parse(text).expect("I-JSON");
-    assert_eq!(commands.len(), 5);
+    assert_eq!(commands.size_hint(), (5, Some(5)));
     let results: Vec<_> = commands.collect();
     assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
     assert!(matches!(

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, SlowConsumer},
     protocol::Format,
     pubsub::{
-        fanout::Homes,
+        home::Homes,
         log::{Budget, SHARED_CHUNK_BYTES},
         message::{Delivery, Request},
     },

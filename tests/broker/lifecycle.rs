@@ -1,0 +1,104 @@
+//! How the broker starts and ends.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use crate::common::{
+    Broker, broker_command,
+    raw::{CLOSE, Raw},
+};
+
+/// Asserts that the last frame is the close of a restart, and answers it.
+fn expect_restart(mut raw: Raw) {
+    let (code, text) = raw.receive_close();
+    assert_eq!(code, 1012);
+    let retry_after_ms = text.strip_prefix("retry_after_ms=").unwrap_or_else(|| panic!("{text}"));
+    retry_after_ms.parse::<u64>().unwrap_or_else(|_| panic!("{text}"));
+    raw.answer_close(1012);
+}
+
+/// A subscriber has read nothing of 2 MiB when the broker is asked to stop: it gets all of it, then the
+/// close. Beside it an idle connection, and one that has not upgraded.
+#[test]
+fn a_drain_sends_what_is_owed_and_then_closes_with_1012() {
+    const COUNT: u64 = 256;
+    for reactors in [1, 2] {
+        let broker = Broker::start(reactors, &["listen.sndbuf_bytes=65536"]);
+        let mut subscriber = Raw::connect_small(broker.address, 32 << 10).upgraded();
+        assert_eq!(subscriber.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["seq"], 0);
+        let idle = Raw::open(broker.address);
+        let upgrading = Raw::connect(broker.address);
+        let mut publisher = Raw::open(broker.address);
+        let filling = "x".repeat(8 << 10);
+        for seq in 1..=COUNT {
+            let command = json!({"op": "publish", "topic": "t", "data": filling, "id": seq});
+            assert_eq!(publisher.ask(&command.to_string())["seq"], seq);
+        }
+        broker.terminate();
+        expect_restart(idle);
+        expect_restart(publisher);
+        upgrading.expect_end();
+        for seq in 1..=COUNT {
+            assert_eq!(subscriber.receive()["seq"], seq);
+        }
+        expect_restart(subscriber);
+        broker.wait();
+    }
+}
+
+/// Sweeps are a second apart, so that the second publication still waits for its turn at SIGTERM.
+#[test]
+fn a_drain_sends_what_waits_for_its_sweep() {
+    let broker = Broker::start(1, &["reactor.max_delay_us=1000000"]);
+    let mut raw = Raw::open(broker.address);
+    assert_eq!(raw.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["seq"], 0);
+    raw.send_text(r#"{"op":"publish","topic":"t","data":1}"#);
+    assert_eq!(raw.receive()["seq"], 1);
+    assert_eq!(raw.ask(r#"{"op":"publish","topic":"t","data":2,"id":2}"#)["op"], "ok");
+    broker.terminate();
+    assert_eq!(raw.receive(), json!({"op": "message", "topic": "t", "seq": 2, "data": 2}));
+    expect_restart(raw);
+    broker.wait();
+}
+
+/// Neither does this peer read what it is owed, nor does it answer a close: the drain has an end.
+#[test]
+fn a_drain_does_not_wait_for_ever() {
+    let broker = Broker::start(2, &["timeouts.drain_ms=500", "listen.sndbuf_bytes=65536"]);
+    let mut slow = Raw::connect_small(broker.address, 32 << 10).upgraded();
+    assert_eq!(slow.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["op"], "ok");
+    let mut silent = Raw::open(broker.address);
+    let mut publisher = Raw::open(broker.address);
+    let filling = "x".repeat(8 << 10);
+    for seq in 1..=256 {
+        let command = json!({"op": "publish", "topic": "t", "data": filling, "id": seq});
+        assert_eq!(publisher.ask(&command.to_string())["seq"], seq);
+    }
+    broker.terminate();
+    expect_restart(publisher);
+    assert_eq!(silent.receive_frame().expect("a close frame").0, CLOSE);
+    broker.wait();
+    drop((slow, silent));
+}
+
+/// The port is another program's, and then another fanfare's, whose SO_REUSEPORT would share it.
+#[test]
+fn a_port_in_use_is_an_error_of_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = Broker::start(1, &[]);
+    for address in [taken.local_addr().unwrap(), broker.address] {
+        let listen = address.to_string();
+        let output = broker_command().args(["--listen", &listen, "--admin", "127.0.0.1:0"]).output().unwrap();
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            format!(
+                "fanfare: listen.address = \"{listen}\" cannot be listened on: another process does; \
+                 choose another with --listen\n"
+            )
+        );
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+    }
+    broker.stop();
+}

@@ -1,0 +1,13 @@
+//! The real binary over loopback: what the protocol promises, and what the broker does about clients that
+//! break it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commands;
+mod delivery;
+mod hostile;
+mod http;
+mod interop;
+mod lifecycle;
+mod slow;

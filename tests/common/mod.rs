@@ -1,0 +1,113 @@
+//! The real broker in a process of its own, and clients to hold against it.
+//!
+//! [`client`] is a library's client, which behaves; [`raw`] writes whatever bytes it is told to. Neither
+//! shares code with the broker. Nothing here sleeps to wait for something: it reads until that is there.
+
+pub mod client;
+pub mod raw;
+pub mod witness;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A broker that accepts.
+pub struct Broker {
+    process: Child,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    /// Held, so that the broker can write to it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Broker {
+    /// Starts one with `reactors` reactors and `settings` as `--set` takes them, and waits for the line that
+    /// says that it is ready.
+    pub fn start(reactors: usize, settings: &[&str]) -> Broker {
+        let mut command = broker_command();
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "warn"]);
+        command.args(["--reactors", &reactors.to_string()]);
+        // Several brokers run at once, and all would be pinned to the first core.
+        command.args(["--set", "reactor.pin=false"]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        // The banner is one write that ends with an empty line behind the two lines to try.
+        let mut banner = String::new();
+        while !banner.ends_with("\n\n") || !banner.contains(" pub ") {
+            let len = stdout.read_line(&mut banner).unwrap();
+            assert!(len > 0, "the broker ended before it was ready: {banner}");
+        }
+        let after = |label: &str| {
+            let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
+            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
+        };
+        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
+        Broker { process, address, admin, _stdout: stdout }
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        // SAFETY: kill takes no pointer, and the process is ours and has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.process.id() as i32, libc::SIGTERM) }, 0);
+    }
+
+    /// Waits until it has ended, and holds it to exit code 0.
+    pub fn wait(mut self) {
+        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+    }
+
+    /// Stops it in good order.
+    pub fn stop(self) {
+        self.terminate();
+        self.wait();
+    }
+
+    /// A counter or gauge of `/metrics` as each reactor has it; `labels` as behind the reactor's own.
+    pub fn metric(&self, name: &str, labels: &str) -> Vec<f64> {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let mut values = Vec::new();
+        loop {
+            let sample = format!("\n{name}{{reactor=\"{}\"{labels}}} ", values.len());
+            let Some((_, rest)) = text.split_once(&sample) else { break };
+            values.push(rest.lines().next().unwrap().parse().unwrap());
+        }
+        assert!(!values.is_empty(), "no {name} in {text}");
+        values
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Only after a test that failed: one that passed has waited for it.
+        if self.process.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The binary with none of the caller's FANFARE_ variables.
+pub fn broker_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"FANFARE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
