@@ -158,10 +158,6 @@ impl Oracle {
         self.clients[client].held.keys().map(String::as_str)
     }
 
-    pub fn held_count(&self, client: usize) -> usize {
-        self.clients[client].held.len()
-    }
-
     pub fn asked_count(&self, client: usize) -> usize {
         self.clients[client].asked.len()
     }
