@@ -25,13 +25,12 @@ use io_uring::{opcode, types};
 
 use crate::{
     clock,
-    codec::{self, Deframer, Frame},
-    connect::describe_close,
-    dialect::{self, Dialect, Message},
+    dialect::{Dialect, Message, Reader},
     payload::{Payload, Stamp},
     process,
     schedule::Schedule,
-    verify::{Faults, Order, Verifier},
+    track::Tracker,
+    verify::{Faults, Order},
 };
 
 /// What a sink discards with one receive.
@@ -49,6 +48,8 @@ const LOOK_NS: u64 = 10_000_000;
 const LINGER_NS: u64 = 50_000_000;
 /// Everybody says something this often, so that a broker does not ping those who do not answer.
 const KEEPALIVE_NS: u64 = 10_000_000_000;
+/// Of a frame from a server.
+const FRAME_HEADER_BYTES_MAX: u64 = 10;
 /// Slots from here on are publishers.
 const PUBLISHER_SLOT: u32 = 1 << 31;
 
@@ -102,7 +103,7 @@ pub struct Subscriber {
     /// Its socket, blocking.
     pub socket: TcpStream,
     /// What it was cut off in, if anything.
-    pub deframer: Deframer,
+    pub reader: Reader,
     /// Where its subscription starts.
     pub seq: u64,
     /// Parsed and verified, or a sink.
@@ -118,7 +119,7 @@ pub struct Publisher {
     /// Its socket, blocking.
     pub socket: TcpStream,
     /// What it was cut off in, if anything.
-    pub deframer: Deframer,
+    pub reader: Reader,
 }
 
 /// What a run found out.
@@ -149,6 +150,9 @@ pub struct TopicOutcome {
     pub faults: Faults,
     /// Losses that the broker announced.
     pub gaps: u64,
+    /// Whether the number of a sink's bytes tells exactly which publications it has. Otherwise what it
+    /// lost is seen only beyond what the frames' headers may make up for.
+    pub sinks_are_exact: bool,
 }
 
 /// Runs the plan on as many threads as `cores` has, each pinned to its own; none: one thread, not pinned.
@@ -195,7 +199,7 @@ pub fn run(
         Ok(Outcome {
             client_cpu_share: (after.0 - before.0) as f64 / 1e9 / times.measured_s(),
             broker_cpu_ns: before.1.zip(after.1).map(|(before, after)| after.saturating_sub(before)),
-            ..merge(&shared, results)
+            ..merge(&shared, results, dialect)
         })
     })
 }
@@ -270,15 +274,17 @@ struct Receiver {
 }
 
 struct Sampled {
-    deframer: Deframer,
-    verifier: Verifier,
+    reader: Reader,
+    tracker: Tracker,
+    /// Bytes of publications, each counted once, without what frames them where that varies.
+    publication_bytes: u64,
 }
 
 struct Sender {
     topic: usize,
     index: usize,
     socket: TcpStream,
-    deframer: Deframer,
+    reader: Reader,
     envelope: (Vec<u8>, Vec<u8>),
     /// The kernel holds a send of `batch`.
     is_sending: bool,
@@ -316,11 +322,11 @@ impl<'a> Worker<'a> {
             pending_sends: subscribers.len(),
         })
         .map_err(|error| error.to_string())?;
-        let receivers = subscribers.into_iter().map(Receiver::new).collect();
+        let receivers = subscribers.into_iter().map(|it| Receiver::new(it, topics, dialect)).collect();
         let senders =
             publishers.into_iter().map(|it| Sender::new(it, topics, times, dialect)).collect::<Vec<_>>();
         let mut keepalive = Vec::new();
-        codec::write_frame(codec::opcode::PONG, dialect::MASK, &[], &mut keepalive);
+        dialect.write_keepalive(&mut keepalive);
         Ok(Worker {
             ring,
             topics,
@@ -486,17 +492,11 @@ impl<'a> Worker<'a> {
         if let Some(lease) = completion.lease {
             let bytes = self.ring.leased(&lease).to_vec();
             self.ring.recycle(lease);
-            let dialect = self.dialect;
-            self.senders[index].deframer.feed(&bytes, |frame| match frame.opcode {
-                codec::opcode::CLOSE => Err(describe_close(frame.payload)),
-                codec::opcode::TEXT | codec::opcode::BINARY => {
-                    dialect.read(frame.payload, &mut |message| match message {
-                        Message::Error(error) => Err(format!("a publication was refused: {error}")),
-                        _ => Ok(()),
-                    })
-                }
+            let mut on_message = |message: Message<'_>| match message {
+                Message::Error(error) => Err(format!("a publication was refused: {error}")),
                 _ => Ok(()),
-            })?;
+            };
+            self.senders[index].reader.feed(self.dialect, &bytes, &mut on_message)?;
         }
         if is_over(completion.result) {
             return Err(format!("a publisher's connection ended: {}", describe_end(completion.result)));
@@ -569,9 +569,13 @@ impl<'a> Worker<'a> {
 }
 
 impl Receiver {
-    fn new(subscriber: Subscriber) -> Receiver {
+    fn new(subscriber: Subscriber, topics: &[Topic], dialect: Dialect) -> Receiver {
         let sampled = subscriber.is_sampled.then(|| {
-            Box::new(Sampled { deframer: subscriber.deframer, verifier: Verifier::new(subscriber.seq) })
+            let tracker = match dialect.has_seqs() {
+                true => Tracker::by_seq(subscriber.seq),
+                false => Tracker::by_stamp(topics[subscriber.topic].publishers),
+            };
+            Box::new(Sampled { reader: subscriber.reader, tracker, publication_bytes: 0 })
         });
         Receiver {
             topic: subscriber.topic,
@@ -600,9 +604,9 @@ impl Receiver {
             let bytes = topic.bytes.load(SeqCst);
             return bytes > 0 && self.bytes >= bytes;
         };
-        let has_everything = sampled.verifier.received() >= topic.published.load(SeqCst);
+        let has_everything = sampled.tracker.received() >= topic.published.load(SeqCst);
         if has_everything {
-            topic.bytes.store(self.bytes, SeqCst);
+            topic.bytes.store(sampled.publication_bytes, SeqCst);
         }
         has_everything
     }
@@ -617,8 +621,8 @@ impl Sender {
             topic: publisher.topic,
             index: publisher.index,
             socket: publisher.socket,
-            deframer: publisher.deframer,
-            envelope: dialect.publish_envelope(&topic.name),
+            reader: publisher.reader,
+            envelope: dialect.publish_envelope(&topic.name, topic.payload.size()),
             is_sending: false,
             is_open: true,
             batch: Vec::with_capacity(SEND_BYTES_MAX),
@@ -645,7 +649,7 @@ impl Sender {
             let stamp = Stamp { due_ns, publisher: self.index as u16, sequence: self.sequence };
             let (text, filling) = topic.payload.parts(stamp);
             let parts = [&self.envelope.0[..], &text, filling, &self.envelope.1];
-            codec::write_frame(dialect.opcode(), dialect::MASK, &parts, &mut self.batch);
+            dialect.frame(&parts, &mut self.batch);
             self.sequence += 1;
         }
         self.batch_count = self.sequence - from;
@@ -667,45 +671,39 @@ impl Reading<'_> {
     fn read(&mut self, receiver: &mut Receiver, bytes: &[u8]) -> Result<(), String> {
         let sampled = receiver.sampled.as_mut().expect("only sampled ones are read");
         let mut order = self.shared.order.lock().expect("no worker panics with the order");
-        let Sampled { deframer, verifier } = &mut **sampled;
-        let mut publication_bytes = 0;
-        deframer.feed(bytes, |frame: Frame<'_>| match frame.opcode {
-            codec::opcode::TEXT | codec::opcode::BINARY => {
-                let mut is_new = false;
-                let mut on_message = |message: Message<'_>| match message {
-                    Message::Delivery { seq, data } => {
-                        let stamp = self.topic.payload.check(&data);
-                        if let Some(stamp) = stamp
-                            && (self.times.measure_ns..self.times.end_ns).contains(&stamp.due_ns)
-                        {
-                            self.latency.saturating_record(self.now_ns.saturating_sub(stamp.due_ns));
-                        }
-                        is_new |= verifier.on_delivery(seq, stamp, &mut order);
-                        Ok(())
-                    }
-                    Message::Gap => {
-                        *self.gaps += 1;
-                        Ok(())
-                    }
-                    Message::Error(error) => Err(error),
-                    Message::Ok { .. } | Message::Other => Ok(()),
-                };
-                self.dialect.read(frame.payload, &mut on_message)?;
-                if is_new {
-                    publication_bytes += frame.wire_bytes as u64;
+        let Sampled { reader, tracker, publication_bytes } = &mut **sampled;
+        let mut new_bytes = 0;
+        let mut on_message = |message: Message<'_>| match message {
+            Message::Delivery { seq, data, wire_bytes } => {
+                let stamp = self.topic.payload.check(&data);
+                if let Some(stamp) = stamp
+                    && (self.times.measure_ns..self.times.end_ns).contains(&stamp.due_ns)
+                {
+                    self.latency.saturating_record(self.now_ns.saturating_sub(stamp.due_ns));
+                }
+                if tracker.on_delivery(seq, stamp, &mut order) {
+                    new_bytes += wire_bytes as u64;
                 }
                 Ok(())
             }
-            codec::opcode::CLOSE => Err(describe_close(frame.payload)),
-            _ => Ok(()),
-        })?;
+            Message::Gap => {
+                *self.gaps += 1;
+                Ok(())
+            }
+            Message::Error(error) => Err(error),
+            Message::Ok { .. } | Message::Other => Ok(()),
+        };
+        reader.feed(self.dialect, bytes, &mut on_message)?;
         drop(order);
-        receiver.count(publication_bytes, self.now_ns, self.times);
+        *publication_bytes += new_bytes;
+        // Where frames are cut as it pleases the broker, what they take is part of a delivery's bytes.
+        let wire_bytes = if self.dialect.is_stream() { bytes.len() as u64 } else { new_bytes };
+        receiver.count(wire_bytes, self.now_ns, self.times);
         Ok(())
     }
 }
 
-fn merge(shared: &Shared, results: Vec<WorkerResult>) -> Outcome {
+fn merge(shared: &Shared, results: Vec<WorkerResult>, dialect: Dialect) -> Outcome {
     let mut topics: Vec<TopicOutcome> = shared
         .topics
         .iter()
@@ -716,22 +714,24 @@ fn merge(shared: &Shared, results: Vec<WorkerResult>) -> Outcome {
             delivery_bytes: 0.0,
             faults: Faults::default(),
             gaps: 0,
+            sinks_are_exact: !dialect.is_stream(),
         })
         .collect();
     let mut broken = (0, None);
     // First what is known exactly, then what follows from it by the number of bytes.
-    let mut sampled_bytes = vec![(0u64, 0u64); topics.len()];
+    let mut sampled_bytes = vec![SampledBytes::default(); topics.len()];
     for receiver in results.iter().flat_map(|it| &it.receivers) {
         if let Some(sampled) = &receiver.sampled {
             let topic = &mut topics[receiver.topic];
-            topic.faults.add(&sampled.verifier.faults(topic.published));
-            let (bytes, count) = &mut sampled_bytes[receiver.topic];
-            *bytes += receiver.bytes;
-            *count += sampled.verifier.received();
+            topic.faults.add(&sampled.tracker.faults(topic.published));
+            let total = &mut sampled_bytes[receiver.topic];
+            total.wire += receiver.bytes;
+            total.publications += sampled.publication_bytes;
+            total.count += sampled.tracker.received();
         }
     }
-    for (topic, (bytes, count)) in topics.iter_mut().zip(sampled_bytes) {
-        topic.delivery_bytes = bytes as f64 / count.max(1) as f64;
+    for (topic, total) in topics.iter_mut().zip(&sampled_bytes) {
+        topic.delivery_bytes = total.wire as f64 / total.count.max(1) as f64;
     }
     for receiver in results.iter().flat_map(|it| &it.receivers) {
         let topic = &mut topics[receiver.topic];
@@ -740,15 +740,22 @@ fn merge(shared: &Shared, results: Vec<WorkerResult>) -> Outcome {
         }
         topic.deliveries += receiver.measured_bytes as f64 / topic.delivery_bytes;
         if receiver.sampled.is_none() {
-            let expected = match shared.topics[receiver.topic].bytes.load(SeqCst) {
-                0 => (topic.published as f64 * topic.delivery_bytes) as u64,
+            let total = &sampled_bytes[receiver.topic];
+            let least_each = total.publications as f64 / total.count.max(1) as f64;
+            let least = match shared.topics[receiver.topic].bytes.load(SeqCst) {
+                0 => (topic.published as f64 * least_each) as u64,
                 bytes => bytes,
             };
+            let framing_max = match topic.sinks_are_exact {
+                true => 0,
+                false => topic.published * FRAME_HEADER_BYTES_MAX,
+            };
             // In deliveries; what is short of one (a ping) is none, but a shortfall is at least one.
-            let surplus = (receiver.bytes as f64 - expected as f64) / topic.delivery_bytes;
-            if surplus < 0.0 {
-                topic.faults.lost += (-surplus).round().max(1.0) as u64;
+            if receiver.bytes < least {
+                let deficit = (least - receiver.bytes) as f64 / least_each;
+                topic.faults.lost += deficit.round().max(1.0) as u64;
             } else {
+                let surplus = (receiver.bytes - least).saturating_sub(framing_max) as f64 / least_each;
                 topic.faults.duplicated += surplus.round() as u64;
             }
         }
@@ -762,6 +769,16 @@ fn merge(shared: &Shared, results: Vec<WorkerResult>) -> Outcome {
         broken.1 = broken.1.or(result.broken.1);
     }
     Outcome { topics, client_cpu_share: 0.0, broker_cpu_ns: None, broken }
+}
+
+/// Bytes that the sampled subscribers of a topic got.
+#[derive(Clone, Default)]
+struct SampledBytes {
+    /// As the connections carried them.
+    wire: u64,
+    /// As they have to be for every subscriber.
+    publications: u64,
+    count: u64,
 }
 
 /// A microsecond to two minutes, to three digits.

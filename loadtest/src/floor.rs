@@ -25,9 +25,9 @@ use crate::{
     cli::{Floor, FloorServer},
     client::{self, Subscriber, Times, Topic},
     clock,
-    codec::{Deframer, opcode},
+    codec::opcode,
     connect::open_socket,
-    dialect::Dialect,
+    dialect::{Dialect, Reader},
     payload::{Payload, Stamp},
     process,
     report::Report,
@@ -60,7 +60,7 @@ pub fn run(floor: &Floor) -> Result<bool, String> {
                 .and_then(|socket| socket.set_read_timeout(None).map(|()| socket))
                 .map_err(|error| format!("{}: {error}", server.address))?;
             let is_sampled = index * sample / subscribers != (index + 1) * sample / subscribers;
-            Ok(Subscriber { topic: 0, socket, deframer: Deframer::default(), seq: SEQ_BASE, is_sampled })
+            Ok(Subscriber { topic: 0, socket, reader: Reader::default(), seq: SEQ_BASE, is_sampled })
         })
         .collect::<Result<Vec<_>, String>>()?;
     server.expect("ready")?;
@@ -377,14 +377,12 @@ mod tests {
             log.append(6);
             let mut seen = Vec::new();
             let mut on_message = |message: Message<'_>| {
-                let Message::Delivery { seq, data } = message else { panic!("{message:?}") };
+                let Message::Delivery { seq, data, .. } = message else { panic!("{message:?}") };
                 seen.push((seq, log.payload.check(&data).unwrap().due_ns));
                 Ok(())
             };
-            Deframer::default()
-                .feed(log.range(0), |frame| Dialect::Json.read(frame.payload, &mut on_message))
-                .unwrap();
-            assert_eq!(seen, [(SEQ_BASE + 1, 5), (SEQ_BASE + 2, 6)], "{frame_bytes}");
+            Reader::default().feed(Dialect::Json, log.range(0), &mut on_message).unwrap();
+            assert_eq!(seen, [(Some(SEQ_BASE + 1), 5), (Some(SEQ_BASE + 2), 6)], "{frame_bytes}");
         }
     }
 }

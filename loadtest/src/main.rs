@@ -22,6 +22,7 @@ mod process;
 mod report;
 mod scenario;
 mod schedule;
+mod track;
 mod verify;
 
 use std::process::ExitCode;

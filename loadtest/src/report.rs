@@ -53,6 +53,9 @@ pub struct TopicReport {
     pub faults: Faults,
     /// Losses that the broker announced.
     pub gaps: u64,
+    /// Whether those that are not sampled were checked to the byte, or only roughly: see
+    /// [`TopicOutcome::sinks_are_exact`].
+    pub sinks_are_exact: bool,
 }
 
 /// Percentiles, in milliseconds.
@@ -88,6 +91,7 @@ impl Report {
             latency_ms: Latency::of(topic),
             faults: topic.faults,
             gaps: topic.gaps,
+            sinks_are_exact: topic.sinks_are_exact,
         });
         Report {
             scenario: scenario.to_owned(),
@@ -136,6 +140,11 @@ impl fmt::Display for Report {
                 "    lost {}  duplicated {}  reordered {}  corrupted {}  gaps announced {}",
                 faults.lost, faults.duplicated, faults.reordered, faults.corrupted, topic.gaps
             )?;
+            if !topic.sinks_are_exact {
+                let doubt = "its frames hold packets as it pleases the broker, so that those who are \
+                             not sampled are counted by bytes to within a frame header per delivery";
+                writeln!(f, "    {doubt}")?;
+            }
         }
         write!(f, "  broker:")?;
         match (self.broker_ns_per_delivery, self.broker_cpu_share) {

@@ -85,6 +85,15 @@ impl Verifier {
     /// A delivery came. `stamp` is `None` if its payload is not one of ours. Whether it is the first of
     /// its publication.
     pub fn on_delivery(&mut self, seq: u64, stamp: Option<Stamp>, order: &mut Order) -> bool {
+        let is_new = self.on_number(seq);
+        if is_new && !stamp.is_some_and(|it| order.agrees(seq - self.first_seq, it)) {
+            self.faults.corrupted += 1;
+        }
+        is_new
+    }
+
+    /// The same for a delivery that is known by nothing but its number.
+    pub fn on_number(&mut self, seq: u64) -> bool {
         if seq < self.next_seq && !self.missing.remove(&seq) {
             self.faults.duplicated += 1;
             return false;
@@ -102,10 +111,6 @@ impl Verifier {
             self.next_seq = seq + 1;
         }
         self.received += 1;
-        match stamp {
-            Some(stamp) if order.agrees(seq - self.first_seq, stamp) => {}
-            _ => self.faults.corrupted += 1,
-        }
         true
     }
 

@@ -8,6 +8,7 @@ use super::{ensure_descriptors, write_json};
 use crate::{
     cli::Idle,
     connect::{self, Target},
+    dialect::Role,
     process,
 };
 
@@ -42,7 +43,13 @@ pub fn run(idle: &Idle) -> Result<bool, String> {
         let share = |topic| topic * connections / idle.topics as usize;
         let count = share(topic + 1) - share(topic);
         let name = format!("idle/{topic}");
-        open.extend(connect::connect(&target, idle.broker.protocol, Some(&name), open.len(), count)?);
+        open.extend(connect::connect(
+            &target,
+            idle.broker.protocol,
+            Role::Subscriber(&name),
+            open.len(),
+            count,
+        )?);
     }
     thread::sleep(SETTLE);
     let after = look()?;

@@ -12,6 +12,7 @@ use crate::{
     cli::{Broker, Run},
     client::{self, Publisher, Subscriber, Times, Topic},
     connect::{self, Connected, Target},
+    dialect::Role,
     process,
     report::Report,
 };
@@ -44,23 +45,35 @@ fn prepare_and_run(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> 
     let (mut subscribers, mut publishers) = (Vec::new(), Vec::new());
     let mut opened = 0;
     for (topic, load) in loads.iter().enumerate() {
-        let topic_name = Some(&*load.topic.name);
-        let connections = connect::connect(&target, broker.protocol, topic_name, opened, load.subscribers)?;
+        let topic_name = &*load.topic.name;
+        let connections = connect::connect(
+            &target,
+            broker.protocol,
+            Role::Subscriber(topic_name),
+            opened,
+            load.subscribers,
+        )?;
         opened += connections.len();
         subscribers.extend(connections.into_iter().enumerate().map(|(index, it)| {
-            let Connected { socket, deframer, seq } = it;
+            let Connected { socket, reader, seq } = it;
             // Spread over the connections, so that early and late ones are both looked at.
             let is_sampled =
                 index * load.sample / load.subscribers != (index + 1) * load.sample / load.subscribers;
-            Subscriber { topic, socket, deframer, seq, is_sampled }
+            Subscriber { topic, socket, reader, seq, is_sampled }
         }));
-        let connections = connect::connect(&target, broker.protocol, None, opened, load.topic.publishers)?;
+        let connections = connect::connect(
+            &target,
+            broker.protocol,
+            Role::Publisher(topic_name),
+            opened,
+            load.topic.publishers,
+        )?;
         opened += connections.len();
         publishers.extend(connections.into_iter().enumerate().map(|(index, it)| Publisher {
             topic,
             index,
             socket: it.socket,
-            deframer: it.deframer,
+            reader: it.reader,
         }));
     }
     let topics: Vec<Topic> = loads.iter().map(|it| it.topic.clone()).collect();
