@@ -48,6 +48,11 @@ impl Target {
         let path = if path.is_empty() { "/" } else { path };
         Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
     }
+
+    /// Where to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// An upgraded connection, and what came after what was waited for.
@@ -130,7 +135,8 @@ fn connect_batch(
     Ok(())
 }
 
-fn upgrade_request(target: &Target, dialect: Dialect, role: Role<'_>) -> String {
+/// The request that asks for an upgrade.
+pub fn upgrade_request(target: &Target, dialect: Dialect, role: Role<'_>) -> String {
     let subprotocol =
         dialect.subprotocol().map(|it| format!("Sec-WebSocket-Protocol: {it}\r\n")).unwrap_or_default();
     format!(

@@ -54,6 +54,15 @@ impl Tracker {
         }
     }
 
+    /// The first that is missing of `published`, counted from 1 at the subscription's start; without the
+    /// broker's numbers nobody knows.
+    pub fn first_missing(&self, published: u64) -> Option<u64> {
+        match self {
+            Tracker::BySeq(verifier) => verifier.first_missing(published),
+            Tracker::ByStamp { .. } => None,
+        }
+    }
+
     /// The verdict after `published` publications.
     pub fn faults(&self, published: u64) -> Faults {
         match self {
@@ -78,7 +87,7 @@ mod tests {
     fn verdict(deliveries: &[Option<(u16, u64)>], published: u64) -> Faults {
         let mut tracker = Tracker::by_stamp(2);
         for it in deliveries {
-            let stamp = it.map(|(publisher, sequence)| Stamp { due_ns: 0, publisher, sequence });
+            let stamp = it.map(|(publisher, sequence)| Stamp { due_ns: 0, topic: 0, publisher, sequence });
             tracker.on_delivery(None, stamp, &mut Order::default());
         }
         tracker.faults(published)
