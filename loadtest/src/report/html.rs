@@ -198,14 +198,15 @@ fn write_plots(page: &mut String, report: &Report) {
     let groups = &report.topics;
     let over_time = |name: &str, value: &dyn Fn(&crate::client::Row) -> Option<f64>| Line {
         name: name.to_owned(),
-        points: report.series.iter().map(|it| (it.second as f64, value(it))).collect(),
+        // What a second brought is drawn in its middle.
+        points: report.series.iter().map(|it| (it.second as f64 + 0.5, value(it))).collect(),
     };
     let throughput: Vec<Line> = groups
         .iter()
         .enumerate()
         .map(|(index, it)| over_time(&it.name, &|row| row.groups.get(index).map(|it| it.deliveries)))
         .collect();
-    figure("Throughput", plot::lines(&throughput, "deliveries/s", false));
+    figure("Throughput", plot::lines(&throughput, "deliveries/s", false, report.measured_s));
     for (index, it) in groups.iter().enumerate() {
         let line = |name: &str, of: fn(&GroupRow) -> Option<f64>| {
             over_time(name, &|row| row.groups.get(index).and_then(of))
@@ -217,22 +218,22 @@ fn write_plots(page: &mut String, report: &Report) {
             line("max", |it| it.max_ms),
         ];
         let of = if groups.len() > 1 { format!(", {}", escape(&it.name)) } else { String::new() };
-        figure(&format!("Latency{of}"), plot::lines(&latency, "milliseconds", true));
+        figure(&format!("Latency{of}"), plot::lines(&latency, "milliseconds", true, report.measured_s));
         let latency = &it.latency_ms;
         let marks = [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)];
         figure(&format!("Latency histogram{of}"), plot::bars(&it.histogram, "milliseconds", &marks));
     }
     if report.broker_cpu_share.is_some() {
         let each = over_time("", &|row| row.broker_ns_per_delivery.filter(|_| row.deliveries > 0.0));
-        figure("Broker CPU per delivery", plot::lines(&[each], "nanoseconds", false));
+        figure("Broker CPU per delivery", plot::lines(&[each], "nanoseconds", false, report.measured_s));
         let memory = over_time("", &|row| row.broker_resident_bytes.map(|it| it as f64 / (1 << 20) as f64));
-        figure("Broker memory", plot::lines(&[memory], "MiB resident", false));
+        figure("Broker memory", plot::lines(&[memory], "MiB resident", false, report.measured_s));
     }
     let cpu = [
         over_time("broker", &|row| row.broker_cpu_share.map(|it| it * 100.0)),
         over_time("client", &|row| Some(row.client_cpu_share * 100.0)),
     ];
-    figure("CPU", plot::lines(&cpu, "% of a core", false));
+    figure("CPU", plot::lines(&cpu, "% of a core", false, report.measured_s));
     *page += "</section>\n";
 }
 

@@ -20,8 +20,8 @@ pub struct Line {
     pub points: Vec<(f64, Option<f64>)>,
 }
 
-/// Lines over time. Logarithmic upwards if `is_log`.
-pub fn lines(lines: &[Line], y_name: &str, is_log: bool) -> String {
+/// Lines over time, logarithmic upwards if `is_log`. What is before 0 and after `measured_s` is shaded.
+pub fn lines(lines: &[Line], y_name: &str, is_log: bool, measured_s: f64) -> String {
     let points = || lines.iter().flat_map(|it| &it.points);
     let values = || points().filter_map(|it| it.1);
     if values().next().is_none() {
@@ -47,12 +47,17 @@ pub fn lines(lines: &[Line], y_name: &str, is_log: bool) -> String {
             short(tick)
         );
     }
-    if x_least < 0.0 {
-        // The warm-up, shaded.
-        let (from, to) = (place_x(&x, x_least), place_x(&x, 0.0));
+    for (from, to, what) in
+        [(x_least, 0.0, "warm-up"), (measured_s, x_most, "waiting for the last deliveries")]
+    {
+        if from >= to {
+            continue;
+        }
+        let (from, to) = (place_x(&x, from), place_x(&x, to));
         let _ = write!(
             svg,
-            "<rect class=\"warmup\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"><title>warm-up</title></rect>",
+            "<rect class=\"aside\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\">\
+             <title>{what}</title></rect>",
             to - from,
             HEIGHT - TOP - BOTTOM
         );
@@ -106,13 +111,15 @@ pub fn bars(buckets: &[(f64, u64)], x_name: &str, marks: &[(&str, f64)]) -> Stri
     }
     for (index, (name, value)) in marks.iter().enumerate() {
         let at = place_x(&x, value.clamp(x.least, x.most));
+        let is_far_right = at > WIDTH - 110.0;
         let label_y = TOP + 10.0 + 12.0 * index as f64;
         let _ = write!(
             svg,
             "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{label_y:.1}\">{name} {value:.2}</text>",
+             <text class=\"tick\" x=\"{:.1}\" y=\"{label_y:.1}\"{}>{name} {value:.2}</text>",
             HEIGHT - BOTTOM,
-            at + 4.0
+            if is_far_right { at - 4.0 } else { at + 4.0 },
+            if is_far_right { " text-anchor=\"end\"" } else { "" }
         );
     }
     svg + "</svg>"
@@ -309,7 +316,7 @@ mod tests {
             let points = values.iter().enumerate().map(|it| (it.0 as f64, *it.1)).collect();
             let line = Line { name: "<a>".to_owned(), points };
             for is_log in [false, true] {
-                let svg = lines(std::slice::from_ref(&line), "y", is_log);
+                let svg = lines(std::slice::from_ref(&line), "y", is_log, 1.0);
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{values:?} {svg}");
             }
         }

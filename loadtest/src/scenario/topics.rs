@@ -63,6 +63,7 @@ fn add_rooms(
     size: u64,
 ) -> usize {
     let group = plan.add_group("rooms");
+    let first = plan.topics.len();
     for index in 0..rooms {
         let schedule = Schedule::of_many(rate, index as u64, rooms as u64);
         let topic = plan.add_topic(group, format!("room/{index}"), schedule, size);
@@ -71,8 +72,8 @@ fn add_rooms(
     // More publishers than rooms share one; with fewer, each has several.
     for index in 0..publishers {
         let rooms: Vec<usize> = match publishers >= rooms {
-            true => vec![index % rooms],
-            false => (index..rooms).step_by(publishers).collect(),
+            true => vec![first + index % rooms],
+            false => (first + index..first + rooms).step_by(publishers).collect(),
         };
         plan.publish(&rooms, Lane::Bulk);
     }
@@ -149,4 +150,63 @@ pub fn soak(options: &Soak) -> Plan {
     let group = add_one_topic(&mut plan, "soak/in", schedule, *size, (*publishers, 2), Lane::Bulk);
     plan.sample(group, 2);
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn plan(arguments: &[&str]) -> Plan {
+        let line = [&["fanfare-loadtest"], arguments].concat();
+        match Cli::parse_from(line).command {
+            Command::Fanout(it) => fanout(&it, it.rate),
+            Command::Fanin(it) => fanin(&it, it.rate),
+            Command::Rooms(it) => rooms(&it, it.rate),
+            Command::Ticker(it) => ticker(&it, it.rate).unwrap(),
+            Command::Beside(it) => beside(&it),
+            Command::Soak(it) => soak(&it),
+            _ => panic!("{arguments:?} has no plan"),
+        }
+    }
+
+    /// Whatever the numbers: every topic has who publishes to it, as many as it thinks, all together
+    /// publish the rate, and who is sampled has all topics covered that anyone has.
+    #[test]
+    fn every_topic_of_every_scenario_is_published_to() {
+        for (arguments, rate) in [
+            (&["fanout", "--publishers", "3"][..], 1000),
+            (&["fanin"], 20_000),
+            (&["rooms"], 2000),
+            (&["rooms", "--rooms", "7", "--publishers", "3", "--rate", "100"], 100),
+            (&["rooms", "--rooms", "3", "--publishers", "7", "--rate", "100"], 100),
+            (&["ticker"], 5000),
+            (&["ticker", "--topics", "5", "--publishers", "2", "--per-subscriber", "5"], 5000),
+            (&["beside"], 120),
+            (&["soak"], 1000),
+            (&["soak", "--rooms", "3", "--publishers", "2", "--rate", "57"], 57),
+        ] {
+            let plan = plan(arguments);
+            assert!(plan.topics.iter().all(|it| it.publishers > 0), "{arguments:?}");
+            let total: u64 = plan.topics.iter().map(|it| it.schedule.total(10_000_000_000)).sum();
+            let planned = rate * 10;
+            let slack = plan.topics.len() as u64 + planned / 50;
+            assert!(total.abs_diff(planned) <= slack, "{arguments:?}: {total} of {planned}");
+        }
+    }
+
+    #[test]
+    fn what_a_ticker_cannot_be_is_told() {
+        for arguments in [
+            &["ticker", "--conflate"][..],
+            &["ticker", "--topics", "3", "--per-subscriber", "4", "--publishers", "1"],
+            &["ticker", "--topics", "3", "--per-subscriber", "1", "--publishers", "4"],
+        ] {
+            let line = [&["fanfare-loadtest"], arguments].concat();
+            let Command::Ticker(options) = Cli::parse_from(line).command else { panic!() };
+            assert!(ticker(&options, options.rate).is_err(), "{arguments:?}");
+        }
+    }
 }
