@@ -20,7 +20,7 @@ use crate::protocol::{Format, frame};
 /// A member's slot that was left during a sweep, and waits for the sweep's end.
 const TOMBSTONE: u32 = u32::MAX;
 /// One frame start is indexed in so many bytes of log: the longest walk to find one.
-const INDEX_BYTES: u32 = 16 << 10;
+const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
 
 /// One topic in one format, as this reactor's connections receive it.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub struct View {
     index: VecDeque<FrameStart>,
     /// The newest publication's `seq`.
     head_seq: u64,
+    /// The `seq` of the log's last frame: less than the head's where nobody was there to be owed, or
+    /// where the home's numbering jumped.
+    logged_seq: u64,
     members: Vec<Member>,
     tombstone_count: u32,
     /// Members (no tombstones) that have an exact subscription.
@@ -162,6 +165,7 @@ impl View {
             front: 0,
             index: VecDeque::new(),
             head_seq: 0,
+            logged_seq: 0,
             members: Vec::new(),
             tombstone_count: 0,
             exact_count: 0,
@@ -220,11 +224,12 @@ impl View {
     /// Moves the head: what `batch` holds is now owed to every member.
     pub fn append(&mut self, batch: Batch) {
         let Batch { seq, count, range, .. } = batch;
-        let is_next = seq == self.head_seq + 1;
         self.head_seq = seq + u64::from(count) - 1;
         if self.member_count() == 0 {
             return;
         }
+        let is_next = seq == self.logged_seq + 1;
+        self.logged_seq = self.head_seq;
         let was_empty = self.segments.is_empty();
         let (start, len) = (range.start(), range.len() as u32);
         let range = match self.segments.back_mut() {
@@ -373,7 +378,7 @@ impl View {
         self.members[slot as usize].position = head;
         self.at_head_count += 1;
         self.release();
-        Some((first, self.head_seq))
+        Some((first, self.logged_seq))
     }
 
     /// Whether it keeps a chunk that was begun before `born_bytes`.
@@ -539,4 +544,182 @@ impl View {
 fn frame_len(range: &Range, offset: u32) -> u32 {
     let bytes = &range.bytes()[(offset - range.start()) as usize..];
     frame::server_frame_len(bytes).expect("a log holds whole frames") as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{
+        prelude::*,
+        sample::Index,
+        test_runner::{Config, RngSeed},
+    };
+
+    use super::*;
+    use crate::pubsub::log::{Appender, Budget, ChunkPool};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Payload lengths; into which of two chunks; how many `seq`s are jumped before.
+        Append(Vec<usize>, usize, u64),
+        /// The home said where its numbering is.
+        SetHead(u64),
+        Join(bool),
+        Leave(Index),
+        Take(Index, u32),
+        Unpin(Index),
+        Skip(Index),
+        Compact,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let lens = prop::collection::vec(0usize..40, 1..5);
+        let jump = prop_oneof![9 => Just(0u64), 1 => 1u64..5];
+        prop_oneof![
+            6 => (lens, 0usize..2, jump).prop_map(|(lens, chunk, jump)| Step::Append(lens, chunk, jump)),
+            1 => (0u64..5).prop_map(Step::SetHead),
+            2 => any::<bool>().prop_map(Step::Join),
+            2 => any::<Index>().prop_map(Step::Leave),
+            6 => (any::<Index>(), 0u32..200).prop_map(|(member, bytes_max)| Step::Take(member, bytes_max)),
+            5 => any::<Index>().prop_map(Step::Unpin),
+            1 => any::<Index>().prop_map(Step::Skip),
+            1 => Just(Step::Compact),
+        ]
+    }
+
+    /// The naive twin: every frame that was ever appended, and how many of them each member has had.
+    #[derive(Default)]
+    struct Twin {
+        frames: Vec<(u64, Vec<u8>)>,
+        members: Vec<TwinMember>,
+        pins: Vec<(Pin, *const u8, Vec<u8>)>,
+    }
+
+    struct TwinMember {
+        slot: u32,
+        connection: u32,
+        is_exact: bool,
+        had: usize,
+    }
+
+    impl Twin {
+        fn owed(&self, member: &TwinMember) -> &[(u64, Vec<u8>)] {
+            &self.frames[member.had..]
+        }
+    }
+
+    fn frame_of(seq: u64, payload_len: usize) -> Vec<u8> {
+        let payload = vec![seq as u8; payload_len];
+        let mut frame = vec![0; frame::header_len(payload_len)];
+        frame::write_header(frame::Opcode::Text, payload_len, &mut frame);
+        frame.extend(payload);
+        frame
+    }
+
+    /// Appends to one of two small chunks in turn, so that ranges join, do not join, and come back to a
+    /// chunk that an older range ends in.
+    fn write(pool: &mut ChunkPool, chunk: &mut Option<Appender>, bytes: &[u8]) -> Range {
+        if chunk.as_ref().is_none_or(|chunk| chunk.room() < bytes.len()) {
+            chunk.replace(pool.acquire(400, 0)).into_iter().for_each(|full| pool.retire(full));
+        }
+        let chunk = chunk.as_mut().expect("it was just put there");
+        chunk.append(bytes.len(), |room| room.copy_from_slice(bytes))
+    }
+
+    proptest! {
+        #![proptest_config(Config {
+            cases: 250,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(11),
+            ..Config::default()
+        })]
+
+        #[test]
+        fn a_view_owes_what_a_list_of_frames_would(steps in prop::collection::vec(step(), 1..80)) {
+            let mut pool = ChunkPool::new(Budget::new(1 << 20));
+            let mut chunks = [None, None];
+            let mut view = View::new("t".into(), Format::Json, true);
+            let mut twin = Twin::default();
+            let mut next_connection = 0;
+            for step in steps {
+                match step {
+                    Step::Append(lens, chunk, jump) => {
+                        let first = view.head_seq() + 1 + jump;
+                        let frames: Vec<_> =
+                            (first..).zip(&lens).map(|(seq, &len)| (seq, frame_of(seq, len))).collect();
+                        let bytes: Vec<u8> = frames.iter().flat_map(|(_, frame)| frame.clone()).collect();
+                        let range = write(&mut pool, &mut chunks[chunk], &bytes);
+                        let count = lens.len() as u32;
+                        let batch = Batch { topic: "t".into(), format: Format::Json, seq: first, count, range };
+                        view.append(batch);
+                        prop_assert_eq!(view.head_seq(), first + lens.len() as u64 - 1);
+                        if !twin.members.is_empty() {
+                            twin.frames.extend(frames);
+                        }
+                    }
+                    Step::SetHead(jump) => view.set_head_seq(view.head_seq() + jump),
+                    Step::Join(is_exact) => {
+                        let connection = next_connection;
+                        next_connection += 1;
+                        let slot = view.join(connection, connection + 100, is_exact);
+                        let had = twin.frames.len();
+                        twin.members.push(TwinMember { slot, connection, is_exact, had });
+                    }
+                    Step::Leave(member) if !twin.members.is_empty() => {
+                        let member = twin.members.remove(member.index(twin.members.len()));
+                        view.leave(member.slot, member.is_exact);
+                    }
+                    Step::Take(member, bytes_max) if !twin.members.is_empty() => {
+                        let place = member.index(twin.members.len());
+                        let owed = twin.owed(&twin.members[place]).to_vec();
+                        let taken = view.take(twin.members[place].slot, bytes_max);
+                        prop_assert_eq!(taken.is_some(), !owed.is_empty());
+                        let Some(taken) = taken else { continue };
+                        // SAFETY: the pin keeps the bytes there, and no range is written twice.
+                        let bytes = unsafe { std::slice::from_raw_parts(taken.bytes, taken.len as usize) };
+                        let mut count = 0;
+                        let mut expected = Vec::new();
+                        while expected.len() < bytes.len() {
+                            expected.extend_from_slice(&owed[count].1);
+                            count += 1;
+                        }
+                        prop_assert_eq!(bytes, expected.as_slice());
+                        prop_assert!(count == 1 || taken.len <= bytes_max);
+                        twin.members[place].had += count;
+                        twin.pins.push((taken.pin, taken.bytes, expected));
+                    }
+                    Step::Unpin(pin) if !twin.pins.is_empty() => {
+                        let (pin, start, expected) = twin.pins.remove(pin.index(twin.pins.len()));
+                        // SAFETY: as above.
+                        let bytes = unsafe { std::slice::from_raw_parts(start, expected.len()) };
+                        prop_assert_eq!(bytes, expected.as_slice());
+                        view.unpin(pin);
+                    }
+                    Step::Skip(member) if !twin.members.is_empty() => {
+                        let place = member.index(twin.members.len());
+                        let owed = twin.owed(&twin.members[place]);
+                        let expected = owed.first().zip(owed.last()).map(|(first, last)| (first.0, last.0));
+                        prop_assert_eq!(view.skip(twin.members[place].slot), expected);
+                        twin.members[place].had = twin.frames.len();
+                    }
+                    Step::Compact => view.compact(|connection, subscription, slot| {
+                        assert_eq!(subscription, connection + 100);
+                        let moved = twin.members.iter_mut().find(|member| member.connection == connection);
+                        moved.expect("whoever moves has not left").slot = slot;
+                    }),
+                    _ => {}
+                }
+                view.check();
+                prop_assert_eq!(view.member_count() as usize, twin.members.len());
+                prop_assert_eq!(
+                    view.exact_count() as usize,
+                    twin.members.iter().filter(|member| member.is_exact).count()
+                );
+                for member in &twin.members {
+                    let owed: usize = twin.owed(member).iter().map(|(_, frame)| frame.len()).sum();
+                    prop_assert_eq!(view.owed_bytes(member.slot), owed as u64);
+                    prop_assert_eq!(view.is_behind(member.slot), owed > 0);
+                }
+            }
+        }
+    }
 }

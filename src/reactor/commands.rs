@@ -178,6 +178,9 @@ impl Core {
     ) -> Result<(), CommandError<'a>> {
         let refused = |code, message| refusal("unsubscribe", id, filter, code, message);
         topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        // After the ok it would be about a topic that the client left, and might be widened by what is
+        // missed once it has come back.
+        self.write_gaps(slot);
         let format = self.connections[slot as usize].format();
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let (started, requests) = (&mut self.started, &mut self.requests);

@@ -1,7 +1,7 @@
 //! Everything that touches the ring.
 //!
 //! [`Io`] is what a reactor asks of its kernel; [`ring::Ring`] is the real one on io_uring,
-//! [`sim`] has an in-memory one under a seed. A reactor is generic over it and knows no other
+//! `sim` has an in-memory one under a seed. A reactor is generic over it and knows no other
 //! difference.
 
 pub mod buffers;
@@ -9,6 +9,7 @@ pub mod listener;
 pub mod probe;
 pub mod remedy;
 pub mod ring;
+#[cfg(test)]
 pub mod sim;
 pub mod token;
 pub mod wake;

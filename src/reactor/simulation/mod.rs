@@ -340,6 +340,27 @@ impl World {
         self.oracle.on_over(client);
     }
 
+    /// The client reads nothing more, and its connection takes next to nothing.
+    fn stick(&mut self, client: usize) {
+        self.clients[client].pace = Pace::Stuck;
+        self.net.set_window(self.clients[client].peer, 10);
+    }
+
+    /// The client reads again, and gets everything that waited.
+    fn unstick(&mut self, client: usize) {
+        self.clients[client].pace = Pace::Eager;
+        self.net.set_window(self.clients[client].peer, 1 << 20);
+        self.settle();
+    }
+
+    /// Publishes, a publication at a time, each on its way before the next.
+    fn publish_each_turn(&mut self, publisher: usize, topic: &str, count: usize) {
+        for _ in 0..count {
+            self.publish(publisher, topic);
+            self.settle();
+        }
+    }
+
     /// The client breaks its connection.
     fn reset(&mut self, client: usize) {
         self.net.reset(self.clients[client].peer);
@@ -409,6 +430,15 @@ impl World {
             if connection.phase == Phase::Free {
                 assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
             }
+            let has_something = !connection.replies.is_empty() || core.fanout.is_owing(place as u32);
+            assert!(
+                !has_something
+                    || connection.is_sending()
+                    || connection.is_listed
+                    || matches!(connection.phase, Phase::Finishing(_) | Phase::Ending(_)),
+                "slot {place} has something to send, and nobody will: {:?}",
+                connection.phase
+            );
         }
         self.check_sleepers();
         self.check_bounds(index);
