@@ -26,6 +26,8 @@ pub enum Command {
     Idle(Idle),
     /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison.
     Floor(Floor),
+    /// The same against several brokers in turn, and one table.
+    Compare(Compare),
     /// The bare loop itself, as `floor` starts it.
     #[command(hide = true)]
     FloorServer(FloorServer),
@@ -176,6 +178,50 @@ pub struct Floor {
     /// Subscribers that are verified by content and whose latency is measured.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
+}
+
+/// `compare`.
+#[derive(Clone, Debug, Args)]
+pub struct Compare {
+    /// The list of brokers: how to start each and how to speak with it.
+    #[arg(default_value = "loadtest/peers/compare.toml")]
+    pub config: PathBuf,
+    /// Only these of them: `fanfare,bun`. The floor is always there.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How often everybody has a turn.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Seconds that are measured at each rate, after one to warm up.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// No more turns begin after so many minutes.
+    #[arg(long, default_value_t = 18)]
+    pub minutes: u64,
+    /// The core that brokers run on.
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// The core that the client runs on.
+    #[arg(long, default_value_t = 1)]
+    pub client_core: usize,
+    /// Connections that subscribe to the topic.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub subscribers: u64,
+    /// Bytes of a publication's data.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(72..4000))]
+    pub size: u64,
+    /// Connections that stay idle while memory is read.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connections: u64,
+    /// Run brokers and client before everything else on the machine (SCHED_FIFO), if that is allowed.
+    #[arg(long)]
+    pub realtime: bool,
+    /// Also write everything that was measured to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Also write the table to this file.
+    #[arg(long)]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `floor-server`.

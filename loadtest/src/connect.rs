@@ -48,6 +48,11 @@ impl Target {
         let path = if path.is_empty() { "/" } else { path };
         Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
     }
+
+    /// Whether anybody listens there.
+    pub fn is_listening(&self) -> bool {
+        TcpStream::connect_timeout(&self.address, PATIENCE).is_ok()
+    }
 }
 
 /// An upgraded connection, and what came after what was waited for.

@@ -45,11 +45,19 @@ const TOPIC: &str = "load/1";
 /// Sequence numbers have ten digits, so that all frames have the same length.
 const SEQ_BASE: u64 = 1_000_000_000;
 
-/// Starts the loop as a process, runs the sinks here, prints.
+/// Measures and prints.
 ///
 /// # Errors
 /// One line for the operator.
 pub fn run(floor: &Floor) -> Result<bool, String> {
+    finish(&measure(floor)?, floor.run.json.as_deref())
+}
+
+/// Starts the loop as a process and runs the sinks here.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure(floor: &Floor) -> Result<Report, String> {
     let subscribers = floor.subscribers as usize;
     ensure_descriptors(subscribers)?;
     let mut server = Server::start(floor)?;
@@ -82,7 +90,7 @@ pub fn run(floor: &Floor) -> Result<bool, String> {
     );
     let resident_bytes = process::resident_bytes(pid);
     let names = [(TOPIC.to_owned(), subscribers)];
-    finish(&Report::new(&name, &times, outcome, &names, resident_bytes), floor.run.json.as_deref())
+    Ok(Report::new(&name, &times, outcome, &names, resident_bytes))
 }
 
 /// The loop's process.

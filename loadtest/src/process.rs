@@ -41,6 +41,17 @@ pub fn pin_to_core(core: usize) -> Result<(), String> {
     }
 }
 
+/// Runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO).
+pub fn run_in_real_time() -> Result<(), String> {
+    // Above nothing in particular: below what the kernel runs at 50 and more.
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: the parameters are valid.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+        0 => Ok(()),
+        _ => Err(format!("cannot run in real time: {}", std::io::Error::last_os_error())),
+    }
+}
+
 /// Raises the soft limit on descriptors to the hard one, and gives it.
 pub fn raise_descriptor_limit() -> u64 {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -39,7 +39,11 @@ pub fn run_loads(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Re
     finish(&report, run.json.as_deref())
 }
 
-fn prepare_and_run(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<Report, String> {
+/// Connects everybody and runs.
+///
+/// # Errors
+/// One line for the operator.
+pub fn prepare_and_run(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<Report, String> {
     let target = Target::parse(&broker.url)?;
     ensure_descriptors(loads.iter().map(|it| it.subscribers + it.topic.publishers).sum())?;
     let (mut subscribers, mut publishers) = (Vec::new(), Vec::new());
