@@ -214,8 +214,13 @@ pub struct Compare {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub connections: u64,
     /// Run brokers and client before everything else on the machine (SCHED_FIFO), if that is allowed.
+    /// The kernel stops them for 50 ms of each second in which they would use it all, unless
+    /// `sysctl kernel.sched_rt_runtime_us=-1` was said before.
     #[arg(long)]
     pub realtime: bool,
+    /// Leave other programs a hundredth of the processor (nice -20, the session's autogroup too).
+    #[arg(long, conflicts_with = "realtime")]
+    pub nice: bool,
     /// Also write everything that was measured to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,

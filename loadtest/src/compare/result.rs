@@ -11,8 +11,8 @@ pub struct Comparison {
     pub command: String,
     /// Kernel, processor, cores.
     pub machine: String,
-    /// Whether broker and client ran before everything else on the machine.
-    pub is_realtime: bool,
+    /// Of broker and client among everything else on the machine.
+    pub priority: Priority,
     /// Subscribers of the topic.
     pub subscribers: u64,
     /// Bytes of a publication's data.
@@ -25,6 +25,18 @@ pub struct Comparison {
     pub elapsed_s: f64,
     /// In the order of the file, and the floor.
     pub brokers: Vec<BrokerResult>,
+}
+
+/// Before whom broker and client run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Nobody in particular.
+    Usual,
+    /// nice -20.
+    Nice,
+    /// SCHED_FIFO.
+    RealTime,
 }
 
 /// One broker's.
@@ -70,6 +82,13 @@ pub struct Round {
     pub notes: Vec<String>,
 }
 
+impl Round {
+    /// Whether there is nothing to show.
+    pub fn is_empty(&self) -> bool {
+        self.idle.is_none() && self.calm.is_none() && self.paced.is_none() && self.knee.is_none()
+    }
+}
+
 /// Connections that subscribe and do nothing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Idle {
@@ -96,6 +115,8 @@ pub struct Step {
     pub p99_ms: f64,
     /// 99.9 % are faster.
     pub p999_ms: f64,
+    /// The broker's CPU time as a share of its core.
+    pub broker_cpu_share: f64,
     /// The client's CPU time as a share of its core.
     pub client_cpu_share: f64,
     /// Whether everybody got everything, once and in order.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::result::{BrokerResult, Comparison, Round, Trouble};
+use super::result::{BrokerResult, Comparison, Priority, Round, Trouble};
 
 /// The broker that the others are compared with, and the bare loop.
 const OURS: &str = "fanfare";
@@ -129,7 +129,7 @@ impl fmt::Display for Comparison {
     /// Markdown that can be read as it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<Vec<String>> = vec![HEAD.map(str::to_owned).to_vec()];
-        let measured = || self.brokers.iter().filter(|it| !it.rounds.is_empty());
+        let measured = || self.brokers.iter().filter(|it| it.rounds.iter().any(|it| !it.is_empty()));
         rows.extend(measured().map(|it| row(it, self)));
         let width =
             |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or_default();
@@ -154,7 +154,11 @@ impl fmt::Display for Comparison {
             whole(self.subscribers as f64),
             self.size,
             whole(self.connections as f64),
-            if self.is_realtime { ", both with real-time priority (SCHED_FIFO)" } else { "" },
+            match self.priority {
+                Priority::Usual => "",
+                Priority::Nice => ", both at nice -20",
+                Priority::RealTime => ", both with real-time priority (SCHED_FIFO)",
+            },
             self.machine,
         )?;
         writeln!(f, "`{}` ({:.0} min)", self.command, self.elapsed_s / 60.0)?;
@@ -210,6 +214,7 @@ mod tests {
             p50_ms: 0.5,
             p99_ms: 4.25,
             p999_ms: 9.0,
+            broker_cpu_share: 0.5,
             client_cpu_share: 0.5,
             is_clean: true,
         }
@@ -245,7 +250,7 @@ mod tests {
         let comparison = Comparison {
             command: "fanfare-loadtest compare".to_owned(),
             machine: "Linux".to_owned(),
-            is_realtime: true,
+            priority: Priority::RealTime,
             subscribers: 1000,
             size: 128,
             connections: 10_000,
