@@ -189,13 +189,14 @@ pub struct Compare {
     /// Only these of them: `fanfare,bun`. The floor is always there.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
-    /// How often everybody has a turn.
+    /// How often everybody has a turn, if there is time.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Seconds that are measured at each rate, after one to warm up.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds that are measured at each rate of the search, after one to warm up; one more at the
+    /// fixed rates.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
-    /// No more turns begin after so many minutes.
+    /// No round begins that would not be over after so many minutes.
     #[arg(long, default_value_t = 18)]
     pub minutes: u64,
     /// The core that brokers run on.

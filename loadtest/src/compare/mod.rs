@@ -50,6 +50,8 @@ const P99_CLOSE_MS: f64 = 2.0 * P99_MAX_MS;
 /// When a rate did not hold though neither side used so much of its core, somebody else did.
 const BUSY_CPU_SHARE: f64 = 0.8;
 const RETRIES: usize = 2;
+/// What a round takes whose searches begin where others ended, of one that does not.
+const LATER_ROUND: f64 = 0.75;
 /// 63 publications per second, 64,000: from below the slowest broker to above what the kernel does.
 const RUNGS: (i32, i32) = (-12, 18);
 /// Sampled subscribers; more of them where the others can only be counted roughly.
@@ -143,10 +145,10 @@ pub fn run(options: &Compare) -> Result<bool, String> {
         begun: Instant::now(),
     };
     run.end_on_signal()?;
-    run.rounds();
+    let rounds = run.rounds();
     run.with(|it| {
         let is_whole = |broker: &BrokerResult| match &broker.trouble {
-            None => broker.rounds.len() == options.rounds,
+            None => broker.rounds.len() == rounds,
             Some(trouble) => matches!(trouble, Trouble::Skipped(_)),
         };
         it.is_complete = it.brokers.iter().all(is_whole);
@@ -217,9 +219,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn rounds(&self) {
+    /// How many were run.
+    fn rounds(&self) -> usize {
         let count = self.subjects.len();
+        let limit = Duration::from_secs(60 * self.options.minutes);
+        let mut last = Duration::ZERO;
         for round in 0..self.options.rounds {
+            let begun = self.begun.elapsed();
+            if round > 0 && begun + last.mul_f64(LATER_ROUND) > limit {
+                eprintln!("{round} rounds: there is no time for another");
+                return round;
+            }
             for index in (0..count).map(|it| (it + round) % count) {
                 let (name, guess, is_out) = self.with(|it| {
                     let broker = &it.brokers[index];
@@ -229,17 +239,16 @@ impl Run<'_> {
                 if is_out {
                     continue;
                 }
-                if self.begun.elapsed() > Duration::from_secs(60 * self.options.minutes) {
+                if self.begun.elapsed() > limit {
                     eprintln!("out of time: {name} and what would have followed are left out");
-                    return;
+                    return self.options.rounds;
                 }
-                self.one_round(
-                    index,
-                    &format!("round {} of {}: {name}", round + 1, self.options.rounds),
-                    guess,
-                );
+                let title = format!("round {} of {}: {name}", round + 1, self.options.rounds);
+                self.one_round(index, &title, guess);
             }
+            last = self.begun.elapsed() - begun;
         }
+        self.options.rounds
     }
 
     /// One round of one subject. What was measured before something went wrong is kept.
@@ -385,6 +394,9 @@ impl Run<'_> {
                 Some(tried) if has_held => round.knee = Some(tried),
                 tried => client_was_busy = tried.is_some_and(|it| it.client_cpu_share > CLIENT_CPU_SHARE_MAX),
             }
+        }
+        if round.knee.is_none() {
+            round.notes.push(format!("in a round, no rate held p99 below {P99_MAX_MS} ms"));
         }
         round.knee_is_least = client_was_busy || search.held() == Some(RUNGS.1);
         Ok(())
