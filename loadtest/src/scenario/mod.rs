@@ -78,7 +78,15 @@ pub fn measure(setting: &Setting<'_>, plan: &Plan) -> Result<Report, String> {
     measure_watched(setting, plan, &mut live)
 }
 
-fn measure_watched(setting: &Setting<'_>, plan: &Plan, watcher: &mut dyn Watcher) -> Result<Report, String> {
+/// Runs a plan once, seen by `watcher` alone.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure_watched(
+    setting: &Setting<'_>,
+    plan: &Plan,
+    watcher: &mut dyn Watcher,
+) -> Result<Report, String> {
     let Setting { broker, run, pace, parameters } = setting;
     ensure_descriptors(plan.connection_count())?;
     let (subscribers, publishers) = plan.open(broker)?;
