@@ -43,7 +43,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const LIMITS: Limits = Limits { header_bytes_max: 8_192, message_bytes_max: 1_048_576 };
+const LIMITS: Limits =
+    Limits { header_bytes_max: 8_192, message_bytes_max: 1_048_576, is_echo_served: false };
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// Frames per receive.
 const FRAME_COUNT: usize = 64;

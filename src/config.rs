@@ -38,6 +38,8 @@ pub struct Listen {
     pub backlog: u32,
     /// A hard cap of the kernel's send buffer per socket, in bytes; 0 leaves it to the kernel.
     pub sndbuf_bytes: u32,
+    /// Serve `/echo`, which sends every message back; off.
+    pub echo: bool,
 }
 
 /// `[reactor]`
@@ -140,6 +142,7 @@ impl Default for Config {
                 address: SocketAddr::from(([127, 0, 0, 1], 7600)),
                 backlog: 4_096,
                 sndbuf_bytes: 0,
+                echo: false,
             },
             reactor: Reactor {
                 count: 0,

@@ -2,13 +2,25 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser, value_parser};
 
-use crate::dialect::Dialect;
+use crate::{
+    broker::BrokerProbe,
+    client::{Pace, Threads},
+    dialect::Dialect,
+    output::Outputs,
+};
 
 /// Open-loop load test for fanfare and its peers.
+///
+/// Publications are due on a timetable and latency counts from the instant in the timetable, so that a
+/// broker that falls behind is seen as latency (no coordinated omission). Every run verifies: on sampled
+/// subscribers each delivery's place and checksum, on the others the exact number of bytes.
+///
+/// Exit codes: 0 all is well; 1 something was lost, duplicated, reordered or corrupted, or a connection
+/// ended; 2 it could not run.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, args_override_self = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -18,164 +30,484 @@ pub struct Cli {
 /// The scenarios.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// One topic, many subscribers: deliveries per second, latency, loss, CPU per delivery.
+    /// Few publishers, one topic, many subscribers: deliveries per second, latency, CPU per delivery
+    #[command(after_help = "Examples:\n  \
+        fanfare-loadtest fanout --pid $(pgrep -x fanfare) --rate 14000 --cores 1 --html fanout.html\n  \
+        fanfare-loadtest fanout --find-max --p99-ms 50 --duration 5\n  \
+        fanfare-loadtest fanout --closed --window 64")]
     Fanout(Fanout),
-    /// A small topic beside a large one: the latency of both.
-    Beside(Beside),
-    /// Connections that subscribe and stay idle: memory per connection.
+    /// Many publishers, one topic, few subscribers: what it takes to put everyone in one order
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest fanin --publishers 1000 --rate 100000 --pid $(pgrep -x fanfare)")]
+    Fanin(Fanin),
+    /// Chat: publishers in many rooms of some subscribers each
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest rooms --rooms 200 --members 20 --publishers 200 --rate 5000")]
+    Rooms(Rooms),
+    /// Prices: many topics, every subscriber on some of them
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest ticker --topics 1000 --per-subscriber 20 --rate 20000")]
+    Ticker(Ticker),
+    /// Upgrades per second in an open loop, or everybody reconnecting at once: latency, CPU per upgrade
+    #[command(after_help = "Examples:\n  \
+        fanfare-loadtest connect --rate 5000 --pid $(pgrep -x fanfare)\n  \
+        fanfare-loadtest connect --storm 10000 --pid $(pgrep -x fanfare)")]
+    Connect(Connect),
+    /// Connections that subscribe and stay idle: memory per connection
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest idle --connections 15000 --hold 60 --pid $(pgrep -x fanfare)")]
     Idle(Idle),
-    /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison.
+    /// A fan-out, rooms and a fan-in side by side for hours
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest soak --duration 28800 --pid $(pgrep -x fanfare) --html soak.html")]
+    Soak(Soak),
+    /// A small topic beside a large one: does the large one's fan-out hold up the small one's?
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest beside --large-subscribers 10000 --cores 1")]
+    Beside(Beside),
+    /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison
+    #[command(after_help = "Example:\n  \
+        fanfare-loadtest floor --rate 14000 --server-core 0 --cores 1")]
     Floor(Floor),
+    /// A scenario from a TOML file: `scenario = \"fanout\"` and the same names as the flags
+    #[command(after_help = "The file:\n  \
+        scenario = \"fanout\"\n  rate = 14000\n  subscribers = 1000\n  cores = [1]\n  html = \"out.html\"\n\n\
+        Flags after the file's name take precedence:\n  fanfare-loadtest run fanout.toml --rate 100")]
+    Run(RunFile),
+    /// The same against several brokers in turn, and one table.
+    Compare(Compare),
     /// The bare loop itself, as `floor` starts it.
     #[command(hide = true)]
     FloorServer(FloorServer),
 }
 
 /// Where the broker is and how to speak with it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "The broker")]
 pub struct Broker {
-    /// Its address.
+    /// Its address
     #[arg(long, default_value = "ws://127.0.0.1:7600/ws")]
     pub url: String,
-    /// The subprotocol.
+    /// Its protocol
     #[arg(long, value_enum, default_value_t = Dialect::Json)]
     pub protocol: Dialect,
-    /// Its process, for its CPU time and memory.
+    /// Its process, for its CPU time, memory and context switches
     #[arg(long)]
     pub pid: Option<u32>,
+    /// Its metrics (http://127.0.0.1:7601/metrics), for fanfare's turns, each of which is a system call
+    #[arg(long)]
+    pub metrics: Option<String>,
 }
 
-/// How long, on which cores, and where the result goes.
-#[derive(Debug, Args)]
+impl Broker {
+    /// Where to look for what it takes.
+    pub fn probe(&self) -> BrokerProbe {
+        BrokerProbe { pid: self.pid, metrics: self.metrics.clone() }
+    }
+}
+
+/// How long and on which cores.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "The run")]
 pub struct Run {
-    /// Seconds that are measured.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 10, value_parser = seconds())]
     pub duration: u64,
-    /// Seconds before that.
-    #[arg(long, default_value_t = 2)]
+    /// Seconds before that, which do not count
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(..=3600))]
     pub warmup: u64,
-    /// Seconds to wait for the last deliveries.
-    #[arg(long, default_value_t = 10)]
+    /// The longest wait for the last deliveries, in seconds
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(..=3600))]
     pub drain: u64,
-    /// Cores to run on, one thread each: `1` or `1,2`. Without it one thread, wherever.
+    /// Cores to run on, one thread each: `1` or `1,2`; without it wherever
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// Also write the result to this file.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
+    /// Threads, pinned to the cores in turn; 0: one per core
+    #[arg(long, default_value_t = 0, value_parser = count(0, 64))]
+    pub threads: usize,
+    /// Where the result goes
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+impl Run {
+    /// The client's threads.
+    pub fn threads(&self) -> Threads {
+        Threads { count: self.threads, cores: self.cores.clone() }
+    }
 }
 
 /// Who is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
-    /// `--sample` subscribers by content, the others by the number of bytes.
+    /// `--sample` subscribers by content, the others by the number of bytes
     Sample,
-    /// Every subscriber by content.
+    /// Every subscriber by content
     All,
 }
 
+/// What is published and how it is looked at.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "The load")]
+pub struct Load {
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
+    pub size: u64,
+    /// Subscribers that are verified by content and whose latency is measured; at least one per topic
+    #[arg(long, default_value_t = 64, value_parser = count(1, 1_000_000))]
+    pub sample: usize,
+    /// Who is verified by content
+    #[arg(long, value_enum, default_value_t = Verify::Sample)]
+    pub verify: Verify,
+    /// Publish when the window has room instead of by the timetable: throughput, not latency
+    #[arg(long)]
+    pub closed: bool,
+    /// With --closed: publications of each publisher to a topic that may be on their way
+    #[arg(long, default_value_t = 16, value_parser = value_parser!(u64).range(1..1_000_000))]
+    pub window: u64,
+    /// Search the highest rate without loss whose p99 is within --p99-ms, beginning at --rate
+    #[arg(long, conflicts_with = "closed")]
+    pub find_max: bool,
+    /// With --find-max: the bound
+    #[arg(long, default_value_t = 50.0)]
+    pub p99_ms: f64,
+    /// With --find-max: the most tries
+    #[arg(long, default_value_t = 14, value_parser = count(1, 100))]
+    pub tries: usize,
+}
+
+impl Default for Load {
+    /// As without a flag.
+    fn default() -> Load {
+        Load {
+            size: 128,
+            sample: 64,
+            verify: Verify::Sample,
+            closed: false,
+            window: 16,
+            find_max: false,
+            p99_ms: 50.0,
+            tries: 14,
+        }
+    }
+}
+
+impl Load {
+    /// By the timetable or by a window.
+    pub fn pace(&self) -> Pace {
+        match self.closed {
+            true => Pace::Closed { window: self.window },
+            false => Pace::Open,
+        }
+    }
+
+    /// How many of so many subscribers are sampled.
+    pub fn sampled_of(&self, subscribers: usize) -> usize {
+        match self.verify {
+            Verify::All => subscribers,
+            Verify::Sample => subscribers.min(self.sample),
+        }
+    }
+}
+
 /// `fanout`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Fanout {
+    /// Connections that subscribe to the topic
+    #[arg(long, default_value_t = 1000, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Connections that publish to it
+    #[arg(long, default_value_t = 1, value_parser = count(1, 65_536))]
+    pub publishers: usize,
+    /// Publications per second, all publishers together
+    #[arg(long, default_value_t = 1000, value_parser = rate())]
+    pub rate: u64,
+    /// The topic
+    #[arg(long, default_value = "load/1")]
+    pub topic: String,
+    /// What is published.
+    #[command(flatten)]
+    pub load: Load,
     /// Where the broker is.
     #[command(flatten)]
     pub broker: Broker,
     /// How to run.
     #[command(flatten)]
     pub run: Run,
-    /// The topic.
-    #[arg(long, default_value = "load/1")]
-    pub topic: String,
-    /// Connections that subscribe to it.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub subscribers: u64,
-    /// Connections that publish to it.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..65536))]
-    pub publishers: u64,
-    /// Publications per second, all publishers together.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+}
+
+/// `fanin`.
+#[derive(Clone, Debug, Args)]
+pub struct Fanin {
+    /// Connections that publish to the topic
+    #[arg(long, default_value_t = 1000, value_parser = count(1, 65_536))]
+    pub publishers: usize,
+    /// Connections that subscribe to it
+    #[arg(long, default_value_t = 5, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Publications per second, all publishers together
+    #[arg(long, default_value_t = 20_000, value_parser = rate())]
     pub rate: u64,
-    /// Bytes of a publication's data, at least 32.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(32..65536))]
+    /// What is published.
+    #[command(flatten)]
+    pub load: Load,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `rooms`.
+#[derive(Clone, Debug, Args)]
+pub struct Rooms {
+    /// Rooms, a topic each
+    #[arg(long, default_value_t = 100, value_parser = count(1, 65_536))]
+    pub rooms: usize,
+    /// Subscribers of each room
+    #[arg(long, default_value_t = 10, value_parser = count(1, 1_000_000))]
+    pub members: usize,
+    /// Connections that publish, spread over the rooms
+    #[arg(long, default_value_t = 100, value_parser = count(1, 65_536))]
+    pub publishers: usize,
+    /// Publications per second, all rooms together
+    #[arg(long, default_value_t = 2000, value_parser = rate())]
+    pub rate: u64,
+    /// What is published.
+    #[command(flatten)]
+    pub load: Load,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `ticker`.
+#[derive(Clone, Debug, Args)]
+pub struct Ticker {
+    /// Topics
+    #[arg(long, default_value_t = 500, value_parser = count(1, 65_536))]
+    pub topics: usize,
+    /// Connections that subscribe
+    #[arg(long, default_value_t = 500, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Topics that each of them subscribes to
+    #[arg(long, default_value_t = 10, value_parser = count(1, 1024))]
+    pub per_subscriber: usize,
+    /// Connections that publish, the topics dealt out to them
+    #[arg(long, default_value_t = 4, value_parser = count(1, 65_536))]
+    pub publishers: usize,
+    /// Publications per second, all topics together
+    #[arg(long, default_value_t = 5000, value_parser = rate())]
+    pub rate: u64,
+    /// Let subscribers that are behind get only the newest: reserved, brokers do not conflate yet
+    #[arg(long)]
+    pub conflate: bool,
+    /// What is published.
+    #[command(flatten)]
+    pub load: Load,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `connect`.
+#[derive(Clone, Debug, Args)]
+pub struct Connect {
+    /// Upgrades per second
+    #[arg(long, default_value_t = 2000, value_parser = rate())]
+    pub rate: u64,
+    /// Instead: open so many, drop them all at once, and have them come back in the same instant
+    #[arg(long, value_parser = count(1, 1_000_000))]
+    pub storm: Option<usize>,
+    /// Connections that stay open at a time; the oldest go first
+    #[arg(long, default_value_t = 1000, value_parser = count(1, 1_000_000))]
+    pub open: usize,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `soak`.
+#[derive(Clone, Debug, Args)]
+pub struct Soak {
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 3600, value_parser = seconds())]
+    pub duration: u64,
+    /// Subscribers of the one large topic
+    #[arg(long, default_value_t = 500, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Rooms of ten
+    #[arg(long, default_value_t = 50, value_parser = count(1, 10_000))]
+    pub rooms: usize,
+    /// Publishers to one topic with two subscribers
+    #[arg(long, default_value_t = 50, value_parser = count(1, 65_536))]
+    pub publishers: usize,
+    /// Publications per second: a tenth to the large topic, the rest to rooms and fan-in
+    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u64).range(10..10_000_000))]
+    pub rate: u64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
     pub size: u64,
-    /// Subscribers that are verified by content and whose latency is measured.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
-    pub sample: u64,
-    /// Who is verified by content.
-    #[arg(long, value_enum, default_value_t = Verify::Sample)]
-    pub verify: Verify,
+    /// Seconds before it counts
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(..=3600))]
+    pub warmup: u64,
+    /// The longest wait for the last deliveries, in seconds
+    #[arg(long, default_value_t = 30, value_parser = value_parser!(u64).range(..=3600))]
+    pub drain: u64,
+    /// Cores to run on, one thread each
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// Threads, pinned to the cores in turn; 0: one per core
+    #[arg(long, default_value_t = 0, value_parser = count(0, 64))]
+    pub threads: usize,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// `beside`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Beside {
+    /// Subscribers of the small topic
+    #[arg(long, default_value_t = 10, value_parser = count(1, 100_000))]
+    pub small_subscribers: usize,
+    /// Publications per second on the small topic
+    #[arg(long, default_value_t = 100, value_parser = rate())]
+    pub small_rate: u64,
+    /// Subscribers of the large topic
+    #[arg(long, default_value_t = 10_000, value_parser = count(1, 1_000_000))]
+    pub large_subscribers: usize,
+    /// Publications per second on the large topic
+    #[arg(long, default_value_t = 20, value_parser = rate())]
+    pub large_rate: u64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
+    pub size: u64,
     /// Where the broker is.
     #[command(flatten)]
     pub broker: Broker,
     /// How to run.
     #[command(flatten)]
     pub run: Run,
-    /// Subscribers of the small topic.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub small_subscribers: u64,
-    /// Publications per second on the small topic.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub small_rate: u64,
-    /// Subscribers of the large topic.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub large_subscribers: u64,
-    /// Publications per second on the large topic.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub large_rate: u64,
-    /// Bytes of a publication's data.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(32..65536))]
-    pub size: u64,
 }
 
 /// `idle`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Idle {
+    /// How many connections
+    #[arg(long, default_value_t = 10_000, value_parser = count(1, 1_000_000))]
+    pub connections: usize,
+    /// Topics that they are spread over
+    #[arg(long, default_value_t = 1, value_parser = count(1, 1_000_000))]
+    pub topics: usize,
+    /// Seconds to stay after the memory was read
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
+    pub hold: u64,
     /// Where the broker is.
     #[command(flatten)]
     pub broker: Broker,
-    /// How many connections.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub connections: u64,
-    /// Topics that they are spread over.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub topics: u64,
-    /// Seconds to stay after the memory was read.
-    #[arg(long, default_value_t = 0)]
-    pub hold: u64,
-    /// Also write the result to this file.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// `floor`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Floor {
+    /// Sockets that are sent to
+    #[arg(long, default_value_t = 1000, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Frames per second and socket
+    #[arg(long, default_value_t = 100, value_parser = rate())]
+    pub rate: u64,
+    /// Bytes of a frame, header included
+    #[arg(long, default_value_t = 190, value_parser = value_parser!(u64).range(130..4096))]
+    pub frame_bytes: u64,
+    /// Send only whole multiples of this many frames. 1: whatever is due
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..=1024))]
+    pub merge: u64,
+    /// The core that the bare loop runs on
+    #[arg(long)]
+    pub server_core: Option<usize>,
+    /// Subscribers that are verified by content and whose latency is measured
+    #[arg(long, default_value_t = 64, value_parser = count(1, 1_000_000))]
+    pub sample: usize,
     /// How to run.
     #[command(flatten)]
     pub run: Run,
-    /// Sockets that are sent to.
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunFile {
+    /// The file
+    pub file: PathBuf,
+    /// Flags that take precedence over it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub flags: Vec<String>,
+}
+
+/// `compare`.
+#[derive(Clone, Debug, Args)]
+pub struct Compare {
+    /// The list of brokers: how to start each and how to speak with it.
+    #[arg(default_value = "loadtest/peers/compare.toml")]
+    pub config: PathBuf,
+    /// Only these of them: `fanfare,bun`. The floor is always there.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How often everybody has a turn, if there is time.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Seconds that are measured at each rate of the search, after one to warm up; one more at the
+    /// fixed rates.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// No round begins that would not be over after so many minutes.
+    #[arg(long, default_value_t = 18)]
+    pub minutes: u64,
+    /// The core that brokers run on.
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// The core that the client runs on.
+    #[arg(long, default_value_t = 1)]
+    pub client_core: usize,
+    /// Connections that subscribe to the topic.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub subscribers: u64,
-    /// Frames per second and socket.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub rate: u64,
-    /// Bytes of a frame, header included.
-    #[arg(long, default_value_t = 190, value_parser = clap::value_parser!(u64).range(130..4096))]
-    pub frame_bytes: u64,
-    /// Send only whole multiples of this many frames. 1: whatever is due.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
-    pub merge: u64,
-    /// The core that the bare loop runs on.
+    /// Bytes of a publication's data.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(72..4000))]
+    pub size: u64,
+    /// Connections that stay idle while memory is read.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connections: u64,
+    /// Run brokers and client before everything else on the machine (SCHED_FIFO), if that is allowed.
+    /// The kernel stops them for 50 ms of each second in which they would use it all, unless
+    /// `sysctl kernel.sched_rt_runtime_us=-1` was said before.
     #[arg(long)]
-    pub server_core: Option<usize>,
-    /// Subscribers that are verified by content and whose latency is measured.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
-    pub sample: u64,
+    pub realtime: bool,
+    /// Leave other programs a hundredth of the processor (nice -20, the session's autogroup too).
+    #[arg(long, conflicts_with = "realtime")]
+    pub nice: bool,
+    /// Also write everything that was measured to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Also write the table to this file.
+    #[arg(long)]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `floor-server`.
@@ -196,4 +528,45 @@ pub struct FloorServer {
     /// The core to run on.
     #[arg(long)]
     pub server_core: Option<usize>,
+}
+
+fn rate() -> RangedU64ValueParser<u64> {
+    value_parser!(u64).range(1..=10_000_000)
+}
+
+/// A day and more, but not until the machine is scrapped by mistake.
+fn seconds() -> RangedU64ValueParser<u64> {
+    value_parser!(u64).range(1..=604_800)
+}
+
+fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::<usize>::new().range(least..=most)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Bounded in count and time, whatever is asked for.
+    #[test]
+    fn nothing_is_without_a_bound() {
+        for (flag, value) in [
+            ("--duration", "604801"),
+            ("--duration", "0"),
+            ("--rate", "10000001"),
+            ("--subscribers", "1000001"),
+            ("--threads", "65"),
+            ("--size", "31"),
+        ] {
+            let parsed = Cli::try_parse_from(["fanfare-loadtest", "fanout", flag, value]);
+            assert!(parsed.is_err(), "{flag} {value}");
+        }
+    }
 }

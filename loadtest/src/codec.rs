@@ -9,6 +9,8 @@ pub mod opcode {
     pub const BINARY: u8 = 2;
     /// Close.
     pub const CLOSE: u8 = 8;
+    /// Ping.
+    pub const PING: u8 = 9;
     /// Pong.
     pub const PONG: u8 = 10;
 }

@@ -22,16 +22,19 @@ use fanfare::uring::{
 };
 
 use crate::{
+    broker::BrokerProbe,
     cli::{Floor, FloorServer},
-    client::{self, Subscriber, Times, Topic},
+    client::{self, Lane, Pace, Subscriber, Times, Topic, Watcher},
     clock,
-    codec::{Deframer, opcode},
+    codec::opcode,
     connect::open_socket,
-    dialect::Dialect,
+    dialect::{Dialect, Reader},
+    environment::Environment,
+    output::Live,
     payload::{Payload, Stamp},
     process,
-    report::Report,
-    scenario::{TICK_NS, ensure_descriptors, finish},
+    report::{GroupShape, Report},
+    scenario::{ensure_descriptors, finish},
     schedule::Schedule,
 };
 
@@ -45,22 +48,37 @@ const TOPIC: &str = "load/1";
 /// Sequence numbers have ten digits, so that all frames have the same length.
 const SEQ_BASE: u64 = 1_000_000_000;
 
-/// Starts the loop as a process, runs the sinks here, prints.
+/// Measures and prints.
 ///
 /// # Errors
 /// One line for the operator.
-pub fn run(floor: &Floor) -> Result<bool, String> {
-    let subscribers = floor.subscribers as usize;
+pub fn run(floor: &Floor, parameters: Vec<(String, String)>) -> Result<bool, String> {
+    floor.run.outputs.check()?;
+    let mut live = Live::new(&title(floor), &[TOPIC.to_owned()], floor.run.warmup, floor.run.duration);
+    finish(&measure(floor, parameters, &mut live)?, &floor.run.outputs)
+}
+
+/// Starts the loop as a process and runs the sinks here.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure(
+    floor: &Floor,
+    parameters: Vec<(String, String)>,
+    watcher: &mut dyn Watcher,
+) -> Result<Report, String> {
+    let subscribers = floor.subscribers;
     ensure_descriptors(subscribers)?;
     let mut server = Server::start(floor)?;
-    let sample = subscribers.min(floor.sample as usize);
+    let sample = subscribers.min(floor.sample);
     let sinks = (0..subscribers)
         .map(|index| {
             let socket = open_socket(server.address, index)
                 .and_then(|socket| socket.set_read_timeout(None).map(|()| socket))
                 .map_err(|error| format!("{}: {error}", server.address))?;
             let is_sampled = index * sample / subscribers != (index + 1) * sample / subscribers;
-            Ok(Subscriber { topic: 0, socket, deframer: Deframer::default(), seq: SEQ_BASE, is_sampled })
+            let topics = vec![(0, SEQ_BASE)];
+            Ok(Subscriber { topics, socket, reader: Reader::default(), is_sampled, lane: Lane::Bulk })
         })
         .collect::<Result<Vec<_>, String>>()?;
     server.expect("ready")?;
@@ -69,20 +87,31 @@ pub fn run(floor: &Floor) -> Result<bool, String> {
     server.tell(&format!("{} {}", times.start_ns, times.end_ns))?;
     let topic = Topic {
         name: TOPIC.to_owned(),
-        schedule: Schedule { rate: floor.rate, tick_ns: TICK_NS },
+        group: 0,
+        schedule: Schedule::of_one(floor.rate),
         payload: Payload::new(payload_bytes(floor.frame_bytes as usize)),
         publishers: 0,
     };
     let pid = server.child.id();
-    let outcome =
-        client::run(&[topic], times, Dialect::Json, sinks, Vec::new(), &floor.run.cores, Some(pid))?;
-    let name = format!(
-        "floor {} frames/s × {subscribers} × {} B, merged by {}",
-        floor.rate, floor.frame_bytes, floor.merge
-    );
+    let run = client::Run {
+        topics: &[topic],
+        group_count: 1,
+        times,
+        dialect: Dialect::Json,
+        pace: Pace::Open,
+        threads: &floor.run.threads(),
+        probe: &BrokerProbe { pid: Some(pid), metrics: None },
+    };
+    let environment = Environment::read(Some(pid));
+    let outcome = client::run(&run, sinks, Vec::new(), watcher)?;
+    let shape = GroupShape { name: TOPIC.to_owned(), topics: 1, subscribers, sampled: sample };
     let resident_bytes = process::resident_bytes(pid);
-    let names = [(TOPIC.to_owned(), subscribers)];
-    finish(&Report::new(&name, &times, outcome, &names, resident_bytes), floor.run.json.as_deref())
+    Ok(Report::new(&title(floor), environment, parameters, outcome, &[shape], resident_bytes))
+}
+
+fn title(floor: &Floor) -> String {
+    let Floor { rate, subscribers, frame_bytes, merge, .. } = floor;
+    format!("floor: {rate} frames/s × {subscribers} × {frame_bytes} B, merged by {merge}")
 }
 
 /// The loop's process.
@@ -98,7 +127,7 @@ impl Server {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("floor-server");
         for (name, value) in [
-            ("--subscribers", floor.subscribers),
+            ("--subscribers", floor.subscribers as u64),
             ("--rate", floor.rate),
             ("--frame-bytes", floor.frame_bytes),
             ("--merge", floor.merge),
@@ -222,7 +251,7 @@ impl FloorLoop {
             sends_per_turn: SENDS_PER_TURN,
             pending_sends: sockets.len(),
         };
-        let schedule = Schedule { rate: options.rate, tick_ns: TICK_NS };
+        let schedule = Schedule::of_one(options.rate);
         Ok(FloorLoop {
             ring: Ring::new(config).map_err(|error| error.to_string())?,
             log: Log::new(options.frame_bytes),
@@ -333,7 +362,8 @@ impl Log {
     fn append(&mut self, due_ns: u64) {
         let start = (self.head % self.capacity) as usize * self.frame_bytes;
         let mut frame = &mut self.memory[start..start + self.frame_bytes];
-        let (text, filling) = self.payload.parts(Stamp { due_ns, publisher: 0, sequence: self.head });
+        let (text, filling) =
+            self.payload.parts(Stamp { due_ns, topic: 0, publisher: 0, sequence: self.head });
         let [high, low] = ((self.frame_bytes - HEADER_BYTES) as u16).to_be_bytes();
         frame
             .write_all(&[0x80 | opcode::TEXT, 126, high, low])
@@ -377,14 +407,12 @@ mod tests {
             log.append(6);
             let mut seen = Vec::new();
             let mut on_message = |message: Message<'_>| {
-                let Message::Delivery { seq, data } = message else { panic!("{message:?}") };
+                let Message::Delivery { seq, data, .. } = message else { panic!("{message:?}") };
                 seen.push((seq, log.payload.check(&data).unwrap().due_ns));
                 Ok(())
             };
-            Deframer::default()
-                .feed(log.range(0), |frame| Dialect::Json.read(frame.payload, &mut on_message))
-                .unwrap();
-            assert_eq!(seen, [(SEQ_BASE + 1, 5), (SEQ_BASE + 2, 6)], "{frame_bytes}");
+            Reader::default().feed(Dialect::Json, log.range(0), &mut on_message).unwrap();
+            assert_eq!(seen, [(Some(SEQ_BASE + 1), 5), (Some(SEQ_BASE + 2), 6)], "{frame_bytes}");
         }
     }
 }

@@ -1,52 +1,126 @@
-//! Open-loop load test for fanfare.
+//! Open-loop load test for fanfare and its peers.
 //!
 //! # Modules
 //!
-//! - `scenario/`: what is measured, one file each; [`floor`] is the bare loop to compare with;
+//! - `scenario/`: what is measured; [`floor`] is the bare loop to compare with; [`run_file`]: a scenario
+//!   from a file;
 //! - [`client`]: subscribers and publishers on io_uring, [`connect`]: opening them;
-//! - [`schedule`], [`payload`], [`verify`]: when a publication is due, what is in it, what came of it;
-//! - [`codec`], [`dialect`]: RFC 6455 and fanfare's subprotocols from the client's end;
-//! - [`process`], [`clock`], [`report`].
+//! - [`schedule`], [`payload`], [`verify`], [`track`]: when a publication is due, what is in it, what
+//!   came of it;
+//! - [`codec`], [`dialect`]: RFC 6455 and the brokers' protocols from the client's end;
+//! - [`broker`], [`process`], [`environment`]: what the broker takes, and on what;
+//! - [`compare`]: several brokers in turn, and one table;
+//! - [`report`], [`output`]: what is printed, written and seen while it runs.
 //!
 //! It exits with 1 if anything was lost, duplicated, reordered or corrupted, with 2 if it could not run.
 
+mod broker;
 mod cli;
 mod client;
 mod clock;
 mod codec;
+mod compare;
 mod connect;
 mod dialect;
+mod environment;
 mod floor;
+mod output;
 mod payload;
 mod process;
 mod report;
+mod run_file;
 mod scenario;
 mod schedule;
+mod track;
 mod verify;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::atomic::Ordering::SeqCst};
 
 use clap::Parser;
 
 use cli::{Cli, Command};
+use client::Pace;
+use output::Outputs;
+use scenario::{Setting, run_load, run_plan, topics};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Fanout(fanout) => scenario::fanout::run(&fanout),
-        Command::Beside(beside) => scenario::beside::run(&beside),
-        Command::Idle(idle) => scenario::idle::run(&idle),
-        Command::Floor(floor) => floor::run(&floor),
-        Command::FloorServer(server) => floor::serve(&server).map(|()| true),
-    };
-    match result {
+    let arguments: Vec<String> = std::env::args().collect();
+    match run(Cli::parse().command, arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("fanfare-loadtest: {error}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
+    if !matches!(command, Command::FloorServer(_)) {
+        finish_on_interrupt();
+    }
+    let parameters = run_file::parameters(&arguments);
+    let setting = |broker, run, pace| Setting { broker, run, pace, parameters: parameters.clone() };
+    match &command {
+        Command::Fanout(it) => {
+            let setting = setting(&it.broker, &it.run, it.load.pace());
+            run_load(&setting, &it.load, it.rate, |rate| Ok(topics::fanout(it, rate)))
+        }
+        Command::Fanin(it) => {
+            let setting = setting(&it.broker, &it.run, it.load.pace());
+            run_load(&setting, &it.load, it.rate, |rate| Ok(topics::fanin(it, rate)))
+        }
+        Command::Rooms(it) => {
+            let setting = setting(&it.broker, &it.run, it.load.pace());
+            run_load(&setting, &it.load, it.rate, |rate| Ok(topics::rooms(it, rate)))
+        }
+        Command::Ticker(it) => {
+            let setting = setting(&it.broker, &it.run, it.load.pace());
+            run_load(&setting, &it.load, it.rate, |rate| topics::ticker(it, rate))
+        }
+        Command::Beside(it) => run_plan(&setting(&it.broker, &it.run, Pace::Open), &topics::beside(it)),
+        Command::Soak(it) => run_plan(&setting(&it.broker, &soak_run(it), Pace::Open), &topics::soak(it)),
+        Command::Connect(it) => scenario::run_connect(it, parameters),
+        Command::Idle(it) => scenario::idle::run(it, parameters),
+        Command::Floor(it) => floor::run(it, parameters),
+        Command::Compare(it) => compare::run(it),
+        Command::FloorServer(it) => floor::serve(it).map(|()| true),
+        Command::Run(file) => {
+            let arguments = run_file::command_line(file)?;
+            let cli = Cli::try_parse_from(&arguments)
+                .map_err(|error| format!("{}: {}", file.file.display(), first_line(&error.to_string())))?;
+            run(cli.command, arguments)
+        }
+    }
+}
+
+/// A soak has the same settings as the others with other defaults.
+fn soak_run(soak: &cli::Soak) -> cli::Run {
+    let cli::Soak { duration, warmup, drain, threads, .. } = *soak;
+    let outputs = Outputs { json: soak.outputs.json.clone(), html: soak.outputs.html.clone() };
+    cli::Run { duration, warmup, drain, cores: soak.cores.clone(), threads, outputs }
+}
+
+/// clap's messages are pages; the first line says it.
+fn first_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    message.lines().next().unwrap_or("").to_owned()
+}
+
+/// The first ^C ends a run with what there is, the second the program.
+fn finish_on_interrupt() {
+    extern "C" fn on_interrupt(_: libc::c_int) {
+        client::INTERRUPTED.store(true, SeqCst);
+    }
+    let handler = on_interrupt as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only stores to an atomic; zeroes are valid for the rest.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
+        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
     }
 }

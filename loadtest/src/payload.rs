@@ -8,9 +8,11 @@ const STAMP_BYTES: usize = 32;
 pub struct Stamp {
     /// When it was due, by [`crate::clock::now_ns`].
     pub due_ns: u64,
-    /// Which publisher.
+    /// Which topic of the run.
+    pub topic: u16,
+    /// Which of its publishers.
     pub publisher: u16,
-    /// Its place among that publisher's, from 0; 48 bits.
+    /// Its place among that publisher's on that topic, from 0; 32 bits.
     pub sequence: u64,
 }
 
@@ -36,7 +38,8 @@ impl Payload {
     pub fn parts(&self, stamp: Stamp) -> ([u8; STAMP_BYTES], &[u8]) {
         let mut text = [0; STAMP_BYTES];
         write_hex(stamp.due_ns, &mut text[..16]);
-        write_hex((stamp.publisher as u64) << 48 | stamp.sequence, &mut text[16..]);
+        let place = (stamp.topic as u64) << 48 | (stamp.publisher as u64) << 32 | stamp.sequence;
+        write_hex(place, &mut text[16..]);
         (text, &self.filling)
     }
 
@@ -49,8 +52,9 @@ impl Payload {
         let place = read_hex(&text[16..])?;
         Some(Stamp {
             due_ns: read_hex(&text[..16])?,
-            publisher: (place >> 48) as u16,
-            sequence: place & 0xffff_ffff_ffff,
+            topic: (place >> 48) as u16,
+            publisher: (place >> 32) as u16,
+            sequence: place & 0xffff_ffff,
         })
     }
 }
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn a_payload_gives_its_stamp_back_and_any_changed_byte_is_seen() {
         let payload = Payload::new(128);
-        let stamp = Stamp { due_ns: u64::MAX - 5, publisher: 0xfffe, sequence: 0xffff_ffff_fff0 };
+        let stamp = Stamp { due_ns: u64::MAX - 5, topic: 3, publisher: 0xfffe, sequence: 0xffff_fff0 };
         let (text, filling) = payload.parts(stamp);
         let data = [&text[..], filling].concat();
         assert_eq!((data.len(), payload.check(&data)), (128, Some(stamp)));

@@ -13,7 +13,59 @@ pub fn cpu_ns(pid: u32) -> Option<u64> {
     Some(tasks.flatten().filter_map(|task| thread_ns(task.path())).sum())
 }
 
-/// The resident memory of process `pid` in bytes.
+/// CPU time of thread `tid` of this process, in nanoseconds, to the moment (`schedstat` lags by a tick).
+pub fn thread_cpu_ns(tid: u32) -> Option<u64> {
+    // The kernel's numbering of its CPU clocks: a thread's (4), by the scheduler's count (2).
+    let clock = (!(tid as libc::clockid_t) << 3) | 4 | 2;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the answer.
+    let result = unsafe { libc::clock_gettime(clock, &mut now) };
+    (result == 0).then(|| now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// The calling thread's id.
+pub fn thread_id() -> u32 {
+    // SAFETY: takes no pointer.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// CPU time of process `pid` in clock ticks, a hundred per second: user, system.
+pub fn cpu_ticks(pid: u32) -> Option<(u64, u64)> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&line)
+}
+
+fn parse_stat(line: &str) -> Option<(u64, u64)> {
+    // The name, in parentheses, may hold anything.
+    let (_, rest) = line.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Context switches of process `pid`: voluntary, involuntary.
+pub fn context_switches(pid: u32) -> Option<(u64, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let of_task = |path: std::path::PathBuf| {
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find(|it| it.starts_with(name))?;
+            line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        Some((field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?))
+    };
+    let switches = tasks.flatten().filter_map(|task| of_task(task.path()));
+    Some(switches.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1)))
+}
+
+/// The resident memory of process `pid` as the kernel keeps count of it: cheap, and within some pages
+/// per thread.
+pub fn resident_now_bytes(pid: u32) -> Option<u64> {
+    const PAGE_BYTES: u64 = 4096;
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE_BYTES)
+}
+
+/// The resident memory of process `pid` in bytes, exactly; holds up the process while it is counted.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     parse_rollup(&rollup)
@@ -26,18 +78,89 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
 }
 
 /// Runs the calling thread on `core` alone.
+///
+/// # Errors
+/// If there is no such core, or it is not ours.
 pub fn pin_to_core(core: usize) -> Result<(), String> {
+    pin_to_cores(&[core])
+}
+
+/// Runs the calling thread on `cores`; none: wherever.
+///
+/// # Errors
+/// If there is no such core, or it is not ours.
+pub fn pin_to_cores(cores: &[usize]) -> Result<(), String> {
+    if cores.is_empty() {
+        return Ok(());
+    }
     // SAFETY: all zeroes is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if core >= libc::CPU_SETSIZE as usize {
-        return Err(format!("there is no core {core}"));
+    for &core in cores {
+        if core >= libc::CPU_SETSIZE as usize {
+            return Err(format!("there is no core {core}"));
+        }
+        // SAFETY: the set is valid and `core` is within it.
+        unsafe { libc::CPU_SET(core, &mut set) };
     }
-    // SAFETY: the set is valid and `core` is within it.
-    unsafe { libc::CPU_SET(core, &mut set) };
     // SAFETY: the set is valid and of the size that is told.
     match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } {
         0 => Ok(()),
-        _ => Err(format!("cannot run on core {core}: {}", std::io::Error::last_os_error())),
+        _ => Err(format!("cannot run on cores {cores:?}: {}", std::io::Error::last_os_error())),
+    }
+}
+
+/// Puts the calling thread above this process's others: to nice -20, or among real-time threads one
+/// priority higher.
+///
+/// # Errors
+/// Why it is not allowed.
+pub fn raise_priority() -> std::io::Result<()> {
+    // SAFETY: takes no pointer.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    let result = if policy == libc::SCHED_FIFO || policy == libc::SCHED_RR {
+        let mut param = libc::sched_param { sched_priority: 0 };
+        // SAFETY: `param` is a valid place for the answer, and then a valid priority.
+        unsafe {
+            libc::sched_getparam(0, &mut param);
+            param.sched_priority += 1;
+            libc::sched_setscheduler(0, policy, &param)
+        }
+    } else {
+        // SAFETY: takes no pointer.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, thread_id(), -20) }
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO).
+pub fn run_in_real_time() -> Result<(), String> {
+    // Above nothing in particular: below what the kernel runs at 50 and more.
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: the parameters are valid.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+        0 => Ok(()),
+        _ => Err(format!("cannot run in real time: {}", std::io::Error::last_os_error())),
+    }
+}
+
+/// Whether the kernel stops real-time threads for a part of each second, 50 ms by default.
+pub fn real_time_is_throttled() -> bool {
+    let limit = fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us").unwrap_or_default();
+    !limit.is_empty() && limit.trim() != "-1"
+}
+
+/// Gives the calling thread, and what it starts, all but a hundredth of the processor (nice -20). With
+/// autogroups a nice value counts only within a session, so the session gets the same.
+pub fn run_before_others() -> Result<(), String> {
+    // SAFETY: no pointers.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) } != 0 {
+        return Err(format!("cannot run at nice -20: {}", std::io::Error::last_os_error()));
+    }
+    match fs::write("/proc/self/autogroup", "-20") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("/proc/self/autogroup: {error}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -61,7 +184,12 @@ mod tests {
         let pid = std::process::id();
         assert!(cpu_ns(pid).unwrap() > 0);
         assert!(resident_bytes(pid).unwrap() > 64 * 1024);
+        assert!(resident_now_bytes(pid).unwrap() > 64 * 1024);
+        assert!(thread_cpu_ns(thread_id()).unwrap() > 0);
+        assert!(cpu_ticks(pid).is_some() && context_switches(pid).is_some());
         assert_eq!(cpu_ns(u32::MAX), None);
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 55 66 0 0 20 0 1";
+        assert_eq!(parse_stat(stat), Some((55, 66)));
         assert_eq!(parse_rollup("x\nRss:   12 kB\nPss: 1 kB\n"), Some(12 * 1024));
     }
 }

@@ -8,25 +8,44 @@
 /// Publications at a steady rate, as offsets in nanoseconds from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Publications per second.
+    /// Publications per second, of all topics that share the rate.
     pub rate: u64,
+    /// How many topics share it.
+    pub shared_by: u64,
+    /// When the first is due, so that topics that share a rate do not publish all at once; on a tick.
+    pub phase_ns: u64,
     /// The timetable's resolution.
     pub tick_ns: u64,
 }
 
+/// The timetable's resolution in all scenarios.
+pub const TICK_NS: u64 = 1_000_000;
+
 const SECOND_NS: u128 = 1_000_000_000;
 
 impl Schedule {
+    /// One topic with a rate of its own.
+    pub fn of_one(rate: u64) -> Schedule {
+        Schedule::of_many(rate, 0, 1)
+    }
+
+    /// Topic `index` of `count` that share `rate` evenly, one after the other.
+    pub fn of_many(rate: u64, index: u64, count: u64) -> Schedule {
+        let phase_ns = (index as u128 * SECOND_NS / rate as u128) as u64;
+        Schedule { rate, shared_by: count, phase_ns: phase_ns.next_multiple_of(TICK_NS), tick_ns: TICK_NS }
+    }
+
     /// When publication `index` is due: its exact time, rounded up to a tick.
     pub fn due_ns(&self, index: u64) -> u64 {
-        let exact_ns = (index as u128 * SECOND_NS).div_ceil(self.rate as u128);
-        exact_ns.next_multiple_of(self.tick_ns as u128) as u64
+        let exact_ns = (index as u128 * SECOND_NS * self.shared_by as u128).div_ceil(self.rate as u128);
+        exact_ns.next_multiple_of(self.tick_ns as u128) as u64 + self.phase_ns
     }
 
     /// How many publications are due by `elapsed_ns`.
     pub fn due_count(&self, elapsed_ns: u64) -> u64 {
+        let Some(elapsed_ns) = elapsed_ns.checked_sub(self.phase_ns) else { return 0 };
         let on_tick_ns = (elapsed_ns - elapsed_ns % self.tick_ns) as u128;
-        (on_tick_ns * self.rate as u128 / SECOND_NS) as u64 + 1
+        (on_tick_ns * self.rate as u128 / (SECOND_NS * self.shared_by as u128)) as u64 + 1
     }
 
     /// How many are due before `duration_ns` is over.
@@ -43,7 +62,7 @@ mod tests {
 
     #[test]
     fn publications_of_one_tick_are_due_together() {
-        let schedule = Schedule { rate: 14_000, tick_ns: MS };
+        let schedule = Schedule::of_one(14_000);
         assert_eq!(schedule.due_count(0), 1);
         assert_eq!(schedule.due_count(MS - 1), 1);
         assert_eq!(schedule.due_count(MS), 15);
@@ -55,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_slow_rate_keeps_its_exact_times() {
-        let schedule = Schedule { rate: 100, tick_ns: MS };
+        let schedule = Schedule::of_one(100);
         assert_eq!((0..4).map(|it| schedule.due_ns(it)).collect::<Vec<_>>(), [0, 10 * MS, 20 * MS, 30 * MS]);
         assert_eq!(schedule.total(1000 * MS), 100);
         assert_eq!(schedule.total(0), 0);
@@ -65,11 +84,26 @@ mod tests {
     #[test]
     fn counts_and_times_agree() {
         for rate in [1, 3, 7, 100, 999, 1000, 1001, 14_000, 123_457] {
-            let schedule = Schedule { rate, tick_ns: MS };
+            let schedule = Schedule::of_one(rate);
             for index in (0..5000).step_by(7) {
                 let due_ns = schedule.due_ns(index);
                 assert!(schedule.due_count(due_ns) > index, "{rate} {index}");
                 assert!(due_ns == 0 || schedule.due_count(due_ns - 1) <= index, "{rate} {index}");
+            }
+        }
+    }
+    /// Three topics that share ten a second: each its third, ten in all, not at once.
+    #[test]
+    fn topics_share_a_rate_without_bursts() {
+        let schedules = [0, 1, 2].map(|index| Schedule::of_many(10, index, 3));
+        assert_eq!(schedules.map(|it| it.due_ns(0)), [0, 100 * MS, 200 * MS]);
+        assert_eq!(schedules.map(|it| it.due_ns(1)), [300 * MS, 400 * MS, 500 * MS]);
+        assert_eq!(schedules.map(|it| it.total(1000 * MS)).iter().sum::<u64>(), 10);
+        for schedule in schedules {
+            for index in 0..100 {
+                let due_ns = schedule.due_ns(index);
+                assert!(schedule.due_count(due_ns) > index);
+                assert!(due_ns == 0 || schedule.due_count(due_ns - 1) <= index);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Whether one subscriber got everything, once, in order, and whether all got the same order.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::payload::Stamp;
 
@@ -33,29 +33,65 @@ impl Faults {
     }
 }
 
-/// The order that the first subscriber to get each publication saw.
+/// The order that the first subscriber to get each publication saw, as far back as anyone may be
+/// behind: a run of hours is to take no more memory than one of seconds.
 #[derive(Debug, Default)]
 pub struct Order {
-    /// By `seq` from the first; publisher and sequence, plus 1 so that 0 is "not seen".
-    places: Vec<u64>,
+    /// A circle by place in the topic: the place plus 1 (0 is "none yet"), and what was there.
+    places: Vec<(u64, u64)>,
 }
 
 impl Order {
-    /// Whether `stamp` is what everyone else got at this place.
+    /// How many places are remembered.
+    const WINDOW: usize = 1 << 18;
+
+    /// Whether `stamp` is what everyone else got at this place; one that is forgotten agrees.
     fn agrees(&mut self, index: u64, stamp: Stamp) -> bool {
-        // Far beyond anything published: not worth the memory to remember.
-        if index > 1 << 28 {
+        let wanted = usize::try_from(index).unwrap_or(usize::MAX).saturating_add(1);
+        if wanted > self.places.len() && self.places.len() < Order::WINDOW {
+            // Below the window's size each place is at its own index, so that nothing has to move.
+            let len = wanted.checked_next_power_of_two().unwrap_or(usize::MAX).min(Order::WINDOW);
+            self.places.resize(len, (0, 0));
+        }
+        let publication = (stamp.publisher as u64) << 48 | stamp.sequence;
+        let slot = (index % self.places.len() as u64) as usize;
+        let (place, remembered) = &mut self.places[slot];
+        if *place < index + 1 {
+            (*place, *remembered) = (index + 1, publication);
+        }
+        *place > index + 1 || *remembered == publication
+    }
+}
+
+/// Numbers as ranges: a long gap is one entry.
+#[derive(Debug, Default)]
+struct Missing {
+    /// First to one after the last.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl Missing {
+    /// Adds a range beyond all others.
+    fn add(&mut self, from: u64, to: u64) {
+        if from < to {
+            self.ranges.insert(from, to);
+        }
+    }
+
+    /// Takes one out; whether it was there.
+    fn remove(&mut self, number: u64) -> bool {
+        let Some((&from, &to)) = self.ranges.range(..=number).next_back() else { return false };
+        if number >= to {
             return false;
         }
-        let index = index as usize;
-        if index >= self.places.len() {
-            self.places.resize((index + 1).next_power_of_two(), 0);
-        }
-        let place = ((stamp.publisher as u64) << 48 | stamp.sequence) + 1;
-        if self.places[index] == 0 {
-            self.places[index] = place;
-        }
-        self.places[index] == place
+        self.ranges.remove(&from);
+        self.add(from, number);
+        self.add(number + 1, to);
+        true
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.ranges.keys().next().copied()
     }
 }
 
@@ -65,7 +101,7 @@ pub struct Verifier {
     first_seq: u64,
     next_seq: u64,
     /// Passed over and not yet come.
-    missing: BTreeSet<u64>,
+    missing: Missing,
     received: u64,
     faults: Faults,
 }
@@ -76,7 +112,7 @@ impl Verifier {
         Verifier {
             first_seq: seq + 1,
             next_seq: seq + 1,
-            missing: BTreeSet::new(),
+            missing: Missing::default(),
             received: 0,
             faults: Faults::default(),
         }
@@ -85,7 +121,16 @@ impl Verifier {
     /// A delivery came. `stamp` is `None` if its payload is not one of ours. Whether it is the first of
     /// its publication.
     pub fn on_delivery(&mut self, seq: u64, stamp: Option<Stamp>, order: &mut Order) -> bool {
-        if seq < self.next_seq && !self.missing.remove(&seq) {
+        let is_new = self.on_number(seq);
+        if is_new && !stamp.is_some_and(|it| order.agrees(seq - self.first_seq, it)) {
+            self.faults.corrupted += 1;
+        }
+        is_new
+    }
+
+    /// The same for a delivery that is known by nothing but its number.
+    pub fn on_number(&mut self, seq: u64) -> bool {
+        if seq < self.next_seq && !self.missing.remove(seq) {
             self.faults.duplicated += 1;
             return false;
         }
@@ -98,20 +143,22 @@ impl Verifier {
                 self.faults.corrupted += 1;
                 return false;
             }
-            self.missing.extend(self.next_seq..seq);
+            self.missing.add(self.next_seq, seq);
             self.next_seq = seq + 1;
         }
         self.received += 1;
-        match stamp {
-            Some(stamp) if order.agrees(seq - self.first_seq, stamp) => {}
-            _ => self.faults.corrupted += 1,
-        }
         true
     }
 
     /// How many different publications came.
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The first that is missing of `published`, counted from 1 at the subscription's start.
+    pub fn first_missing(&self, published: u64) -> Option<u64> {
+        let first = self.missing.first().or((self.received < published).then_some(self.next_seq));
+        first.map(|it| it - self.first_seq + 1)
     }
 
     /// The verdict after `published` publications.
@@ -133,7 +180,7 @@ mod tests {
     }
 
     fn stamp(seq: u64) -> Stamp {
-        Stamp { due_ns: 0, publisher: 1, sequence: seq }
+        Stamp { due_ns: 0, topic: 0, publisher: 1, sequence: seq }
     }
 
     #[test]
@@ -185,5 +232,31 @@ mod tests {
         }
         assert!(one.faults(2).is_clean());
         assert_eq!(other.faults(2), Faults { corrupted: 2, ..Faults::default() });
+    }
+    #[test]
+    fn the_first_that_is_missing_is_named() {
+        let first_missing = |seqs: &[u64], published| {
+            let mut verifier = Verifier::new(10);
+            assert!(seqs.iter().all(|it| verifier.on_number(*it)));
+            verifier.first_missing(published)
+        };
+        assert_eq!(first_missing(&[11, 12], 2), None);
+        assert_eq!(first_missing(&[11, 12], 3), Some(3));
+        assert_eq!(first_missing(&[12], 2), Some(1));
+        assert_eq!(first_missing(&[11, 20, 13, 12, 15], 10), Some(4));
+    }
+
+    /// The window comes round: the newest places are compared, the forgotten ones are let pass.
+    #[test]
+    fn an_order_remembers_a_window() {
+        let mut order = Order::default();
+        let last = 3 * Order::WINDOW as u64;
+        for index in 0..=last {
+            assert!(order.agrees(index, stamp(index)));
+        }
+        assert!(order.agrees(last - 5, stamp(last - 5)));
+        assert!(!order.agrees(last - 5, stamp(1)));
+        assert!(order.agrees(0, stamp(99)));
+        assert_eq!(order.places.len(), Order::WINDOW);
     }
 }

@@ -108,6 +108,11 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, listen.sndbuf_bytes, 0..=67_108_864, "bytes"),
     },
     Key {
+        path: "listen.echo",
+        about: "Serve /echo, which sends every WebSocket message back: for conformance suites, not for clients.",
+        kind: Kind::Bool(|config| &mut config.listen.echo),
+    },
+    Key {
         path: "reactor.count",
         about: "How many reactors; 0 is one per core that the process may run on.",
         kind: integer!(Integer, reactor.count, 0..=64, "reactors"),

@@ -73,8 +73,9 @@ pub struct Header {
 /// What the frames before this one allow it to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
-    /// The one kind of message that the connection takes: [`Opcode::Text`] or [`Opcode::Binary`].
-    pub message_opcode: Opcode,
+    /// The one kind of message that the connection takes: [`Opcode::Text`] or [`Opcode::Binary`]; `None`
+    /// is both.
+    pub message_opcode: Option<Opcode>,
     /// A fragmented message has begun and not ended.
     pub is_inside_message: bool,
     /// How many bytes the message may still take.
@@ -190,7 +191,9 @@ fn read_first(first: u8, context: &Context) -> Result<Opcode, BrokenRule> {
         Opcode::Continuation if context.is_inside_message => Ok(opcode),
         Opcode::Continuation => Err(BrokenRule::ContinuationOutsideMessage),
         Opcode::Text | Opcode::Binary if context.is_inside_message => Err(BrokenRule::MessageInsideMessage),
-        Opcode::Text | Opcode::Binary if opcode == context.message_opcode => Ok(opcode),
+        Opcode::Text | Opcode::Binary if context.message_opcode.is_none_or(|only| opcode == only) => {
+            Ok(opcode)
+        }
         Opcode::Text => Err(BrokenRule::TextOnBinary),
         Opcode::Binary => Err(BrokenRule::BinaryOnText),
     }
@@ -242,6 +245,15 @@ pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
     })
 }
 
+/// Appends a whole message of the server, one frame.
+pub fn write_message(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    let mut header = [0; SERVER_HEADER_BYTES_MAX];
+    let header_len = write_header(opcode, payload.len(), &mut header);
+    out.reserve(header_len + payload.len());
+    out.extend_from_slice(&header[..header_len]);
+    out.extend_from_slice(payload);
+}
+
 /// Appends a whole control frame of the server.
 ///
 /// Panics if `opcode` is not a control frame's or `payload` is longer than 125 bytes.
@@ -269,8 +281,11 @@ mod tests {
     use super::*;
     use fastwebsockets::{Frame, OpCode, Payload};
 
-    const CONTEXT: Context =
-        Context { message_opcode: Opcode::Text, is_inside_message: false, message_bytes_left: usize::MAX };
+    const CONTEXT: Context = Context {
+        message_opcode: Some(Opcode::Text),
+        is_inside_message: false,
+        message_bytes_left: usize::MAX,
+    };
     /// Both sides of every change of encoding.
     const LENGTHS: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 24];
 

@@ -36,3 +36,18 @@ impl Format {
         self as usize
     }
 }
+
+/// What an open connection does with messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// They are commands, in this language.
+    Commands(Format),
+    /// `/echo`, a diagnosis: messages of both kinds are sent back as they are.
+    Echo,
+}
+
+impl From<Format> for Speech {
+    fn from(format: Format) -> Speech {
+        Speech::Commands(format)
+    }
+}

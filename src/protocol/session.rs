@@ -4,7 +4,7 @@
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
 use super::{
-    Format,
+    Format, Speech,
     close::{self, BrokenRule, CloseReason},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
@@ -12,22 +12,24 @@ use super::{
     utf8,
 };
 
-/// What a session refuses to exceed.
+/// What a session allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest upgrade request, in bytes.
     pub header_bytes_max: usize,
     /// The longest message, all fragments together, in bytes.
     pub message_bytes_max: usize,
+    /// `/echo` is served.
+    pub is_echo_served: bool,
 }
 
 /// What the bytes meant.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The upgrade is accepted: send `response`, then speak `format`.
+    /// The upgrade is accepted: send `response`, then speak `speech`.
     Upgraded {
-        /// The language that both speak from now on.
-        format: Format,
+        /// What both speak from now on.
+        speech: Speech,
         /// The whole `101` response.
         response: Vec<u8>,
     },
@@ -36,9 +38,9 @@ pub enum Event<'a> {
         /// A whole HTTP response with `Connection: close`.
         response: Vec<u8>,
     },
-    /// A whole text message (the session speaks JSON); valid UTF-8.
+    /// A whole text message (the session speaks JSON, or echoes); valid UTF-8.
     Text(&'a str),
-    /// A whole binary message (the session speaks binary).
+    /// A whole binary message (the session speaks binary, or echoes).
     Binary(&'a [u8]),
     /// Answer with a pong that carries these bytes (at most 125).
     Ping(&'a [u8]),
@@ -87,6 +89,8 @@ pub struct Session {
     /// The data or control frame whose payload is to come.
     frame: Option<Frame>,
     phase: Phase,
+    /// The message that has begun and not ended is text.
+    is_text: bool,
     /// How far the message in `assembly` is known to be UTF-8, if it is text.
     text: utf8::Progress,
     /// How many bytes at the end of `assembly` belong to a control frame.
@@ -101,7 +105,7 @@ const _: () = assert!(size_of::<Session>() <= 64);
 enum Phase {
     #[default]
     Upgrading,
-    Open(Format),
+    Open(Speech),
     Ended,
 }
 
@@ -135,8 +139,8 @@ impl Session {
         input: &mut &'input mut [u8],
         limits: &Limits,
     ) -> Option<Event<'event>> {
-        let format = match self.phase {
-            Phase::Open(format) => format,
+        let speech = match self.phase {
+            Phase::Open(speech) => speech,
             Phase::Upgrading => return self.poll_upgrade(input, limits),
             Phase::Ended => {
                 *input = &mut [];
@@ -144,7 +148,7 @@ impl Session {
             }
         };
         self.release();
-        let found = match self.next_frame_event(format, input, limits) {
+        let found = match self.next_frame_event(speech, input, limits) {
             Ok(found) => found?,
             Err(rule) => {
                 self.end(input);
@@ -187,12 +191,12 @@ impl Session {
             Scan::Complete(request_len) => {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
-                match upgrade::answer(request) {
-                    Answer::Upgraded { format, response } => {
-                        self.phase = Phase::Open(format);
+                match upgrade::answer(request, limits.is_echo_served) {
+                    Answer::Upgraded { speech, response } => {
+                        self.phase = Phase::Open(speech);
                         self.assembly = Vec::new();
                         take_front(input, taken);
-                        Some(Event::Upgraded { format, response })
+                        Some(Event::Upgraded { speech, response })
                     }
                     Answer::Answered { response } => {
                         self.end(input);
@@ -241,13 +245,13 @@ impl Session {
     /// Takes frames until one of them is an event, or `input` is empty.
     fn next_frame_event<'input>(
         &mut self,
-        format: Format,
+        speech: Speech,
         input: &mut &'input mut [u8],
         limits: &Limits,
     ) -> Result<Option<Found<'input>>, BrokenRule> {
         loop {
             if self.frame.is_none() {
-                let Some(header) = self.take_header(format, input, limits)? else { return Ok(None) };
+                let Some(header) = self.take_header(speech, input, limits)? else { return Ok(None) };
                 let is_control = header.opcode.is_control();
                 let is_whole_message = header.is_final && self.fragment_count == 0;
                 if (is_control || is_whole_message) && header.payload_len <= input.len() {
@@ -259,6 +263,9 @@ impl Session {
                     if self.fragment_count == FRAGMENT_COUNT_MAX {
                         return Err(BrokenRule::TooManyFragments);
                     }
+                    if self.fragment_count == 0 {
+                        self.is_text = header.opcode == Opcode::Text;
+                    }
                     self.fragment_count += 1;
                 }
                 self.frame = Some(Frame { opcode: header.opcode, is_final: header.is_final });
@@ -266,7 +273,7 @@ impl Session {
                 self.key = header.key;
             }
             let Some(frame) = self.frame else { unreachable!("it was there or has just been set") };
-            self.take_payload(frame, format, input, limits)?;
+            self.take_payload(frame, input, limits)?;
             if self.frame_bytes_left > 0 {
                 return Ok(None);
             }
@@ -275,7 +282,7 @@ impl Session {
                 return self.take_control_end(frame.opcode).map(Some);
             }
             if frame.is_final {
-                return self.take_message_end(format).map(Some);
+                return self.take_message_end().map(Some);
             }
         }
     }
@@ -283,12 +290,12 @@ impl Session {
     #[inline]
     fn take_header(
         &mut self,
-        format: Format,
+        speech: Speech,
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
         let context = Context {
-            message_opcode: message_opcode(format),
+            message_opcode: message_opcode(speech),
             is_inside_message: self.fragment_count > 0,
             // Saturating, because a reload may have lowered the limit within a message.
             message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
@@ -302,7 +309,6 @@ impl Session {
     fn take_payload(
         &mut self,
         frame: Frame,
-        format: Format,
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<(), BrokenRule> {
@@ -322,7 +328,7 @@ impl Session {
         self.frame_bytes_left -= taken;
         if frame.opcode.is_control() {
             self.control_len += taken as u8;
-        } else if format == Format::Json {
+        } else if self.is_text {
             self.text.extend(&self.assembly, old_len).map_err(|utf8::InvalidUtf8| BrokenRule::TextNotUtf8)?;
         }
         Ok(())
@@ -339,12 +345,12 @@ impl Session {
         }
     }
 
-    fn take_message_end(&mut self, format: Format) -> Result<Found<'static>, BrokenRule> {
+    fn take_message_end(&mut self) -> Result<Found<'static>, BrokenRule> {
         self.fragment_count = 0;
-        match format {
-            Format::Binary => Ok(Found::AssembledBinary),
-            Format::Json if self.text.is_complete() => Ok(Found::AssembledText),
-            Format::Json => Err(BrokenRule::TextNotUtf8),
+        match self.is_text {
+            false => Ok(Found::AssembledBinary),
+            true if self.text.is_complete() => Ok(Found::AssembledText),
+            true => Err(BrokenRule::TextNotUtf8),
         }
     }
 }
@@ -365,11 +371,12 @@ fn found_in_input(opcode: Opcode, payload: &[u8]) -> Result<Found<'_>, BrokenRul
     }
 }
 
-/// The one kind of message that a connection of this format takes.
-fn message_opcode(format: Format) -> Opcode {
-    match format {
-        Format::Json => Opcode::Text,
-        Format::Binary => Opcode::Binary,
+/// The one kind of message that the connection takes, unless it takes both.
+fn message_opcode(speech: Speech) -> Option<Opcode> {
+    match speech {
+        Speech::Commands(Format::Json) => Some(Opcode::Text),
+        Speech::Commands(Format::Binary) => Some(Opcode::Binary),
+        Speech::Echo => None,
     }
 }
 
@@ -396,13 +403,13 @@ mod tests {
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
-    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000 };
+    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000, is_echo_served: false };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     /// An [`Event`] that owns its bytes.
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
-        Upgraded(Format),
+        Upgraded(Speech),
         Answered(Vec<u8>),
         Text(String),
         Binary(Vec<u8>),
@@ -415,7 +422,7 @@ mod tests {
     impl From<Event<'_>> for Seen {
         fn from(event: Event<'_>) -> Self {
             match event {
-                Event::Upgraded { format, .. } => Seen::Upgraded(format),
+                Event::Upgraded { speech, .. } => Seen::Upgraded(speech),
                 Event::Answered { response } => Seen::Answered(response),
                 Event::Text(text) => Seen::Text(text.to_owned()),
                 Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
@@ -433,8 +440,8 @@ mod tests {
         }
     }
 
-    fn open(format: Format) -> Session {
-        Session { phase: Phase::Open(format), ..Session::default() }
+    fn open(speech: impl Into<Speech>) -> Session {
+        Session { phase: Phase::Open(speech.into()), ..Session::default() }
     }
 
     /// One receive: polls until everything is taken.
@@ -524,17 +531,19 @@ mod tests {
 
     /// The twin: decodes a whole stream byte by byte, with the numbers of RFC 6455 and copies everywhere.
     struct Naive<'a> {
-        format: Format,
+        speech: Speech,
         limit: u64,
         left: &'a [u8],
         seen: Vec<Seen>,
         message: Option<Vec<u8>>,
+        is_text: bool,
     }
 
     impl<'a> Naive<'a> {
-        fn decode(format: Format, limits: &Limits, stream: &'a [u8]) -> Vec<Seen> {
+        fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &'a [u8]) -> Vec<Seen> {
             let limit = limits.message_bytes_max as u64;
-            let mut naive = Naive { format, limit, left: stream, seen: Vec::new(), message: None };
+            let (speech, seen) = (speech.into(), Vec::new());
+            let mut naive = Naive { speech, limit, left: stream, seen, message: None, is_text: false };
             loop {
                 match naive.frame() {
                     Ok(()) => {}
@@ -580,8 +589,8 @@ mod tests {
             Self::require(opcode != 0 || self.message.is_some(), BrokenRule::ContinuationOutsideMessage)?;
             let begins = opcode == 1 || opcode == 2;
             Self::require(!begins || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
-            Self::require(opcode != 1 || self.format == Format::Json, BrokenRule::TextOnBinary)?;
-            Self::require(opcode != 2 || self.format == Format::Binary, BrokenRule::BinaryOnText)?;
+            Self::require(opcode != 1 || self.speech != Format::Binary.into(), BrokenRule::TextOnBinary)?;
+            Self::require(opcode != 2 || self.speech != Format::Json.into(), BrokenRule::BinaryOnText)?;
 
             let second = self.byte()?;
             Self::require(second >= 128, BrokenRule::Unmasked)?;
@@ -620,9 +629,12 @@ mod tests {
                 ended?;
                 return self.control(opcode, payload);
             }
+            if opcode != 0 {
+                self.is_text = opcode == 1;
+            }
             let mut message = self.message.take().unwrap_or_default();
             message.extend(payload);
-            if self.format == Format::Json {
+            if self.is_text {
                 let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
                 Self::require(!is_hopeless, BrokenRule::TextNotUtf8)?;
             }
@@ -631,9 +643,9 @@ mod tests {
                 self.message = Some(message);
                 return Ok(());
             }
-            self.seen.push(match self.format {
-                Format::Binary => Seen::Binary(message),
-                Format::Json => match String::from_utf8(message) {
+            self.seen.push(match self.is_text {
+                false => Seen::Binary(message),
+                true => match String::from_utf8(message) {
                     Ok(text) => Seen::Text(text),
                     Err(_) => return Err(Stop::Broken(BrokenRule::TextNotUtf8)),
                 },
@@ -666,7 +678,7 @@ mod tests {
     fn frames_behind_the_request_in_one_receive_are_events_too() {
         let stream = [REQUEST, &frame(0x81, "first"), &frame(0x89, "p")].concat();
         let expected =
-            [Seen::Upgraded(Format::Json), Seen::Text("first".to_owned()), Seen::Ping(b"p".to_vec())];
+            [Seen::Upgraded(Format::Json.into()), Seen::Text("first".to_owned()), Seen::Ping(b"p".to_vec())];
         assert_eq!(receive(&mut Session::default(), &LIMITS, &stream), expected);
 
         let mut session = Session::default();
@@ -682,7 +694,7 @@ mod tests {
     fn a_request_is_refused_where_its_header_passes_the_limit_and_not_before() {
         let len = REQUEST.len();
         let exact = Limits { header_bytes_max: len, ..LIMITS };
-        assert_eq!(receive(&mut Session::default(), &exact, REQUEST), [Seen::Upgraded(Format::Json)]);
+        assert_eq!(receive(&mut Session::default(), &exact, REQUEST), [Seen::Upgraded(Format::Json.into())]);
         let short = Limits { header_bytes_max: len - 1, ..LIMITS };
         let expected = [Seen::Answered(upgrade::header_too_long(len - 1))];
         assert_eq!(receive(&mut Session::default(), &short, REQUEST), expected);
@@ -850,6 +862,39 @@ mod tests {
     }
 
     #[test]
+    fn an_echo_takes_text_and_binary_in_turn_and_holds_each_to_its_rules() {
+        let limits = Limits { is_echo_served: true, ..LIMITS };
+        let request = String::from_utf8_lossy(REQUEST).replacen("/ws", "/echo", 1);
+        let mut session = Session::default();
+        assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo)]);
+        let stream = [
+            frame(0x81, "text"),
+            frame(0x82, b"\xff".to_vec()),
+            frame(0x01, b"cut \xc3".to_vec()),
+            frame(0x89, "between"),
+            frame(0x80, b"\xa9".to_vec()),
+            frame(0x02, b"\xff".to_vec()),
+            frame(0x80, b"\xfe".to_vec()),
+        ];
+        let expected = [
+            Seen::Text("text".to_owned()),
+            Seen::Binary(b"\xff".to_vec()),
+            Seen::Ping(b"between".to_vec()),
+            Seen::Text("cut é".to_owned()),
+            Seen::Binary(b"\xff\xfe".to_vec()),
+        ];
+        assert_eq!(receive(&mut session, &limits, &stream.concat()), expected);
+        let stream = [frame(0x02, "\n"), frame(0x81, "x")].concat();
+        assert_eq!(
+            receive(&mut open(Speech::Echo), &limits, &stream),
+            [BrokenRule::MessageInsideMessage.into()]
+        );
+        let stream = [frame(0x82, b"\xff".to_vec()), frame(0x01, b"\xff".to_vec())].concat();
+        let expected = [Seen::Binary(b"\xff".to_vec()), BrokenRule::TextNotUtf8.into()];
+        assert_eq!(receive(&mut session, &limits, &stream), expected);
+    }
+
+    #[test]
     fn a_message_may_have_as_many_fragments_as_the_bound_says() {
         let mut session = open(Format::Binary);
         assert_eq!(receive(&mut session, &LIMITS, &frame(0x02, "a")), []);
@@ -938,6 +983,10 @@ mod tests {
         )
     }
 
+    fn any_speech() -> impl Strategy<Value = Speech> {
+        prop_oneof![any_format().prop_map(Speech::from), Just(Speech::Echo)]
+    }
+
     fn any_format() -> impl Strategy<Value = Format> {
         prop::sample::select(Format::ALL.as_slice())
     }
@@ -956,7 +1005,7 @@ mod tests {
 
         #[test]
         fn any_split_of_any_stream_gives_the_events_of_the_whole_stream(
-            format in any_format(),
+            speech in any_speech(),
             stream in any_stream(),
             cut in prop_oneof![Just(None), any::<Index>().prop_map(Some)],
             splits in prop::collection::vec(any::<Index>(), 0..12),
@@ -964,11 +1013,11 @@ mod tests {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
             let limits = Limits { message_bytes_max: 150, ..LIMITS };
-            let expected = Naive::decode(format, &limits, stream);
-            prop_assert_eq!(&receive(&mut open(format), &limits, stream), &expected);
-            prop_assert_eq!(&receive_split(&mut open(format), &limits, stream, &splits), &expected);
+            let expected = Naive::decode(speech, &limits, stream);
+            prop_assert_eq!(&receive(&mut open(speech), &limits, stream), &expected);
+            prop_assert_eq!(&receive_split(&mut open(speech), &limits, stream, &splits), &expected);
             let every_byte: Vec<Vec<Seen>> = {
-                let mut session = open(format);
+                let mut session = open(speech);
                 stream.iter().map(|byte| receive(&mut session, &limits, &[*byte])).collect()
             };
             prop_assert_eq!(&every_byte.concat(), &expected);
@@ -977,14 +1026,14 @@ mod tests {
         #[test]
         fn any_bytes_at_all_end_in_the_same_events_however_they_are_split(
             bytes in prop::collection::vec(any::<u8>(), 0..400),
-            format in prop::option::of(any_format()),
+            speech in prop::option::of(any_speech()),
             splits in prop::collection::vec(any::<Index>(), 0..12),
         ) {
-            let start = || format.map_or_else(Session::default, open);
+            let start = || speech.map_or_else(Session::default, open);
             let expected = receive(&mut start(), &LIMITS, &bytes);
             prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
-            if let Some(format) = format {
-                prop_assert_eq!(Naive::decode(format, &LIMITS, &bytes), expected);
+            if let Some(speech) = speech {
+                prop_assert_eq!(Naive::decode(speech, &LIMITS, &bytes), expected);
             }
         }
 

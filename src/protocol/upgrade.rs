@@ -12,7 +12,7 @@ use base64::{
 };
 use sha1::{Digest, Sha1};
 
-use super::Format;
+use super::{Format, Speech};
 
 /// How many header lines a request may have.
 pub const HEADER_LINES_MAX: usize = 64;
@@ -34,8 +34,8 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
 pub enum Answer {
     /// The connection is a WebSocket now.
     Upgraded {
-        /// The language that both speak from now on.
-        format: Format,
+        /// What both speak from now on.
+        speech: Speech,
         /// The whole `101` response.
         response: Vec<u8>,
     },
@@ -79,18 +79,18 @@ pub fn scan(bytes: &[u8], scanned_len: usize) -> Scan {
 }
 
 /// Answers the whole request, blank line included, that [`scan`] found the end of.
-pub fn answer(request: &[u8]) -> Answer {
+pub fn answer(request: &[u8], is_echo_served: bool) -> Answer {
     let mut lines = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     let verdict = match parsed.parse(request) {
-        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed),
+        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed, is_echo_served),
         Ok(_) => {
             Err(Refusal::new(Status::BadRequest, "the request is malformed; RFC 9112 says how it must be"))
         }
         Err(error) => Err(Refusal::unparsed(error)),
     };
     match verdict {
-        Ok(accepted) => Answer::Upgraded { format: accepted.format, response: accepted.response() },
+        Ok(accepted) => Answer::Upgraded { speech: accepted.speech, response: accepted.response() },
         Err(refusal) => {
             let body = if parsed.method == Some("HEAD") { Body::Withheld } else { Body::Sent };
             Answer::Answered { response: refusal.response(body) }
@@ -108,7 +108,7 @@ pub fn header_too_long(header_bytes_max: usize) -> Vec<u8> {
 
 /// A valid upgrade.
 struct Accepted {
-    format: Format,
+    speech: Speech,
     /// The subprotocol, if the client offered any: it must be told which (RFC 6455 section 4.2.2).
     subprotocol: Option<&'static str>,
     /// `Sec-WebSocket-Accept`.
@@ -245,7 +245,7 @@ fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Applies the rules in the order in which their breach should be told.
-fn judge(request: &httparse::Request<'_, '_>) -> Result<Accepted, Refusal> {
+fn judge(request: &httparse::Request<'_, '_>, is_echo_served: bool) -> Result<Accepted, Refusal> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::new(
             Status::BadRequest,
@@ -257,9 +257,12 @@ fn judge(request: &httparse::Request<'_, '_>) -> Result<Accepted, Refusal> {
     if is_http_1_1 {
         fields.exactly_one("Host")?;
     }
-    let is_endpoint = match path_of(target)? {
+    let path = path_of(target)?;
+    let is_echo = is_echo_served && path == "/echo";
+    let is_endpoint = match path {
         "/" | "/ws" => true,
         "/healthz" => false,
+        _ if is_echo => true,
         path => {
             let text = format!("the path is {}; /ws, / and /healthz are served", Quoted(path.as_bytes()));
             return Err(Refusal::new(Status::NotFound, text));
@@ -282,11 +285,11 @@ fn judge(request: &httparse::Request<'_, '_>) -> Result<Accepted, Refusal> {
         let text = "the HTTP version is 1.0; a WebSocket upgrade needs HTTP/1.1 (RFC 6455 section 4.1)";
         return Err(Refusal::new(Status::VersionNotSupported, text));
     }
-    judge_upgrade(&fields)
+    judge_upgrade(&fields, is_echo)
 }
 
 /// Applies the rules of RFC 6455 section 4.2.1 that a request with `Upgrade: websocket` can still break.
-fn judge_upgrade(fields: &Fields<'_>) -> Result<Accepted, Refusal> {
+fn judge_upgrade(fields: &Fields<'_>, is_echo: bool) -> Result<Accepted, Refusal> {
     if !fields.lists("Connection", "upgrade") {
         let text = match fields.values("Connection").next() {
             None => "the request has no Connection header; it must list \"Upgrade\"".to_owned(),
@@ -311,9 +314,12 @@ fn judge_upgrade(fields: &Fields<'_>) -> Result<Accepted, Refusal> {
         let text = format!("Sec-WebSocket-Key is {}; it must be 16 bytes in base64", Quoted(key));
         return Err(Refusal::new(Status::BadRequest, text));
     }
-    let (format, subprotocol) = choose_format(fields)?;
+    let (speech, subprotocol) = match is_echo {
+        true => (Speech::Echo, None),
+        false => choose_format(fields).map(|(format, subprotocol)| (format.into(), subprotocol))?,
+    };
     let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
-    Ok(Accepted { format, subprotocol, accept })
+    Ok(Accepted { speech, subprotocol, accept })
 }
 
 /// Picks the first subprotocol that we know in the client's order of preference; JSON without a name
@@ -438,22 +444,26 @@ mod tests {
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
     /// The answer to a whole request, through the scan as the session does it.
-    fn response_to(request: &[u8]) -> (Option<Format>, String) {
-        let (format, response) = match scan(request, 0) {
+    fn response_to(request: &[u8]) -> (Option<Speech>, String) {
+        response_with(request, false)
+    }
+
+    fn response_with(request: &[u8], is_echo_served: bool) -> (Option<Speech>, String) {
+        let (speech, response) = match scan(request, 0) {
             Scan::Incomplete => panic!("no end"),
             Scan::Refused(response) => (None, response),
-            Scan::Complete(len) => match answer(&request[..len]) {
-                Answer::Upgraded { format, response } => (Some(format), response),
+            Scan::Complete(len) => match answer(&request[..len], is_echo_served) {
+                Answer::Upgraded { speech, response } => (Some(speech), response),
                 Answer::Answered { response } => (None, response),
             },
         };
-        (format, String::from_utf8(response).expect("a response is text"))
+        (speech, String::from_utf8(response).expect("a response is text"))
     }
 
     /// Checks that the answer is a whole, correct response, and gives its status and its body.
     fn refused(request: &str) -> (u16, String, String) {
-        let (format, response) = response_to(request.as_bytes());
-        assert_eq!(format, None, "{request}");
+        let (speech, response) = response_to(request.as_bytes());
+        assert_eq!(speech, None, "{request}");
         let (head, body) = response.split_once("\r\n\r\n").expect("a blank line");
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
@@ -481,8 +491,8 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_6455_is_accepted_with_its_accept_value() {
-        let (format, response) = response_to(GOOD.as_bytes());
-        assert_eq!(format, Some(Format::Json));
+        let (speech, response) = response_to(GOOD.as_bytes());
+        assert_eq!(speech, Some(Format::Json.into()));
         let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert_eq!(response, expected);
@@ -508,8 +518,8 @@ mod tests {
             ("Host: example.org", "Host: example.org\r\nSec-WebSocket-Protocol: "),
         ];
         for (from, to) in variants {
-            let (format, response) = response_to(GOOD.replace(from, to).as_bytes());
-            assert_eq!(format, Some(Format::Json), "{to}: {response}");
+            let (speech, response) = response_to(GOOD.replace(from, to).as_bytes());
+            assert_eq!(speech, Some(Format::Json.into()), "{to}: {response}");
             assert!(!response.contains("Sec-WebSocket-Protocol"), "{response}");
         }
     }
@@ -525,8 +535,8 @@ mod tests {
         ];
         for (offer, expected, name) in cases {
             let lines = format!("Host: example.org\r\nSec-WebSocket-Protocol: {offer}");
-            let (format, response) = response_to(GOOD.replace("Host: example.org", &lines).as_bytes());
-            assert_eq!(format, Some(expected), "{offer}");
+            let (speech, response) = response_to(GOOD.replace("Host: example.org", &lines).as_bytes());
+            assert_eq!(speech, Some(expected.into()), "{offer}");
             assert!(response.ends_with(&format!("\r\nSec-WebSocket-Protocol: {name}\r\n\r\n")), "{response}");
         }
         let unknown = "Host: example.org\r\nSec-WebSocket-Protocol: mqtt, FANFARE.json.v1";
@@ -599,6 +609,23 @@ mod tests {
     }
 
     #[test]
+    fn the_echo_is_served_only_where_it_is_switched_on() {
+        assert_eq!(with("/ws", "/echo").0, 404);
+        let offer = "Host: example.org\r\nSec-WebSocket-Protocol: fanfare.json.v1";
+        for request in [GOOD.to_owned(), GOOD.replace("Host: example.org", offer)] {
+            let (speech, response) = response_with(request.replace("/ws", "/echo?x").as_bytes(), true);
+            assert_eq!(speech, Some(Speech::Echo));
+            assert!(!response.contains("Sec-WebSocket-Protocol"), "it speaks none of them: {response}");
+            let (speech, _) = response_with(request.as_bytes(), true);
+            assert_eq!(speech, Some(Format::Json.into()), "other paths stay what they are");
+        }
+        for (from, to) in [("GET /ws", "HEAD /echo"), ("/ws", "/echo/"), ("Version: 13", "Version: 8")] {
+            let request = GOOD.replace("/ws", if from.contains("/ws") { "/ws" } else { "/echo" });
+            assert_eq!(response_with(request.replace(from, to).as_bytes(), true).0, None, "{to}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_http_is_refused_before_a_blank_line() {
         let client_hello = [0x16, 0x03, 0x01, 0x02, 0x00];
         let Scan::Refused(response) = scan(&client_hello, 0) else { panic!("TLS must be refused") };
@@ -618,8 +645,8 @@ mod tests {
             GOOD.replace("Host:", &format!("{lines}Host:"))
         };
         let others = GOOD.lines().count() - 2;
-        let (format, _) = response_to(lines(HEADER_LINES_MAX - others).as_bytes());
-        assert_eq!(format, Some(Format::Json));
+        let (speech, _) = response_to(lines(HEADER_LINES_MAX - others).as_bytes());
+        assert_eq!(speech, Some(Format::Json.into()));
         assert_eq!(refused(&lines(HEADER_LINES_MAX - others + 1)).0, 431);
         assert_eq!(refused(&lines(10_000)).0, 431);
     }

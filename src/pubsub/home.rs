@@ -459,3 +459,231 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
         Some(lowest)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, RngSeed},
+    };
+
+    use super::*;
+    use crate::{protocol::frame, pubsub::topic};
+
+    const REACTORS: usize = 3;
+    const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
+    const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Publish(usize, usize),
+        Subscribe(usize, usize, Format),
+        Unsubscribe(usize, usize, Format),
+        AddFilter(usize, usize, Format),
+        RemoveFilter(usize, usize, Format),
+        Count(usize),
+        Flush,
+        Period,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let format = || prop_oneof![Just(Format::Json), Just(Format::Binary)];
+        let len = prop_oneof![8 => 0usize..60, 1 => 1_000usize..30_000];
+        prop_oneof![
+            12 => (0..TOPICS.len(), len).prop_map(|(topic, len)| Step::Publish(topic, len)),
+            2 => (0..REACTORS, 0..TOPICS.len(), format()).prop_map(|(r, t, f)| Step::Subscribe(r, t, f)),
+            1 => (0..REACTORS, 0..TOPICS.len(), format()).prop_map(|(r, t, f)| Step::Unsubscribe(r, t, f)),
+            1 => (0..REACTORS, 0..FILTERS.len(), format()).prop_map(|(r, t, f)| Step::AddFilter(r, t, f)),
+            1 => (0..REACTORS, 0..FILTERS.len(), format()).prop_map(|(r, t, f)| Step::RemoveFilter(r, t, f)),
+            1 => (0..TOPICS.len()).prop_map(Step::Count),
+            3 => Just(Step::Flush),
+            1 => Just(Step::Period),
+        ]
+    }
+
+    /// What one reactor is to hear, in order.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Heard {
+        Frame(&'static str, Format, u64, Vec<u8>),
+        Subscribed(&'static str, Format, u64),
+        FilterAdded(PendingId),
+        Count(&'static str),
+    }
+
+    /// The naive twin: who wants what, and each publication told at once to whoever wants it.
+    #[derive(Default)]
+    struct Twin {
+        seqs: BTreeMap<&'static str, u64>,
+        exact: BTreeSet<(usize, &'static str, usize)>,
+        filters: BTreeSet<(usize, &'static str, usize)>,
+        heard: Vec<Vec<Heard>>,
+    }
+
+    impl Twin {
+        fn wants(&self, reactor: usize, name: &'static str, format: Format) -> bool {
+            let index = format.index();
+            self.exact.contains(&(reactor, name, index))
+                || FILTERS.iter().any(|filter| {
+                    self.filters.contains(&(reactor, filter, index)) && topic::matches(filter, name)
+                })
+        }
+
+        fn publish(&mut self, name: &'static str, payload: &[u8]) -> u64 {
+            let seq = self.seqs.entry(name).or_default();
+            *seq += 1;
+            let publication = Publication { topic: name, seq: *seq, payload, kind: PayloadKind::Bytes };
+            let seq = *seq;
+            for format in Format::ALL {
+                let mut frame = vec![0; publication.encoded_len(format)];
+                publication.encode(format, &mut frame);
+                for reactor in 0..REACTORS {
+                    if self.wants(reactor, name, format) {
+                        self.heard[reactor].push(Heard::Frame(name, format, seq, frame.clone()));
+                    }
+                }
+            }
+            seq
+        }
+    }
+
+    fn known(name: &str) -> &'static str {
+        TOPICS.into_iter().find(|topic| *topic == name).expect("one of ours")
+    }
+
+    /// What the deliveries tell, frame by frame.
+    fn hear(deliveries: &VecDeque<Delivery>) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Batch(batch) => {
+                    let mut rest = batch.range.bytes();
+                    for seq in batch.seq..batch.seq + u64::from(batch.count) {
+                        let (frame, more) = rest.split_at(frame::server_frame_len(rest).expect("a frame"));
+                        heard.push(Heard::Frame(known(&batch.topic), batch.format, seq, frame.to_vec()));
+                        rest = more;
+                    }
+                    assert!(rest.is_empty(), "a batch holds as many frames as it says");
+                }
+                Delivery::Subscribed { topic, format, seq } => {
+                    heard.push(Heard::Subscribed(known(topic), *format, seq.expect("there is room")));
+                }
+                Delivery::FilterAdded { registration } => heard.push(Heard::FilterAdded(*registration)),
+                Delivery::Count { topic, .. } => heard.push(Heard::Count(known(topic))),
+                other => panic!("{other:?}"),
+            }
+        }
+        heard
+    }
+
+    /// Of one topic and format, and with every answer that is about it: the order that is promised. Across
+    /// topics there is none.
+    fn of(heard: &[Heard], name: &str, of_format: Format) -> Vec<Heard> {
+        let is_of = |it: &&Heard| match it {
+            Heard::Frame(topic, format, ..) | Heard::Subscribed(topic, format, _) => {
+                *topic == name && *format == of_format
+            }
+            Heard::FilterAdded(_) => true,
+            Heard::Count(topic) => *topic == name,
+        };
+        heard.iter().filter(is_of).cloned().collect()
+    }
+
+    proptest! {
+        #![proptest_config(Config {
+            cases: 150,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(13),
+            ..Config::default()
+        })]
+
+        #[test]
+        fn a_home_tells_each_reactor_what_it_wants_in_order(steps in prop::collection::vec(step(), 1..120)) {
+            let mut home = Home::new(1, 100, Budget::new(1 << 30));
+            let mut outboxes: Outboxes = (0..REACTORS).map(|_| VecDeque::new()).collect();
+            let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
+            for (number, step) in steps.into_iter().enumerate() {
+                let out = &mut outboxes;
+                match step {
+                    Step::Publish(topic, len) => {
+                        let payload = vec![number as u8; len];
+                        let seq = home.handle_publish(TOPICS[topic], &payload, PayloadKind::Bytes, out);
+                        prop_assert_eq!(seq, Ok(twin.publish(TOPICS[topic], &payload)));
+                    }
+                    Step::Subscribe(reactor, topic, format) => {
+                        let name = TOPICS[topic];
+                        home.handle_subscribe(reactor, name, format, out);
+                        twin.exact.insert((reactor, name, format.index()));
+                        let seq = *twin.seqs.entry(name).or_default();
+                        twin.heard[reactor].push(Heard::Subscribed(name, format, seq));
+                    }
+                    Step::Unsubscribe(reactor, topic, format) => {
+                        home.handle_unsubscribe(reactor, TOPICS[topic], format, out);
+                        twin.exact.remove(&(reactor, TOPICS[topic], format.index()));
+                    }
+                    Step::AddFilter(reactor, filter, format) => {
+                        home.handle_add_filter(reactor, FILTERS[filter], format, number as u32, out);
+                        twin.filters.insert((reactor, FILTERS[filter], format.index()));
+                        twin.heard[reactor].push(Heard::FilterAdded(number as u32));
+                    }
+                    Step::RemoveFilter(reactor, filter, format) => {
+                        home.handle_remove_filter(reactor, FILTERS[filter], format, out);
+                        twin.filters.remove(&(reactor, FILTERS[filter], format.index()));
+                    }
+                    Step::Count(topic) => {
+                        let name = TOPICS[topic];
+                        let asked = home.handle_count(name, 0, 0, out);
+                        let mut wanting = 0;
+                        for reactor in 0..REACTORS {
+                            let wants = Format::ALL.into_iter().any(|format| twin.wants(reactor, name, format));
+                            if wants && twin.seqs.contains_key(name) {
+                                twin.heard[reactor].push(Heard::Count(name));
+                                wanting += 1;
+                            }
+                        }
+                        prop_assert_eq!(asked, wanting);
+                    }
+                    Step::Flush => home.flush(out),
+                    Step::Period => home.handle_period(),
+                }
+                home.check();
+            }
+            home.flush(&mut outboxes);
+            for (reactor, outbox) in outboxes.iter().enumerate() {
+                let heard = hear(outbox);
+                prop_assert_eq!(heard.len(), twin.heard[reactor].len());
+                for name in TOPICS {
+                    for format in Format::ALL {
+                        prop_assert_eq!(of(&heard, name, format), of(&twin.heard[reactor], name, format));
+                    }
+                }
+            }
+        }
+
+        /// A home of three topics, eleven names, and now and then somebody who holds one by name.
+        #[test]
+        fn no_seq_is_used_twice_however_often_topics_are_evicted(
+            steps in prop::collection::vec((0usize..11, 0u8..10), 1..200),
+        ) {
+            let mut home = Home::new(1, 3, Budget::new(1 << 30));
+            let mut outboxes: Outboxes = vec![VecDeque::new()];
+            let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+            for (name, action) in steps {
+                let name = format!("t/{name}");
+                match action {
+                    0 => home.handle_subscribe(0, &name, Format::Json, &mut outboxes),
+                    1 => home.handle_unsubscribe(0, &name, Format::Json, &mut outboxes),
+                    _ => {
+                        let seq = home.handle_publish(&name, b"1", PayloadKind::Json, &mut outboxes);
+                        let Ok(seq) = seq else { continue };
+                        let before = newest.insert(name, seq);
+                        prop_assert!(before.is_none_or(|before| before < seq));
+                    }
+                }
+                home.flush(&mut outboxes);
+                home.check();
+            }
+        }
+    }
+}

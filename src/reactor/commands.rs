@@ -139,7 +139,7 @@ impl Core {
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
         let connection = &self.connections[slot as usize];
-        let (generation, format) = (connection.generation, connection.format);
+        let (generation, format) = (connection.generation, connection.format());
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let requests = &mut self.requests;
@@ -181,7 +181,7 @@ impl Core {
         // After the ok it would be about a topic that the client left, and might be widened by what is
         // missed once it has come back.
         self.write_gaps(slot);
-        let format = self.connections[slot as usize].format;
+        let format = self.connections[slot as usize].format();
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let (started, requests) = (&mut self.started, &mut self.requests);
         let unsubscribed =
@@ -356,7 +356,7 @@ impl Core {
     }
 
     fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {
-        let format = self.connections[slot as usize].format;
+        let format = self.connections[slot as usize].format();
         reply::write(format, reply, self.replies(slot));
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use crate::{
-    protocol::{Format, close::CloseReason, session::Session},
+    protocol::{Format, Speech, close::CloseReason, session::Session},
     pubsub::{
         subscription::ViewKey,
         view::{Owed, Pin},
@@ -23,8 +23,8 @@ pub struct Connection {
     pub generation: u32,
     /// Where in its life it is.
     pub phase: Phase,
-    /// The wire format that was negotiated.
-    pub format: Format,
+    /// What was negotiated.
+    pub speech: Speech,
     /// True exactly when a receive is in flight.
     pub is_receiving: bool,
     /// Commands are not taken: a home is full, or too many replies wait.
@@ -113,7 +113,7 @@ impl Connection {
             socket: -1,
             generation: 0,
             phase: Phase::Free,
-            format: Format::Json,
+            speech: Speech::Commands(Format::Json),
             is_receiving: false,
             is_paused: false,
             is_listed: false,
@@ -124,6 +124,14 @@ impl Connection {
             replies: Vec::new(),
             unread: None,
             flight: Flight::None,
+        }
+    }
+
+    /// The language of its commands and of what it is told.
+    pub fn format(&self) -> Format {
+        match self.speech {
+            Speech::Commands(format) => format,
+            Speech::Echo => unreachable!("a connection that echoes has no commands and is told nothing"),
         }
     }
 

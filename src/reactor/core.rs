@@ -18,7 +18,7 @@ use crate::{
     config::{Config, SlowConsumer},
     metrics::ReactorStats,
     protocol::{
-        Format, binary,
+        Speech, binary,
         close::CloseReason,
         frame::{self, Opcode},
         json,
@@ -155,6 +155,7 @@ impl Core {
             limits: Limits {
                 header_bytes_max: limits.header_bytes_max,
                 message_bytes_max: limits.message_bytes_max,
+                is_echo_served: config.listen.echo,
             },
             home: Home::new(count, limits.topics_max, shared.budget.clone()),
             home_period_ns: 0,
@@ -353,7 +354,7 @@ impl Core {
     pub fn write_gaps(&mut self, slot: u32) {
         const REASON: &str = "slow_consumer";
         let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
-        let format = self.connections[slot as usize].format;
+        let format = self.connections[slot as usize].format();
         let replies = self.replies(slot);
         for gap in &gaps {
             let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: REASON };
@@ -605,9 +606,9 @@ impl Core {
     }
 
     fn handle_event(&mut self, slot: u32, event: Event<'_>) {
-        let phase = self.connections[slot as usize].phase;
+        let Connection { phase, speech, .. } = self.connections[slot as usize];
         match event {
-            Event::Upgraded { format, response } => self.handle_upgraded(slot, format, &response),
+            Event::Upgraded { speech, response } => self.handle_upgraded(slot, speech, &response),
             Event::Answered { response } => {
                 self.replies(slot).extend_from_slice(&response);
                 self.flush(slot, CloseReason::HttpAnswered);
@@ -631,6 +632,12 @@ impl Core {
             }
             // A connection that is closing is not served any more.
             _ if phase != Phase::Open => {}
+            Event::Text(text) if speech == Speech::Echo => {
+                frame::write_message(Opcode::Text, text.as_bytes(), self.replies(slot));
+            }
+            Event::Binary(message) if speech == Speech::Echo => {
+                frame::write_message(Opcode::Binary, message, self.replies(slot));
+            }
             Event::Text(text) => {
                 let mut parser = std::mem::take(&mut self.parser);
                 match parser.parse(text) {
@@ -659,20 +666,22 @@ impl Core {
         }
     }
 
-    fn handle_upgraded(&mut self, slot: u32, format: Format, response: &[u8]) {
+    fn handle_upgraded(&mut self, slot: u32, speech: Speech, response: &[u8]) {
         let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
         let ping_ms = self.shared.config.timeouts.ping_ms;
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
-        connection.format = format;
+        connection.speech = speech;
         let name = (self.index as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
             | u64::from(slot);
-        let hello =
-            Reply::Hello { epoch, connection: name, message_bytes_max, ping_s: ping_ms.div_ceil(1_000) };
         let replies = self.replies(slot);
         replies.extend_from_slice(response);
-        reply::write(format, &hello, replies);
+        if let Speech::Commands(format) = speech {
+            let ping_s = ping_ms.div_ceil(1_000);
+            let hello = Reply::Hello { epoch, connection: name, message_bytes_max, ping_s };
+            reply::write(format, &hello, replies);
+        }
         self.stats.upgrades_total += 1;
         self.timers.set(slot, self.now_ms() + ping_ms);
     }

@@ -1,96 +1,130 @@
-//! What is measured, one file each.
+//! What is measured: each scenario is a [`Plan`] or a file of its own.
 
-pub mod beside;
-pub mod fanout;
+mod connect;
+mod find_max;
 pub mod idle;
+mod plan;
 #[cfg(test)]
 mod tests;
+pub mod topics;
 
-use std::path::Path;
+pub use connect::run as run_connect;
+pub use find_max::{Bound, run as find_max};
+pub use plan::Plan;
 
 use crate::{
-    cli::{Broker, Run},
-    client::{self, Publisher, Subscriber, Times, Topic},
-    connect::{self, Connected, Target},
+    cli::{Broker, Load, Run},
+    client::{self, Pace, Times, Watcher},
+    environment::Environment,
+    output::{Live, Outputs},
     process,
-    report::Report,
+    report::{self, GroupShape, Report},
 };
 
-/// One topic of a scenario and its connections.
-pub struct Load {
-    /// The topic.
-    pub topic: Topic,
-    /// Connections that subscribe to it.
-    pub subscribers: usize,
-    /// How many of them are verified by content.
-    pub sample: usize,
+/// How a plan is run, whatever the scenario.
+pub struct Setting<'a> {
+    /// Where the broker is.
+    pub broker: &'a Broker,
+    /// How long and on which cores.
+    pub run: &'a Run,
+    /// By the timetable or by a window.
+    pub pace: Pace,
+    /// What the run was told, for its report.
+    pub parameters: Vec<(String, String)>,
 }
 
-/// The timetable's resolution.
-pub const TICK_NS: u64 = 1_000_000;
-
-/// Connects everybody, runs, prints; whether nothing went wrong.
+/// Runs a scenario that has a rate, once or as a search; whether nothing went wrong.
 ///
 /// # Errors
 /// One line for the operator.
-pub fn run_loads(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<bool, String> {
-    let report = prepare_and_run(name, broker, run, loads)?;
-    finish(&report, run.json.as_deref())
+pub fn run_load(
+    setting: &Setting<'_>,
+    load: &Load,
+    rate: u64,
+    plan: impl Fn(u64) -> Result<Plan, String>,
+) -> Result<bool, String> {
+    if load.find_max {
+        return find_max(setting, Bound { p99_ms: load.p99_ms, tries: load.tries }, rate, plan);
+    }
+    run_plan(setting, &plan(rate)?)
 }
 
-fn prepare_and_run(name: &str, broker: &Broker, run: &Run, loads: Vec<Load>) -> Result<Report, String> {
-    let target = Target::parse(&broker.url)?;
-    ensure_descriptors(loads.iter().map(|it| it.subscribers + it.topic.publishers).sum())?;
-    let (mut subscribers, mut publishers) = (Vec::new(), Vec::new());
-    let mut opened = 0;
-    for (topic, load) in loads.iter().enumerate() {
-        let topic_name = Some(&*load.topic.name);
-        let connections = connect::connect(&target, broker.protocol, topic_name, opened, load.subscribers)?;
-        opened += connections.len();
-        subscribers.extend(connections.into_iter().enumerate().map(|(index, it)| {
-            let Connected { socket, deframer, seq } = it;
-            // Spread over the connections, so that early and late ones are both looked at.
-            let is_sampled =
-                index * load.sample / load.subscribers != (index + 1) * load.sample / load.subscribers;
-            Subscriber { topic, socket, deframer, seq, is_sampled }
-        }));
-        let connections = connect::connect(&target, broker.protocol, None, opened, load.topic.publishers)?;
-        opened += connections.len();
-        publishers.extend(connections.into_iter().enumerate().map(|(index, it)| Publisher {
-            topic,
-            index,
-            socket: it.socket,
-            deframer: it.deframer,
-        }));
-    }
-    let topics: Vec<Topic> = loads.iter().map(|it| it.topic.clone()).collect();
-    let names: Vec<_> = loads.iter().map(|it| (it.topic.name.clone(), it.subscribers)).collect();
-    let times = Times::starting_soon(run.warmup, run.duration, run.drain);
-    let outcome =
-        client::run(&topics, times, broker.protocol, subscribers, publishers, &run.cores, broker.pid)?;
+/// Runs a plan once, prints, writes; whether nothing went wrong.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run_plan(setting: &Setting<'_>, plan: &Plan) -> Result<bool, String> {
+    check(setting.broker, &setting.run.outputs)?;
+    let report = measure(setting, plan)?;
+    finish(&report, &setting.run.outputs)
+}
+
+/// What would fail only after the run, told before it.
+///
+/// # Errors
+/// One line for the operator.
+pub fn check(broker: &Broker, outputs: &Outputs) -> Result<(), String> {
+    outputs.check()?;
+    broker.probe().check()
+}
+
+/// Runs a plan once.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure(setting: &Setting<'_>, plan: &Plan) -> Result<Report, String> {
+    let run = setting.run;
+    let mut live = Live::new(&plan.title, &plan.groups, run.warmup, run.duration);
+    measure_watched(setting, plan, &mut live)
+}
+
+/// Runs a plan once, seen by `watcher` alone.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure_watched(
+    setting: &Setting<'_>,
+    plan: &Plan,
+    watcher: &mut dyn Watcher,
+) -> Result<Report, String> {
+    let Setting { broker, run, pace, parameters } = setting;
+    ensure_descriptors(plan.connection_count())?;
+    let (subscribers, publishers) = plan.open(broker)?;
+    let shapes: Vec<GroupShape> = (0..plan.groups.len())
+        .map(|group| GroupShape {
+            name: plan.groups[group].clone(),
+            topics: plan.topics.iter().filter(|it| it.group == group).count(),
+            subscribers: plan.subscriber_count(group),
+            sampled: subscribers
+                .iter()
+                .filter(|it| it.is_sampled && plan.topics[it.topics[0].0].group == group)
+                .count(),
+        })
+        .collect();
+    let environment = Environment::read(broker.pid);
+    let prepared = client::Run {
+        topics: &plan.topics,
+        group_count: plan.groups.len(),
+        times: Times::starting_soon(run.warmup, run.duration, run.drain),
+        dialect: broker.protocol,
+        pace: *pace,
+        threads: &run.threads(),
+        probe: &broker.probe(),
+    };
+    let outcome = client::run(&prepared, subscribers, publishers, watcher)?;
     let resident_bytes = broker.pid.and_then(process::resident_bytes);
-    Ok(Report::new(name, &times, outcome, &names, resident_bytes))
+    Ok(Report::new(&plan.title, environment, parameters.clone(), outcome, &shapes, resident_bytes))
 }
 
 /// Prints the report and writes it; whether it is clean.
 ///
 /// # Errors
-/// If the file cannot be written.
-pub fn finish(report: &Report, json: Option<&Path>) -> Result<bool, String> {
+/// If a file cannot be written.
+pub fn finish(report: &Report, outputs: &Outputs) -> Result<bool, String> {
     println!("{report}");
-    if let Some(path) = json {
-        write_json(path, report)?;
-    }
+    outputs.write_json(report)?;
+    outputs.write_html(|| report::page(report))?;
     Ok(report.is_clean())
-}
-
-/// Writes `value` to `path`.
-///
-/// # Errors
-/// One line that names the file.
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(value).expect("a report is plain data") + "\n";
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Fails early, in words, if this process may not open so many connections.
@@ -101,7 +135,9 @@ pub fn ensure_descriptors(connections: usize) -> Result<(), String> {
     let limit = process::raise_descriptor_limit();
     let needed = connections as u64 + 64;
     if needed > limit {
-        return Err(format!("{connections} connections need {needed} descriptors, the limit is {limit}"));
+        return Err(format!(
+            "{connections} connections need {needed} descriptors, the limit is {limit}: raise it (ulimit -n)"
+        ));
     }
     Ok(())
 }

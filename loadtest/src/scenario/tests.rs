@@ -3,20 +3,21 @@
 //! The broker is a page of threads and locks that speaks just enough of `fanfare.json.v1`.
 
 use std::{
+    collections::HashMap,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
 };
 
-use super::{Load, TICK_NS, prepare_and_run};
+use super::{Bound, Plan, Setting, ensure_descriptors, find_max, measure_watched, run_plan};
 use crate::{
     cli::{Broker, Run},
-    client::Topic,
+    client::{Lane, Loss, Pace, Row, Watcher},
     codec::opcode,
     dialect::Dialect,
-    payload::Payload,
-    report::Report,
+    output::Outputs,
+    report::{self, Report},
     schedule::Schedule,
     verify::Faults,
 };
@@ -27,52 +28,92 @@ enum Misdeed {
     None,
     /// Nobody gets it.
     LoseForAll,
-    /// The last subscriber does not get it: a sink.
+    /// The first subscriber does not get it: a sink.
     LoseForSink,
+    /// The third subscriber does not get it: it is sampled.
+    LoseForSampled,
     /// Everybody gets it twice.
     Duplicate,
     /// Everybody gets it after the eleventh.
     Swap,
     /// A byte of it is another.
     Corrupt,
-    /// The first subscriber is disconnected.
+    /// It says that there will be a gap, and loses it.
+    Gap,
+    /// The sixth subscriber is disconnected.
     Disconnect,
+    /// All connections end, and nobody listens any more.
+    Die,
 }
 
 #[derive(Default)]
 struct State {
-    subscribers: Vec<TcpStream>,
-    seq: u64,
+    subscribers: Vec<Subscription>,
+    publishers: Vec<TcpStream>,
+    seqs: HashMap<String, u64>,
     held: Option<Vec<u8>>,
 }
 
-/// Six subscribers of which two are sampled, 100 publications in a second.
-fn run_against(misdeed: Misdeed) -> Report {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    let state = Arc::new(Mutex::new(State::default()));
-    thread::spawn(move || {
-        for socket in listener.incoming().flatten() {
-            let state = state.clone();
-            thread::spawn(move || serve(socket, &state, misdeed));
-        }
-    });
-    let load = Load {
-        topic: Topic {
-            name: "load/1".to_owned(),
-            schedule: Schedule { rate: 100, tick_ns: TICK_NS },
-            payload: Payload::new(64),
-            publishers: 2,
-        },
-        subscribers: 6,
-        sample: 2,
-    };
-    let broker = Broker { url, protocol: Dialect::Json, pid: None };
-    let run = Run { duration: 1, warmup: 0, drain: 1, cores: Vec::new(), json: None };
-    prepare_and_run("test", &broker, &run, vec![load]).unwrap()
+struct Subscription {
+    /// Its connection's place among all, in the order in which they were opened.
+    connection: usize,
+    topic: String,
+    socket: TcpStream,
 }
 
-fn serve(mut socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
+fn start_broker(misdeed: Misdeed) -> Broker {
+    let state = Arc::new(Mutex::new(State::default()));
+    listen(move |connection, socket| serve(connection, socket, &state, misdeed))
+}
+
+/// Has each connection served by a thread.
+fn listen(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> Broker {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (connection, socket) in listener.incoming().flatten().enumerate() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(connection, socket));
+        }
+    });
+    Broker { url, protocol: Dialect::Json, pid: None, metrics: None }
+}
+
+fn one_second() -> Run {
+    Run { duration: 1, warmup: 0, drain: 1, cores: Vec::new(), threads: 0, outputs: Outputs::default() }
+}
+
+fn setting<'a>(broker: &'a Broker, run: &'a Run, pace: Pace) -> Setting<'a> {
+    Setting { broker, run, pace, parameters: vec![("rate".to_owned(), "100".to_owned())] }
+}
+
+/// Six subscribers of which two are sampled, two publishers, 100 publications in a second.
+fn small_plan(lane: Lane) -> Plan {
+    let mut plan = Plan::new("test".to_owned());
+    let group = plan.add_group("load/1");
+    let topic = plan.add_topic(group, "load/1".to_owned(), Schedule::of_one(100), 64);
+    (0..6).for_each(|_| plan.subscribe(vec![topic], lane));
+    (0..2).for_each(|_| plan.publish(&[topic], lane));
+    plan.sample(group, 2);
+    plan
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Watcher for Rows {
+    fn on_row(&mut self, row: &Row) {
+        self.0.push(row.clone());
+    }
+}
+
+fn run_against(misdeed: Misdeed) -> Report {
+    let (broker, run) = (start_broker(misdeed), one_second());
+    measure_watched(&setting(&broker, &run, Pace::Open), &small_plan(Lane::Bulk), &mut Rows::default())
+        .unwrap()
+}
+
+fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
     let mut input = Vec::new();
     let mut is_upgraded = false;
     let mut part = [0; 4096];
@@ -81,42 +122,56 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
         if !is_upgraded && input.ends_with(b"\r\n\r\n") {
             input.clear();
             is_upgraded = true;
-            let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-            let mut answer = head.as_bytes().to_vec();
-            answer.extend(text_frame(r#"{"op":"hello","v":1}"#));
-            socket.write_all(&answer).unwrap();
+            socket.write_all(&[UPGRADE, &text_frame(r#"{"op":"hello","v":1}"#)].concat()).unwrap();
         }
         while let Some(text) = is_upgraded.then(|| take_frame(&mut input)).flatten() {
             let command: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let topic = command["topic"].as_str().unwrap().to_owned();
             let mut state = state.lock().unwrap();
             if command["op"] == "subscribe" {
-                let ok = format!(r#"{{"op":"ok","id":1,"topic":"load/1","seq":{}}}"#, state.seq);
+                let seq = state.seqs.get(&topic).copied().unwrap_or(0);
+                let ok = format!(r#"{{"op":"ok","id":1,"topic":"{topic}","seq":{seq}}}"#);
                 socket.write_all(&text_frame(&ok)).unwrap();
-                state.subscribers.push(socket.try_clone().unwrap());
+                let socket = socket.try_clone().unwrap();
+                state.subscribers.push(Subscription { connection, topic, socket });
             } else {
-                publish(&mut state, command["data"].as_str().unwrap(), misdeed);
+                state.publishers.push(socket.try_clone().unwrap());
+                publish(&mut state, &topic, command["data"].as_str().unwrap(), misdeed);
             }
         }
     }
 }
 
-fn publish(state: &mut State, data: &str, misdeed: Misdeed) {
-    state.seq += 1;
-    let seq = state.seq;
-    let message = format!(r#"{{"op":"message","topic":"load/1","seq":{seq},"data":"{data}"}}"#);
+const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
+    let seq = state.seqs.entry(topic.to_owned()).or_default();
+    *seq += 1;
+    let seq = *seq;
+    let message = format!(r#"{{"op":"message","topic":"{topic}","seq":{seq},"data":"{data}"}}"#);
+    let gap = r#"{"op":"gap","topic":"load/1","from":10,"to":10,"reason":"slow_consumer"}"#;
     let frame = text_frame(&message);
-    let last = state.subscribers.len() - 1;
-    for (index, mut subscriber) in state.subscribers.iter().enumerate() {
+    if misdeed == Misdeed::Die && seq == 10 {
+        let subscribers = state.subscribers.iter().map(|it| &it.socket);
+        for socket in subscribers.chain(&state.publishers) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        return;
+    }
+    for Subscription { connection, socket, .. } in state.subscribers.iter().filter(|it| it.topic == topic) {
+        let (index, mut subscriber) = (*connection, socket);
         let bytes = match misdeed {
             Misdeed::LoseForAll if seq == 10 => vec![],
             Misdeed::LoseForSink if seq == 10 && index == 0 => vec![],
+            Misdeed::LoseForSampled if seq == 10 && index == 2 => vec![],
             Misdeed::Duplicate if seq == 10 => [&frame[..], &frame].concat(),
             Misdeed::Swap if seq == 10 => vec![],
             Misdeed::Swap if seq == 11 => [&frame[..], state.held.as_ref().unwrap()].concat(),
             Misdeed::Corrupt if seq == 10 => text_frame(&message.replace("abcd", "abCd")),
-            Misdeed::Disconnect if seq == 10 && index == last => {
-                subscriber.shutdown(std::net::Shutdown::Both).unwrap();
+            Misdeed::Gap if seq == 10 && index == 2 => text_frame(gap),
+            Misdeed::Disconnect if seq == 10 && index == 5 => {
+                subscriber.shutdown(Shutdown::Both).unwrap();
                 vec![]
             }
             _ => frame.clone(),
@@ -168,10 +223,79 @@ fn faults(misdeed: Misdeed) -> Faults {
 #[test]
 fn a_right_broker_is_found_right() {
     let report = run_against(Misdeed::None);
+    assert!(report.is_clean() && report.passed, "{report}");
+    let topic = &report.topics[0];
+    assert_eq!((topic.published, topic.subscribers, topic.sampled), (100, 6, 2));
+    assert!(topic.latency_ms.max > 0.0);
+    assert_eq!(topic.histogram.iter().map(|it| it.1).sum::<u64>(), 200);
+    // Every second's deliveries together are all that there were, wherever the seconds are cut.
+    let deliveries: f64 = report.series.iter().map(|it| it.deliveries).sum();
+    assert!((deliveries - 600.0).abs() < 1.0, "{deliveries}");
+    assert!(report.losses.is_empty());
+}
+
+#[test]
+fn a_topic_on_a_thread_of_its_own_is_verified_all_the_same() {
+    let (broker, run) = (start_broker(Misdeed::LoseForSampled), one_second());
+    let setting = setting(&broker, &run, Pace::Open);
+    let report = measure_watched(&setting, &small_plan(Lane::Quick), &mut Rows::default()).unwrap();
+    assert_eq!(report.topics[0].faults, Faults { lost: 1, ..Faults::default() });
+    assert_eq!(report.client_threads.len(), 2);
+}
+
+#[test]
+fn several_threads_find_the_same() {
+    let (broker, run) = (start_broker(Misdeed::Swap), Run { threads: 3, ..one_second() });
+    let setting = setting(&broker, &run, Pace::Open);
+    let report = measure_watched(&setting, &small_plan(Lane::Bulk), &mut Rows::default()).unwrap();
+    assert_eq!(report.topics[0].faults, Faults { reordered: 2, ..Faults::default() }, "{report}");
+}
+
+#[test]
+fn several_topics_on_one_connection_are_told_apart() {
+    let (broker, run) = (start_broker(Misdeed::None), one_second());
+    let mut plan = Plan::new("test".to_owned());
+    let group = plan.add_group("tick");
+    for index in 0..3 {
+        plan.add_topic(group, format!("tick/{index}"), Schedule::of_many(90, index, 3), 64);
+    }
+    for index in 0..6 {
+        plan.subscribe(vec![index % 3, (index + 1) % 3], Lane::Bulk);
+    }
+    plan.publish(&[0, 2], Lane::Bulk);
+    plan.publish(&[1], Lane::Bulk);
+    plan.sample(group, 3);
+    let setting = setting(&broker, &run, Pace::Open);
+    let report = measure_watched(&setting, &plan, &mut Rows::default()).unwrap();
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.topics[0].published, report.topics[0].subscribers), (100, 6));
-    assert!((report.deliveries_per_s - 600.0).abs() < 30.0, "{report}");
-    assert!(report.topics[0].latency_ms.max > 0.0);
+    assert_eq!((report.topics[0].published, report.topics[0].topics), (90, 3));
+    let deliveries: f64 = report.series.iter().map(|it| it.deliveries).sum();
+    assert!((deliveries - 360.0).abs() < 1.0, "{deliveries}");
+}
+
+#[test]
+fn a_closed_loop_publishes_no_more_than_its_window_ahead() {
+    let (broker, run) = (start_broker(Misdeed::None), one_second());
+    let setting = setting(&broker, &run, Pace::Closed { window: 4 });
+    let report = measure_watched(&setting, &small_plan(Lane::Bulk), &mut Rows::default()).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert!(report.topics[0].published > 8, "{report}");
+}
+
+/// The window never opens again: nothing more is published than two publishers' windows and what came
+/// before.
+#[test]
+fn a_closed_loop_waits_for_what_is_lost() {
+    let (broker, run) = (start_broker(Misdeed::LoseForAll), one_second());
+    let setting = setting(&broker, &run, Pace::Closed { window: 1 });
+    let mut plan = Plan::new("test".to_owned());
+    let group = plan.add_group("load/1");
+    let topic = plan.add_topic(group, "load/1".to_owned(), Schedule::of_one(1), 64);
+    plan.subscribe(vec![topic], Lane::Bulk);
+    plan.publish(&[topic], Lane::Bulk);
+    plan.sample(group, 1);
+    let report = measure_watched(&setting, &plan, &mut Rows::default()).unwrap();
+    assert_eq!((report.topics[0].published, report.lost()), (10, 1), "{report}");
 }
 
 #[test]
@@ -181,7 +305,31 @@ fn a_lost_publication_is_counted_for_everyone() {
 
 #[test]
 fn a_delivery_that_one_sink_lost_is_found_by_its_bytes() {
-    assert_eq!(faults(Misdeed::LoseForSink), Faults { lost: 1, ..Faults::default() });
+    let report = run_against(Misdeed::LoseForSink);
+    let expected = Loss {
+        subscriber: 0,
+        topic: "load/1".to_owned(),
+        is_sampled: false,
+        faults: Faults { lost: 1, ..Faults::default() },
+        gaps: 0,
+        first_missing: None,
+    };
+    assert_eq!(report.losses, [expected]);
+    assert!(report.to_string().contains("subscriber 0 of load/1: 1 lost, by its bytes"), "{report}");
+}
+
+#[test]
+fn a_delivery_that_a_sampled_subscriber_lost_is_named() {
+    let report = run_against(Misdeed::LoseForSampled);
+    assert_eq!(report.losses.len(), 1, "{report}");
+    let loss = &report.losses[0];
+    assert_eq!((loss.subscriber, loss.is_sampled, loss.first_missing), (2, true, Some(10)));
+}
+
+#[test]
+fn an_announced_gap_is_a_loss_and_an_announcement() {
+    let report = run_against(Misdeed::Gap);
+    assert_eq!((report.topics[0].faults.lost, report.topics[0].gaps, report.losses[0].gaps), (1, 1, 1));
 }
 
 #[test]
@@ -203,22 +351,98 @@ fn another_byte_is_found() {
 fn a_disconnected_subscriber_lost_the_rest() {
     let report = run_against(Misdeed::Disconnect);
     assert_eq!((report.broken_connections, report.topics[0].faults.lost), (1, 91));
+    assert_eq!(report.ended_early_s, None);
+}
+
+#[test]
+fn a_broker_that_dies_leaves_what_came_until_then() {
+    let report = run_against(Misdeed::Die);
+    assert!(!report.is_clean() && report.ended_early_s.is_some(), "{report}");
+    assert_eq!(report.broken_connections, 8);
+    let deliveries: f64 = report.series.iter().map(|it| it.deliveries).sum();
+    assert!((deliveries - 54.0).abs() < 1.0, "{deliveries}");
+    let text = report.to_string();
+    assert!(text.contains("ENDED EARLY") && text.contains("8 connections ended: ") && text.ends_with("FAIL"));
+    assert!(report::page(&report).contains("Ended early"));
+}
+
+/// What anyone opens a report for is in it, and nothing has to be fetched.
+#[test]
+fn a_page_needs_nothing_but_itself() {
+    let report = run_against(Misdeed::LoseForSampled);
+    let page = report::page(&report);
+    for part in ["Failed", "Throughput", "Latency histogram", "<svg", "p99.9", "load/1", "<dt>rate</dt>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for part in ["http:", "https:", "<script", "<link", "url(", "NaN"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["passed"], false);
+    assert_eq!(json["losses"][0]["subscriber"], 2);
+    assert!(json["series"][0]["deliveries"].is_number() && json["environment"]["kernel"].is_string());
+}
+
+/// With one try there is no knee, only what held.
+#[test]
+fn a_search_tries_no_more_than_it_may() {
+    let (broker, run) = (start_broker(Misdeed::None), one_second());
+    let setting = setting(&broker, &run, Pace::Open);
+    let bound = |p99_ms| Bound { p99_ms, tries: 1 };
+    assert_eq!(find_max(&setting, bound(1e6), 100, |_| Ok(small_plan(Lane::Bulk))), Ok(true));
+    let broker = start_broker(Misdeed::LoseForAll);
+    let setting = Setting { broker: &broker, ..setting };
+    assert_eq!(find_max(&setting, bound(1e6), 100, |_| Ok(small_plan(Lane::Bulk))), Ok(false));
+}
+
+fn error_of(broker: &Broker, run: &Run) -> String {
+    let error = run_plan(&setting(broker, run, Pace::Open), &small_plan(Lane::Bulk)).unwrap_err();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
 }
 
 #[test]
 fn a_broker_that_is_not_there_is_one_line() {
-    let broker = Broker { url: "ws://127.0.0.1:1/ws".to_owned(), protocol: Dialect::Json, pid: None };
-    let run = Run { duration: 1, warmup: 0, drain: 1, cores: Vec::new(), json: None };
-    let load = Load {
-        topic: Topic {
-            name: "t".to_owned(),
-            schedule: Schedule { rate: 1, tick_ns: TICK_NS },
-            payload: Payload::new(32),
-            publishers: 1,
-        },
-        subscribers: 1,
-        sample: 1,
-    };
-    let error = prepare_and_run("test", &broker, &run, vec![load]).err().unwrap();
-    assert!(error.starts_with("127.0.0.1:1: connection 1: ") && error.lines().count() == 1, "{error}");
+    let broker =
+        Broker { url: "ws://127.0.0.1:1/ws".to_owned(), protocol: Dialect::Json, pid: None, metrics: None };
+    let error = error_of(&broker, &one_second());
+    assert!(error.starts_with("127.0.0.1:1: connection 1: "), "{error}");
+}
+
+#[test]
+fn a_server_that_is_no_websocket_is_one_line() {
+    let broker = listen(|_, mut socket| {
+        let _ = socket.read(&mut [0; 4096]);
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let error = error_of(&broker, &one_second());
+    assert!(error.ends_with("connection 1: not an upgrade: HTTP/1.1 200 OK"), "{error}");
+}
+
+#[test]
+fn a_websocket_that_speaks_another_protocol_is_one_line() {
+    let broker = listen(|_, mut socket| {
+        let _ = socket.read(&mut [0; 4096]);
+        let _ = socket.write_all(&[UPGRADE, &text_frame("welcome to our chat")].concat());
+        let _ = socket.read(&mut [0; 4096]);
+    });
+    let error = error_of(&broker, &one_second());
+    assert!(error.contains("not a message") && error.contains("welcome to our chat"), "{error}");
+}
+
+#[test]
+fn more_connections_than_descriptors_are_refused_before_any_is_opened() {
+    let error = ensure_descriptors(100_000_000).unwrap_err();
+    assert!(error.starts_with("100000000 connections need 100000064 descriptors, the limit is "), "{error}");
+    assert_eq!(ensure_descriptors(10), Ok(()));
+}
+
+/// Before anyone is connected: there is nobody there.
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_the_run() {
+    let broker =
+        Broker { url: "ws://127.0.0.1:1/ws".to_owned(), protocol: Dialect::Json, pid: None, metrics: None };
+    let outputs = Outputs { json: None, html: Some("/nowhere/report.html".into()) };
+    let error = error_of(&broker, &Run { outputs, ..one_second() });
+    assert!(error.starts_with("cannot write /nowhere/report.html: "), "{error}");
 }

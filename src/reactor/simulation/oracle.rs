@@ -65,7 +65,7 @@ struct Subscription {
     /// When its `ok` was read.
     ok_step: Option<u64>,
     ok_seq: Option<u64>,
-    has_id: bool,
+    id: Option<u64>,
     /// It was refused for want of room, or as one too many.
     is_refused: bool,
     /// Its unsubscribe is under way, or done.
@@ -177,7 +177,7 @@ impl Oracle {
         let asked = if seen.held.contains_key(filter) {
             Asked::SubscribeAgain(filter.to_owned())
         } else {
-            Asked::Subscribe(seen.hold(filter, id.is_some()))
+            Asked::Subscribe(seen.hold(filter, id))
         };
         seen.asked.extend(id.map(|id| (id, asked)));
     }
@@ -270,6 +270,8 @@ impl Oracle {
                 let seen = &mut self.clients[client];
                 assert_eq!((seen.subscriptions[place].filter.as_str(), seq), (topic, None));
                 seen.subscriptions[place].is_ended = true;
+                // One that was refused, and another that was taken in its place.
+                seen.end_before(topic, id);
             }
             Asked::Publish { number, counts, receivers: expected } => {
                 let seq = seq.expect("the ok to a publish has a seq");
@@ -282,15 +284,11 @@ impl Oracle {
             // The one before was refused for want of room, which the client did not know.
             Asked::SubscribeAgain(filter) if self.evicts => {
                 let seen = &mut self.clients[client];
-                let place = seen.hold(&filter, true);
+                let place = seen.hold(&filter, Some(id));
                 seen.on_started(place, topic, seq, self.step);
             }
             Asked::UnsubscribeNothing(filter) if self.evicts => {
-                let seen = &mut self.clients[client];
-                let place = seen.held.remove(&filter).expect("a subscribe after the refused one was taken");
-                seen.subscriptions[place].is_left = true;
-                seen.subscriptions[place].is_ended = true;
-                seen.forget_uncovered(&filter);
+                self.clients[client].end_before(&filter, id);
             }
             asked => panic!("client {client}: ok {id} for {asked:?}"),
         }
@@ -471,13 +469,26 @@ impl Oracle {
 }
 
 impl Seen {
-    fn hold(&mut self, filter: &str, has_id: bool) -> usize {
+    /// Every subscription to `filter` that was asked for before the command `id` has ended.
+    fn end_before(&mut self, filter: &str, id: u64) {
+        for (place, subscription) in self.subscriptions.iter_mut().enumerate() {
+            if subscription.filter == filter && subscription.id.is_some_and(|asked| asked < id) {
+                (subscription.is_left, subscription.is_ended) = (true, true);
+                if self.held.get(filter) == Some(&place) {
+                    self.held.remove(filter);
+                }
+            }
+        }
+        self.forget_uncovered(filter);
+    }
+
+    fn hold(&mut self, filter: &str, id: Option<u64>) -> usize {
         self.held.insert(filter.to_owned(), self.subscriptions.len());
         self.subscriptions.push(Subscription {
             filter: filter.to_owned(),
             ok_step: None,
             ok_seq: None,
-            has_id,
+            id,
             is_refused: false,
             is_left: false,
             is_ended: false,
@@ -513,7 +524,7 @@ impl Seen {
             other != place
                 && !subscription.is_ended
                 && !subscription.is_refused
-                && (is_wild(&subscription.filter) || !subscription.has_id)
+                && (is_wild(&subscription.filter) || subscription.id.is_none())
                 && matches(&subscription.filter, topic)
         });
         let subscription = &mut self.subscriptions[place];
@@ -547,7 +558,7 @@ impl Subscription {
     /// Whether it lets messages through: a topic's only after its `ok`, a filter's perhaps before. Which
     /// must be the first is checked elsewhere.
     fn allows(&self, topic: &str) -> bool {
-        let may_have_started = is_wild(&self.filter) || !self.has_id || self.ok_step.is_some();
+        let may_have_started = is_wild(&self.filter) || self.id.is_none() || self.ok_step.is_some();
         may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
     }
 }

@@ -1,10 +1,10 @@
-//! What is inside the frames: fanfare's two subprotocols, as a client speaks them.
+//! fanfare's two subprotocols.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::codec::{self, opcode};
+use super::Message;
 
 /// Binary kinds, from `docs/PROTOCOL.md`. All others carry the JSON object of the same name.
 mod kind {
@@ -16,39 +16,6 @@ mod kind {
 /// Binary header: kind, flags, topic length, seq.
 const HEADER_BYTES: usize = 12;
 const FLAG_EXTENSION: u8 = 0x02;
-
-/// A subprotocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Dialect {
-    /// `fanfare.json.v1`.
-    Json,
-    /// `fanfare.bin.v1`.
-    #[value(name = "bin")]
-    Binary,
-}
-
-/// One message from the broker.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
-    /// A publication.
-    Delivery {
-        /// Its place in the topic's order.
-        seq: u64,
-        /// What was published.
-        data: Cow<'a, [u8]>,
-    },
-    /// A command was carried out; `seq` is where a subscription starts.
-    Ok {
-        /// The topic's `seq`.
-        seq: u64,
-    },
-    /// Publications that the broker says it will not deliver.
-    Gap,
-    /// The broker refused something, in its own words.
-    Error(String),
-    /// Anything else: a greeting, something newer than this program.
-    Other,
-}
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -64,66 +31,25 @@ struct Envelope<'a> {
     message: Option<Cow<'a, str>>,
 }
 
-impl Dialect {
-    /// Its name in `Sec-WebSocket-Protocol`.
-    pub fn subprotocol(self) -> &'static str {
-        match self {
-            Dialect::Json => "fanfare.json.v1",
-            Dialect::Binary => "fanfare.bin.v1",
-        }
-    }
-
-    /// Appends the frame that subscribes to `topic`.
-    pub fn write_subscribe(self, topic: &str, out: &mut Vec<u8>) {
-        let command = format!(r#"{{"op":"subscribe","topic":"{topic}","id":1}}"#);
-        match self {
-            Dialect::Json => codec::write_frame(opcode::TEXT, MASK, &[command.as_bytes()], out),
-            Dialect::Binary => {
-                let header = header(kind::SUBSCRIBE, 0);
-                codec::write_frame(opcode::BINARY, MASK, &[&header, command.as_bytes()], out);
-            }
-        }
-    }
-
-    /// Everything before the data in a publish command for `topic`, and everything after.
-    pub fn publish_envelope(self, topic: &str) -> (Vec<u8>, Vec<u8>) {
-        match self {
-            Dialect::Json => {
-                (format!(r#"{{"op":"publish","topic":"{topic}","data":""#).into(), b"\"}".to_vec())
-            }
-            Dialect::Binary => {
-                let header = header(kind::PUBLISH, topic.len() as u16);
-                ([&header[..], topic.as_bytes()].concat(), Vec::new())
-            }
-        }
-    }
-
-    /// The opcode of its messages.
-    pub fn opcode(self) -> u8 {
-        match self {
-            Dialect::Json => opcode::TEXT,
-            Dialect::Binary => opcode::BINARY,
-        }
-    }
-
-    /// Calls `on_message` with each message in a frame's payload; there may be several in a batch.
-    ///
-    /// # Errors
-    /// What the broker did wrong, or what `on_message` says.
-    pub fn read(
-        self,
-        payload: &[u8],
-        on_message: &mut impl FnMut(Message<'_>) -> Result<(), String>,
-    ) -> Result<(), String> {
-        match self {
-            Dialect::Json => on_message(read_json(payload)?),
-            Dialect::Binary => read_binary(payload, on_message),
-        }
-    }
+/// A subscribe command.
+pub fn json_subscribe(topic: &str) -> Vec<u8> {
+    format!(r#"{{"op":"subscribe","topic":"{topic}","id":1}}"#).into()
 }
 
-/// Any mask does: what it protects from (a proxy that is fooled by a script) is not here.
-pub const MASK: u32 = 0x9ac3_51e7;
+/// A subscribe command in its binary coat.
+pub fn binary_subscribe(topic: &str) -> Vec<u8> {
+    [&header(kind::SUBSCRIBE, 0)[..], &json_subscribe(topic)].concat()
+}
+
+/// What stands before and after the data of a publish command.
+pub fn json_publish(topic: &str) -> (Vec<u8>, Vec<u8>) {
+    (format!(r#"{{"op":"publish","topic":"{topic}","data":""#).into(), b"\"}".to_vec())
+}
+
+/// What stands before the data of a binary publish command.
+pub fn binary_publish(topic: &str) -> Vec<u8> {
+    [&header(kind::PUBLISH, topic.len() as u16)[..], topic.as_bytes()].concat()
+}
 
 fn header(kind: u8, topic_len: u16) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
@@ -132,15 +58,20 @@ fn header(kind: u8, topic_len: u16) -> [u8; HEADER_BYTES] {
     header
 }
 
-fn read_json(payload: &[u8]) -> Result<Message<'_>, String> {
-    if let Some(delivery) = read_json_delivery(payload) {
+/// The message in a text frame's payload, or the JSON object in a binary one.
+///
+/// # Errors
+/// What the broker did wrong.
+pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, String> {
+    if let Some(delivery) = read_json_delivery(payload, wire_bytes) {
         return Ok(delivery);
     }
     let envelope: Envelope<'_> = serde_json::from_slice(payload)
         .map_err(|error| format!("not a message: {error}: {}", String::from_utf8_lossy(payload)))?;
     Ok(match &*envelope.op {
         "message" => Message::Delivery {
-            seq: envelope.seq,
+            seq: Some(envelope.seq),
+            wire_bytes,
             data: match envelope.data {
                 Some(Cow::Borrowed(data)) => Cow::Borrowed(data.as_bytes()),
                 Some(Cow::Owned(data)) => Cow::Owned(data.into_bytes()),
@@ -160,7 +91,7 @@ fn read_json(payload: &[u8]) -> Result<Message<'_>, String> {
 
 /// The layout that the broker writes, without a JSON parser: a sampled subscriber must not cost more
 /// than what it samples. `None`: any other layout, for the parser.
-fn read_json_delivery(payload: &[u8]) -> Option<Message<'_>> {
+fn read_json_delivery(payload: &[u8], wire_bytes: usize) -> Option<Message<'_>> {
     let rest = payload.strip_prefix(br#"{"op":"message","topic":""#)?;
     let topic_len = rest.iter().position(|it| *it == b'"')?;
     let mut rest = rest[topic_len..].strip_prefix(br#"","seq":"#)?;
@@ -171,21 +102,29 @@ fn read_json_delivery(payload: &[u8]) -> Option<Message<'_>> {
     }
     let data = rest.strip_prefix(br#","data":""#)?.strip_suffix(b"\"}")?;
     // Ours hold letters and digits only; anything else is foreign, and `Payload::check` says so.
-    Some(Message::Delivery { seq, data: Cow::Borrowed(data) })
+    Some(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes })
 }
 
-fn read_binary(
+/// Calls `on_message` with each message in a binary frame's payload; there may be several in a batch.
+///
+/// # Errors
+/// What the broker did wrong, or what `on_message` says.
+pub fn read_binary(
     body: &[u8],
+    wire_bytes: usize,
     on_message: &mut impl FnMut(Message<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let cut_off = || "a binary message ends too early".to_owned();
     if let [kind::BATCH, _, rest @ ..] = body {
         let mut rest = rest;
+        // The frame's own bytes count with its first message.
+        let mut frame_bytes = wire_bytes - rest.len();
         while !rest.is_empty() {
             let (len, after) = rest.split_first_chunk::<4>().ok_or_else(cut_off)?;
             let (body, after) =
                 after.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut_off)?;
-            read_binary(body, on_message)?;
+            read_binary(body, frame_bytes + 4 + body.len(), on_message)?;
+            frame_bytes = 0;
             rest = after;
         }
         return Ok(());
@@ -200,34 +139,24 @@ fn read_binary(
     let data = rest.get(topic_len..).ok_or_else(cut_off)?;
     if header[0] == kind::MESSAGE {
         let seq = u64::from_be_bytes(header[4..].try_into().expect("eight bytes"));
-        return on_message(Message::Delivery { seq, data: Cow::Borrowed(data) });
+        return on_message(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes });
     }
-    on_message(read_json(data)?)
+    on_message(read_json(data, wire_bytes)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn messages(dialect: Dialect, payload: &[u8]) -> Vec<String> {
-        let mut seen = Vec::new();
-        let mut collect = |it: Message<'_>| {
-            seen.push(format!("{it:?}"));
-            Ok(())
-        };
-        dialect.read(payload, &mut collect).unwrap();
-        seen
-    }
-
     #[test]
     fn a_delivery_reads_the_same_in_any_layout() {
-        let expected = Message::Delivery { seq: 121, data: Cow::Borrowed(b"abc") };
+        let expected = Message::Delivery { seq: Some(121), data: Cow::Borrowed(b"abc"), wire_bytes: 77 };
         for text in [
             r#"{"op":"message","topic":"load/1","seq":121,"data":"abc"}"#,
             r#"{"data":"abc","seq":121,"op":"message","topic":"load/1","user":"x"}"#,
             r#"{"op": "message","topic":"load/1","seq":121,"data":"\u0061bc"}"#,
         ] {
-            assert_eq!(read_json(text.as_bytes()).unwrap(), expected, "{text}");
+            assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }
     }
 
@@ -240,9 +169,9 @@ mod tests {
             (r#"{"op":"error","code":"bad_topic","message":"no"}"#, Message::Error("bad_topic: no".into())),
             (r#"{"op":"hello","v":1,"features":["binary"]}"#, Message::Other),
         ] {
-            assert_eq!(read_json(text.as_bytes()).unwrap(), expected, "{text}");
+            assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }
-        assert!(read_json(b"{").is_err());
+        assert!(read_json(b"{", 3).is_err());
     }
 
     #[test]
@@ -259,13 +188,19 @@ mod tests {
             batch.extend((body.len() as u32).to_be_bytes());
             batch.extend(body);
         }
-        let as_delivered = format!("{:?}", Message::Delivery { seq: 9, data: Cow::Borrowed(b"data") });
-        assert_eq!(
-            messages(Dialect::Binary, &batch),
-            [as_delivered.clone(), as_delivered, "Ok { seq: 5 }".to_owned()]
-        );
+        let mut seen = Vec::new();
+        let mut collect = |it: Message<'_>| {
+            seen.push(format!("{it:?}"));
+            Ok(())
+        };
+        read_binary(&batch, batch.len() + 2, &mut collect).unwrap();
+        let delivered = |wire_bytes| {
+            format!("{:?}", Message::Delivery { seq: Some(9), data: Cow::Borrowed(b"data"), wire_bytes })
+        };
+        let wire_bytes = [4 + 4 + delivery.len(), 4 + extended.len()].map(delivered);
+        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], "Ok { seq: 5 }"]);
         for len in 0..delivery.len() - 4 {
-            assert!(Dialect::Binary.read(&delivery[..len], &mut |_| Ok(())).is_err(), "{len}");
+            assert!(read_binary(&delivery[..len], len, &mut |_| Ok(())).is_err(), "{len}");
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Opening connections: TCP, upgrade, subscribe; blocking, a batch at a time, before anything is timed.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs},
@@ -8,10 +11,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{
-    codec::{Deframer, opcode},
-    dialect::{Dialect, Message},
-};
+use crate::dialect::{Dialect, Message, Reader, Role};
 
 /// Connections that are opened at once: a broker's backlog is not what is tested.
 const BATCH: usize = 100;
@@ -51,6 +51,16 @@ impl Target {
         let path = if path.is_empty() { "/" } else { path };
         Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
     }
+
+    /// Where to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether anybody listens there.
+    pub fn is_listening(&self) -> bool {
+        TcpStream::connect_timeout(&self.address, PATIENCE).is_ok()
+    }
 }
 
 /// An upgraded connection, and what came after what was waited for.
@@ -58,21 +68,21 @@ impl Target {
 pub struct Connected {
     /// The socket, blocking.
     pub socket: TcpStream,
-    /// Frames that were cut in two are in here.
-    pub deframer: Deframer,
+    /// What was cut in two is in here.
+    pub reader: Reader,
     /// Where its subscription starts, if it has one.
     pub seq: u64,
 }
 
-/// Opens `count` connections and subscribes each to `topic`, if there is one. `first` numbers them over
-/// several calls, for spreading source addresses.
+/// Opens `count` connections for `role`; a subscriber's subscription is in force. `first` numbers them
+/// over several calls, for spreading source addresses.
 ///
 /// # Errors
 /// One line that names the broker.
 pub fn connect(
     target: &Target,
     dialect: Dialect,
-    topic: Option<&str>,
+    role: Role<'_>,
     first: usize,
     count: usize,
 ) -> Result<Vec<Connected>, String> {
@@ -80,52 +90,69 @@ pub fn connect(
     while connections.len() < count {
         let begun = connections.len();
         let batch = BATCH.min(count - begun);
-        connect_batch(target, dialect, topic, first + begun, batch, &mut connections)
+        connect_batch(target, dialect, role, first + begun, batch, &mut connections)
             .map_err(|error| format!("{}: connection {}: {error}", target.address, first + begun + 1))?;
     }
     Ok(connections)
 }
 
+/// Each step is asked of all before the answer of any is awaited, so that the broker is kept busy.
 fn connect_batch(
     target: &Target,
     dialect: Dialect,
-    topic: Option<&str>,
+    role: Role<'_>,
     first: usize,
     count: usize,
     into: &mut Vec<Connected>,
 ) -> Result<(), String> {
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
-        target.path,
-        target.host,
-        dialect.subprotocol()
-    );
+    let request = upgrade_request(target, dialect, role);
     let mut sockets = Vec::with_capacity(count);
     for index in first..first + count {
         let mut socket = open_socket(target.address, index).map_err(|error| error.to_string())?;
         socket.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         sockets.push(socket);
     }
-    let mut subscribe = Vec::new();
-    topic.inspect(|topic| dialect.write_subscribe(topic, &mut subscribe));
     let mut upgraded = Vec::with_capacity(count);
-    for mut socket in sockets {
+    let mut is_greeted = false;
+    for (index, mut socket) in sockets.into_iter().enumerate() {
         let rest = read_upgrade(&mut socket)?;
-        socket.write_all(&subscribe).map_err(|error| error.to_string())?;
-        upgraded.push((socket, rest));
+        let mut connected = Connected { socket, reader: Reader::default(), seq: 0 };
+        let mut greeting = Vec::new();
+        is_greeted = dialect.write_greeting(first + index, &mut greeting);
+        connected.socket.write_all(&greeting).map_err(|error| error.to_string())?;
+        connected.feed(dialect, &rest)?;
+        upgraded.push(connected);
     }
-    for (socket, rest) in upgraded {
-        let mut connected = Connected { socket, deframer: Deframer::default(), seq: 0 };
-        if topic.is_some() {
-            connected.await_ok(dialect, rest)?;
-        } else {
-            connected.feed(dialect, &rest)?;
+    if is_greeted {
+        upgraded.iter_mut().try_for_each(|it| it.await_ok(dialect, "greeting").map(drop))?;
+    }
+    if let Role::Subscriber(topic) = role {
+        let mut subscribe = Vec::new();
+        dialect.write_subscribe(topic, &mut subscribe);
+        for connected in &mut upgraded {
+            connected.socket.write_all(&subscribe).map_err(|error| error.to_string())?;
         }
+        for connected in &mut upgraded {
+            connected.seq = connected.await_ok(dialect, "subscription")?;
+        }
+    }
+    for connected in upgraded {
         connected.socket.set_read_timeout(None).map_err(|error| error.to_string())?;
         into.push(connected);
     }
     Ok(())
+}
+
+/// The request that asks for an upgrade.
+pub fn upgrade_request(target: &Target, dialect: Dialect, role: Role<'_>) -> String {
+    let subprotocol =
+        dialect.subprotocol().map(|it| format!("Sec-WebSocket-Protocol: {it}\r\n")).unwrap_or_default();
+    format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n",
+        dialect.path(&target.path, role),
+        target.host,
+    )
 }
 
 /// A connected socket; on loopback from 127.0.0.1, .2, … so that ports do not run out.
@@ -166,19 +193,17 @@ fn read_upgrade(socket: &mut TcpStream) -> Result<Vec<u8>, String> {
 }
 
 impl Connected {
-    /// Reads until the subscription's `ok`.
-    fn await_ok(&mut self, dialect: Dialect, rest: Vec<u8>) -> Result<(), String> {
-        let mut bytes = rest;
+    /// Reads until what was asked for is confirmed, and gives its `seq`. Nothing else is on its way.
+    fn await_ok(&mut self, dialect: Dialect, what: &str) -> Result<u64, String> {
+        let mut bytes = [0; 4096];
         loop {
-            if let Some(seq) = self.feed(dialect, &bytes)? {
-                self.seq = seq;
-                return Ok(());
-            }
-            bytes.resize(4096, 0);
-            match self.socket.read(&mut bytes) {
-                Ok(0) => return Err("closed before the subscription was answered".to_owned()),
-                Ok(len) => bytes.truncate(len),
-                Err(error) => return Err(format!("no answer to the subscription: {error}")),
+            let len = match self.socket.read(&mut bytes) {
+                Ok(0) => return Err(format!("closed before the {what} was answered")),
+                Ok(len) => len,
+                Err(error) => return Err(format!("no answer to the {what}: {error}")),
+            };
+            if let Some(seq) = self.feed(dialect, &bytes[..len])? {
+                return Ok(seq);
             }
         }
     }
@@ -193,11 +218,7 @@ impl Connected {
             Message::Error(error) => Err(error),
             _ => Ok(()),
         };
-        self.deframer.feed(bytes, |frame| match frame.opcode {
-            opcode::TEXT | opcode::BINARY => dialect.read(frame.payload, &mut on_message),
-            opcode::CLOSE => Err(describe_close(frame.payload)),
-            _ => Ok(()),
-        })?;
+        self.reader.feed(dialect, bytes, &mut on_message)?;
         Ok(found)
     }
 }
@@ -213,19 +234,5 @@ pub fn describe_close(payload: &[u8]) -> String {
             )
         }
         _ => "closed by the broker".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_taken_apart() {
-        let target = Target::parse("ws://127.0.0.1:7600/ws").unwrap();
-        assert_eq!((target.address, &*target.path), ("127.0.0.1:7600".parse().unwrap(), "/ws"));
-        assert_eq!(Target::parse("ws://[::1]:1").unwrap().path, "/");
-        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
-        assert!(Target::parse("http://x").is_err());
     }
 }

@@ -1,0 +1,111 @@
+//! What the broker takes, by its process and by its own metrics.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use crate::process;
+
+/// Where to look.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerProbe {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its metrics, `http://host:port/path`.
+    pub metrics: Option<String>,
+}
+
+/// Its figures at one instant, all counted from its start.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerSample {
+    /// CPU time, user and system.
+    pub cpu_ns: u64,
+    /// The same in the kernel's coarse ticks, user and system apart.
+    pub ticks: (u64, u64),
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Context switches: voluntary, involuntary.
+    pub switches: (u64, u64),
+    /// Turns of fanfare's reactors, each one system call.
+    pub turns: Option<u64>,
+}
+
+impl BrokerProbe {
+    /// Looks now; `None`: no process is known, or it is gone.
+    pub fn sample(&self, with_metrics: bool) -> Option<BrokerSample> {
+        let pid = self.pid?;
+        Some(BrokerSample {
+            cpu_ns: process::cpu_ns(pid)?,
+            ticks: process::cpu_ticks(pid)?,
+            resident_bytes: process::resident_now_bytes(pid)?,
+            switches: process::context_switches(pid)?,
+            turns: self.metrics.as_deref().filter(|_| with_metrics).and_then(|url| turns(url).ok()),
+        })
+    }
+
+    /// Whether what was asked for can be read at all: told before a run rather than after.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(pid) = self.pid
+            && self.sample(false).is_none()
+        {
+            return Err(format!("--pid {pid}: no such process, or it cannot be read"));
+        }
+        if let Some(url) = &self.metrics {
+            turns(url).map_err(|error| format!("--metrics {url}: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn turns(url: &str) -> Result<u64, String> {
+    let rest = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let patience = Duration::from_secs(2);
+    let fetch = || -> std::io::Result<String> {
+        let address = host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+        let mut socket = TcpStream::connect_timeout(&address, patience)?;
+        socket.set_read_timeout(Some(patience))?;
+        let path = if path.is_empty() { "/metrics" } else { path };
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = fetch().map_err(|error| error.to_string())?;
+    sum_turns(&answer).ok_or_else(|| "it has no fanfare_turns_total".to_owned())
+}
+
+fn sum_turns(exposition: &str) -> Option<u64> {
+    let samples = exposition.lines().filter(|it| it.starts_with("fanfare_turns_total"));
+    samples.map(|it| it.rsplit(' ').next()?.parse::<u64>().ok()).reduce(|sum, it| Some(sum? + it?))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_summed_over_reactors() {
+        let text = "# TYPE fanfare_turns counter\nfanfare_turns_total{reactor=\"0\"} 40\n\
+                    fanfare_turns_total{reactor=\"1\"} 2\nfanfare_other 9\n";
+        assert_eq!(sum_turns(text), Some(42));
+        assert_eq!(sum_turns("fanfare_other 9\n"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_at_once() {
+        let probe = |pid: Option<u32>, metrics: Option<&str>| BrokerProbe {
+            pid,
+            metrics: metrics.map(str::to_owned),
+        };
+        assert_eq!(probe(Some(std::process::id()), None).check(), Ok(()));
+        assert!(probe(Some(u32::MAX), None).check().unwrap_err().starts_with("--pid 4294967295: "));
+        let error = probe(None, Some("http://127.0.0.1:1/metrics")).check().unwrap_err();
+        assert!(error.starts_with("--metrics http://127.0.0.1:1/metrics: "), "{error}");
+    }
+}

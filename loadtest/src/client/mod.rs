@@ -1,0 +1,233 @@
+//! The client: thousands of subscribers and some publishers on a few rings, cheap enough that the
+//! broker is what is measured.
+//!
+//! A *sampled* subscriber is received into provided buffers, parsed and verified, and its latencies are
+//! recorded. Any other is a *sink*: it receives with MSG_TRUNC, which has the kernel throw the bytes
+//! away uncopied, and only their number is known. Everybody's bytes are the same (one encoding for
+//! all), so a sink that got as many bytes as a verified subscriber got the same publications.
+//!
+//! # Modules
+//!
+//! - [`plan`]: what a run consists of;
+//! - [`worker`]: one thread, with its [`receiver`]s and [`sender`]s; [`shared`]: what the threads tell
+//!   each other; [`series`]: what each second brought;
+//! - [`monitor`]: the one who watches, [`outcome`]: what came of it.
+
+pub mod monitor;
+pub mod outcome;
+pub mod plan;
+mod receiver;
+mod sender;
+mod series;
+mod shared;
+mod worker;
+
+use std::{
+    sync::{atomic::Ordering::SeqCst, mpsc},
+    thread,
+};
+
+pub use monitor::{Row, Unwatched, Watcher};
+pub use outcome::{GroupOutcome, Loss, Outcome};
+pub use plan::{Lane, Pace, Publisher, Subscriber, Threads, Times, Topic};
+pub use shared::INTERRUPTED;
+
+use crate::{broker::BrokerProbe, dialect::Dialect, process};
+use monitor::{Monitor, Usage};
+use shared::Shared;
+use worker::{Orders, Worker, WorkerResult};
+
+/// A thread that is busier than this is what was measured, not the broker.
+const CLIENT_LIMIT: f64 = 0.9;
+
+/// What is run, except for the connections.
+pub struct Run<'a> {
+    /// The topics.
+    pub topics: &'a [Topic],
+    /// How many groups they are in.
+    pub group_count: usize,
+    /// When.
+    pub times: Times,
+    /// The protocol.
+    pub dialect: Dialect,
+    /// By the timetable or by a window.
+    pub pace: Pace,
+    /// On which threads.
+    pub threads: &'a Threads,
+    /// What is known of the broker.
+    pub probe: &'a BrokerProbe,
+}
+
+/// One thread's share.
+struct Share {
+    lane: Lane,
+    core: Option<usize>,
+    subscribers: Vec<(usize, Subscriber)>,
+    publishers: Vec<Publisher>,
+}
+
+/// Runs to the end.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(
+    run: &Run<'_>,
+    subscribers: Vec<Subscriber>,
+    publishers: Vec<Publisher>,
+    watcher: &mut dyn Watcher,
+) -> Result<Outcome, String> {
+    let mut pacing = vec![None; run.topics.len()];
+    for (index, subscriber) in subscribers.iter().enumerate().filter(|(_, it)| it.is_sampled) {
+        subscriber.topics.iter().for_each(|(topic, _)| pacing[*topic] = Some(index));
+    }
+    let places = run.threads.places();
+    let has_quick = subscribers.iter().any(|it| it.lane == Lane::Quick);
+    let worker_count = places.len() + has_quick as usize;
+    let shared = Shared::new(run.topics, run.times, &subscribers, &publishers, worker_count);
+    let shares = share_out(&places, has_quick, subscribers, publishers);
+    let orders = Orders {
+        topics: run.topics,
+        group_count: run.group_count,
+        times: run.times,
+        dialect: run.dialect,
+        pace: run.pace,
+        pacing: &pacing,
+        shared: &shared,
+    };
+    let (hello, hellos) = mpsc::channel();
+    thread::scope(|scope| {
+        let workers: Vec<_> = shares
+            .into_iter()
+            .map(|share| {
+                let hello = hello.clone();
+                scope.spawn(move || work(share, orders, &run.threads.cores, &hello))
+            })
+            .collect();
+        drop(hello);
+        let mut hellos: Vec<Hello> = hellos.iter().take(worker_count).collect();
+        hellos.sort_by_key(|it| it.thread_id);
+        let threads = hellos.iter().map(|it| (it.core, it.thread_id)).collect();
+        let mut notes: Vec<String> = hellos.into_iter().filter_map(|it| it.note).collect();
+        let monitor = Monitor::new(run.times, run.group_count, &shared, run.probe, watcher, threads);
+        let (series, usage) = monitor.watch(|| workers.iter().all(|it| it.is_finished()));
+        let results: Vec<WorkerResult> = workers
+            .into_iter()
+            .map(|it| it.join().unwrap_or_else(|_| Err("a client thread panicked".to_owned())))
+            .collect::<Result<_, _>>()?;
+        let broken_count = shared.broken.load(SeqCst);
+        let merged = outcome::merge(run.topics, run.group_count, &shared, results, run.dialect);
+        let ended_ns = match shared.ended_early_ns.load(SeqCst) {
+            0 => None,
+            at_ns => Some(at_ns).filter(|it| *it < run.times.end_ns),
+        };
+        notes.extend(limit_note(&usage));
+        Ok(Outcome {
+            groups: merged.groups,
+            losses: merged.losses,
+            losses_omitted: merged.losses_omitted,
+            measured_s: ended_ns.unwrap_or(run.times.end_ns).saturating_sub(run.times.measure_ns) as f64
+                / 1e9,
+            ended_early_s: ended_ns.map(|it| it.saturating_sub(run.times.start_ns) as f64 / 1e9),
+            series,
+            usage,
+            broken: (broken_count, merged.broken_reason),
+            notes,
+        })
+    })
+}
+
+/// Deals the connections out, the quick ones to a thread of their own at the end.
+fn share_out(
+    places: &[Option<usize>],
+    has_quick: bool,
+    subscribers: Vec<Subscriber>,
+    publishers: Vec<Publisher>,
+) -> Vec<Share> {
+    let share = |lane, core| Share { lane, core, subscribers: Vec::new(), publishers: Vec::new() };
+    let mut shares: Vec<Share> = places.iter().map(|core| share(Lane::Bulk, *core)).collect();
+    if has_quick {
+        shares.push(share(Lane::Quick, None));
+    }
+    let bulk_count = places.len();
+    let place = |lane, index| if lane == Lane::Quick { bulk_count } else { index % bulk_count };
+    for (index, it) in subscribers.into_iter().enumerate() {
+        shares[place(it.lane, index)].subscribers.push((index, it));
+    }
+    for (index, it) in publishers.into_iter().enumerate() {
+        shares[place(it.lane, index)].publishers.push(it);
+    }
+    shares
+}
+
+/// What a worker says once it runs.
+struct Hello {
+    thread_id: u32,
+    core: Option<usize>,
+    note: Option<String>,
+}
+
+fn work(
+    share: Share,
+    orders: Orders<'_>,
+    cores: &[usize],
+    hello: &mpsc::Sender<Hello>,
+) -> Result<WorkerResult, String> {
+    let fail = |error| {
+        orders.shared.failed.store(true, SeqCst);
+        error
+    };
+    let mut note = None;
+    match (share.lane, share.core) {
+        (Lane::Bulk, Some(core)) => process::pin_to_core(core).map_err(fail)?,
+        (Lane::Bulk, None) => {}
+        (Lane::Quick, _) => {
+            process::pin_to_cores(cores).map_err(fail)?;
+            note = process::raise_priority().err().map(|error| {
+                format!(
+                    "the small topic's thread has no higher priority than the others ({error}): its \
+                     latencies include waiting for this program itself; run as root or with CAP_SYS_NICE"
+                )
+            });
+        }
+    }
+    let _ = hello.send(Hello { thread_id: process::thread_id(), core: share.core, note });
+    Worker::new(orders, share.lane, share.subscribers, share.publishers).map_err(fail)?.run()
+}
+
+/// Threads of one core count together.
+fn limit_note(usage: &Usage) -> Option<String> {
+    let mut busiest: Option<(String, f64)> = None;
+    for (index, (core, share)) in usage.threads.iter().enumerate() {
+        let of_core = |core: usize| usage.threads.iter().filter(move |it| it.0 == Some(core));
+        let (name, share) = match core {
+            Some(core) => (format!("core {core}"), of_core(*core).map(|it| it.1).sum()),
+            None => (format!("thread {}", index + 1), *share),
+        };
+        if busiest.as_ref().is_none_or(|it| share > it.1) {
+            busiest = Some((name, share));
+        }
+    }
+    busiest.filter(|(_, share)| *share > CLIENT_LIMIT).map(|(name, share)| {
+        format!(
+            "this client's {name} was {:.0} % busy: it may be the client that was measured; give it more \
+             --cores",
+            share * 100.0
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_the_limit_is_told_by_core() {
+        let usage =
+            |threads: &[(Option<usize>, f64)]| Usage { threads: threads.to_vec(), ..Usage::default() };
+        assert_eq!(limit_note(&usage(&[])), None);
+        assert_eq!(limit_note(&usage(&[(Some(1), 0.5), (Some(2), 0.8), (None, 0.9)])), None);
+        let note = limit_note(&usage(&[(Some(1), 0.5), (Some(1), 0.45)])).unwrap();
+        assert!(note.starts_with("this client's core 1 was 95 % busy"), "{note}");
+        assert!(limit_note(&usage(&[(None, 0.2), (None, 0.99)])).unwrap().contains("thread 2"));
+    }
+}

@@ -1,0 +1,276 @@
+//! A report as one page that needs nothing but itself.
+
+use std::fmt::Write;
+
+use super::{
+    Report, TopicReport,
+    plot::{self, Line, escape},
+};
+use crate::{client::monitor::GroupRow, output::thousands};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The whole page.
+pub fn page(report: &Report) -> String {
+    let mut page = String::new();
+    let title = escape(&report.scenario);
+    let verdict = if report.passed { "pass" } else { "fail" };
+    let _ = write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+         <style>{STYLE}</style></head><body>\n\
+         <header><h1>{title}</h1><p class=\"verdict {verdict}\">{}</p></header>\n",
+        match report.passed {
+            true => "Passed: everything came, once and in order",
+            false => "Failed",
+        }
+    );
+    write_trouble(&mut page, report);
+    write_tiles(&mut page, report);
+    write_groups(&mut page, report);
+    write_losses(&mut page, report);
+    write_tries(&mut page, report);
+    write_plots(&mut page, report);
+    write_environment(&mut page, report);
+    page += "</body></html>\n";
+    page
+}
+
+fn write_trouble(page: &mut String, report: &Report) {
+    if let Some(at_s) = report.ended_early_s {
+        let _ = writeln!(
+            page,
+            "<p class=\"note bad\">Ended early, {at_s:.1} s after the start. What follows is what came until then.</p>"
+        );
+    }
+    if let Some(reason) = &report.broken_reason {
+        let _ = writeln!(
+            page,
+            "<p class=\"note bad\">{} connections ended: {}</p>",
+            report.broken_connections,
+            escape(reason)
+        );
+    }
+    for note in &report.notes {
+        let _ = writeln!(page, "<p class=\"note\">{}</p>", escape(note));
+    }
+}
+
+fn write_tiles(page: &mut String, report: &Report) {
+    let unknown = || "–".to_owned();
+    let ms = |value: f64| format!("{value:.2} <small>ms</small>");
+    let worst = |of: fn(&TopicReport) -> f64| ms(report.topics.iter().map(of).fold(0.0, f64::max));
+    let tiles = [
+        ("deliveries per second", thousands(report.deliveries_per_s)),
+        ("latency p50", worst(|it| it.latency_ms.p50)),
+        ("latency p99", worst(|it| it.latency_ms.p99)),
+        (
+            "broker CPU per delivery",
+            report.broker_ns_per_delivery.map_or_else(unknown, |it| format!("{it:.1} <small>ns</small>")),
+        ),
+        ("broker CPU", report.broker_cpu_share.map_or_else(unknown, percent)),
+        (
+            "broker memory",
+            report
+                .broker_resident_bytes
+                .map_or_else(unknown, |it| format!("{:.1} <small>MiB</small>", it as f64 / (1 << 20) as f64)),
+        ),
+        ("client CPU", percent(report.client_cpu_share)),
+        ("lost", thousands(report.lost() as f64)),
+    ];
+    *page += "<section class=\"tiles\">";
+    for (name, value) in tiles {
+        let _ = write!(page, "<div><b>{value}</b><span>{name}</span></div>");
+    }
+    *page += "</section>\n";
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} <small>% of a core</small>", share * 100.0)
+}
+
+fn write_groups(page: &mut String, report: &Report) {
+    *page += "<section><h2>Topics</h2><div class=\"wide\"><table><thead><tr><th>topic</th><th>subscribers</th>\
+              <th>by content</th><th>publications</th><th>deliveries/s</th><th>bytes</th><th>p50 ms</th>\
+              <th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>lost</th><th>dup.</th><th>reord.</th>\
+              <th>corrupt</th><th>gaps</th></tr></thead><tbody>";
+    for it in &report.topics {
+        let latency = &it.latency_ms;
+        let name = match it.topics {
+            1 => escape(&it.name),
+            count => format!("{} ({count} topics)", escape(&it.name)),
+        };
+        let _ = write!(
+            page,
+            "<tr><td>{name}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.0}</td><td>{:.3}</td>\
+             <td>{:.3}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td>",
+            thousands(it.subscribers as f64),
+            thousands(it.sampled as f64),
+            thousands(it.published as f64),
+            thousands(it.deliveries_per_s),
+            it.delivery_bytes,
+            latency.p50,
+            latency.p90,
+            latency.p99,
+            latency.p999,
+            latency.max
+        );
+        let faults = &it.faults;
+        for count in [faults.lost, faults.duplicated, faults.reordered, faults.corrupted, it.gaps] {
+            let class = if count > 0 { " class=\"bad\"" } else { "" };
+            let _ = write!(page, "<td{class}>{}</td>", thousands(count as f64));
+        }
+        *page += "</tr>";
+    }
+    *page += "</tbody></table></div>";
+    if report.topics.iter().any(|it| !it.sinks_are_exact) {
+        *page += "<p>Frames hold packets as it pleases this broker: subscribers that were not verified by \
+                  content are counted by bytes to within a frame header per delivery.</p>";
+    }
+    *page += "<p>Latency counts from the instant at which a publication was due by an open-loop timetable, \
+              not from its write: what a broker or a publisher falls behind is part of it.</p></section>\n";
+}
+
+fn write_losses(page: &mut String, report: &Report) {
+    if report.losses.is_empty() {
+        return;
+    }
+    *page += "<section><h2>What went wrong, by subscriber</h2><div class=\"wide\"><table><thead><tr>\
+              <th>topic</th><th>subscriber</th><th>seen by</th><th>lost</th><th>dup.</th><th>reord.</th>\
+              <th>corrupt</th><th>gaps</th><th>first missing</th></tr></thead><tbody>";
+    for loss in &report.losses {
+        let faults = &loss.faults;
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&loss.topic),
+            loss.subscriber,
+            if loss.is_sampled { "content" } else { "bytes" },
+            faults.lost,
+            faults.duplicated,
+            faults.reordered,
+            faults.corrupted,
+            loss.gaps,
+            loss.first_missing.map_or("–".to_owned(), |it| it.to_string())
+        );
+    }
+    *page += "</tbody></table></div>";
+    if report.losses_omitted > 0 {
+        let _ = write!(page, "<p>… and {} more.</p>", report.losses_omitted);
+    }
+    *page += "</section>\n";
+}
+
+fn write_tries(page: &mut String, report: &Report) {
+    if report.tries.is_empty() {
+        return;
+    }
+    let mut tries: Vec<_> = report.tries.iter().collect();
+    tries.sort_by_key(|it| it.rate);
+    *page += "<section><h2>Rates that were tried</h2><div class=\"wide\"><table><thead><tr><th>pub/s</th>\
+              <th>deliveries/s</th><th>p99 ms</th><th>lost</th><th>broker CPU</th><th>client CPU</th>\
+              <th></th></tr></thead><tbody>";
+    for it in tries {
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td{}</td></tr>",
+            thousands(it.rate as f64),
+            thousands(it.deliveries_per_s),
+            it.p99_ms,
+            it.lost,
+            it.broker_cpu_share.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0)),
+            it.client_cpu_share * 100.0,
+            if it.held { ">held" } else { " class=\"bad\">did not hold" }
+        );
+    }
+    *page += "</tbody></table></div></section>\n";
+}
+
+fn write_plots(page: &mut String, report: &Report) {
+    if report.series.is_empty() {
+        return;
+    }
+    *page += "<section class=\"plots\">";
+    let mut figure = |title: &str, svg: String| {
+        let _ = writeln!(page, "<figure><figcaption>{title}</figcaption>{svg}</figure>");
+    };
+    let groups = &report.topics;
+    let over_time = |name: &str, value: &dyn Fn(&crate::client::Row) -> Option<f64>| Line {
+        name: name.to_owned(),
+        // What a second brought is drawn in its middle.
+        points: report.series.iter().map(|it| (it.second as f64 + 0.5, value(it))).collect(),
+    };
+    let throughput: Vec<Line> = groups
+        .iter()
+        .enumerate()
+        .map(|(index, it)| over_time(&it.name, &|row| row.groups.get(index).map(|it| it.deliveries)))
+        .collect();
+    figure("Throughput", plot::lines(&throughput, "deliveries/s", false, report.measured_s));
+    for (index, it) in groups.iter().enumerate() {
+        let line = |name: &str, of: fn(&GroupRow) -> Option<f64>| {
+            over_time(name, &|row| row.groups.get(index).and_then(of))
+        };
+        let latency = [
+            line("p50", |it| it.p50_ms),
+            line("p99", |it| it.p99_ms),
+            line("p99.9", |it| it.p999_ms),
+            line("max", |it| it.max_ms),
+        ];
+        let of = if groups.len() > 1 { format!(", {}", escape(&it.name)) } else { String::new() };
+        figure(&format!("Latency{of}"), plot::lines(&latency, "milliseconds", true, report.measured_s));
+        let latency = &it.latency_ms;
+        let marks = [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)];
+        figure(&format!("Latency histogram{of}"), plot::bars(&it.histogram, "milliseconds", &marks));
+    }
+    if report.broker_cpu_share.is_some() {
+        let each = over_time("", &|row| row.broker_ns_per_delivery.filter(|_| row.deliveries > 0.0));
+        figure("Broker CPU per delivery", plot::lines(&[each], "nanoseconds", false, report.measured_s));
+        let memory = over_time("", &|row| row.broker_resident_bytes.map(|it| it as f64 / (1 << 20) as f64));
+        figure("Broker memory", plot::lines(&[memory], "MiB resident", false, report.measured_s));
+    }
+    let cpu = [
+        over_time("broker", &|row| row.broker_cpu_share.map(|it| it * 100.0)),
+        over_time("client", &|row| Some(row.client_cpu_share * 100.0)),
+    ];
+    figure("CPU", plot::lines(&cpu, "% of a core", false, report.measured_s));
+    *page += "</section>\n";
+}
+
+fn write_environment(page: &mut String, report: &Report) {
+    let environment = &report.environment;
+    *page += "<section><h2>How this was measured</h2><dl>";
+    let mut entry = |name: &str, value: &str| {
+        let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", escape(value));
+    };
+    entry("Command", &environment.command);
+    entry("Date", &environment.date);
+    entry("Client", &environment.version);
+    if let Some(command) = &environment.broker_command {
+        entry("Broker", command);
+    }
+    entry(
+        "Machine",
+        &format!("{}, {} cores, Linux {}", environment.processor, environment.cores, environment.kernel),
+    );
+    entry("Measured", &format!("{:.1} s", report.measured_s));
+    if let Some(broker) = &report.broker {
+        let calls = broker
+            .system_calls_per_delivery
+            .map_or("system calls unknown".to_owned(), |it| format!("{it:.5} system calls (turns)"));
+        entry(
+            "Broker per delivery",
+            &format!(
+                "{:.5} voluntary and {:.5} involuntary context switches, {calls}; {:.0} % of its CPU in user mode",
+                broker.voluntary_switches_per_delivery,
+                broker.involuntary_switches_per_delivery,
+                broker.user_share * 100.0
+            ),
+        );
+    }
+    *page += "</dl><h3>Parameters</h3><dl class=\"parameters\">";
+    for (name, value) in &report.parameters {
+        let _ = write!(page, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+    }
+    *page += "</dl></section>\n";
+}
