@@ -971,3 +971,327 @@ impl Fanout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, RngSeed},
+    };
+
+    use super::*;
+    use crate::{
+        protocol::{command::PayloadKind, publication::Publication},
+        pubsub::log::{Budget, ChunkPool},
+    };
+
+    const CONNECTIONS: usize = 5;
+    const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
+    const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
+    const FORMAT: Format = Format::Json;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe(usize, usize),
+        AddFilter(usize, usize),
+        Unsubscribe(usize, usize),
+        RemoveFilter(usize, usize),
+        Disconnect(usize),
+        Publish(usize),
+        /// So many deliveries of the home arrive.
+        Arrive(usize),
+        /// So many visits; at most so many bytes each.
+        Sweep(usize, u32),
+        Complete(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..CONNECTIONS, 0..TOPICS.len()).prop_map(|(c, t)| Step::Subscribe(c, t)),
+            2 => (0..CONNECTIONS, 0..FILTERS.len()).prop_map(|(c, f)| Step::AddFilter(c, f)),
+            2 => (0..CONNECTIONS, 0..TOPICS.len()).prop_map(|(c, t)| Step::Unsubscribe(c, t)),
+            1 => (0..CONNECTIONS, 0..FILTERS.len()).prop_map(|(c, f)| Step::RemoveFilter(c, f)),
+            1 => (0..CONNECTIONS).prop_map(Step::Disconnect),
+            8 => (0..TOPICS.len()).prop_map(Step::Publish),
+            6 => (1usize..6).prop_map(Step::Arrive),
+            5 => (1usize..8, 1u32..300).prop_map(|(visits, bytes_max)| Step::Sweep(visits, bytes_max)),
+            4 => (0..CONNECTIONS).prop_map(Step::Complete),
+        ]
+    }
+
+    /// A connection as the naive twin has it: what it asked for, and every frame that it is owed.
+    #[derive(Default)]
+    struct Reader {
+        generation: u32,
+        waiting: BTreeSet<&'static str>,
+        exact: BTreeSet<&'static str>,
+        filters: BTreeSet<&'static str>,
+        owed: BTreeMap<&'static str, VecDeque<Vec<u8>>>,
+        in_flight: Vec<(ViewKey, Pin)>,
+    }
+
+    impl Reader {
+        fn receives(&self, name: &str) -> bool {
+            self.exact.contains(name) || self.filters.iter().any(|filter| topic::matches(filter, name))
+        }
+
+        fn forget_unmatched(&mut self) {
+            let mut owed = std::mem::take(&mut self.owed);
+            owed.retain(|name, _| self.receives(name));
+            self.owed = owed;
+        }
+
+        /// Takes `bytes` off what it is owed: they must be next, of one topic.
+        fn get(&mut self, bytes: &[u8]) {
+            let of =
+                |frames: &VecDeque<Vec<u8>>| frames.front().is_some_and(|frame| bytes.starts_with(frame));
+            let frames = self.owed.values_mut().find(|frames| of(frames)).expect("some topic's next frame");
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let frame = frames.pop_front().expect("a frame that is owed");
+                rest = rest.strip_prefix(frame.as_slice()).expect("the frame that is next");
+            }
+        }
+    }
+
+    /// A fan-out, a home that answers late, and the twin.
+    struct Bench {
+        fanout: Fanout,
+        readers: Vec<Reader>,
+        pool: ChunkPool,
+        appender: crate::pubsub::log::Appender,
+        seqs: BTreeMap<&'static str, u64>,
+        /// What the home knows.
+        names: BTreeSet<&'static str>,
+        filters: BTreeSet<&'static str>,
+        /// What it said, and has not arrived.
+        coming: VecDeque<Coming>,
+        requests: Requests,
+        started: Vec<Started>,
+        now_ns: u64,
+    }
+
+    enum Coming {
+        Batch(Batch, &'static str, Vec<u8>),
+        Subscribed(&'static str, u64),
+        FilterAdded(PendingId),
+    }
+
+    fn ours(names: &[&'static str], name: &str) -> &'static str {
+        names.iter().find(|ours| **ours == name).expect("one of ours")
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let policy = Policy { owed_bytes_max: u64::MAX, skip_rules: Vec::new(), skip_by_default: false };
+            let mut pool = ChunkPool::new(Budget::new(1 << 30));
+            Bench {
+                fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, CONNECTIONS),
+                readers: (0..CONNECTIONS).map(|_| Reader::default()).collect(),
+                appender: pool.acquire(600, 0),
+                pool,
+                seqs: BTreeMap::new(),
+                names: BTreeSet::new(),
+                filters: BTreeSet::new(),
+                coming: VecDeque::new(),
+                requests: Vec::new(),
+                started: Vec::new(),
+                now_ns: 1,
+            }
+        }
+
+        /// The home carries out what it was asked, at once, and answers later.
+        fn ask_home(&mut self) {
+            for (_, request) in self.requests.drain(..) {
+                match request {
+                    Request::Subscribe { topic, .. } => {
+                        let name = ours(&TOPICS, &topic);
+                        self.names.insert(name);
+                        let seq = self.seqs.get(name).copied().unwrap_or(0);
+                        self.coming.push_back(Coming::Subscribed(name, seq));
+                    }
+                    Request::Unsubscribe { topic, .. } => assert!(self.names.remove(&*topic)),
+                    Request::AddFilter { filter, registration, .. } => {
+                        self.filters.insert(ours(&FILTERS, &filter));
+                        self.coming.push_back(Coming::FilterAdded(registration));
+                    }
+                    Request::RemoveFilter { filter, .. } => assert!(self.filters.remove(&*filter)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            self.started.clear();
+        }
+
+        fn publish(&mut self, name: &'static str) {
+            let seq = self.seqs.entry(name).or_default();
+            *seq += 1;
+            if !self.names.contains(name) && !self.filters.iter().any(|filter| topic::matches(filter, name)) {
+                return;
+            }
+            let publication = Publication { topic: name, seq: *seq, payload: b"1", kind: PayloadKind::Json };
+            let mut frame = vec![0; publication.encoded_len(FORMAT)];
+            publication.encode(FORMAT, &mut frame);
+            if self.appender.room() < frame.len() {
+                let next = self.pool.acquire(600, 0);
+                self.pool.retire(std::mem::replace(&mut self.appender, next));
+            }
+            let range = self.appender.append(frame.len(), |room| room.copy_from_slice(&frame));
+            let batch = Batch { topic: name.into(), format: FORMAT, seq: *seq, count: 1, range };
+            self.coming.push_back(Coming::Batch(batch, name, frame));
+        }
+
+        fn arrive(&mut self) {
+            let Some(coming) = self.coming.pop_front() else { return };
+            match coming {
+                Coming::Batch(batch, name, frame) => {
+                    for reader in self.readers.iter_mut().filter(|reader| reader.receives(name)) {
+                        reader.owed.entry(name).or_default().push_back(frame.clone());
+                    }
+                    self.fanout.handle_batch(batch, self.now_ns, 0);
+                }
+                Coming::Subscribed(name, seq) => {
+                    let (started, requests) = (&mut self.started, &mut self.requests);
+                    self.fanout.handle_subscribed(name, FORMAT, Some(seq), started, requests);
+                    for reader in &mut self.readers {
+                        if reader.waiting.remove(name) {
+                            reader.exact.insert(name);
+                        }
+                    }
+                }
+                Coming::FilterAdded(registration) => {
+                    self.fanout.handle_filter_added(registration, &mut self.started);
+                }
+            }
+            self.ask_home();
+        }
+
+        fn subscribe(&mut self, connection: usize, name: &'static str) {
+            let reader = &mut self.readers[connection];
+            let is_held = reader.exact.contains(name) || reader.waiting.contains(name);
+            let (slot, generation) = (connection as u32, reader.generation);
+            let requests = &mut self.requests;
+            match self.fanout.handle_subscribe_topic(slot, generation, FORMAT, name, Some(0), requests) {
+                Err(Refused) => assert!(is_held),
+                Ok(Subscribed::Now(_)) => assert!(!is_held && reader.exact.insert(name)),
+                Ok(Subscribed::Later) => assert!(!is_held && reader.waiting.insert(name)),
+            }
+            self.ask_home();
+        }
+
+        fn unsubscribe(&mut self, connection: usize, text: &'static str) {
+            let reader = &mut self.readers[connection];
+            let is_held =
+                reader.exact.remove(text) | reader.waiting.remove(text) | reader.filters.remove(text);
+            let (started, requests) = (&mut self.started, &mut self.requests);
+            let left =
+                self.fanout.handle_unsubscribe(connection as u32, FORMAT, text, Some(0), started, requests);
+            assert_eq!(left.is_ok(), is_held);
+            reader.forget_unmatched();
+            self.ask_home();
+        }
+
+        fn add_filter(&mut self, connection: usize, filter: &'static str) {
+            let reader = &mut self.readers[connection];
+            let (slot, generation) = (connection as u32, reader.generation);
+            let requests = &mut self.requests;
+            let added =
+                self.fanout.handle_subscribe_filter(slot, generation, FORMAT, filter, Some(0), requests);
+            assert_eq!(added.is_ok(), reader.filters.insert(filter));
+            self.ask_home();
+        }
+
+        fn disconnect(&mut self, connection: usize) {
+            self.complete(connection, false);
+            let (started, requests) = (&mut self.started, &mut self.requests);
+            self.fanout.handle_disconnect(connection as u32, started, requests);
+            let generation = self.readers[connection].generation + 1;
+            self.readers[connection] = Reader { generation, ..Reader::default() };
+            self.ask_home();
+        }
+
+        fn sweep(&mut self, visits: usize, bytes_max: u32) {
+            self.now_ns += 1;
+            self.fanout.start_due_sweeps(self.now_ns);
+            let Some(view) = self.fanout.begin_turn() else { return };
+            for _ in 0..visits {
+                let Some((slot, member)) = self.fanout.next_visit(view) else { break };
+                if self.readers[slot as usize].in_flight.is_empty() {
+                    self.take(slot as usize, view, member, bytes_max);
+                } else {
+                    self.fanout.mark_owing(view, member);
+                }
+            }
+            self.fanout.end_turn(view, self.now_ns, 0);
+        }
+
+        fn take(&mut self, connection: usize, view: ViewKey, member: u32, bytes_max: u32) {
+            let Some(owed) = self.fanout.take(view, member, bytes_max) else { return };
+            // SAFETY: the pin keeps the bytes there.
+            let bytes = unsafe { std::slice::from_raw_parts(owed.bytes, owed.len as usize) };
+            self.readers[connection].get(bytes);
+            self.readers[connection].in_flight.push((view, owed.pin));
+            if self.fanout.is_behind(view, member) {
+                self.fanout.mark_owing(view, member);
+            }
+        }
+
+        fn complete(&mut self, connection: usize, goes_on: bool) {
+            for (view, pin) in std::mem::take(&mut self.readers[connection].in_flight) {
+                self.fanout.unpin(view, pin);
+            }
+            if goes_on && let Some((view, member)) = self.fanout.pop_owing(connection as u32) {
+                self.take(connection, view, member, 100);
+            }
+        }
+
+        fn is_served(&self) -> bool {
+            self.readers.iter().all(|reader| reader.owed.values().all(VecDeque::is_empty))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(Config {
+            cases: 200,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(17),
+            ..Config::default()
+        })]
+
+        #[test]
+        fn everyone_gets_what_queues_per_subscriber_would_give(steps in prop::collection::vec(step(), 1..150)) {
+            let mut bench = Bench::new();
+            for step in steps {
+                match step {
+                    Step::Subscribe(connection, topic) => bench.subscribe(connection, TOPICS[topic]),
+                    Step::AddFilter(connection, filter) => bench.add_filter(connection, FILTERS[filter]),
+                    Step::Unsubscribe(connection, topic) => bench.unsubscribe(connection, TOPICS[topic]),
+                    Step::RemoveFilter(connection, filter) => bench.unsubscribe(connection, FILTERS[filter]),
+                    Step::Disconnect(connection) => bench.disconnect(connection),
+                    Step::Publish(topic) => bench.publish(TOPICS[topic]),
+                    Step::Arrive(count) => (0..count).for_each(|_| bench.arrive()),
+                    Step::Sweep(visits, bytes_max) => bench.sweep(visits, bytes_max),
+                    Step::Complete(connection) => bench.complete(connection, true),
+                }
+                bench.fanout.check();
+            }
+            while !bench.coming.is_empty() {
+                bench.arrive();
+            }
+            // Each round serves everyone behind by at least a frame.
+            for _ in 0..1_000 {
+                bench.sweep(10, 100);
+                (0..CONNECTIONS).for_each(|connection| bench.complete(connection, true));
+            }
+            prop_assert!(bench.is_served(), "somebody is owed something and is not visited");
+            (0..CONNECTIONS).for_each(|connection| bench.disconnect(connection));
+            while !bench.coming.is_empty() {
+                bench.arrive();
+            }
+            bench.fanout.check();
+            prop_assert!(bench.fanout.is_empty());
+            prop_assert!(bench.names.is_empty() && bench.filters.is_empty());
+        }
+    }
+}
