@@ -104,7 +104,8 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) home: Home,
     home_period_ns: u64,
-    pub(super) parser: json::Parser,
+    /// None while it is in use: an empty one would have to be allocated to stand in for it.
+    parser: Option<json::Parser>,
     pub(super) pending: PendingTable,
     /// Publications on their way to other homes are copied once, into these.
     pub(super) carrier: Option<Appender>,
@@ -159,7 +160,7 @@ impl Core {
             },
             home: Home::new(count, limits.topics_max, shared.budget.clone()),
             home_period_ns: 0,
-            parser: json::Parser::new(),
+            parser: None,
             pending: PendingTable::default(),
             carrier: None,
             carriers: ChunkPool::new(shared.budget.clone()),
@@ -639,7 +640,7 @@ impl Core {
                 frame::write_message(Opcode::Binary, message, self.replies(slot));
             }
             Event::Text(text) => {
-                let mut parser = std::mem::take(&mut self.parser);
+                let mut parser = self.parser.take().unwrap_or_default();
                 match parser.parse(text) {
                     Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
                     Err(error) => self.handle_command(slot, Err(error)),
@@ -647,7 +648,7 @@ impl Core {
                 self.keep_parser(parser, text.len());
             }
             Event::Binary(message) => {
-                let mut parser = std::mem::take(&mut self.parser);
+                let mut parser = self.parser.take().unwrap_or_default();
                 match binary::parse(&mut parser, message) {
                     Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
                     Err(error) => self.handle_command(slot, Err(error)),
@@ -662,7 +663,7 @@ impl Core {
     /// A parser keeps many times its longest message: one that met a long one is not kept.
     fn keep_parser(&mut self, parser: json::Parser, message_len: usize) {
         if message_len <= PARSED_BYTES_KEPT {
-            self.parser = parser;
+            self.parser = Some(parser);
         }
     }
 

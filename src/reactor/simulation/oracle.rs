@@ -310,7 +310,8 @@ impl Oracle {
                 assert_eq!(publication.seq, None, "a refused publication has no seq");
                 publication.is_refused = true;
             }
-            (Asked::Subscribe(place), "limit_reached") if self.evicts => {
+            // Or another is under way, which the client believed to be refused.
+            (Asked::Subscribe(place), "limit_reached" | "already_subscribed") if self.evicts => {
                 let seen = &mut self.clients[client];
                 let subscription = &mut seen.subscriptions[place];
                 subscription.is_refused = true;

@@ -1,0 +1,150 @@
+//! Once warm, a publication allocates nothing between the receive that brings it and the sends that carry it
+//! away: command, log, batch, views, positions, the publisher's ok.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::Arc,
+};
+
+use fanfare::{
+    channel::Mesh,
+    config::Config,
+    protocol::frame::{self, Opcode},
+    pubsub::{home::Homes, log::Budget, subscription::ViewKey, view::Pin},
+    reactor::core::{Core, Shared},
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing, since the
+// thread-local is constant and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` is from `alloc` above, which is the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// One reactor without its ring, and what its turn would do with what the core asks for.
+struct Turns {
+    core: Core,
+    now_ns: u64,
+    wakes: Vec<usize>,
+    pins: Vec<(ViewKey, Pin)>,
+    delivered_bytes: u64,
+}
+
+/// A text frame as a client sends it.
+fn masked(text: &str) -> Vec<u8> {
+    let mut header = [0; frame::SERVER_HEADER_BYTES_MAX];
+    let header_len = frame::write_header(Opcode::Text, text.len(), &mut header);
+    header[1] |= 0x80;
+    let mut bytes = header[..header_len].to_vec();
+    bytes.extend(KEY);
+    bytes.extend(text.bytes().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+impl Turns {
+    fn new() -> Turns {
+        let shared = Shared {
+            config: Arc::new(Config::default()),
+            homes: Homes::new(1, 1),
+            budget: Budget::new(1 << 30),
+            epoch: 1,
+        };
+        let (_, mut ports) = Mesh::new(1, 16);
+        let core = Core::new(ports.remove(0), shared, 100);
+        Turns { core, now_ns: 1, wakes: Vec::new(), pins: Vec::with_capacity(100), delivered_bytes: 0 }
+    }
+
+    fn open(&mut self, asks: &[&str]) -> u32 {
+        let slot = self.core.open(-1);
+        self.turn(slot, &mut UPGRADE.as_bytes().to_vec());
+        for ask in asks {
+            self.turn(slot, &mut masked(ask));
+        }
+        slot
+    }
+
+    /// A connection's bytes come; everyone who is behind is sent all of it, and has it at once.
+    fn turn(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.now_ns += 1_000_000;
+        self.core.begin_turn(self.now_ns);
+        self.core.handle_bytes(slot, bytes);
+        self.core.receive();
+        self.core.post(&mut self.wakes);
+        while let Some(slot) = self.core.replying.pop_front() {
+            let connection = &mut self.core.connections[slot as usize];
+            connection.is_listed = false;
+            let replies = std::mem::take(&mut connection.replies);
+            self.core.take_spare(replies);
+        }
+        let fanout = &mut self.core.fanout;
+        fanout.start_due_sweeps(self.now_ns);
+        while let Some(view) = fanout.begin_turn() {
+            while let Some((_, member)) = fanout.next_visit(view) {
+                while let Some(owed) = fanout.take(view, member, 256 << 10) {
+                    self.delivered_bytes += u64::from(owed.len);
+                    self.pins.push((view, owed.pin));
+                }
+            }
+            fanout.end_turn(view, self.now_ns, 0);
+        }
+        for (view, pin) in self.pins.drain(..) {
+            fanout.unpin(view, pin);
+        }
+    }
+}
+
+/// Ten subscribers by name and two by filter, and a publisher whose topics fill chunks over and over: one so
+/// busy that it has its own, one that shares.
+#[test]
+fn publishing_to_subscribers_allocates_nothing_once_warm() {
+    let mut turns = Turns::new();
+    for _ in 0..10 {
+        turns.open(&[r#"{"op":"subscribe","topic":"room/1","id":1}"#]);
+    }
+    for _ in 0..2 {
+        turns.open(&[r##"{"op":"subscribe","topic":"room/#","id":1}"##]);
+    }
+    let publisher = turns.open(&[]);
+    let data = "x".repeat(200);
+    let busy = masked(&format!(r#"{{"op":"publish","topic":"room/1","data":"{data}","id":7}}"#)).repeat(20);
+    let quiet = masked(r#"{"op":"publish","topic":"room/2","data":[1]}"#);
+    let mut bytes = busy.clone();
+    bytes.extend(&quiet);
+    let template = bytes.clone();
+    let mut round = |turns: &mut Turns| {
+        bytes.copy_from_slice(&template);
+        turns.turn(publisher, &mut bytes);
+    };
+    for _ in 0..500 {
+        round(&mut turns);
+    }
+    let (before, delivered_bytes) = (ALLOCATIONS.get(), turns.delivered_bytes);
+    for _ in 0..1_000 {
+        round(&mut turns);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(before > 0, "the allocator counts");
+    assert!(turns.delivered_bytes - delivered_bytes > 1_000 * 20 * 12 * 200, "everybody got everything");
+}
