@@ -64,32 +64,44 @@ fn masked(text: &str) -> Vec<u8> {
 }
 
 impl Turns {
-    fn new() -> Turns {
+    /// The reactors of a broker, without their rings.
+    fn of(count: usize) -> Vec<Turns> {
         let shared = Shared {
             config: Arc::new(Config::default()),
-            homes: Homes::new(1, 1),
+            homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),
             epoch: 1,
         };
-        let (_, mut ports) = Mesh::new(1, 16);
-        let core = Core::new(ports.remove(0), shared, 100);
-        Turns { core, now_ns: 1, wakes: Vec::new(), pins: Vec::with_capacity(100), delivered_bytes: 0 }
+        let (_, ports) = Mesh::new(count, 64);
+        let of_port = |port| Turns {
+            core: Core::new(port, shared.clone(), 100),
+            now_ns: 1,
+            wakes: Vec::new(),
+            pins: Vec::with_capacity(100),
+            delivered_bytes: 0,
+        };
+        ports.into_iter().map(of_port).collect()
     }
 
     fn open(&mut self, asks: &[&str]) -> u32 {
         let slot = self.core.open(-1);
-        self.turn(slot, &mut UPGRADE.as_bytes().to_vec());
+        self.receive(slot, &mut UPGRADE.as_bytes().to_vec());
         for ask in asks {
-            self.turn(slot, &mut masked(ask));
+            self.receive(slot, &mut masked(ask));
         }
         slot
     }
 
-    /// A connection's bytes come; everyone who is behind is sent all of it, and has it at once.
-    fn turn(&mut self, slot: u32, bytes: &mut [u8]) {
+    /// A connection's bytes come in a turn of their own.
+    fn receive(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.core.handle_bytes(slot, bytes);
+        self.turn();
+    }
+
+    /// Everyone who is behind is sent all of it, and has it at once.
+    fn turn(&mut self) {
         self.now_ns += 1_000_000;
         self.core.begin_turn(self.now_ns);
-        self.core.handle_bytes(slot, bytes);
         self.core.receive();
         self.core.post(&mut self.wakes);
         while let Some(slot) = self.core.replying.pop_front() {
@@ -119,7 +131,7 @@ impl Turns {
 /// busy that it has its own, one that shares.
 #[test]
 fn publishing_to_subscribers_allocates_nothing_once_warm() {
-    let mut turns = Turns::new();
+    let mut turns = Turns::of(1).remove(0);
     for _ in 0..10 {
         turns.open(&[r#"{"op":"subscribe","topic":"room/1","id":1}"#]);
     }
@@ -135,7 +147,7 @@ fn publishing_to_subscribers_allocates_nothing_once_warm() {
     let template = bytes.clone();
     let mut round = |turns: &mut Turns| {
         bytes.copy_from_slice(&template);
-        turns.turn(publisher, &mut bytes);
+        turns.receive(publisher, &mut bytes);
     };
     for _ in 0..500 {
         round(&mut turns);
@@ -147,4 +159,38 @@ fn publishing_to_subscribers_allocates_nothing_once_warm() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert!(before > 0, "the allocator counts");
     assert!(turns.delivered_bytes - delivered_bytes > 1_000 * 20 * 12 * 200, "everybody got everything");
+}
+
+/// The topic's home is another reactor: the publication is copied once to get there, and its batch and the
+/// publisher's ok come back.
+#[test]
+fn publishing_by_way_of_another_home_allocates_nothing_once_warm() {
+    let mut reactors = Turns::of(2);
+    let homes = Homes::new(2, 1);
+    let topic = (0..).map(|number| format!("room/{number}")).find(|topic| homes.of(topic) == 1).unwrap();
+    let subscribe = format!(r#"{{"op":"subscribe","topic":"{topic}","id":1}}"#);
+    for index in 0..2 {
+        reactors[index].open(&[&subscribe]);
+        (0..4).for_each(|turn| reactors[(index + turn) % 2].turn());
+    }
+    let publisher = reactors[0].open(&[]);
+    let data = "x".repeat(200);
+    let template =
+        masked(&format!(r#"{{"op":"publish","topic":"{topic}","data":"{data}","id":7,"receivers":true}}"#))
+            .repeat(10);
+    let mut bytes = template.clone();
+    let mut round = |reactors: &mut Vec<Turns>| {
+        bytes.copy_from_slice(&template);
+        reactors[0].receive(publisher, &mut bytes);
+        (0..4).for_each(|turn| reactors[(turn + 1) % 2].turn());
+    };
+    for _ in 0..500 {
+        round(&mut reactors);
+    }
+    let (before, delivered_bytes) = (ALLOCATIONS.get(), reactors[1].delivered_bytes);
+    for _ in 0..1_000 {
+        round(&mut reactors);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(reactors[1].delivered_bytes - delivered_bytes > 1_000 * 10 * 200, "everybody got everything");
 }
