@@ -384,10 +384,22 @@ impl Fanout {
         }
     }
 
-    /// How many connections receive `topic`.
-    pub fn receiver_count(&self, topic: &str) -> u64 {
-        let views = self.by_name.iter().filter_map(|by_name| by_name.get(topic));
-        views.map(|&key| u64::from(self.views[key as usize].member_count())).sum()
+    /// How many connections receive `topic`: the members of its view, or where that was evicted, those
+    /// whose filters match.
+    pub fn receiver_count(&mut self, topic: &str) -> u64 {
+        let count_of = |format: Format| match self.by_name[format.index()].get(topic) {
+            Some(&key) => u64::from(self.views[key as usize].member_count()),
+            None => {
+                let (matched, entries) = (&mut self.matched, &self.filters.entries);
+                self.filters.trees[format.index()].for_each_match(topic, |key| {
+                    matched.extend_from_slice(&entries[key as usize].subscribers)
+                });
+                matched.sort_unstable();
+                matched.dedup();
+                matched.drain(..).len() as u64
+            }
+        };
+        Format::ALL.into_iter().map(count_of).sum()
     }
 
     /// Lists what is due to sweep.

@@ -195,3 +195,558 @@ fn a_gap_outlives_the_view_that_it_is_of() {
     assert!(world.clients[reader].seen.iter().any(is_told));
     world.end();
 }
+
+/// Twelve subscribers, of whom a turn serves a few. While the sweep is under way, one that was served, one
+/// that was not, and the one next in line leave, and two join.
+#[test]
+fn members_leave_and_join_during_a_sweep() {
+    let mut world = World::new(Knobs::calm(1));
+    let publisher = world.open(0, Format::Binary);
+    let readers: Vec<usize> = (0..12).map(|_| world.open(0, Format::Json)).collect();
+    for &reader in &readers {
+        world.subscribe(reader, "t");
+    }
+    world.settle();
+    world.publish(publisher, "t");
+    world.write_all();
+    while !world.reactor(0).core().fanout.is_sweeping() {
+        world.turns(0, 1);
+    }
+    for leaver in [0, 5, 11] {
+        world.unsubscribe(readers[leaver], "t");
+    }
+    let joiners = [world.connect(0, Format::Json), world.connect(0, Format::Json)];
+    world.write_all();
+    world.turns(0, 1);
+    assert!(world.reactor(0).core().fanout.is_sweeping(), "the sweep is not over");
+    world.settle();
+    for joiner in joiners {
+        world.subscribe(joiner, "t");
+    }
+    world.publish(publisher, "t");
+    world.settle();
+    for (index, &reader) in readers.iter().enumerate() {
+        match index {
+            0 | 5 | 11 => assert!(world.seqs(reader, "t").len() <= 1),
+            _ => assert_eq!(world.seqs(reader, "t"), [1, 2]),
+        }
+    }
+    world.end();
+}
+
+/// More members leave than stay, again and again, while publications go on: places are closed between
+/// sweeps and nobody is lost by it.
+#[test]
+fn places_of_those_who_left_are_closed_without_losing_who_stays() {
+    let mut world = World::new(Knobs::calm(1));
+    let publisher = world.open(0, Format::Json);
+    let stayer = world.open(0, Format::Json);
+    world.subscribe(stayer, "t");
+    for _ in 0..4 {
+        let passers: Vec<usize> = (0..12).map(|_| world.open(0, Format::Json)).collect();
+        passers.iter().for_each(|&passer| {
+            world.subscribe(passer, "t");
+        });
+        world.settle();
+        for passer in passers {
+            world.publish(publisher, "t");
+            world.hang_up(passer);
+            world.write_all();
+            world.turns(0, 1);
+        }
+        world.settle();
+    }
+    assert_eq!(world.seqs(stayer, "t"), (1..=48).collect::<Vec<u64>>());
+    world.end();
+}
+
+/// A subscriber leaves and comes back while its reactor's batches are on their way, in one message and in
+/// two.
+#[test]
+fn who_leaves_and_comes_back_starts_anew_behind_the_batches_in_flight() {
+    for together in [false, true] {
+        let mut world = World::new(Knobs::calm(2));
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+        let topic = world.topic_at(1, "t");
+        world.subscribe(reader, &topic);
+        world.settle();
+        for _ in 0..4 {
+            world.publish(publisher, &topic);
+            world.write_all();
+            world.turns(1, 3);
+        }
+        // Four batches are in the queue to reactor 0, and it has not looked.
+        if together {
+            let topic = topic.clone();
+            world.ask_together(reader, |world| {
+                world.unsubscribe(reader, &topic);
+                world.subscribe(reader, &topic);
+            });
+        } else {
+            world.unsubscribe(reader, &topic);
+            world.subscribe(reader, &topic);
+        }
+        world.publish(publisher, &topic);
+        world.settle();
+        world.publish(publisher, &topic);
+        world.settle();
+        assert_eq!(world.seqs(reader, &topic).last(), Some(&6));
+        world.end();
+    }
+}
+
+/// One connection, four subscriptions that match the same topic, two reactors and both formats.
+#[test]
+fn overlapping_filters_deliver_once_until_the_last_is_left() {
+    for format in Format::ALL {
+        let mut world = World::new(Knobs::calm(2));
+        let (reader, publisher) = (world.open(0, format), world.open(1, Format::Json));
+        for filter in ["a/#", "a/+", "#", "a/x"] {
+            world.subscribe(reader, filter);
+        }
+        world.settle();
+        for (left, filter) in ["a/x", "a/#", "#", "a/+"].into_iter().enumerate() {
+            world.publish_counted(publisher, "a/x", Some(1));
+            world.settle();
+            assert_eq!(world.seqs(reader, "a/x").len(), left + 1);
+            world.unsubscribe(reader, filter);
+            world.settle();
+        }
+        world.publish_counted(publisher, "a/x", Some(0));
+        world.settle();
+        assert_eq!(world.seqs(reader, "a/x"), [1, 2, 3, 4]);
+        world.end();
+    }
+}
+
+/// A topic is in a reactor's view for one connection; another's filter begins to match it.
+#[test]
+fn a_wildcard_subscriber_gets_a_topic_that_is_already_in_view() {
+    let mut world = World::new(Knobs::calm(2));
+    let (first, second) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let publisher = world.open(1, Format::Json);
+    world.subscribe(first, "a/x");
+    world.settle();
+    world.publish(publisher, "a/x");
+    world.settle();
+    world.subscribe(second, "a/+");
+    world.settle();
+    world.publish_counted(publisher, "a/x", Some(2));
+    world.settle();
+    assert_eq!((world.seqs(first, "a/x"), world.seqs(second, "a/x")), (vec![1, 2], vec![2]));
+    world.end();
+}
+
+/// Queues of one entry each way, and everyone publishes and subscribes across: for a while no reactor has
+/// room anywhere.
+#[test]
+fn full_queues_in_both_directions_come_free_again() {
+    let mut world = World::new(Knobs { queue_entries: 1, ..Knobs::calm(4) });
+    let clients: Vec<usize> = (0..8).map(|index| world.open(index % 4, Format::ALL[index / 4])).collect();
+    let topics: Vec<String> = (0..4).map(|home| world.topic_at(home, "t")).collect();
+    for &client in &clients {
+        for topic in &topics {
+            world.subscribe(client, topic);
+        }
+        world.subscribe(client, "t0/#");
+    }
+    for round in 0..20 {
+        for &client in &clients {
+            world.publish_counted(client, &topics[(round + client) % 4], None);
+        }
+    }
+    world.write_all();
+    let mut has_been_closed = false;
+    for round in 0..400 {
+        // One reactor after another is left behind.
+        for index in (0..4).filter(|index| *index != round / 10 % 4) {
+            world.turns(index, 1);
+            has_been_closed |= !world.reactor(index).core().is_home_open();
+        }
+    }
+    assert!(has_been_closed, "a home takes no more while nobody takes what it says");
+    world.settle();
+    for &client in &clients {
+        assert_eq!(world.oracle.asked_count(client), 0);
+    }
+    world.end();
+}
+
+/// The home is not running. A client subscribes, leaves, and subscribes again; then the home answers.
+#[test]
+fn an_unsubscribe_may_overtake_the_answer_to_its_subscribe() {
+    let mut world = World::new(Knobs::calm(2));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let topic = world.topic_at(1, "t");
+    for returns in [false, true] {
+        world.subscribe(reader, &topic);
+        world.unsubscribe(reader, &topic);
+        if returns {
+            world.subscribe(reader, &topic);
+        }
+        world.write_all();
+        world.turns(0, 4);
+        world.settle();
+        world.publish_counted(publisher, &topic, Some(u64::from(returns)));
+        world.settle();
+    }
+    assert_eq!(world.seqs(reader, &topic), [2]);
+    let core = world.reactor(0).core();
+    assert_eq!((core.fanout.view_count(), core.pending.len()), (1, 0));
+    world.end();
+}
+
+/// The home is not running. A client subscribes by name and by filter and publishes, and is gone, and
+/// another has its slot, when the answers come.
+#[test]
+fn an_answer_that_comes_late_is_not_given_to_the_slots_next_owner() {
+    let mut world = World::new(Knobs::calm(2));
+    let topic = world.topic_at(1, "t");
+    let first = world.open(0, Format::Json);
+    world.subscribe(first, &topic);
+    world.subscribe(first, "a/#");
+    world.publish_counted(first, &topic, None);
+    world.write_all();
+    world.turns(0, 4);
+    assert!(world.reactor(0).core().pending.len() >= 2);
+    world.reset(first);
+    world.turns(0, 4);
+    let second = world.connect(0, Format::Json);
+    world.write_all();
+    world.turns(0, 4);
+    world.read(second, usize::MAX);
+    assert_eq!(world.reactor(0).core().connections.len(), 1, "the second has the first one's slot");
+    world.subscribe(second, &topic);
+    world.write_all();
+    world.turns(0, 4);
+    world.settle();
+    let oks = world.clients[second].seen.iter().filter(|event| matches!(event, Event::Ok { .. }));
+    assert_eq!(oks.count(), 1, "the ok to its own subscribe");
+    assert_eq!(world.reactor(0).core().pending.len(), 0);
+    world.end();
+}
+
+/// Publications that fill a chunk several times within a turn, and one that is larger than any chunk.
+#[test]
+fn a_chunk_that_is_full_in_mid_turn_loses_and_repeats_nothing() {
+    for format in Format::ALL {
+        let mut world = World::new(Knobs::calm(2));
+        let (reader, publisher) = (world.open(0, format), world.open(1, Format::Binary));
+        world.subscribe(reader, "t");
+        world.settle();
+        world.ask_together(publisher, |world| {
+            for number in 0..20 {
+                let len = if number == 10 { 400_000 } else { 30_000 };
+                world.publish_as(publisher, "t", len, number % 2 == 0, true, false, None);
+            }
+        });
+        world.settle();
+        assert_eq!(world.seqs(reader, "t"), (1..=20).collect::<Vec<u64>>());
+        world.end();
+    }
+}
+
+/// A home keeps four topics. One that was forgotten comes back above everything that was forgotten.
+#[test]
+fn a_topic_that_comes_back_goes_on_above() {
+    let mut world = World::new(Knobs { topics_max: 4, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t/#");
+    world.settle();
+    world.publish_each_turn(publisher, "t/0", 3);
+    for number in 1..10 {
+        world.publish_each_turn(publisher, &format!("t/{number}"), 1);
+    }
+    world.publish_each_turn(publisher, "t/0", 1);
+    let seqs = world.seqs(reader, "t/0");
+    assert_eq!(seqs.len(), 4);
+    assert!(seqs[3] > 4, "{seqs:?}: what came between is counted as well");
+    world.end();
+}
+
+/// As many topics with subscribers by name as the home keeps: one more is refused, to a subscriber and to
+/// a publisher with and without an id, near and far.
+#[test]
+fn a_topic_too_many_is_told_to_whoever_asked() {
+    let mut world = World::new(Knobs { topics_max: 2, ..Knobs::calm(2) });
+    let (near, far) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let topics: Vec<String> = ["a", "b", "c"].map(|prefix| world.topic_at(0, prefix)).into();
+    world.subscribe(near, &topics[0]);
+    world.subscribe(near, &topics[1]);
+    world.settle();
+    for client in [near, far] {
+        world.subscribe(client, &topics[2]);
+        world.publish(client, &topics[2]);
+        world.publish_as(client, &topics[2], 20, true, false, false, None);
+        world.settle();
+        let refusals = world.clients[client].seen.iter();
+        let refusals =
+            refusals.filter(|event| matches!(event, Event::Error { code, .. } if code == "limit_reached"));
+        assert_eq!(refusals.count(), 3);
+    }
+    world.end();
+}
+
+/// A subscriber that takes nothing, of a topic that does not skip, beside one that takes everything.
+#[test]
+fn a_slow_consumer_is_closed_with_4000_and_costs_nobody_else() {
+    let knobs = Knobs { owed_bytes_max: 200, may_close: true, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (slow, quick) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let publisher = world.open(0, Format::Json);
+    world.subscribe(slow, "t");
+    world.subscribe(quick, "t");
+    world.settle();
+    world.stick(slow);
+    world.publish_each_turn(publisher, "t", 10);
+    assert_eq!(world.seqs(quick, "t").len(), 10);
+    world.unstick(slow);
+    assert_eq!(world.closed_with(slow), Some(Some(4000)));
+    assert_eq!(world.clients[slow].state, State::Over);
+    assert_eq!(world.closed_with(quick), None);
+    world.end();
+}
+
+/// A connection has topics of both policies: those that may skip are moved forward first, and as long as
+/// that is enough it stays.
+#[test]
+fn topics_that_may_skip_do_before_a_connection_is_closed() {
+    let knobs = Knobs { owed_bytes_max: 400, has_skip_rule: true, may_close: true, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "skip/a");
+    world.subscribe(reader, "keep");
+    world.settle();
+    world.stick(reader);
+    for _ in 0..5 {
+        world.publish_each_turn(publisher, "keep", 1);
+        world.publish_each_turn(publisher, "skip/a", 3);
+    }
+    world.unstick(reader);
+    assert_eq!(world.seqs(reader, "keep"), [1, 2, 3, 4, 5]);
+    assert_eq!(world.closed_with(reader), None);
+    let gaps = world.clients[reader].seen.iter().filter(|event| matches!(event, Event::Gap { .. })).count();
+    assert!(gaps > 0);
+    world.end();
+}
+
+/// Three descriptors and five clients: who waits is accepted when another goes, or a little later.
+#[test]
+fn accepting_goes_on_when_there_are_descriptors_again() {
+    let mut knobs = Knobs::calm(2);
+    knobs.net.sockets_max = 3;
+    let mut world = World::new(knobs);
+    let clients: Vec<usize> = (0..5).map(|_| world.connect(0, Format::Json)).collect();
+    world.settle();
+    assert_eq!(world.net.backlog_len(), 2);
+    world.reset(clients[0]);
+    world.settle();
+    assert_eq!(world.net.backlog_len(), 1);
+    // Nobody goes here, but somewhere a descriptor is free again.
+    world.net.set_sockets_max(10);
+    world.settle();
+    world.pass(SECOND);
+    world.settle();
+    assert_eq!(world.net.backlog_len(), 0);
+    assert!(clients[1..].iter().all(|&client| world.clients[client].state == State::Open));
+    world.end();
+}
+
+/// One receive buffer of 16 bytes, and ten clients that all write at once.
+#[test]
+fn a_want_of_buffers_loses_no_byte() {
+    let mut knobs = Knobs::calm(1);
+    (knobs.net.buffer_count, knobs.net.buffer_bytes) = (1, 16);
+    let mut world = World::new(knobs);
+    let clients: Vec<usize> = (0..10).map(|_| world.connect(0, Format::Json)).collect();
+    world.settle();
+    for &client in &clients {
+        (0..20).for_each(|_| {
+            world.publish(client, "t");
+        });
+    }
+    world.settle();
+    assert!(world.reactor(0).core().stats.no_buffers_total > 0);
+    assert_eq!(world.oracle.newest().collect::<Vec<_>>(), [("t", 200)]);
+    world.end();
+}
+
+/// A send is cut short by the client's reset while others, and the log that it sends from, go on.
+#[test]
+fn a_send_that_is_cut_short_ends_its_connection_and_no_other() {
+    for seed in 0..20 {
+        let mut knobs = Knobs::calm(1);
+        knobs.net.seed = seed;
+        let mut world = World::new(knobs);
+        let (cut, whole) = (world.open(0, Format::Json), world.open(0, Format::Json));
+        let publisher = world.open(0, Format::Json);
+        world.subscribe(cut, "t");
+        world.subscribe(whole, "t");
+        world.settle();
+        world.stick(cut);
+        world.publish_each_turn(publisher, "t", 3);
+        world.reset(cut);
+        world.publish_each_turn(publisher, "t", 3);
+        assert_eq!(world.seqs(whole, "t"), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(world.reactor(0).core().open_count(), 2);
+        world.end();
+    }
+}
+
+/// The home of a topic is not running, so that its publisher is paused in the midst of what it sends: what
+/// its receive brings after it was cancelled is kept, and taken in order.
+#[test]
+fn what_a_cancelled_receive_still_brings_is_taken_in_order() {
+    let mut grown_count = 0;
+    for seed in 0..30 {
+        let mut knobs = Knobs { queue_entries: 2, ..Knobs::calm(2) };
+        knobs.net.seed = seed;
+        knobs.net.buffer_bytes = 64;
+        let mut world = World::new(knobs);
+        let (publisher, reader) = (world.open(0, Format::Json), world.open(1, Format::Json));
+        let topic = world.topic_at(1, "t");
+        world.subscribe(reader, &topic);
+        world.settle();
+        let mut unread_lens = Vec::new();
+        for _ in 0..8 {
+            (0..5).for_each(|_| {
+                world.publish(publisher, &topic);
+            });
+            world.write(publisher, usize::MAX);
+            world.turns(0, 1);
+            let connection = &world.reactor(0).core().connections[0];
+            unread_lens.extend(connection.unread.as_ref().map(|unread| unread.len()));
+        }
+        grown_count += u32::from(unread_lens.first().expect("it was paused") < unread_lens.last().unwrap());
+        assert!(!world.reactor(0).core().connections[0].is_receiving, "its receive is over");
+        world.settle();
+        assert_eq!(world.seqs(reader, &topic), (1..=40).collect::<Vec<u64>>());
+        world.end();
+    }
+    assert!(grown_count > 0, "bytes came after some of the cancellations");
+}
+
+/// A publisher is paused for a minute because its topic's home does not run.
+#[test]
+fn a_connection_that_we_paused_is_not_closed_for_its_silence() {
+    let mut world = World::new(Knobs { queue_entries: 1, ..Knobs::calm(2) });
+    let publisher = world.open(0, Format::Json);
+    let topic = world.topic_at(1, "t");
+    for _ in 0..10 {
+        world.publish(publisher, &topic);
+    }
+    world.write_all();
+    for _ in 0..120 {
+        world.turns(0, 3);
+        world.now_ns += SECOND / 2;
+    }
+    assert!(world.reactor(0).core().connections[0].is_paused);
+    world.settle();
+    assert_eq!(world.oracle.newest().collect::<Vec<_>>(), [(topic.as_str(), 10)]);
+    assert_eq!(world.clients[publisher].state, State::Open);
+    world.end();
+}
+
+/// A client pings and publishes without reading the answers: its commands are not taken for ever.
+#[test]
+fn who_does_not_read_replies_is_not_read() {
+    let mut world = World::new(Knobs::calm(1));
+    let client = world.open(0, Format::Json);
+    world.stick(client);
+    for _ in 0..300 {
+        world.ping(client);
+    }
+    world.settle();
+    let connection = &world.reactor(0).core().connections[0];
+    assert!(connection.is_paused && !connection.is_receiving);
+    assert!(connection.replies.len() < REPLIES_BYTES_MAX + 100);
+    world.unstick(client);
+    assert_eq!(world.oracle.asked_count(client), 0);
+    world.end();
+}
+
+/// Subscribers of both formats on every reactor, by name and by filter, some by both.
+#[test]
+fn receivers_are_counted_once_each_on_every_reactor() {
+    let mut world = World::new(Knobs::calm(4));
+    let publisher = world.open(2, Format::Json);
+    let mut count = 0;
+    for index in 0..4 {
+        let (both, wild) = (world.open(index, Format::Json), world.open(index, Format::Binary));
+        world.subscribe(both, "a/x");
+        world.subscribe(both, "a/+");
+        world.subscribe(wild, "#");
+        count += 2;
+        world.settle();
+        world.publish_counted(publisher, "a/x", Some(count));
+        world.settle();
+    }
+    world.end();
+}
+
+/// A reactor keeps one view, and one subscriber of each format needs its own: one is evicted before the
+/// question for the count comes, which a queue of one entry keeps back.
+#[test]
+fn receivers_whose_view_was_evicted_are_counted() {
+    let mut world = World::new(Knobs { topics_max: 1, queue_entries: 1, ..Knobs::calm(2) });
+    let (json, binary) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+    let publisher = world.open(1, Format::Json);
+    let topic = world.topic_at(1, "t/");
+    world.subscribe(json, "t/#");
+    world.subscribe(binary, "t/#");
+    world.settle();
+    for _ in 0..3 {
+        world.publish_counted(publisher, &topic, Some(2));
+        world.settle();
+    }
+    world.end();
+}
+
+/// A queue's worth of publications, and a silent moment: a reactor that sleeps is woken for each of them.
+#[test]
+fn a_reactor_that_sleeps_is_woken_for_what_comes() {
+    let mut world = World::new(Knobs::calm(2));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let topic = world.topic_at(1, "t");
+    world.subscribe(reader, &topic);
+    world.settle();
+    for _ in 0..5 {
+        assert!(world.asleep_until_ns.iter().all(Option::is_some), "both sleep");
+        world.publish(publisher, &topic);
+        // No time passes: only a wake ends a sleep.
+        for _ in 0..10 {
+            world.write_all();
+            world.turns(1, 1);
+            world.turns(0, 1);
+            world.read(reader, usize::MAX);
+        }
+        world.settle();
+    }
+    assert_eq!(world.seqs(reader, &topic), [1, 2, 3, 4, 5]);
+    world.end();
+}
+
+/// Readers of every pace, owed something; then the broker drains.
+#[test]
+fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(2) });
+    let (eager, stuck) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let publisher = world.open(1, Format::Json);
+    world.subscribe(eager, "t");
+    world.subscribe(stuck, "t");
+    world.settle();
+    world.stick(stuck);
+    for _ in 0..10 {
+        world.publish(publisher, "t");
+    }
+    world.settle();
+    (0..2).for_each(|index| world.order_drain(index));
+    world.pass(4 * SECOND);
+    assert_eq!(world.closed_with(eager), Some(Some(1012)));
+    assert_eq!(world.seqs(eager, "t").len(), 10);
+    assert!(world.reactors[0].is_some(), "one client is stuck");
+    world.pass(7 * SECOND);
+    assert!(world.reactors.iter().all(Option::is_none));
+    assert_eq!(world.net.open_count(), 0);
+    world.oracle.check_over();
+}

@@ -75,6 +75,7 @@ struct Knobs {
     /// Topics under `skip/` skip in any case.
     has_skip_rule: bool,
     topics_max: usize,
+    log_bytes_max: usize,
     max_delay_us: Option<u32>,
     subscriptions_max: usize,
     /// Clients may be closed for being too far behind, idle or late.
@@ -103,6 +104,7 @@ impl Knobs {
             policy: SlowConsumer::Disconnect,
             has_skip_rule: false,
             topics_max: 1_000,
+            log_bytes_max: 1 << 30,
             max_delay_us: Some(0),
             subscriptions_max: 1_000,
             may_close: false,
@@ -135,7 +137,7 @@ impl World {
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
             homes: Homes::new(count, rng.next_u64()),
-            budget: Budget::new(1 << 30),
+            budget: Budget::new(knobs.log_bytes_max),
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
         };

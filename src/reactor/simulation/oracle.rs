@@ -145,6 +145,11 @@ impl Oracle {
         self.publications.len()
     }
 
+    /// Every topic that was published to, and its newest known `seq`.
+    pub fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.topics.iter().filter_map(|(topic, by_seq)| Some((topic.as_str(), *by_seq.last_key_value()?.0)))
+    }
+
     pub fn is_held(&self, client: usize, filter: &str) -> bool {
         self.clients[client].held.contains_key(filter)
     }
