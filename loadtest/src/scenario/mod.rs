@@ -78,7 +78,11 @@ pub fn measure(setting: &Setting<'_>, plan: &Plan) -> Result<Report, String> {
     measure_watched(setting, plan, &mut live)
 }
 
-fn measure_watched(setting: &Setting<'_>, plan: &Plan, watcher: &mut dyn Watcher) -> Result<Report, String> {
+fn measure_watched(
+    setting: &Setting<'_>,
+    plan: &Plan,
+    watcher: &mut (dyn Watcher + Send),
+) -> Result<Report, String> {
     let Setting { broker, run, pace, parameters } = setting;
     ensure_descriptors(plan.connection_count())?;
     let (subscribers, publishers) = plan.open(broker)?;
