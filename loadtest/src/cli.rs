@@ -74,6 +74,8 @@ pub enum Command {
         scenario = \"fanout\"\n  rate = 14000\n  subscribers = 1000\n  cores = [1]\n  html = \"out.html\"\n\n\
         Flags after the file's name take precedence:\n  fanfare-loadtest run fanout.toml --rate 100")]
     Run(RunFile),
+    /// The same against several brokers in turn, and one table.
+    Compare(Compare),
     /// The bare loop itself, as `floor` starts it.
     #[command(hide = true)]
     FloorServer(FloorServer),
@@ -172,6 +174,22 @@ pub struct Load {
     /// With --find-max: the most tries
     #[arg(long, default_value_t = 14, value_parser = count(1, 100))]
     pub tries: usize,
+}
+
+impl Default for Load {
+    /// As without a flag.
+    fn default() -> Load {
+        Load {
+            size: 128,
+            sample: 64,
+            verify: Verify::Sample,
+            closed: false,
+            window: 16,
+            find_max: false,
+            p99_ms: 50.0,
+            tries: 14,
+        }
+    }
 }
 
 impl Load {
@@ -440,6 +458,56 @@ pub struct RunFile {
     /// Flags that take precedence over it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub flags: Vec<String>,
+}
+
+/// `compare`.
+#[derive(Clone, Debug, Args)]
+pub struct Compare {
+    /// The list of brokers: how to start each and how to speak with it.
+    #[arg(default_value = "loadtest/peers/compare.toml")]
+    pub config: PathBuf,
+    /// Only these of them: `fanfare,bun`. The floor is always there.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How often everybody has a turn, if there is time.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Seconds that are measured at each rate of the search, after one to warm up; one more at the
+    /// fixed rates.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// No round begins that would not be over after so many minutes.
+    #[arg(long, default_value_t = 18)]
+    pub minutes: u64,
+    /// The core that brokers run on.
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// The core that the client runs on.
+    #[arg(long, default_value_t = 1)]
+    pub client_core: usize,
+    /// Connections that subscribe to the topic.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub subscribers: u64,
+    /// Bytes of a publication's data.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(72..4000))]
+    pub size: u64,
+    /// Connections that stay idle while memory is read.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connections: u64,
+    /// Run brokers and client before everything else on the machine (SCHED_FIFO), if that is allowed.
+    /// The kernel stops them for 50 ms of each second in which they would use it all, unless
+    /// `sysctl kernel.sched_rt_runtime_us=-1` was said before.
+    #[arg(long)]
+    pub realtime: bool,
+    /// Leave other programs a hundredth of the processor (nice -20, the session's autogroup too).
+    #[arg(long, conflicts_with = "realtime")]
+    pub nice: bool,
+    /// Also write everything that was measured to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Also write the table to this file.
+    #[arg(long)]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `floor-server`.

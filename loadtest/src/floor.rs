@@ -24,7 +24,7 @@ use fanfare::uring::{
 use crate::{
     broker::BrokerProbe,
     cli::{Floor, FloorServer},
-    client::{self, Lane, Pace, Subscriber, Times, Topic},
+    client::{self, Lane, Pace, Subscriber, Times, Topic, Watcher},
     clock,
     codec::opcode,
     connect::open_socket,
@@ -54,14 +54,19 @@ const SEQ_BASE: u64 = 1_000_000_000;
 /// One line for the operator.
 pub fn run(floor: &Floor, parameters: Vec<(String, String)>) -> Result<bool, String> {
     floor.run.outputs.check()?;
-    finish(&measure(floor, parameters)?, &floor.run.outputs)
+    let mut live = Live::new(&title(floor), &[TOPIC.to_owned()], floor.run.warmup, floor.run.duration);
+    finish(&measure(floor, parameters, &mut live)?, &floor.run.outputs)
 }
 
 /// Starts the loop as a process and runs the sinks here.
 ///
 /// # Errors
 /// One line for the operator.
-pub fn measure(floor: &Floor, parameters: Vec<(String, String)>) -> Result<Report, String> {
+pub fn measure(
+    floor: &Floor,
+    parameters: Vec<(String, String)>,
+    watcher: &mut (dyn Watcher + Send),
+) -> Result<Report, String> {
     let subscribers = floor.subscribers;
     ensure_descriptors(subscribers)?;
     let mut server = Server::start(floor)?;
@@ -97,16 +102,16 @@ pub fn measure(floor: &Floor, parameters: Vec<(String, String)>) -> Result<Repor
         threads: &floor.run.threads(),
         probe: &BrokerProbe { pid: Some(pid), metrics: None },
     };
-    let name = format!(
-        "floor: {} frames/s × {subscribers} × {} B, merged by {}",
-        floor.rate, floor.frame_bytes, floor.merge
-    );
     let environment = Environment::read(Some(pid));
-    let mut live = Live::new(&name, &[TOPIC.to_owned()], floor.run.warmup, floor.run.duration);
-    let outcome = client::run(&run, sinks, Vec::new(), &mut live)?;
+    let outcome = client::run(&run, sinks, Vec::new(), watcher)?;
     let shape = GroupShape { name: TOPIC.to_owned(), topics: 1, subscribers, sampled: sample };
     let resident_bytes = process::resident_bytes(pid);
-    Ok(Report::new(&name, environment, parameters, outcome, &[shape], resident_bytes))
+    Ok(Report::new(&title(floor), environment, parameters, outcome, &[shape], resident_bytes))
+}
+
+fn title(floor: &Floor) -> String {
+    let Floor { rate, subscribers, frame_bytes, merge, .. } = floor;
+    format!("floor: {rate} frames/s × {subscribers} × {frame_bytes} B, merged by {merge}")
 }
 
 /// The loop's process.

@@ -9,6 +9,7 @@
 //!   came of it;
 //! - [`codec`], [`dialect`]: RFC 6455 and the brokers' protocols from the client's end;
 //! - [`broker`], [`process`], [`environment`]: what the broker takes, and on what;
+//! - [`compare`]: several brokers in turn, and one table;
 //! - [`report`], [`output`]: what is printed, written and seen while it runs.
 //!
 //! It exits with 1 if anything was lost, duplicated, reordered or corrupted, with 2 if it could not run.
@@ -18,6 +19,7 @@ mod cli;
 mod client;
 mod clock;
 mod codec;
+mod compare;
 mod connect;
 mod dialect;
 mod environment;
@@ -84,6 +86,7 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
         Command::Connect(it) => scenario::run_connect(it, parameters),
         Command::Idle(it) => scenario::idle::run(it, parameters),
         Command::Floor(it) => floor::run(it, parameters),
+        Command::Compare(it) => compare::run(it),
         Command::FloorServer(it) => floor::serve(it).map(|()| true),
         Command::Run(file) => {
             let arguments = run_file::command_line(file)?;

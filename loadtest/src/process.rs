@@ -132,6 +132,38 @@ pub fn raise_priority() -> std::io::Result<()> {
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// Runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO).
+pub fn run_in_real_time() -> Result<(), String> {
+    // Above nothing in particular: below what the kernel runs at 50 and more.
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: the parameters are valid.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+        0 => Ok(()),
+        _ => Err(format!("cannot run in real time: {}", std::io::Error::last_os_error())),
+    }
+}
+
+/// Whether the kernel stops real-time threads for a part of each second, 50 ms by default.
+pub fn real_time_is_throttled() -> bool {
+    let limit = fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us").unwrap_or_default();
+    !limit.is_empty() && limit.trim() != "-1"
+}
+
+/// Gives the calling thread, and what it starts, all but a hundredth of the processor (nice -20). With
+/// autogroups a nice value counts only within a session, so the session gets the same.
+pub fn run_before_others() -> Result<(), String> {
+    // SAFETY: no pointers.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) } != 0 {
+        return Err(format!("cannot run at nice -20: {}", std::io::Error::last_os_error()));
+    }
+    match fs::write("/proc/self/autogroup", "-20") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("/proc/self/autogroup: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Raises the soft limit on descriptors to the hard one, and gives it.
 pub fn raise_descriptor_limit() -> u64 {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -840,17 +840,11 @@ impl Fanout {
         rare.filters.iter().any(|held| topic::matches(&self.filters.entries[held.key as usize].text, name))
     }
 
-    /// The connection leaves the view that its subscription in `place` names.
+    /// The connection leaves the view that its subscription in `place` names. A gap that it is to be told
+    /// outlives that: a view may be evicted with the subscription going on.
     fn leave(&mut self, connection: u32, place: usize) {
         let held = self.subscribers[connection as usize].subscriptions[place];
-        let view = &mut self.views[held.view as usize];
-        view.leave(held.member, held.is_exact);
-        // Who left is not told of what it would have missed.
-        if let Some(gaps) =
-            self.subscribers[connection as usize].rare.as_mut().and_then(|rare| rare.gaps.as_mut())
-        {
-            gaps.by_topic.retain(|gap| gap.topic != view.name);
-        }
+        self.views[held.view as usize].leave(held.member, held.is_exact);
         self.remove_subscription(connection, place);
     }
 

@@ -189,7 +189,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -199,7 +199,7 @@ impl Rng {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.next_u64() % bound as u64) as usize
     }
 
     /// A number from `low` to `high`, both included.
@@ -209,7 +209,7 @@ impl Rng {
 
     /// True `count` times in `of`.
     pub fn chance(&mut self, count: u64, of: u64) -> bool {
-        self.next() % of < count
+        self.next_u64() % of < count
     }
 
     /// One of `items`.
@@ -219,7 +219,7 @@ impl Rng {
 
     /// Another generator, whose numbers follow from this one's.
     pub fn fork(&mut self) -> Rng {
-        Rng(self.next())
+        Rng(self.next_u64())
     }
 
     /// Puts `items` into a random order.
@@ -732,7 +732,7 @@ impl Sending {
 /// The message and its vectors are allocated.
 unsafe fn spans_of(message: *const libc::msghdr) -> Vec<(*const u8, usize)> {
     // SAFETY: by the contract.
-    let vectors = unsafe { slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen as usize) };
+    let vectors = unsafe { slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
     vectors.iter().map(|vector| (vector.iov_base as *const u8, vector.iov_len)).collect()
 }
 

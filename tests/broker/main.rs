@@ -6,6 +6,7 @@ mod common;
 
 mod commands;
 mod delivery;
+mod echo;
 mod hostile;
 mod http;
 mod interop;

@@ -27,7 +27,7 @@ use std::{
     thread,
 };
 
-pub use monitor::{Row, Watcher};
+pub use monitor::{Row, Unwatched, Watcher};
 pub use outcome::{GroupOutcome, Loss, Outcome};
 pub use plan::{Lane, Pace, Publisher, Subscriber, Threads, Times, Topic};
 pub use shared::INTERRUPTED;

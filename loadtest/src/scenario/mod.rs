@@ -78,7 +78,11 @@ pub fn measure(setting: &Setting<'_>, plan: &Plan) -> Result<Report, String> {
     measure_watched(setting, plan, &mut live)
 }
 
-fn measure_watched(
+/// Runs a plan once, seen by `watcher` alone.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure_watched(
     setting: &Setting<'_>,
     plan: &Plan,
     watcher: &mut (dyn Watcher + Send),

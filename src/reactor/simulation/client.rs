@@ -163,7 +163,7 @@ impl Client {
     }
 
     pub fn frame(&mut self, opcode: u8, is_final: bool, payload: &[u8], rng: &mut Rng) {
-        let key = (rng.next() as u32).to_be_bytes();
+        let key = (rng.next_u64() as u32).to_be_bytes();
         self.out.push_back(opcode | if is_final { 0x80 } else { 0 });
         match payload.len() {
             len @ 0..126 => self.out.push_back(0x80 | len as u8),

@@ -131,3 +131,67 @@ fn a_gap_is_told_even_if_nothing_follows_it() {
     assert_eq!(world.seqs(reader, "t"), [1, 6]);
     world.end();
 }
+
+/// A subscriber that takes nothing is moved forward in more topics than gaps are kept for: topics that it
+/// named, beside a filter that matches none of them.
+#[test]
+fn more_gaps_than_are_kept_tell_to_resynchronise_all_that_is_missing() {
+    let knobs = Knobs { owed_bytes_max: 60, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "other/#");
+    let topics: Vec<String> = (0..70).map(|number| format!("t/{number}")).collect();
+    for topic in &topics {
+        world.subscribe(reader, topic);
+    }
+    world.settle();
+    world.stick(reader);
+    for topic in &topics {
+        world.publish(publisher, topic);
+        world.settle();
+    }
+    world.unstick(reader);
+    let seen = &world.clients[reader].seen;
+    assert_eq!(seen.iter().filter(|event| matches!(event, Event::Gap { .. })).count(), 64);
+    assert!(seen.contains(&Event::Resync { filter: "#".into() }));
+    world.end();
+}
+
+/// As above, but every topic is of one filter.
+#[test]
+fn more_gaps_than_are_kept_name_the_filter_that_they_are_of() {
+    let knobs = Knobs { owed_bytes_max: 60, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "other/#");
+    world.subscribe(reader, "t/#");
+    world.settle();
+    world.stick(reader);
+    for number in 0..70 {
+        world.publish(publisher, &format!("t/{number}"));
+        world.settle();
+    }
+    world.unstick(reader);
+    assert!(world.clients[reader].seen.contains(&Event::Resync { filter: "t/#".into() }));
+    world.end();
+}
+
+/// A wildcard subscriber is moved forward in a topic while its socket takes nothing. Before it can be
+/// told, more topics than the reactor keeps move on.
+#[test]
+fn a_gap_outlives_the_view_that_it_is_of() {
+    let knobs = Knobs { topics_max: 4, owed_bytes_max: 100, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t/#");
+    world.settle();
+    world.stick(reader);
+    for topic in ["t/0", "t/1", "t/1", "t/2", "t/3", "t/4", "t/5", "t/6", "t/7"] {
+        world.publish(publisher, topic);
+        world.settle();
+    }
+    world.unstick(reader);
+    let is_told = |event: &Event| matches!(event, Event::Gap { topic, .. } if topic == "t/1");
+    assert!(world.clients[reader].seen.iter().any(is_told));
+    world.end();
+}

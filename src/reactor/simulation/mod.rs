@@ -134,9 +134,9 @@ impl World {
         let mut rng = Rng::new(knobs.net.seed ^ 0x00fa_0fa2);
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
-            homes: Homes::new(count, rng.next()),
+            homes: Homes::new(count, rng.next_u64()),
             budget: Budget::new(1 << 30),
-            epoch: rng.next(),
+            epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
         };
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);

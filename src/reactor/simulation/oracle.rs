@@ -145,21 +145,12 @@ impl Oracle {
         self.publications.len()
     }
 
-    /// Every topic that was published to, and its newest known `seq`.
-    pub fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.topics.iter().filter_map(|(topic, by_seq)| Some((topic.as_str(), *by_seq.last_key_value()?.0)))
-    }
-
     pub fn is_held(&self, client: usize, filter: &str) -> bool {
         self.clients[client].held.contains_key(filter)
     }
 
     pub fn held(&self, client: usize) -> impl Iterator<Item = &str> {
         self.clients[client].held.keys().map(String::as_str)
-    }
-
-    pub fn held_count(&self, client: usize) -> usize {
-        self.clients[client].held.len()
     }
 
     pub fn asked_count(&self, client: usize) -> usize {

@@ -1,5 +1,8 @@
 //! Opening connections: TCP, upgrade, subscribe; blocking, a batch at a time, before anything is timed.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs},
@@ -52,6 +55,11 @@ impl Target {
     /// Where to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether anybody listens there.
+    pub fn is_listening(&self) -> bool {
+        TcpStream::connect_timeout(&self.address, PATIENCE).is_ok()
     }
 }
 
@@ -226,19 +234,5 @@ pub fn describe_close(payload: &[u8]) -> String {
             )
         }
         _ => "closed by the broker".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_taken_apart() {
-        let target = Target::parse("ws://127.0.0.1:7600/ws").unwrap();
-        assert_eq!((target.address, &*target.path), ("127.0.0.1:7600".parse().unwrap(), "/ws"));
-        assert_eq!(Target::parse("ws://[::1]:1").unwrap().path, "/");
-        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
-        assert!(Target::parse("http://x").is_err());
     }
 }
