@@ -65,7 +65,7 @@ pub fn run(floor: &Floor, parameters: Vec<(String, String)>) -> Result<bool, Str
 pub fn measure(
     floor: &Floor,
     parameters: Vec<(String, String)>,
-    watcher: &mut dyn Watcher,
+    watcher: &mut (dyn Watcher + Send),
 ) -> Result<Report, String> {
     let subscribers = floor.subscribers;
     ensure_descriptors(subscribers)?;

@@ -74,7 +74,7 @@ pub fn run(
     run: &Run<'_>,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
-    watcher: &mut dyn Watcher,
+    watcher: &mut (dyn Watcher + Send),
 ) -> Result<Outcome, String> {
     let mut pacing = vec![None; run.topics.len()];
     for (index, subscriber) in subscribers.iter().enumerate().filter(|(_, it)| it.is_sampled) {
@@ -109,7 +109,14 @@ pub fn run(
         let threads = hellos.iter().map(|it| (it.core, it.thread_id)).collect();
         let mut notes: Vec<String> = hellos.into_iter().filter_map(|it| it.note).collect();
         let monitor = Monitor::new(run.times, run.group_count, &shared, run.probe, watcher, threads);
-        let (series, usage) = monitor.watch(|| workers.iter().all(|it| it.is_finished()));
+        // On a thread of its own, so that its priority is nobody else's.
+        let watching = scope.spawn(|| {
+            // Without it a busy client would have its seconds measured late; and it costs next to nothing.
+            let _ = process::pin_to_cores(&run.threads.cores);
+            let _ = process::raise_priority();
+            monitor.watch(|| shared.running.load(SeqCst) == 0)
+        });
+        let (series, usage) = watching.join().map_err(|_| "the monitor panicked".to_owned())?;
         let results: Vec<WorkerResult> = workers
             .into_iter()
             .map(|it| it.join().unwrap_or_else(|_| Err("a client thread panicked".to_owned())))
@@ -172,6 +179,7 @@ fn work(
     cores: &[usize],
     hello: &mpsc::Sender<Hello>,
 ) -> Result<WorkerResult, String> {
+    let _running = Running(orders.shared);
     let fail = |error| {
         orders.shared.failed.store(true, SeqCst);
         error
@@ -192,6 +200,15 @@ fn work(
     }
     let _ = hello.send(Hello { thread_id: process::thread_id(), core: share.core, note });
     Worker::new(orders, share.lane, share.subscribers, share.publishers).map_err(fail)?.run()
+}
+
+/// A worker until its end, however it comes.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, SeqCst);
+    }
 }
 
 /// Threads of one core count together.

@@ -58,6 +58,8 @@ pub struct GroupRow {
 pub struct Usage {
     /// The broker's, at the beginning and the end.
     pub broker: Option<(BrokerSample, BrokerSample)>,
+    /// How long that was, in seconds: less than was measured if the broker was gone before the end.
+    pub broker_s: f64,
     /// This process's CPU time as a share of one core.
     pub client_cpu_share: f64,
     /// By worker: its core, if it is pinned, and its share of it.
@@ -82,7 +84,7 @@ pub struct Monitor<'a> {
     times: Times,
     shared: &'a Shared,
     probe: &'a BrokerProbe,
-    watcher: &'a mut dyn Watcher,
+    watcher: &'a mut (dyn Watcher + Send),
     /// By worker: its core and its thread id.
     threads: Vec<(Option<usize>, u32)>,
     /// At the beginning of each second that no row was made of.
@@ -109,7 +111,7 @@ impl<'a> Monitor<'a> {
         group_count: usize,
         shared: &'a Shared,
         probe: &'a BrokerProbe,
-        watcher: &'a mut dyn Watcher,
+        watcher: &'a mut (dyn Watcher + Send),
         threads: Vec<(Option<usize>, u32)>,
     ) -> Monitor<'a> {
         Monitor {
@@ -253,6 +255,7 @@ impl<'a> Monitor<'a> {
         };
         Usage {
             broker: before.broker.clone().zip(after.broker.clone()),
+            broker_s: elapsed_ns / 1e9,
             client_cpu_share: (after.client_cpu_ns - before.client_cpu_ns) as f64 / elapsed_ns,
             threads: self.threads.iter().enumerate().map(share).collect(),
         }

@@ -29,6 +29,8 @@ pub struct Shared {
     pub complete: AtomicUsize,
     /// Of so many.
     pub worker_count: usize,
+    /// Workers that have not come to their end.
+    pub running: AtomicUsize,
     /// Connections that have not ended by themselves.
     pub open: AtomicUsize,
     /// Connections that have.
@@ -76,6 +78,7 @@ impl Shared {
             publishing: AtomicUsize::new(publishers.len()),
             complete: AtomicUsize::new(0),
             worker_count,
+            running: AtomicUsize::new(worker_count),
             open: AtomicUsize::new(subscribers.len() + publishers.len()),
             broken: AtomicU64::new(0),
             ended_early_ns: AtomicU64::new(0),

@@ -29,9 +29,9 @@ pub fn page(report: &Report) -> String {
     write_trouble(&mut page, report);
     write_tiles(&mut page, report);
     write_groups(&mut page, report);
-    write_losses(&mut page, report);
     write_tries(&mut page, report);
     write_plots(&mut page, report);
+    write_losses(&mut page, report);
     write_environment(&mut page, report);
     page += "</body></html>\n";
     page

@@ -174,7 +174,12 @@ impl Report {
             .map(|(group, shape)| TopicReport::new(group, shape, measured_s))
             .collect();
         let broker = outcome.usage.broker;
-        let cpu_ns = broker.as_ref().map(|(before, after)| after.cpu_ns.saturating_sub(before.cpu_ns) as f64);
+        // Each over its own time: a broker that died was looked at for less than was measured.
+        let deliveries_per_s = deliveries / measured_s;
+        let broker_s = outcome.usage.broker_s.max(1e-3);
+        let cpu_share = broker
+            .as_ref()
+            .map(|(before, after)| after.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e9 / broker_s);
         let mut report = Report {
             scenario: scenario.to_owned(),
             passed: false,
@@ -183,11 +188,14 @@ impl Report {
             measured_s: outcome.measured_s,
             ended_early_s: outcome.ended_early_s,
             topics,
-            deliveries_per_s: deliveries / measured_s,
-            broker_ns_per_delivery: cpu_ns.map(|it| it / deliveries.max(1.0)),
-            broker_cpu_share: cpu_ns.map(|it| it / 1e9 / measured_s),
+            deliveries_per_s,
+            broker_ns_per_delivery: cpu_share
+                .filter(|_| deliveries >= 1.0)
+                .map(|it| it * 1e9 / deliveries_per_s),
+            broker_cpu_share: cpu_share,
             broker_resident_bytes,
-            broker: broker.map(|(before, after)| BrokerReport::new(&before, &after, deliveries)),
+            broker: broker
+                .map(|(before, after)| BrokerReport::new(&before, &after, deliveries_per_s * broker_s)),
             client_cpu_share: outcome.usage.client_cpu_share,
             client_threads: outcome.usage.threads,
             broken_connections: outcome.broken.0,

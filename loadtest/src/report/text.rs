@@ -91,6 +91,7 @@ impl Report {
             (Some(ns), Some(share)) => {
                 write!(f, " {ns:.1} ns CPU per delivery, {:.1} % of a core", share * 100.0)?;
             }
+            (None, Some(share)) => write!(f, " {:.1} % of a core", share * 100.0)?,
             _ => write!(f, " CPU unknown (--pid)")?,
         }
         if let Some(broker) = &self.broker {

@@ -85,7 +85,7 @@ pub fn measure(setting: &Setting<'_>, plan: &Plan) -> Result<Report, String> {
 pub fn measure_watched(
     setting: &Setting<'_>,
     plan: &Plan,
-    watcher: &mut dyn Watcher,
+    watcher: &mut (dyn Watcher + Send),
 ) -> Result<Report, String> {
     let Setting { broker, run, pace, parameters } = setting;
     ensure_descriptors(plan.connection_count())?;

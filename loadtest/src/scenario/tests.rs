@@ -115,7 +115,7 @@ fn run_against(misdeed: Misdeed) -> Report {
 
 fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
     let mut input = Vec::new();
-    let mut is_upgraded = false;
+    let (mut is_upgraded, mut is_known) = (false, false);
     let mut part = [0; 4096];
     while let Ok(len @ 1..) = socket.read(&mut part) {
         input.extend_from_slice(&part[..len]);
@@ -135,7 +135,9 @@ fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed
                 let socket = socket.try_clone().unwrap();
                 state.subscribers.push(Subscription { connection, topic, socket });
             } else {
-                state.publishers.push(socket.try_clone().unwrap());
+                if !std::mem::replace(&mut is_known, true) {
+                    state.publishers.push(socket.try_clone().unwrap());
+                }
                 publish(&mut state, &topic, command["data"].as_str().unwrap(), misdeed);
             }
         }
