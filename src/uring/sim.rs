@@ -12,7 +12,8 @@
 //!   named after that: descriptors are never used again.
 //! - The ops of a socket carry one slot and generation, which no other socket of the ring ever had.
 //! - A lease is read only while on loan, recycled exactly once, and before the turn ends.
-//! - Our direction is not shut down under a send.
+//! - Our direction is not shut down under a send, and nothing is sent after a send that was cut short: a
+//!   frame may be cut.
 
 use std::{
     cell::RefCell,
@@ -122,6 +123,8 @@ struct Link {
     window: usize,
     /// The client has closed its end: what is sent to it falls into the void, or fails.
     is_deserted: bool,
+    /// Sends fail, and the broker's receive does not know of it.
+    is_cut: bool,
 }
 
 /// The broker's end of a connection.
@@ -135,6 +138,8 @@ struct Socket {
     is_read_shut: bool,
     is_write_shut: bool,
     resets_on_close: bool,
+    /// A send did not take all of its bytes.
+    has_sent_short: bool,
 }
 
 struct Buffer {
@@ -330,6 +335,7 @@ impl SimNet {
             read_bytes: 0,
             window: net.window_bytes,
             is_deserted: false,
+            is_cut: false,
         });
         net.backlogs[index].push_back(link);
         Peer(link)
@@ -364,6 +370,11 @@ impl SimNet {
         into.extend(link.down.drain(..len));
         link.read_bytes += len as u64;
         if link.down.is_empty() { link.down_end } else { Stream::Open }
+    }
+
+    /// What is on its way to the client, and what follows, is lost: the send in flight takes no more.
+    pub fn cut(&self, peer: Peer) {
+        self.net.borrow_mut().links[peer.0].is_cut = true;
     }
 
     /// The client ends its direction and goes on reading.
@@ -443,7 +454,11 @@ impl SimRing {
             || self.sends.iter().any(|send| {
                 let is_shut = net.socket(send.socket).is_write_shut;
                 let link = net.link_of(send.socket);
-                send.is_cancelled || is_shut || link.is_deserted || link.down.len() < link.window
+                send.is_cancelled
+                    || is_shut
+                    || link.is_cut
+                    || link.is_deserted
+                    || link.down.len() < link.window
             })
     }
 
@@ -520,6 +535,7 @@ impl SimRing {
                 is_read_shut: false,
                 is_write_shut: false,
                 resets_on_close: false,
+                has_sent_short: false,
             });
             let more = !self.rng.chance(net.trouble, 64);
             self.completions.push_back(Completion { token, result: socket, more, lease: None });
@@ -604,7 +620,7 @@ impl SimRing {
                 send.taken = send.bytes.len();
             }
             true
-        } else if is_shut || send.is_cancelled {
+        } else if is_shut || send.is_cancelled || link.is_cut {
             true
         } else {
             let room = link.window.saturating_sub(link.down.len()).min(left);
@@ -625,7 +641,9 @@ impl SimRing {
         let socket = send.socket;
         // SAFETY: by the contract of `send` and `send_vectored` the memory is there until we complete.
         unsafe { send.check() };
-        net.socket(socket).is_sending = false;
+        let end = net.socket(socket);
+        end.is_sending = false;
+        end.has_sent_short = result != send.bytes.len() as i32;
         self.sends.remove(place);
         self.complete(token, result, false, None);
     }
@@ -686,6 +704,7 @@ impl SimRing {
         let net = &mut *self.net.borrow_mut();
         let end = net.socket(socket);
         assert!(!end.is_sending, "descriptor {socket} has one send in flight");
+        assert!(!end.has_sent_short, "descriptor {socket} sends after a send that was cut short");
         end.is_sending = true;
         let mut bytes = Vec::new();
         for &(start, len) in &spans {

@@ -750,3 +750,72 @@ fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {
     assert_eq!(world.net.open_count(), 0);
     world.oracle.check_over();
 }
+
+/// A send takes a part of its bytes and no more, while the receive stays as it was: a frame is cut, and
+/// nothing may follow it.
+#[test]
+fn nothing_follows_a_send_that_was_cut_short() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 3);
+    world.net.cut(world.clients[reader].peer);
+    world.unstick(reader);
+    assert_eq!((world.clients[reader].state, world.seqs(reader, "t")), (State::Over, vec![]));
+    world.publish_each_turn(publisher, "t", 3);
+    world.end();
+}
+
+/// Forty members, of whom thirty leave while a sweep has visited some, and then somebody joins: places are
+/// not closed under the cursor.
+#[test]
+fn places_are_not_closed_during_a_sweep() {
+    let mut world = World::new(Knobs::calm(1));
+    let publisher = world.open(0, Format::Binary);
+    let late = world.open(0, Format::Binary);
+    let readers: Vec<usize> = (0..40).map(|_| world.open(0, Format::Binary)).collect();
+    for &reader in &readers {
+        world.subscribe(reader, "t");
+    }
+    world.settle();
+    world.publish(publisher, "t");
+    world.write_all();
+    while !world.reactor(0).core().fanout.is_sweeping() {
+        world.turns(0, 1);
+    }
+    for &reader in &readers[..30] {
+        world.reset(reader);
+    }
+    world.turns(0, 3);
+    world.subscribe(late, "t");
+    world.write_all();
+    world.turns(0, 2);
+    world.settle();
+    for &reader in &readers[30..] {
+        assert_eq!(world.seqs(reader, "t"), [1]);
+    }
+    world.end();
+}
+
+/// A reactor with a subscriber does not run, and the home of its topic is flooded from a third one.
+#[test]
+fn a_home_takes_no_more_while_a_reactor_does_not_take_what_it_says() {
+    let mut world = World::new(Knobs { queue_entries: 2, ..Knobs::calm(3) });
+    let (reader, publisher) = (world.open(1, Format::Json), world.open(2, Format::Json));
+    let topic = world.topic_at(0, "t");
+    world.subscribe(reader, &topic);
+    world.settle();
+    for _ in 0..100 {
+        world.publish(publisher, &topic);
+        world.write_all();
+        world.turns(2, 2);
+        world.turns(0, 2);
+    }
+    assert!(!world.reactor(0).core().is_home_open());
+    assert!(world.peaks.outbox <= OUTBOX_MAX + 1, "{:?}", world.peaks);
+    world.settle();
+    assert_eq!(world.seqs(reader, &topic), (1..=100).collect::<Vec<u64>>());
+    world.end();
+}
