@@ -768,14 +768,15 @@ fn nothing_follows_a_send_that_was_cut_short() {
     world.end();
 }
 
-/// Forty members, of whom thirty leave while a sweep has visited some, and then somebody joins: places are
+/// A hundred members, of whom most leave while a sweep has visited some, and then somebody joins: places are
 /// not closed under the cursor.
 #[test]
 fn places_are_not_closed_during_a_sweep() {
-    let mut world = World::new(Knobs::calm(1));
+    let mut world = World::new(Knobs { connections_max: 200, ..Knobs::calm(1) });
     let publisher = world.open(0, Format::Binary);
     let late = world.open(0, Format::Binary);
-    let readers: Vec<usize> = (0..40).map(|_| world.open(0, Format::Binary)).collect();
+    let readers: Vec<usize> = (0..110).map(|_| world.connect(0, Format::Binary)).collect();
+    world.settle();
     for &reader in &readers {
         world.subscribe(reader, "t");
     }
@@ -785,15 +786,16 @@ fn places_are_not_closed_during_a_sweep() {
     while !world.reactor(0).core().fanout.is_sweeping() {
         world.turns(0, 1);
     }
-    for &reader in &readers[..30] {
+    for &reader in &readers[..70] {
         world.reset(reader);
     }
-    world.turns(0, 3);
+    world.turns(0, 6);
     world.subscribe(late, "t");
     world.write_all();
     world.turns(0, 2);
+    assert!(world.reactor(0).core().fanout.is_sweeping(), "the sweep is not over");
     world.settle();
-    for &reader in &readers[30..] {
+    for &reader in &readers[70..] {
         assert_eq!(world.seqs(reader, "t"), [1]);
     }
     world.end();
