@@ -41,7 +41,7 @@
 use std::borrow::Cow;
 
 use super::{
-    command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
+    command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId},
     json::{self, Parser, Quoted},
 };
 
@@ -149,33 +149,8 @@ impl BodyHeader {
     }
 }
 
-/// The commands of one message, in order, each with its own result.
-///
-/// An error belongs to one command; those before and after it are run.
-pub enum Commands<'a> {
-    /// One command; none once it was taken.
-    One(Option<Result<Command<'a>, CommandError<'a>>>),
-    /// A batch.
-    Many(Batch<'a>),
-}
-
-impl<'a> Iterator for Commands<'a> {
-    type Item = Result<Command<'a>, CommandError<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Commands::One(command) => command.take(),
-            Commands::Many(commands) => commands.next(),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Commands::One(command) => command.iter().size_hint(),
-            Commands::Many(commands) => commands.size_hint(),
-        }
-    }
-}
+/// The commands of one message: one, or a batch.
+pub type Commands<'a> = command::Commands<'a, Batch<'a>>;
 
 /// The commands in `message`, each with its own result. An error means that there is none to run: the
 /// message does not hold what its lengths say, or a lone body is bad.

@@ -131,3 +131,34 @@ impl CommandError<'_> {
         Self::new(ErrorCode::BadMessage, message)
     }
 }
+
+/// The commands of one message, in order, each with its own result.
+///
+/// An error belongs to one command; those before and after it are run.
+pub enum Commands<'a, M> {
+    /// One command; none once it was taken.
+    One(Option<Result<Command<'a>, CommandError<'a>>>),
+    /// Those of an array or a batch, which the language reads one by one.
+    Many(M),
+}
+
+impl<'a, M> Iterator for Commands<'a, M>
+where
+    M: Iterator<Item = Result<Command<'a>, CommandError<'a>>>,
+{
+    type Item = Result<Command<'a>, CommandError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Commands::One(command) => command.take(),
+            Commands::Many(commands) => commands.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Commands::One(command) => command.iter().size_hint(),
+            Commands::Many(commands) => commands.size_hint(),
+        }
+    }
+}

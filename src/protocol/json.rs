@@ -18,7 +18,7 @@ use simd_json::{Node, StaticNode};
 pub(super) use document::Quoted;
 pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 
-use super::command::{Command, CommandError, ErrorCode, PayloadKind, RequestId};
+use super::command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId};
 
 /// The most commands in one array.
 pub const COMMANDS_MAX: usize = 1024;
@@ -37,33 +37,8 @@ pub struct Parser {
     scratch: Scratch,
 }
 
-/// The commands of one message, in order, each with its own result.
-///
-/// An error belongs to one command; those before and after it are run.
-pub enum Commands<'a> {
-    /// One command; none once it was taken.
-    One(Option<Result<Command<'a>, CommandError<'a>>>),
-    /// An array.
-    Many(Array<'a>),
-}
-
-impl<'a> Iterator for Commands<'a> {
-    type Item = Result<Command<'a>, CommandError<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Commands::One(command) => command.take(),
-            Commands::Many(commands) => commands.next(),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Commands::One(command) => command.iter().size_hint(),
-            Commands::Many(commands) => commands.size_hint(),
-        }
-    }
-}
+/// The commands of one message: one, or an array.
+pub type Commands<'a> = command::Commands<'a, Array<'a>>;
 
 impl Default for Parser {
     fn default() -> Self {
