@@ -13,7 +13,7 @@ use fanfare::{
         home::{Home, Homes},
         log::Budget,
         message::{Delivery, Outboxes, Request},
-        policy::Policy,
+        policy::{Policy, Rule},
     },
 };
 
@@ -36,7 +36,8 @@ struct Reactor {
 
 impl Reactor {
     fn with_subscribers(count: u32) -> Reactor {
-        let policy = Policy { owed_bytes_max: 8 << 20, skip_rules: Vec::new(), skip_by_default: false };
+        let rule = Rule { may_skip: false, owed_bytes_max: 8 << 20, owed_ms_max: Some(30_000) };
+        let policy = Policy { owed_bytes_max: 8 << 20, rules: Vec::new(), default: rule };
         let mut reactor = Reactor {
             home: Home::new(1, 1_000, Budget::new(1 << 30)),
             fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, count as usize),
