@@ -135,6 +135,15 @@ struct StalledRound {
     period_ns: u64,
 }
 
+impl StalledRound {
+    /// The first, if `policy` lets nothing grow too old.
+    fn of(policy: &Policy) -> Option<StalledRound> {
+        let period_ns = |owed_ms: u32| u64::from(owed_ms) * 1_000_000 / STALLED_ROUNDS;
+        let owed_ms = policy.owed_ms_min()?;
+        Some(StalledRound { next_slot: 0, due_ns: 0, period_ns: period_ns(owed_ms) })
+    }
+}
+
 impl Core {
     /// The reactor whose end of the queues `port` is, for up to `slots_max` connections.
     ///
@@ -144,16 +153,12 @@ impl Core {
         let (index, count) = (port.index(), port.count());
         let config = shared.config.clone();
         let policy = policy_of(&config.delivery);
-        let stalled_round = policy.owed_ms_min().map(|owed_ms| StalledRound {
-            next_slot: 0,
-            due_ns: 0,
-            period_ns: u64::from(owed_ms) * 1_000_000 / STALLED_ROUNDS,
-        });
-        let limits = &config.limits;
+        let stalled_round = StalledRound::of(&policy);
+        let topics_max = config.limits.topics_max;
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
-            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max, slots_max),
+            fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max),
             timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
@@ -165,12 +170,8 @@ impl Core {
             pausing: Vec::new(),
             resetting: Vec::new(),
             paused: VecDeque::new(),
-            limits: Limits {
-                header_bytes_max: limits.header_bytes_max,
-                message_bytes_max: limits.message_bytes_max,
-                is_echo_served: config.listen.echo,
-            },
-            home: Home::new(count, limits.topics_max, shared.budget.clone()),
+            limits: session_limits(&config),
+            home: Home::new(count, topics_max, shared.budget.clone()),
             home_period_ns: 0,
             parser: None,
             pending: PendingTable::default(),
@@ -208,6 +209,21 @@ impl Core {
         }
         if self.shared.budget.is_exceeded() {
             self.shed();
+        }
+    }
+
+    /// Runs with `config` from now on. A deadline that is set stays, and what follows it is by the new one.
+    pub fn reload(&mut self, config: Arc<Config>) {
+        let before = std::mem::replace(&mut self.shared.config, config);
+        let config = &self.shared.config;
+        self.limits = session_limits(config);
+        if config.delivery != before.delivery {
+            let policy = policy_of(&config.delivery);
+            self.stalled_round = StalledRound::of(&policy);
+            self.fanout.set_policy(policy);
+        }
+        if config.reactor.max_delay_us != before.reactor.max_delay_us {
+            self.pacing = Pacing::new(config.reactor.max_delay_us);
         }
     }
 
@@ -739,6 +755,14 @@ impl Core {
         }
         self.stats.upgrades_total += 1;
         self.timers.set(slot, self.now_ms() + ping_ms);
+    }
+}
+
+fn session_limits(config: &Config) -> Limits {
+    Limits {
+        header_bytes_max: config.limits.header_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        is_echo_served: config.listen.echo,
     }
 }
 
