@@ -37,7 +37,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
     let has_few_sockets = rng.chance(1, 6);
     let drains = rng.chance(1, 4);
     let skips = rng.chance(1, 2);
-    let has_little_log = is_big && rng.chance(1, 2);
+    let has_little_log = rng.chance(1, 4);
     let clients_max = rng.between(2, 10);
     let payload_max = if is_big { 20_000 } else { *rng.pick(&[16, 60, 300]) };
     let net = SimConfig {
@@ -61,7 +61,11 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         policy: if skips { SlowConsumer::Skip } else { SlowConsumer::Disconnect },
         has_skip_rule: rng.chance(1, 2),
         topics_max: if evicts { rng.between(3, 6) } else { 1_000 },
-        log_bytes_max: if has_little_log { 1 << 20 } else { 1 << 30 },
+        log_bytes_max: match (has_little_log, is_big) {
+            (true, true) => 2 << 20,
+            (true, false) => 192 << 10,
+            (false, _) => 1 << 30,
+        },
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         subscriptions_max: 1_000,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
