@@ -511,8 +511,10 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
-            // A pause is our doing: the peer's time stands still.
-            Phase::Upgrading | Phase::Open if connection.is_paused => {
+            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
+            Phase::Upgrading | Phase::Open
+                if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX =>
+            {
                 connection.active_ms = now_ms as u32;
                 self.timers.set(slot, now_ms + pong_ms);
                 None

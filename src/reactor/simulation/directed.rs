@@ -846,3 +846,20 @@ fn a_full_log_makes_publishers_wait() {
     assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
     world.end();
 }
+
+/// Who is not read because it does not read its replies is silent by its own doing.
+#[test]
+fn who_never_reads_its_replies_is_closed_for_its_silence() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let client = world.open(0, Format::Json);
+    world.stick(client);
+    for _ in 0..200 {
+        world.ping(client);
+    }
+    world.settle();
+    assert!(!world.reactor(0).core().paused.is_empty());
+    world.pass(120 * SECOND);
+    assert_eq!(world.reactor(0).core().open_count(), 0);
+    world.unstick(client);
+    world.end();
+}

@@ -12,6 +12,7 @@ mod client;
 mod directed;
 mod oracle;
 mod random;
+mod stranger;
 
 use std::{
     collections::VecDeque,
@@ -63,6 +64,8 @@ struct World {
     batch: Option<Vec<(Ask, Option<u64>)>>,
     /// The most that was seen of what is bounded.
     peaks: Peaks,
+    /// A client is over of which the broker may not know.
+    has_lost: bool,
 }
 
 /// What a world is like.
@@ -164,6 +167,7 @@ impl World {
             knobs,
             batch: None,
             peaks: Peaks::default(),
+            has_lost: false,
         }
     }
 
@@ -371,6 +375,23 @@ impl World {
         self.over(client);
     }
 
+    /// The client's network is gone: what is sent to it fails.
+    fn cut(&mut self, client: usize) {
+        self.net.cut(self.clients[client].peer);
+        self.has_lost = true;
+        self.over(client);
+    }
+
+    /// The client sends what no client may send, and is no client any more: what it is answered is nobody's
+    /// business, as long as it costs nobody else.
+    fn babble(&mut self, client: usize, rng: &mut Rng) {
+        let bytes = stranger::utterance(rng);
+        self.tell(|| format!("client {client} says {bytes:02x?}"));
+        self.net.write(self.clients[client].peer, &bytes);
+        self.has_lost = true;
+        self.over(client);
+    }
+
     /// The client closes its socket without a close frame.
     fn hang_up(&mut self, client: usize) {
         self.net.close(self.clients[client].peer);
@@ -475,7 +496,11 @@ impl World {
         }
         let bounds = &self.knobs;
         let log_bytes = self.shared.budget.bytes();
-        assert!(log_bytes <= bounds.log_bytes_max, "{log_bytes} bytes of log, {} are allowed", bounds.log_bytes_max);
+        assert!(
+            log_bytes <= bounds.log_bytes_max,
+            "{log_bytes} bytes of log, {} are allowed",
+            bounds.log_bytes_max
+        );
         let buffers_bytes = bounds.net.buffer_count * bounds.net.buffer_bytes;
         assert!(peaks.outbox <= OUTBOX_MAX + 400, "{peaks:?}");
         assert!(peaks.backlog <= 400, "{peaks:?}");
@@ -570,7 +595,7 @@ impl World {
         self.knobs.may_close = true;
         self.settle();
         // What waits for a deadline is over then, and homes forget what was busy.
-        self.pass(60 * SECOND);
+        self.pass(120 * SECOND);
         self.oracle.check_over();
         assert_eq!(self.net.open_count(), 0, "sockets stay open");
         for index in 0..self.reactors.len() {
