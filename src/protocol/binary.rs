@@ -40,6 +40,9 @@
 
 use std::borrow::Cow;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 use super::{
     command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId},
     json::{self, Parser, Quoted},

@@ -8,6 +8,8 @@
 //! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
 mod write;
 
 use std::borrow::Cow;
