@@ -51,6 +51,8 @@ const DESCRIPTORS_RESERVED: usize = 64;
 pub enum ControlRequest {
     /// Send the counters back.
     Stats(mpsc::Sender<ReactorStats>),
+    /// Run with this configuration from now on: what needs a restart is as it was.
+    Reload(Arc<Config>),
     /// Stop accepting, flush what is queued, close every connection with 1012 and end; whatever is
     /// left after `timeouts.drain_ms` is dropped.
     Drain,

@@ -388,6 +388,7 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                ControlRequest::Reload(config) => self.core.reload(config),
                 ControlRequest::Drain => self.begin_drain(now_ns),
             }
         }
