@@ -152,6 +152,165 @@ fn a_topic_may_have_a_policy_of_its_own() {
     broker.stop();
 }
 
+/// A connection is behind on both: the topic that may skip is moved forward, again and again, and as soon as
+/// the other is too much by itself, the connection is closed.
+#[test]
+fn a_connection_behind_on_topics_of_both_policies_is_closed_for_the_one_that_must_not_skip() {
+    let policy = r#"delivery.topics=[{ filter = "ticker/#", slow_consumer = "skip" }]"#;
+    let broker = Broker::start(1, &settings(&[policy, "timeouts.close_ms=20000"]));
+    let mut slow = stalled(&broker, &["ticker/a", "chat"]);
+    publish_all(&broker, "ticker/a");
+    let verdicts = |verdict: &str| -> f64 {
+        let labels = format!(r#",bound="owed_bytes",verdict="{verdict}""#);
+        broker.metric("fanfare_slow_consumers_total", &labels).iter().sum()
+    };
+    assert!(verdicts("skip") > 1.0);
+    assert_eq!(verdicts("disconnect"), 0.0);
+    publish_all(&broker, "chat");
+    assert_eq!(verdicts("disconnect"), 1.0);
+    let mut topics = std::collections::BTreeSet::new();
+    let code = loop {
+        let (opcode, payload) = slow.receive_frame().expect("a close frame");
+        if opcode != TEXT {
+            break u16::from_be_bytes(payload[..2].try_into().unwrap());
+        }
+        let received: Value = serde_json::from_slice(&payload).unwrap();
+        topics.insert(format!(
+            "{} {}",
+            received["op"].as_str().unwrap(),
+            received["topic"].as_str().unwrap()
+        ));
+    };
+    assert_eq!(code, 4000);
+    assert!(!topics.contains("gap chat"), "{topics:?}");
+    slow.answer_close(4000);
+    broker.stop();
+}
+
+/// It has read a part of a frame, and stays there until it was moved forward. That frame is whole in the end,
+/// and what is missed begins with one that follows.
+#[test]
+fn a_frame_that_is_half_sent_is_neither_cut_nor_sent_again() {
+    use std::io::Read;
+    const LEN: usize = 60_000;
+    let broker = Broker::start(1, &settings(&["delivery.slow_consumer=skip"]));
+    let mut slow = stalled(&broker, &["t"]);
+    let mut publisher = Raw::open(broker.address);
+    let skipped = || broker.metric("fanfare_skipped_total", "").iter().sum::<f64>() as u64;
+    let mut count = 0;
+    let publish = |publisher: &mut Raw, count: &mut u64| {
+        *count += 1;
+        let data = format!("{count:08}").repeat(LEN / 8);
+        let command = json!({"op": "publish", "topic": "t", "data": data, "id": 1});
+        assert_eq!(publisher.ask(&command.to_string())["seq"], *count);
+    };
+    publish(&mut publisher, &mut count);
+    let mut piece = vec![0; LEN / 3];
+    slow.stream.read_exact(&mut piece).unwrap();
+    slow.put_back(&piece);
+    while skipped() == 0 {
+        publish(&mut publisher, &mut count);
+        assert!(count < 100, "it is not moved forward");
+    }
+    let mut next = 1;
+    let mut missing_count = 0;
+    while next <= count {
+        let received = slow.receive();
+        match received["op"].as_str().unwrap() {
+            "message" => {
+                assert_eq!(received["seq"], next);
+                assert_eq!(received["data"].as_str().unwrap(), format!("{next:08}").repeat(LEN / 8));
+                next += 1;
+            }
+            "gap" => {
+                assert_eq!(received["from"], next);
+                missing_count += received["to"].as_u64().unwrap() + 1 - next;
+                next = received["to"].as_u64().unwrap() + 1;
+            }
+            _ => panic!("{received}"),
+        }
+    }
+    assert_eq!(missing_count, skipped());
+    slow.close();
+    publisher.close();
+    broker.stop();
+}
+
+/// One connection is behind on 5,000 topics that may skip, each with one publication of 2 KiB.
+#[test]
+fn a_connection_is_moved_forward_in_thousands_of_topics_at_once() {
+    const TOPICS: u64 = 5_000;
+    let settings = [
+        "limits.subscriptions_max=6000",
+        "delivery.slow_consumer=skip",
+        "listen.sndbuf_bytes=65536",
+        "delivery.owed_bytes_max=8388608",
+    ];
+    let broker = Broker::start(1, &settings);
+    let witness = Witness::start(&broker);
+    let mut slow = Raw::connect_small(broker.address, BUFFER_BYTES).upgraded();
+    for topic in 0..TOPICS {
+        let ok = slow.ask(&json!({"op": "subscribe", "topic": format!("t/{topic}"), "id": 1}).to_string());
+        assert_eq!(ok["op"], "ok");
+    }
+    let mut publisher = Raw::open(broker.address);
+    let filling = "x".repeat(2 << 10);
+    for topic in 0..TOPICS {
+        let command = json!({"op": "publish", "topic": format!("t/{topic}"), "data": filling, "id": 1});
+        assert_eq!(publisher.ask(&command.to_string())["seq"], 1);
+    }
+    let skipped: f64 = broker.metric("fanfare_skipped_total", "").iter().sum();
+    assert!(skipped > 1_000.0, "{skipped}");
+    let (mut messages, mut gaps, mut is_told_to_resynchronise) = (0, 0, false);
+    while messages + skipped as u64 != TOPICS {
+        let received = slow.receive();
+        match (received["op"].as_str().unwrap(), received.get("filter")) {
+            ("message", _) => messages += 1,
+            ("gap", None) => gaps += 1,
+            ("gap", Some(filter)) => {
+                assert_eq!(filter, "#");
+                is_told_to_resynchronise = true;
+            }
+            _ => panic!("{received}"),
+        }
+    }
+    assert_eq!((gaps, is_told_to_resynchronise), (64, true));
+    slow.close();
+    publisher.close();
+    witness.finish();
+    broker.stop();
+}
+
+/// Nothing is published after a subscriber has stalled, and it is owed little: it is closed, or moved forward,
+/// for what it is owed too long. That takes a second, which is what is tested.
+#[test]
+fn what_is_owed_for_too_long_has_its_consequence_by_itself() {
+    for policy in ["disconnect", "skip"] {
+        let policy_setting = format!("delivery.slow_consumer={policy}");
+        let settings = [
+            "listen.sndbuf_bytes=65536",
+            "delivery.owed_bytes_max=1073741824",
+            "delivery.owed_ms_max=1000",
+            "timeouts.close_ms=20000",
+            &policy_setting,
+        ];
+        let broker = Broker::start(1, &settings);
+        let slow = stalled(&broker, &["t"]);
+        publish_all(&broker, "t");
+        let labels = format!(r#",bound="owed_ms",verdict="{policy}""#);
+        let deadline = std::time::Instant::now() + crate::common::PATIENCE;
+        while broker.metric("fanfare_slow_consumers_total", &labels)[0] == 0.0 {
+            assert!(std::time::Instant::now() < deadline, "{policy}");
+        }
+        if policy == "skip" {
+            let mut slow = slow;
+            assert!(account_for_all(&mut slow, "t") > 0);
+            slow.close();
+        }
+        broker.stop();
+    }
+}
+
 /// Connections that take nothing, whose bound of what they are owed is far above the log's budget: they keep
 /// its oldest half, and must let go of it. 16 MiB is the least budget; 48 MiB are published.
 #[test]

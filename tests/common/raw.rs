@@ -130,6 +130,11 @@ impl Raw {
         self.send(&frame(TEXT, text.as_bytes()));
     }
 
+    /// Bytes that were read from the stream itself are taken as received, before all that follow.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+    }
+
     /// The next frame, or none where the stream ends.
     pub fn receive_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
