@@ -54,6 +54,8 @@ pub struct Reactor {
     pub buffer_count: u16,
     /// The size of each, in bytes, from 1,024 to 65,536; 8,192.
     pub buffer_bytes: u32,
+    /// Requests, and deliveries, that may be in the queues to each, from all others together; 16,384.
+    pub queue_entries: usize,
     /// The least time between two sweeps of a topic, in microseconds; `None` (`"auto"`) adapts it, 0
     /// while the core has idle time, up to 10,000 when it has none.
     pub max_delay_us: Option<u32>,
@@ -172,6 +174,7 @@ impl Default for Config {
                 pin: true,
                 buffer_count: 512,
                 buffer_bytes: 8_192,
+                queue_entries: 16_384,
                 max_delay_us: None,
             },
             admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },

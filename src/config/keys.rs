@@ -143,6 +143,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, reactor.buffer_bytes, 1_024..=65_536, "bytes"),
     },
     Key {
+        path: "reactor.queue_entries",
+        about: "Requests, and deliveries, in the queues to each reactor, of all other reactors together. While a\n\
+                queue is full, the publishers of its sender wait.",
+        is_reloadable: false,
+        kind: integer!(Integer, reactor.queue_entries, 64..=1_048_576, "entries"),
+    },
+    Key {
         path: "reactor.max_delay_us",
         about: "The least time between two sweeps of a topic: more merges more publications into one send.\n\
                 \"auto\" is 0 while the core has idle time, up to 10_000 when it has none.",

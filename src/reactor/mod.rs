@@ -42,8 +42,8 @@ use crate::{
 use core::{ReactorPort, Shared};
 use turn::{Reactor, Turn};
 
-/// Entries of all queues to one reactor of one kind together.
-const QUEUE_ENTRIES: usize = 16_384;
+/// Entries that the queue between two reactors has at least.
+const QUEUE_ENTRIES_MIN: usize = 16;
 /// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
 const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
 /// Descriptors that are not connections: rings, listeners, logs, the admin listener's.
@@ -103,7 +103,7 @@ impl Reactors {
             epoch: random(),
             config: config.clone(),
         };
-        let (mesh, ports) = Mesh::new(count, (QUEUE_ENTRIES / count).max(256));
+        let (mesh, ports) = Mesh::new(count, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));
         let (said, setups) = mpsc::channel::<Setup>();
         let mut threads = Vec::new();
         let mut starts = Vec::new();

@@ -7,6 +7,7 @@ mod common;
 mod commands;
 mod delivery;
 mod echo;
+mod flood;
 mod hostile;
 mod http;
 mod interop;
