@@ -65,6 +65,13 @@ pub enum Command {
     #[command(after_help = "Example:\n  \
         fanfare-loadtest beside --large-subscribers 10000 --cores 1")]
     Beside(Beside),
+    /// Subscribers that do not read beside others that do, in rounds without and with them
+    #[command(
+        after_help = "Example, with a broker that lets little be owed, so that its policy has work:\n  \
+        fanfare serve --reactors 1 --set delivery.owed_bytes_max=1048576 &\n  \
+        fanfare-loadtest stalled --pid $! --cores 1 --memory-max 256 --html stalled.html"
+    )]
+    Stalled(Stalled),
     /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison
     #[command(after_help = "Example:\n  \
         fanfare-loadtest floor --rate 14000 --server-core 0 --cores 1")]
@@ -396,6 +403,44 @@ pub struct Beside {
     /// Bytes of a publication's data
     #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
     pub size: u64,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `stalled`.
+#[derive(Clone, Debug, Args)]
+pub struct Stalled {
+    /// Subscribers that do not read, in every second round
+    #[arg(long, default_value_t = 1_000, value_parser = count(1, 100_000))]
+    pub stalled: usize,
+    /// Subscribers that do
+    #[arg(long, default_value_t = 1_000, value_parser = count(1, 100_000))]
+    pub healthy: usize,
+    /// Connections that publish to those
+    #[arg(long, default_value_t = 1, value_parser = count(1, 10_000))]
+    pub publishers: usize,
+    /// Publications per second on their topic; and once more on the topics of those who do not read
+    #[arg(long, default_value_t = 1_000, value_parser = rate())]
+    pub rate: u64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
+    pub size: u64,
+    /// Topics that those who do not read have to themselves; 0: they have the others' topic
+    #[arg(long, default_value_t = 0, value_parser = count(0, 100_000))]
+    pub own_topics: usize,
+    /// Rounds of each kind, in turn
+    #[arg(long, default_value_t = 3, value_parser = count(1, 1_000))]
+    pub rounds: usize,
+    /// Fail if the broker has more than so many MiB resident at any time; needs --pid
+    #[arg(long, requires = "pid")]
+    pub memory_max: Option<u64>,
+    /// Fail if p99 with them is more than so many times the p99 without
+    #[arg(long)]
+    pub ratio_max: Option<f64>,
     /// Where the broker is.
     #[command(flatten)]
     pub broker: Broker,

@@ -84,6 +84,7 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
         Command::Beside(it) => run_plan(&setting(&it.broker, &it.run, Pace::Open), &topics::beside(it)),
         Command::Soak(it) => run_plan(&setting(&it.broker, &soak_run(it), Pace::Open), &topics::soak(it)),
         Command::Connect(it) => scenario::run_connect(it, parameters),
+        Command::Stalled(it) => scenario::stalled::run(it, parameters),
         Command::Idle(it) => scenario::idle::run(it, parameters),
         Command::Floor(it) => floor::run(it, parameters),
         Command::Compare(it) => compare::run(it),

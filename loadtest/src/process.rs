@@ -2,6 +2,9 @@
 
 use std::fs;
 
+/// Of what /proc counts in pages.
+const PAGE_BYTES: u64 = 4096;
+
 /// CPU time that the threads of process `pid` have used, in nanoseconds, user and system.
 pub fn cpu_ns(pid: u32) -> Option<u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
@@ -60,7 +63,6 @@ pub fn context_switches(pid: u32) -> Option<(u64, u64)> {
 /// The resident memory of process `pid` as the kernel keeps count of it: cheap, and within some pages
 /// per thread.
 pub fn resident_now_bytes(pid: u32) -> Option<u64> {
-    const PAGE_BYTES: u64 = 4096;
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE_BYTES)
 }
@@ -173,6 +175,14 @@ pub fn raise_descriptor_limit() -> u64 {
     // SAFETY: `limits` is valid.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) };
     limits.rlim_cur
+}
+
+/// What the kernel holds for TCP, both directions and all programs in this network namespace, in bytes.
+pub fn socket_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat").ok()?;
+    let line = text.lines().find_map(|it| it.strip_prefix("TCP: "))?;
+    let pages: u64 = line.split_once(" mem ")?.1.split(' ').next()?.parse().ok()?;
+    Some(pages * PAGE_BYTES)
 }
 
 #[cfg(test)]

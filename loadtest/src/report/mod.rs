@@ -5,6 +5,7 @@ mod html;
 pub mod idle;
 mod page;
 mod plot;
+pub mod stalled;
 mod text;
 
 use hdrhistogram::Histogram;

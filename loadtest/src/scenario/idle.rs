@@ -173,7 +173,7 @@ fn measure(pid: u32) -> Option<Measure> {
 }
 
 /// Whether the peer has hung up: everything that it sent before is read.
-fn is_closed(socket: &TcpStream) -> bool {
+pub(super) fn is_closed(socket: &TcpStream) -> bool {
     let mut bytes = [0; 4096];
     loop {
         // SAFETY: the bytes are valid during the call.

@@ -4,6 +4,7 @@ mod connect;
 mod find_max;
 pub mod idle;
 mod plan;
+pub mod stalled;
 #[cfg(test)]
 mod tests;
 pub mod topics;
