@@ -8,7 +8,7 @@ pub mod document;
 mod keys;
 pub mod load;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub reactor: Reactor,
     /// `[admin]`
     pub admin: Admin,
+    /// `[control]`
+    pub control: Control,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -65,6 +67,13 @@ pub struct Admin {
     pub address: Option<SocketAddr>,
 }
 
+/// `[control]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// Where a successor asks for the listeners; `None` (`""`) is nowhere.
+    pub socket: Option<PathBuf>,
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -95,6 +104,8 @@ pub struct Timeouts {
     pub close_ms: u64,
     /// From SIGTERM to the exit at the latest; 10,000 ms.
     pub drain_ms: u64,
+    /// From a takeover to the end of the last connection at the latest; 2,000 ms.
+    pub takeover_ms: u64,
 }
 
 /// `[delivery]`
@@ -152,6 +163,7 @@ impl Default for Config {
                 max_delay_us: None,
             },
             admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
+            control: Control { socket: None },
             limits: Limits {
                 connections_max: 0,
                 header_bytes_max: 8_192,
@@ -166,6 +178,7 @@ impl Default for Config {
                 pong_ms: 10_000,
                 close_ms: 5_000,
                 drain_ms: 10_000,
+                takeover_ms: 2_000,
             },
             delivery: Delivery {
                 slow_consumer: SlowConsumer::Disconnect,

@@ -1,9 +1,9 @@
 //! The control thread over loopback, with reactors that only answer.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -18,7 +18,7 @@ use std::{
 use fanfare::{
     config::Config,
     control::{
-        self,
+        self, Origin,
         fleet::{Fleet, Watch},
         http,
     },
@@ -66,7 +66,9 @@ impl Fleet for FakeFleet {
                     let _ = sender.send(stats);
                 });
             }
-            ControlRequest::Drain => {
+            // Nobody connects to it.
+            ControlRequest::StopAccepting(_) | ControlRequest::Accept => {}
+            ControlRequest::Drain { .. } => {
                 reactor.is_draining.store(true, Ordering::SeqCst);
                 if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
                     reactor.has_ended.store(true, Ordering::SeqCst);
@@ -79,6 +81,12 @@ impl Fleet for FakeFleet {
     fn has_ended(&self, index: usize) -> bool {
         self.0[index].has_ended.load(Ordering::SeqCst)
     }
+
+    fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+
+    fn close_listeners(&self) {}
 }
 
 /// Sends `request` as it is and returns the status and the whole answer.
@@ -194,7 +202,7 @@ fn a_broker_process() {
     config.admin.address = None;
     let fleet = FakeFleet::new(1);
     fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
-    let result = control::run(Arc::new(config), |_| Ok(fleet), |_, _| {});
+    let result = control::run(Arc::new(config), Origin::default(), |_| Ok(fleet), |_, _| {});
     std::process::exit(i32::from(result.is_err()));
 }
 
@@ -275,7 +283,8 @@ fn a_life_from_start_to_drain() {
     };
 
     // A start that fails is the error.
-    let result = control::run(config(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
+    let result =
+        control::run(config(), Origin::default(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
     // A reactor that ends by itself is an error.
@@ -283,6 +292,7 @@ fn a_life_from_start_to_drain() {
     let ending = fleet.clone();
     let result = control::run(
         config(),
+        Origin::default(),
         |_| Ok(fleet),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
     );
@@ -294,7 +304,12 @@ fn a_life_from_start_to_drain() {
     let started = fleet.clone();
     let (sender, receiver) = mpsc::channel();
     let broker = thread::spawn(move || {
-        control::run(config(), |_| Ok(started), move |_, admin| sender.send(admin.unwrap()).unwrap())
+        control::run(
+            config(),
+            Origin::default(),
+            |_| Ok(started),
+            move |_, admin| sender.send(admin.unwrap()).unwrap(),
+        )
     });
     let address = receiver.recv().unwrap();
     assert_eq!(get(address, "/readyz").0, 200);

@@ -13,14 +13,15 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, print};
 use crate::{
     config::Config,
-    control,
+    control::{self, Origin, activation::Inherited, takeover::Predecessor},
     protocol::mask,
-    reactor::Reactors,
+    reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
 };
 
-/// Runs the broker until a signal ends it.
-pub(super) fn serve(config: Config) -> Result<(), Failure> {
+/// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
+/// one's.
+pub(super) fn serve(config: Config, takes_over: bool) -> Result<(), Failure> {
     keep_pages_small();
     start_logging(&config);
     raise_descriptor_limit();
@@ -35,10 +36,56 @@ pub(super) fn serve(config: Config) -> Result<(), Failure> {
     }
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
-    control::run(config, Reactors::start, move |reactors, admin| {
+    let on_ready = move |reactors: &Reactors, admin: Option<SocketAddr>| {
         announce(&announced, reactors, admin, &report.summary());
-    })
-    .map_err(Failure::Run)
+    };
+    let inherited = Inherited::from_service_manager().map_err(Failure::Run)?;
+    if takes_over {
+        if inherited.is_some() {
+            return Err(Failure::Run(
+                "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
+            ));
+        }
+        return serve_after(config, on_ready);
+    }
+    let Inherited { listeners, admin } = inherited.unwrap_or_default();
+    let start = move |config: Arc<Config>| {
+        let listeners = match listeners.is_empty() {
+            true => Listeners::bind(&config, reactor_count(&config))?,
+            false => Listeners::inherit(&config, listeners)?,
+        };
+        Prepared::new(config, listeners)?.start()
+    };
+    let origin = Origin { admin, takes_over };
+    control::run(config, origin, start, on_ready).map_err(Failure::Run)
+}
+
+/// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
+/// fail here has not.
+fn serve_after(
+    config: Arc<Config>,
+    on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
+) -> Result<(), Failure> {
+    let Some(path) = &config.control.socket else {
+        return Err(Failure::Usage(
+            "--takeover needs control.socket, the path of the running broker's control socket".into(),
+        ));
+    };
+    let (mut predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
+    let prepare = || {
+        let mut listeners = Listeners::inherit(&config, listeners)?;
+        listeners.reserve(&config, reactor_count(&config))?;
+        Prepared::new(Arc::clone(&config), listeners)
+    };
+    let prepared = prepare().map_err(Failure::Run)?;
+    predecessor.tell_ready();
+    info!("waiting for the running broker to close its connections");
+    let start = move |_| {
+        predecessor.wait_until_done()?;
+        prepared.start()
+    };
+    let origin = Origin { admin, takes_over: true };
+    control::run(config.clone(), origin, start, on_ready).map_err(Failure::Run)
 }
 
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.

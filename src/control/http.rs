@@ -33,11 +33,14 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept, which is mostly a want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+const WAITING: &str = "waiting for the broker before this one to close its connections\n";
+const WAITING_BUT_WELL: &str = "ok, waiting for the broker before this one to close its connections\n";
+
 const INDEX: &str = "\
 fanfare
 
 /healthz  200 while every reactor answers
-/readyz   200 while clients are accepted; 503 while starting and draining
+/readyz   200 while clients are accepted; 503 while starting, draining and taking over
 /metrics  OpenMetrics text for Prometheus
 ";
 
@@ -88,6 +91,7 @@ fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
 
 async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     match watch.first_unwell().await {
+        None if watch.phase() == Phase::Waiting => WAITING_BUT_WELL.into_response(),
         None => "ok\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
@@ -98,6 +102,7 @@ async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
         Phase::Ready => "ready\n".into_response(),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        Phase::Waiting => (StatusCode::SERVICE_UNAVAILABLE, WAITING).into_response(),
     }
 }
 

@@ -288,15 +288,17 @@ impl Core {
         }
     }
 
-    /// How long a drain may take, in milliseconds.
-    pub fn drain_ms(&self) -> u64 {
-        self.shared.config.timeouts.drain_ms
+    /// The delay between sweeps is what it was at the start.
+    pub fn restart_pacing(&mut self) {
+        self.pacing = Pacing::new(self.shared.config.reactor.max_delay_us);
     }
 
-    /// Closes the connection with 1012 and a time to come back after, spread over the connections.
+    /// Closes the connection with 1012 and a time to come back after: at random from 0 to `drain_ms`, so
+    /// that the clients do not all come at once.
     pub fn close_for_restart(&mut self, slot: u32) {
-        let spread_ms = self.drain_ms().max(1_000);
-        let retry_after_ms = self.shared.homes.spread(slot, self.shared.epoch) % spread_ms;
+        let spread_ms = self.shared.config.timeouts.drain_ms.max(1_000);
+        let salt = self.shared.epoch.wrapping_add(self.index as u64);
+        let retry_after_ms = self.shared.homes.spread(slot, salt) % spread_ms;
         self.close(slot, CloseReason::Restart, &format!("retry_after_ms={retry_after_ms}"));
     }
 

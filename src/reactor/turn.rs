@@ -11,11 +11,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
 };
 
 use super::{
     ControlRequest,
+    accept::{Acceptor, OutOfDescriptors},
     connection::{Connection, Flight, Gather, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
 };
@@ -38,8 +40,6 @@ const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 /// How many members a turn visits, those with a send in flight included.
 const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
-/// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
-const ACCEPT_RETRY_NS: u64 = 100_000_000;
 /// How long a sleep lasts at most while another reactor's queue is full, in nanoseconds.
 const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
@@ -53,8 +53,7 @@ const GATHERS_MAX: usize = 1_024;
 pub struct Reactor<I: Io> {
     io: I,
     core: Core,
-    listener: RawFd,
-    accept: Accept,
+    acceptor: Acceptor,
     /// The last enter was a sleep, which others may have ended by a wake.
     is_asleep: bool,
     drain: Option<Drain>,
@@ -72,26 +71,17 @@ pub struct Reactor<I: Io> {
     wakes: Vec<usize>,
 }
 
-/// Whether the listener's multishot accept is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accept {
-    Armed,
-    /// Out of descriptors: armed again then, or when a connection is closed.
-    Waiting {
-        until_ns: u64,
-    },
-    Cancelled,
-}
-
-/// The reactor is on its way to its end.
-#[derive(Clone, Copy, Debug)]
+/// The reactor is closing all of its connections.
+#[derive(Debug)]
 struct Drain {
-    /// From when on connections are closed with what is still owed to them unsent.
+    /// From when on connections are closed with what is still owed to them unsent, or in mid-upgrade.
     hurry_ns: u64,
     /// From when on they are cut.
     end_ns: u64,
     /// When connections were last looked at.
     looked_ns: u64,
+    /// Who is told when there is no connection left, if the reactor is to go on; else it ends then.
+    emptied: Option<mpsc::Sender<()>>,
 }
 
 /// What a turn may still send.
@@ -111,21 +101,20 @@ pub enum Turn {
 }
 
 impl<I: Io> Reactor<I> {
-    /// A reactor that accepts on `listener`, which stays open as long as the reactor lives.
-    /// `connection_count` is shared by all reactors.
+    /// A reactor that accepts from `listeners`, which become its own. `connection_count` is shared by
+    /// all reactors.
     pub fn new(
         io: I,
         port: ReactorPort,
         shared: Shared,
-        listener: RawFd,
+        listeners: Vec<RawFd>,
         connection_count: Arc<AtomicUsize>,
         connections_max: usize,
     ) -> Reactor<I> {
         let mut reactor = Reactor {
             io,
             core: Core::new(port, shared, connections_max + REFUSED_MAX),
-            listener,
-            accept: Accept::Cancelled,
+            acceptor: Acceptor::new(listeners),
             is_asleep: false,
             drain: None,
             connection_count,
@@ -137,7 +126,7 @@ impl<I: Io> Reactor<I> {
             resumed: Vec::new(),
             wakes: Vec::new(),
         };
-        reactor.arm_accept();
+        reactor.acceptor.open(&mut reactor.io);
         reactor
     }
 
@@ -163,7 +152,7 @@ impl<I: Io> Reactor<I> {
         self.fire_timers();
         let turn = self.drain(now_ns);
         self.feed_starved();
-        self.retry_accept(now_ns);
+        self.acceptor.retry(now_ns, &mut self.io);
         self.adapt(now_ns);
         // Closing connections and timers may have had something to say as well.
         self.core.post(&mut self.wakes);
@@ -213,31 +202,18 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_accept(&mut self, completion: Completion) {
-        if !completion.more {
-            self.accept = Accept::Cancelled;
-        }
-        if completion.result >= 0 {
-            self.open(completion.result);
-        } else if !matches!(
-            -completion.result,
-            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPERM | libc::EPROTO
-        ) {
-            // No descriptor, no memory, or what we do not know: not again at once, it would spin.
-            self.core.stats.no_descriptors_total += 1;
-            let until_ns = self.core.now_ms() * 1_000_000 + ACCEPT_RETRY_NS;
-            self.accept = Accept::Waiting { until_ns };
-            return;
-        }
-        // Any end without MORE is one, a successful accept's too.
-        if self.accept == Accept::Cancelled && self.drain.is_none() {
-            self.arm_accept();
+        let now_ns = self.core.now_ms() * 1_000_000;
+        match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
+            Ok(Some(socket)) => self.open(socket),
+            Ok(None) => {}
+            Err(OutOfDescriptors) => self.core.stats.no_descriptors_total += 1,
         }
     }
 
     fn open(&mut self, socket: i32) {
         self.core.stats.accepts_total += 1;
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
-        if before >= self.connections_max + REFUSED_MAX || self.drain.is_some() {
+        if before >= self.connections_max + REFUSED_MAX {
             self.connection_count.fetch_sub(1, Ordering::Relaxed);
             self.core.stats.closes_total[CloseReason::TryAgainLater.index()] += 1;
             self.io.close(socket);
@@ -388,7 +364,12 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
-                ControlRequest::Drain => self.begin_drain(now_ns),
+                ControlRequest::StopAccepting(sender) => {
+                    self.acceptor.stop(&mut self.io);
+                    self.acceptor.tell_when_idle(sender);
+                }
+                ControlRequest::Accept => self.acceptor.open(&mut self.io),
+                ControlRequest::Drain { within_ms, emptied } => self.begin_drain(now_ns, within_ms, emptied),
             }
         }
     }
@@ -548,9 +529,7 @@ impl<I: Io> Reactor<I> {
         self.io.close(connection.socket);
         self.core.release(slot, reason);
         self.connection_count.fetch_sub(1, Ordering::Relaxed);
-        if matches!(self.accept, Accept::Waiting { .. }) && self.drain.is_none() {
-            self.arm_accept();
-        }
+        self.acceptor.on_close(&mut self.io);
     }
 
     fn receive(&mut self, slot: u32) {
@@ -572,20 +551,6 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn arm_accept(&mut self) {
-        self.accept = Accept::Armed;
-        self.io.accept_multishot(self.listener, Token::new(Op::Accept, 0, 0));
-    }
-
-    fn retry_accept(&mut self, now_ns: u64) {
-        if let Accept::Waiting { until_ns } = self.accept
-            && now_ns >= until_ns
-            && self.drain.is_none()
-        {
-            self.arm_accept();
-        }
-    }
-
     fn adapt(&mut self, now_ns: u64) {
         if let Some(elapsed_ns) = self.core.pacing.is_due(now_ns) {
             let busy = self.io.busy_share(elapsed_ns);
@@ -593,27 +558,37 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn begin_drain(&mut self, now_ns: u64) {
+    fn begin_drain(&mut self, now_ns: u64, within_ms: u64, emptied: Option<mpsc::Sender<()>>) {
         if self.drain.is_some() {
             return;
         }
-        let drain_ns = self.core.drain_ms() * 1_000_000;
+        let drain_ns = within_ms * 1_000_000;
         // What waits for its sweep is owed too.
         self.core.pacing.end();
         self.core.fanout.start_all_sweeps(now_ns);
-        self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
-        if self.accept == Accept::Armed {
-            self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));
-        }
+        let (hurry_ns, end_ns) = (now_ns + drain_ns / 2, now_ns + drain_ns);
+        self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, emptied });
+        self.acceptor.stop(&mut self.io);
     }
 
-    /// Closes connections to which nothing is owed, and as time runs out the others; ends when none is
-    /// left and the accept is over.
+    /// Closes connections to which nothing is owed, and as time runs out the others. When none is left and
+    /// none can come the reactor ends, or says so.
     fn drain(&mut self, now_ns: u64) -> Turn {
         const LOOK_NS: u64 = 5_000_000;
         let Some(drain) = &mut self.drain else { return Turn::Next };
-        if self.core.open_count() == 0 && self.accept != Accept::Armed {
-            return Turn::Ended;
+        if self.acceptor.is_idle() {
+            if drain.emptied.is_none() {
+                // So that clients are refused and go elsewhere, instead of waiting in a queue for nobody.
+                self.acceptor.close(&mut self.io);
+            }
+            if self.core.open_count() == 0 {
+                let Some(waiter) = drain.emptied.take() else { return Turn::Ended };
+                self.drain = None;
+                self.core.restart_pacing();
+                // Whoever asked may have gone: then nobody waits.
+                let _ = waiter.send(());
+                return Turn::Next;
+            }
         }
         if now_ns - drain.looked_ns < LOOK_NS {
             return Turn::Next;
@@ -636,7 +611,7 @@ impl<I: Io> Reactor<I> {
                     };
                     self.end(slot, reason);
                 }
-                Phase::Upgrading => self.end(slot, CloseReason::Restart),
+                Phase::Upgrading if hurries => self.end(slot, CloseReason::Restart),
                 Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),
                 _ => {}
             }
@@ -658,14 +633,12 @@ impl<I: Io> Reactor<I> {
         if !core.is_posted() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
-        if let Some(drain) = self.drain {
+        if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.looked_ns + 5_000_000);
         }
-        if let Accept::Waiting { until_ns: retry_ns } = self.accept {
-            until_ns = until_ns.min(retry_ns);
-        }
         let due_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
-        let until_ns = [due_ns, next_sweep_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let retry_ns = self.acceptor.next_retry_ns();
+        let until_ns = [due_ns, next_sweep_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },

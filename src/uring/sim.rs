@@ -853,6 +853,15 @@ impl Io for SimRing {
     }
 
     fn close(&mut self, socket: RawFd) {
+        if socket == self.index as RawFd {
+            assert!(self.accept.is_none(), "a listener is closed under an accept");
+            // Whoever waits in its queue is reset.
+            let net = &mut *self.net.borrow_mut();
+            for link in std::mem::take(&mut net.backlogs[self.index]) {
+                net.links[link].down_end = Stream::Reset;
+            }
+            return;
+        }
         let net = &mut *self.net.borrow_mut();
         let end = net.socket(socket);
         assert!(!end.is_receiving, "descriptor {socket} is closed under a receive");

@@ -94,7 +94,7 @@ fn a_port_in_use_is_an_error_of_one_line() {
             String::from_utf8(output.stderr).unwrap(),
             format!(
                 "fanfare: listen.address = \"{listen}\" cannot be listened on: another process does; \
-                 choose another with --listen\n"
+                 choose another with --listen, or take its place with --takeover\n"
             )
         );
         assert_eq!(output.status.code(), Some(1));

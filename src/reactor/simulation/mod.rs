@@ -144,8 +144,8 @@ impl World {
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let reactors = rings.into_iter().zip(ports).enumerate().map(|(index, (ring, port))| {
-            let (listener, count) = (net.listener(index), connection_count.clone());
-            Some(Reactor::new(ring, port, shared.clone(), listener, count, knobs.connections_max))
+            let (listeners, count) = (vec![net.listener(index)], connection_count.clone());
+            Some(Reactor::new(ring, port, shared.clone(), listeners, count, knobs.connections_max))
         });
         let may_skip = knobs.policy == SlowConsumer::Skip || knobs.has_skip_rule;
         let oracle = Oracle::new(knobs.topics_max < 100, may_skip);
@@ -479,9 +479,14 @@ impl World {
         assert!(peaks.paused <= 4 * self.clients.len() + 4, "{peaks:?}");
     }
 
-    /// Tells reactor `index` to drain, as the control thread does.
+    /// Tells reactor `index` to drain and end, as the control thread does.
     fn order_drain(&mut self, index: usize) {
-        match self.mesh.send_order(index, ControlRequest::Drain) {
+        let within_ms = self.shared.config.timeouts.drain_ms;
+        self.order(index, ControlRequest::Drain { within_ms, emptied: None });
+    }
+
+    fn order(&mut self, index: usize, order: ControlRequest) {
+        match self.mesh.send_order(index, order) {
             Ok(true) => self.net.wake(index),
             Ok(false) => {}
             Err(_) => panic!("the order finds room"),

@@ -1,0 +1,167 @@
+//! Accepting: from which listeners a reactor takes connections, and whether it does.
+
+use std::{os::fd::RawFd, sync::mpsc};
+
+use crate::uring::{Completion, Io, Op, Token};
+
+/// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
+const RETRY_NS: u64 = 100_000_000;
+
+/// A reactor's listeners, each with its multishot accept. The descriptors are its own.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listeners: Vec<Listener>,
+    is_open: bool,
+    /// Who is to be told once no accept is in flight.
+    waiters: Vec<mpsc::Sender<()>>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: RawFd,
+    accept: Accept,
+}
+
+/// Where a listener's multishot accept is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accept {
+    /// In flight, though perhaps with its cancellation behind it.
+    Armed,
+    /// Out of descriptors: armed again then, or when a connection is closed.
+    Waiting {
+        until_ns: u64,
+    },
+    Idle,
+}
+
+impl Acceptor {
+    /// Accepts from `sockets`, which become its own, once it is opened.
+    pub fn new(sockets: Vec<RawFd>) -> Acceptor {
+        let listeners = sockets.into_iter().map(|socket| Listener { socket, accept: Accept::Idle }).collect();
+        Acceptor { listeners, is_open: false, waiters: Vec::new() }
+    }
+
+    /// Accepts from now on.
+    pub fn open(&mut self, io: &mut impl Io) {
+        self.is_open = true;
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].accept == Accept::Idle {
+                self.arm(index, io);
+            }
+        }
+    }
+
+    /// Accepts no more. Connections may still come until [`Acceptor::is_idle`]: the kernel has taken them
+    /// from the listener's queue, so they are ours.
+    pub fn stop(&mut self, io: &mut impl Io) {
+        self.is_open = false;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            match listener.accept {
+                Accept::Armed => io.cancel(token(Op::Accept, index), token(Op::Cancel, index)),
+                Accept::Waiting { .. } => listener.accept = Accept::Idle,
+                Accept::Idle => {}
+            }
+        }
+    }
+
+    /// `waiter` is told as soon as no accept is in flight.
+    pub fn tell_when_idle(&mut self, waiter: mpsc::Sender<()>) {
+        self.waiters.push(waiter);
+        self.tell_waiters();
+    }
+
+    /// Whether the kernel holds no accept: no connection will come.
+    pub fn is_idle(&self) -> bool {
+        self.listeners.iter().all(|listener| listener.accept != Accept::Armed)
+    }
+
+    /// Closes the listeners, which accept no more. If nobody else has them, whoever connects is refused.
+    pub fn close(&mut self, io: &mut impl Io) {
+        assert!(!self.is_open && self.is_idle(), "a listener is closed under an accept");
+        self.listeners.drain(..).for_each(|listener| io.close(listener.socket));
+    }
+
+    /// An accept's completion: the connection's descriptor, if it brought one, or the want of one.
+    pub fn on_completion(
+        &mut self,
+        completion: &Completion,
+        now_ns: u64,
+        io: &mut impl Io,
+    ) -> Result<Option<RawFd>, OutOfDescriptors> {
+        let index = completion.token.slot() as usize;
+        if !completion.more {
+            self.listeners[index].accept = Accept::Idle;
+        }
+        let accepted = match completion.result {
+            socket if socket >= 0 => Ok(Some(socket)),
+            error if is_passing(-error) => Ok(None),
+            // No descriptor, no memory, or what we do not know: not again at once, it would spin.
+            _ => Err(OutOfDescriptors),
+        };
+        // Any end without MORE is one, a successful accept's too.
+        if self.is_open && self.listeners[index].accept == Accept::Idle {
+            match accepted {
+                Ok(_) => self.arm(index, io),
+                Err(_) => self.listeners[index].accept = Accept::Waiting { until_ns: now_ns + RETRY_NS },
+            }
+        }
+        self.tell_waiters();
+        accepted
+    }
+
+    /// Arms what waited long enough.
+    pub fn retry(&mut self, now_ns: u64, io: &mut impl Io) {
+        for index in 0..self.listeners.len() {
+            if let Accept::Waiting { until_ns } = self.listeners[index].accept
+                && now_ns >= until_ns
+            {
+                self.arm(index, io);
+            }
+        }
+    }
+
+    /// A connection was closed: there is a descriptor for who waits.
+    pub fn on_close(&mut self, io: &mut impl Io) {
+        self.retry(u64::MAX, io);
+    }
+
+    /// When to [`Acceptor::retry`], if anything waits.
+    pub fn next_retry_ns(&self) -> Option<u64> {
+        let due_ns = |listener: &Listener| match listener.accept {
+            Accept::Waiting { until_ns } => Some(until_ns),
+            Accept::Armed | Accept::Idle => None,
+        };
+        self.listeners.iter().filter_map(due_ns).min()
+    }
+
+    fn arm(&mut self, index: usize, io: &mut impl Io) {
+        let listener = &mut self.listeners[index];
+        listener.accept = Accept::Armed;
+        io.accept_multishot(listener.socket, token(Op::Accept, index));
+    }
+
+    fn tell_waiters(&mut self) {
+        if self.is_idle() {
+            for waiter in self.waiters.drain(..) {
+                // Whoever asked may have gone: then nobody waits.
+                let _ = waiter.send(());
+            }
+        }
+    }
+}
+
+/// The kernel could not give an accepted connection a descriptor; it waits in the listener's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutOfDescriptors;
+
+/// Whether an accept that failed so may be tried again at once.
+fn is_passing(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPERM | libc::EPROTO
+    )
+}
+
+fn token(op: Op, listener: usize) -> Token {
+    Token::new(op, listener as u32, 0)
+}
