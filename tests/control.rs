@@ -116,7 +116,7 @@ fn serve(fleet: Option<FakeFleet>) -> SocketAddr {
             }
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            http::serve(listener, watch).await;
+            http::serve(listener, http::Places::new(), watch).await;
         });
     });
     receiver.recv().unwrap()

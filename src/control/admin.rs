@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
@@ -15,10 +16,14 @@ use super::{
     http,
 };
 
+/// How long requests under way may delay the end of the process.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The admin listener.
 pub(super) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    places: http::Places,
     serving: Option<JoinHandle<()>>,
 }
 
@@ -49,7 +54,7 @@ impl Admin {
         if is_inherited && configured.port() != 0 && configured != address {
             warn!(inherited = %address, %configured, "the inherited admin listener is not at admin.address; it is served");
         }
-        Ok(Admin { listener, address, serving: None })
+        Ok(Admin { listener, address, places: http::Places::new(), serving: None })
     }
 
     /// Where it listens.
@@ -62,7 +67,8 @@ impl Admin {
         let listener = self.listener.try_clone().and_then(tokio::net::TcpListener::from_std);
         match listener {
             Ok(listener) => {
-                self.serving = Some(tokio_uring::spawn(http::serve(listener, Arc::clone(watch))));
+                let serving = http::serve(listener, self.places.clone(), Arc::clone(watch));
+                self.serving = Some(tokio_uring::spawn(serving));
             }
             Err(error) => warn!(%error, "the admin listener cannot be served"),
         }
@@ -73,6 +79,12 @@ impl Admin {
         if let Some(serving) = self.serving.take() {
             serving.abort();
         }
+    }
+
+    /// Takes no more requests and waits for those under way, but not for long.
+    pub async fn finish(&mut self) {
+        self.stop();
+        self.places.wait_until_free(FINISH_TIMEOUT).await;
     }
 
     /// A duplicate for another process.

@@ -44,10 +44,27 @@ fanfare
 /metrics  OpenMetrics text for Prometheus
 ";
 
+/// Connections that are served.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// As many as may be served at once, all free.
+    #[expect(clippy::new_without_default, reason = "nothing else is made without a number")]
+    pub fn new() -> Places {
+        Places(Arc::new(Semaphore::new(CONNECTIONS_MAX)))
+    }
+
+    /// Waits until no connection is served, at most `limit`.
+    pub async fn wait_until_free(&self, limit: Duration) {
+        let _ = time::timeout(limit, self.0.acquire_many(CONNECTIONS_MAX as u32)).await;
+    }
+}
+
 /// Serves until the runtime ends.
-pub async fn serve<F: Fleet>(listener: TcpListener, watch: Arc<Watch<F>>) {
+pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<Watch<F>>) {
     let router = router(watch);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = places.0;
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {

@@ -123,6 +123,9 @@ async fn control<F: Fleet>(
                 if let Some(socket) = socket {
                     socket.leave();
                 }
+                if let Some(mut admin) = admin {
+                    admin.finish().await;
+                }
                 return Ok(());
             }
         }
@@ -180,7 +183,7 @@ async fn meet_successors<F: Fleet>(
                 }
                 let _ = is_over.await;
             }
-            Err(why) => warn!("not handing over: {why}"),
+            Err(why) => info!("not handing over: {why}"),
         }
     }
 }

@@ -24,6 +24,7 @@ pub struct Broker {
     pub address: SocketAddr,
     /// Where health and metrics are.
     pub admin: SocketAddr,
+    settings: Vec<String>,
     /// Held, so that the broker can write to it.
     _stdout: BufReader<ChildStdout>,
 }
@@ -32,28 +33,46 @@ impl Broker {
     /// Starts one with `reactors` reactors and `settings` as `--set` takes them, and waits for the line that
     /// says that it is ready.
     pub fn start(reactors: usize, settings: &[&str]) -> Broker {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Broker::spawn(broker_command(), any, any, reactors, settings).wait_until_ready()
+    }
+
+    /// Starts one that takes this one's place, with `reactors` reactors and its settings.
+    pub fn succeed(&self, reactors: usize) -> Starting {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let mut command = broker_command();
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "warn"]);
+        command.args(["serve", "--takeover"]);
+        Broker::spawn(command, self.address, self.admin, reactors, &settings)
+    }
+
+    /// Starts `command`, which is the broker's or runs it with the arguments added here.
+    pub fn spawn(
+        mut command: Command,
+        address: SocketAddr,
+        admin: SocketAddr,
+        reactors: usize,
+        settings: &[&str],
+    ) -> Starting {
+        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string(), "--log", "warn"]);
         command.args(["--reactors", &reactors.to_string()]);
         // Several brokers run at once, and all would be pinned to the first core.
         command.args(["--set", "reactor.pin=false"]);
         for setting in settings {
             command.args(["--set", setting]);
         }
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        // The banner is one write that ends with an empty line behind the two lines to try.
-        let mut banner = String::new();
-        while !banner.ends_with("\n\n") || !banner.contains(" pub ") {
-            let len = stdout.read_line(&mut banner).unwrap();
-            assert!(len > 0, "the broker ended before it was ready: {banner}");
-        }
-        let after = |label: &str| {
-            let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
-            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
-        };
-        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
-        Broker { process, address, admin, _stdout: stdout }
+        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Starting { process, settings: settings.iter().map(|it| it.to_string()).collect() }
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// The answer to a GET of `path` on the admin listener.
+    pub fn get(&self, path: &str) -> String {
+        get(self.admin, path)
     }
 
     /// Asks it to stop.
@@ -75,11 +94,7 @@ impl Broker {
 
     /// A counter or gauge of `/metrics` as each reactor has it; `labels` as behind the reactor's own.
     pub fn metric(&self, name: &str, labels: &str) -> Vec<f64> {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let text = self.get("/metrics");
         let mut values = Vec::new();
         loop {
             let sample = format!("\n{name}{{reactor=\"{}\"{labels}}} ", values.len());
@@ -89,6 +104,42 @@ impl Broker {
         assert!(!values.is_empty(), "no {name} in {text}");
         values
     }
+}
+
+/// A broker of which nothing is known yet.
+pub struct Starting {
+    process: Child,
+    settings: Vec<String>,
+}
+
+impl Starting {
+    /// Waits until it accepts.
+    pub fn wait_until_ready(mut self) -> Broker {
+        let mut stdout = BufReader::new(self.process.stdout.take().unwrap());
+        // The banner is one write that ends with an empty line behind the two lines to try.
+        let mut banner = String::new();
+        while !banner.ends_with("\n\n") || !banner.contains(" pub ") {
+            let len = stdout.read_line(&mut banner).unwrap();
+            assert!(len > 0, "the broker ended before it was ready: {banner}");
+        }
+        let after = |label: &str| {
+            let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
+            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
+        };
+        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
+        let Starting { process, settings } = self;
+        Broker { process, address, admin, settings, _stdout: stdout }
+    }
+}
+
+/// The answer to a GET, its head included.
+pub fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 impl Drop for Broker {
