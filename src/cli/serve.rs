@@ -8,22 +8,31 @@ use std::{
 };
 
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use super::{Failure, print};
 use crate::{
-    config::Config,
-    control::{self, Origin, activation::Inherited, takeover::Predecessor},
+    config::{
+        Config,
+        load::{self, Sources},
+    },
+    control::{self, Origin, activation::Inherited, reload::Source, takeover::Predecessor},
     protocol::mask,
     reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
 };
 
 /// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
-/// one's.
-pub(super) fn serve(config: Config, takes_over: bool) -> Result<(), Failure> {
+/// one's. SIGHUP reads `sources` again.
+pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
+    let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     keep_pages_small();
-    start_logging(&config);
+    let source = Source {
+        set_log_level: start_logging(&config),
+        load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
+    };
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
@@ -46,7 +55,7 @@ pub(super) fn serve(config: Config, takes_over: bool) -> Result<(), Failure> {
                 "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
             ));
         }
-        return serve_after(config, on_ready);
+        return serve_after(config, source, on_ready);
     }
     let Inherited { listeners, admin } = inherited.unwrap_or_default();
     let start = move |config: Arc<Config>| {
@@ -57,13 +66,14 @@ pub(super) fn serve(config: Config, takes_over: bool) -> Result<(), Failure> {
         Prepared::new(config, listeners)?.start()
     };
     let origin = Origin { admin, takes_over };
-    control::run(config, origin, start, on_ready).map_err(Failure::Run)
+    control::run(config, origin, source, start, on_ready).map_err(Failure::Run)
 }
 
 /// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
 /// fail here has not.
 fn serve_after(
     config: Arc<Config>,
+    source: Source,
     on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
 ) -> Result<(), Failure> {
     let Some(path) = &config.control.socket else {
@@ -85,7 +95,7 @@ fn serve_after(
         prepared.start()
     };
     let origin = Origin { admin, takes_over: true };
-    control::run(config.clone(), origin, start, on_ready).map_err(Failure::Run)
+    control::run(config.clone(), origin, source, start, on_ready).map_err(Failure::Run)
 }
 
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.
@@ -124,13 +134,16 @@ fn missing(report: &Report) -> Option<String> {
     })
 }
 
-/// Logs to stderr as `[log]` says. The filter was parsed once when the configuration was checked.
-fn start_logging(config: &Config) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log.level))
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal());
-    if config.log.json { builder.json().init() } else { builder.init() }
+/// Logs to stderr as `[log]` says; returns what changes the level. A filter was parsed once when its
+/// configuration was checked.
+fn start_logging(config: &Config) -> Box<dyn FnMut(&str)> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.log.level));
+    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = if config.log.json { lines.json().boxed() } else { lines.boxed() };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Box::new(move |level| {
+        handle.reload(EnvFilter::new(level)).expect("the subscriber lives as long as the process");
+    })
 }
 
 /// Raises the soft limit of descriptors to the hard one. The soft one, mostly 1,024, exists for programs

@@ -19,10 +19,8 @@ const END_INTERVAL: Duration = Duration::from_millis(5);
 /// What reactors get beyond their time to drop what is left.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Asks every reactor to drain and end, and waits until all have, for little longer than
-/// `timeouts.drain_ms`.
-pub(super) async fn drain<F: Fleet>(fleet: &F, config: &Config) {
-    let within_ms = config.timeouts.drain_ms;
+/// Asks every reactor to drain within `within_ms` and end, and waits until all have, for little longer.
+pub(super) async fn drain<F: Fleet>(fleet: &F, within_ms: u64) {
     let deadline = Instant::now() + Duration::from_millis(within_ms) + MARGIN;
     fleet.close_listeners();
     let mut to_ask: Vec<usize> = (0..fleet.count()).collect();

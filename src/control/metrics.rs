@@ -144,14 +144,14 @@ static FAMILIES: [Family; 22] = [
 
 /// Everything as OpenMetrics text. A reactor that did not answer has `fanfare_reactor_up` 0 and no
 /// other sample: a stale number would look like a healthy one.
-pub fn exposition(answers: &[Answer], phase: Phase, uptime: Duration) -> String {
+pub fn exposition(answers: &[Answer], process: Process) -> String {
     let mut registry = Registry::default();
     registry.register(
         "fanfare_build",
         "The version that runs",
         Info::new([("version", env!("CARGO_PKG_VERSION"))]),
     );
-    registry.register_collector(Box::new(Process { phase, uptime }));
+    registry.register_collector(Box::new(process));
     registry.register_collector(Box::new(Fleet { answers: answers.to_vec() }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a String cannot fail");
@@ -159,10 +159,14 @@ pub fn exposition(answers: &[Answer], phase: Phase, uptime: Duration) -> String 
 }
 
 /// What the process as a whole says.
-#[derive(Debug)]
-struct Process {
-    phase: Phase,
-    uptime: Duration,
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// Since its start.
+    pub uptime: Duration,
+    /// Reloads applied and refused.
+    pub reloads: (u64, u64),
 }
 
 impl Collector for Process {
@@ -171,6 +175,10 @@ impl Collector for Process {
         gauge(&mut encoder, "fanfare_ready", "1 while clients are accepted.", None, &ready)?;
         let help = "Time since the broker's start.";
         gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
+        let help = "Reloads of the configuration, by result.";
+        let mut metric = encoder.encode_descriptor("fanfare_reloads", help, None, MetricType::Counter)?;
+        counter(&mut metric, &[("result", "applied")], &self.reloads.0)?;
+        counter(&mut metric, &[("result", "refused")], &self.reloads.1)?;
         if let Some(bytes) = resident_bytes() {
             let help = "Resident memory of the process.";
             gauge(&mut encoder, "process_resident_memory", help, Some(&Unit::Bytes), &bytes)?;
@@ -280,6 +288,10 @@ mod tests {
 
     use super::*;
 
+    fn process(phase: Phase) -> Process {
+        Process { phase, uptime: Duration::from_millis(1_500), reloads: (3, 4) }
+    }
+
     /// A different value in every field, so that a field in the wrong family shows.
     fn numbered() -> ReactorStats {
         ReactorStats {
@@ -326,11 +338,13 @@ mod tests {
     #[test]
     fn each_value_has_its_name_and_its_reactor() {
         let answers = [Answer::Stats(Box::default()), Answer::Stats(Box::new(numbered()))];
-        let text = exposition(&answers, Phase::Ready, Duration::from_millis(1_500));
+        let text = exposition(&answers, process(Phase::Ready));
         for line in [
             "fanfare_build_info{version=\"0.1.0\"} 1",
             "fanfare_ready 1",
             "fanfare_uptime_seconds 1.5",
+            "fanfare_reloads_total{result=\"applied\"} 3",
+            "fanfare_reloads_total{result=\"refused\"} 4",
             "fanfare_reactor_up{reactor=\"0\"} 1",
             "fanfare_connections{reactor=\"1\"} 1",
             "fanfare_upgrades_total{reactor=\"1\"} 2",
@@ -351,7 +365,7 @@ mod tests {
     #[test]
     fn the_text_is_well_formed() {
         let answers = [Answer::Stats(Box::new(numbered())), Answer::Silent, Answer::Stats(Box::default())];
-        let text = exposition(&answers, Phase::Draining, Duration::ZERO);
+        let text = exposition(&answers, process(Phase::Draining));
         assert!(text.ends_with("\n# EOF\n"));
 
         let mut families = HashSet::new();

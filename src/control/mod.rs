@@ -10,33 +10,40 @@ mod ending;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod reload;
 mod signals;
 mod socket;
+mod succession;
 pub mod takeover;
 
-use std::{future, io, net::SocketAddr, os::fd::OwnedFd, process, sync::Arc, thread, time::Duration};
+use std::{
+    future,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    process,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use sd_notify::NotifyState;
-use tokio::{
-    net::UnixListener,
-    sync::{mpsc, oneshot},
-    time::MissedTickBehavior,
-};
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
-use activation::Inherited;
+use crate::{config::Config, reactor::ControlRequest};
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
+use reload::{Reloader, Source};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
+use succession::Successors;
 use takeover::Successor;
 
 /// How often the control thread looks whether every reactor still runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// After a failed accept on the control socket, which is mostly a want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it looks for room in a control queue that is full.
+const ASK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What is there before the control thread is.
 #[derive(Debug, Default)]
@@ -48,14 +55,15 @@ pub struct Origin {
 }
 
 /// Runs the broker until a signal ends it or a successor takes its place: starts the reactors with `start`,
-/// calls `on_ready` with them and the address of the admin listener once they accept, drains them on SIGTERM
-/// or SIGINT.
+/// calls `on_ready` with them and the address of the admin listener once they accept, takes a new configuration
+/// from `source` on SIGHUP, drains them on SIGTERM or SIGINT.
 ///
 /// # Errors
 /// One line that says why the broker could not start or go on.
 pub fn run<F: Fleet>(
     config: Arc<Config>,
     origin: Origin,
+    source: Source,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
@@ -63,12 +71,12 @@ pub fn run<F: Fleet>(
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
         .map_err(|error| format!("cannot start the control thread's io_uring: {error}"))?;
-    runtime.block_on(control(config, origin, signals, start, on_ready))
+    runtime.block_on(control(origin, Reloader::new(config, source), signals, start, on_ready))
 }
 
 async fn control<F: Fleet>(
-    config: Arc<Config>,
     origin: Origin,
+    mut reloader: Reloader,
     mut signals: Signals,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
@@ -77,8 +85,9 @@ async fn control<F: Fleet>(
     if origin.takes_over {
         watch.set_phase(Phase::Waiting);
     }
+    let config = reloader.config();
     let bind = |path| ControlSocket::bind(path, !origin.takes_over);
-    let mut socket = config.control.socket.as_deref().map(bind).transpose()?;
+    let socket = config.control.socket.as_deref().map(bind).transpose()?;
     let open = |address| Admin::open(address, origin.admin);
     let mut admin = config.admin.address.map(open).transpose()?;
     if let Some(admin) = &mut admin {
@@ -87,7 +96,8 @@ async fn control<F: Fleet>(
 
     // Starting blocks: the admin listener answers meanwhile, and a signal gets through.
     let (started_sender, mut started) = oneshot::channel();
-    let start_config = Arc::clone(&config);
+    let start_config = reloader.config();
+    let mut is_reload_due = false;
     thread::Builder::new()
         .name("start".into())
         .spawn(move || started_sender.send(start(start_config)))
@@ -99,30 +109,30 @@ async fn control<F: Fleet>(
             }
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(()),
-                Signal::Reload => log_reload(),
+                // What is read now would not be what the reactors start with.
+                Signal::Reload => is_reload_due = true,
             }
         }
     };
 
-    let mut successors = match &mut socket {
-        Some(socket) => Some(serve_successors(socket, &fleet, admin.as_ref())?),
-        None => None,
-    };
+    let mut successors = Successors::meet(socket, &fleet, admin.as_ref())?;
     watch.set_ready(Arc::clone(&fleet));
     match origin.takes_over {
         true => notify(&[NotifyState::MainPid(process::id()), NotifyState::Ready]),
         false => notify(&[NotifyState::Ready]),
     }
     on_ready(&fleet, admin.as_ref().map(Admin::address));
+    if is_reload_due {
+        reload(&mut reloader, &*fleet, &watch).await;
+    }
     while let Asked::Takeover(successor) =
-        wait_until_asked(&fleet, &watch, &mut signals, &mut successors).await?
+        wait_until_asked(&fleet, &watch, &mut signals, &mut reloader, &mut successors).await?
     {
+        let config = reloader.config();
         match ending::hand_over(&*fleet, &watch, &mut admin, successor, &config).await {
             Takeover::Failed => {}
             Takeover::Done => {
-                if let Some(socket) = socket {
-                    socket.leave();
-                }
+                successors.leave();
                 if let Some(mut admin) = admin {
                     admin.finish().await;
                 }
@@ -133,59 +143,10 @@ async fn control<F: Fleet>(
 
     watch.set_phase(Phase::Draining);
     notify(&[NotifyState::Stopping]);
-    info!(timeout_ms = config.timeouts.drain_ms, "draining; a second signal exits at once");
-    ending::drain(&*fleet, &config).await;
+    let drain_ms = reloader.running().timeouts.drain_ms;
+    info!(timeout_ms = drain_ms, "draining; a second signal exits at once");
+    ending::drain(&*fleet, drain_ms).await;
     Ok(())
-}
-
-/// Serves the control socket from now on; what comes out are processes that are ready to take over, one at a
-/// time.
-fn serve_successors<F: Fleet>(
-    socket: &mut ControlSocket,
-    fleet: &Arc<F>,
-    admin: Option<&Admin>,
-) -> Result<mpsc::Receiver<Successor>, String> {
-    let opened = || Ok((socket.listener()?, admin.map(Admin::duplicate).transpose()?));
-    let (listener, admin) =
-        opened().map_err(|error: io::Error| format!("the control socket cannot be served: {error}"))?;
-    socket.publish()?;
-    let fleet = Arc::clone(fleet);
-    let (sender, receiver) = mpsc::channel(1);
-    tokio_uring::spawn(meet_successors(listener, admin, fleet, sender));
-    Ok(receiver)
-}
-
-async fn meet_successors<F: Fleet>(
-    listener: UnixListener,
-    admin: Option<OwnedFd>,
-    fleet: Arc<F>,
-    sender: mpsc::Sender<Successor>,
-) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "the control socket could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let offer = || {
-            let admin = admin.as_ref().map(OwnedFd::try_clone).transpose()?;
-            Ok(Inherited { listeners: fleet.listeners()?, admin })
-        };
-        match Successor::meet(stream, offer).await {
-            Ok((successor, is_over)) => {
-                // Only a broker that ends does not take it, and then nothing more is to be served. The next
-                // one is met when this one has failed: two would both think that they take over.
-                if sender.send(successor).await.is_err() {
-                    return;
-                }
-                let _ = is_over.await;
-            }
-            Err(why) => info!("not handing over: {why}"),
-        }
-    }
 }
 
 /// What the broker is asked for while it serves.
@@ -202,7 +163,8 @@ async fn wait_until_asked<F: Fleet>(
     fleet: &Arc<F>,
     watch: &Arc<Watch<F>>,
     signals: &mut Signals,
-    successors: &mut Option<mpsc::Receiver<Successor>>,
+    reloader: &mut Reloader,
+    successors: &mut Successors,
 ) -> Result<Asked, String> {
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -212,9 +174,9 @@ async fn wait_until_asked<F: Fleet>(
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(Asked::Stop),
-                Signal::Reload => log_reload(),
+                Signal::Reload => reload(reloader, &**fleet, watch).await,
             },
-            successor = next_successor(successors) => return Ok(Asked::Takeover(successor)),
+            successor = successors.next() => return Ok(Asked::Takeover(successor)),
             _ = check.tick() => {
                 if let Some(index) = (0..fleet.count()).find(|index| fleet.has_ended(*index)) {
                     return Err(format!("reactor {index} ended unexpectedly; its last words are above"));
@@ -234,8 +196,32 @@ async fn wait_until_asked<F: Fleet>(
     }
 }
 
-fn log_reload() {
-    warn!("SIGHUP: a reload needs a restart; the configuration is as it was");
+/// Takes a new configuration, and says to the service manager when that is over.
+async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "the service manager could not be told"),
+    }
+    let config = reloader.reload();
+    let is_applied = config.is_some();
+    if let Some(config) = config {
+        let deadline = Instant::now() + fleet::ANSWER_TIMEOUT;
+        let mut to_tell: Vec<usize> = (0..fleet.count()).collect();
+        loop {
+            // A control queue may be full for a moment.
+            to_tell.retain(|index| !fleet.ask(*index, ControlRequest::Reload(Arc::clone(&config))));
+            if to_tell.is_empty() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                error!(reactors = ?to_tell, "reactors did not take the new configuration");
+                break;
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+    watch.count_reload(is_applied);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Tells the service manager, if there is one.
@@ -251,14 +237,6 @@ async fn next_tick(interval: &mut Option<tokio::time::Interval>) {
         Some(interval) => {
             interval.tick().await;
         }
-        None => future::pending().await,
-    }
-}
-
-/// The next process that is ready to take over, or never without a control socket.
-async fn next_successor(successors: &mut Option<mpsc::Receiver<Successor>>) -> Successor {
-    match successors {
-        Some(receiver) => receiver.recv().await.expect("the control socket is served while the broker is"),
         None => future::pending().await,
     }
 }

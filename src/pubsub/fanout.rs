@@ -97,6 +97,14 @@ impl Fanout {
         }
     }
 
+    /// Judges by `policy` from now on, in views that are there as well: a walk over all of them.
+    pub fn set_policy(&mut self, policy: Policy) {
+        for (_, view) in &mut self.views {
+            view.may_skip = policy.may_skip(&view.name);
+        }
+        self.policy = policy;
+    }
+
     /// Deliveries that became owed since the start.
     pub fn deliveries_total(&self) -> u64 {
         self.deliveries_total

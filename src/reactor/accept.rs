@@ -7,6 +7,15 @@ use crate::uring::{Completion, Io, Op, Token};
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
 const RETRY_NS: u64 = 100_000_000;
 
+/// A socket to accept from.
+#[derive(Debug)]
+pub struct Source<S> {
+    /// The socket.
+    pub socket: S,
+    /// Other reactors accept from the same queue.
+    pub is_shared: bool,
+}
+
 /// A reactor's listeners, each with its multishot accept. The descriptors are its own.
 #[derive(Debug)]
 pub(super) struct Acceptor {
@@ -18,8 +27,10 @@ pub(super) struct Acceptor {
 
 #[derive(Debug)]
 struct Listener {
-    socket: RawFd,
+    source: Source<RawFd>,
     accept: Accept,
+    /// The accept was cancelled so that another reactor's comes first.
+    is_yielding: bool,
 }
 
 /// Where a listener's multishot accept is.
@@ -35,9 +46,10 @@ enum Accept {
 }
 
 impl Acceptor {
-    /// Accepts from `sockets`, which become its own, once it is opened.
-    pub fn new(sockets: Vec<RawFd>) -> Acceptor {
-        let listeners = sockets.into_iter().map(|socket| Listener { socket, accept: Accept::Idle }).collect();
+    /// Accepts from `sources`, whose sockets become its own, once it is opened.
+    pub fn new(sources: Vec<Source<RawFd>>) -> Acceptor {
+        let listener = |source| Listener { source, accept: Accept::Idle, is_yielding: false };
+        let listeners = sources.into_iter().map(listener).collect();
         Acceptor { listeners, is_open: false, waiters: Vec::new() }
     }
 
@@ -78,7 +90,7 @@ impl Acceptor {
     /// Closes the listeners, which accept no more. If nobody else has them, whoever connects is refused.
     pub fn close(&mut self, io: &mut impl Io) {
         assert!(!self.is_open && self.is_idle(), "a listener is closed under an accept");
-        self.listeners.drain(..).for_each(|listener| io.close(listener.socket));
+        self.listeners.drain(..).for_each(|listener| io.close(listener.source.socket));
     }
 
     /// An accept's completion: the connection's descriptor, if it brought one, or the want of one.
@@ -89,8 +101,13 @@ impl Acceptor {
         io: &mut impl Io,
     ) -> Result<Option<RawFd>, OutOfDescriptors> {
         let index = completion.token.slot() as usize;
+        let listener = &mut self.listeners[index];
         if !completion.more {
-            self.listeners[index].accept = Accept::Idle;
+            (listener.accept, listener.is_yielding) = (Accept::Idle, false);
+        } else if listener.source.is_shared && !listener.is_yielding {
+            // The kernel gives every connection to whose accept is armed the longest.
+            listener.is_yielding = true;
+            io.cancel(token(Op::Accept, index), token(Op::Cancel, index));
         }
         let accepted = match completion.result {
             socket if socket >= 0 => Ok(Some(socket)),
@@ -137,7 +154,7 @@ impl Acceptor {
     fn arm(&mut self, index: usize, io: &mut impl Io) {
         let listener = &mut self.listeners[index];
         listener.accept = Accept::Armed;
-        io.accept_multishot(listener.socket, token(Op::Accept, index));
+        io.accept_multishot(listener.source.socket, token(Op::Accept, index));
     }
 
     fn tell_waiters(&mut self) {

@@ -126,22 +126,11 @@ impl Core {
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
         let (index, count) = (port.index(), port.count());
         let config = shared.config.clone();
-        let delivery = &config.delivery;
-        let skips = |policy: SlowConsumer| policy == SlowConsumer::Skip;
-        let policy = Policy {
-            owed_bytes_max: delivery.owed_bytes_max as u64,
-            skip_rules: delivery
-                .topics
-                .iter()
-                .map(|rule| (rule.filter.clone(), skips(rule.slow_consumer)))
-                .collect(),
-            skip_by_default: skips(delivery.slow_consumer),
-        };
-        let limits = &config.limits;
+        let topics_max = config.limits.topics_max;
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
-            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max, slots_max),
+            fanout: Fanout::new(shared.homes.clone(), policy(&config), topics_max, slots_max),
             timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
@@ -153,12 +142,8 @@ impl Core {
             pausing: Vec::new(),
             resetting: Vec::new(),
             paused: VecDeque::new(),
-            limits: Limits {
-                header_bytes_max: limits.header_bytes_max,
-                message_bytes_max: limits.message_bytes_max,
-                is_echo_served: config.listen.echo,
-            },
-            home: Home::new(count, limits.topics_max, shared.budget.clone()),
+            limits: session_limits(&config),
+            home: Home::new(count, topics_max, shared.budget.clone()),
             home_period_ns: 0,
             parser: None,
             pending: PendingTable::default(),
@@ -195,6 +180,19 @@ impl Core {
         }
         if self.shared.budget.is_exceeded() {
             self.shed();
+        }
+    }
+
+    /// Runs with `config` from now on. A deadline that is set stays, and what follows it is by the new one.
+    pub fn reload(&mut self, config: Arc<Config>) {
+        let before = std::mem::replace(&mut self.shared.config, config);
+        let config = &self.shared.config;
+        self.limits = session_limits(config);
+        if config.delivery != before.delivery {
+            self.fanout.set_policy(policy(config));
+        }
+        if config.reactor.max_delay_us != before.reactor.max_delay_us {
+            self.pacing = Pacing::new(config.reactor.max_delay_us);
         }
     }
 
@@ -687,5 +685,27 @@ impl Core {
         }
         self.stats.upgrades_total += 1;
         self.timers.set(slot, self.now_ms() + ping_ms);
+    }
+}
+
+fn session_limits(config: &Config) -> Limits {
+    Limits {
+        header_bytes_max: config.limits.header_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        is_echo_served: config.listen.echo,
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let delivery = &config.delivery;
+    let skips = |policy: SlowConsumer| policy == SlowConsumer::Skip;
+    Policy {
+        owed_bytes_max: delivery.owed_bytes_max as u64,
+        skip_rules: delivery
+            .topics
+            .iter()
+            .map(|rule| (rule.filter.clone(), skips(rule.slow_consumer)))
+            .collect(),
+        skip_by_default: skips(delivery.slow_consumer),
     }
 }

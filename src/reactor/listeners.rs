@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd};
 
 use tracing::warn;
 
+use super::accept::Source;
 use crate::{config::Config, uring::listener};
 
 /// Listening sockets, bound here or inherited.
@@ -114,13 +115,16 @@ impl Listeners {
     ///
     /// # Errors
     /// A sentence about a want of descriptors.
-    pub fn share(&self, reactor_count: usize) -> Result<Vec<Vec<OwnedFd>>, String> {
-        let duplicate = |index: usize| {
-            let socket = self.sockets.iter().chain(&self.reserved).nth(index).expect("one per address");
-            socket.try_clone().map_err(|error| format!("a listener cannot be duplicated: {error}"))
+    pub fn share(&self, reactor_count: usize) -> Result<Vec<Vec<Source<OwnedFd>>>, String> {
+        let shares = shares(&self.addresses, reactor_count);
+        let source = |index: &usize| {
+            let socket = self.sockets.iter().chain(&self.reserved).nth(*index).expect("one per address");
+            let socket = socket.try_clone();
+            let socket = socket.map_err(|error| format!("a listener cannot be duplicated: {error}"))?;
+            let is_shared = shares.iter().filter(|share| share.contains(index)).count() > 1;
+            Ok(Source { socket, is_shared })
         };
-        let shares = shares(&self.addresses, reactor_count).into_iter();
-        shares.map(|share| share.into_iter().map(duplicate).collect()).collect()
+        shares.iter().map(|share| share.iter().map(source).collect()).collect()
     }
 
     /// Duplicates for another process.
@@ -213,7 +217,7 @@ mod tests {
         let mut new = Listeners::inherit(&config(), old.duplicates().unwrap()).unwrap();
         new.reserve(&config(), 4).unwrap();
         assert_eq!((new.sockets.len(), new.reserved.len()), (2, 2));
-        assert!(new.share(4).unwrap().iter().all(|share| share.len() == 1));
+        assert!(new.share(4).unwrap().iter().all(|share| share.len() == 1 && !share[0].is_shared));
         let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(old.address()).unwrap()).collect();
         let mut accepted = 0;
         for socket in &new.sockets {
@@ -232,7 +236,7 @@ mod tests {
         let mut listeners = Listeners::inherit(&config(), vec![only.into()]).unwrap();
         listeners.reserve(&config(), 2).unwrap();
         assert!(listeners.reserved.is_empty());
-        assert!(listeners.share(2).unwrap().iter().all(|share| share.len() == 1), "both accept from it");
+        assert!(listeners.share(2).unwrap().iter().all(|share| share.len() == 1 && share[0].is_shared));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
 //! clients' commands do. None of it is shared: reactors meet in [`crate::channel`].
 
-mod accept;
+pub mod accept;
 mod commands;
 pub mod connection;
 pub mod core;
@@ -39,6 +39,7 @@ use crate::{
         wake::Doorbell,
     },
 };
+use accept::Source;
 use core::{ReactorPort, Shared};
 use listeners::Listeners;
 use turn::{Reactor, Turn};
@@ -57,6 +58,8 @@ const LOCK_HELD: &str = "nobody panics with the listeners locked";
 pub enum ControlRequest {
     /// Send the counters back.
     Stats(mpsc::Sender<ReactorStats>),
+    /// Run with this configuration from now on: what needs a restart is as it was.
+    Reload(Arc<Config>),
     /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before
     /// are served.
     StopAccepting(mpsc::Sender<()>),
@@ -115,14 +118,14 @@ impl Prepared {
         let (said, setups) = mpsc::channel::<Setup>();
         let mut threads = Vec::new();
         let mut starts = Vec::new();
-        for (port, listeners) in ports.into_iter().zip(listeners.share(count)?) {
+        for (port, sources) in ports.into_iter().zip(listeners.share(count)?) {
             let (start, started) = mpsc::channel::<Vec<RawFd>>();
             let index = port.index();
             let run = ReactorThread {
                 core: config.reactor.pin.then(|| cores[index % cores.len()]),
                 ring: ring_config(&config, connections_max / count),
                 port,
-                listeners,
+                sources,
                 shared: shared.clone(),
                 connection_count: connection_count.clone(),
                 connections_max,
@@ -217,7 +220,7 @@ struct ReactorThread {
     core: Option<usize>,
     ring: RingConfig,
     port: ReactorPort,
-    listeners: Vec<OwnedFd>,
+    sources: Vec<Source<OwnedFd>>,
     shared: Shared,
     connection_count: Arc<AtomicUsize>,
     connections_max: usize,
@@ -240,11 +243,15 @@ impl ReactorThread {
         let _ = said.send(Ok((index, ring.as_raw_fd())));
         let Ok(peers) = started.recv() else { return };
         ring.set_peers(peers);
+        let raw = |Source { socket, is_shared }: Source<OwnedFd>| Source {
+            socket: socket.into_raw_fd(),
+            is_shared,
+        };
         let mut reactor = Reactor::new(
             ring,
             self.port,
             self.shared,
-            self.listeners.into_iter().map(OwnedFd::into_raw_fd).collect(),
+            self.sources.into_iter().map(raw).collect(),
             self.connection_count,
             self.connections_max,
         );

@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     ControlRequest,
-    accept::{Acceptor, OutOfDescriptors},
+    accept::{Acceptor, OutOfDescriptors, Source},
     connection::{Connection, Flight, Gather, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
 };
@@ -101,20 +101,20 @@ pub enum Turn {
 }
 
 impl<I: Io> Reactor<I> {
-    /// A reactor that accepts from `listeners`, which become its own. `connection_count` is shared by
+    /// A reactor that accepts from `sources`, whose sockets become its own. `connection_count` is shared by
     /// all reactors.
     pub fn new(
         io: I,
         port: ReactorPort,
         shared: Shared,
-        listeners: Vec<RawFd>,
+        sources: Vec<Source<RawFd>>,
         connection_count: Arc<AtomicUsize>,
         connections_max: usize,
     ) -> Reactor<I> {
         let mut reactor = Reactor {
             io,
             core: Core::new(port, shared, connections_max + REFUSED_MAX),
-            acceptor: Acceptor::new(listeners),
+            acceptor: Acceptor::new(sources),
             is_asleep: false,
             drain: None,
             connection_count,
@@ -364,6 +364,7 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                ControlRequest::Reload(config) => self.core.reload(config),
                 ControlRequest::StopAccepting(sender) => {
                     self.acceptor.stop(&mut self.io);
                     self.acceptor.tell_when_idle(sender);

@@ -11,5 +11,6 @@ mod hostile;
 mod http;
 mod interop;
 mod lifecycle;
+mod reload;
 mod restart;
 mod slow;

@@ -11,11 +11,15 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A broker that accepts.
 pub struct Broker {
@@ -33,35 +37,48 @@ impl Broker {
     /// Starts one with `reactors` reactors and `settings` as `--set` takes them, and waits for the line that
     /// says that it is ready.
     pub fn start(reactors: usize, settings: &[&str]) -> Broker {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Broker::spawn(broker_command(), any, any, reactors, settings).wait_until_ready()
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--log", "warn", "--listen", ANY_PORT, "--admin", ANY_PORT]);
+        Starting::spawn(command, settings).wait_until_ready()
+    }
+
+    /// Starts one whose log is read, after `change` has had its way with what it is started by.
+    pub fn start_logged(
+        reactors: usize,
+        settings: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> (Broker, Log) {
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--listen", ANY_PORT, "--admin", ANY_PORT]).stderr(Stdio::piped());
+        change(&mut command);
+        let mut broker = Starting::spawn(command, settings).wait_until_ready();
+        let stderr = BufReader::new(broker.process.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        (broker, Log { lines })
+    }
+
+    /// Starts one with listeners at `address` and `admin` that `command` is to hand down.
+    pub fn start_activated(
+        command: Command,
+        address: SocketAddr,
+        admin: SocketAddr,
+        reactors: usize,
+        settings: &[&str],
+    ) -> Broker {
+        let mut command = serve_command(command, reactors, settings);
+        command.args(["--log", "warn"]);
+        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        Starting::spawn(command, settings).wait_until_ready()
     }
 
     /// Starts one that takes this one's place, with `reactors` reactors and its settings.
     pub fn succeed(&self, reactors: usize) -> Starting {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
-        let mut command = broker_command();
-        command.args(["serve", "--takeover"]);
-        Broker::spawn(command, self.address, self.admin, reactors, &settings)
-    }
-
-    /// Starts `command`, which is the broker's or runs it with the arguments added here.
-    pub fn spawn(
-        mut command: Command,
-        address: SocketAddr,
-        admin: SocketAddr,
-        reactors: usize,
-        settings: &[&str],
-    ) -> Starting {
-        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string(), "--log", "warn"]);
-        command.args(["--reactors", &reactors.to_string()]);
-        // Several brokers run at once, and all would be pinned to the first core.
-        command.args(["--set", "reactor.pin=false"]);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        Starting { process, settings: settings.iter().map(|it| it.to_string()).collect() }
+        let mut command = serve_command(broker_command(), reactors, &settings);
+        command.args(["--takeover", "--log", "warn"]);
+        command.args(["--listen", &self.address.to_string(), "--admin", &self.admin.to_string()]);
+        Starting::spawn(command, &settings)
     }
 
     /// Ends it at once, as a crash does.
@@ -70,15 +87,19 @@ impl Broker {
         self.process.wait().unwrap();
     }
 
-    /// The answer to a GET of `path` on the admin listener.
-    pub fn get(&self, path: &str) -> String {
-        get(self.admin, path)
-    }
-
     /// Asks it to stop.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn reload(&self) {
+        self.signal(libc::SIGHUP);
+    }
+
+    fn signal(&self, signal: i32) {
         // SAFETY: kill takes no pointer, and the process is ours and has not been waited for.
-        assert_eq!(unsafe { libc::kill(self.process.id() as i32, libc::SIGTERM) }, 0);
+        assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
     }
 
     /// Waits until it has ended, and holds it to exit code 0.
@@ -92,9 +113,31 @@ impl Broker {
         self.wait();
     }
 
+    /// The answer to a GET of `path` on the admin listener.
+    pub fn get(&self, path: &str) -> String {
+        get(self.admin, path)
+    }
+
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics")
+    }
+
+    /// Asks for `/metrics` until `line` is in it.
+    pub fn wait_for_metric(&self, line: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.metrics();
+            if text.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in {text}");
+        }
+    }
+
     /// A counter or gauge of `/metrics` as each reactor has it; `labels` as behind the reactor's own.
     pub fn metric(&self, name: &str, labels: &str) -> Vec<f64> {
-        let text = self.get("/metrics");
+        let text = self.metrics();
         let mut values = Vec::new();
         loop {
             let sample = format!("\n{name}{{reactor=\"{}\"{labels}}} ", values.len());
@@ -113,6 +156,11 @@ pub struct Starting {
 }
 
 impl Starting {
+    fn spawn(mut command: Command, settings: &[&str]) -> Starting {
+        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Starting { process, settings: settings.iter().map(|it| it.to_string()).collect() }
+    }
+
     /// Waits until it accepts.
     pub fn wait_until_ready(mut self) -> Broker {
         let mut stdout = BufReader::new(self.process.stdout.take().unwrap());
@@ -150,6 +198,40 @@ impl Drop for Broker {
             let _ = self.process.wait();
         }
     }
+}
+
+/// The lines that a broker logs.
+pub struct Log {
+    lines: mpsc::Receiver<String>,
+}
+
+impl Log {
+    /// The next line that holds `text`, past others.
+    pub fn wait_for(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line has {text}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// How many lines that hold `text` come until the broker has ended.
+    pub fn count_to_end(self, text: &str) -> usize {
+        self.lines.into_iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+/// What it is to serve with, behind `command`.
+fn serve_command(mut command: Command, reactors: usize, settings: &[&str]) -> Command {
+    command.arg("serve");
+    command.args(["--reactors", &reactors.to_string()]);
+    // Several brokers run at once, and all would be pinned to the first core.
+    command.args(["--set", "reactor.pin=false"]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
 }
 
 /// The binary with none of the caller's FANFARE_ variables.

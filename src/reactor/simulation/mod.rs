@@ -20,6 +20,7 @@ use std::{
 
 use super::{
     ControlRequest,
+    accept::Source,
     connection::Phase,
     core::{OUTBOX_MAX, REPLIES_BYTES_MAX, Shared},
     turn::{Reactor, Turn},
@@ -77,6 +78,8 @@ struct Knobs {
     topics_max: usize,
     log_bytes_max: usize,
     max_delay_us: Option<u32>,
+    /// Reactors accept as if others accepted from their listeners too.
+    shares_listeners: bool,
     subscriptions_max: usize,
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
@@ -106,6 +109,7 @@ impl Knobs {
             topics_max: 1_000,
             log_bytes_max: 1 << 30,
             max_delay_us: Some(0),
+            shares_listeners: false,
             subscriptions_max: 1_000,
             may_close: false,
             is_verbose: false,
@@ -144,8 +148,9 @@ impl World {
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let reactors = rings.into_iter().zip(ports).enumerate().map(|(index, (ring, port))| {
-            let (listeners, count) = (vec![net.listener(index)], connection_count.clone());
-            Some(Reactor::new(ring, port, shared.clone(), listeners, count, knobs.connections_max))
+            let sources = vec![Source { socket: net.listener(index), is_shared: knobs.shares_listeners }];
+            let count = connection_count.clone();
+            Some(Reactor::new(ring, port, shared.clone(), sources, count, knobs.connections_max))
         });
         let may_skip = knobs.policy == SlowConsumer::Skip || knobs.has_skip_rule;
         let oracle = Oracle::new(knobs.topics_max < 100, may_skip);
