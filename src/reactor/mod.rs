@@ -29,9 +29,10 @@ use crate::{
     channel::Mesh,
     config::Config,
     metrics::ReactorStats,
+    protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
-        log::Budget,
+        log::{Budget, SHARED_CHUNK_BYTES},
         message::{Delivery, Request},
     },
     uring::{
@@ -46,6 +47,8 @@ use turn::{Reactor, Turn};
 
 /// Entries of all queues to one reactor of one kind together.
 const QUEUE_ENTRIES: usize = 16_384;
+/// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
+const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
 /// Descriptors that are not connections: logs, the admin listener's, the control socket's; and of each
 /// reactor its ring, its listener and the duplicate of that.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -106,6 +109,14 @@ impl Prepared {
     pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
         let cores = allowed_cores();
         let count = reactor_count(&config);
+        let log_bytes_min = LOG_BYTES_MIN * count;
+        if config.limits.log_bytes_max < log_bytes_min {
+            return Err(format!(
+                "limits.log_bytes_max = {} is too little for {count} reactors: at least {log_bytes_min} bytes, \
+                 or set reactor.count",
+                config.limits.log_bytes_max
+            ));
+        }
         let connections_max = connections_max(&config, count);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let shared = Shared {
