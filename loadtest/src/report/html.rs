@@ -145,7 +145,7 @@ fn write_tries(page: &mut String, report: &Report) {
             it.lost,
             it.broker_cpu_share.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0)),
             it.client_cpu_share * 100.0,
-            if it.held { ">held" } else { " class=\"bad\">did not hold" }
+            it.broke.map_or(">held".to_owned(), |it| format!(" class=\"bad\">{}", it.as_str()))
         );
     }
     *page += "</tbody></table></div></section>\n";

@@ -14,7 +14,7 @@ pub use html::page;
 
 use crate::{
     broker::BrokerSample,
-    client::{GroupOutcome, Loss, Outcome, Row},
+    client::{GroupOutcome, Loss, Outcome, Row, busiest},
     environment::Environment,
     verify::Faults,
 };
@@ -96,6 +96,37 @@ pub struct Try {
     pub client_cpu_share: f64,
     /// Whether it held: no loss, and p99 within the bound.
     pub held: bool,
+    /// Otherwise, what gave way first.
+    pub broke: Option<Broke>,
+}
+
+/// Why a rate did not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Broke {
+    /// Connections ended.
+    Connections,
+    /// Something was lost, or had not come when patience was over, or was not right.
+    Loss,
+    /// p99, with the broker at work all the time.
+    P99,
+    /// p99 or a loss, with this client at work all the time: it says nothing about the broker.
+    Client,
+    /// p99, with neither at work all the time: something else on the machine was.
+    Machine,
+}
+
+impl Broke {
+    /// As a table has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Broke::Connections => "connections ended",
+            Broke::Loss => "loss",
+            Broke::P99 => "p99",
+            Broke::Client => "the client's limit",
+            Broke::Machine => "p99, with nobody busy",
+        }
+    }
 }
 
 /// One topic of a run, or a group of topics.
@@ -223,6 +254,11 @@ impl Report {
     /// The worst group's p99.
     pub fn p99_ms(&self) -> f64 {
         self.topics.iter().map(|it| it.latency_ms.p99).fold(0.0, f64::max)
+    }
+
+    /// The busiest core of this program, or thread if it is not pinned, as a share of a core.
+    pub fn client_busiest_share(&self) -> f64 {
+        busiest(&self.client_threads).map_or(0.0, |it| it.1)
     }
 
     /// What never came.

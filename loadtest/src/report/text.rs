@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Report, TopicReport, Try};
+use super::{Broke, Report, TopicReport, Try};
 use crate::output::thousands;
 
 /// Losses that are printed one by one; the JSON and the page have more.
@@ -26,7 +26,7 @@ impl fmt::Display for Report {
         if !self.tries.is_empty() {
             write_tries(f, &self.tries)?;
         }
-        write!(f, "\n  {}", if self.is_clean() { "PASS: everything came, once and in order" } else { "FAIL" })
+        write!(f, "\n  {}", if self.passed { "PASS: everything came, once and in order" } else { "FAIL" })
     }
 }
 
@@ -78,7 +78,7 @@ fn write_tries(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
             it.p99_ms,
             it.lost,
             it.client_cpu_share * 100.0,
-            if it.held { "held" } else { "-" }
+            it.broke.map_or("held", Broke::as_str)
         )?;
     }
     Ok(())

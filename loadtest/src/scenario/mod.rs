@@ -5,7 +5,7 @@ mod find_max;
 pub mod idle;
 mod plan;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod topics;
 
 pub use connect::run as run_connect;
