@@ -186,7 +186,7 @@ impl Reading<'_> {
                 }
                 Ok(())
             }
-            Message::Gap => {
+            Message::Gap { .. } => {
                 *gaps += 1;
                 Ok(())
             }

@@ -19,6 +19,7 @@ pub fn page(report: &Report) -> String {
     write_groups(&mut tables, report);
     write_tries(&mut tables, report);
     page.html(tables);
+    page.html(report.soak.as_ref().map_or_else(String::new, |it| it.section()));
     page.figures(&figures(report));
     let mut losses = String::new();
     write_losses(&mut losses, report);

@@ -5,12 +5,14 @@ mod html;
 pub mod idle;
 mod page;
 mod plot;
+pub mod soak;
 mod text;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use html::page;
+use soak::SoakReport;
 
 use crate::{
     broker::BrokerSample,
@@ -64,6 +66,8 @@ pub struct Report {
     pub series: Vec<Row>,
     /// The rates that `--find-max` tried, in that order.
     pub tries: Vec<Try>,
+    /// Of a soak, what came of it besides.
+    pub soak: Option<SoakReport>,
 }
 
 /// More of what the broker took, while it was measured.
@@ -239,6 +243,7 @@ impl Report {
             notes: outcome.notes,
             series: outcome.series,
             tries: Vec::new(),
+            soak: None,
         };
         report.passed = report.is_clean();
         report

@@ -23,6 +23,9 @@ impl fmt::Display for Report {
         for note in &self.notes {
             write!(f, "\n  note: {note}")?;
         }
+        if let Some(soak) = &self.soak {
+            write!(f, "{soak}")?;
+        }
         if !self.tries.is_empty() {
             write_tries(f, &self.tries)?;
         }
