@@ -306,7 +306,7 @@ pub struct Ticker {
     /// Publications per second, all topics together
     #[arg(long, default_value_t = 5000, value_parser = rate())]
     pub rate: u64,
-    /// Let subscribers that are behind get only the newest: reserved, brokers do not conflate yet
+    /// Let subscribers that are behind lose what is not the newest: order must rise and the last must come
     #[arg(long)]
     pub conflate: bool,
     /// What is published.

@@ -11,8 +11,9 @@ use crate::{client::monitor::GroupRow, output::thousands};
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
-    let verdict = if report.passed { "Passed: everything came, once and in order" } else { "Failed" };
-    let mut page = Page::new(&report.scenario, report.passed, verdict);
+    let verdict =
+        if report.passed { report.good_verdict().replace("PASS", "Passed") } else { "Failed".to_owned() };
+    let mut page = Page::new(&report.scenario, report.passed, &verdict);
     write_trouble(&mut page, report);
     page.tiles(&tiles(report));
     let mut tables = String::new();
@@ -89,7 +90,10 @@ fn write_groups(page: &mut String, report: &Report) {
         *page += "</tr>";
     }
     *page += "</tbody></table></div>";
-    if report.topics.iter().any(|it| !it.sinks_are_exact) {
+    if report.topics.iter().any(|it| it.is_conflated) {
+        *page += "<p>Conflated: whoever is behind may lose what is not the newest. Subscribers that were not \
+                  verified by content were not checked.</p>";
+    } else if report.topics.iter().any(|it| !it.sinks_are_exact) {
         *page += "<p>Frames hold packets as it pleases this broker: subscribers that were not verified by \
                   content are counted by bytes to within a frame header per delivery.</p>";
     }

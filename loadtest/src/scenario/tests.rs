@@ -352,6 +352,26 @@ fn a_delivery_that_a_sampled_subscriber_lost_is_named() {
     assert_eq!((loss.subscriber, loss.is_sampled, loss.first_missing), (2, true, Some(10)));
 }
 
+/// What was lost on the way was not the newest, and is no loss; another order is.
+#[test]
+fn conflated_a_loss_on_the_way_is_none() {
+    let run_conflated = |misdeed| {
+        let (broker, run) = (start_broker(misdeed), one_second());
+        let mut plan = small_plan(Lane::Bulk);
+        plan.conflate();
+        measure_watched(&setting(&broker, &run, Pace::Open), &plan, &mut Rows::default()).unwrap()
+    };
+    for misdeed in [Misdeed::None, Misdeed::LoseForAll, Misdeed::LoseForSampled, Misdeed::Gap] {
+        let report = run_conflated(misdeed);
+        assert!(
+            report.passed && report.to_string().ends_with("the newest came, and the order rose"),
+            "{report}"
+        );
+    }
+    let report = run_conflated(Misdeed::Swap);
+    assert_eq!(report.topics[0].faults, Faults { reordered: 2, ..Faults::default() });
+}
+
 #[test]
 fn an_announced_gap_is_a_loss_and_an_announcement() {
     let report = run_against(Misdeed::Gap);
