@@ -126,7 +126,7 @@ fn knee(search: &Search, tries: &[Try], bound: Bound) -> Vec<String> {
         return vec![format!("no rate that was tried held p99 within {} ms without loss", bound.p99_ms)];
     };
     let Some(failed) = search.failed else {
-        return vec![format!("{held} pub/s held and nothing higher was tried")];
+        return vec![format!("{held} pub/s held and nothing higher was measured to its end")];
     };
     let precision = match search.is_over() {
         true => String::new(),
@@ -238,7 +238,7 @@ mod tests {
         };
         let mut search = Search::new(1000);
         search.record(true);
-        assert_eq!(knee(&search, &[], bound), ["1000 pub/s held and nothing higher was tried"]);
+        assert_eq!(knee(&search, &[], bound), ["1000 pub/s held and nothing higher was measured to its end"]);
         search.failed = Some(1040);
         for (broke, expected) in [
             (Broke::P99, "p99 is too high"),

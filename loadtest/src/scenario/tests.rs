@@ -533,6 +533,9 @@ fn a_websocket_that_speaks_another_protocol_is_one_line() {
     });
     let error = error_of(&broker, &one_second());
     assert!(error.contains("not a message") && error.contains("welcome to our chat"), "{error}");
+    let plain = Broker { protocol: Dialect::Plain, ..broker };
+    let error = error_of(&plain, &one_second());
+    assert!(error.ends_with("not a server for this protocol: it says welcome to our chat"), "{error}");
 }
 
 #[test]
