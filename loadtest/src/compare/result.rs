@@ -23,6 +23,8 @@ pub struct Comparison {
     pub is_complete: bool,
     /// How long it took.
     pub elapsed_s: f64,
+    /// What there was no time for.
+    pub cut: Vec<String>,
     /// In the order of the file, and the floor.
     pub brokers: Vec<BrokerResult>,
 }

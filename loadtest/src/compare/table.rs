@@ -162,6 +162,9 @@ impl fmt::Display for Comparison {
             self.machine,
         )?;
         writeln!(f, "`{}` ({:.0} min)", self.command, self.elapsed_s / 60.0)?;
+        for it in &self.cut {
+            writeln!(f, "\nFor want of time: {it}.")?;
+        }
         if !self.is_complete {
             writeln!(f, "\nNot complete: what is missing was not measured.")?;
         }
@@ -256,6 +259,7 @@ mod tests {
             connections: 10_000,
             is_complete: false,
             elapsed_s: 120.0,
+            cut: vec!["1 of 3 rounds".to_owned()],
             brokers: vec![
                 broker("fanfare", &[20e6, 30e6, 10e6]),
                 broker("other", &[4e6, 6e6]),
@@ -276,9 +280,13 @@ mod tests {
         assert_eq!(cells(4)[10..13], [NOTHING; 3]);
         let is_even = text.lines().take(5).map(|it| it.chars().count()).all(|it| it == cells_width(&text));
         assert!(is_even, "{text}");
-        for part in
-            ["- gone: v1; skipped: no such program", "SCHED_FIFO", "Not complete", "- other: v1; odd\n"]
-        {
+        for part in [
+            "- gone: v1; skipped: no such program",
+            "SCHED_FIFO",
+            "Not complete",
+            "For want of time: 1 of 3 rounds.\n",
+            "- other: v1; odd\n",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
