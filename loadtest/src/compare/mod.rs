@@ -379,9 +379,7 @@ impl Run<'_> {
                     break;
                 }
                 if self.begun.elapsed() > retry_until {
-                    let note = format!("{rate} pub/s was worth another try, for which there was no time");
-                    tell(format_args!("  {note}"));
-                    round.notes.push(note);
+                    round.retries_cut += 1;
                     break;
                 }
                 if let Some(again) = step(rate, seconds, round)?

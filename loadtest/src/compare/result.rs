@@ -80,6 +80,8 @@ pub struct Round {
     /// Whether the client, not the broker, was at its limit where the next rate did not hold, or
     /// whether there was no next rate.
     pub knee_is_least: bool,
+    /// Rates that seemed spoilt, and for whose second try there was no time.
+    pub retries_cut: usize,
     /// What did not go as it should.
     pub notes: Vec<String>,
 }

@@ -194,6 +194,10 @@ impl Comparison {
         if broker.rounds.iter().any(|it| it.knee_is_least) {
             notes.push("≥: the client was at its limit, or the search at its end".to_owned());
         }
+        match broker.rounds.iter().map(|it| it.retries_cut).sum() {
+            0usize => {}
+            count => notes.push(format!("{count} rates were worth another try, for which there was no time")),
+        }
         let mut told: Vec<&String> = broker.rounds.iter().flat_map(|it| &it.notes).collect();
         told.dedup();
         notes.extend(told.into_iter().take(3).cloned());
@@ -230,6 +234,7 @@ mod tests {
             paced: Some(step(1e6, 100.0)),
             knee: Some(step(*knee, 50.0)),
             knee_is_least: false,
+            retries_cut: 1,
             notes: vec!["odd".to_owned()],
         };
         BrokerResult {
@@ -285,7 +290,7 @@ mod tests {
             "SCHED_FIFO",
             "Not complete",
             "For want of time: 1 of 3 rounds.\n",
-            "- other: v1; odd\n",
+            "- other: v1; 2 rates were worth another try, for which there was no time; odd\n",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
