@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use crate::{
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     reactor::{ControlRequest, Reactors},
 };
 
@@ -31,6 +31,8 @@ pub trait Fleet: Send + Sync + 'static {
     fn ask(&self, index: usize, request: ControlRequest) -> bool;
     /// Whether its thread has ended.
     fn has_ended(&self, index: usize) -> bool;
+    /// What the operator is to be told.
+    fn troubles(&self) -> &Troubles;
 }
 
 impl Fleet for Reactors {
@@ -44,6 +46,10 @@ impl Fleet for Reactors {
 
     fn has_ended(&self, index: usize) -> bool {
         Reactors::has_ended(self, index)
+    }
+
+    fn troubles(&self) -> &Troubles {
+        Reactors::troubles(self)
     }
 }
 

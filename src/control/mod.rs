@@ -7,6 +7,7 @@
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod notices;
 pub mod reload;
 mod signals;
 
@@ -25,10 +26,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::{config::Config, reactor::ControlRequest};
 use fleet::{Fleet, Phase, Watch};
+use notices::Notices;
 use reload::{Reloader, Source};
 use signals::{Signal, Signals};
 
-/// How often the control thread looks whether every reactor still runs.
+/// How often the control thread looks whether every reactor still runs, and what went wrong.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it looks while they drain.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
@@ -133,6 +135,7 @@ async fn wait_for_stop<F: Fleet>(
 ) -> Result<(), String> {
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut notices = Notices::default();
     // Two reports per deadline of the service manager, as sd_watchdog_enabled(3) advises.
     let mut watchdog = sd_notify::watchdog_enabled().map(|deadline| tokio::time::interval(deadline / 2));
     loop {
@@ -145,6 +148,7 @@ async fn wait_for_stop<F: Fleet>(
                 if let Some(index) = (0..fleet.count()).find(|index| fleet.has_ended(*index)) {
                     return Err(format!("reactor {index} ended unexpectedly; its last words are above"));
                 }
+                notices.tell(fleet.troubles(), Instant::now());
             }
             () = next_tick(&mut watchdog) => {
                 // Apart, because a silent reactor takes a second to be sure of.

@@ -19,6 +19,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// The longest message, all fragments together, in bytes.
     pub message_bytes_max: usize,
+    /// The longest frame of one, in bytes.
+    pub frame_bytes_max: usize,
     /// `/echo` is served.
     pub is_echo_served: bool,
 }
@@ -299,6 +301,7 @@ impl Session {
             is_inside_message: self.fragment_count > 0,
             // Saturating, because a reload may have lowered the limit within a message.
             message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
+            frame_bytes_max: limits.frame_bytes_max,
         };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
@@ -403,7 +406,12 @@ mod tests {
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
-    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000, is_echo_served: false };
+    const LIMITS: Limits = Limits {
+        header_bytes_max: 1024,
+        message_bytes_max: 1000,
+        frame_bytes_max: usize::MAX,
+        is_echo_served: false,
+    };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     /// An [`Event`] that owns its bytes.

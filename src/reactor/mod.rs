@@ -3,15 +3,20 @@
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
 //! clients' commands do. None of it is shared: reactors meet in [`crate::channel`].
 
+pub mod addresses;
 mod commands;
 pub mod connection;
 pub mod core;
+mod deadline;
+mod meters;
 pub mod pacing;
 pub mod pending;
+mod rate;
 #[cfg(test)]
 mod simulation;
 pub mod timers;
 pub mod turn;
+mod upgrading;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -26,7 +31,7 @@ use std::{
 use crate::{
     channel::Mesh,
     config::Config,
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     pubsub::{
         home::{Homes, REACTORS_MAX},
         log::Budget,
@@ -64,6 +69,7 @@ pub struct Reactors {
     doorbell: Mutex<Doorbell>,
     threads: Vec<JoinHandle<()>>,
     address: SocketAddr,
+    troubles: Arc<Troubles>,
 }
 
 /// What a reactor's thread says when it has its ring: the ring's descriptor, or why there is none.
@@ -90,6 +96,8 @@ impl Reactors {
             homes: Homes::new(count, random()),
             budget: Budget::new(config.limits.log_bytes_max),
             epoch: random(),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
             config: config.clone(),
         };
         let (mesh, ports) = Mesh::new(count, (QUEUE_ENTRIES / count).max(256));
@@ -128,7 +136,7 @@ impl Reactors {
         for start in starts {
             start.send(rings.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
         }
-        Ok(Reactors { mesh, doorbell: Mutex::new(doorbell), threads, address })
+        Ok(Reactors { mesh, doorbell: Mutex::new(doorbell), threads, address, troubles: shared.troubles })
     }
 
     /// How many reactors there are.
@@ -151,6 +159,11 @@ impl Reactors {
             Ok(true) => self.doorbell.lock().is_ok_and(|mut doorbell| doorbell.ring(index).is_ok()),
             Err(_) => false,
         }
+    }
+
+    /// What the operator is to be told of.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Whether reactor `index`'s thread has ended: by drain, or by a panic (which ends the process

@@ -11,5 +11,7 @@ mod hostile;
 mod http;
 mod interop;
 mod lifecycle;
+mod limits;
 mod reload;
 mod slow;
+mod time;

@@ -140,6 +140,8 @@ impl World {
             budget: Budget::new(knobs.log_bytes_max),
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
         };
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
