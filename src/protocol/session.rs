@@ -12,6 +12,9 @@ use super::{
     utf8,
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 /// What a session allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -402,80 +405,26 @@ fn reserve(assembly: &mut Vec<u8>, additional: usize, len_max: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        naive::{Seen, decode, open, receive, receive_to},
+        *,
+    };
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
     const LIMITS: Limits = Limits {
         header_bytes_max: 1024,
         message_bytes_max: 1000,
-        frame_bytes_max: usize::MAX,
+        frame_bytes_max: 1 << 20,
         is_echo_served: false,
     };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    /// An [`Event`] that owns its bytes.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    enum Seen {
-        Upgraded(Speech),
-        Answered(Vec<u8>),
-        Text(String),
-        Binary(Vec<u8>),
-        Ping(Vec<u8>),
-        Pong,
-        Closed(Option<u16>),
-        Failed(CloseReason, &'static str),
-    }
-
-    impl From<Event<'_>> for Seen {
-        fn from(event: Event<'_>) -> Self {
-            match event {
-                Event::Upgraded { speech, .. } => Seen::Upgraded(speech),
-                Event::Answered { response } => Seen::Answered(response),
-                Event::Text(text) => Seen::Text(text.to_owned()),
-                Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
-                Event::Ping(payload) => Seen::Ping(payload.to_owned()),
-                Event::Pong => Seen::Pong,
-                Event::Closed { code } => Seen::Closed(code),
-                Event::Failed { reason, rule } => Seen::Failed(reason, rule),
-            }
-        }
-    }
-
-    impl From<BrokenRule> for Seen {
-        fn from(rule: BrokenRule) -> Self {
-            Seen::Failed(rule.reason(), rule.sentence())
-        }
-    }
-
-    fn open(speech: impl Into<Speech>) -> Session {
-        Session { phase: Phase::Open(speech.into()), ..Session::default() }
-    }
-
-    /// One receive: polls until everything is taken.
-    fn receive(session: &mut Session, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
-        let mut bytes = bytes.to_vec();
-        let mut input = bytes.as_mut_slice();
-        let mut seen = Vec::new();
-        while let Some(event) = session.poll(&mut input, limits) {
-            seen.push(event.into());
-        }
-        assert!(input.is_empty(), "None means that everything was taken");
-        seen
-    }
-
     /// Several receives, which end at `splits`.
     fn receive_split(session: &mut Session, limits: &Limits, bytes: &[u8], splits: &[Index]) -> Vec<Seen> {
         let mut ends: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
-        ends.push(bytes.len());
         ends.sort_unstable();
-        let mut seen = Vec::new();
-        let mut start = 0;
-        for end in ends {
-            seen.extend(receive(session, limits, &bytes[start..end]));
-            start = end;
-        }
-        seen
+        receive_to(session, limits, bytes, ends)
     }
 
     /// A client's frame, whatever rules it breaks.
@@ -528,154 +477,6 @@ mod tests {
 
     fn frame(first: u8, payload: impl Into<Vec<u8>>) -> Vec<u8> {
         Sent::new(first, payload).bytes()
-    }
-
-    /// Why [`Naive`] stops.
-    enum Stop {
-        StreamEnds,
-        Broken(BrokenRule),
-        Closed(Option<u16>),
-    }
-
-    /// The twin: decodes a whole stream byte by byte, with the numbers of RFC 6455 and copies everywhere.
-    struct Naive<'a> {
-        speech: Speech,
-        limit: u64,
-        left: &'a [u8],
-        seen: Vec<Seen>,
-        message: Option<Vec<u8>>,
-        is_text: bool,
-    }
-
-    impl<'a> Naive<'a> {
-        fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &'a [u8]) -> Vec<Seen> {
-            let limit = limits.message_bytes_max as u64;
-            let (speech, seen) = (speech.into(), Vec::new());
-            let mut naive = Naive { speech, limit, left: stream, seen, message: None, is_text: false };
-            loop {
-                match naive.frame() {
-                    Ok(()) => {}
-                    Err(Stop::StreamEnds) => break,
-                    Err(Stop::Broken(rule)) => {
-                        naive.seen.push(rule.into());
-                        break;
-                    }
-                    Err(Stop::Closed(code)) => {
-                        naive.seen.push(Seen::Closed(code));
-                        break;
-                    }
-                }
-            }
-            naive.seen
-        }
-
-        fn byte(&mut self) -> Result<u8, Stop> {
-            let (&byte, left) = self.left.split_first().ok_or(Stop::StreamEnds)?;
-            self.left = left;
-            Ok(byte)
-        }
-
-        fn require(holds: bool, rule: BrokenRule) -> Result<(), Stop> {
-            if holds { Ok(()) } else { Err(Stop::Broken(rule)) }
-        }
-
-        fn number(&mut self, bytes: usize) -> Result<u64, Stop> {
-            let mut number = 0;
-            for _ in 0..bytes {
-                number = number << 8 | u64::from(self.byte()?);
-            }
-            Ok(number)
-        }
-
-        fn frame(&mut self) -> Result<(), Stop> {
-            let first = self.byte()?;
-            let (is_final, opcode) = (first >= 128, first % 16);
-            Self::require(first / 16 % 8 == 0, BrokenRule::ReservedBits)?;
-            Self::require([0, 1, 2, 8, 9, 10].contains(&opcode), BrokenRule::UnknownOpcode)?;
-            let is_control = opcode >= 8;
-            Self::require(is_final || !is_control, BrokenRule::FragmentedControl)?;
-            Self::require(opcode != 0 || self.message.is_some(), BrokenRule::ContinuationOutsideMessage)?;
-            let begins = opcode == 1 || opcode == 2;
-            Self::require(!begins || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
-            Self::require(opcode != 1 || self.speech != Format::Binary.into(), BrokenRule::TextOnBinary)?;
-            Self::require(opcode != 2 || self.speech != Format::Json.into(), BrokenRule::BinaryOnText)?;
-
-            let second = self.byte()?;
-            Self::require(second >= 128, BrokenRule::Unmasked)?;
-            Self::require(!is_control || second % 128 <= 125, BrokenRule::ControlTooLong)?;
-            let len = match second % 128 {
-                126 => {
-                    let len = self.number(2)?;
-                    Self::require(len > 125, BrokenRule::LengthNotMinimal)?;
-                    len
-                }
-                127 => {
-                    let len = self.number(8)?;
-                    Self::require(len < 1 << 63, BrokenRule::LengthTopBit)?;
-                    Self::require(len > 65535, BrokenRule::LengthNotMinimal)?;
-                    len
-                }
-                short => u64::from(short),
-            };
-            if !is_control {
-                let before = self.message.as_ref().map_or(0, |message| message.len() as u64);
-                Self::require(before + len <= self.limit, BrokenRule::MessageTooBig)?;
-            }
-            let key = [self.byte()?, self.byte()?, self.byte()?, self.byte()?];
-            let mut payload = Vec::new();
-            let mut ended = Ok(());
-            for index in 0..len as usize {
-                match self.byte() {
-                    Ok(byte) => payload.push(byte ^ key[index % 4]),
-                    Err(stop) => {
-                        ended = Err(stop);
-                        break;
-                    }
-                }
-            }
-            if is_control {
-                ended?;
-                return self.control(opcode, payload);
-            }
-            if opcode != 0 {
-                self.is_text = opcode == 1;
-            }
-            let mut message = self.message.take().unwrap_or_default();
-            message.extend(payload);
-            if self.is_text {
-                let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
-                Self::require(!is_hopeless, BrokenRule::TextNotUtf8)?;
-            }
-            ended?;
-            if !is_final {
-                self.message = Some(message);
-                return Ok(());
-            }
-            self.seen.push(match self.is_text {
-                false => Seen::Binary(message),
-                true => match String::from_utf8(message) {
-                    Ok(text) => Seen::Text(text),
-                    Err(_) => return Err(Stop::Broken(BrokenRule::TextNotUtf8)),
-                },
-            });
-            Ok(())
-        }
-
-        fn control(&mut self, opcode: u8, payload: Vec<u8>) -> Result<(), Stop> {
-            match opcode {
-                9 => self.seen.push(Seen::Ping(payload)),
-                10 => self.seen.push(Seen::Pong),
-                _ if payload.is_empty() => return Err(Stop::Closed(None)),
-                _ => {
-                    Self::require(payload.len() > 1, BrokenRule::CloseCodeCut)?;
-                    let code = u16::from_be_bytes([payload[0], payload[1]]);
-                    Self::require(close::is_allowed_from_peer(code), BrokenRule::CloseCodeForbidden)?;
-                    Self::require(str::from_utf8(&payload[2..]).is_ok(), BrokenRule::CloseReasonNotUtf8)?;
-                    return Err(Stop::Closed(Some(code)));
-                }
-            }
-            Ok(())
-        }
     }
 
     const REQUEST: &[u8] =
@@ -739,7 +540,7 @@ mod tests {
 
     #[test]
     fn the_assembly_follows_the_bytes_received_and_is_freed_after_the_message() {
-        let limits = Limits { message_bytes_max: 1 << 40, ..LIMITS };
+        let limits = Limits { message_bytes_max: 1 << 40, frame_bytes_max: 1 << 40, ..LIMITS };
         let mut session = open(Format::Binary);
         let huge = Sent { length_bytes: 8, declared_len: Some(1 << 39), ..Sent::new(0x82, "x".repeat(300)) };
         assert_eq!(receive(&mut session, &limits, &huge.bytes()), []);
@@ -840,7 +641,7 @@ mod tests {
             (
                 Json,
                 Sent { length_bytes: 8, declared_len: Some((1 << 63) - 1), ..Sent::new(0x81, "") }.bytes(),
-                BrokenRule::MessageTooBig,
+                BrokenRule::FrameTooBig,
             ),
             (
                 Binary,
@@ -1020,8 +821,8 @@ mod tests {
         ) {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
-            let limits = Limits { message_bytes_max: 150, ..LIMITS };
-            let expected = Naive::decode(speech, &limits, stream);
+            let limits = Limits { message_bytes_max: 150, frame_bytes_max: 120, ..LIMITS };
+            let expected = decode(speech, &limits, stream);
             prop_assert_eq!(&receive(&mut open(speech), &limits, stream), &expected);
             prop_assert_eq!(&receive_split(&mut open(speech), &limits, stream, &splits), &expected);
             let every_byte: Vec<Vec<Seen>> = {
@@ -1041,7 +842,7 @@ mod tests {
             let expected = receive(&mut start(), &LIMITS, &bytes);
             prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
             if let Some(speech) = speech {
-                prop_assert_eq!(Naive::decode(speech, &LIMITS, &bytes), expected);
+                prop_assert_eq!(decode(speech, &LIMITS, &bytes), expected);
             }
         }
 

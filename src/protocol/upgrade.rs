@@ -14,6 +14,9 @@ use sha1::{Digest, Sha1};
 
 use super::{Format, Speech};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 /// How many header lines a request may have.
 pub const HEADER_LINES_MAX: usize = 64;
 /// No registered HTTP method is longer.

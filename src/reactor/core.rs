@@ -32,7 +32,7 @@ use crate::{
     pubsub::{
         fanout::{Fanout, Requests, Shed},
         home::{Home, Homes},
-        log::{Appender, Budget, ChunkPool},
+        log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
         policy::{Policy, Verdict},
         subscription::Started,
@@ -56,6 +56,8 @@ const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 const PARSED_BYTES_KEPT: usize = 64 << 10;
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
+/// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
+const SHED_PERIOD_NS: u64 = 2_000_000;
 
 /// What all reactors of a broker share from its start on, unchanging.
 #[derive(Clone, Debug)]
@@ -112,6 +114,7 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) home: Home,
     home_period_ns: u64,
+    shed_ns: u64,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.
     parser: Option<json::Parser>,
     pub(super) pending: PendingTable,
@@ -124,6 +127,7 @@ pub struct Core {
     /// Publications on their way to other homes are copied once, into these.
     pub(super) carrier: Option<Appender>,
     pub(super) carriers: ChunkPool,
+    carriers_bytes_max: usize,
     free: Vec<u32>,
     open_count: usize,
     pub(super) requests: Requests,
@@ -161,6 +165,7 @@ impl Core {
             limits: session_limits(&config),
             home: Home::new(count, topics_max, shared.budget.clone()),
             home_period_ns: 0,
+            shed_ns: 0,
             parser: None,
             pending: PendingTable::default(),
             meters,
@@ -169,6 +174,7 @@ impl Core {
             refused_count: 0,
             carrier: None,
             carriers: ChunkPool::new(shared.budget.clone()),
+            carriers_bytes_max: (shared.budget.bytes_max() / 16 / count).max(2 * SHARED_CHUNK_BYTES),
             free: Vec::new(),
             open_count: 0,
             requests: Vec::new(),
@@ -198,7 +204,11 @@ impl Core {
             self.home.handle_period();
             self.carriers.trim();
         }
-        if self.shared.budget.is_exceeded() {
+        if self.carriers.allocated_bytes() > self.carriers_bytes_max {
+            self.carriers.release_free();
+        }
+        if self.shared.budget.is_short() && now_ns - self.shed_ns >= SHED_PERIOD_NS {
+            self.shed_ns = now_ns;
             self.shed();
         }
     }
@@ -444,13 +454,24 @@ impl Core {
     /// Whether another message can be taken from a connection: every home took what there was for it,
     /// and every reactor what this home said.
     pub fn has_room(&self) -> bool {
-        self.backlog.iter().all(VecDeque::is_empty) && self.is_home_open()
+        self.backlog.iter().all(VecDeque::is_empty) && !self.is_log_full() && self.is_home_open()
     }
 
-    /// Whether this home can take more publications: the other reactors take what it says.
+    /// Whether this home can take more publications: there is log for them, and the other reactors take what
+    /// it says.
     pub fn is_home_open(&self) -> bool {
+        if self.shared.budget.is_full() {
+            return false;
+        }
         let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
         others.all(|(_, outbox)| outbox.len() < OUTBOX_MAX)
+    }
+
+    /// Whether there is no memory for more publications until some is let go: in the log, or for those on
+    /// their way to other homes. The latter have a bound of their own, so that a home always gets to those
+    /// that wait for it.
+    pub fn is_log_full(&self) -> bool {
+        self.shared.budget.is_full() || self.carriers.allocated_bytes() > self.carriers_bytes_max
     }
 
     /// Whether everything that was said to other reactors is in their queues.
@@ -587,8 +608,8 @@ impl Core {
             connection.note_progress(now_ms);
             (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
         }
-        if connection.is_paused {
-            // A pause is our doing: the peer's time stands still, but for what it takes.
+        if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX {
+            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
             connection.active_ms = now_ms as u32;
             self.meters.note_message(slot, now_ms as u32);
         }
@@ -672,9 +693,11 @@ impl Core {
     fn shed(&mut self) {
         self.home.release_free_chunks();
         self.carriers.release_free();
-        if !self.shared.budget.is_exceeded() {
+        if !self.shared.budget.is_short() {
             return;
         }
+        // Others may keep it, and one that sleeps would not look.
+        self.touched.fill(true);
         let mut shed = Shed::default();
         self.fanout.shed(self.shared.budget.stale_before(), &mut shed);
         for slot in shed.skipped {

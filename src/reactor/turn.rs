@@ -42,8 +42,8 @@ const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
 const ACCEPT_RETRY_NS: u64 = 100_000_000;
-/// How long a sleep lasts at most while another reactor's queue is full, in nanoseconds.
-const FULL_RETRY_NS: u64 = 200_000;
+/// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
+pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond `limits.connections_max` that are told so before they are just closed.
@@ -174,9 +174,11 @@ impl<I: Io> Reactor<I> {
             self.io.wake(to);
         }
         // The last turn enters as well: those whom it answered may sleep.
-        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, next_sweep_ns) };
+        // Looked at once: others fill the log and empty it meanwhile.
+        let is_open = self.core.is_home_open();
+        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, next_sweep_ns, is_open) };
         // Awake again from the next turn's beginning on.
-        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
+        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
     }
 
@@ -701,8 +703,8 @@ impl<I: Io> Reactor<I> {
         Turn::Next
     }
 
-    /// How long the enter may wait.
-    fn wait(&self, now_ns: u64, next_sweep_ns: Option<u64>) -> Wait {
+    /// How long the enter may wait. Nobody wakes a home that is not open, or a connection that waits for log.
+    fn wait(&self, now_ns: u64, next_sweep_ns: Option<u64>, is_open: bool) -> Wait {
         let core = &self.core;
         let has_work = core.fanout.is_sweeping()
             || !core.replying.is_empty()
@@ -712,7 +714,7 @@ impl<I: Io> Reactor<I> {
             return Wait::Poll;
         }
         let mut until_ns = now_ns + SLEEP_NS_MAX;
-        if !core.is_posted() {
+        if !core.is_posted() || !is_open || core.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
         if let Some(drain) = self.drain {

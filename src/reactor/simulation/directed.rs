@@ -821,3 +821,45 @@ fn a_home_takes_no_more_while_a_reactor_does_not_take_what_it_says() {
     assert_eq!(world.seqs(reader, &topic), (1..=100).collect::<Vec<u64>>());
     world.end();
 }
+
+/// A reactor with a subscriber does not run, so that nobody lets go of the log: what is published waits
+/// with its publisher, and goes on when there is room.
+#[test]
+fn a_full_log_makes_publishers_wait() {
+    let knobs = Knobs { log_bytes_max: 256 << 10, queue_entries: 1_000, ..Knobs::calm(3) };
+    let mut world = World::new(Knobs { policy: SlowConsumer::Skip, ..knobs });
+    let (reader, publisher) = (world.open(1, Format::Json), world.open(2, Format::Json));
+    let topic = world.topic_at(0, "t");
+    world.subscribe(reader, &topic);
+    world.settle();
+    for _ in 0..400 {
+        world.publish_as(publisher, &topic, 1_500, true, true, false, None);
+        world.write_all();
+        world.turns(2, 2);
+        world.turns(0, 2);
+    }
+    assert!(world.reactor(0).core().is_log_full());
+    assert!(!world.reactor(2).core().paused.is_empty());
+    world.settle();
+    assert!(world.reactor(2).core().paused.is_empty());
+    assert_eq!(world.oracle.asked_count(publisher), 0, "every publication has its ok");
+    assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
+    world.end();
+}
+
+/// Who is not read because it does not read its replies is silent by its own doing.
+#[test]
+fn who_never_reads_its_replies_is_closed_for_its_silence() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let client = world.open(0, Format::Json);
+    world.stick(client);
+    for _ in 0..200 {
+        world.ping(client);
+    }
+    world.settle();
+    assert!(!world.reactor(0).core().paused.is_empty());
+    world.pass(120 * SECOND);
+    assert_eq!(world.reactor(0).core().open_count(), 0);
+    world.unstick(client);
+    world.end();
+}
