@@ -164,6 +164,7 @@ impl<I: Io> Reactor<I> {
         self.send_replies();
         let next_sweep_ns = self.sweep(now_ns);
         self.fire_timers();
+        let next_round_ns = self.core.judge_stalled();
         let turn = self.drain(now_ns);
         self.feed_starved();
         self.retry_accept(now_ns);
@@ -174,9 +175,10 @@ impl<I: Io> Reactor<I> {
             self.io.wake(to);
         }
         // The last turn enters as well: those whom it answered may sleep.
+        let due_ns = [next_sweep_ns, next_round_ns].into_iter().flatten().min();
         // Looked at once: others fill the log and empty it meanwhile.
         let is_open = self.core.is_home_open();
-        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, next_sweep_ns, is_open) };
+        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
         // Awake again from the next turn's beginning on.
         self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
@@ -703,8 +705,9 @@ impl<I: Io> Reactor<I> {
         Turn::Next
     }
 
-    /// How long the enter may wait. Nobody wakes a home that is not open, or a connection that waits for log.
-    fn wait(&self, now_ns: u64, next_sweep_ns: Option<u64>, is_open: bool) -> Wait {
+    /// How long the enter may wait; sweeps and the like are due at `due_ns`. Nobody wakes a home that is not
+    /// open, or a connection that waits for log.
+    fn wait(&self, now_ns: u64, due_ns: Option<u64>, is_open: bool) -> Wait {
         let core = &self.core;
         let has_work = core.fanout.is_sweeping()
             || !core.replying.is_empty()
@@ -723,8 +726,8 @@ impl<I: Io> Reactor<I> {
         if let Accept::Waiting { until_ns: retry_ns } = self.accept {
             until_ns = until_ns.min(retry_ns);
         }
-        let due_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
-        let until_ns = [due_ns, next_sweep_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let deadline_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
+        let until_ns = [deadline_ns, due_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },

@@ -76,6 +76,7 @@ struct Knobs {
     queue_entries: usize,
     connections_max: usize,
     owed_bytes_max: usize,
+    owed_ms_max: u32,
     policy: SlowConsumer,
     /// Topics under `skip/` skip in any case.
     has_skip_rule: bool,
@@ -106,6 +107,7 @@ impl Knobs {
             queue_entries: 64,
             connections_max: 1_000,
             owed_bytes_max: 1 << 20,
+            owed_ms_max: 0,
             policy: SlowConsumer::Disconnect,
             has_skip_rule: false,
             topics_max: 1_000,
@@ -124,11 +126,14 @@ impl Knobs {
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
+        config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
         if self.has_skip_rule {
             config.delivery.topics.push(crate::config::TopicPolicy {
                 filter: "skip/#".into(),
                 slow_consumer: SlowConsumer::Skip,
+                owed_bytes_max: None,
+                owed_ms_max: None,
             });
         }
         config

@@ -66,6 +66,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (true, false) => rng.between(400, 4_000),
             (false, _) => 1 << 30,
         },
+        owed_ms_max: if is_tight || jumps { *rng.pick(&[0, 300, 5_000]) } else { 0 },
         policy: if skips { SlowConsumer::Skip } else { SlowConsumer::Disconnect },
         has_skip_rule: rng.chance(1, 2),
         topics_max: if evicts { rng.between(3, 6) } else { 1_000 },
