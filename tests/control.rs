@@ -23,7 +23,7 @@ use fanfare::{
         http,
         reload::Source,
     },
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     reactor::ControlRequest,
 };
 
@@ -40,11 +40,11 @@ struct FakeReactor {
 }
 
 #[derive(Clone)]
-struct FakeFleet(Arc<Vec<FakeReactor>>);
+struct FakeFleet(Arc<Vec<FakeReactor>>, Arc<Troubles>);
 
 impl FakeFleet {
     fn new(count: usize) -> Self {
-        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()))
+        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()), Arc::default())
     }
 }
 
@@ -93,6 +93,10 @@ impl Fleet for FakeFleet {
     }
 
     fn close_listeners(&self) {}
+
+    fn troubles(&self) -> &Troubles {
+        &self.1
+    }
 }
 
 /// The defaults but for the subscriptions, and at every second reload something wrong.

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use crate::{
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     reactor::{ControlRequest, Reactors},
 };
 
@@ -40,6 +40,8 @@ pub trait Fleet: Send + Sync + 'static {
     fn listeners(&self) -> io::Result<Vec<OwnedFd>>;
     /// Closes the listeners but for those that reactors still accept from.
     fn close_listeners(&self);
+    /// What the operator is to be told.
+    fn troubles(&self) -> &Troubles;
 }
 
 impl Fleet for Reactors {
@@ -61,6 +63,10 @@ impl Fleet for Reactors {
 
     fn close_listeners(&self) {
         Reactors::close_listeners(self);
+    }
+
+    fn troubles(&self) -> &Troubles {
+        Reactors::troubles(self)
     }
 }
 

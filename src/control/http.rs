@@ -1,6 +1,9 @@
 //! The admin listener: health for load balancers and service managers, metrics for Prometheus.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -20,6 +23,7 @@ use tracing::{debug, warn};
 use super::{
     fleet::{Fleet, Phase, Watch},
     metrics::{self, Process},
+    notices::Seldom,
 };
 
 /// Connections served at once; more wait in the accept queue.
@@ -65,12 +69,16 @@ impl Places {
 pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<Watch<F>>) {
     let router = router(watch);
     let permits = places.0;
+    let mut seldom = Seldom::default();
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!(%error, "the admin listener could not accept");
+                // Strangers on the clients' port can take the last descriptor.
+                if seldom.is_due(Instant::now()) {
+                    warn!(%error, "the admin listener could not accept");
+                }
                 time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

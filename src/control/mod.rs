@@ -10,6 +10,7 @@ mod ending;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod notices;
 pub mod reload;
 mod signals;
 mod socket;
@@ -34,13 +35,14 @@ use crate::{config::Config, reactor::ControlRequest};
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
+use notices::Notices;
 use reload::{Reloader, Source};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
 use succession::Successors;
 use takeover::Successor;
 
-/// How often the control thread looks whether every reactor still runs.
+/// How often the control thread looks whether every reactor still runs, and what went wrong.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it looks for room in a control queue that is full.
 const ASK_INTERVAL: Duration = Duration::from_millis(5);
@@ -168,6 +170,7 @@ async fn wait_until_asked<F: Fleet>(
 ) -> Result<Asked, String> {
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut notices = Notices::default();
     // Two reports per deadline of the service manager, as sd_watchdog_enabled(3) advises.
     let mut watchdog = sd_notify::watchdog_enabled().map(|deadline| tokio::time::interval(deadline / 2));
     loop {
@@ -181,6 +184,7 @@ async fn wait_until_asked<F: Fleet>(
                 if let Some(index) = (0..fleet.count()).find(|index| fleet.has_ended(*index)) {
                     return Err(format!("reactor {index} ended unexpectedly; its last words are above"));
                 }
+                notices.tell(fleet.troubles(), Instant::now());
             }
             () = next_tick(&mut watchdog) => {
                 // Apart, because a silent reactor takes a second to be sure of.

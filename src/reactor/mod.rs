@@ -4,16 +4,21 @@
 //! clients' commands do. None of it is shared: reactors meet in [`crate::channel`].
 
 pub mod accept;
+pub mod addresses;
 mod commands;
 pub mod connection;
 pub mod core;
+mod deadline;
 pub mod listeners;
+mod meters;
 pub mod pacing;
 pub mod pending;
+mod rate;
 #[cfg(test)]
 mod simulation;
 pub mod timers;
 pub mod turn;
+mod upgrading;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -28,7 +33,7 @@ use std::{
 use crate::{
     channel::Mesh,
     config::Config,
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
@@ -87,6 +92,7 @@ pub struct Reactors {
     /// For a successor; the reactors have duplicates of their own. None when they are closed.
     listeners: Mutex<Option<Listeners>>,
     address: SocketAddr,
+    troubles: Arc<Troubles>,
 }
 
 /// Reactors that have everything they need and do not accept yet.
@@ -123,6 +129,8 @@ impl Prepared {
             homes: Homes::new(count, random()),
             budget: Budget::new(config.limits.log_bytes_max),
             epoch: random(),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
             config: config.clone(),
         };
         let (mesh, ports) = Mesh::new(count, (QUEUE_ENTRIES / count).max(256));
@@ -160,9 +168,10 @@ impl Prepared {
             .map_err(|error| format!("the control thread has no ring to wake reactors with: {error}"))?;
         let address = listeners.address();
         let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
+        let troubles = shared.troubles;
         Ok(Prepared {
             config,
-            reactors: Reactors { mesh, doorbell, threads, listeners, address },
+            reactors: Reactors { mesh, doorbell, threads, listeners, address, troubles },
             starts,
             rings,
         })
@@ -217,6 +226,11 @@ impl Reactors {
     /// Closes the listeners here; each reactor closes its own when it drains.
     pub fn close_listeners(&self) {
         self.listeners.lock().expect(LOCK_HELD).take();
+    }
+
+    /// What the operator is to be told of.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Whether reactor `index`'s thread has ended: by drain, or by a panic (which ends the process

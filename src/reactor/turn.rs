@@ -18,10 +18,12 @@ use std::{
 use super::{
     ControlRequest,
     accept::{Acceptor, OutOfDescriptors, Source},
-    connection::{Connection, Flight, Gather, Phase, VECTORS_MAX},
+    addresses::Origin,
+    connection::{Connection, Flight, Gather, Moment, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
 };
 use crate::{
+    metrics::Trouble,
     protocol::close::CloseReason,
     pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait},
@@ -126,6 +128,7 @@ impl<I: Io> Reactor<I> {
             resumed: Vec::new(),
             wakes: Vec::new(),
         };
+        reactor.apply_limits();
         reactor.acceptor.open(&mut reactor.io);
         reactor
     }
@@ -210,24 +213,65 @@ impl<I: Io> Reactor<I> {
         match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
             Ok(Some(socket)) => self.open(socket),
             Ok(None) => {}
-            Err(OutOfDescriptors) => self.core.stats.no_descriptors_total += 1,
+            Err(OutOfDescriptors) => {
+                self.core.stats.no_descriptors_total += 1;
+                self.core.shared.troubles.note(Trouble::NoDescriptors);
+            }
         }
     }
 
     fn open(&mut self, socket: i32) {
         self.core.stats.accepts_total += 1;
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
-        if before >= self.connections_max + REFUSED_MAX {
-            self.connection_count.fetch_sub(1, Ordering::Relaxed);
-            self.core.stats.closes_total[CloseReason::TryAgainLater.index()] += 1;
-            self.io.close(socket);
-            return;
+        let (origin, is_address_full) = self.origin(socket);
+        let is_full = before >= self.connections_max;
+        if is_full {
+            self.core.shared.troubles.note(Trouble::ConnectionsMax);
         }
-        let slot = self.core.open(socket);
+        let refusal = match is_full {
+            true => Some(CloseReason::TryAgainLater),
+            false => is_address_full.then_some(CloseReason::AddressLimit),
+        };
+        let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
+        let slot = match refusal {
+            Some(reason) if is_far_beyond || self.core.refused_count() >= REFUSED_MAX => {
+                self.connection_count.fetch_sub(1, Ordering::Relaxed);
+                self.core.stats.closes_total[reason.index()] += 1;
+                origin.into_iter().for_each(|origin| self.core.shared.addresses.leave(origin));
+                return self.io.close(socket);
+            }
+            _ => self.core.open(socket, origin),
+        };
         self.receive(slot);
-        if before >= self.connections_max {
-            self.core.refuse(slot);
+        if let Some(reason) = refusal {
+            self.core.refuse(slot, reason);
         }
+        if let Some(oldest) = self.core.displaced() {
+            self.end(oldest, CloseReason::Displaced);
+        }
+    }
+
+    /// Whose an accepted connection is, if that is counted and it was; and whether its address has too many.
+    fn origin(&mut self, socket: i32) -> (Option<Origin>, bool) {
+        let count_max = self.core.shared.config.limits.connections_per_address_max;
+        if count_max == 0 {
+            return (None, false);
+        }
+        // Who has gone already holds nothing for long.
+        let Some(address) = self.io.peer_address(socket) else { return (None, false) };
+        let origin = Origin::of(address.ip());
+        let has_room = self.core.shared.addresses.enter(origin, count_max);
+        if !has_room {
+            self.core.shared.troubles.note(Trouble::AddressMax);
+        }
+        (has_room.then_some(origin), !has_room)
+    }
+
+    /// Takes what a configuration says about who may come in.
+    fn apply_limits(&mut self) {
+        let upgrading_max = self.core.shared.config.limits.upgrading_max;
+        let upgrading_max = upgrading_max.min(self.connections_max / 2);
+        self.core.upgrading_max = upgrading_max.div_ceil(self.core.port.count()).max(1);
     }
 
     fn on_receive(&mut self, completion: Completion) {
@@ -291,7 +335,7 @@ impl<I: Io> Reactor<I> {
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
-            Flight::Range { view, pin, len } => {
+            Flight::Range { view, pin, len, .. } => {
                 self.core.fanout.unpin(view, pin);
                 len
             }
@@ -357,6 +401,7 @@ impl<I: Io> Reactor<I> {
             // Its send may have completed since, and even another connection have the slot.
             if connection.is_sending() {
                 self.io.reset_on_close(connection.socket);
+                self.core.note_close(CloseReason::SlowConsumer);
                 self.end(slot, CloseReason::SlowConsumer);
             }
         }
@@ -368,7 +413,10 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
-                ControlRequest::Reload(config) => self.core.reload(config),
+                ControlRequest::Reload(config) => {
+                    self.core.reload(config);
+                    self.apply_limits();
+                }
                 ControlRequest::StopAccepting(sender) => {
                     self.acceptor.stop(&mut self.io);
                     self.acceptor.tell_when_idle(sender);
@@ -429,6 +477,8 @@ impl<I: Io> Reactor<I> {
         let connection = &mut self.core.connections[slot as usize];
         assert!(!connection.is_sending(), "a connection has one send in flight");
         let token = Token::new(Op::Send, slot, connection.generation);
+        let now_ms = self.core.now_ns / 1_000_000;
+        let moved = Moment::at(now_ms);
         if let Some((view, member)) = first
             && connection.replies.is_empty()
             && !self.core.fanout.is_owing(slot)
@@ -437,7 +487,8 @@ impl<I: Io> Reactor<I> {
             if self.core.fanout.is_behind(view, member) {
                 self.core.fanout.mark_owing(view, member);
             }
-            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len };
+            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len, moved };
+            self.core.meters.note_message(slot, now_ms as u32);
             let socket = connection.socket;
             self.budget.spend(owed.len);
             self.core.stats.sends_total += 1;
@@ -468,6 +519,10 @@ impl<I: Io> Reactor<I> {
         }
         self.budget.spend(gather.len);
         self.core.stats.sends_total += 1;
+        gather.moved = moved;
+        if !gather.pins.is_empty() {
+            self.core.meters.note_message(slot, now_ms as u32);
+        }
         let (message, socket) = (gather.seal(), connection_socket(&self.core, slot));
         self.core.connections[slot as usize].flight = Flight::Gather(gather);
         // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
@@ -479,7 +534,10 @@ impl<I: Io> Reactor<I> {
         let mut fired = std::mem::take(&mut self.fired);
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
-            let acked_bytes = self.io.acked_bytes(self.core.connections[slot as usize].socket);
+            let connection = &self.core.connections[slot as usize];
+            // Asked only where it says something.
+            let acked_bytes =
+                if connection.is_sending() { self.io.acked_bytes(connection.socket) } else { 0 };
             if let Some(reason) = self.core.handle_deadline(slot, acked_bytes as u32) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {

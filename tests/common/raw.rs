@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
 };
 
 use serde_json::Value;
@@ -78,6 +78,14 @@ impl Raw {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(buffer_bytes).unwrap();
         socket.set_send_buffer_size(buffer_bytes).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Raw::new(socket.into())
+    }
+
+    /// Connects from an address of this machine.
+    pub fn connect_from(from: IpAddr, address: SocketAddr) -> Raw {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
         socket.connect(&address.into()).unwrap();
         Raw::new(socket.into())
     }

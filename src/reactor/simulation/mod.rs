@@ -108,7 +108,7 @@ impl Knobs {
         Knobs {
             net: SimConfig::calm(1, reactor_count),
             queue_entries: 64,
-            connections_max: 100,
+            connections_max: 1_000,
             owed_bytes_max: 1 << 20,
             owed_ms_max: 0,
             policy: SlowConsumer::Disconnect,
@@ -154,6 +154,8 @@ impl World {
             budget: Budget::new(knobs.log_bytes_max),
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
         };
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
