@@ -2,6 +2,7 @@
 
 use std::{os::fd::RawFd, sync::mpsc};
 
+use super::rate::Rate;
 use crate::uring::{Completion, Io, Op, Token};
 
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
@@ -16,11 +17,15 @@ pub struct Source<S> {
     pub is_shared: bool,
 }
 
-/// A reactor's listeners, each with its multishot accept. The descriptors are its own.
+/// A reactor's listeners, each with its accept: multishot, but single under a rate, which a multishot
+/// accept would outrun. The descriptors are its own.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
     is_open: bool,
+    rate: Option<Rate>,
+    /// What the rate knows of the accepts before.
+    due_ns: u64,
     /// Who is to be told once no accept is in flight.
     waiters: Vec<mpsc::Sender<()>>,
 }
@@ -29,17 +34,22 @@ pub(super) struct Acceptor {
 struct Listener {
     source: Source<RawFd>,
     accept: Accept,
-    /// The accept was cancelled so that another reactor's comes first.
+    /// The accept was cancelled only to be armed anew: so that another reactor's comes first, or by what is
+    /// the rate since.
     is_yielding: bool,
 }
 
-/// Where a listener's multishot accept is.
+/// Where a listener's accept is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accept {
     /// In flight, though perhaps with its cancellation behind it.
     Armed,
     /// Out of descriptors: armed again then, or when a connection is closed.
-    Waiting {
+    Starved {
+        until_ns: u64,
+    },
+    /// The rate allows no more: armed again then.
+    Paced {
         until_ns: u64,
     },
     Idle,
@@ -50,7 +60,7 @@ impl Acceptor {
     pub fn new(sources: Vec<Source<RawFd>>) -> Acceptor {
         let listener = |source| Listener { source, accept: Accept::Idle, is_yielding: false };
         let listeners = sources.into_iter().map(listener).collect();
-        Acceptor { listeners, is_open: false, waiters: Vec::new() }
+        Acceptor { listeners, is_open: false, rate: None, due_ns: 0, waiters: Vec::new() }
     }
 
     /// Accepts from now on.
@@ -63,6 +73,25 @@ impl Acceptor {
         }
     }
 
+    /// Accepts at most so many per second from now on.
+    pub fn set_rate(&mut self, rate: Option<Rate>, io: &mut impl Io) {
+        if std::mem::replace(&mut self.rate, rate) == rate {
+            return;
+        }
+        for index in 0..self.listeners.len() {
+            match self.listeners[index].accept {
+                Accept::Armed => self.rearm(index, io),
+                Accept::Paced { .. } => self.arm(index, io),
+                Accept::Starved { .. } | Accept::Idle => {}
+            }
+        }
+    }
+
+    /// Whether a connection may have to wait for the rate.
+    pub fn is_paced(&self) -> bool {
+        self.listeners.iter().any(|listener| matches!(listener.accept, Accept::Paced { .. }))
+    }
+
     /// Accepts no more. Connections may still come until [`Acceptor::is_idle`]: the kernel has taken them
     /// from the listener's queue, so they are ours.
     pub fn stop(&mut self, io: &mut impl Io) {
@@ -70,7 +99,7 @@ impl Acceptor {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             match listener.accept {
                 Accept::Armed => io.cancel(token(Op::Accept, index), token(Op::Cancel, index)),
-                Accept::Waiting { .. } => listener.accept = Accept::Idle,
+                Accept::Starved { .. } | Accept::Paced { .. } => listener.accept = Accept::Idle,
                 Accept::Idle => {}
             }
         }
@@ -104,10 +133,9 @@ impl Acceptor {
         let listener = &mut self.listeners[index];
         if !completion.more {
             (listener.accept, listener.is_yielding) = (Accept::Idle, false);
-        } else if listener.source.is_shared && !listener.is_yielding {
+        } else if listener.source.is_shared {
             // The kernel gives every connection to whose accept is armed the longest.
-            listener.is_yielding = true;
-            io.cancel(token(Op::Accept, index), token(Op::Cancel, index));
+            self.rearm(index, io);
         }
         let accepted = match completion.result {
             socket if socket >= 0 => Ok(Some(socket)),
@@ -116,10 +144,18 @@ impl Acceptor {
             _ => Err(OutOfDescriptors),
         };
         // Any end without MORE is one, a successful accept's too.
+        let paced_until_ns = self.rate.and_then(|rate| {
+            if let Ok(Some(_)) = accepted {
+                rate.charge(&mut self.due_ns, now_ns);
+            }
+            let next_ns = rate.next_ns(self.due_ns);
+            (next_ns > now_ns).then_some(next_ns)
+        });
         if self.is_open && self.listeners[index].accept == Accept::Idle {
-            match accepted {
-                Ok(_) => self.arm(index, io),
-                Err(_) => self.listeners[index].accept = Accept::Waiting { until_ns: now_ns + RETRY_NS },
+            match (accepted, paced_until_ns) {
+                (Err(_), _) => self.listeners[index].accept = Accept::Starved { until_ns: now_ns + RETRY_NS },
+                (Ok(_), Some(until_ns)) => self.listeners[index].accept = Accept::Paced { until_ns },
+                (Ok(_), None) => self.arm(index, io),
             }
         }
         self.tell_waiters();
@@ -129,23 +165,28 @@ impl Acceptor {
     /// Arms what waited long enough.
     pub fn retry(&mut self, now_ns: u64, io: &mut impl Io) {
         for index in 0..self.listeners.len() {
-            if let Accept::Waiting { until_ns } = self.listeners[index].accept
-                && now_ns >= until_ns
-            {
+            match self.listeners[index].accept {
+                Accept::Starved { until_ns } | Accept::Paced { until_ns } if now_ns >= until_ns => {
+                    self.arm(index, io);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A connection was closed: there is a descriptor for who waits for one.
+    pub fn on_close(&mut self, io: &mut impl Io) {
+        for index in 0..self.listeners.len() {
+            if let Accept::Starved { .. } = self.listeners[index].accept {
                 self.arm(index, io);
             }
         }
     }
 
-    /// A connection was closed: there is a descriptor for who waits.
-    pub fn on_close(&mut self, io: &mut impl Io) {
-        self.retry(u64::MAX, io);
-    }
-
     /// When to [`Acceptor::retry`], if anything waits.
     pub fn next_retry_ns(&self) -> Option<u64> {
         let due_ns = |listener: &Listener| match listener.accept {
-            Accept::Waiting { until_ns } => Some(until_ns),
+            Accept::Starved { until_ns } | Accept::Paced { until_ns } => Some(until_ns),
             Accept::Armed | Accept::Idle => None,
         };
         self.listeners.iter().filter_map(due_ns).min()
@@ -154,7 +195,18 @@ impl Acceptor {
     fn arm(&mut self, index: usize, io: &mut impl Io) {
         let listener = &mut self.listeners[index];
         listener.accept = Accept::Armed;
-        io.accept_multishot(listener.source.socket, token(Op::Accept, index));
+        match self.rate {
+            None => io.accept_multishot(listener.source.socket, token(Op::Accept, index)),
+            Some(_) => io.accept(listener.source.socket, token(Op::Accept, index)),
+        }
+    }
+
+    /// Ends an accept that is in flight, so that its end arms the next.
+    fn rearm(&mut self, index: usize, io: &mut impl Io) {
+        let listener = &mut self.listeners[index];
+        if !std::mem::replace(&mut listener.is_yielding, true) {
+            io.cancel(token(Op::Accept, index), token(Op::Cancel, index));
+        }
     }
 
     fn tell_waiters(&mut self) {

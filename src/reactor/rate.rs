@@ -26,9 +26,14 @@ impl Rate {
     pub fn take(self, due_ns: &mut u64, now_ns: u64) -> bool {
         let is_allowed = self.next_ns(*due_ns) <= now_ns;
         if is_allowed {
-            *due_ns = (*due_ns).max(now_ns) + self.interval_ns;
+            self.charge(due_ns, now_ns);
         }
         is_allowed
+    }
+
+    /// Takes one that cannot be refused at `now_ns`: those after it wait the longer.
+    pub fn charge(self, due_ns: &mut u64, now_ns: u64) {
+        *due_ns = (*due_ns).max(now_ns) + self.interval_ns;
     }
 
     /// From when on one more is allowed.

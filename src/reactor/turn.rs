@@ -21,6 +21,7 @@ use super::{
     addresses::Origin,
     connection::{Connection, Flight, Gather, Moment, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
+    rate::Rate,
 };
 use crate::{
     metrics::Trouble,
@@ -211,7 +212,12 @@ impl<I: Io> Reactor<I> {
     fn on_accept(&mut self, completion: Completion) {
         let now_ns = self.core.now_ms() * 1_000_000;
         match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
-            Ok(Some(socket)) => self.open(socket),
+            Ok(Some(socket)) => {
+                if self.acceptor.is_paced() {
+                    self.core.shared.troubles.note(Trouble::AcceptRate);
+                }
+                self.open(socket);
+            }
             Ok(None) => {}
             Err(OutOfDescriptors) => {
                 self.core.stats.no_descriptors_total += 1;
@@ -271,7 +277,13 @@ impl<I: Io> Reactor<I> {
     fn apply_limits(&mut self) {
         let upgrading_max = self.core.shared.config.limits.upgrading_max;
         let upgrading_max = upgrading_max.min(self.connections_max / 2);
-        self.core.upgrading_max = upgrading_max.div_ceil(self.core.port.count()).max(1);
+        let reactor_count = self.core.port.count();
+        self.core.upgrading_max = upgrading_max.div_ceil(reactor_count).max(1);
+        // A tenth of a second's at once.
+        let accepts_per_s = self.core.shared.config.limits.accepts_per_s_max;
+        let burst = accepts_per_s / (10 * reactor_count as u32);
+        let rate = Rate::new(accepts_per_s, reactor_count, burst.max(1));
+        self.acceptor.set_rate(rate, &mut self.io);
     }
 
     fn on_receive(&mut self, completion: Completion) {

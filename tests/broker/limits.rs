@@ -131,6 +131,20 @@ fn commands_beyond_the_rate_are_answered_by_4029() {
     broker.stop();
 }
 
+/// Connections that come faster than they may be accepted wait in the accept queue, and nobody is refused.
+#[test]
+fn accepts_beyond_their_rate_wait() {
+    let (broker, log) = start_logged(1, &["limits.accepts_per_s_max=20"]);
+    let waiting: Vec<Raw> = (0..12).map(|_| Raw::connect(broker.address)).collect();
+    log.wait_for("accepting waits: limits.accepts_per_s_max is reached");
+    for mut raw in waiting {
+        raw.send(UPGRADE.as_bytes());
+        raw.expect_upgraded();
+    }
+    assert_eq!(closes(&broker, "try_again_later"), 0.0);
+    broker.stop();
+}
+
 /// A frame may be shorter than a message: whole in pieces is taken, in one piece it is not.
 #[test]
 fn a_frame_may_be_bounded_below_a_message() {

@@ -785,6 +785,23 @@ fn a_reactor_that_sleeps_is_woken_for_what_comes() {
     world.end();
 }
 
+/// A storm of connections at a reactor that accepts a hundred per second, ten of them at once.
+#[test]
+fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
+    let mut world = World::new(Knobs { accepts_per_s_max: 100, ..Knobs::calm(1) });
+    let storm: Vec<usize> = (0..60).map(|_| world.connect(0, Format::Json)).collect();
+    let mut accepted = 0;
+    for passed_ms in (0..600).step_by(5) {
+        world.pass(5 * MS);
+        accepted = world.reactor(0).core().stats.accepts_total;
+        assert!(accepted <= 10 + (passed_ms + 5) / 10 + 1, "{accepted} after {passed_ms} ms");
+    }
+    assert_eq!(accepted, 60);
+    world.settle();
+    assert!(storm.iter().all(|client| world.clients[*client].state == State::Open));
+    world.end();
+}
+
 /// Readers of every pace, owed something; then the broker drains.
 #[test]
 fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {

@@ -86,6 +86,7 @@ struct Knobs {
     max_delay_us: Option<u32>,
     /// Reactors accept as if others accepted from their listeners too.
     shares_listeners: bool,
+    accepts_per_s_max: u32,
     subscriptions_max: usize,
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
@@ -117,6 +118,7 @@ impl Knobs {
             log_bytes_max: 1 << 30,
             max_delay_us: Some(0),
             shares_listeners: false,
+            accepts_per_s_max: 0,
             subscriptions_max: 1_000,
             may_close: false,
             is_verbose: false,
@@ -127,6 +129,7 @@ impl Knobs {
         let mut config = Config::default();
         config.reactor.max_delay_us = self.max_delay_us;
         config.limits.topics_max = self.topics_max;
+        config.limits.accepts_per_s_max = self.accepts_per_s_max;
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
         config.delivery.owed_bytes_max = self.owed_bytes_max;

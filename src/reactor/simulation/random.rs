@@ -78,6 +78,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         },
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         shares_listeners: rng.chance(1, 4),
+        accepts_per_s_max: 0,
         subscriptions_max: 1_000,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
