@@ -121,6 +121,8 @@ pub struct Delivery {
     pub slow_consumer: SlowConsumer,
     /// How much a connection may be owed, all topics together; 8 MiB.
     pub owed_bytes_max: usize,
+    /// How old the oldest publication that a connection is owed may be; 30,000 ms, 0 for any age.
+    pub owed_ms_max: u32,
     /// `[[delivery.topics]]`: other policies for the topics that a filter matches, first match wins.
     pub topics: Vec<TopicPolicy>,
 }
@@ -132,6 +134,10 @@ pub struct TopicPolicy {
     pub filter: String,
     /// What becomes of their slow consumers.
     pub slow_consumer: SlowConsumer,
+    /// How much a connection may be owed of each of them; else what it may be owed of all topics.
+    pub owed_bytes_max: Option<usize>,
+    /// As `delivery.owed_ms_max`, which it takes the place of.
+    pub owed_ms_max: Option<u32>,
 }
 
 /// What becomes of a subscriber that is too far behind.
@@ -195,6 +201,7 @@ impl Default for Config {
             delivery: Delivery {
                 slow_consumer: SlowConsumer::Disconnect,
                 owed_bytes_max: 8 << 20,
+                owed_ms_max: 30_000,
                 topics: Vec::new(),
             },
             log: Log { level: "info".into(), json: false },

@@ -287,7 +287,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "delivery.slow_consumer",
-        about: "What becomes of a subscriber that is owed more than owed_bytes_max:\n\
+        about: "What becomes of a subscriber that is owed more than owed_bytes_max, or longer than owed_ms_max:\n\
                 \"disconnect\" closes it with 4000, \"skip\" moves it forward and tells it the gap.",
         is_reloadable: true,
         kind: Kind::SlowConsumer(|config| &mut config.delivery.slow_consumer),
@@ -299,8 +299,15 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, delivery.owed_bytes_max, 65_536..=4_294_967_296, "bytes"),
     },
     Key {
+        path: "delivery.owed_ms_max",
+        about: "How old the oldest publication that a connection is owed may be; 0 is any age.",
+        is_reloadable: true,
+        kind: integer!(Integer, delivery.owed_ms_max, 0..=3_600_000, "milliseconds"),
+    },
+    Key {
         path: "delivery.topics",
-        about: "Other policies for the topics that a filter matches; the first match wins.",
+        about: "Other policies for the topics that a filter matches; the first match wins. owed_bytes_max and\n\
+                owed_ms_max may be given too: the first then bounds what is owed of each such topic.",
         is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
     },
@@ -410,7 +417,7 @@ impl Key {
                 };
                 chosen.map(|choice| set(config, choice)).is_some()
             }
-            Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(slow_consumer)),
+            Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
                 store(field(config), filter.map(str::to_owned))
@@ -461,9 +468,14 @@ impl Key {
                     .iter()
                     .map(|policy| {
                         let filter = toml::Value::from(policy.filter.as_str());
+                        let bound = |name, value: Option<u64>| {
+                            value.map_or(String::new(), |value| format!(", {name} = {}", grouped(value)))
+                        };
                         format!(
-                            "{{ filter = {filter}, slow_consumer = \"{}\" }}",
-                            policy.slow_consumer.as_str()
+                            "{{ filter = {filter}, slow_consumer = \"{}\"{}{} }}",
+                            policy.slow_consumer.as_str(),
+                            bound("owed_bytes_max", policy.owed_bytes_max.map(|bytes| bytes as u64)),
+                            bound("owed_ms_max", policy.owed_ms_max.map(u64::from)),
                         )
                     })
                     .collect();
@@ -483,13 +495,18 @@ impl SlowConsumer {
     }
 }
 
-fn slow_consumer(text: &str) -> Option<SlowConsumer> {
+fn policy_named(text: &str) -> Option<SlowConsumer> {
     [SlowConsumer::Disconnect, SlowConsumer::Skip].into_iter().find(|policy| policy.as_str() == text)
 }
 
 /// One table of `[[delivery.topics]]`.
 fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
-    const KNOWN: [&str; 2] = ["delivery.topics.filter", "delivery.topics.slow_consumer"];
+    const KNOWN: [&str; 4] = [
+        "delivery.topics.filter",
+        "delivery.topics.slow_consumer",
+        "delivery.topics.owed_bytes_max",
+        "delivery.topics.owed_ms_max",
+    ];
     let not_allowed = |path: &str, span, allowed: &str| Refusal::NotAllowed {
         path: path.into(),
         span,
@@ -500,9 +517,19 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
     })?;
 
     let mut filter = None;
-    let mut policy = None;
+    let mut slow_consumer = None;
+    let mut bounds = Config::default();
+    let (mut owed_bytes_max, mut owed_ms_max) = (None, None);
     for (name, value) in table.iter() {
         let text = value.get_ref().as_str();
+        // A bound of a topic is what the key of the same name may be.
+        let mut take_bound = |path: &'static str, key: &str| {
+            let key = Key::find(key).expect("a key that every topic has");
+            match key.set(&mut bounds, value) {
+                Ok(()) => Ok(()),
+                Err(_) => Err(not_allowed(path, value.span(), &key.allowed())),
+            }
+        };
         match name.get_ref().as_ref() {
             "filter" => {
                 filter = Some(text.filter(|text| is_filter(text)).ok_or_else(|| {
@@ -511,10 +538,18 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
                 })?);
             }
             "slow_consumer" => {
-                policy = Some(
-                    text.and_then(slow_consumer)
+                slow_consumer = Some(
+                    text.and_then(policy_named)
                         .ok_or_else(|| not_allowed(KNOWN[1], value.span(), "\"disconnect\" or \"skip\""))?,
                 );
+            }
+            "owed_bytes_max" => {
+                take_bound(KNOWN[2], "delivery.owed_bytes_max")?;
+                owed_bytes_max = Some(bounds.delivery.owed_bytes_max);
+            }
+            "owed_ms_max" => {
+                take_bound(KNOWN[3], "delivery.owed_ms_max")?;
+                owed_ms_max = Some(bounds.delivery.owed_ms_max);
             }
             other => {
                 return Err(Refusal::Unknown {
@@ -525,8 +560,10 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
             }
         }
     }
-    match (filter, policy) {
-        (Some(filter), Some(slow_consumer)) => Ok(TopicPolicy { filter: filter.into(), slow_consumer }),
+    match (filter, slow_consumer) {
+        (Some(filter), Some(slow_consumer)) => {
+            Ok(TopicPolicy { filter: filter.into(), slow_consumer, owed_bytes_max, owed_ms_max })
+        }
         _ => Err(not_allowed("delivery.topics", entry.span(), "tables with both filter and slow_consumer")),
     }
 }

@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::fleet::{Answer, Phase};
-use crate::{metrics::ReactorStats, protocol::close::CloseReason};
+use crate::{metrics::ReactorStats, protocol::close::CloseReason, pubsub::policy::Bound};
 
 /// The type of [`exposition`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,8 +50,8 @@ macro_rules! family {
     };
 }
 
-/// Every field but `closes_total`, which has a label of its own.
-static FAMILIES: [Family; 22] = [
+/// Every field but those that have labels of their own.
+static FAMILIES: [Family; 23] = [
     family!(
         connections,
         Gauge,
@@ -119,6 +119,13 @@ static FAMILIES: [Family; 22] = [
     ),
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
     family!(paused, Gauge, "fanfare_paused", None, "Publishers that are paused now by backpressure."),
+    family!(
+        pauses_total,
+        Counter,
+        "fanfare_pauses",
+        None,
+        "Times that a publisher was paused because a home or a channel was full, or it did not read its replies."
+    ),
     family!(
         no_buffers_total,
         Counter,
@@ -232,6 +239,23 @@ impl Collector for Fleet {
             }
         }
 
+        let help = "Times that a subscriber was beyond a bound, and was moved forward or closed for it.";
+        let mut metric =
+            encoder.encode_descriptor("fanfare_slow_consumers", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for bound in Bound::ALL {
+                let verdicts = [
+                    ("skip", stats.slow_skips_total[bound.index()]),
+                    ("disconnect", stats.slow_disconnects_total[bound.index()]),
+                ];
+                for (verdict, value) in verdicts {
+                    let labels =
+                        [("reactor", reactor.as_str()), ("bound", bound.as_str()), ("verdict", verdict)];
+                    counter(&mut metric, &labels, &value)?;
+                }
+            }
+        }
+
         let help = "Connections ended, by reason.";
         let mut metric = encoder.encode_descriptor("fanfare_closes", help, None, MetricType::Counter)?;
         for (reactor, stats) in self.stats() {
@@ -314,9 +338,12 @@ mod tests {
             behind_bytes_max: 17,
             log_bytes: 18,
             paused: 19,
-            no_buffers_total: 20,
-            no_descriptors_total: 21,
-            pacing_us: 22_000_000,
+            pauses_total: 20,
+            no_buffers_total: 21,
+            no_descriptors_total: 22,
+            pacing_us: 23_000_000,
+            slow_skips_total: [24, 25, 26],
+            slow_disconnects_total: [27, 28, 29],
             closes_total: std::array::from_fn(|index| 100 + index as u64),
         }
     }
@@ -331,7 +358,7 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name))
             .collect();
         let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
-        exported.push("closes_total");
+        exported.extend(["slow_skips_total", "slow_disconnects_total", "closes_total"]);
         assert_eq!(fields, exported);
     }
 
@@ -351,8 +378,10 @@ mod tests {
             "fanfare_sent_bytes_total{reactor=\"1\"} 7",
             "fanfare_behind_max_bytes{reactor=\"1\"} 17",
             "fanfare_log_bytes{reactor=\"1\"} 18",
-            "fanfare_no_descriptors_total{reactor=\"1\"} 21",
-            "fanfare_pacing_seconds{reactor=\"1\"} 22.0",
+            "fanfare_no_descriptors_total{reactor=\"1\"} 22",
+            "fanfare_pacing_seconds{reactor=\"1\"} 23.0",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 24",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 29",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
             "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 113",
         ] {
