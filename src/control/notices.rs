@@ -9,7 +9,7 @@ use crate::metrics::{Trouble, Troubles};
 /// The least time between two lines about the same.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Lets one line through per [`PERIOD`].
+/// Lets one line through per `PERIOD`.
 #[derive(Debug, Default)]
 pub struct Seldom {
     last: Option<Instant>,

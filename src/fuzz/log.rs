@@ -50,7 +50,7 @@ impl World {
                 self.ranges.push(self.ranges[range].clone())
             }
             (5, _) => self.retire(index % 2),
-            (6, _) if argument % 2 == 0 => self.pool.trim(),
+            (6, _) if argument.is_multiple_of(2) => self.pool.trim(),
             (6, _) => self.pool.release_free(),
             (7, _) => {
                 self.retire(index % 2);

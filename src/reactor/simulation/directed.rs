@@ -893,7 +893,7 @@ fn nothing_follows_a_send_that_was_cut_short() {
 /// not closed under the cursor.
 #[test]
 fn places_are_not_closed_during_a_sweep() {
-    let mut world = World::new(Knobs { connections_max: 200, ..Knobs::calm(1) });
+    let mut world = World::new(Knobs { connections_max: 300, ..Knobs::calm(1) });
     let publisher = world.open(0, Format::Binary);
     let late = world.open(0, Format::Binary);
     let readers: Vec<usize> = (0..110).map(|_| world.connect(0, Format::Binary)).collect();
