@@ -9,7 +9,8 @@ use crate::protocol::{
     upgrade::{self, Scan},
 };
 
-const LIMITS: Limits = Limits { header_bytes_max: 512, message_bytes_max: 600, is_echo_served: true };
+const LIMITS: Limits =
+    Limits { header_bytes_max: 512, message_bytes_max: 600, frame_bytes_max: 500, is_echo_served: true };
 
 /// Feeds a session with `bytes`. The first says what it speaks, or that a request is to open it; the
 /// next two how the others are split into receives.

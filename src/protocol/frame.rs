@@ -83,6 +83,8 @@ pub struct Context {
     pub is_inside_message: bool,
     /// How many bytes the message may still take.
     pub message_bytes_left: usize,
+    /// The longest payload of a data frame.
+    pub frame_bytes_max: usize,
 }
 
 /// Reads headers that receives may split at any byte.
@@ -171,6 +173,9 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
         }
         short => (u64::from(short), 2),
     };
+    if !opcode.is_control() && payload_len > context.frame_bytes_max as u64 {
+        return Err(BrokenRule::FrameTooBig);
+    }
     if !opcode.is_control() && payload_len > context.message_bytes_left as u64 {
         return Err(BrokenRule::MessageTooBig);
     }
@@ -288,6 +293,7 @@ mod tests {
         message_opcode: Some(Opcode::Text),
         is_inside_message: false,
         message_bytes_left: usize::MAX,
+        frame_bytes_max: usize::MAX,
     };
     /// Both sides of every change of encoding.
     const LENGTHS: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 24];

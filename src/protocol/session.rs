@@ -22,6 +22,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// The longest message, all fragments together, in bytes.
     pub message_bytes_max: usize,
+    /// The longest frame of one, in bytes.
+    pub frame_bytes_max: usize,
     /// `/echo` is served.
     pub is_echo_served: bool,
 }
@@ -302,6 +304,7 @@ impl Session {
             is_inside_message: self.fragment_count > 0,
             // Saturating, because a reload may have lowered the limit within a message.
             message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
+            frame_bytes_max: limits.frame_bytes_max,
         };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
@@ -409,7 +412,12 @@ mod tests {
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
-    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000, is_echo_served: false };
+    const LIMITS: Limits = Limits {
+        header_bytes_max: 1024,
+        message_bytes_max: 1000,
+        frame_bytes_max: 1 << 20,
+        is_echo_served: false,
+    };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     /// Several receives, which end at `splits`.
@@ -532,7 +540,7 @@ mod tests {
 
     #[test]
     fn the_assembly_follows_the_bytes_received_and_is_freed_after_the_message() {
-        let limits = Limits { message_bytes_max: 1 << 40, ..LIMITS };
+        let limits = Limits { message_bytes_max: 1 << 40, frame_bytes_max: 1 << 40, ..LIMITS };
         let mut session = open(Format::Binary);
         let huge = Sent { length_bytes: 8, declared_len: Some(1 << 39), ..Sent::new(0x82, "x".repeat(300)) };
         assert_eq!(receive(&mut session, &limits, &huge.bytes()), []);
@@ -633,7 +641,7 @@ mod tests {
             (
                 Json,
                 Sent { length_bytes: 8, declared_len: Some((1 << 63) - 1), ..Sent::new(0x81, "") }.bytes(),
-                BrokenRule::MessageTooBig,
+                BrokenRule::FrameTooBig,
             ),
             (
                 Binary,
@@ -813,7 +821,7 @@ mod tests {
         ) {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
-            let limits = Limits { message_bytes_max: 150, ..LIMITS };
+            let limits = Limits { message_bytes_max: 150, frame_bytes_max: 120, ..LIMITS };
             let expected = decode(speech, &limits, stream);
             prop_assert_eq!(&receive(&mut open(speech), &limits, stream), &expected);
             prop_assert_eq!(&receive_split(&mut open(speech), &limits, stream, &splits), &expected);

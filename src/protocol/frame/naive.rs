@@ -43,6 +43,7 @@ pub(crate) fn header(left: &mut &[u8], context: &Context) -> Result<Header, Stop
         }
         short => u64::from(short),
     };
+    require(is_control || len <= context.frame_bytes_max as u64, BrokenRule::FrameTooBig)?;
     require(is_control || len <= context.message_bytes_left as u64, BrokenRule::MessageTooBig)?;
     let key = [byte(left)?, byte(left)?, byte(left)?, byte(left)?];
     let opcode = match opcode {

@@ -79,8 +79,15 @@ pub(crate) fn receive_to(
 
 /// What a session that is past its upgrade makes of `stream`.
 pub(crate) fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &[u8]) -> Vec<Seen> {
-    let (speech, limit) = (speech.into(), limits.message_bytes_max);
-    let mut naive = Naive { speech, limit, left: stream, seen: Vec::new(), message: None, is_text: false };
+    let mut naive = Naive {
+        speech: speech.into(),
+        limit: limits.message_bytes_max,
+        frame_limit: limits.frame_bytes_max,
+        left: stream,
+        seen: Vec::new(),
+        message: None,
+        is_text: false,
+    };
     loop {
         match naive.frame() {
             Ok(()) => {}
@@ -100,6 +107,7 @@ pub(crate) fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &[u8]) 
 struct Naive<'a> {
     speech: Speech,
     limit: usize,
+    frame_limit: usize,
     left: &'a [u8],
     seen: Vec<Seen>,
     message: Option<Vec<u8>>,
@@ -116,6 +124,7 @@ impl Naive<'_> {
             },
             is_inside_message: self.message.is_some(),
             message_bytes_left: self.limit - self.message.as_ref().map_or(0, Vec::len),
+            frame_bytes_max: self.frame_limit,
         };
         let header = naive::header(&mut self.left, &context)?;
         let mut payload = Vec::new();
