@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::{
-    protocol::{Format, command::PayloadKind},
+    protocol::{
+        Encoding,
+        command::PayloadKind,
+        deflate::{Deflater, Settings},
+    },
     pubsub::{
         fanout::Fanout,
         home::{Home, Homes},
@@ -30,6 +34,7 @@ const PAYLOAD: [u8; 130] = {
 struct Reactor {
     home: Home,
     fanout: Fanout,
+    deflater: Deflater,
     outboxes: Outboxes,
     now_ns: u64,
 }
@@ -38,21 +43,22 @@ impl Reactor {
     fn with_subscribers(count: u32) -> Reactor {
         let policy = Policy { owed_bytes_max: 8 << 20, skip_rules: Vec::new(), skip_by_default: false };
         let mut reactor = Reactor {
-            home: Home::new(1, 1_000, Budget::new(1 << 30)),
+            home: Home::new(1, 1_000, Encoding::COUNT, Budget::new(1 << 30)),
             fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, count as usize),
+            deflater: Deflater::new(Settings { level: 1, bytes_min: 512, window_bits: 15 }),
             outboxes: vec![VecDeque::new()],
             now_ns: 1,
         };
         let mut requests = Vec::new();
         for slot in 0..count {
             let subscribed =
-                reactor.fanout.handle_subscribe_topic(slot, 0, Format::Json, TOPIC, None, &mut requests);
+                reactor.fanout.handle_subscribe_topic(slot, 0, Encoding::Json, TOPIC, None, &mut requests);
             subscribed.expect("each slot subscribes once");
             for (_, request) in requests.drain(..) {
-                let Request::Subscribe { topic, format } = request else {
+                let Request::Subscribe { topic, encoding } = request else {
                     unreachable!("nothing else is asked")
                 };
-                reactor.home.handle_subscribe(0, &topic, format, &mut reactor.outboxes);
+                reactor.home.handle_subscribe(0, &topic, encoding, &mut reactor.outboxes);
             }
             reactor.exchange();
         }
@@ -60,7 +66,13 @@ impl Reactor {
     }
 
     fn publish(&mut self) {
-        let published = self.home.handle_publish(TOPIC, &PAYLOAD, PayloadKind::Json, &mut self.outboxes);
+        let published = self.home.handle_publish(
+            TOPIC,
+            &PAYLOAD,
+            PayloadKind::Json,
+            &mut self.deflater,
+            &mut self.outboxes,
+        );
         published.expect("one topic is few");
     }
 
@@ -69,8 +81,8 @@ impl Reactor {
         while let Some(delivery) = self.outboxes[0].pop_front() {
             match delivery {
                 Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, 0),
-                Delivery::Subscribed { topic, format, seq } => {
-                    self.fanout.handle_subscribed(&topic, format, seq, &mut Vec::new(), &mut Vec::new());
+                Delivery::Subscribed { topic, encoding, seq } => {
+                    self.fanout.handle_subscribed(&topic, encoding, seq, &mut Vec::new(), &mut Vec::new());
                 }
                 other => unreachable!("{other:?} was not asked for"),
             }

@@ -11,6 +11,7 @@ use std::{
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::protocol::{
+    deflate::Inflater,
     frame::{self, Opcode},
     session::{Event, Limits, Session},
 };
@@ -43,8 +44,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const LIMITS: Limits =
-    Limits { header_bytes_max: 8_192, message_bytes_max: 1_048_576, is_echo_served: false };
+const LIMITS: Limits = Limits {
+    header_bytes_max: 8_192,
+    message_bytes_max: 1_048_576,
+    is_echo_served: false,
+    deflate_window_bits: None,
+};
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// Frames per receive.
 const FRAME_COUNT: usize = 64;
@@ -56,10 +61,10 @@ fn open(subprotocol: &str) -> Session {
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
     )
     .into_bytes();
-    let mut session = Session::default();
+    let (mut session, mut inflater) = (Session::default(), Inflater::default());
     let mut input = request.as_mut_slice();
-    assert!(matches!(session.poll(&mut input, &LIMITS), Some(Event::Upgraded { .. })));
-    assert!(session.poll(&mut input, &LIMITS).is_none());
+    assert!(matches!(session.poll(&mut input, &LIMITS, &mut inflater), Some(Event::Upgraded { .. })));
+    assert!(session.poll(&mut input, &LIMITS, &mut inflater).is_none());
     session
 }
 
@@ -78,8 +83,9 @@ fn receive_of(first: u8, len: usize, frame_count: usize) -> Vec<u8> {
 /// Polls a whole receive, and counts its messages.
 fn take(session: &mut Session, bytes: &mut [u8]) -> usize {
     let mut input = bytes;
+    let mut inflater = Inflater::default();
     let mut message_count = 0;
-    while let Some(event) = session.poll(&mut input, &LIMITS) {
+    while let Some(event) = session.poll(&mut input, &LIMITS, &mut inflater) {
         match black_box(event) {
             Event::Text(_) | Event::Binary(_) => message_count += 1,
             other => panic!("{other:?}"),

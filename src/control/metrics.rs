@@ -51,7 +51,7 @@ macro_rules! family {
 }
 
 /// Every field but `closes_total`, which has a label of its own.
-static FAMILIES: [Family; 22] = [
+static FAMILIES: [Family; 27] = [
     family!(
         connections,
         Gauge,
@@ -86,6 +86,35 @@ static FAMILIES: [Family; 22] = [
         "fanfare_publications",
         None,
         "Publications that this reactor gave their place in a topic, as its home."
+    ),
+    family!(
+        deflated_total,
+        Counter,
+        "fanfare_deflated",
+        None,
+        "Messages compressed: each publication once, however many subscribers take it compressed."
+    ),
+    family!(
+        deflate_in_bytes_total,
+        Counter,
+        "fanfare_deflate_in",
+        Some(Unit::Bytes),
+        "Bytes given to the compressor; fanfare_deflate_out over this is what is left of them."
+    ),
+    family!(
+        deflate_out_bytes_total,
+        Counter,
+        "fanfare_deflate_out",
+        Some(Unit::Bytes),
+        "What became of them; a message that does not shrink stays as it is."
+    ),
+    family!(inflated_total, Counter, "fanfare_inflated", None, "Compressed messages that clients sent."),
+    family!(
+        inflated_bytes_total,
+        Counter,
+        "fanfare_inflated",
+        Some(Unit::Bytes),
+        "The bytes of compressed messages that clients sent, inflated."
     ),
     family!(
         deliveries_total,
@@ -294,17 +323,22 @@ mod tests {
             commands_total: 9,
             command_errors_total: 10,
             publications_total: 11,
-            deliveries_total: 12,
-            skipped_total: 13,
-            topics: 14,
-            subscriptions: 15,
-            behind: 16,
-            behind_bytes_max: 17,
-            log_bytes: 18,
-            paused: 19,
-            no_buffers_total: 20,
-            no_descriptors_total: 21,
-            pacing_us: 22_000_000,
+            deflated_total: 12,
+            deflate_in_bytes_total: 13,
+            deflate_out_bytes_total: 14,
+            inflated_total: 15,
+            inflated_bytes_total: 16,
+            deliveries_total: 17,
+            skipped_total: 18,
+            topics: 19,
+            subscriptions: 20,
+            behind: 21,
+            behind_bytes_max: 22,
+            log_bytes: 23,
+            paused: 24,
+            no_buffers_total: 25,
+            no_descriptors_total: 26,
+            pacing_us: 27_000_000,
             closes_total: std::array::from_fn(|index| 100 + index as u64),
         }
     }
@@ -335,12 +369,15 @@ mod tests {
             "fanfare_connections{reactor=\"1\"} 1",
             "fanfare_upgrades_total{reactor=\"1\"} 2",
             "fanfare_sent_bytes_total{reactor=\"1\"} 7",
-            "fanfare_behind_max_bytes{reactor=\"1\"} 17",
-            "fanfare_log_bytes{reactor=\"1\"} 18",
-            "fanfare_no_descriptors_total{reactor=\"1\"} 21",
-            "fanfare_pacing_seconds{reactor=\"1\"} 22.0",
+            "fanfare_deflated_total{reactor=\"1\"} 12",
+            "fanfare_deflate_out_bytes_total{reactor=\"1\"} 14",
+            "fanfare_inflated_bytes_total{reactor=\"1\"} 16",
+            "fanfare_behind_max_bytes{reactor=\"1\"} 22",
+            "fanfare_log_bytes{reactor=\"1\"} 23",
+            "fanfare_no_descriptors_total{reactor=\"1\"} 26",
+            "fanfare_pacing_seconds{reactor=\"1\"} 27.0",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 113",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 114",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

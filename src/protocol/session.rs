@@ -4,8 +4,9 @@
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
 use super::{
-    Format, Speech,
+    Speech,
     close::{self, BrokenRule, CloseReason},
+    deflate::{self, Agreement, Inflater},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
     upgrade::{self, Answer, Scan},
@@ -21,6 +22,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// `/echo` is served.
     pub is_echo_served: bool,
+    /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
+    pub deflate_window_bits: Option<u8>,
 }
 
 /// What the bytes meant.
@@ -30,6 +33,8 @@ pub enum Event<'a> {
     Upgraded {
         /// What both speak from now on.
         speech: Speech,
+        /// What they agreed on of permessage-deflate, if they did.
+        agreement: Option<Agreement>,
         /// The whole `101` response.
         response: Vec<u8>,
     },
@@ -91,6 +96,10 @@ pub struct Session {
     phase: Phase,
     /// The message that has begun and not ended is text.
     is_text: bool,
+    /// It is compressed: what is in `assembly` is deflate data.
+    is_deflated: bool,
+    /// Messages may be compressed.
+    is_deflate_agreed: bool,
     /// How far the message in `assembly` is known to be UTF-8, if it is text.
     text: utf8::Progress,
     /// How many bytes at the end of `assembly` belong to a control frame.
@@ -125,6 +134,10 @@ enum Found<'input> {
     AssembledText,
     /// The assembly is a whole binary message.
     AssembledBinary,
+    /// What was inflated last is a whole text message, and valid UTF-8.
+    InflatedText,
+    /// What was inflated last is a whole binary message.
+    InflatedBinary,
     /// The assembly ends with the payload of a ping, `control_len` bytes.
     AssembledPing,
     Pong,
@@ -134,10 +147,13 @@ enum Found<'input> {
 impl Session {
     /// Takes from the front of `input` up to the end of one event. `None`: all of `input` was taken
     /// and nothing is complete yet. After `Answered`, `Closed` or `Failed` it returns only `None`.
+    ///
+    /// `inflater` keeps nothing from one message to the next: any will do.
     pub fn poll<'event, 'input: 'event>(
         &'event mut self,
         input: &mut &'input mut [u8],
         limits: &Limits,
+        inflater: &'event mut Inflater,
     ) -> Option<Event<'event>> {
         let speech = match self.phase {
             Phase::Open(speech) => speech,
@@ -148,7 +164,7 @@ impl Session {
             }
         };
         self.release();
-        let found = match self.next_frame_event(speech, input, limits) {
+        let found = match self.next_frame_event(speech, input, limits, inflater) {
             Ok(found) => found?,
             Err(rule) => {
                 self.end(input);
@@ -166,6 +182,12 @@ impl Session {
                 Event::Text(unsafe { str::from_utf8_unchecked(&self.assembly) })
             }
             Found::AssembledBinary => Event::Binary(&self.assembly),
+            Found::InflatedText => {
+                debug_assert!(str::from_utf8(inflater.message()).is_ok());
+                // SAFETY: `inflate` validated what is still the inflater's message before it said `InflatedText`.
+                Event::Text(unsafe { str::from_utf8_unchecked(inflater.message()) })
+            }
+            Found::InflatedBinary => Event::Binary(inflater.message()),
             Found::AssembledPing => {
                 Event::Ping(&self.assembly[self.assembly.len() - usize::from(self.control_len)..])
             }
@@ -191,12 +213,13 @@ impl Session {
             Scan::Complete(request_len) => {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
-                match upgrade::answer(request, limits.is_echo_served) {
-                    Answer::Upgraded { speech, response } => {
+                match upgrade::answer(request, limits.is_echo_served, limits.deflate_window_bits) {
+                    Answer::Upgraded { speech, agreement, response } => {
                         self.phase = Phase::Open(speech);
+                        self.is_deflate_agreed = agreement.is_some();
                         self.assembly = Vec::new();
                         take_front(input, taken);
-                        Some(Event::Upgraded { speech, response })
+                        Some(Event::Upgraded { speech, agreement, response })
                     }
                     Answer::Answered { response } => {
                         self.end(input);
@@ -248,6 +271,7 @@ impl Session {
         speech: Speech,
         input: &mut &'input mut [u8],
         limits: &Limits,
+        inflater: &mut Inflater,
     ) -> Result<Option<Found<'input>>, BrokenRule> {
         loop {
             if self.frame.is_none() {
@@ -257,6 +281,9 @@ impl Session {
                 if (is_control || is_whole_message) && header.payload_len <= input.len() {
                     let payload = take_front(input, header.payload_len);
                     mask::unmask(payload, header.key, 0);
+                    if header.is_deflated {
+                        return inflate(header.opcode, payload, limits, inflater).map(Some);
+                    }
                     return found_in_input(header.opcode, payload).map(Some);
                 }
                 if !is_control {
@@ -265,6 +292,7 @@ impl Session {
                     }
                     if self.fragment_count == 0 {
                         self.is_text = header.opcode == Opcode::Text;
+                        self.is_deflated = header.is_deflated;
                     }
                     self.fragment_count += 1;
                 }
@@ -282,7 +310,7 @@ impl Session {
                 return self.take_control_end(frame.opcode).map(Some);
             }
             if frame.is_final {
-                return self.take_message_end().map(Some);
+                return self.take_message_end(limits, inflater).map(Some);
             }
         }
     }
@@ -294,15 +322,30 @@ impl Session {
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
+        let is_inside_message = self.fragment_count > 0;
+        let bytes_max =
+            if is_inside_message { self.payload_bytes_max(limits) } else { limits.message_bytes_max };
         let context = Context {
             message_opcode: message_opcode(speech),
-            is_inside_message: self.fragment_count > 0,
+            is_inside_message,
             // Saturating, because a reload may have lowered the limit within a message.
-            message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
+            message_bytes_left: bytes_max.saturating_sub(self.assembly.len()),
+            deflated_bytes_max: self
+                .is_deflate_agreed
+                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
         };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
         Ok(header)
+    }
+
+    /// How long the payloads of the message that has begun may be together.
+    #[inline]
+    fn payload_bytes_max(&self, limits: &Limits) -> usize {
+        match self.is_deflated {
+            true => deflate::deflated_len_max(limits.message_bytes_max),
+            false => limits.message_bytes_max,
+        }
     }
 
     /// Moves what `input` has of the frame's payload to the assembly.
@@ -320,7 +363,7 @@ impl Session {
         let len_max = if frame.is_final && !frame.opcode.is_control() {
             old_len + self.frame_bytes_left
         } else {
-            limits.message_bytes_max.saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
+            self.payload_bytes_max(limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
         };
         reserve(&mut self.assembly, taken, len_max);
         mask::append_unmasked(chunk, self.key, 0, &mut self.assembly);
@@ -328,7 +371,7 @@ impl Session {
         self.frame_bytes_left -= taken;
         if frame.opcode.is_control() {
             self.control_len += taken as u8;
-        } else if self.is_text {
+        } else if self.is_text && !self.is_deflated {
             self.text.extend(&self.assembly, old_len).map_err(|utf8::InvalidUtf8| BrokenRule::TextNotUtf8)?;
         }
         Ok(())
@@ -345,8 +388,16 @@ impl Session {
         }
     }
 
-    fn take_message_end(&mut self) -> Result<Found<'static>, BrokenRule> {
+    fn take_message_end(
+        &mut self,
+        limits: &Limits,
+        inflater: &mut Inflater,
+    ) -> Result<Found<'static>, BrokenRule> {
         self.fragment_count = 0;
+        if self.is_deflated {
+            let opcode = if self.is_text { Opcode::Text } else { Opcode::Binary };
+            return inflate(opcode, &self.assembly, limits, inflater);
+        }
         match self.is_text {
             false => Ok(Found::AssembledBinary),
             true if self.text.is_complete() => Ok(Found::AssembledText),
@@ -371,11 +422,28 @@ fn found_in_input(opcode: Opcode, payload: &[u8]) -> Result<Found<'_>, BrokenRul
     }
 }
 
+/// The event that a whole compressed message is.
+#[cold]
+fn inflate(
+    opcode: Opcode,
+    payload: &[u8],
+    limits: &Limits,
+    inflater: &mut Inflater,
+) -> Result<Found<'static>, BrokenRule> {
+    let message = inflater.inflate(payload, limits.message_bytes_max)?;
+    if opcode != Opcode::Text {
+        return Ok(Found::InflatedBinary);
+    }
+    match utf8::validate(message) {
+        Ok(_) => Ok(Found::InflatedText),
+        Err(utf8::InvalidUtf8) => Err(BrokenRule::TextNotUtf8),
+    }
+}
+
 /// The one kind of message that the connection takes, unless it takes both.
 fn message_opcode(speech: Speech) -> Option<Opcode> {
     match speech {
-        Speech::Commands(Format::Json) => Some(Opcode::Text),
-        Speech::Commands(Format::Binary) => Some(Opcode::Binary),
+        Speech::Commands(format) => Some(format.opcode()),
         Speech::Echo => None,
     }
 }
@@ -400,10 +468,16 @@ fn reserve(assembly: &mut Vec<u8>, additional: usize, len_max: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Format, deflate::twin};
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
-    const LIMITS: Limits = Limits { header_bytes_max: 1024, message_bytes_max: 1000, is_echo_served: false };
+    const LIMITS: Limits = Limits {
+        header_bytes_max: 1024,
+        message_bytes_max: 1000,
+        is_echo_served: false,
+        deflate_window_bits: None,
+    };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     /// An [`Event`] that owns its bytes.
@@ -444,12 +518,17 @@ mod tests {
         Session { phase: Phase::Open(speech.into()), ..Session::default() }
     }
 
+    fn open_deflated(speech: impl Into<Speech>) -> Session {
+        Session { is_deflate_agreed: true, ..open(speech) }
+    }
+
     /// One receive: polls until everything is taken.
     fn receive(session: &mut Session, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
         let mut bytes = bytes.to_vec();
         let mut input = bytes.as_mut_slice();
         let mut seen = Vec::new();
-        while let Some(event) = session.poll(&mut input, limits) {
+        let mut inflater = Inflater::default();
+        while let Some(event) = session.poll(&mut input, limits, &mut inflater) {
             seen.push(event.into());
         }
         assert!(input.is_empty(), "None means that everything was taken");
@@ -532,18 +611,32 @@ mod tests {
     /// The twin: decodes a whole stream byte by byte, with the numbers of RFC 6455 and copies everywhere.
     struct Naive<'a> {
         speech: Speech,
+        is_deflate_agreed: bool,
         limit: u64,
         left: &'a [u8],
         seen: Vec<Seen>,
         message: Option<Vec<u8>>,
         is_text: bool,
+        is_deflated: bool,
     }
 
     impl<'a> Naive<'a> {
-        fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &'a [u8]) -> Vec<Seen> {
-            let limit = limits.message_bytes_max as u64;
-            let (speech, seen) = (speech.into(), Vec::new());
-            let mut naive = Naive { speech, limit, left: stream, seen, message: None, is_text: false };
+        fn decode(
+            speech: impl Into<Speech>,
+            is_deflate_agreed: bool,
+            limits: &Limits,
+            stream: &'a [u8],
+        ) -> Vec<Seen> {
+            let mut naive = Naive {
+                speech: speech.into(),
+                is_deflate_agreed,
+                limit: limits.message_bytes_max as u64,
+                left: stream,
+                seen: Vec::new(),
+                message: None,
+                is_text: false,
+                is_deflated: false,
+            };
             loop {
                 match naive.frame() {
                     Ok(()) => {}
@@ -582,13 +675,16 @@ mod tests {
         fn frame(&mut self) -> Result<(), Stop> {
             let first = self.byte()?;
             let (is_final, opcode) = (first >= 128, first % 16);
-            Self::require(first / 16 % 8 == 0, BrokenRule::ReservedBits)?;
+            let (is_deflated, reserved) = (first / 64 % 2 == 1, first / 16 % 4);
+            Self::require(reserved == 0, BrokenRule::ReservedBits)?;
+            Self::require(self.is_deflate_agreed || !is_deflated, BrokenRule::ReservedBits)?;
             Self::require([0, 1, 2, 8, 9, 10].contains(&opcode), BrokenRule::UnknownOpcode)?;
+            let is_data = opcode == 1 || opcode == 2;
+            Self::require(is_data || !is_deflated, BrokenRule::DeflatedBitMisplaced)?;
             let is_control = opcode >= 8;
             Self::require(is_final || !is_control, BrokenRule::FragmentedControl)?;
             Self::require(opcode != 0 || self.message.is_some(), BrokenRule::ContinuationOutsideMessage)?;
-            let begins = opcode == 1 || opcode == 2;
-            Self::require(!begins || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
+            Self::require(!is_data || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
             Self::require(opcode != 1 || self.speech != Format::Binary.into(), BrokenRule::TextOnBinary)?;
             Self::require(opcode != 2 || self.speech != Format::Json.into(), BrokenRule::BinaryOnText)?;
 
@@ -611,7 +707,11 @@ mod tests {
             };
             if !is_control {
                 let before = self.message.as_ref().map_or(0, |message| message.len() as u64);
-                Self::require(before + len <= self.limit, BrokenRule::MessageTooBig)?;
+                let limit = match is_deflated || (opcode == 0 && self.is_deflated) {
+                    true => self.limit + self.limit.div_ceil(8) + self.limit.div_ceil(64) + 5,
+                    false => self.limit,
+                };
+                Self::require(before + len <= limit, BrokenRule::MessageTooBig)?;
             }
             let key = [self.byte()?, self.byte()?, self.byte()?, self.byte()?];
             let mut payload = Vec::new();
@@ -630,11 +730,11 @@ mod tests {
                 return self.control(opcode, payload);
             }
             if opcode != 0 {
-                self.is_text = opcode == 1;
+                (self.is_text, self.is_deflated) = (opcode == 1, is_deflated);
             }
             let mut message = self.message.take().unwrap_or_default();
             message.extend(payload);
-            if self.is_text {
+            if self.is_text && !self.is_deflated {
                 let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
                 Self::require(!is_hopeless, BrokenRule::TextNotUtf8)?;
             }
@@ -642,6 +742,11 @@ mod tests {
             if !is_final {
                 self.message = Some(message);
                 return Ok(());
+            }
+            if self.is_deflated {
+                // Whose own twin is in its own tests.
+                let mut inflater = Inflater::default();
+                message = inflater.inflate(&message, self.limit as usize).map_err(Stop::Broken)?.to_vec();
             }
             self.seen.push(match self.is_text {
                 false => Seen::Binary(message),
@@ -714,7 +819,8 @@ mod tests {
             let range = bytes.as_ptr_range();
             let mut input = bytes.as_mut_slice();
             let mut count = 0;
-            while let Some(event) = session.poll(&mut input, &LIMITS) {
+            let mut inflater = Inflater::default();
+            while let Some(event) = session.poll(&mut input, &LIMITS, &mut inflater) {
                 let payload = match event {
                     Event::Text(text) => text.as_bytes(),
                     Event::Binary(payload) | Event::Ping(payload) => payload,
@@ -795,6 +901,17 @@ mod tests {
             (Json, frame(0xA1, "x"), BrokenRule::ReservedBits),
             (Json, frame(0x91, "x"), BrokenRule::ReservedBits),
             (Json, frame(0x83, "x"), BrokenRule::UnknownOpcode),
+            (Json, frame(0xC9, "x"), BrokenRule::DeflatedBitMisplaced),
+            (Json, [frame(0x41, "x"), frame(0xC0, "y")].concat(), BrokenRule::DeflatedBitMisplaced),
+            (Binary, frame(0xC2, b"\xff\xff".to_vec()), BrokenRule::CorruptDeflate),
+            (
+                Binary,
+                [frame(0x42, b"\xff".to_vec()), frame(0x80, b"\xff".to_vec())].concat(),
+                BrokenRule::CorruptDeflate,
+            ),
+            (Binary, frame(0xC2, twin::deflated(&[7; 1001], 6)), BrokenRule::MessageTooBig),
+            (Binary, frame(0xC2, "x".repeat(1147)), BrokenRule::MessageTooBig),
+            (Json, frame(0xC1, twin::deflated(b"cut \xe2\x82", 6)), BrokenRule::TextNotUtf8),
             (Json, frame(0x8B, "x"), BrokenRule::UnknownOpcode),
             (Json, frame(0x09, "x"), BrokenRule::FragmentedControl),
             (Json, frame(0x80, "x"), BrokenRule::ContinuationOutsideMessage),
@@ -854,7 +971,8 @@ mod tests {
             assert!(cases.iter().any(|case| case.2 == rule), "{rule:?} has no case");
         }
         for (format, bytes, rule) in cases {
-            let mut session = open(format);
+            let is_deflate_agreed = !matches!(rule, BrokenRule::ReservedBits);
+            let mut session = Session { is_deflate_agreed, ..open(format) };
             assert_eq!(receive(&mut session, &LIMITS, &bytes), [rule.into()]);
             assert_eq!(receive(&mut session, &LIMITS, &frame(0x81, "x")), [], "it takes no more input");
             assert_eq!(session.assembly.capacity(), 0);
@@ -942,7 +1060,10 @@ mod tests {
         ];
         let first = prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x02, 0x82]);
         prop_oneof![
-            20 => (first.clone(), text).prop_map(|(first, payload)| Sent::new(first, payload)),
+            20 => (first.clone(), text.clone()).prop_map(|(first, payload)| Sent::new(first, payload)),
+            4 => (first.clone(), text.clone(), 1_u32..10)
+                .prop_map(|(first, text, level)| Sent::new(first | 0x40, twin::deflated(&text, level))),
+            1 => (first.clone(), bytes.clone()).prop_map(|(first, payload)| Sent::new(first | 0x40, payload)),
             4 => (first, bytes.clone()).prop_map(|(first, payload)| Sent::new(first, payload)),
             8 => (0x89_u8..=0x8A, bytes).prop_map(|(first, payload)| Sent::new(first, payload)),
             1 => close.prop_map(|payload| Sent::new(0x88, payload)),
@@ -973,7 +1094,8 @@ mod tests {
                         } else {
                             2
                         };
-                        sent.first = sent.first & 0x80 | opcode;
+                        let rsv1 = if is_inside { 0 } else { sent.first & 0x40 };
+                        sent.first = sent.first & 0x80 | rsv1 | opcode;
                         is_inside = sent.first & 0x80 == 0;
                     }
                     stream.extend(sent.bytes());
@@ -1006,6 +1128,7 @@ mod tests {
         #[test]
         fn any_split_of_any_stream_gives_the_events_of_the_whole_stream(
             speech in any_speech(),
+            is_deflate_agreed in prop::bool::weighted(0.7),
             stream in any_stream(),
             cut in prop_oneof![Just(None), any::<Index>().prop_map(Some)],
             splits in prop::collection::vec(any::<Index>(), 0..12),
@@ -1013,11 +1136,12 @@ mod tests {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
             let limits = Limits { message_bytes_max: 150, ..LIMITS };
-            let expected = Naive::decode(speech, &limits, stream);
-            prop_assert_eq!(&receive(&mut open(speech), &limits, stream), &expected);
-            prop_assert_eq!(&receive_split(&mut open(speech), &limits, stream, &splits), &expected);
+            let start = || Session { is_deflate_agreed, ..open(speech) };
+            let expected = Naive::decode(speech, is_deflate_agreed, &limits, stream);
+            prop_assert_eq!(&receive(&mut start(), &limits, stream), &expected);
+            prop_assert_eq!(&receive_split(&mut start(), &limits, stream, &splits), &expected);
             let every_byte: Vec<Vec<Seen>> = {
-                let mut session = open(speech);
+                let mut session = start();
                 stream.iter().map(|byte| receive(&mut session, &limits, &[*byte])).collect()
             };
             prop_assert_eq!(&every_byte.concat(), &expected);
@@ -1033,7 +1157,7 @@ mod tests {
             let expected = receive(&mut start(), &LIMITS, &bytes);
             prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
             if let Some(speech) = speech {
-                prop_assert_eq!(Naive::decode(speech, &LIMITS, &bytes), expected);
+                prop_assert_eq!(Naive::decode(speech, false, &LIMITS, &bytes), expected);
             }
         }
 
@@ -1057,7 +1181,11 @@ mod tests {
         #[test]
         fn messages_in_any_fragments_with_control_frames_between_arrive_whole_and_in_order(
             messages in prop::collection::vec(
-                ("\\PC{0,300}", prop::collection::vec((any::<Index>(), 0_u8..4), 0..6)),
+                (
+                    "\\PC{0,300}",
+                    prop::option::of(1_u32..10),
+                    prop::collection::vec((any::<Index>(), 0_u8..4), 0..6),
+                ),
                 1..6,
             ),
             key in any::<[u8; 4]>(),
@@ -1067,17 +1195,21 @@ mod tests {
             let limits = Limits { message_bytes_max: 4096, ..LIMITS };
             let mut stream = Vec::new();
             let mut expected = Vec::new();
-            for (text, fragments) in messages {
+            for (text, level, fragments) in messages {
+                let payload = level.map_or_else(|| text.clone().into_bytes(), |level| {
+                    twin::deflated(text.as_bytes(), level)
+                });
                 let mut ends: Vec<(usize, u8)> =
-                    fragments.into_iter().map(|(end, control)| (end.index(text.len() + 1), control)).collect();
-                ends.push((text.len(), 3));
+                    fragments.into_iter().map(|(end, control)| (end.index(payload.len() + 1), control)).collect();
+                ends.push((payload.len(), 3));
                 ends.sort_unstable_by_key(|(end, _)| *end);
                 let mut opcode = if format == Format::Json { OpCode::Text } else { OpCode::Binary };
                 let mut start = 0;
                 let last = ends.len() - 1;
                 for (index, (end, control)) in ends.into_iter().enumerate() {
-                    let fragment = &text.as_bytes()[start..end];
-                    stream.extend(independent_frame(index == last, opcode, fragment, key));
+                    let mut frame = independent_frame(index == last, opcode, &payload[start..end], key);
+                    frame[0] |= if index == 0 && level.is_some() { 0x40 } else { 0 };
+                    stream.extend(frame);
                     (opcode, start) = (OpCode::Continuation, end);
                     match control {
                         _ if index == last => {}
@@ -1097,7 +1229,7 @@ mod tests {
                     Format::Binary => Seen::Binary(text.into_bytes()),
                 });
             }
-            let mut session = open(format);
+            let mut session = open_deflated(format);
             prop_assert_eq!(receive_split(&mut session, &limits, &stream, &splits), expected);
             prop_assert_eq!(session.assembly.capacity(), 0);
         }

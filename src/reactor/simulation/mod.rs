@@ -27,7 +27,7 @@ use super::{
 use crate::{
     channel::Mesh,
     config::{Config, SlowConsumer},
-    protocol::Format,
+    protocol::{Encoding, Format},
     pubsub::{
         home::Homes,
         log::{Budget, SHARED_CHUNK_BYTES},
@@ -574,7 +574,7 @@ impl World {
             assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
             // One shared chunk per format that is being written, and the carrier's.
             let log_bytes = core.snapshot().log_bytes as usize;
-            assert!(log_bytes <= (Format::COUNT + 1) * SHARED_CHUNK_BYTES, "{log_bytes} bytes of log stay");
+            assert!(log_bytes <= (Encoding::COUNT + 1) * SHARED_CHUNK_BYTES, "{log_bytes} bytes of log stay");
         }
         self.tell(|| format!("{:?}", self.peaks));
     }
