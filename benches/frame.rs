@@ -2,97 +2,17 @@
 //!
 //! Before it measures, it proves that whole frames within one receive allocate nothing.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    hint::black_box,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+#[path = "../tests/common/allocations.rs"]
+mod allocations;
+#[path = "fixtures/frame.rs"]
+mod fixtures;
 
+use std::{hint::black_box, time::Duration};
+
+use allocations::allocation_count;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fanfare::protocol::{
-    deflate::Inflater,
-    frame::{self, Opcode},
-    session::{Event, Limits, Session},
-};
-
-/// Counts what it passes on to the system's allocator.
-struct Counting;
-
-static ALLOCATION_COUNT: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is passed on unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATION_COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the same, and `pointer` is one of `System`'s.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATION_COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's contract is the same, and `pointer` is one of `System`'s.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-const LIMITS: Limits = Limits {
-    header_bytes_max: 8_192,
-    message_bytes_max: 1_048_576,
-    is_echo_served: false,
-    deflate_window_bits: None,
-};
-const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// Frames per receive.
-const FRAME_COUNT: usize = 64;
-
-/// A session that speaks `subprotocol`.
-fn open(subprotocol: &str) -> Session {
-    let mut request = format!(
-        "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
-    )
-    .into_bytes();
-    let (mut session, mut inflater) = (Session::default(), Inflater::default());
-    let mut input = request.as_mut_slice();
-    assert!(matches!(session.poll(&mut input, &LIMITS, &mut inflater), Some(Event::Upgraded { .. })));
-    assert!(session.poll(&mut input, &LIMITS, &mut inflater).is_none());
-    session
-}
-
-/// Masked frames of `len` payload bytes each.
-fn receive_of(first: u8, len: usize, frame_count: usize) -> Vec<u8> {
-    let mut header = [0; frame::SERVER_HEADER_BYTES_MAX];
-    let header_len = frame::write_header(Opcode::Binary, len, &mut header);
-    header[0] = first;
-    header[1] |= 0x80;
-    let mut one = header[..header_len].to_vec();
-    one.extend_from_slice(&KEY);
-    one.extend((0..len).map(|index| b'a' ^ KEY[index % 4]));
-    one.repeat(frame_count)
-}
-
-/// Polls a whole receive, and counts its messages.
-fn take(session: &mut Session, bytes: &mut [u8]) -> usize {
-    let mut input = bytes;
-    let mut inflater = Inflater::default();
-    let mut message_count = 0;
-    while let Some(event) = session.poll(&mut input, &LIMITS, &mut inflater) {
-        match black_box(event) {
-            Event::Text(_) | Event::Binary(_) => message_count += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-    message_count
-}
+use fanfare::protocol::frame::{self, Opcode};
+use fixtures::{FRAME_COUNT, open, receive_of, take};
 
 fn prove_that_whole_frames_allocate_nothing() {
     for (subprotocol, first) in [("fanfare.json.v1", 0x81), ("fanfare.bin.v1", 0x82)] {
@@ -101,10 +21,9 @@ fn prove_that_whole_frames_allocate_nothing() {
             let mut bytes = receive_of(first, len, FRAME_COUNT);
             // The first poll resolves what is chosen once.
             assert_eq!(take(&mut session, &mut bytes.clone()), FRAME_COUNT);
-            let before = ALLOCATION_COUNT.load(Ordering::Relaxed);
+            let before = allocation_count();
             assert_eq!(take(&mut session, &mut bytes), FRAME_COUNT);
-            let allocation_count = ALLOCATION_COUNT.load(Ordering::Relaxed) - before;
-            assert_eq!(allocation_count, 0, "{subprotocol}, {len} bytes");
+            assert_eq!(allocation_count() - before, 0, "{subprotocol}, {len} bytes");
         }
     }
 }

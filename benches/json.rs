@@ -19,10 +19,14 @@
 //! simd-json by itself is behind it already, since it converts every number and unescapes every string.
 //! The last column is from before `check` returned its size in registers.
 
+#[path = "fixtures/json.rs"]
+mod fixtures;
+
 use std::{borrow::Cow, hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::protocol::{Format, binary, command::PayloadKind, json::Parser, publication::Publication};
+use fixtures::texts;
 use serde_json::value::RawValue;
 
 /// The same command as serde_json would read it.
@@ -38,35 +42,6 @@ struct Twin<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     receivers: Option<bool>,
-}
-
-/// Texts of 30, 128, 300 and 1,000 bytes: a ping, a chat message, a position with a few members, and a
-/// long record.
-fn texts() -> Vec<String> {
-    let publish = |data: &str| format!(r#"{{"op":"publish","topic":"room/42","data":{data},"id":7}}"#);
-    let chat = |filler: &str| publish(&format!(r#"{{"from":"ada","text":"{filler}"}}"#));
-    let position = |filler: &str| {
-        publish(&format!(
-            r#"{{"id":"bus-17","lat":52.520008,"lon":13.404954,"speed":31.5,"heading":271,"at":1767225600123,"stops":[{{"id":4,"in":95}},{{"id":5,"in":240}}],"note":"{filler}"}}"#
-        ))
-    };
-    let record = |filler: &str| {
-        let item = |i: u32| {
-            format!(r#"{{"sku":"A-{i}","count":{i},"price":{i}.95,"tags":["new","blue"],"gift":false}}"#)
-        };
-        let items: Vec<_> = (10..20).map(item).collect();
-        publish(&format!(r#"{{"order":99812,"items":[{}],"comment":"{filler}"}}"#, items.join(",")))
-    };
-    let filled = |len: usize, text: &dyn Fn(&str) -> String| {
-        let filler = len.checked_sub(text("").len()).expect("the text without filler is shorter");
-        text(&"lorem ipsum ".repeat(len)[..filler])
-    };
-    vec![
-        r#"{"op":"ping","id":"0123456-7"}"#.to_owned(),
-        filled(128, &chat),
-        filled(300, &position),
-        filled(1000, &record),
-    ]
 }
 
 fn parse(criterion: &mut Criterion) {

@@ -7,6 +7,7 @@
 pub mod document;
 mod keys;
 pub mod load;
+pub mod reload;
 
 use std::net::SocketAddr;
 
@@ -72,12 +73,24 @@ pub struct Admin {
 pub struct Limits {
     /// Connections of all reactors together; 0 takes what the descriptor limit allows.
     pub connections_max: usize,
+    /// Connections from one IPv4 address or one IPv6 /64; 0 is without a limit.
+    pub connections_per_address_max: usize,
+    /// Connections that have not completed their upgrade, of all reactors together; 8,192.
+    pub upgrading_max: usize,
+    /// Connections accepted per second, by all reactors together; 0 is without a limit.
+    pub accepts_per_s_max: u32,
     /// The longest upgrade request; 8,192 bytes.
     pub header_bytes_max: usize,
     /// The longest message; 1,048,576 bytes.
     pub message_bytes_max: usize,
+    /// The longest frame of a message; 0 is as the message.
+    pub frame_bytes_max: usize,
     /// Subscriptions per connection, topics and filters together; 1,024.
     pub subscriptions_max: usize,
+    /// Commands per second of a connection; 0 is without a limit.
+    pub commands_per_s_max: u32,
+    /// How many commands beyond that rate may come at once; 1,024.
+    pub commands_burst_max: u32,
     /// Topics that one home keeps; idle ones are evicted beyond it; 262,144.
     pub topics_max: usize,
     /// Live log chunks of all homes together; 1 GiB.
@@ -93,6 +106,10 @@ pub struct Timeouts {
     pub ping_ms: u64,
     /// After the ping: without a byte received or a send's progress for so long, 4008; 10,000 ms.
     pub pong_ms: u64,
+    /// Without a message either way for so long: 4008; 0 is never.
+    pub idle_ms: u64,
+    /// A send in flight without progress for so long: 4000; 30,000 ms, 0 is never.
+    pub write_stall_ms: u64,
     /// From our close frame to the peer's; 5,000 ms.
     pub close_ms: u64,
     /// From SIGTERM to the exit at the latest; 10,000 ms.
@@ -106,6 +123,8 @@ pub struct Delivery {
     pub slow_consumer: SlowConsumer,
     /// How much a connection may be owed, all topics together; 8 MiB.
     pub owed_bytes_max: usize,
+    /// How old the oldest publication that a connection is owed may be; 30,000 ms, 0 for any age.
+    pub owed_ms_max: u32,
     /// `[[delivery.topics]]`: other policies for the topics that a filter matches, first match wins.
     pub topics: Vec<TopicPolicy>,
 }
@@ -117,6 +136,10 @@ pub struct TopicPolicy {
     pub filter: String,
     /// What becomes of their slow consumers.
     pub slow_consumer: SlowConsumer,
+    /// How much a connection may be owed of each of them; else what it may be owed of all topics.
+    pub owed_bytes_max: Option<usize>,
+    /// As `delivery.owed_ms_max`, which it takes the place of.
+    pub owed_ms_max: Option<u32>,
 }
 
 /// What becomes of a subscriber that is too far behind.
@@ -169,9 +192,15 @@ impl Default for Config {
             admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
             limits: Limits {
                 connections_max: 0,
+                connections_per_address_max: 0,
+                upgrading_max: 8_192,
+                accepts_per_s_max: 0,
                 header_bytes_max: 8_192,
                 message_bytes_max: 1_048_576,
+                frame_bytes_max: 0,
                 subscriptions_max: 1_024,
+                commands_per_s_max: 0,
+                commands_burst_max: 1_024,
                 topics_max: 262_144,
                 log_bytes_max: 1 << 30,
             },
@@ -179,12 +208,15 @@ impl Default for Config {
                 handshake_ms: 10_000,
                 ping_ms: 25_000,
                 pong_ms: 10_000,
+                idle_ms: 0,
+                write_stall_ms: 30_000,
                 close_ms: 5_000,
                 drain_ms: 10_000,
             },
             delivery: Delivery {
                 slow_consumer: SlowConsumer::Disconnect,
                 owed_bytes_max: 8 << 20,
+                owed_ms_max: 30_000,
                 topics: Vec::new(),
             },
             deflate: Deflate { enabled: false, level: 1, bytes_min: 512, window_bits: 15 },

@@ -22,6 +22,8 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod control;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod metrics;
 pub mod protocol;
 pub mod pubsub;

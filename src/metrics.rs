@@ -1,6 +1,6 @@
 //! What a reactor counts, as plain numbers: written by one thread, copied out when asked.
 
-use crate::protocol::close::CloseReason;
+use crate::{protocol::close::CloseReason, pubsub::policy::Bound};
 
 /// One reactor's counters and gauges at one moment.
 #[derive(Clone, Debug, Default)]
@@ -53,12 +53,18 @@ pub struct ReactorStats {
     pub log_bytes: u64,
     /// Publishers that are paused now.
     pub paused: u64,
+    /// Times that a publisher was paused.
+    pub pauses_total: u64,
     /// Times that the kernel had no receive buffer left.
     pub no_buffers_total: u64,
     /// Times that accepting stopped for want of descriptors.
     pub no_descriptors_total: u64,
     /// The pacing in force, in microseconds between two sweeps of a topic.
     pub pacing_us: u64,
+    /// Times that a slow consumer was moved forward for being beyond a bound, by [`Bound::index`].
+    pub slow_skips_total: [u64; Bound::COUNT],
+    /// Connections closed for being beyond a bound, by [`Bound::index`].
+    pub slow_disconnects_total: [u64; Bound::COUNT],
     /// Connections ended, by [`CloseReason::index`].
     pub closes_total: [u64; CloseReason::COUNT],
 }

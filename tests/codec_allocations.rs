@@ -1,11 +1,11 @@
 //! Once warm, reading a publish and writing what comes of it allocates nothing, in either language.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    hint::black_box,
-};
+#[path = "common/allocations.rs"]
+mod allocations;
 
+use std::hint::black_box;
+
+use allocations::allocation_count;
 use fanfare::protocol::{
     Format, binary,
     command::{Command, CommandError},
@@ -13,30 +13,6 @@ use fanfare::protocol::{
     publication::Publication,
     reply::{self, Reply},
 };
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing, since the
-// thread-local is constant and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` is from `alloc` above, which is the system's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Sequences, encodes and acknowledges what `commands` publish, as a reactor would.
 fn carry_out<'a>(
@@ -90,10 +66,10 @@ fn publishing_allocates_nothing_once_warm() {
         }
     };
     round();
-    let before = ALLOCATIONS.get();
+    let before = allocation_count();
     assert!(before > 0, "the allocator counts");
     for _ in 0..100 {
         round();
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocation_count() - before, 0);
 }

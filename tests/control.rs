@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -21,6 +21,7 @@ use fanfare::{
         self,
         fleet::{Fleet, Watch},
         http,
+        reload::Source,
     },
     metrics::ReactorStats,
     reactor::ControlRequest,
@@ -34,6 +35,8 @@ struct FakeReactor {
     /// Stays after Drain until told to end.
     is_slow_to_drain: AtomicBool,
     is_draining: AtomicBool,
+    /// Of the last configuration that it was given.
+    subscriptions_max: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -66,6 +69,9 @@ impl Fleet for FakeFleet {
                     let _ = sender.send(stats);
                 });
             }
+            ControlRequest::Reload(config) => {
+                reactor.subscriptions_max.store(config.limits.subscriptions_max, Ordering::SeqCst);
+            }
             ControlRequest::Drain => {
                 reactor.is_draining.store(true, Ordering::SeqCst);
                 if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
@@ -79,6 +85,18 @@ impl Fleet for FakeFleet {
     fn has_ended(&self, index: usize) -> bool {
         self.0[index].has_ended.load(Ordering::SeqCst)
     }
+}
+
+/// The defaults but for the subscriptions, and at every second reload something wrong.
+fn source() -> Source {
+    let mut count = 0;
+    let load = move || {
+        count += 1;
+        let mut config = Config::default();
+        config.limits.subscriptions_max = count;
+        if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(config) }
+    };
+    Source { load: Box::new(load), set_log_level: Box::new(|_| {}) }
 }
 
 /// Sends `request` as it is and returns the status and the whole answer.
@@ -194,7 +212,7 @@ fn a_broker_process() {
     config.admin.address = None;
     let fleet = FakeFleet::new(1);
     fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
-    let result = control::run(Arc::new(config), |_| Ok(fleet), |_, _| {});
+    let result = control::run(Arc::new(config), source(), |_| Ok(fleet), |_, _| {});
     std::process::exit(i32::from(result.is_err()));
 }
 
@@ -219,13 +237,15 @@ impl Process {
         Process { child: command.stdout(Stdio::null()).spawn().unwrap(), notified }
     }
 
-    /// Waits until the service manager is told `state`, past other states.
-    fn wait_for(&self, state: &str) {
+    /// Waits until the service manager is told `state`, past other states; returns all that it was told
+    /// with it.
+    fn wait_for(&self, state: &str) -> String {
         let mut bytes = [0; 256];
         loop {
             let len = self.notified.recv(&mut bytes).unwrap();
-            if str::from_utf8(&bytes[..len]).unwrap().trim() == state {
-                return;
+            let told = str::from_utf8(&bytes[..len]).unwrap();
+            if told.lines().any(|line| line == state) {
+                return told.into();
             }
         }
     }
@@ -248,6 +268,22 @@ fn the_service_manager_is_told_of_every_step() {
     broker.wait_for("WATCHDOG=1");
     broker.signal(libc::SIGTERM);
     broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+/// Both a reload that is taken and one that is not are over some time.
+#[test]
+fn the_service_manager_is_told_of_reloads() {
+    let broker = Process::start("reloads", false);
+    broker.wait_for("READY=1");
+    for _ in 0..2 {
+        broker.signal(libc::SIGHUP);
+        let reloading = broker.wait_for("RELOADING=1");
+        let at = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        assert!(at.is_some_and(|at| at.parse::<u64>().is_ok_and(|at| at > 0)), "{reloading}");
+        broker.wait_for("READY=1");
+    }
+    broker.signal(libc::SIGTERM);
     assert_eq!(broker.exit_code(), Some(0));
 }
 
@@ -275,7 +311,7 @@ fn a_life_from_start_to_drain() {
     };
 
     // A start that fails is the error.
-    let result = control::run(config(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
+    let result = control::run(config(), source(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
     // A reactor that ends by itself is an error.
@@ -283,6 +319,7 @@ fn a_life_from_start_to_drain() {
     let ending = fleet.clone();
     let result = control::run(
         config(),
+        source(),
         |_| Ok(fleet),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
     );
@@ -294,14 +331,21 @@ fn a_life_from_start_to_drain() {
     let started = fleet.clone();
     let (sender, receiver) = mpsc::channel();
     let broker = thread::spawn(move || {
-        control::run(config(), |_| Ok(started), move |_, admin| sender.send(admin.unwrap()).unwrap())
+        control::run(
+            config(),
+            source(),
+            |_| Ok(started),
+            move |_, admin| sender.send(admin.unwrap()).unwrap(),
+        )
     });
     let address = receiver.recv().unwrap();
     assert_eq!(get(address, "/readyz").0, 200);
     // SAFETY: kill takes no pointer.
     unsafe { libc::kill(libc::getpid(), libc::SIGHUP) };
-    thread::sleep(Duration::from_millis(50));
-    assert_eq!(get(address, "/readyz").0, 200, "SIGHUP changes nothing");
+    while fleet.0[1].subscriptions_max.load(Ordering::SeqCst) != 1 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(get(address, "/readyz").0, 200, "a reload stops nothing");
     // SAFETY: kill takes no pointer.
     unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
     while !fleet.0[0].is_draining.load(Ordering::SeqCst) {

@@ -1,12 +1,12 @@
 //! Once warm, a publication allocates nothing between the receive that brings it and the sends that carry it
 //! away: command, log, batch, views, positions, the publisher's ok.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    sync::Arc,
-};
+#[path = "common/allocations.rs"]
+mod allocations;
 
+use std::sync::Arc;
+
+use allocations::allocation_count;
 use fanfare::{
     channel::Mesh,
     config::Config,
@@ -14,30 +14,6 @@ use fanfare::{
     pubsub::{home::Homes, log::Budget, subscription::ViewKey, view::Pin},
     reactor::core::{Core, Shared},
 };
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing, since the
-// thread-local is constant and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` is from `alloc` above, which is the system's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -152,11 +128,11 @@ fn publishing_to_subscribers_allocates_nothing_once_warm() {
     for _ in 0..500 {
         round(&mut turns);
     }
-    let (before, delivered_bytes) = (ALLOCATIONS.get(), turns.delivered_bytes);
+    let (before, delivered_bytes) = (allocation_count(), turns.delivered_bytes);
     for _ in 0..1_000 {
         round(&mut turns);
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocation_count() - before, 0);
     assert!(before > 0, "the allocator counts");
     assert!(turns.delivered_bytes - delivered_bytes > 1_000 * 20 * 12 * 200, "everybody got everything");
 }
@@ -187,10 +163,10 @@ fn publishing_by_way_of_another_home_allocates_nothing_once_warm() {
     for _ in 0..500 {
         round(&mut reactors);
     }
-    let (before, delivered_bytes) = (ALLOCATIONS.get(), reactors[1].delivered_bytes);
+    let (before, delivered_bytes) = (allocation_count(), reactors[1].delivered_bytes);
     for _ in 0..1_000 {
         round(&mut reactors);
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocation_count() - before, 0);
     assert!(reactors[1].delivered_bytes - delivered_bytes > 1_000 * 10 * 200, "everybody got everything");
 }

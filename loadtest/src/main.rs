@@ -40,7 +40,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use client::Pace;
-use output::Outputs;
+use output::{Outputs, tell};
 use scenario::{Setting, run_load, run_plan, topics};
 
 #[global_allocator]
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("fanfare-loadtest: {error}");
+            tell(format_args!("fanfare-loadtest: {error}"));
             ExitCode::from(2)
         }
     }

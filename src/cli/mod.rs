@@ -13,7 +13,7 @@ use std::{env, ffi::OsString, future::Future, io::Write as _, path::PathBuf, pro
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    Config, document,
+    document,
     load::{self, Setting, Sources},
 };
 
@@ -107,7 +107,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => serve::serve(load_config(args)?),
+        Command::Serve(args) => serve::serve(sources(args)?),
         Command::Sub(args) => subscribe::subscribe(args),
         Command::Pub(args) => publish::publish(args),
         Command::Config(ConfigCommand::Default) => {
@@ -126,7 +126,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn load_config(args: ServeArgs) -> Result<Config, Failure> {
+fn sources(args: ServeArgs) -> Result<Sources, Failure> {
     let mut flags = Vec::new();
     for setting in &args.set {
         let Some((path, value)) = setting.split_once('=') else {
@@ -148,8 +148,7 @@ fn load_config(args: ServeArgs) -> Result<Config, Failure> {
             flags.push(Setting { flag, path: path.into(), value });
         }
     }
-    let sources = Sources { file: args.config.or_else(config_variable), environment: environment()?, flags };
-    load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))
+    Ok(Sources { file: args.config.or_else(config_variable), environment: environment()?, flags })
 }
 
 /// The file that FANFARE_CONFIG names.

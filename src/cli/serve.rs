@@ -8,21 +8,30 @@ use std::{
 };
 
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use super::{Failure, print};
 use crate::{
-    config::Config,
-    control,
+    config::{
+        Config,
+        load::{self, Sources},
+    },
+    control::{self, reload::Source},
     protocol::mask,
     reactor::Reactors,
     uring::probe::{Finding, Needs, Report, State},
 };
 
-/// Runs the broker until a signal ends it.
-pub(super) fn serve(config: Config) -> Result<(), Failure> {
+/// Runs the broker until a signal ends it. SIGHUP reads `sources` again.
+pub(super) fn serve(sources: Sources) -> Result<(), Failure> {
+    let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     keep_pages_small();
-    start_logging(&config);
+    let source = Source {
+        set_log_level: start_logging(&config),
+        load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
+    };
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
@@ -35,7 +44,7 @@ pub(super) fn serve(config: Config) -> Result<(), Failure> {
     }
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
-    control::run(config, Reactors::start, move |reactors, admin| {
+    control::run(config, source, Reactors::start, move |reactors, admin| {
         announce(&announced, reactors, admin, &report.summary());
     })
     .map_err(Failure::Run)
@@ -77,13 +86,16 @@ fn missing(report: &Report) -> Option<String> {
     })
 }
 
-/// Logs to stderr as `[log]` says. The filter was parsed once when the configuration was checked.
-fn start_logging(config: &Config) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log.level))
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal());
-    if config.log.json { builder.json().init() } else { builder.init() }
+/// Logs to stderr as `[log]` says; returns what changes the level. A filter was parsed once when its
+/// configuration was checked.
+fn start_logging(config: &Config) -> Box<dyn FnMut(&str)> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.log.level));
+    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = if config.log.json { lines.json().boxed() } else { lines.boxed() };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Box::new(move |level| {
+        handle.reload(EnvFilter::new(level)).expect("the subscriber lives as long as the process");
+    })
 }
 
 /// Raises the soft limit of descriptors to the hard one. The soft one, mostly 1,024, exists for programs

@@ -13,7 +13,8 @@ pub fn default_toml() -> String {
          #\n\
          # Flags win over the environment, the environment over this file. The variable of a key is its\n\
          # section and name in capitals: FANFARE_LISTEN_ADDRESS is address in [listen]. The flag of a key\n\
-         # is --set, as in --set listen.backlog=1024. A change needs a restart.\n",
+         # is --set, as in --set listen.backlog=1024. SIGHUP reads everything again; a key that says so needs a\n\
+         # restart.\n",
     );
     for (section, about) in SECTIONS {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
@@ -21,7 +22,8 @@ pub fn default_toml() -> String {
             for line in key.about.lines() {
                 text.push_str(&format!("# {line}\n"));
             }
-            text.push_str(&format!("# Allowed: {}.\n", key.allowed()));
+            let restart = if key.is_reloadable { "" } else { " A change needs a restart." };
+            text.push_str(&format!("# Allowed: {}.{restart}\n", key.allowed()));
             text.push_str(&format!("{} = {}\n", key.split().1, key.literal(&mut config)));
             if matches!(key.kind, Kind::TopicPolicies(_)) {
                 text.push_str("# topics = [{ filter = \"ticker/#\", slow_consumer = \"skip\" }]\n");

@@ -28,6 +28,8 @@ pub(super) struct Key {
     pub path: &'static str,
     /// What it means, in sentences; lines of the default file's comment.
     pub about: &'static str,
+    /// SIGHUP changes it in a running broker; else a restart does.
+    pub is_reloadable: bool,
     /// What it may be, and where it goes.
     pub kind: Kind,
 }
@@ -96,47 +98,56 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "listen.address",
         about: "The one port for WebSocket clients. 0.0.0.0:7600 or [::]:7600 serves every interface.",
+        is_reloadable: false,
         kind: Kind::Address(|config| &mut config.listen.address),
     },
     Key {
         path: "listen.backlog",
         about: "How many connections may wait to be accepted, per reactor; net.core.somaxconn caps it.",
+        is_reloadable: false,
         kind: integer!(Integer, listen.backlog, 1..=65_535, "connections"),
     },
     Key {
         path: "listen.sndbuf_bytes",
         about: "A hard cap of the kernel's send buffer per socket; 0 leaves it to the kernel.",
+        is_reloadable: false,
         kind: integer!(Integer, listen.sndbuf_bytes, 0..=67_108_864, "bytes"),
     },
     Key {
         path: "listen.echo",
         about: "Serve /echo, which sends every WebSocket message back: for conformance suites, not for clients.",
+        is_reloadable: false,
         kind: Kind::Bool(|config| &mut config.listen.echo),
     },
     Key {
         path: "reactor.count",
         about: "How many reactors; 0 is one per core that the process may run on.",
+        is_reloadable: false,
         kind: integer!(Integer, reactor.count, 0..=64, "reactors"),
     },
     Key {
         path: "reactor.pin",
         about: "Pin each reactor to one core of those that the process may run on.",
+        is_reloadable: false,
         kind: Kind::Bool(|config| &mut config.reactor.pin),
     },
     Key {
         path: "reactor.buffer_count",
         about: "Receive buffers per reactor, shared by all of its connections.",
+        is_reloadable: false,
         kind: integer!(PowerOfTwo, reactor.buffer_count, 16..=32_768, "buffers"),
     },
     Key {
         path: "reactor.buffer_bytes",
         about: "The size of each receive buffer.",
+        is_reloadable: false,
         kind: integer!(Integer, reactor.buffer_bytes, 1_024..=65_536, "bytes"),
     },
     Key {
         path: "reactor.max_delay_us",
         about: "The least time between two sweeps of a topic: more merges more publications into one send.\n\
                 \"auto\" is 0 while the core has idle time, up to 10_000 when it has none.",
+        is_reloadable: true,
         kind: Kind::AutoOrInteger {
             range: 0..=1_000_000,
             unit: "microseconds",
@@ -151,109 +162,191 @@ pub(super) static KEYS: &[Key] = &[
         path: "admin.address",
         about: "Serves /healthz, /readyz and /metrics without authentication: keep it on a private address.\n\
                 \"\" turns it off.",
+        is_reloadable: false,
         kind: Kind::OptionalAddress(|config| &mut config.admin.address),
     },
     Key {
         path: "limits.connections_max",
         about: "Connections of all reactors together; 0 takes what the descriptor limit allows.",
+        is_reloadable: false,
         kind: integer!(Integer, limits.connections_max, 0..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.connections_per_address_max",
+        about: "Connections from one IPv4 address or one IPv6 /64; 0 is without a limit. One more is answered with 429.\n\
+                Behind a proxy all connections come from one address: leave it off there.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.connections_per_address_max, 0..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.upgrading_max",
+        about: "Connections that have not completed their upgrade, of all reactors together; at most half of what\n\
+                limits.connections_max comes to. One more takes the place of the oldest.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.upgrading_max, 1..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.accepts_per_s_max",
+        about: "Connections accepted per second, by all reactors together; 0 is without a limit. The rest wait in the\n\
+                accept queue.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.accepts_per_s_max, 0..=10_000_000, "connections"),
     },
     Key {
         path: "limits.header_bytes_max",
         about: "The longest upgrade request.",
+        is_reloadable: true,
         kind: integer!(Integer, limits.header_bytes_max, 1_024..=65_536, "bytes"),
     },
     Key {
         path: "limits.message_bytes_max",
         about: "The longest message; a longer one closes its connection with 1009.\n\
                 At most delivery.owed_bytes_max.",
+        is_reloadable: true,
         kind: integer!(Integer, limits.message_bytes_max, 1_024..=67_108_864, "bytes"),
+    },
+    Key {
+        path: "limits.frame_bytes_max",
+        about: "The longest frame of a message; a longer one closes its connection with 1009. 0 is as the message.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.frame_bytes_max, 0..=67_108_864, "bytes"),
     },
     Key {
         path: "limits.subscriptions_max",
         about: "Subscriptions per connection, topics and filters together.",
+        is_reloadable: true,
         kind: integer!(Integer, limits.subscriptions_max, 1..=1_048_576, "subscriptions"),
+    },
+    Key {
+        path: "limits.commands_per_s_max",
+        about: "Commands per second of a connection, each of an array or batch for itself; 0 is without a limit.\n\
+                One that sends more is closed with 4029.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.commands_per_s_max, 0..=10_000_000, "commands"),
+    },
+    Key {
+        path: "limits.commands_burst_max",
+        about: "How many commands beyond that rate may come at once.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.commands_burst_max, 1..=1_000_000, "commands"),
     },
     Key {
         path: "limits.topics_max",
         about: "Topics that one reactor keeps as their home; idle ones are evicted beyond it.",
+        is_reloadable: false,
         kind: integer!(Integer, limits.topics_max, 1..=16_777_216, "topics"),
     },
     Key {
         path: "limits.log_bytes_max",
         about: "Publications kept in memory, of all topics together.",
+        is_reloadable: false,
         kind: integer!(Integer, limits.log_bytes_max, 16_777_216..=1_099_511_627_776, "bytes"),
     },
     Key {
         path: "timeouts.handshake_ms",
         about: "From accept to a complete upgrade request.",
+        is_reloadable: true,
         kind: integer!(Integer, timeouts.handshake_ms, 100..=600_000, "milliseconds"),
     },
     Key {
         path: "timeouts.ping_ms",
         about: "The broker pings a connection that was silent for so long.",
+        is_reloadable: true,
         kind: integer!(Integer, timeouts.ping_ms, 100..=3_600_000, "milliseconds"),
     },
     Key {
         path: "timeouts.pong_ms",
         about: "After the ping: without a byte received or a send's progress for so long, close with 4008.",
+        is_reloadable: true,
         kind: integer!(Integer, timeouts.pong_ms, 100..=3_600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.idle_ms",
+        about: "A connection that sent no message and was sent none for so long is closed with 4008; pings and pongs are\n\
+                no messages. 0 is never.",
+        is_reloadable: true,
+        kind: integer!(Integer, timeouts.idle_ms, 0..=86_400_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.write_stall_ms",
+        about: "A connection that takes nothing of what is being sent to it for so long is closed with 4000, whatever it\n\
+                sends itself. 0 is never.",
+        is_reloadable: true,
+        kind: integer!(Integer, timeouts.write_stall_ms, 0..=60_000, "milliseconds"),
     },
     Key {
         path: "timeouts.close_ms",
         about: "From the broker's close frame to the client's; then the connection is reset.",
+        is_reloadable: true,
         kind: integer!(Integer, timeouts.close_ms, 100..=600_000, "milliseconds"),
     },
     Key {
         path: "timeouts.drain_ms",
         about: "From SIGTERM to the exit at the latest.",
+        is_reloadable: true,
         kind: integer!(Integer, timeouts.drain_ms, 0..=3_600_000, "milliseconds"),
     },
     Key {
         path: "delivery.slow_consumer",
-        about: "What becomes of a subscriber that is owed more than owed_bytes_max:\n\
+        about: "What becomes of a subscriber that is owed more than owed_bytes_max, or longer than owed_ms_max:\n\
                 \"disconnect\" closes it with 4000, \"skip\" moves it forward and tells it the gap.",
+        is_reloadable: true,
         kind: Kind::SlowConsumer(|config| &mut config.delivery.slow_consumer),
     },
     Key {
         path: "delivery.owed_bytes_max",
         about: "How much a connection may be owed, all of its topics together.",
+        is_reloadable: true,
         kind: integer!(Integer, delivery.owed_bytes_max, 65_536..=4_294_967_296, "bytes"),
     },
     Key {
+        path: "delivery.owed_ms_max",
+        about: "How old the oldest publication that a connection is owed may be; 0 is any age.",
+        is_reloadable: true,
+        kind: integer!(Integer, delivery.owed_ms_max, 0..=3_600_000, "milliseconds"),
+    },
+    Key {
         path: "delivery.topics",
-        about: "Other policies for the topics that a filter matches; the first match wins.",
+        about: "Other policies for the topics that a filter matches; the first match wins. owed_bytes_max and\n\
+                owed_ms_max may be given too: the first then bounds what is owed of each such topic.",
+        is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
     },
     Key {
         path: "deflate.enabled",
         about: "Each publication is compressed once, by its topic's home, for all who take it compressed:\n\
                 fewer bytes to send, more time of the home's core per publication.",
+        is_reloadable: false,
         kind: Kind::Bool(|config| &mut config.deflate.enabled),
     },
     Key {
         path: "deflate.level",
         about: "How hard to try: 1 is the fastest, 9 the smallest.",
+        is_reloadable: false,
         kind: integer!(Integer, deflate.level, 1..=9, "zlib's level"),
     },
     Key {
         path: "deflate.bytes_min",
         about: "Shorter messages are sent as they are.",
+        is_reloadable: false,
         kind: integer!(Integer, deflate.bytes_min, 0..=67_108_864, "bytes"),
     },
     Key {
         path: "deflate.window_bits",
         about: "The window, 2^n bytes. A client that asks for a smaller one gets publications as they are.",
+        is_reloadable: false,
         kind: integer!(Integer, deflate.window_bits, 9..=15, "bits"),
     },
     Key {
         path: "log.level",
         about: "How much is logged.",
+        is_reloadable: true,
         kind: Kind::LogFilter(|config| &mut config.log.level),
     },
     Key {
         path: "log.json",
         about: "One JSON object per line instead of text.",
+        is_reloadable: false,
         kind: Kind::Bool(|config| &mut config.log.json),
     },
 ];
@@ -350,7 +443,7 @@ impl Key {
                 };
                 chosen.map(|choice| set(config, choice)).is_some()
             }
-            Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(slow_consumer)),
+            Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
                 store(field(config), filter.map(str::to_owned))
@@ -364,6 +457,20 @@ impl Key {
                 store(field(config), Some(policies))
             }
         })
+    }
+
+    /// Gives `to` the value that `from` has.
+    pub fn copy(&self, from: &mut Config, to: &mut Config) {
+        match &self.kind {
+            Kind::Address(field) => *field(to) = *field(from),
+            Kind::OptionalAddress(field) => *field(to) = *field(from),
+            Kind::Bool(field) => *field(to) = *field(from),
+            Kind::Integer { get, set, .. } | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
+            Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
+            Kind::SlowConsumer(field) => *field(to) = *field(from),
+            Kind::LogFilter(field) => field(to).clone_from(field(from)),
+            Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
+        }
     }
 
     /// The value that `config` has, as TOML.
@@ -387,9 +494,14 @@ impl Key {
                     .iter()
                     .map(|policy| {
                         let filter = toml::Value::from(policy.filter.as_str());
+                        let bound = |name, value: Option<u64>| {
+                            value.map_or(String::new(), |value| format!(", {name} = {}", grouped(value)))
+                        };
                         format!(
-                            "{{ filter = {filter}, slow_consumer = \"{}\" }}",
-                            policy.slow_consumer.as_str()
+                            "{{ filter = {filter}, slow_consumer = \"{}\"{}{} }}",
+                            policy.slow_consumer.as_str(),
+                            bound("owed_bytes_max", policy.owed_bytes_max.map(|bytes| bytes as u64)),
+                            bound("owed_ms_max", policy.owed_ms_max.map(u64::from)),
                         )
                     })
                     .collect();
@@ -409,13 +521,18 @@ impl SlowConsumer {
     }
 }
 
-fn slow_consumer(text: &str) -> Option<SlowConsumer> {
+fn policy_named(text: &str) -> Option<SlowConsumer> {
     [SlowConsumer::Disconnect, SlowConsumer::Skip].into_iter().find(|policy| policy.as_str() == text)
 }
 
 /// One table of `[[delivery.topics]]`.
 fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
-    const KNOWN: [&str; 2] = ["delivery.topics.filter", "delivery.topics.slow_consumer"];
+    const KNOWN: [&str; 4] = [
+        "delivery.topics.filter",
+        "delivery.topics.slow_consumer",
+        "delivery.topics.owed_bytes_max",
+        "delivery.topics.owed_ms_max",
+    ];
     let not_allowed = |path: &str, span, allowed: &str| Refusal::NotAllowed {
         path: path.into(),
         span,
@@ -426,9 +543,19 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
     })?;
 
     let mut filter = None;
-    let mut policy = None;
+    let mut slow_consumer = None;
+    let mut bounds = Config::default();
+    let (mut owed_bytes_max, mut owed_ms_max) = (None, None);
     for (name, value) in table.iter() {
         let text = value.get_ref().as_str();
+        // A bound of a topic is what the key of the same name may be.
+        let mut take_bound = |path: &'static str, key: &str| {
+            let key = Key::find(key).expect("a key that every topic has");
+            match key.set(&mut bounds, value) {
+                Ok(()) => Ok(()),
+                Err(_) => Err(not_allowed(path, value.span(), &key.allowed())),
+            }
+        };
         match name.get_ref().as_ref() {
             "filter" => {
                 filter = Some(text.filter(|text| is_filter(text)).ok_or_else(|| {
@@ -437,10 +564,18 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
                 })?);
             }
             "slow_consumer" => {
-                policy = Some(
-                    text.and_then(slow_consumer)
+                slow_consumer = Some(
+                    text.and_then(policy_named)
                         .ok_or_else(|| not_allowed(KNOWN[1], value.span(), "\"disconnect\" or \"skip\""))?,
                 );
+            }
+            "owed_bytes_max" => {
+                take_bound(KNOWN[2], "delivery.owed_bytes_max")?;
+                owed_bytes_max = Some(bounds.delivery.owed_bytes_max);
+            }
+            "owed_ms_max" => {
+                take_bound(KNOWN[3], "delivery.owed_ms_max")?;
+                owed_ms_max = Some(bounds.delivery.owed_ms_max);
             }
             other => {
                 return Err(Refusal::Unknown {
@@ -451,8 +586,10 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
             }
         }
     }
-    match (filter, policy) {
-        (Some(filter), Some(slow_consumer)) => Ok(TopicPolicy { filter: filter.into(), slow_consumer }),
+    match (filter, slow_consumer) {
+        (Some(filter), Some(slow_consumer)) => {
+            Ok(TopicPolicy { filter: filter.into(), slow_consumer, owed_bytes_max, owed_ms_max })
+        }
         _ => Err(not_allowed("delivery.topics", entry.span(), "tables with both filter and slow_consumer")),
     }
 }

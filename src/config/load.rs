@@ -294,7 +294,10 @@ mod tests {
                 flag("reactor.pin", "false"),
                 flag("reactor.max_delay_us", "10_000"),
                 flag("delivery.slow_consumer", "skip"),
-                flag("delivery.topics", "[{ filter = 'a/#', slow_consumer = 'disconnect' }]"),
+                flag(
+                    "delivery.topics",
+                    "[{ filter = 'a/#', slow_consumer = 'disconnect', owed_ms_max = 500 }]",
+                ),
                 flag("log.level", "warn,fanfare::control=debug"),
             ],
             ..Sources::default()
@@ -305,7 +308,12 @@ mod tests {
         assert!(!config.reactor.pin);
         assert_eq!(config.reactor.max_delay_us, Some(10_000));
         assert_eq!(config.delivery.slow_consumer, SlowConsumer::Skip);
-        let policy = TopicPolicy { filter: "a/#".into(), slow_consumer: SlowConsumer::Disconnect };
+        let policy = TopicPolicy {
+            filter: "a/#".into(),
+            slow_consumer: SlowConsumer::Disconnect,
+            owed_bytes_max: None,
+            owed_ms_max: Some(500),
+        };
         assert_eq!(config.delivery.topics, [policy]);
         assert_eq!(config.log.level, "warn,fanfare::control=debug");
         let back = flag("reactor.max_delay_us", "auto");
@@ -333,6 +341,9 @@ mod tests {
             ("delivery.topics", "[1]"),
             ("delivery.topics", "[{ filter = 'a+', slow_consumer = 'skip' }]"),
             ("delivery.topics", "[{ filter = '', slow_consumer = 'skip' }]"),
+            ("delivery.topics", "[{ filter = 'a', slow_consumer = 'skip', owed_bytes_max = 65535 }]"),
+            ("delivery.topics", "[{ filter = 'a', slow_consumer = 'skip', owed_ms_max = -1 }]"),
+            ("delivery.owed_ms_max", "3600001"),
         ] {
             let error = load(&Sources { flags: vec![flag(path, value)], ..Sources::default() })
                 .expect_err(path)

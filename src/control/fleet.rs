@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -59,6 +59,13 @@ pub enum Phase {
     Draining = 2,
 }
 
+/// How often a new configuration was asked for.
+#[derive(Default)]
+struct Reloads {
+    applied: AtomicU64,
+    refused: AtomicU64,
+}
+
 /// What one reactor answered.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -75,6 +82,7 @@ pub struct Watch<F> {
     phase: AtomicU8,
     fleet: OnceLock<Arc<F>>,
     started: Instant,
+    reloads: Reloads,
     /// The last round of answers. Its lock is held while a round is under way, so that there is one.
     round: Mutex<Option<(Instant, Arc<[Answer]>)>>,
 }
@@ -87,6 +95,7 @@ impl<F: Fleet> Watch<F> {
             phase: AtomicU8::new(Phase::Starting as u8),
             fleet: OnceLock::new(),
             started: Instant::now(),
+            reloads: Reloads::default(),
             round: Mutex::new(None),
         }
     }
@@ -104,6 +113,19 @@ impl<F: Fleet> Watch<F> {
     /// It has come to `phase`.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// A reload is over.
+    pub fn count_reload(&self, is_applied: bool) {
+        let Reloads { applied, refused } = &self.reloads;
+        let counter = if is_applied { applied } else { refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reloads that were applied, and those that were refused.
+    pub fn reloads(&self) -> (u64, u64) {
+        let Reloads { applied, refused } = &self.reloads;
+        (applied.load(Ordering::Relaxed), refused.load(Ordering::Relaxed))
     }
 
     /// The reactors accept. Called once.

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     fleet::{Fleet, Phase, Watch},
-    metrics,
+    metrics::{self, Process},
 };
 
 /// Connections served at once; more wait in the accept queue.
@@ -103,6 +103,9 @@ async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
 
 async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     let answers = watch.answers().await;
-    let text = metrics::exposition(&answers, watch.phase(), watch.started().elapsed());
+    let text = metrics::exposition(
+        &answers,
+        Process { phase: watch.phase(), uptime: watch.started().elapsed(), reloads: watch.reloads() },
+    );
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

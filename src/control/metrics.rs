@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::fleet::{Answer, Phase};
-use crate::{metrics::ReactorStats, protocol::close::CloseReason};
+use crate::{metrics::ReactorStats, protocol::close::CloseReason, pubsub::policy::Bound};
 
 /// The type of [`exposition`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,8 +50,8 @@ macro_rules! family {
     };
 }
 
-/// Every field but `closes_total`, which has a label of its own.
-static FAMILIES: [Family; 27] = [
+/// Every field but those that have labels of their own.
+static FAMILIES: [Family; 28] = [
     family!(
         connections,
         Gauge,
@@ -149,6 +149,13 @@ static FAMILIES: [Family; 27] = [
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
     family!(paused, Gauge, "fanfare_paused", None, "Publishers that are paused now by backpressure."),
     family!(
+        pauses_total,
+        Counter,
+        "fanfare_pauses",
+        None,
+        "Times that a publisher was paused because a home or a channel was full, or it did not read its replies."
+    ),
+    family!(
         no_buffers_total,
         Counter,
         "fanfare_no_buffers",
@@ -173,14 +180,14 @@ static FAMILIES: [Family; 27] = [
 
 /// Everything as OpenMetrics text. A reactor that did not answer has `fanfare_reactor_up` 0 and no
 /// other sample: a stale number would look like a healthy one.
-pub fn exposition(answers: &[Answer], phase: Phase, uptime: Duration) -> String {
+pub fn exposition(answers: &[Answer], process: Process) -> String {
     let mut registry = Registry::default();
     registry.register(
         "fanfare_build",
         "The version that runs",
         Info::new([("version", env!("CARGO_PKG_VERSION"))]),
     );
-    registry.register_collector(Box::new(Process { phase, uptime }));
+    registry.register_collector(Box::new(process));
     registry.register_collector(Box::new(Fleet { answers: answers.to_vec() }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a String cannot fail");
@@ -188,10 +195,14 @@ pub fn exposition(answers: &[Answer], phase: Phase, uptime: Duration) -> String 
 }
 
 /// What the process as a whole says.
-#[derive(Debug)]
-struct Process {
-    phase: Phase,
-    uptime: Duration,
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// Since its start.
+    pub uptime: Duration,
+    /// Reloads applied and refused.
+    pub reloads: (u64, u64),
 }
 
 impl Collector for Process {
@@ -200,6 +211,10 @@ impl Collector for Process {
         gauge(&mut encoder, "fanfare_ready", "1 while clients are accepted.", None, &ready)?;
         let help = "Time since the broker's start.";
         gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
+        let help = "Reloads of the configuration, by result.";
+        let mut metric = encoder.encode_descriptor("fanfare_reloads", help, None, MetricType::Counter)?;
+        counter(&mut metric, &[("result", "applied")], &self.reloads.0)?;
+        counter(&mut metric, &[("result", "refused")], &self.reloads.1)?;
         if let Some(bytes) = resident_bytes() {
             let help = "Resident memory of the process.";
             gauge(&mut encoder, "process_resident_memory", help, Some(&Unit::Bytes), &bytes)?;
@@ -249,6 +264,23 @@ impl Collector for Fleet {
                     Value::Counter(value) => counter(&mut metric, &labels, &value)?,
                     Value::Gauge(value) => metric.encode_family(&labels)?.encode_gauge(&value)?,
                     Value::Real(value) => metric.encode_family(&labels)?.encode_gauge(&value)?,
+                }
+            }
+        }
+
+        let help = "Times that a subscriber was beyond a bound, and was moved forward or closed for it.";
+        let mut metric =
+            encoder.encode_descriptor("fanfare_slow_consumers", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for bound in Bound::ALL {
+                let verdicts = [
+                    ("skip", stats.slow_skips_total[bound.index()]),
+                    ("disconnect", stats.slow_disconnects_total[bound.index()]),
+                ];
+                for (verdict, value) in verdicts {
+                    let labels =
+                        [("reactor", reactor.as_str()), ("bound", bound.as_str()), ("verdict", verdict)];
+                    counter(&mut metric, &labels, &value)?;
                 }
             }
         }
@@ -309,6 +341,10 @@ mod tests {
 
     use super::*;
 
+    fn process(phase: Phase) -> Process {
+        Process { phase, uptime: Duration::from_millis(1_500), reloads: (3, 4) }
+    }
+
     /// A different value in every field, so that a field in the wrong family shows.
     fn numbered() -> ReactorStats {
         ReactorStats {
@@ -336,9 +372,12 @@ mod tests {
             behind_bytes_max: 22,
             log_bytes: 23,
             paused: 24,
-            no_buffers_total: 25,
-            no_descriptors_total: 26,
-            pacing_us: 27_000_000,
+            pauses_total: 25,
+            no_buffers_total: 26,
+            no_descriptors_total: 27,
+            pacing_us: 28_000_000,
+            slow_skips_total: [29, 30, 31],
+            slow_disconnects_total: [32, 33, 34],
             closes_total: std::array::from_fn(|index| 100 + index as u64),
         }
     }
@@ -353,18 +392,20 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name))
             .collect();
         let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
-        exported.push("closes_total");
+        exported.extend(["slow_skips_total", "slow_disconnects_total", "closes_total"]);
         assert_eq!(fields, exported);
     }
 
     #[test]
     fn each_value_has_its_name_and_its_reactor() {
         let answers = [Answer::Stats(Box::default()), Answer::Stats(Box::new(numbered()))];
-        let text = exposition(&answers, Phase::Ready, Duration::from_millis(1_500));
+        let text = exposition(&answers, process(Phase::Ready));
         for line in [
             "fanfare_build_info{version=\"0.1.0\"} 1",
             "fanfare_ready 1",
             "fanfare_uptime_seconds 1.5",
+            "fanfare_reloads_total{result=\"applied\"} 3",
+            "fanfare_reloads_total{result=\"refused\"} 4",
             "fanfare_reactor_up{reactor=\"0\"} 1",
             "fanfare_connections{reactor=\"1\"} 1",
             "fanfare_upgrades_total{reactor=\"1\"} 2",
@@ -374,8 +415,10 @@ mod tests {
             "fanfare_inflated_bytes_total{reactor=\"1\"} 16",
             "fanfare_behind_max_bytes{reactor=\"1\"} 22",
             "fanfare_log_bytes{reactor=\"1\"} 23",
-            "fanfare_no_descriptors_total{reactor=\"1\"} 26",
-            "fanfare_pacing_seconds{reactor=\"1\"} 27.0",
+            "fanfare_no_descriptors_total{reactor=\"1\"} 27",
+            "fanfare_pacing_seconds{reactor=\"1\"} 28.0",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 29",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 34",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
             "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 114",
         ] {
@@ -388,7 +431,7 @@ mod tests {
     #[test]
     fn the_text_is_well_formed() {
         let answers = [Answer::Stats(Box::new(numbered())), Answer::Silent, Answer::Stats(Box::default())];
-        let text = exposition(&answers, Phase::Draining, Duration::ZERO);
+        let text = exposition(&answers, process(Phase::Draining));
         assert!(text.ends_with("\n# EOF\n"));
 
         let mut families = HashSet::new();

@@ -7,6 +7,7 @@
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod reload;
 mod signals;
 
 use std::{
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{config::Config, reactor::ControlRequest};
 use fleet::{Fleet, Phase, Watch};
+use reload::{Reloader, Source};
 use signals::{Signal, Signals};
 
 /// How often the control thread looks whether every reactor still runs.
@@ -34,12 +36,14 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Runs the broker until a signal ends it: starts the reactors with `start`, calls `on_ready` with them
-/// and the address of the admin listener once they accept, drains them on SIGTERM or SIGINT.
+/// and the address of the admin listener once they accept, takes a new configuration from `source` on
+/// SIGHUP, drains them on SIGTERM or SIGINT.
 ///
 /// # Errors
 /// One line that says why the broker could not start or go on.
 pub fn run<F: Fleet>(
     config: Arc<Config>,
+    source: Source,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
@@ -47,24 +51,25 @@ pub fn run<F: Fleet>(
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
         .map_err(|error| format!("cannot start the control thread's io_uring: {error}"))?;
-    runtime.block_on(control(config, signals, start, on_ready))
+    runtime.block_on(control(Reloader::new(config, source), signals, start, on_ready))
 }
 
 async fn control<F: Fleet>(
-    config: Arc<Config>,
+    mut reloader: Reloader,
     mut signals: Signals,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
     let watch = Arc::new(Watch::new());
-    let admin = match config.admin.address {
+    let admin = match reloader.running().admin.address {
         Some(address) => Some(serve_admin(address, Arc::clone(&watch)).await?),
         None => None,
     };
 
     // Starting blocks: the admin listener answers meanwhile, and a signal gets through.
     let (started_sender, mut started) = oneshot::channel();
-    let start_config = Arc::clone(&config);
+    let start_config = reloader.config();
+    let mut is_reload_due = false;
     thread::Builder::new()
         .name("start".into())
         .spawn(move || started_sender.send(start(start_config)))
@@ -76,7 +81,8 @@ async fn control<F: Fleet>(
             }
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(()),
-                Signal::Reload => log_reload(),
+                // What is read now would not be what the reactors start with.
+                Signal::Reload => is_reload_due = true,
             }
         }
     };
@@ -84,12 +90,16 @@ async fn control<F: Fleet>(
     watch.set_ready(Arc::clone(&fleet));
     notify(&[NotifyState::Ready]);
     on_ready(&fleet, admin);
-    wait_for_stop(&fleet, &watch, &mut signals).await?;
+    if is_reload_due {
+        reload(&mut reloader, &*fleet, &watch).await;
+    }
+    wait_for_stop(&fleet, &watch, &mut signals, &mut reloader).await?;
 
     watch.set_phase(Phase::Draining);
     notify(&[NotifyState::Stopping]);
-    info!(timeout_ms = config.timeouts.drain_ms, "draining; a second signal exits at once");
-    drain(&*fleet, Duration::from_millis(config.timeouts.drain_ms) + DRAIN_MARGIN).await;
+    let drain_ms = reloader.running().timeouts.drain_ms;
+    info!(timeout_ms = drain_ms, "draining; a second signal exits at once");
+    drain(&*fleet, Duration::from_millis(drain_ms) + DRAIN_MARGIN).await;
     Ok(())
 }
 
@@ -119,6 +129,7 @@ async fn wait_for_stop<F: Fleet>(
     fleet: &Arc<F>,
     watch: &Arc<Watch<F>>,
     signals: &mut Signals,
+    reloader: &mut Reloader,
 ) -> Result<(), String> {
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +139,7 @@ async fn wait_for_stop<F: Fleet>(
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(()),
-                Signal::Reload => log_reload(),
+                Signal::Reload => reload(reloader, &**fleet, watch).await,
             },
             _ = check.tick() => {
                 if let Some(index) = (0..fleet.count()).find(|index| fleet.has_ended(*index)) {
@@ -169,8 +180,32 @@ async fn drain<F: Fleet>(fleet: &F, timeout: Duration) {
     }
 }
 
-fn log_reload() {
-    warn!("SIGHUP: a reload needs a restart; the configuration is as it was");
+/// Takes a new configuration, and says to the service manager when that is over.
+async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "the service manager could not be told"),
+    }
+    let config = reloader.reload();
+    let is_applied = config.is_some();
+    if let Some(config) = config {
+        let deadline = Instant::now() + fleet::ANSWER_TIMEOUT;
+        let mut to_tell: Vec<usize> = (0..fleet.count()).collect();
+        loop {
+            // A control queue may be full for a moment.
+            to_tell.retain(|index| !fleet.ask(*index, ControlRequest::Reload(Arc::clone(&config))));
+            if to_tell.is_empty() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                error!(reactors = ?to_tell, "reactors did not take the new configuration");
+                break;
+            }
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    }
+    watch.count_reload(is_applied);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Tells the service manager, if there is one.

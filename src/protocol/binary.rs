@@ -40,6 +40,9 @@
 
 use std::borrow::Cow;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 use super::{
     command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId},
     json::{self, Parser, Quoted},
@@ -269,12 +272,11 @@ fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, 
         0 => None,
         number => Some(RequestId::Number(number)),
     };
+    let topic = read_topic(body.topic);
     let refuse = |code, message: String| CommandError {
         op: Some(Kind::Publish.as_str()),
         id: id.filter(|_| body.seq <= json::ID_NUMBER_MAX),
-        topic: (body.topic.len() <= json::TOPIC_BYTES_MAX)
-            .then(|| simdutf8::basic::from_utf8(body.topic).ok().map(Cow::Borrowed))
-            .flatten(),
+        topic: topic.as_ref().ok().copied().map(Cow::Borrowed),
         code,
         message: message.into(),
     };
@@ -285,22 +287,7 @@ fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, 
         let message = format!("the id is {}; at most {} is allowed", body.seq, json::ID_NUMBER_MAX);
         return Err(refuse(ErrorCode::BadValue, message));
     }
-    let topic = match simdutf8::compat::from_utf8(body.topic) {
-        Ok(topic) if topic.len() <= json::TOPIC_BYTES_MAX => topic,
-        Ok(topic) => {
-            let message = format!(
-                "the topic {} is {} bytes long; at most {} are allowed",
-                Quoted(topic),
-                topic.len(),
-                json::TOPIC_BYTES_MAX
-            );
-            return Err(refuse(ErrorCode::BadTopic, message));
-        }
-        Err(error) => {
-            let message = format!("the topic is not UTF-8 at its byte {}", error.valid_up_to());
-            return Err(refuse(ErrorCode::BadTopic, message));
-        }
-    };
+    let topic = topic.as_ref().map_err(|rule| refuse(ErrorCode::BadTopic, rule.clone()))?;
     let kind = if body.flags & FLAG_JSON == 0 {
         PayloadKind::Bytes
     } else {
@@ -314,6 +301,29 @@ fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, 
         kind,
         receivers: body.flags & FLAG_RECEIVERS != 0,
     })
+}
+
+/// The topic as JSON subscribers and replies can carry it, or the broken rule. The other rules of topics
+/// are `pubsub::topic`'s.
+fn read_topic(bytes: &[u8]) -> Result<&str, String> {
+    let topic = simdutf8::compat::from_utf8(bytes)
+        .map_err(|error| format!("the topic is not UTF-8 at its byte {}", error.valid_up_to()))?;
+    if topic.len() > json::TOPIC_BYTES_MAX {
+        return Err(format!(
+            "the topic {} is {} bytes long; at most {} are allowed",
+            Quoted(topic),
+            topic.len(),
+            json::TOPIC_BYTES_MAX
+        ));
+    }
+    match json::find_noncharacter(topic) {
+        None => Ok(topic),
+        Some(c) => Err(format!(
+            "the topic {} holds the noncharacter U+{:04X}; every other character is allowed",
+            Quoted(topic),
+            c as u32
+        )),
+    }
 }
 
 /// Reads a command whose payload is the JSON object of the same name.
@@ -563,6 +573,8 @@ mod tests {
         let mut not_utf8 = body(1, 0, 0, b"", "ab", b"");
         not_utf8[13] = 0xff;
         assert_refused(&not_utf8, BadTopic, &["UTF-8", "byte 1"]);
+        // JSON subscribers, and the error itself, could not carry it in I-JSON.
+        assert_refused(&body(1, 0, 0, b"", "a\u{fffe}", b""), BadTopic, &["`a\\u{fffe}`", "U+FFFE"]);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod outcome;
+
 /// A client's own label for a command, echoed byte for byte in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestId<'a> {

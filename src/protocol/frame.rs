@@ -2,6 +2,9 @@
 
 use super::close::BrokenRule;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 /// The longest header of a client's frame: two bytes, a 64-bit length and the mask.
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 /// The longest header of a server's frame: two bytes and a 64-bit length.

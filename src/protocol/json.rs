@@ -8,6 +8,8 @@
 //! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
 mod write;
 
 use std::borrow::Cow;
@@ -15,7 +17,7 @@ use std::borrow::Cow;
 use document::{Document, Place, Scratch, Shape, Size};
 use simd_json::{Node, StaticNode};
 
-pub(super) use document::Quoted;
+pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 
 use super::command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId};
@@ -343,12 +345,19 @@ fn judge<'s, 'a>(
         _ => None,
     };
     let id_or_none = id.as_ref().copied().unwrap_or_default();
-    make_command(members, op, id, &mut topic).map_err(|Fault { code, message }| CommandError {
-        op: op.map(Op::as_str),
-        id: id_or_none,
-        topic,
-        code,
-        message: message.into(),
+    make_command(members, op, id, &mut topic).map_err(|Fault { code, message }| {
+        // An error must be I-JSON even if what it is about is not.
+        let can_be_told = |key| match members.get(key) {
+            Some(Value { node: Node::String(text), .. }) => find_noncharacter(text).is_none(),
+            _ => true,
+        };
+        CommandError {
+            op: op.map(Op::as_str),
+            id: id_or_none.filter(|_| can_be_told(Key::Id)),
+            topic: topic.filter(|_| can_be_told(Key::Topic)),
+            code,
+            message: message.into(),
+        }
     })
 }
 

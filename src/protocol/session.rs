@@ -13,6 +13,9 @@ use super::{
     utf8,
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 /// What a session allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -467,7 +470,10 @@ fn reserve(assembly: &mut Vec<u8>, additional: usize, len_max: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        naive::{Seen, decode, open, open_deflated, receive, receive_to},
+        *,
+    };
     use crate::protocol::{Format, deflate::twin};
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
@@ -480,73 +486,11 @@ mod tests {
     };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    /// An [`Event`] that owns its bytes.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    enum Seen {
-        Upgraded(Speech),
-        Answered(Vec<u8>),
-        Text(String),
-        Binary(Vec<u8>),
-        Ping(Vec<u8>),
-        Pong,
-        Closed(Option<u16>),
-        Failed(CloseReason, &'static str),
-    }
-
-    impl From<Event<'_>> for Seen {
-        fn from(event: Event<'_>) -> Self {
-            match event {
-                Event::Upgraded { speech, .. } => Seen::Upgraded(speech),
-                Event::Answered { response } => Seen::Answered(response),
-                Event::Text(text) => Seen::Text(text.to_owned()),
-                Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
-                Event::Ping(payload) => Seen::Ping(payload.to_owned()),
-                Event::Pong => Seen::Pong,
-                Event::Closed { code } => Seen::Closed(code),
-                Event::Failed { reason, rule } => Seen::Failed(reason, rule),
-            }
-        }
-    }
-
-    impl From<BrokenRule> for Seen {
-        fn from(rule: BrokenRule) -> Self {
-            Seen::Failed(rule.reason(), rule.sentence())
-        }
-    }
-
-    fn open(speech: impl Into<Speech>) -> Session {
-        Session { phase: Phase::Open(speech.into()), ..Session::default() }
-    }
-
-    fn open_deflated(speech: impl Into<Speech>) -> Session {
-        Session { is_deflate_agreed: true, ..open(speech) }
-    }
-
-    /// One receive: polls until everything is taken.
-    fn receive(session: &mut Session, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
-        let mut bytes = bytes.to_vec();
-        let mut input = bytes.as_mut_slice();
-        let mut seen = Vec::new();
-        let mut inflater = Inflater::default();
-        while let Some(event) = session.poll(&mut input, limits, &mut inflater) {
-            seen.push(event.into());
-        }
-        assert!(input.is_empty(), "None means that everything was taken");
-        seen
-    }
-
     /// Several receives, which end at `splits`.
     fn receive_split(session: &mut Session, limits: &Limits, bytes: &[u8], splits: &[Index]) -> Vec<Seen> {
         let mut ends: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
-        ends.push(bytes.len());
         ends.sort_unstable();
-        let mut seen = Vec::new();
-        let mut start = 0;
-        for end in ends {
-            seen.extend(receive(session, limits, &bytes[start..end]));
-            start = end;
-        }
-        seen
+        receive_to(session, limits, bytes, ends)
     }
 
     /// A client's frame, whatever rules it breaks.
@@ -601,180 +545,6 @@ mod tests {
         Sent::new(first, payload).bytes()
     }
 
-    /// Why [`Naive`] stops.
-    enum Stop {
-        StreamEnds,
-        Broken(BrokenRule),
-        Closed(Option<u16>),
-    }
-
-    /// The twin: decodes a whole stream byte by byte, with the numbers of RFC 6455 and copies everywhere.
-    struct Naive<'a> {
-        speech: Speech,
-        is_deflate_agreed: bool,
-        limit: u64,
-        left: &'a [u8],
-        seen: Vec<Seen>,
-        message: Option<Vec<u8>>,
-        is_text: bool,
-        is_deflated: bool,
-    }
-
-    impl<'a> Naive<'a> {
-        fn decode(
-            speech: impl Into<Speech>,
-            is_deflate_agreed: bool,
-            limits: &Limits,
-            stream: &'a [u8],
-        ) -> Vec<Seen> {
-            let mut naive = Naive {
-                speech: speech.into(),
-                is_deflate_agreed,
-                limit: limits.message_bytes_max as u64,
-                left: stream,
-                seen: Vec::new(),
-                message: None,
-                is_text: false,
-                is_deflated: false,
-            };
-            loop {
-                match naive.frame() {
-                    Ok(()) => {}
-                    Err(Stop::StreamEnds) => break,
-                    Err(Stop::Broken(rule)) => {
-                        naive.seen.push(rule.into());
-                        break;
-                    }
-                    Err(Stop::Closed(code)) => {
-                        naive.seen.push(Seen::Closed(code));
-                        break;
-                    }
-                }
-            }
-            naive.seen
-        }
-
-        fn byte(&mut self) -> Result<u8, Stop> {
-            let (&byte, left) = self.left.split_first().ok_or(Stop::StreamEnds)?;
-            self.left = left;
-            Ok(byte)
-        }
-
-        fn require(holds: bool, rule: BrokenRule) -> Result<(), Stop> {
-            if holds { Ok(()) } else { Err(Stop::Broken(rule)) }
-        }
-
-        fn number(&mut self, bytes: usize) -> Result<u64, Stop> {
-            let mut number = 0;
-            for _ in 0..bytes {
-                number = number << 8 | u64::from(self.byte()?);
-            }
-            Ok(number)
-        }
-
-        fn frame(&mut self) -> Result<(), Stop> {
-            let first = self.byte()?;
-            let (is_final, opcode) = (first >= 128, first % 16);
-            let (is_deflated, reserved) = (first / 64 % 2 == 1, first / 16 % 4);
-            Self::require(reserved == 0, BrokenRule::ReservedBits)?;
-            Self::require(self.is_deflate_agreed || !is_deflated, BrokenRule::ReservedBits)?;
-            Self::require([0, 1, 2, 8, 9, 10].contains(&opcode), BrokenRule::UnknownOpcode)?;
-            let is_data = opcode == 1 || opcode == 2;
-            Self::require(is_data || !is_deflated, BrokenRule::DeflatedBitMisplaced)?;
-            let is_control = opcode >= 8;
-            Self::require(is_final || !is_control, BrokenRule::FragmentedControl)?;
-            Self::require(opcode != 0 || self.message.is_some(), BrokenRule::ContinuationOutsideMessage)?;
-            Self::require(!is_data || self.message.is_none(), BrokenRule::MessageInsideMessage)?;
-            Self::require(opcode != 1 || self.speech != Format::Binary.into(), BrokenRule::TextOnBinary)?;
-            Self::require(opcode != 2 || self.speech != Format::Json.into(), BrokenRule::BinaryOnText)?;
-
-            let second = self.byte()?;
-            Self::require(second >= 128, BrokenRule::Unmasked)?;
-            Self::require(!is_control || second % 128 <= 125, BrokenRule::ControlTooLong)?;
-            let len = match second % 128 {
-                126 => {
-                    let len = self.number(2)?;
-                    Self::require(len > 125, BrokenRule::LengthNotMinimal)?;
-                    len
-                }
-                127 => {
-                    let len = self.number(8)?;
-                    Self::require(len < 1 << 63, BrokenRule::LengthTopBit)?;
-                    Self::require(len > 65535, BrokenRule::LengthNotMinimal)?;
-                    len
-                }
-                short => u64::from(short),
-            };
-            if !is_control {
-                let before = self.message.as_ref().map_or(0, |message| message.len() as u64);
-                let limit = match is_deflated || (opcode == 0 && self.is_deflated) {
-                    true => self.limit + self.limit.div_ceil(8) + self.limit.div_ceil(64) + 5,
-                    false => self.limit,
-                };
-                Self::require(before + len <= limit, BrokenRule::MessageTooBig)?;
-            }
-            let key = [self.byte()?, self.byte()?, self.byte()?, self.byte()?];
-            let mut payload = Vec::new();
-            let mut ended = Ok(());
-            for index in 0..len as usize {
-                match self.byte() {
-                    Ok(byte) => payload.push(byte ^ key[index % 4]),
-                    Err(stop) => {
-                        ended = Err(stop);
-                        break;
-                    }
-                }
-            }
-            if is_control {
-                ended?;
-                return self.control(opcode, payload);
-            }
-            if opcode != 0 {
-                (self.is_text, self.is_deflated) = (opcode == 1, is_deflated);
-            }
-            let mut message = self.message.take().unwrap_or_default();
-            message.extend(payload);
-            if self.is_text && !self.is_deflated {
-                let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
-                Self::require(!is_hopeless, BrokenRule::TextNotUtf8)?;
-            }
-            ended?;
-            if !is_final {
-                self.message = Some(message);
-                return Ok(());
-            }
-            if self.is_deflated {
-                // Whose own twin is in its own tests.
-                let mut inflater = Inflater::default();
-                message = inflater.inflate(&message, self.limit as usize).map_err(Stop::Broken)?.to_vec();
-            }
-            self.seen.push(match self.is_text {
-                false => Seen::Binary(message),
-                true => match String::from_utf8(message) {
-                    Ok(text) => Seen::Text(text),
-                    Err(_) => return Err(Stop::Broken(BrokenRule::TextNotUtf8)),
-                },
-            });
-            Ok(())
-        }
-
-        fn control(&mut self, opcode: u8, payload: Vec<u8>) -> Result<(), Stop> {
-            match opcode {
-                9 => self.seen.push(Seen::Ping(payload)),
-                10 => self.seen.push(Seen::Pong),
-                _ if payload.is_empty() => return Err(Stop::Closed(None)),
-                _ => {
-                    Self::require(payload.len() > 1, BrokenRule::CloseCodeCut)?;
-                    let code = u16::from_be_bytes([payload[0], payload[1]]);
-                    Self::require(close::is_allowed_from_peer(code), BrokenRule::CloseCodeForbidden)?;
-                    Self::require(str::from_utf8(&payload[2..]).is_ok(), BrokenRule::CloseReasonNotUtf8)?;
-                    return Err(Stop::Closed(Some(code)));
-                }
-            }
-            Ok(())
-        }
-    }
-
     const REQUEST: &[u8] =
         b"GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -782,8 +552,11 @@ mod tests {
     #[test]
     fn frames_behind_the_request_in_one_receive_are_events_too() {
         let stream = [REQUEST, &frame(0x81, "first"), &frame(0x89, "p")].concat();
-        let expected =
-            [Seen::Upgraded(Format::Json.into()), Seen::Text("first".to_owned()), Seen::Ping(b"p".to_vec())];
+        let expected = [
+            Seen::Upgraded(Format::Json.into(), false),
+            Seen::Text("first".to_owned()),
+            Seen::Ping(b"p".to_vec()),
+        ];
         assert_eq!(receive(&mut Session::default(), &LIMITS, &stream), expected);
 
         let mut session = Session::default();
@@ -799,7 +572,10 @@ mod tests {
     fn a_request_is_refused_where_its_header_passes_the_limit_and_not_before() {
         let len = REQUEST.len();
         let exact = Limits { header_bytes_max: len, ..LIMITS };
-        assert_eq!(receive(&mut Session::default(), &exact, REQUEST), [Seen::Upgraded(Format::Json.into())]);
+        assert_eq!(
+            receive(&mut Session::default(), &exact, REQUEST),
+            [Seen::Upgraded(Format::Json.into(), false)]
+        );
         let short = Limits { header_bytes_max: len - 1, ..LIMITS };
         let expected = [Seen::Answered(upgrade::header_too_long(len - 1))];
         assert_eq!(receive(&mut Session::default(), &short, REQUEST), expected);
@@ -984,7 +760,7 @@ mod tests {
         let limits = Limits { is_echo_served: true, ..LIMITS };
         let request = String::from_utf8_lossy(REQUEST).replacen("/ws", "/echo", 1);
         let mut session = Session::default();
-        assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo)]);
+        assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo, false)]);
         let stream = [
             frame(0x81, "text"),
             frame(0x82, b"\xff".to_vec()),
@@ -1137,7 +913,7 @@ mod tests {
             let stream = &stream[..len];
             let limits = Limits { message_bytes_max: 150, ..LIMITS };
             let start = || Session { is_deflate_agreed, ..open(speech) };
-            let expected = Naive::decode(speech, is_deflate_agreed, &limits, stream);
+            let expected = decode(speech, is_deflate_agreed, &limits, stream);
             prop_assert_eq!(&receive(&mut start(), &limits, stream), &expected);
             prop_assert_eq!(&receive_split(&mut start(), &limits, stream, &splits), &expected);
             let every_byte: Vec<Vec<Seen>> = {
@@ -1157,7 +933,7 @@ mod tests {
             let expected = receive(&mut start(), &LIMITS, &bytes);
             prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
             if let Some(speech) = speech {
-                prop_assert_eq!(Naive::decode(speech, false, &LIMITS, &bytes), expected);
+                prop_assert_eq!(decode(speech, false, &LIMITS, &bytes), expected);
             }
         }
 

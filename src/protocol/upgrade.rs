@@ -17,6 +17,9 @@ use super::{
     deflate::{self, Agreement},
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
+
 /// How many header lines a request may have.
 pub const HEADER_LINES_MAX: usize = 64;
 /// No registered HTTP method is longer.

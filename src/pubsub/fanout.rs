@@ -18,13 +18,13 @@ use super::{
     home::Homes,
     interest::Filters,
     message::{Batch, PendingId, Request},
-    policy::{Policy, Verdict},
+    policy::{Bound, Policy, Verdict},
     subscription::{
         GAPS_MAX, Gap, HeldFilter, NOT_A_MEMBER, Refused, Started, Subscribed, Subscriber, Subscription,
         Unsubscribed, ViewKey,
     },
     topic,
-    view::{Owed, Pin, Registration, View, Waiting},
+    view::{Owed, Pin, Position, Registration, View, Waiting},
 };
 use crate::protocol::Encoding;
 
@@ -69,8 +69,8 @@ pub struct Shed {
     pub skipped: Vec<u32>,
     /// Connections that must be disconnected.
     pub closing: Vec<u32>,
-    /// Views whose oldest segment a send in flight keeps.
-    pub pinned: Vec<ViewKey>,
+    /// Sends in flight keep some.
+    pub is_pinned: bool,
 }
 
 impl Fanout {
@@ -95,6 +95,14 @@ impl Fanout {
             deliveries_total: 0,
             skipped_total: 0,
         }
+    }
+
+    /// Judges by `policy` from now on, in views that are there as well: a walk over all of them.
+    pub fn set_policy(&mut self, policy: Policy) {
+        for (_, view) in &mut self.views {
+            view.rule = policy.rule_of(&view.name);
+        }
+        self.policy = policy;
     }
 
     /// Deliveries that became owed since the start.
@@ -283,6 +291,11 @@ impl Fanout {
         for held in rare.filters {
             self.drop_filter(connection, held, started, requests);
         }
+        // All at once: each subscription by itself would be looked for in the list.
+        let subscriber = &mut self.subscribers[connection as usize];
+        for place in subscriber.owing.drain(..) {
+            subscriber.subscriptions[place as usize].is_owing = false;
+        }
         while let Some(held) = self.subscribers[connection as usize].subscriptions.last().copied() {
             let place = self.subscribers[connection as usize].subscriptions.len() - 1;
             if held.is_exact || held.is_waiting {
@@ -374,7 +387,7 @@ impl Fanout {
         self.join_matched(key);
         let view = &mut self.views[key as usize];
         self.deliveries_total += u64::from(batch.count) * u64::from(view.member_count());
-        view.append(batch);
+        view.append(batch, (now_ns / 1_000_000) as u32);
         if view.sweep.is_listed {
             view.sweep.is_outrun = true;
         } else if view.member_count() > 0 {
@@ -482,22 +495,26 @@ impl Fanout {
         self.remove_if_unused(key);
     }
 
-    /// The member was visited while its connection had a send in flight: it is served when that is
-    /// over. Tells whether what the connection is owed should be looked at.
+    /// The member was visited while its connection had a send in flight, or is behind in spite of the send
+    /// that it was given: it is served when that is over. Tells whether the connection is to be judged.
     pub fn mark_owing(&mut self, key: ViewKey, slot: u32) -> bool {
-        let member = self.views[key as usize].member(slot).expect("a visited member is there");
+        let view = &self.views[key as usize];
+        let member = view.member(slot).expect("a visited member is there");
         let subscriber = &mut self.subscribers[member.connection as usize];
         let held = &mut subscriber.subscriptions[member.subscription as usize];
+        let owed_bytes = view.owed_bytes(slot);
+        let mut grown_bytes = view.grown_bytes().min(owed_bytes);
         if !held.is_owing {
+            if subscriber.owing.is_empty() {
+                subscriber.slack_bytes = self.policy.owed_bytes_max;
+            }
             held.is_owing = true;
             subscriber.owing.push(member.subscription);
+            grown_bytes = owed_bytes;
         }
-        subscriber.unchecked_visits += 1;
-        let is_due = subscriber.unchecked_visits as usize >= subscriber.owing.len();
-        if is_due {
-            subscriber.unchecked_visits = 0;
-        }
-        is_due
+        let slack_bytes = subscriber.slack_bytes.checked_sub(grown_bytes);
+        subscriber.slack_bytes = slack_bytes.unwrap_or(0);
+        slack_bytes.is_none() || owed_bytes > view.rule.owed_bytes_max
     }
 
     /// Takes one of the views that the connection is to be served from, and its place among the members.
@@ -518,73 +535,67 @@ impl Fanout {
         })
     }
 
-    /// Holds the connection to the bound of what it may be owed: moves it forward where its topics
-    /// allow it, the furthest behind first.
-    pub fn judge(&mut self, connection: u32) -> Verdict {
-        let subscriber = &self.subscribers[connection as usize];
-        let mut owed: Vec<(u64, u32)> = Vec::new();
-        let mut total = 0;
-        for &place in &subscriber.owing {
-            let held = &subscriber.subscriptions[place as usize];
-            let bytes = self.views[held.view as usize].owed_bytes(held.member);
-            total += bytes;
-            if total > self.policy.owed_bytes_max && owed.is_empty() {
-                owed.reserve(subscriber.owing.len());
-            }
-        }
-        if total <= self.policy.owed_bytes_max {
-            return Verdict::Keep;
-        }
+    /// In how many views the connection is to be served when its send is over.
+    pub fn owing_count(&self, connection: u32) -> usize {
+        self.subscribers.get(connection as usize).map_or(0, |subscriber| subscriber.owing.len())
+    }
+
+    /// Holds the connection to the bounds of what it may be owed at `now_ms` (wrapping): moves it forward
+    /// where its topics allow it, the furthest behind first, until half of a bound is left, so that the next
+    /// publication is not one too many again.
+    pub fn judge(&mut self, connection: u32, now_ms: u32) -> Verdict {
+        let owed_bytes_max = self.policy.owed_bytes_max;
+        let subscriber = &mut self.subscribers[connection as usize];
+        let (mut total_bytes, mut firm_bytes) = (0, 0);
+        let mut exceeded = None;
         for &place in &subscriber.owing {
             let held = &subscriber.subscriptions[place as usize];
             let view = &self.views[held.view as usize];
-            if view.may_skip {
-                owed.push((view.owed_bytes(held.member), place));
+            let bytes = view.owed_bytes(held.member);
+            total_bytes += bytes;
+            firm_bytes += if view.rule.may_skip { 0 } else { bytes };
+            match view.exceeded(held.member, now_ms) {
+                Some(bound) if !view.rule.may_skip => return Verdict::Disconnect(bound),
+                bound => exceeded = exceeded.or(bound),
             }
         }
-        owed.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
-        for (bytes, place) in owed {
-            if total <= self.policy.owed_bytes_max {
-                break;
-            }
-            self.skip(connection, place);
-            total -= bytes;
+        if firm_bytes > owed_bytes_max {
+            return Verdict::Disconnect(Bound::OwedBytes);
         }
-        if total <= self.policy.owed_bytes_max { Verdict::Keep } else { Verdict::Disconnect }
+        let is_too_much = total_bytes > owed_bytes_max;
+        let Some(bound) = exceeded.or(is_too_much.then_some(Bound::OwedBytes)) else {
+            subscriber.set_slack(total_bytes, owed_bytes_max);
+            return Verdict::Keep;
+        };
+        self.move_forward(connection, now_ms);
+        Verdict::Skip(bound)
     }
 
     /// Frees chunks that were begun before `born_bytes`: moves members that keep them forward, and tells
-    /// who was moved, whose topics do not allow that, and which views' oldest
-    /// segments only sends in flight keep (`pinned`).
+    /// who was moved, whose topics do not allow that, and whether sends in flight keep some.
     pub fn shed(&mut self, born_bytes: u64, shed: &mut Shed) {
-        let stale: Vec<ViewKey> = self
-            .views
-            .iter()
-            .filter(|(_, view)| view.pins_before(born_bytes))
-            .map(|(key, _)| key as ViewKey)
-            .collect();
-        for key in stale {
+        let begun = |(key, view): (usize, &View)| Some((key as ViewKey, view.position_begun(born_bytes)?));
+        let stale: Vec<_> = self.views.iter().filter_map(begun).collect();
+        for (key, position) in stale {
             let view = &self.views[key as usize];
-            let behind: Vec<(u32, u32)> = view.furthest_behind().collect();
-            let may_skip = view.may_skip;
+            let behind: Vec<(u32, u32)> = view.members_before(position).collect();
+            let may_skip = view.rule.may_skip;
             for (slot, connection) in behind {
                 if may_skip {
                     let member = self.views[key as usize].member(slot).expect("it was just listed");
-                    self.skip(connection, member.subscription);
+                    self.skip(connection, member.subscription, position);
                     shed.skipped.push(connection);
                 } else {
                     shed.closing.push(connection);
                 }
             }
-            if self.views[key as usize].pins_before(born_bytes) {
-                shed.pinned.push(key);
-            }
+            shed.is_pinned |= self.views[key as usize].position_begun(born_bytes).is_some();
         }
     }
 
-    /// Whether `pin` keeps the view's oldest segment.
-    pub fn pins_oldest(&self, key: ViewKey, pin: Pin) -> bool {
-        self.views[key as usize].is_oldest(pin)
+    /// Whether `pin` keeps a chunk that was begun before `born_bytes`.
+    pub fn pins_before(&self, key: ViewKey, pin: Pin, born_bytes: u64) -> bool {
+        self.views[key as usize].pins_before(pin, born_bytes)
     }
 
     /// Takes the gaps that the connection must be told before anything else of those topics, and
@@ -674,8 +685,8 @@ impl Fanout {
         if self.views.len() >= self.views_max {
             self.evict_one();
         }
-        let may_skip = self.policy.may_skip(&name);
-        let key = self.views.insert(View::new(name.clone(), encoding, may_skip)) as ViewKey;
+        let rule = self.policy.rule_of(&name);
+        let key = self.views.insert(View::new(name.clone(), encoding, rule)) as ViewKey;
         self.by_name[encoding.index()].insert(name, key);
         key
     }
@@ -746,11 +757,7 @@ impl Fanout {
 
     fn start_sweep(&mut self, key: ViewKey, now_ns: u64) {
         self.compact(key);
-        let view = &mut self.views[key as usize];
-        view.sweep.next = 0;
-        view.sweep.end = view.slot_count();
-        view.sweep.started_ns = now_ns;
-        view.sweep.is_outrun = false;
+        self.views[key as usize].start_sweep(now_ns);
         self.sweeping.push_back(key);
     }
 
@@ -946,27 +953,70 @@ impl Fanout {
         subscriber.subscriptions[place].is_owing = false;
     }
 
-    fn skip(&mut self, connection: u32, place: u32) {
-        let held = self.subscribers[connection as usize].subscriptions[place as usize];
+    /// Moves the connection forward: in each topic that may skip and is beyond a bound of its own, then, while
+    /// all together are too much, in the others, the furthest behind first.
+    fn move_forward(&mut self, connection: u32, now_ms: u32) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        // A topic that is at its head by now stays listed: there is nothing to take when its turn comes.
+        let owing = std::mem::take(&mut subscriber.owing);
+        let mut total_bytes = 0;
+        let mut movable: Vec<(u64, u32)> = Vec::with_capacity(owing.len());
+        for &place in &owing {
+            let held = self.subscribers[connection as usize].subscriptions[place as usize];
+            let view = &self.views[held.view as usize];
+            if view.exceeded(held.member, now_ms).is_some() {
+                let position = view.position_within_rule(now_ms);
+                self.skip(connection, place, position);
+            }
+            let view = &self.views[held.view as usize];
+            let bytes = view.owed_bytes(held.member);
+            total_bytes += bytes;
+            if view.rule.may_skip {
+                movable.push((bytes, place));
+            }
+        }
+        let owed_bytes_max = self.policy.owed_bytes_max;
+        if total_bytes > owed_bytes_max {
+            movable.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
+            for (bytes, place) in movable {
+                let Some(excess_bytes) = total_bytes.checked_sub(owed_bytes_max / 2).filter(|it| *it > 0)
+                else {
+                    break;
+                };
+                let held = self.subscribers[connection as usize].subscriptions[place as usize];
+                let position =
+                    self.views[held.view as usize].position_within(bytes.saturating_sub(excess_bytes));
+                self.skip(connection, place, position);
+                total_bytes -= bytes - self.views[held.view as usize].owed_bytes(held.member);
+            }
+        }
+        let subscriber = &mut self.subscribers[connection as usize];
+        subscriber.owing = owing;
+        subscriber.set_slack(total_bytes, owed_bytes_max);
+    }
+
+    /// Moves the connection's subscription in `place` forward to `position`, and notes the gap.
+    fn skip(&mut self, connection: u32, place: u32, position: Position) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        let held = subscriber.subscriptions[place as usize];
         let view = &mut self.views[held.view as usize];
-        let Some((from, to)) = view.skip(held.member) else { return };
+        let Some((from, to)) = view.skip(held.member, position) else { return };
         self.skipped_total += to - from + 1;
         let topic = view.name.clone();
-        self.forget_owing(connection, place as usize);
-        let rare = self.subscribers[connection as usize].rare.get_or_insert_default();
+        let rare = subscriber.rare.get_or_insert_default();
         let gaps = rare.gaps.get_or_insert_default();
         let has_room = gaps.by_topic.len() < GAPS_MAX;
         match gaps.by_topic.iter_mut().find(|gap| gap.topic == topic) {
             Some(gap) => gap.to = to,
             None if has_room => gaps.by_topic.push(Gap { topic, from, to }),
+            None if gaps.resync.as_ref().is_some_and(|filter| topic::matches(filter, &topic)) => {}
             None => {
                 let held = rare.filters.iter().map(|held| &self.filters.entries[held.key as usize].text);
                 let filter = held.into_iter().find(|filter| topic::matches(filter, &topic)).cloned();
-                let filter = filter.unwrap_or(topic);
-                gaps.resync = match gaps.resync.take() {
-                    Some(other) if other != filter => Some("#".into()),
-                    _ => Some(filter),
-                };
+                gaps.resync = Some(match gaps.resync {
+                    Some(_) => "#".into(),
+                    None => filter.unwrap_or(topic),
+                });
             }
         }
     }
@@ -983,8 +1033,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::{command::PayloadKind, publication::Publication},
-        pubsub::log::{Budget, ChunkPool},
+        protocol::{command::PayloadKind, frame, publication::Publication},
+        pubsub::{
+            log::{Budget, ChunkPool},
+            policy::Rule,
+        },
     };
 
     const CONNECTIONS: usize = 5;
@@ -1085,7 +1138,8 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let policy = Policy { owed_bytes_max: u64::MAX, skip_rules: Vec::new(), skip_by_default: false };
+            let rule = Rule { may_skip: false, owed_bytes_max: u64::MAX, owed_ms_max: None };
+            let policy = Policy { owed_bytes_max: u64::MAX, rules: Vec::new(), default: rule };
             let mut pool = ChunkPool::new(Budget::new(1 << 30));
             Bench {
                 fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, CONNECTIONS),
@@ -1293,5 +1347,198 @@ mod tests {
             prop_assert!(bench.fanout.is_empty());
             prop_assert!(bench.names.is_empty() && bench.filters.is_empty());
         }
+    }
+
+    /// A fan-out whose connections all have a send in flight, and topics of which some may skip.
+    struct Stalled {
+        fanout: Fanout,
+        pool: ChunkPool,
+        seqs: BTreeMap<String, u64>,
+        now_ms: u32,
+    }
+
+    /// Every publication is one frame of so many bytes.
+    const FRAME_BYTES: u64 = 100;
+
+    impl Stalled {
+        fn new(owed_bytes_max: u64, owed_ms_max: Option<u32>) -> Stalled {
+            let rule = |may_skip| Rule { may_skip, owed_bytes_max, owed_ms_max };
+            let small = Rule { owed_bytes_max: 5 * FRAME_BYTES, ..rule(true) };
+            let rules = vec![("small/#".into(), small), ("skip/#".into(), rule(true))];
+            let policy = Policy { owed_bytes_max, rules, default: rule(false) };
+            let fanout = Fanout::new(Homes::new(1, 0), policy, 10_000, CONNECTIONS);
+            Stalled {
+                fanout,
+                pool: ChunkPool::new(Budget::new(1 << 30)),
+                seqs: BTreeMap::new(),
+                now_ms: 1_000,
+            }
+        }
+
+        fn subscribe(&mut self, connection: u32, topic: &str) {
+            let mut requests = Vec::new();
+            let subscribed =
+                self.fanout.handle_subscribe_topic(connection, 0, ENCODING, topic, None, &mut requests);
+            if subscribed.unwrap() == Subscribed::Later {
+                self.fanout.handle_subscribed(topic, ENCODING, Some(0), &mut Vec::new(), &mut Vec::new());
+            }
+        }
+
+        /// Publishes `count` frames, each into a chunk of its own, visits everybody, and tells what became of
+        /// whoever was beyond a bound.
+        fn publish(&mut self, topic: &str, count: u64) -> Option<Verdict> {
+            let now_ns = u64::from(self.now_ms) * 1_000_000;
+            for _ in 0..count {
+                let seq = self.seqs.entry(topic.into()).or_default();
+                *seq += 1;
+                let mut frame = vec![0; FRAME_BYTES as usize];
+                frame::write_header(frame::Opcode::Text, FRAME_BYTES as usize - 2, &mut frame);
+                let range = self
+                    .pool
+                    .acquire(frame.len(), 0)
+                    .append(frame.len(), |room| room.copy_from_slice(&frame));
+                let batch = Batch { topic: topic.into(), encoding: ENCODING, seq: *seq, count: 1, range };
+                self.fanout.handle_batch(batch, now_ns, 0);
+            }
+            let mut verdict = None;
+            while let Some(view) = self.fanout.begin_turn() {
+                while let Some((connection, member)) = self.fanout.next_visit(view) {
+                    if self.fanout.mark_owing(view, member) {
+                        verdict = Some(self.fanout.judge(connection, self.now_ms));
+                    }
+                }
+                self.fanout.end_turn(view, now_ns, 0);
+            }
+            verdict.filter(|verdict| *verdict != Verdict::Keep)
+        }
+
+        fn owed_bytes(&self, connection: usize) -> u64 {
+            let held = self.fanout.subscribers[connection].subscriptions.iter();
+            held.map(|held| self.fanout.views[held.view as usize].owed_bytes(held.member)).sum()
+        }
+
+        fn gaps(&mut self, connection: u32) -> Vec<(String, u64, u64)> {
+            self.fanout.check();
+            let (gaps, _) = self.fanout.take_gaps(connection).unwrap_or_default();
+            gaps.into_iter().map(|gap| (gap.topic.to_string(), gap.from, gap.to)).collect()
+        }
+    }
+
+    /// The furthest behind loses as much as brings the sum to half of the bound, and keeps its newest; what
+    /// does not skip is not touched as long as it fits.
+    #[test]
+    fn a_connection_beyond_its_bound_is_moved_forward_where_it_may_skip_the_furthest_behind_first() {
+        let mut stalled = Stalled::new(20 * FRAME_BYTES, None);
+        for topic in ["keep", "skip/far", "skip/near"] {
+            stalled.subscribe(0, topic);
+        }
+        assert_eq!(stalled.publish("keep", 4), None);
+        assert_eq!(stalled.publish("skip/near", 3), None);
+        assert_eq!(stalled.publish("skip/far", 13), None);
+        assert_eq!(stalled.publish("skip/far", 2), Some(Verdict::Skip(Bound::OwedBytes)));
+        assert_eq!(stalled.owed_bytes(0), 10 * FRAME_BYTES);
+        assert_eq!(stalled.gaps(0), [("skip/far".into(), 1, 12)]);
+        // What does not skip is too much alone: nothing is moved in vain.
+        assert_eq!(stalled.publish("keep", 17), Some(Verdict::Disconnect(Bound::OwedBytes)));
+        assert_eq!(stalled.gaps(0), []);
+    }
+
+    #[test]
+    fn a_gap_that_is_not_told_yet_is_widened_in_place() {
+        let mut stalled = Stalled::new(6 * FRAME_BYTES, None);
+        stalled.subscribe(0, "skip/a");
+        for _ in 0..12 {
+            stalled.publish("skip/a", 1);
+        }
+        // Beyond six frames, three are left: 1 to 4 at the seventh, 5 to 8 at the eleventh.
+        assert_eq!(stalled.gaps(0), [("skip/a".into(), 1, 8)]);
+        assert_eq!(stalled.owed_bytes(0), 4 * FRAME_BYTES);
+    }
+
+    /// A bound of a topic's own, far below the connection's.
+    #[test]
+    fn a_topic_may_have_a_bound_of_its_own() {
+        let mut stalled = Stalled::new(1_000 * FRAME_BYTES, None);
+        stalled.subscribe(0, "small/a");
+        stalled.subscribe(0, "skip/a");
+        assert_eq!(stalled.publish("skip/a", 20), None);
+        assert_eq!(stalled.publish("small/a", 5), None);
+        assert_eq!(stalled.publish("small/a", 1), Some(Verdict::Skip(Bound::OwedBytes)));
+        assert_eq!(stalled.gaps(0), [("small/a".into(), 1, 4)]);
+    }
+
+    #[test]
+    fn a_connection_with_topics_of_both_policies_is_closed_for_the_old_one_that_does_not_skip() {
+        let mut stalled = Stalled::new(u64::MAX, Some(1_000));
+        stalled.subscribe(0, "skip/a");
+        stalled.subscribe(0, "keep");
+        stalled.publish("skip/a", 2);
+        stalled.now_ms += 600;
+        stalled.publish("skip/a", 2);
+        stalled.publish("keep", 1);
+        stalled.now_ms += 600;
+        assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Skip(Bound::OwedMs));
+        assert_eq!(stalled.gaps(0), [("skip/a".into(), 1, 4)], "what is left is younger than half");
+        stalled.now_ms += 600;
+        assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Disconnect(Bound::OwedMs));
+    }
+
+    /// Beyond 64, gaps are not told one by one. Judging once must be enough, and quick.
+    #[test]
+    fn a_connection_is_moved_forward_in_5_000_topics_at_once() {
+        const TOPICS: u64 = 5_000;
+        let mut stalled = Stalled::new(TOPICS * FRAME_BYTES, None);
+        for topic in 0..TOPICS {
+            stalled.subscribe(0, &format!("skip/{topic}"));
+            assert_eq!(stalled.publish(&format!("skip/{topic}"), 1), None);
+        }
+        assert_eq!(stalled.publish("skip/0", 1), Some(Verdict::Skip(Bound::OwedBytes)));
+        assert_eq!(stalled.owed_bytes(0), TOPICS / 2 * FRAME_BYTES);
+        assert_eq!(stalled.fanout.skipped_total(), TOPICS / 2 + 1);
+        let (gaps, resync) = stalled.fanout.take_gaps(0).unwrap();
+        assert_eq!((gaps.len(), resync.as_deref()), (GAPS_MAX, Some("#")));
+    }
+
+    /// What a connection is owed in many topics is summed up though each visit sees only one of them.
+    #[test]
+    fn a_bound_is_kept_whatever_topics_grow_while_nothing_is_taken() {
+        const BOUND: u64 = 1_000 * FRAME_BYTES;
+        let mut stalled = Stalled::new(BOUND, None);
+        for topic in 0..500 {
+            stalled.subscribe(0, &format!("skip/{topic}"));
+        }
+        for round in 0..10_000u64 {
+            // Some topics grow often, most seldom.
+            let topic = if round % 3 == 0 { round * 7 % 500 } else { round % 2 };
+            stalled.publish(&format!("skip/{topic}"), 1);
+            assert!(stalled.owed_bytes(0) <= BOUND + BOUND / 16);
+        }
+    }
+
+    /// Chunks are begun in the order of publications: whoever keeps one of the first is chosen, and is moved
+    /// only out of those.
+    #[test]
+    fn whoever_keeps_the_oldest_of_a_full_log_is_chosen() {
+        let mut stalled = Stalled::new(u64::MAX, None);
+        stalled.subscribe(0, "skip/old");
+        stalled.subscribe(1, "old");
+        stalled.publish("skip/old", 2);
+        stalled.publish("old", 1);
+        let born_bytes = 3 * FRAME_BYTES;
+        stalled.subscribe(2, "skip/young");
+        stalled.subscribe(3, "young");
+        stalled.publish("skip/old", 2);
+        stalled.publish("skip/young", 1);
+        stalled.publish("young", 1);
+        let mut shed = Shed::default();
+        stalled.fanout.shed(born_bytes, &mut shed);
+        assert_eq!((shed.skipped.as_slice(), shed.closing.as_slice()), (&[0][..], &[1][..]));
+        assert!(shed.is_pinned, "until it is closed");
+        assert_eq!(stalled.gaps(0), [("skip/old".into(), 1, 2)]);
+        assert_eq!(stalled.owed_bytes(0), 2 * FRAME_BYTES);
+        stalled.fanout.handle_disconnect(1, &mut Vec::new(), &mut Vec::new());
+        let mut shed = Shed::default();
+        stalled.fanout.shed(born_bytes, &mut shed);
+        assert!(shed.skipped.is_empty() && shed.closing.is_empty() && !shed.is_pinned);
     }
 }

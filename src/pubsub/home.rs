@@ -22,9 +22,9 @@ pub const REACTORS_MAX: usize = 64;
 /// enough for them.
 const OWN_CHUNKS_MAX: usize = 256;
 /// A topic that wrote so much lately gets a chunk of its own, so that its publications are contiguous.
-const BUSY_BYTES: u32 = 16 << 10;
+const BUSY_BYTES: u32 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 /// A topic whose recent bytes fell below this gives its chunk up.
-const QUIET_BYTES: u32 = 1 << 10;
+const QUIET_BYTES: u32 = if cfg!(test) { 64 } else { 1 << 10 };
 /// How many topics one eviction looks at for an idle one.
 const EVICTION_PROBES: usize = 64;
 

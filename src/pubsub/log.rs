@@ -15,9 +15,9 @@ use std::{
 };
 
 /// The capacity of a chunk that topics share, in bytes.
-pub const SHARED_CHUNK_BYTES: usize = 64 << 10;
+pub const SHARED_CHUNK_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 /// The capacity of a chunk that one busy topic has to itself, in bytes.
-pub const OWN_CHUNK_BYTES: usize = 256 << 10;
+pub const OWN_CHUNK_BYTES: usize = if cfg!(test) { 16 << 10 } else { 256 << 10 };
 /// So many retired chunks are kept without asking whether any is free.
 const RETIRED_KEPT: usize = 32;
 /// How many retired chunks one acquisition looks at for one to write anew.
@@ -216,7 +216,7 @@ impl ChunkPool {
             }
             self.retired.push_back(chunk);
         }
-        if self.budget.is_exceeded() {
+        if self.budget.is_short() {
             self.release_free();
         }
         self.allocated_bytes += bytes;
@@ -270,9 +270,15 @@ impl Budget {
         Arc::new(Budget { bytes: AtomicUsize::new(0), bytes_max, begun_bytes: AtomicU64::new(0) })
     }
 
-    /// Whether the chunks of all homes are more than allowed.
-    pub fn is_exceeded(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.bytes_max
+    /// Whether what only stragglers keep must be let go: five eighths are taken.
+    pub fn is_short(&self) -> bool {
+        self.bytes() > self.bytes_max / 8 * 5
+    }
+
+    /// Whether homes must take no more until that has helped: three quarters are taken. The last one is room
+    /// for what they take between two looks.
+    pub fn is_full(&self) -> bool {
+        self.bytes() > self.bytes_max / 4 * 3
     }
 
     /// Chunks born before this hold memory that is needed: half the budget was begun since. Once nothing
@@ -349,13 +355,13 @@ mod tests {
 
     #[test]
     fn the_budget_counts_the_chunks_of_every_pool() {
-        let budget = Budget::new(OWN_CHUNK_BYTES);
+        let budget = Budget::new(2 * OWN_CHUNK_BYTES);
         let mut one = ChunkPool::new(budget.clone());
         let mut two = ChunkPool::new(budget.clone());
         let first = one.acquire(OWN_CHUNK_BYTES, 0);
-        assert!(!budget.is_exceeded());
+        assert!(!budget.is_short());
         let second = two.acquire(OWN_CHUNK_BYTES, 0);
-        assert!(budget.is_exceeded());
+        assert!(budget.is_short() && budget.is_full());
         one.retire(first);
         one.release_free();
         assert_eq!(budget.bytes(), OWN_CHUNK_BYTES);

@@ -19,8 +19,8 @@ pub(super) struct Subscriber {
     /// What it subscribed to, by name and by filter, whether or not that has started.
     pub(super) asked_count: u32,
     pub(super) subscriptions: Vec<Subscription>,
-    /// Visits since what it is owed was last summed up.
-    pub(super) unchecked_visits: u32,
+    /// How much more it may be owed until all of it is summed up: at most so much has room in its bound.
+    pub(super) slack_bytes: u64,
     /// Subscriptions that were visited while a send was in flight.
     pub(super) owing: Vec<u32>,
     /// What few connections have, out of the way of the others.
@@ -80,6 +80,14 @@ pub struct Started {
     pub seq: Option<u64>,
     /// The home has as many topics as it may: it does not start.
     pub is_refused: bool,
+}
+
+impl Subscriber {
+    /// What it is owed was summed up to `total_bytes`. The sum is not taken anew for less than a sixteenth of
+    /// the bound, so much it may be exceeded.
+    pub(super) fn set_slack(&mut self, total_bytes: u64, owed_bytes_max: u64) {
+        self.slack_bytes = owed_bytes_max.saturating_sub(total_bytes).max(owed_bytes_max / 16);
+    }
 }
 
 impl Started {

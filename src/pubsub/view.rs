@@ -14,6 +14,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{
     log::Range,
     message::{Batch, PendingId},
+    policy::{Bound, Rule},
 };
 use crate::protocol::{Encoding, frame};
 
@@ -21,6 +22,8 @@ use crate::protocol::{Encoding, frame};
 const TOMBSTONE: u32 = u32::MAX;
 /// One frame start is indexed in so many bytes of log: the longest walk to find one.
 const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
+/// And in so many milliseconds of it: how exactly a frame's age is known.
+pub(super) const INDEX_MS: u32 = 100;
 
 /// One topic in one encoding, as this reactor's connections receive it.
 #[derive(Debug)]
@@ -35,14 +38,16 @@ pub struct View {
     pub waiting: Vec<Waiting>,
     /// Of which state of the filters the wildcard members are.
     pub filters_generation: u64,
-    /// Whether a member that is too far behind is moved forward instead of being disconnected.
-    pub may_skip: bool,
+    /// What becomes of a member that is too far behind, and what that is.
+    pub rule: Rule,
     /// The cursor's state; kept by the fan-out.
     pub sweep: Sweep,
     segments: VecDeque<Segment>,
     /// The ordinal of the first segment, whether or not there is one.
     front: u32,
     index: VecDeque<FrameStart>,
+    /// How many bytes were ever appended: the head.
+    head_bytes: u64,
     /// The newest publication's `seq`.
     head_seq: u64,
     /// The `seq` of the log's last frame: less than the head's where nobody was there to be owed, or
@@ -91,6 +96,8 @@ pub struct Sweep {
     pub end: u32,
     /// When it began, in nanoseconds.
     pub started_ns: u64,
+    /// Where the head was then, and when the sweep before it began, in bytes that were ever appended.
+    pub started_bytes: [u64; 2],
     /// The head has moved since it began: another sweep is due after it.
     pub is_outrun: bool,
     /// The view is on the fan-out's list of those that sweep or wait for their next sweep.
@@ -136,34 +143,40 @@ pub struct Owed {
 #[derive(Debug)]
 struct Segment {
     range: Range,
+    /// How many bytes were appended before it.
+    begin_bytes: u64,
     /// Members whose position is in here.
     position_count: u32,
     /// Sends of it that are in flight.
     pin_count: u32,
 }
 
-/// Where a frame starts, and which.
+/// Where a frame starts, and which; it and those up to the next entry were appended at `appended_ms`, or
+/// less than [`INDEX_MS`] later.
 #[derive(Clone, Copy, Debug)]
 struct FrameStart {
     segment: u32,
     offset: u32,
     seq: u64,
+    /// In milliseconds, wrapping.
+    appended_ms: u32,
 }
 
 impl View {
     /// A view without members or log.
-    pub fn new(name: Arc<str>, encoding: Encoding, may_skip: bool) -> View {
+    pub fn new(name: Arc<str>, encoding: Encoding, rule: Rule) -> View {
         View {
             name,
             encoding,
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
-            may_skip,
+            rule,
             sweep: Sweep::default(),
             segments: VecDeque::new(),
             front: 0,
             index: VecDeque::new(),
+            head_bytes: 0,
             head_seq: 0,
             logged_seq: 0,
             members: Vec::new(),
@@ -221,8 +234,8 @@ impl View {
             && self.segments.is_empty()
     }
 
-    /// Moves the head: what `batch` holds is now owed to every member.
-    pub fn append(&mut self, batch: Batch) {
+    /// Moves the head: what `batch` holds is now owed to every member, since `now_ms` (wrapping).
+    pub fn append(&mut self, batch: Batch, now_ms: u32) {
         let Batch { seq, count, range, .. } = batch;
         self.head_seq = seq + u64::from(count) - 1;
         if self.member_count() == 0 {
@@ -239,17 +252,35 @@ impl View {
         if let Some(range) = range {
             // Positions at an empty log's head are the start of what comes first.
             let position_count = if was_empty { self.member_count() } else { 0 };
-            self.segments.push_back(Segment { range, position_count, pin_count: 0 });
+            let begin_bytes = self.head_bytes;
+            self.segments.push_back(Segment { range, begin_bytes, position_count, pin_count: 0 });
         }
+        self.head_bytes += u64::from(len);
         self.at_head_count = 0;
         let segment = self.last();
-        let is_far = self
-            .index
-            .back()
-            .is_none_or(|newest| newest.segment != segment || start + len - newest.offset > INDEX_BYTES);
+        let is_far = self.index.back().is_none_or(|newest| {
+            newest.segment != segment
+                || start + len - newest.offset > INDEX_BYTES
+                || now_ms.wrapping_sub(newest.appended_ms) >= INDEX_MS
+        });
         if is_far || !is_next {
-            self.index.push_back(FrameStart { segment, offset: start, seq });
+            self.index.push_back(FrameStart { segment, offset: start, seq, appended_ms: now_ms });
         }
+    }
+
+    /// The cursor is to visit everybody: a sweep begins.
+    pub fn start_sweep(&mut self, now_ns: u64) {
+        let sweep = &mut self.sweep;
+        (sweep.next, sweep.end) = (0, self.members.len() as u32);
+        sweep.started_ns = now_ns;
+        sweep.started_bytes = [self.head_bytes, sweep.started_bytes[0]];
+        sweep.is_outrun = false;
+    }
+
+    /// How many bytes at most a member can be owed more than when it was visited in the sweep before this
+    /// one.
+    pub fn grown_bytes(&self) -> u64 {
+        self.head_bytes - self.sweep.started_bytes[1]
     }
 
     /// What follows is after `seq`; what was owed so far stays owed.
@@ -328,10 +359,32 @@ impl View {
     /// How many bytes the member in `slot` is owed.
     pub fn owed_bytes(&self, slot: u32) -> u64 {
         let position = self.position(slot);
-        let Some(first) = self.segments.get(self.place(position.segment)) else { return 0 };
-        let rest =
-            self.segments.range(self.place(position.segment) + 1..).map(|segment| segment.range.len() as u64);
-        u64::from(first.range.end() - position.offset) + rest.sum::<u64>()
+        let Some(segment) = self.segments.get(self.place(position.segment)) else { return 0 };
+        self.head_bytes - segment.begin_bytes - u64::from(position.offset - segment.range.start())
+    }
+
+    /// When the oldest publication that the member in `slot` is owed was appended, or up to [`INDEX_MS`]
+    /// before that, in milliseconds (wrapping).
+    pub fn owed_since_ms(&self, slot: u32) -> Option<u32> {
+        self.is_behind(slot).then(|| self.newest_start(self.position(slot)).appended_ms)
+    }
+
+    /// Which bound of its topic's rule the member in `slot` is beyond at `now_ms` (wrapping).
+    pub fn exceeded(&self, slot: u32, now_ms: u32) -> Option<Bound> {
+        if self.owed_bytes(slot) > self.rule.owed_bytes_max {
+            return Some(Bound::OwedBytes);
+        }
+        let (ms_max, since_ms) = (self.rule.owed_ms_max?, self.owed_since_ms(slot)?);
+        (now_ms.wrapping_sub(since_ms) > ms_max + INDEX_MS).then_some(Bound::OwedMs)
+    }
+
+    /// Where a member that is beyond a bound of its topic's rule goes on: with half of what each allows.
+    pub fn position_within_rule(&self, now_ms: u32) -> Position {
+        let by_bytes = self.position_within(self.rule.owed_bytes_max / 2);
+        match self.rule.owed_ms_max.map(|ms_max| self.position_since(now_ms.wrapping_sub(ms_max / 2))) {
+            Some(by_age) if self.order(by_age) > self.order(by_bytes) => by_age,
+            _ => by_bytes,
+        }
     }
 
     /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole frames, but
@@ -365,38 +418,80 @@ impl View {
         self.release();
     }
 
-    /// Moves the member in `slot` to the head and tells which `seq`s it will not get.
-    pub fn skip(&mut self, slot: u32) -> Option<(u64, u64)> {
-        if !self.is_behind(slot) {
+    /// Moves the member in `slot` forward to `to` and tells which `seq`s it will not get; none if it is
+    /// there or beyond.
+    pub fn skip(&mut self, slot: u32, to: Position) -> Option<(u64, u64)> {
+        let from = self.position(slot);
+        if self.order(from) >= self.order(to) {
             return None;
         }
-        let first = self.seq_at(self.position(slot));
+        let is_head = to == self.head();
+        let first = self.seq_at(from);
+        let last = if is_head { self.logged_seq } else { self.seq_at(to) - 1 };
         let counted = self.counted_segment(slot);
-        let (head, last) = (self.head(), self.last());
         self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
-        self.segment_mut(last).expect("who is behind has a log before it").position_count += 1;
-        self.members[slot as usize].position = head;
-        self.at_head_count += 1;
+        self.segment_mut(to.segment).expect("who is behind has a log before it").position_count += 1;
+        self.members[slot as usize].position = to;
+        self.at_head_count += u32::from(is_head);
         self.release();
-        Some((first, self.logged_seq))
+        Some((first, last))
     }
 
-    /// Whether it keeps a chunk that was begun before `born_bytes`.
-    pub fn pins_before(&self, born_bytes: u64) -> bool {
-        self.segments.front().is_some_and(|first| first.range.born_bytes() < born_bytes)
+    /// The first frame from which on at most `bytes` are owed; the head if the newest frame alone is more.
+    pub fn position_within(&self, bytes: u64) -> Position {
+        let begin_bytes = self.head_bytes.saturating_sub(bytes);
+        let place = self
+            .segments
+            .partition_point(|segment| segment.begin_bytes + segment.range.len() as u64 <= begin_bytes);
+        let Some(Segment { range, begin_bytes: segment_bytes, .. }) = self.segments.get(place) else {
+            return self.head();
+        };
+        let segment = self.front.wrapping_add(place as u32);
+        let limit = range.start() + begin_bytes.saturating_sub(*segment_bytes) as u32;
+        let mut offset = self.newest_start(Position { segment, offset: limit }).offset;
+        while offset < limit {
+            offset += frame_len(range, offset);
+        }
+        self.normalized(Position { segment, offset })
     }
 
-    /// Members whose position keeps the oldest segment.
-    pub fn furthest_behind(&self) -> impl Iterator<Item = (u32, u32)> {
-        let is_behind = |slot: u32| self.is_behind(slot) && self.counted_segment(slot) == self.front;
+    /// The first frame that is known to be appended at `since_ms` (wrapping) or later; else the head.
+    pub fn position_since(&self, since_ms: u32) -> Position {
+        let is_before = |start: &FrameStart| (start.appended_ms.wrapping_sub(since_ms) as i32) < 0;
+        match self.index.get(self.index.partition_point(is_before)) {
+            Some(start) => Position { segment: start.segment, offset: start.offset },
+            None => self.head(),
+        }
+    }
+
+    /// The first frame that lies, as all before it do not, in a chunk that was begun at `born_bytes` or
+    /// later; else the head. None where that is already the oldest.
+    pub fn position_begun(&self, born_bytes: u64) -> Option<Position> {
+        let is_old = |segment: &Segment| segment.range.born_bytes() < born_bytes;
+        if !self.segments.front().is_some_and(is_old) {
+            return None;
+        }
+        Some(match self.segments.iter().position(|segment| !is_old(segment)) {
+            Some(place) => Position {
+                segment: self.front.wrapping_add(place as u32),
+                offset: self.segments[place].range.start(),
+            },
+            None => self.head(),
+        })
+    }
+
+    /// Members whose position is before `position`, with their connections.
+    pub fn members_before(&self, position: Position) -> impl Iterator<Item = (u32, u32)> {
+        let is_before = move |slot: u32| self.order(self.position(slot)) < self.order(position);
         self.members()
-            .filter(move |(slot, _)| is_behind(*slot))
+            .filter(move |(slot, _)| is_before(*slot))
             .map(|(slot, member)| (slot, member.connection))
     }
 
-    /// Whether `pin` keeps the oldest segment.
-    pub fn is_oldest(&self, pin: Pin) -> bool {
-        pin.segment == self.front
+    /// Whether `pin` keeps a chunk that was begun before `born_bytes`.
+    pub fn pins_before(&self, pin: Pin, born_bytes: u64) -> bool {
+        let segment = self.segments.get(self.place(pin.segment)).expect("a pinned segment stays");
+        segment.range.born_bytes() < born_bytes
     }
 
     /// Asserts the invariants; for tests and simulations.
@@ -440,8 +535,7 @@ impl View {
         }
     }
 
-    /// Where the member is. A position from before the first segment is at its start; one at a segment's
-    /// end, with another segment behind it, is at that one's start.
+    /// Where the member is. A position from before the first segment is at its start.
     fn position(&self, slot: u32) -> Position {
         if self.segments.is_empty() {
             return self.head();
@@ -450,6 +544,11 @@ impl View {
         if self.is_before_front(position.segment) {
             position = Position { segment: self.front, offset: self.segments[0].range.start() };
         }
+        self.normalized(position)
+    }
+
+    /// The same place in the log: at a segment's end, with another segment behind it, that one's start.
+    fn normalized(&self, mut position: Position) -> Position {
         while position.segment != self.last()
             && position.offset == self.segments[self.place(position.segment)].range.end()
         {
@@ -471,6 +570,11 @@ impl View {
 
     fn place(&self, segment: u32) -> usize {
         segment.wrapping_sub(self.front) as usize
+    }
+
+    /// What positions from the front on are compared by.
+    fn order(&self, position: Position) -> (usize, u32) {
+        (self.place(position.segment), position.offset)
     }
 
     fn segment_mut(&mut self, segment: u32) -> Option<&mut Segment> {
@@ -500,11 +604,8 @@ impl View {
     fn whole_frames(&self, from: Position, bytes_max: u32) -> u32 {
         let range = &self.segments[self.place(from.segment)].range;
         let limit = from.offset + bytes_max;
-        let near = self.newest_start(|start| start.segment == from.segment && start.offset <= limit);
-        let mut end = match near {
-            Some(start) if start.offset > from.offset => start.offset,
-            _ => from.offset,
-        };
+        let near = self.newest_start(Position { segment: from.segment, offset: limit });
+        let mut end = near.offset.max(from.offset);
         loop {
             let next = end + frame_len(range, end);
             if next > limit && end > from.offset {
@@ -519,13 +620,7 @@ impl View {
 
     /// The `seq` of the frame that starts at `position`, which is not the head.
     fn seq_at(&self, position: Position) -> u64 {
-        let start = self
-            .newest_start(|start| {
-                let segments = position.segment.wrapping_sub(start.segment) as i32;
-                segments > 0 || (segments == 0 && start.offset <= position.offset)
-            })
-            .expect("the first frame of a log is indexed");
-        assert_eq!(start.segment, position.segment, "the first frame of a segment is indexed");
+        let start = self.newest_start(position);
         let range = &self.segments[self.place(position.segment)].range;
         let (mut offset, mut seq) = (start.offset, start.seq);
         while offset < position.offset {
@@ -535,9 +630,15 @@ impl View {
         seq
     }
 
-    fn newest_start(&self, is_before: impl Fn(&FrameStart) -> bool) -> Option<FrameStart> {
-        // Entries are in order of position, and `is_before` holds for a prefix of those in question.
-        self.index.iter().rev().find(|start| is_before(start)).copied()
+    /// The newest indexed frame start in `position`'s segment that is not after `position`.
+    fn newest_start(&self, position: Position) -> FrameStart {
+        let limit = self.order(position);
+        let is_before = |start: &FrameStart| (self.place(start.segment), start.offset) <= limit;
+        let after = self.index.partition_point(is_before);
+        let start = after.checked_sub(1).map(|place| self.index[place]);
+        let start = start.expect("the first frame of a log is indexed");
+        assert_eq!(start.segment, position.segment, "the first frame of a segment is indexed");
+        start
     }
 }
 
@@ -567,7 +668,11 @@ mod tests {
         Leave(Index),
         Take(Index, u32),
         Unpin(Index),
-        Skip(Index),
+        /// Forward until at most so many bytes are owed.
+        SkipBytes(Index, u64),
+        /// Forward to what was appended so many milliseconds ago, or later.
+        SkipMs(Index, u32),
+        Pass(u32),
         Compact,
     }
 
@@ -581,17 +686,28 @@ mod tests {
             2 => any::<Index>().prop_map(Step::Leave),
             6 => (any::<Index>(), 0u32..200).prop_map(|(member, bytes_max)| Step::Take(member, bytes_max)),
             5 => any::<Index>().prop_map(Step::Unpin),
-            1 => any::<Index>().prop_map(Step::Skip),
+            1 => (any::<Index>(), 0u64..300).prop_map(|(member, bytes)| Step::SkipBytes(member, bytes)),
+            1 => (any::<Index>(), 0u32..1_000).prop_map(|(member, ms)| Step::SkipMs(member, ms)),
+            2 => (1u32..300).prop_map(Step::Pass),
             1 => Just(Step::Compact),
         ]
     }
 
+    const RULE: Rule = Rule { may_skip: true, owed_bytes_max: 200, owed_ms_max: Some(500) };
+
     /// The naive twin: every frame that was ever appended, and how many of them each member has had.
     #[derive(Default)]
     struct Twin {
-        frames: Vec<(u64, Vec<u8>)>,
+        frames: Vec<TwinFrame>,
         members: Vec<TwinMember>,
         pins: Vec<(Pin, *const u8, Vec<u8>)>,
+    }
+
+    #[derive(Clone)]
+    struct TwinFrame {
+        seq: u64,
+        bytes: Vec<u8>,
+        appended_ms: u32,
     }
 
     struct TwinMember {
@@ -602,8 +718,17 @@ mod tests {
     }
 
     impl Twin {
-        fn owed(&self, member: &TwinMember) -> &[(u64, Vec<u8>)] {
+        fn owed(&self, member: &TwinMember) -> &[TwinFrame] {
             &self.frames[member.had..]
+        }
+
+        /// The member misses the oldest `count` frames that it is owed: the gap.
+        fn skip(&mut self, place: usize, count: usize) -> Option<(u64, u64)> {
+            let owed = self.owed(&self.members[place]);
+            let first = owed[..count].first()?.seq;
+            let last = owed.get(count).map_or(owed[count - 1].seq, |next| next.seq - 1);
+            self.members[place].had += count;
+            Some((first, last))
         }
     }
 
@@ -637,20 +762,24 @@ mod tests {
         fn a_view_owes_what_a_list_of_frames_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut pool = ChunkPool::new(Budget::new(1 << 20));
             let mut chunks = [None, None];
-            let mut view = View::new("t".into(), Encoding::Json, true);
+            let mut view = View::new("t".into(), Encoding::Json, RULE);
+            // Shortly before it wraps.
+            let mut now_ms = u32::MAX - 1_000;
             let mut twin = Twin::default();
             let mut next_connection = 0;
             for step in steps {
                 match step {
                     Step::Append(lens, chunk, jump) => {
                         let first = view.head_seq() + 1 + jump;
-                        let frames: Vec<_> =
-                            (first..).zip(&lens).map(|(seq, &len)| (seq, frame_of(seq, len))).collect();
-                        let bytes: Vec<u8> = frames.iter().flat_map(|(_, frame)| frame.clone()).collect();
+                        let frame = |(seq, &len)| {
+                            TwinFrame { seq, bytes: frame_of(seq, len), appended_ms: now_ms }
+                        };
+                        let frames: Vec<_> = (first..).zip(&lens).map(frame).collect();
+                        let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.clone()).collect();
                         let range = write(&mut pool, &mut chunks[chunk], &bytes);
                         let count = lens.len() as u32;
                         let batch = Batch { topic: "t".into(), encoding: Encoding::Json, seq: first, count, range };
-                        view.append(batch);
+                        view.append(batch, now_ms);
                         prop_assert_eq!(view.head_seq(), first + lens.len() as u64 - 1);
                         if !twin.members.is_empty() {
                             twin.frames.extend(frames);
@@ -679,7 +808,7 @@ mod tests {
                         let mut count = 0;
                         let mut expected = Vec::new();
                         while expected.len() < bytes.len() {
-                            expected.extend_from_slice(&owed[count].1);
+                            expected.extend_from_slice(&owed[count].bytes);
                             count += 1;
                         }
                         prop_assert_eq!(bytes, expected.as_slice());
@@ -694,13 +823,30 @@ mod tests {
                         prop_assert_eq!(bytes, expected.as_slice());
                         view.unpin(pin);
                     }
-                    Step::Skip(member) if !twin.members.is_empty() => {
+                    Step::SkipBytes(member, bytes) if !twin.members.is_empty() => {
                         let place = member.index(twin.members.len());
                         let owed = twin.owed(&twin.members[place]);
-                        let expected = owed.first().zip(owed.last()).map(|(first, last)| (first.0, last.0));
-                        prop_assert_eq!(view.skip(twin.members[place].slot), expected);
-                        twin.members[place].had = twin.frames.len();
+                        let kept = |from: usize| owed[from..].iter().map(|it| it.bytes.len()).sum::<usize>();
+                        let count = (0..).find(|from| kept(*from) as u64 <= bytes).unwrap();
+                        let expected = twin.skip(place, count);
+                        let position = view.position_within(bytes);
+                        prop_assert_eq!(view.skip(twin.members[place].slot, position), expected);
                     }
+                    Step::SkipMs(member, ms) if !twin.members.is_empty() => {
+                        let since_ms = now_ms.wrapping_sub(ms);
+                        let place = member.index(twin.members.len());
+                        let slot = twin.members[place].slot;
+                        let owed = twin.owed(&twin.members[place]).to_vec();
+                        let gap = view.skip(slot, view.position_since(since_ms));
+                        let kept_bytes = view.owed_bytes(slot) as usize;
+                        let kept = |from: usize| owed[from..].iter().map(|it| it.bytes.len()).sum::<usize>();
+                        let count = (0..=owed.len()).find(|from| kept(*from) == kept_bytes).expect("whole frames");
+                        prop_assert_eq!(gap, twin.skip(place, count));
+                        let age = |it: &TwinFrame| now_ms.wrapping_sub(it.appended_ms);
+                        prop_assert!(owed[count..].iter().all(|kept| age(kept) <= ms));
+                        prop_assert!(owed[..count].iter().all(|missed| age(missed) + INDEX_MS > ms));
+                    }
+                    Step::Pass(ms) => now_ms = now_ms.wrapping_add(ms),
                     Step::Compact => view.compact(|connection, subscription, slot| {
                         assert_eq!(subscription, connection + 100);
                         let moved = twin.members.iter_mut().find(|member| member.connection == connection);
@@ -715,7 +861,12 @@ mod tests {
                     twin.members.iter().filter(|member| member.is_exact).count()
                 );
                 for member in &twin.members {
-                    let owed: usize = twin.owed(member).iter().map(|(_, frame)| frame.len()).sum();
+                    let oldest = twin.owed(member).first();
+                    let early_ms = oldest.zip(view.owed_since_ms(member.slot));
+                    let early_ms = early_ms.map(|(oldest, since)| oldest.appended_ms.wrapping_sub(since));
+                    prop_assert!(early_ms.is_none_or(|early_ms| early_ms < INDEX_MS));
+                    prop_assert_eq!(view.owed_since_ms(member.slot).is_some(), oldest.is_some());
+                    let owed: usize = twin.owed(member).iter().map(|frame| frame.bytes.len()).sum();
                     prop_assert_eq!(view.owed_bytes(member.slot), owed as u64);
                     prop_assert_eq!(view.is_behind(member.slot), owed > 0);
                 }

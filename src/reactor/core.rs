@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     channel::Port,
-    config::{Config, SlowConsumer},
+    config::{Config, Delivery as DeliveryConfig, SlowConsumer},
     metrics::ReactorStats,
     protocol::{
         Encoding, Format, Speech, binary,
@@ -29,9 +29,9 @@ use crate::{
     pubsub::{
         fanout::{Fanout, Requests, Shed},
         home::{Home, Homes},
-        log::{Appender, Budget, ChunkPool},
+        log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
-        policy::{Policy, Verdict},
+        policy::{Bound, Policy, Rule, Verdict},
         subscription::Started,
     },
     uring::token::GENERATION_MASK,
@@ -53,6 +53,14 @@ const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 const PARSED_BYTES_KEPT: usize = 64 << 10;
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
+/// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
+const SHED_PERIOD_NS: u64 = 2_000_000;
+
+/// How many connections, and views in which they are behind, a turn looks at to find who is owed something
+/// old.
+const STALLED_STEPS_MAX: usize = if cfg!(test) { 8 } else { 4_096 };
+/// How often all of them are looked at while the least age that is allowed passes.
+const STALLED_ROUNDS: u64 = 8;
 
 /// What all reactors of a broker share from its start on, unchanging.
 #[derive(Clone, Debug)]
@@ -105,6 +113,7 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) home: Home,
     home_period_ns: u64,
+    shed_ns: u64,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.
     parser: Option<json::Parser>,
     inflater: Inflater,
@@ -113,12 +122,33 @@ pub struct Core {
     /// Publications on their way to other homes are copied once, into these.
     pub(super) carrier: Option<Appender>,
     pub(super) carriers: ChunkPool,
+    /// None where nothing grows too old.
+    stalled_round: Option<StalledRound>,
+    carriers_bytes_max: usize,
     free: Vec<u32>,
     open_count: usize,
     pub(super) requests: Requests,
     pub(super) started: Vec<Started>,
     spares: Vec<Vec<u8>>,
     pub(super) now_ns: u64,
+}
+
+/// A walk over all connections in search of those that are owed something old.
+#[derive(Debug)]
+struct StalledRound {
+    next_slot: u32,
+    /// When the next one begins.
+    due_ns: u64,
+    period_ns: u64,
+}
+
+impl StalledRound {
+    /// The first, if `policy` lets nothing grow too old.
+    fn of(policy: &Policy) -> Option<StalledRound> {
+        let period_ns = |owed_ms: u32| u64::from(owed_ms) * 1_000_000 / STALLED_ROUNDS;
+        let owed_ms = policy.owed_ms_min()?;
+        Some(StalledRound { next_slot: 0, due_ns: 0, period_ns: period_ns(owed_ms) })
+    }
 }
 
 impl Core {
@@ -129,23 +159,15 @@ impl Core {
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
         let (index, count) = (port.index(), port.count());
         let config = shared.config.clone();
-        let delivery = &config.delivery;
-        let skips = |policy: SlowConsumer| policy == SlowConsumer::Skip;
-        let policy = Policy {
-            owed_bytes_max: delivery.owed_bytes_max as u64,
-            skip_rules: delivery
-                .topics
-                .iter()
-                .map(|rule| (rule.filter.clone(), skips(rule.slow_consumer)))
-                .collect(),
-            skip_by_default: skips(delivery.slow_consumer),
-        };
-        let (limits, deflate) = (&config.limits, &config.deflate);
+        let policy = policy_of(&config.delivery);
+        let stalled_round = StalledRound::of(&policy);
+        let topics_max = config.limits.topics_max;
+        let deflate = &config.deflate;
         let encoding_count = if deflate.enabled { Encoding::COUNT } else { Format::COUNT };
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
-            fanout: Fanout::new(shared.homes.clone(), policy, limits.topics_max, slots_max),
+            fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max),
             timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
@@ -157,14 +179,10 @@ impl Core {
             pausing: Vec::new(),
             resetting: Vec::new(),
             paused: VecDeque::new(),
-            limits: Limits {
-                header_bytes_max: limits.header_bytes_max,
-                message_bytes_max: limits.message_bytes_max,
-                is_echo_served: config.listen.echo,
-                deflate_window_bits: deflate.enabled.then_some(deflate.window_bits),
-            },
-            home: Home::new(count, limits.topics_max, encoding_count, shared.budget.clone()),
+            limits: session_limits(&config),
+            home: Home::new(count, topics_max, encoding_count, shared.budget.clone()),
             home_period_ns: 0,
+            shed_ns: 0,
             parser: None,
             inflater: Inflater::default(),
             deflater: Deflater::new(Settings {
@@ -175,6 +193,8 @@ impl Core {
             pending: PendingTable::default(),
             carrier: None,
             carriers: ChunkPool::new(shared.budget.clone()),
+            stalled_round,
+            carriers_bytes_max: (shared.budget.bytes_max() / 16 / count).max(2 * SHARED_CHUNK_BYTES),
             free: Vec::new(),
             open_count: 0,
             requests: Vec::new(),
@@ -206,8 +226,27 @@ impl Core {
             self.home.handle_period();
             self.carriers.trim();
         }
-        if self.shared.budget.is_exceeded() {
+        if self.carriers.allocated_bytes() > self.carriers_bytes_max {
+            self.carriers.release_free();
+        }
+        if self.shared.budget.is_short() && now_ns - self.shed_ns >= SHED_PERIOD_NS {
+            self.shed_ns = now_ns;
             self.shed();
+        }
+    }
+
+    /// Runs with `config` from now on. A deadline that is set stays, and what follows it is by the new one.
+    pub fn reload(&mut self, config: Arc<Config>) {
+        let before = std::mem::replace(&mut self.shared.config, config);
+        let config = &self.shared.config;
+        self.limits = session_limits(config);
+        if config.delivery != before.delivery {
+            let policy = policy_of(&config.delivery);
+            self.stalled_round = StalledRound::of(&policy);
+            self.fanout.set_policy(policy);
+        }
+        if config.reactor.max_delay_us != before.reactor.max_delay_us {
+            self.pacing = Pacing::new(config.reactor.max_delay_us);
         }
     }
 
@@ -359,9 +398,37 @@ impl Core {
 
     /// What is owed to the connection is looked at: too much has its consequence.
     pub fn judge(&mut self, slot: u32) {
-        if self.fanout.judge(slot) == Verdict::Disconnect {
-            self.close(slot, CloseReason::SlowConsumer, "too far behind: read faster, or subscribe to less");
+        match self.fanout.judge(slot, self.now_ms() as u32) {
+            Verdict::Keep => {}
+            Verdict::Skip(bound) => self.stats.slow_skips_total[bound.index()] += 1,
+            Verdict::Disconnect(bound) => self.disconnect(slot, bound),
         }
+    }
+
+    /// Judges connections that take nothing even if nothing more is published: what is owed to them grows
+    /// old. So many per turn that a turn stays short, all of them several times while one grows too old.
+    /// Tells when it is to go on, in nanoseconds.
+    pub fn judge_stalled(&mut self) -> Option<u64> {
+        let round = self.stalled_round.as_mut()?;
+        if round.next_slot as usize >= self.connections.len() {
+            if self.now_ns < round.due_ns {
+                return Some(round.due_ns);
+            }
+            (round.next_slot, round.due_ns) = (0, self.now_ns + round.period_ns);
+        }
+        let mut slot = round.next_slot;
+        let mut steps = STALLED_STEPS_MAX;
+        while steps > 0 && (slot as usize) < self.connections.len() {
+            let owing_count = self.fanout.owing_count(slot);
+            if owing_count > 0 && self.connections[slot as usize].is_sending() {
+                self.judge(slot);
+            }
+            steps = steps.saturating_sub(1 + owing_count);
+            slot += 1;
+        }
+        let round = self.stalled_round.as_mut().expect("it is under way");
+        round.next_slot = slot;
+        Some(if (slot as usize) < self.connections.len() { self.now_ns } else { round.due_ns })
     }
 
     /// Turns gaps that the connection must be told into replies.
@@ -390,13 +457,24 @@ impl Core {
     /// Whether another message can be taken from a connection: every home took what there was for it,
     /// and every reactor what this home said.
     pub fn has_room(&self) -> bool {
-        self.backlog.iter().all(VecDeque::is_empty) && self.is_home_open()
+        self.backlog.iter().all(VecDeque::is_empty) && !self.is_log_full() && self.is_home_open()
     }
 
-    /// Whether this home can take more publications: the other reactors take what it says.
+    /// Whether this home can take more publications: there is log for them, and the other reactors take what
+    /// it says.
     pub fn is_home_open(&self) -> bool {
+        if self.shared.budget.is_full() {
+            return false;
+        }
         let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
         others.all(|(_, outbox)| outbox.len() < OUTBOX_MAX)
+    }
+
+    /// Whether there is no memory for more publications until some is let go: in the log, or for those on
+    /// their way to other homes. The latter have a bound of their own, so that a home always gets to those
+    /// that wait for it.
+    pub fn is_log_full(&self) -> bool {
+        self.shared.budget.is_full() || self.carriers.allocated_bytes() > self.carriers_bytes_max
     }
 
     /// Whether everything that was said to other reactors is in their queues.
@@ -508,8 +586,10 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
-            // A pause is our doing: the peer's time stands still.
-            Phase::Upgrading | Phase::Open if connection.is_paused => {
+            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
+            Phase::Upgrading | Phase::Open
+                if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX =>
+            {
                 connection.active_ms = now_ms as u32;
                 self.timers.set(slot, now_ms + pong_ms);
                 None
@@ -585,6 +665,7 @@ impl Core {
     }
 
     fn pause(&mut self, slot: u32, left: Vec<u8>) {
+        self.stats.pauses_total += 1;
         let connection = &mut self.connections[slot as usize];
         connection.is_paused = true;
         connection.unread = Some(Box::new(left));
@@ -592,35 +673,49 @@ impl Core {
         self.pausing.push(slot);
     }
 
+    /// Closes the connection for being beyond `bound`.
+    fn disconnect(&mut self, slot: u32, bound: Bound) {
+        if self.connections[slot as usize].phase == Phase::Open {
+            self.stats.slow_disconnects_total[bound.index()] += 1;
+            self.close(slot, CloseReason::SlowConsumer, bound.reason());
+        }
+    }
+
     /// Frees log that only those who are far behind keep: the oldest half of the budget goes.
     fn shed(&mut self) {
         self.home.release_free_chunks();
         self.carriers.release_free();
-        if !self.shared.budget.is_exceeded() {
+        if !self.shared.budget.is_short() {
             return;
         }
+        const BOUND: Bound = Bound::LogBytes;
+        // Others may keep it, and one that sleeps would not look.
+        self.touched.fill(true);
         let mut shed = Shed::default();
-        self.fanout.shed(self.shared.budget.stale_before(), &mut shed);
+        let born_bytes = self.shared.budget.stale_before();
+        self.fanout.shed(born_bytes, &mut shed);
         for slot in shed.skipped {
+            self.stats.slow_skips_total[BOUND.index()] += 1;
             self.list_replying(slot);
         }
         for slot in shed.closing {
-            let text = "the broker's log is full, and this connection keeps the oldest of it";
-            self.close(slot, CloseReason::SlowConsumer, text);
+            self.disconnect(slot, BOUND);
         }
-        if shed.pinned.is_empty() {
+        if !shed.is_pinned {
             return;
         }
         // A send in flight cannot be moved forward: only its end lets go.
         for (slot, connection) in (0u32..).zip(&self.connections) {
             let fanout = &self.fanout;
-            let keeps = |view, pin| shed.pinned.contains(&view) && fanout.pins_oldest(view, pin);
+            let keeps = |view, pin| fanout.pins_before(view, pin, born_bytes);
             let is_keeping = match &connection.flight {
                 Flight::None => false,
                 Flight::Range { view, pin, .. } => keeps(*view, *pin),
                 Flight::Gather(gather) => gather.pins.iter().any(|(view, pin)| keeps(*view, *pin)),
             };
             if is_keeping {
+                self.stats.slow_disconnects_total[BOUND.index()] +=
+                    u64::from(connection.phase == Phase::Open);
                 self.resetting.push(slot);
             }
         }
@@ -717,5 +812,32 @@ impl Core {
         }
         self.stats.upgrades_total += 1;
         self.timers.set(slot, self.now_ms() + ping_ms);
+    }
+}
+
+fn session_limits(config: &Config) -> Limits {
+    Limits {
+        header_bytes_max: config.limits.header_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        is_echo_served: config.listen.echo,
+        deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
+    }
+}
+
+fn policy_of(config: &DeliveryConfig) -> Policy {
+    let rule = |slow_consumer, owed_bytes_max: usize, owed_ms_max: u32| Rule {
+        may_skip: slow_consumer == SlowConsumer::Skip,
+        owed_bytes_max: owed_bytes_max as u64,
+        owed_ms_max: (owed_ms_max > 0).then_some(owed_ms_max),
+    };
+    let rules = config.topics.iter().map(|it| {
+        let owed_bytes_max = it.owed_bytes_max.unwrap_or(config.owed_bytes_max);
+        let owed_ms_max = it.owed_ms_max.unwrap_or(config.owed_ms_max);
+        (it.filter.clone(), rule(it.slow_consumer, owed_bytes_max, owed_ms_max))
+    });
+    Policy {
+        owed_bytes_max: config.owed_bytes_max as u64,
+        rules: rules.collect(),
+        default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
     }
 }

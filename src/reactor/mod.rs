@@ -27,9 +27,10 @@ use crate::{
     channel::Mesh,
     config::Config,
     metrics::ReactorStats,
+    protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
-        log::Budget,
+        log::{Budget, SHARED_CHUNK_BYTES},
         message::{Delivery, Request},
     },
     uring::{
@@ -43,6 +44,8 @@ use turn::{Reactor, Turn};
 
 /// Entries of all queues to one reactor of one kind together.
 const QUEUE_ENTRIES: usize = 16_384;
+/// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
+const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
 /// Descriptors that are not connections: rings, listeners, logs, the admin listener's.
 const DESCRIPTORS_RESERVED: usize = 64;
 
@@ -51,6 +54,8 @@ const DESCRIPTORS_RESERVED: usize = 64;
 pub enum ControlRequest {
     /// Send the counters back.
     Stats(mpsc::Sender<ReactorStats>),
+    /// Run with this configuration from now on: what needs a restart is as it was.
+    Reload(Arc<Config>),
     /// Stop accepting, flush what is queued, close every connection with 1012 and end; whatever is
     /// left after `timeouts.drain_ms` is dropped.
     Drain,
@@ -79,6 +84,14 @@ impl Reactors {
             0 => cores.len().clamp(1, REACTORS_MAX),
             count => count,
         };
+        let log_bytes_min = LOG_BYTES_MIN * count;
+        if config.limits.log_bytes_max < log_bytes_min {
+            return Err(format!(
+                "limits.log_bytes_max = {} is too little for {count} reactors: at least {log_bytes_min} bytes, \
+                 or set reactor.count",
+                config.limits.log_bytes_max
+            ));
+        }
         let listeners = listen(&config, count)?;
         let address = listener::local_address(&listeners[0])
             .map_err(|error| format!("the listener's address cannot be read: {error}"))?;

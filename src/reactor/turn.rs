@@ -40,8 +40,8 @@ const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
 const ACCEPT_RETRY_NS: u64 = 100_000_000;
-/// How long a sleep lasts at most while another reactor's queue is full, in nanoseconds.
-const FULL_RETRY_NS: u64 = 200_000;
+/// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
+pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond `limits.connections_max` that are told so before they are just closed.
@@ -161,6 +161,7 @@ impl<I: Io> Reactor<I> {
         self.send_replies();
         let next_sweep_ns = self.sweep(now_ns);
         self.fire_timers();
+        let next_round_ns = self.core.judge_stalled();
         let turn = self.drain(now_ns);
         self.feed_starved();
         self.retry_accept(now_ns);
@@ -171,9 +172,12 @@ impl<I: Io> Reactor<I> {
             self.io.wake(to);
         }
         // The last turn enters as well: those whom it answered may sleep.
-        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, next_sweep_ns) };
+        let due_ns = [next_sweep_ns, next_round_ns].into_iter().flatten().min();
+        // Looked at once: others fill the log and empty it meanwhile.
+        let is_open = self.core.is_home_open();
+        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
         // Awake again from the next turn's beginning on.
-        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(self.core.is_home_open());
+        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
     }
 
@@ -388,6 +392,7 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                ControlRequest::Reload(config) => self.core.reload(config),
                 ControlRequest::Drain => self.begin_drain(now_ns),
             }
         }
@@ -644,8 +649,9 @@ impl<I: Io> Reactor<I> {
         Turn::Next
     }
 
-    /// How long the enter may wait.
-    fn wait(&self, now_ns: u64, next_sweep_ns: Option<u64>) -> Wait {
+    /// How long the enter may wait; sweeps and the like are due at `due_ns`. Nobody wakes a home that is not
+    /// open, or a connection that waits for log.
+    fn wait(&self, now_ns: u64, due_ns: Option<u64>, is_open: bool) -> Wait {
         let core = &self.core;
         let has_work = core.fanout.is_sweeping()
             || !core.replying.is_empty()
@@ -655,7 +661,7 @@ impl<I: Io> Reactor<I> {
             return Wait::Poll;
         }
         let mut until_ns = now_ns + SLEEP_NS_MAX;
-        if !core.is_posted() {
+        if !core.is_posted() || !is_open || core.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
         if let Some(drain) = self.drain {
@@ -664,8 +670,8 @@ impl<I: Io> Reactor<I> {
         if let Accept::Waiting { until_ns: retry_ns } = self.accept {
             until_ns = until_ns.min(retry_ns);
         }
-        let due_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
-        let until_ns = [due_ns, next_sweep_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let deadline_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
+        let until_ns = [deadline_ns, due_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },

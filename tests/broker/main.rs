@@ -11,4 +11,5 @@ mod hostile;
 mod http;
 mod interop;
 mod lifecycle;
+mod reload;
 mod slow;

@@ -11,7 +11,9 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// How long anything may take before a test gives up on it.
@@ -32,14 +34,28 @@ impl Broker {
     /// Starts one with `reactors` reactors and `settings` as `--set` takes them, and waits for the line that
     /// says that it is ready.
     pub fn start(reactors: usize, settings: &[&str]) -> Broker {
-        let mut command = broker_command();
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "warn"]);
-        command.args(["--reactors", &reactors.to_string()]);
-        // Several brokers run at once, and all would be pinned to the first core.
-        command.args(["--set", "reactor.pin=false"]);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
+        let mut command = serve_command(reactors, settings);
+        command.args(["--log", "warn"]);
+        Broker::start_by(command)
+    }
+
+    /// Starts one whose log is read, after `change` has had its way with what it is started by.
+    pub fn start_logged(
+        reactors: usize,
+        settings: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> (Broker, Log) {
+        let mut command = serve_command(reactors, settings);
+        command.stderr(Stdio::piped());
+        change(&mut command);
+        let mut broker = Broker::start_by(command);
+        let stderr = BufReader::new(broker.process.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        (broker, Log { lines })
+    }
+
+    fn start_by(mut command: Command) -> Broker {
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         // The banner is one write that ends with an empty line behind the two lines to try.
@@ -58,8 +74,17 @@ impl Broker {
 
     /// Asks it to stop.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn reload(&self) {
+        self.signal(libc::SIGHUP);
+    }
+
+    fn signal(&self, signal: i32) {
         // SAFETY: kill takes no pointer, and the process is ours and has not been waited for.
-        assert_eq!(unsafe { libc::kill(self.process.id() as i32, libc::SIGTERM) }, 0);
+        assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
     }
 
     /// Waits until it has ended, and holds it to exit code 0.
@@ -73,13 +98,31 @@ impl Broker {
         self.wait();
     }
 
-    /// A counter or gauge of `/metrics` as each reactor has it; `labels` as behind the reactor's own.
-    pub fn metric(&self, name: &str, labels: &str) -> Vec<f64> {
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Asks for `/metrics` until `line` is in it.
+    pub fn wait_for_metric(&self, line: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.metrics();
+            if text.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in {text}");
+        }
+    }
+
+    /// A counter or gauge of `/metrics` as each reactor has it; `labels` as behind the reactor's own.
+    pub fn metric(&self, name: &str, labels: &str) -> Vec<f64> {
+        let text = self.metrics();
         let mut values = Vec::new();
         loop {
             let sample = format!("\n{name}{{reactor=\"{}\"{labels}}} ", values.len());
@@ -99,6 +142,40 @@ impl Drop for Broker {
             let _ = self.process.wait();
         }
     }
+}
+
+/// The lines that a broker logs.
+pub struct Log {
+    lines: mpsc::Receiver<String>,
+}
+
+impl Log {
+    /// The next line that holds `text`, past others.
+    pub fn wait_for(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line has {text}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// How many lines that hold `text` come until the broker has ended.
+    pub fn count_to_end(self, text: &str) -> usize {
+        self.lines.into_iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+fn serve_command(reactors: usize, settings: &[&str]) -> Command {
+    let mut command = broker_command();
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["--reactors", &reactors.to_string()]);
+    // Several brokers run at once, and all would be pinned to the first core.
+    command.args(["--set", "reactor.pin=false"]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
 }
 
 /// The binary with none of the caller's FANFARE_ variables.

@@ -30,6 +30,7 @@ use std::{
 pub use monitor::{Row, Unwatched, Watcher};
 pub use outcome::{GroupOutcome, Loss, Outcome};
 pub use plan::{Lane, Pace, Publisher, Subscriber, Threads, Times, Topic};
+pub use series::{coarse_histogram, fine_histogram};
 pub use shared::INTERRUPTED;
 
 use crate::{broker::BrokerProbe, dialect::Dialect, process};

@@ -71,6 +71,6 @@ pub fn fine_histogram() -> Histogram<u64> {
 }
 
 /// The same to two digits, a tenth of the memory: for a second.
-fn coarse_histogram() -> Histogram<u64> {
+pub fn coarse_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 120_000_000_000, 2).expect("the bounds are right")
 }

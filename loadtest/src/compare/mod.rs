@@ -30,7 +30,7 @@ use crate::{
     connect::{self, Target},
     dialect::Role,
     floor,
-    output::Outputs,
+    output::{Outputs, print, tell},
     process as cost,
     report::Report,
     scenario::{self, Setting, topics},
@@ -106,10 +106,10 @@ pub fn run(options: &Compare) -> Result<bool, String> {
     if options.realtime {
         cost::run_in_real_time()?;
         if cost::real_time_is_throttled() {
-            eprintln!(
+            tell(format_args!(
                 "kernel.sched_rt_runtime_us is not -1: whoever needs its whole core stands still for 50 ms \
                  of each second"
-            );
+            ));
         }
     }
     if options.nice {
@@ -159,7 +159,7 @@ pub fn run(options: &Compare) -> Result<bool, String> {
 
 /// Prints the table and writes the files.
 fn publish(comparison: &Comparison, options: &Compare) -> Result<(), String> {
-    println!("{comparison}");
+    print(comparison);
     if let Some(path) = &options.markdown {
         fs::write(path, comparison.to_string()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -178,7 +178,7 @@ impl Subject {
         let (version, trouble) = match version {
             Ok(version) => (version, None),
             Err(reason) => {
-                eprintln!("{name}: skipped: {reason}");
+                tell(format_args!("{name}: skipped: {reason}"));
                 (String::new(), Some(Trouble::Skipped(reason)))
             }
         };
@@ -208,9 +208,9 @@ impl Run<'_> {
                 unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
             }
             comparison.elapsed_s = begun.elapsed().as_secs_f64();
-            eprintln!("fanfare-loadtest: interrupted; this is what there is so far");
+            tell(format_args!("fanfare-loadtest: interrupted; this is what there is so far"));
             if let Err(error) = publish(&comparison, &options) {
-                eprintln!("fanfare-loadtest: {error}");
+                tell(format_args!("fanfare-loadtest: {error}"));
             }
             let _ = fs::remove_dir_all(&logs);
             process::exit(128 + signal);
@@ -226,7 +226,7 @@ impl Run<'_> {
         for round in 0..self.options.rounds {
             let begun = self.begun.elapsed();
             if round > 0 && begun + last.mul_f64(LATER_ROUND) > limit {
-                eprintln!("{round} rounds: there is no time for another");
+                tell(format_args!("{round} rounds: there is no time for another"));
                 return round;
             }
             for index in (0..count).map(|it| (it + round) % count) {
@@ -239,7 +239,7 @@ impl Run<'_> {
                     continue;
                 }
                 if self.begun.elapsed() > limit {
-                    eprintln!("out of time: {name} and what would have followed are left out");
+                    tell(format_args!("out of time: {name} and what would have followed are left out"));
                     return self.options.rounds;
                 }
                 let title = format!("round {} of {}: {name}", round + 1, self.options.rounds);
@@ -252,7 +252,7 @@ impl Run<'_> {
 
     /// One round of one subject. What was measured before something went wrong is kept.
     fn one_round(&self, index: usize, title: &str, guess: Option<u64>) {
-        eprintln!("{title}");
+        tell(title);
         self.with(|it| it.brokers[index].rounds.push(Round::default()));
         let mut round = Round::default();
         // Whoever ends this early has what there is.
@@ -267,7 +267,7 @@ impl Run<'_> {
         self.with(|it| {
             let broker = &mut it.brokers[index];
             if let Err(reason) = outcome {
-                eprintln!("{title}: failed: {reason}");
+                tell(format_args!("{title}: failed: {reason}"));
                 broker.trouble = Some(Trouble::Failed(reason));
             }
             if round.is_empty() {
@@ -287,10 +287,10 @@ impl Run<'_> {
         let mut running = Running::start(broker, &self.directory, self.options.server_core, log)?;
         match self.idle(broker, &running) {
             Ok(idle) => {
-                eprintln!(
+                tell(format_args!(
                     "  idle: {:.0} B each, {:.1} µs per upgrade",
                     idle.bytes_per_connection, idle.upgrade_us
-                );
+                ));
                 round.idle = Some(idle);
             }
             Err(reason) => round.notes.push(format!("idle: {reason}")),
@@ -349,7 +349,7 @@ impl Run<'_> {
                     return Ok(None);
                 }
             };
-            eprintln!("  {step}");
+            tell(format_args!("  {step}"));
             Ok(Some(step))
         };
         let seconds = self.options.seconds;

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::tell;
 use crate::client::{Row, Watcher};
 
 /// Elsewhere than on a terminal, a line every so many seconds.
@@ -31,7 +32,7 @@ impl Live {
             bar
         });
         if bar.is_none() {
-            eprintln!("{title}");
+            tell(title);
         }
         Live { bar, groups: groups.to_vec(), warmup_s, duration_s }
     }
@@ -73,7 +74,7 @@ impl Watcher for Live {
                 bar.set_message(format!("{phase}{text}"));
             }
             None if (row.second + 1) % LINE_EVERY_S == 0 && row.second >= 0 => {
-                eprintln!("{:>6} s  {phase}{text}", row.second + 1);
+                tell(format_args!("{:>6} s  {phase}{text}", row.second + 1));
             }
             None => {}
         }

@@ -3,7 +3,9 @@
 mod live;
 
 use std::{
+    fmt::Display,
     fs::OpenOptions,
+    io::{Write, stderr, stdout},
     path::{Path, PathBuf},
 };
 
@@ -59,6 +61,17 @@ impl Outputs {
     pub fn write_html(&self, page: impl FnOnce() -> String) -> Result<(), String> {
         self.html.as_deref().map_or(Ok(()), |path| write(path, &page()))
     }
+}
+
+/// Prints a line of the result. A reader that went away (`| head`) is no error of ours: files are written
+/// all the same, and the exit code says what came of it.
+pub fn print(text: impl Display) {
+    let _ = writeln!(stdout(), "{text}");
+}
+
+/// Tells, on standard error, a line about how it goes.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(stderr(), "{text}");
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -1,93 +1,57 @@
-//! A report as one page that needs nothing but itself.
+//! A report as a page.
 
 use std::fmt::Write;
 
 use super::{
     Report, TopicReport,
+    page::{Page, mib, ms, percent, unknown},
     plot::{self, Line, escape},
 };
 use crate::{client::monitor::GroupRow, output::thousands};
 
-const STYLE: &str = include_str!("page.css");
-
 /// The whole page.
 pub fn page(report: &Report) -> String {
-    let mut page = String::new();
-    let title = escape(&report.scenario);
-    let verdict = if report.passed { "pass" } else { "fail" };
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body>\n\
-         <header><h1>{title}</h1><p class=\"verdict {verdict}\">{}</p></header>\n",
-        match report.passed {
-            true => "Passed: everything came, once and in order",
-            false => "Failed",
-        }
-    );
+    let verdict = if report.passed { "Passed: everything came, once and in order" } else { "Failed" };
+    let mut page = Page::new(&report.scenario, report.passed, verdict);
     write_trouble(&mut page, report);
-    write_tiles(&mut page, report);
-    write_groups(&mut page, report);
-    write_tries(&mut page, report);
-    write_plots(&mut page, report);
-    write_losses(&mut page, report);
-    write_environment(&mut page, report);
-    page += "</body></html>\n";
-    page
+    page.tiles(&tiles(report));
+    let mut tables = String::new();
+    write_groups(&mut tables, report);
+    write_tries(&mut tables, report);
+    page.html(tables);
+    page.figures(&figures(report));
+    let mut losses = String::new();
+    write_losses(&mut losses, report);
+    page.html(losses);
+    page.environment(&report.environment, &costs(report), &report.parameters);
+    page.finish()
 }
 
-fn write_trouble(page: &mut String, report: &Report) {
+fn write_trouble(page: &mut Page, report: &Report) {
     if let Some(at_s) = report.ended_early_s {
-        let _ = writeln!(
-            page,
-            "<p class=\"note bad\">Ended early, {at_s:.1} s after the start. What follows is what came until then.</p>"
-        );
+        page.bad_note(&format!(
+            "Ended early, {at_s:.1} s after the start. What follows is what came until then."
+        ));
     }
     if let Some(reason) = &report.broken_reason {
-        let _ = writeln!(
-            page,
-            "<p class=\"note bad\">{} connections ended: {}</p>",
-            report.broken_connections,
-            escape(reason)
-        );
+        page.bad_note(&format!("{} connections ended: {reason}", report.broken_connections));
     }
-    for note in &report.notes {
-        let _ = writeln!(page, "<p class=\"note\">{}</p>", escape(note));
-    }
+    report.notes.iter().for_each(|it| page.note(it));
 }
 
-fn write_tiles(page: &mut String, report: &Report) {
-    let unknown = || "–".to_owned();
-    let ms = |value: f64| format!("{value:.2} <small>ms</small>");
+fn tiles(report: &Report) -> [(&'static str, String); 8] {
     let worst = |of: fn(&TopicReport) -> f64| ms(report.topics.iter().map(of).fold(0.0, f64::max));
-    let tiles = [
+    let each = report.broker_ns_per_delivery.map(|it| format!("{it:.1} <small>ns</small>"));
+    [
         ("deliveries per second", thousands(report.deliveries_per_s)),
         ("latency p50", worst(|it| it.latency_ms.p50)),
         ("latency p99", worst(|it| it.latency_ms.p99)),
-        (
-            "broker CPU per delivery",
-            report.broker_ns_per_delivery.map_or_else(unknown, |it| format!("{it:.1} <small>ns</small>")),
-        ),
+        ("broker CPU per delivery", each.unwrap_or_else(unknown)),
         ("broker CPU", report.broker_cpu_share.map_or_else(unknown, percent)),
-        (
-            "broker memory",
-            report
-                .broker_resident_bytes
-                .map_or_else(unknown, |it| format!("{:.1} <small>MiB</small>", it as f64 / (1 << 20) as f64)),
-        ),
+        ("broker memory", report.broker_resident_bytes.map_or_else(unknown, mib)),
         ("client CPU", percent(report.client_cpu_share)),
         ("lost", thousands(report.lost() as f64)),
-    ];
-    *page += "<section class=\"tiles\">";
-    for (name, value) in tiles {
-        let _ = write!(page, "<div><b>{value}</b><span>{name}</span></div>");
-    }
-    *page += "</section>\n";
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} <small>% of a core</small>", share * 100.0)
+    ]
 }
 
 fn write_groups(page: &mut String, report: &Report) {
@@ -187,14 +151,12 @@ fn write_tries(page: &mut String, report: &Report) {
     *page += "</tbody></table></div></section>\n";
 }
 
-fn write_plots(page: &mut String, report: &Report) {
+fn figures(report: &Report) -> Vec<(String, String)> {
     if report.series.is_empty() {
-        return;
+        return Vec::new();
     }
-    *page += "<section class=\"plots\">";
-    let mut figure = |title: &str, svg: String| {
-        let _ = writeln!(page, "<figure><figcaption>{title}</figcaption>{svg}</figure>");
-    };
+    let mut figures = Vec::new();
+    let mut figure = |title: &str, svg: String| figures.push((title.to_owned(), svg));
     let groups = &report.topics;
     let over_time = |name: &str, value: &dyn Fn(&crate::client::Row) -> Option<f64>| Line {
         name: name.to_owned(),
@@ -217,7 +179,7 @@ fn write_plots(page: &mut String, report: &Report) {
             line("p99.9", |it| it.p999_ms),
             line("max", |it| it.max_ms),
         ];
-        let of = if groups.len() > 1 { format!(", {}", escape(&it.name)) } else { String::new() };
+        let of = if groups.len() > 1 { format!(", {}", it.name) } else { String::new() };
         figure(&format!("Latency{of}"), plot::lines(&latency, "milliseconds", true, report.measured_s));
         let latency = &it.latency_ms;
         let marks = [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)];
@@ -234,43 +196,22 @@ fn write_plots(page: &mut String, report: &Report) {
         over_time("client", &|row| Some(row.client_cpu_share * 100.0)),
     ];
     figure("CPU", plot::lines(&cpu, "% of a core", false, report.measured_s));
-    *page += "</section>\n";
+    figures
 }
 
-fn write_environment(page: &mut String, report: &Report) {
-    let environment = &report.environment;
-    *page += "<section><h2>How this was measured</h2><dl>";
-    let mut entry = |name: &str, value: &str| {
-        let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", escape(value));
-    };
-    entry("Command", &environment.command);
-    entry("Date", &environment.date);
-    entry("Client", &environment.version);
-    if let Some(command) = &environment.broker_command {
-        entry("Broker", command);
-    }
-    entry(
-        "Machine",
-        &format!("{}, {} cores, Linux {}", environment.processor, environment.cores, environment.kernel),
-    );
-    entry("Measured", &format!("{:.1} s", report.measured_s));
+fn costs(report: &Report) -> Vec<(&'static str, String)> {
+    let mut costs = vec![("Measured", format!("{:.1} s", report.measured_s))];
     if let Some(broker) = &report.broker {
         let calls = broker
             .system_calls_per_delivery
             .map_or("system calls unknown".to_owned(), |it| format!("{it:.5} system calls (turns)"));
-        entry(
-            "Broker per delivery",
-            &format!(
-                "{:.5} voluntary and {:.5} involuntary context switches, {calls}; {:.0} % of its CPU in user mode",
-                broker.voluntary_switches_per_delivery,
-                broker.involuntary_switches_per_delivery,
-                broker.user_share * 100.0
-            ),
+        let figures = format!(
+            "{:.5} voluntary and {:.5} involuntary context switches, {calls}; {:.0} % of its CPU in user mode",
+            broker.voluntary_switches_per_delivery,
+            broker.involuntary_switches_per_delivery,
+            broker.user_share * 100.0
         );
+        costs.push(("Broker per delivery", figures));
     }
-    *page += "</dl><h3>Parameters</h3><dl class=\"parameters\">";
-    for (name, value) in &report.parameters {
-        let _ = write!(page, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
-    }
-    *page += "</dl></section>\n";
+    costs
 }

@@ -1,6 +1,9 @@
 //! What a run prints and writes.
 
+pub mod connect;
 mod html;
+pub mod idle;
+mod page;
 mod plot;
 mod text;
 
@@ -239,7 +242,7 @@ impl TopicReport {
             deliveries_per_s: group.deliveries / measured_s,
             delivery_bytes: group.delivery_bytes,
             latency_ms: Latency::of_histogram(&group.latency),
-            histogram: buckets(group),
+            histogram: buckets(&group.latency),
             faults: group.faults,
             gaps: group.gaps,
             sinks_are_exact: group.sinks_are_exact,
@@ -261,9 +264,9 @@ impl Latency {
     }
 }
 
-/// Eight buckets to a doubling.
-fn buckets(group: &GroupOutcome) -> Vec<(f64, u64)> {
-    let buckets = group.latency.iter_log(1_000, 2f64.powf(0.125));
+/// In milliseconds, upper bound and count, eight buckets to a doubling.
+pub fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    let buckets = histogram.iter_log(1_000, 2f64.powf(0.125));
     let counted = buckets.map(|it| (it.value_iterated_to() as f64 / 1e6, it.count_since_last_iteration()));
     counted.filter(|it| it.1 > 0).collect()
 }

@@ -85,7 +85,7 @@ pub fn bars(buckets: &[(f64, u64)], x_name: &str, marks: &[(&str, f64)]) -> Stri
     let share = |count: u64| count as f64 * 100.0 / total as f64;
     let most = buckets.iter().map(|it| share(it.1)).fold(0.0, f64::max);
     let (x, y) = (Axis::log(first.0 / 1.1, last.0), Axis::linear(0.0, most));
-    let mut svg = open("% of deliveries", x_name);
+    let mut svg = open("% of all", x_name);
     draw_grid(&mut svg, &y);
     for tick in x.ticks() {
         let at = place_x(&x, tick);

@@ -15,54 +15,39 @@ use fanfare::uring::{
 };
 use hdrhistogram::Histogram;
 use io_uring::{opcode, types};
-use serde::Serialize;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{check, ensure_descriptors};
 use crate::{
+    broker::BrokerProbe,
     cli::Connect,
-    client::{INTERRUPTED, Times},
+    client::{INTERRUPTED, Times, coarse_histogram, fine_histogram},
     clock,
     connect::{self, Target, upgrade_request},
     dialect::Role,
     environment::Environment,
-    output::thousands,
+    output::print,
     process,
-    report::Latency,
+    report::{
+        Latency, buckets,
+        connect::{ConnectReport, Slice},
+    },
     schedule::{Schedule, TICK_NS},
 };
 
 /// Connections per source address, below the ports that one has.
 const PER_ADDRESS: usize = 20_000;
+/// How much of a run is one point of its plots: of one at a steady rate, and of a storm.
+const SLICE_NS: u64 = 1_000_000_000;
+const STORM_SLICE_NS: u64 = 50_000_000;
 /// The most that a broker's answer to an upgrade may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-#[derive(Serialize)]
-struct ConnectReport {
-    scenario: String,
-    passed: bool,
-    environment: Environment,
-    parameters: Vec<(String, String)>,
-    /// That succeeded.
-    upgrades: u64,
-    failed: u64,
-    failed_reason: Option<String>,
-    /// From the first that was due to the last that was done.
-    elapsed_s: f64,
-    upgrades_per_s: f64,
-    latency_ms: Latency,
-    broker_cpu_us_per_upgrade: Option<f64>,
-    client_cpu_share: f64,
-}
 
 /// Runs it.
 ///
 /// # Errors
 /// One line for the operator.
 pub fn run(options: &Connect, parameters: Vec<(String, String)>) -> Result<bool, String> {
-    if options.run.outputs.html.is_some() {
-        return Err("connect has nothing to plot: --json only".to_owned());
-    }
     check(&options.broker, &options.run.outputs)?;
     process::pin_to_cores(&options.run.cores)?;
     let target = Target::parse(&options.broker.url)?;
@@ -88,44 +73,16 @@ pub fn run(options: &Connect, parameters: Vec<(String, String)>) -> Result<bool,
     clock::sleep_until(times.start_ns);
     let before = (clock::process_cpu_ns(), probe.sample(false));
     let request = upgrade_request(&target, options.broker.protocol, role).into_bytes();
-    let mut storm = Storm::new(target.address(), request, schedule, total, open_most, times)?;
+    let slice_ns = if options.storm.is_some() { STORM_SLICE_NS } else { SLICE_NS };
+    let series = Series::new(times.start_ns, slice_ns, probe.clone());
+    let mut storm = Storm::new(target.address(), request, schedule, total, open_most, times, series)?;
     storm.run()?;
     let after = (clock::process_cpu_ns(), probe.sample(false));
     let report = storm.report(options, parameters, before, after);
     print(&report);
     options.run.outputs.write_json(&report)?;
+    options.run.outputs.write_html(|| report.page())?;
     Ok(report.passed)
-}
-
-fn print(report: &ConnectReport) {
-    let latency = &report.latency_ms;
-    println!(
-        "{}: {} upgrades in {:.2} s, {} per second, {} failed",
-        report.scenario,
-        report.upgrades,
-        report.elapsed_s,
-        thousands(report.upgrades_per_s),
-        report.failed
-    );
-    println!(
-        "  from due to upgraded, ms: p50 {:.3}  p90 {:.3}  p99 {:.3}  p99.9 {:.3}  max {:.3}",
-        latency.p50, latency.p90, latency.p99, latency.p999, latency.max
-    );
-    match report.broker_cpu_us_per_upgrade {
-        Some(us) => print!("  broker: {us:.1} µs CPU per upgrade, its close included"),
-        None => print!("  broker: CPU unknown (--pid)"),
-    }
-    println!("; client: {:.1} % of a core", report.client_cpu_share * 100.0);
-    if let Some(reason) = &report.failed_reason {
-        println!("  the first that failed: {reason}");
-    }
-    if report.client_cpu_share > 0.9 {
-        println!(
-            "  note: this client was {:.0} % busy: it may be what was measured",
-            report.client_cpu_share * 100.0
-        );
-    }
-    println!("  {}", if report.passed { "PASS: everybody was upgraded" } else { "FAIL" });
 }
 
 /// The upgrades of a run.
@@ -145,10 +102,22 @@ struct Storm {
     failed_reason: Option<String>,
     last_ns: u64,
     latency: Histogram<u64>,
+    series: Series,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     /// Upgraded and open, oldest first.
     open: VecDeque<usize>,
+}
+
+/// What each slice of the run brought.
+struct Series {
+    start_ns: u64,
+    slice_ns: u64,
+    probe: BrokerProbe,
+    begun_ns: u64,
+    broker_cpu_ns: Option<u64>,
+    latency: Histogram<u64>,
+    slices: Vec<Slice>,
 }
 
 struct Slot {
@@ -175,6 +144,7 @@ impl Storm {
         total: u64,
         open_most: usize,
         times: Times,
+        series: Series,
     ) -> Result<Storm, String> {
         let ring = Ring::new(RingConfig {
             entries: 4096,
@@ -198,7 +168,8 @@ impl Storm {
             failed: 0,
             failed_reason: None,
             last_ns: times.start_ns,
-            latency: Histogram::new_with_bounds(1_000, 120_000_000_000, 3).expect("the bounds are right"),
+            latency: fine_histogram(),
+            series,
             slots: Vec::new(),
             free: Vec::new(),
             open: VecDeque::new(),
@@ -227,7 +198,9 @@ impl Storm {
             while let Some(completion) = self.ring.reap() {
                 self.on_completion(completion, now_ns);
             }
+            self.series.keep(now_ns);
         }
+        self.series.end_slice(clock::now_ns());
         Ok(())
     }
 
@@ -328,7 +301,9 @@ impl Storm {
                 Head::Upgraded => {
                     slot.state = State::Open;
                     slot.head = Vec::new();
-                    self.latency.saturating_record(now_ns.saturating_sub(slot.due_ns));
+                    let latency_ns = now_ns.saturating_sub(slot.due_ns);
+                    self.latency.saturating_record(latency_ns);
+                    self.series.latency.saturating_record(latency_ns);
                     self.upgraded += 1;
                     self.last_ns = now_ns;
                     self.open.push_back(index);
@@ -408,9 +383,60 @@ impl Storm {
             elapsed_s,
             upgrades_per_s: self.upgraded as f64 / elapsed_s,
             latency_ms: Latency::of_histogram(&self.latency),
+            histogram: buckets(&self.latency),
             broker_cpu_us_per_upgrade: cpu_ns.map(|it| it as f64 / 1e3 / self.upgraded.max(1) as f64),
             client_cpu_share: (after.0 - before.0) as f64 / 1e9 / elapsed_s,
+            series: self.series.slices.clone(),
         }
+    }
+}
+
+impl Series {
+    fn new(start_ns: u64, slice_ns: u64, probe: BrokerProbe) -> Series {
+        let mut series = Series {
+            start_ns,
+            slice_ns,
+            probe,
+            begun_ns: start_ns,
+            broker_cpu_ns: None,
+            latency: coarse_histogram(),
+            slices: Vec::new(),
+        };
+        series.broker_cpu_ns = series.look();
+        series
+    }
+
+    fn look(&self) -> Option<u64> {
+        self.probe.pid.and_then(process::cpu_ns)
+    }
+
+    /// Ends the slice when it is over.
+    fn keep(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.begun_ns) >= self.slice_ns {
+            self.end_slice(now_ns);
+        }
+    }
+
+    fn end_slice(&mut self, now_ns: u64) {
+        let elapsed_ns = now_ns.saturating_sub(self.begun_ns).max(1) as f64;
+        let broker_cpu_ns = self.look();
+        let ms = |quantile| {
+            let value = self.latency.value_at_quantile(quantile) as f64 / 1e6;
+            (!self.latency.is_empty()).then_some(value)
+        };
+        self.slices.push(Slice {
+            at_s: (self.begun_ns as f64 + elapsed_ns / 2.0 - self.start_ns as f64) / 1e9,
+            upgrades_per_s: self.latency.len() as f64 * 1e9 / elapsed_ns,
+            p50_ms: ms(0.5),
+            p99_ms: ms(0.99),
+            max_ms: ms(1.0),
+            broker_cpu_share: self
+                .broker_cpu_ns
+                .zip(broker_cpu_ns)
+                .map(|(before, after)| after.saturating_sub(before) as f64 / elapsed_ns),
+        });
+        self.latency.reset();
+        (self.begun_ns, self.broker_cpu_ns) = (now_ns, broker_cpu_ns);
     }
 }
 

@@ -1,7 +1,10 @@
 //! The highest rate that holds a bound: doubled until it does not, then halved in.
 
 use super::{Plan, Setting, check, finish, measure};
-use crate::report::{Report, Try};
+use crate::{
+    output::tell,
+    report::{Report, Try},
+};
 
 /// What a rate has to hold.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +82,13 @@ pub fn run(
             }
         };
         let held = report.is_clean() && report.p99_ms() <= bound.p99_ms;
-        eprintln!(
+        tell(format_args!(
             "  {rate} pub/s: {:.0} deliveries/s, p99 {:.2} ms, lost {}: {}",
             report.deliveries_per_s,
             report.p99_ms(),
             report.lost(),
             if held { "held" } else { "did not hold" }
-        );
+        ));
         tries.push(of_report(&report, rate, held));
         search.record(held);
         let was_cut_short = report.ended_early_s.is_some();

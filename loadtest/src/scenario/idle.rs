@@ -1,8 +1,13 @@
 //! Connections that subscribe and stay idle: what each costs the broker in memory.
 
-use std::{thread, time::Duration};
-
-use serde::Serialize;
+use std::{
+    io::Write,
+    net::TcpStream,
+    os::fd::AsRawFd,
+    sync::atomic::Ordering::SeqCst,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{check, ensure_descriptors};
 use crate::{
@@ -11,26 +16,17 @@ use crate::{
     connect::{self, Target},
     dialect::Role,
     environment::Environment,
+    output::print,
     process,
+    report::idle::{IdleReport, Look},
 };
 
 /// How long the broker is given to put away what it used for the upgrades.
 const SETTLE: Duration = Duration::from_secs(1);
-
-#[derive(Serialize)]
-struct IdleReport {
-    scenario: &'static str,
-    environment: Environment,
-    parameters: Vec<(String, String)>,
-    connections: usize,
-    resident_bytes_before: u64,
-    resident_bytes_after: u64,
-    bytes_per_connection: f64,
-    /// The broker's CPU time per upgrade and subscription.
-    cpu_us_per_connection: f64,
-    /// The broker's CPU time per second and connection while they were idle.
-    idle_ns_per_connection_s: Option<f64>,
-}
+/// Points of the plots while connections are opened.
+const LOOKS: usize = 100;
+/// Everybody says something this often, so that the broker does not hang up on those who are silent.
+const KEEPALIVE_S: u64 = 10;
 
 /// Runs it.
 ///
@@ -38,62 +34,156 @@ struct IdleReport {
 /// One line for the operator.
 pub fn run(idle: &Idle, parameters: Vec<(String, String)>) -> Result<bool, String> {
     let pid = idle.broker.pid.ok_or("idle needs --pid, the broker's process")?;
-    if idle.outputs.html.is_some() {
-        return Err("idle has nothing to plot: --json only".to_owned());
-    }
     check(&idle.broker, &idle.outputs)?;
-    let connections = idle.connections;
-    ensure_descriptors(connections)?;
+    ensure_descriptors(idle.connections)?;
     let target = Target::parse(&idle.broker.url)?;
-    let look = || {
-        process::resident_bytes(pid).zip(process::cpu_ns(pid)).ok_or(format!("process {pid} is not readable"))
-    };
-    let before = look()?;
-    let mut open = Vec::with_capacity(connections);
-    for topic in 0..idle.topics {
-        let share = |topic| topic * connections / idle.topics;
-        let count = share(topic + 1) - share(topic);
-        let name = format!("idle/{topic}");
-        let role = Role::Subscriber(&name);
-        open.extend(connect::connect(&target, idle.broker.protocol, role, open.len(), count)?);
-    }
-    thread::sleep(SETTLE);
-    let after = look()?;
+    let before = measure(pid).ok_or(format!("process {pid} is not readable"))?;
+    let mut run = Run { idle, target, pid, begun: Instant::now(), open: Vec::new(), looks: Vec::new() };
+    run.looks.reserve(LOOKS + idle.hold as usize);
     let mut report = IdleReport {
-        scenario: "idle",
+        scenario: format!("idle, {} connections", idle.connections),
+        passed: false,
         environment: Environment::read(Some(pid)),
         parameters,
-        connections,
-        resident_bytes_before: before.0,
-        resident_bytes_after: after.0,
-        bytes_per_connection: (after.0 as f64 - before.0 as f64) / connections as f64,
-        cpu_us_per_connection: after.1.saturating_sub(before.1) as f64 / 1e3 / connections as f64,
+        connections: 0,
+        failed_reason: None,
+        closed: 0,
+        resident_bytes_before: before.resident_bytes,
+        resident_bytes_after: None,
+        bytes_per_connection: None,
+        cpu_us_per_connection: None,
+        held_s: 0,
+        resident_bytes_held: None,
         idle_ns_per_connection_s: None,
+        series: Vec::new(),
     };
-    println!(
-        "idle, {connections} connections: {:.0} B each ({} → {} KiB resident); upgrade and subscription \
-         {:.1} µs CPU each",
-        report.bytes_per_connection,
-        before.0 / 1024,
-        after.0 / 1024,
-        report.cpu_us_per_connection
-    );
+    if let Err(error) = run.open() {
+        // Nobody there from the start is no measurement.
+        if run.open.is_empty() {
+            return Err(error);
+        }
+        report.failed_reason = Some(error);
+    }
+    report.connections = run.open.len();
+    thread::sleep(SETTLE);
+    if let Some(after) = measure(pid).filter(|_| report.failed_reason.is_none()) {
+        let count = report.connections as f64;
+        report.resident_bytes_after = Some(after.resident_bytes);
+        report.bytes_per_connection =
+            Some((after.resident_bytes as f64 - before.resident_bytes as f64) / count);
+        report.cpu_us_per_connection = Some(after.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e3 / count);
+        report.held_s = run.hold();
+        if let Some(held) = measure(pid).filter(|_| report.held_s > 0) {
+            let cpu_ns = held.cpu_ns.saturating_sub(after.cpu_ns) as f64;
+            report.resident_bytes_held = Some(held.resident_bytes);
+            report.idle_ns_per_connection_s = Some(cpu_ns / count / report.held_s as f64);
+        }
+    }
+    report.closed = run.open.iter().filter(|it| is_closed(it)).count();
+    report.series = run.looks.into_iter().map(|it| it.0).collect();
+    report.passed = report.failed_reason.is_none() && report.closed == 0;
+    print(&report);
     idle.outputs.write_json(&report)?;
-    let mut held_s = 0;
-    while held_s < idle.hold && !INTERRUPTED.load(std::sync::atomic::Ordering::SeqCst) {
-        thread::sleep(Duration::from_secs(1));
-        held_s += 1;
+    idle.outputs.write_html(|| report.page())?;
+    Ok(report.passed)
+}
+
+struct Run<'a> {
+    idle: &'a Idle,
+    target: Target,
+    pid: u32,
+    begun: Instant,
+    open: Vec<TcpStream>,
+    /// With the broker's CPU time until then.
+    looks: Vec<(Look, u64)>,
+}
+
+impl Run<'_> {
+    /// Opens everybody; looks at the broker in between.
+    fn open(&mut self) -> Result<(), String> {
+        let Idle { connections, topics, .. } = *self.idle;
+        let step = connections.div_ceil(LOOKS);
+        self.look();
+        for topic in 0..topics {
+            let until = (topic + 1) * connections / topics;
+            let name = format!("idle/{topic}");
+            while self.open.len() < until {
+                let count = step.min(until - self.open.len());
+                let role = Role::Subscriber(&name);
+                let opened =
+                    connect::connect(&self.target, self.idle.broker.protocol, role, self.open.len(), count)?;
+                self.open.extend(opened.into_iter().map(|it| it.socket));
+                let looked_at = self.looks.last().map_or(0, |it| it.0.connections);
+                if self.open.len() >= looked_at + step {
+                    self.look();
+                }
+                if INTERRUPTED.load(SeqCst) {
+                    return Err("interrupted".to_owned());
+                }
+            }
+        }
+        self.look();
+        Ok(())
     }
-    if held_s > 0 {
-        let held = look()?;
-        let cpu_ns = held.1.saturating_sub(after.1) as f64;
-        report.idle_ns_per_connection_s = Some(cpu_ns / connections as f64 / held_s as f64);
-        println!(
-            "held for {held_s} s: {} KiB resident, {:.0} ns CPU per connection and second",
-            held.0 / 1024,
-            cpu_ns / connections as f64 / held_s as f64
-        );
-        idle.outputs.write_json(&report)?;
+
+    /// Holds everybody; for how many seconds, which are fewer when it is interrupted or the broker ends.
+    fn hold(&mut self) -> u64 {
+        let mut keepalive = Vec::new();
+        self.idle.broker.protocol.write_keepalive(&mut keepalive);
+        for second in 0..self.idle.hold {
+            thread::sleep(Duration::from_secs(1));
+            let share = |second: u64| (second as usize) * self.open.len() / KEEPALIVE_S as usize;
+            let turn = second % KEEPALIVE_S;
+            for socket in &self.open[share(turn)..share(turn + 1)] {
+                // One that has ended is counted at the end.
+                let _ = (&*socket).write_all(&keepalive);
+            }
+            if !self.look() || INTERRUPTED.load(SeqCst) {
+                return second;
+            }
+        }
+        self.idle.hold
     }
-    Ok(true)
+
+    /// Whether the broker was there to be looked at.
+    fn look(&mut self) -> bool {
+        let (Some(resident_bytes), Some(cpu_ns)) =
+            (process::resident_now_bytes(self.pid), process::cpu_ns(self.pid))
+        else {
+            return false;
+        };
+        let at_s = self.begun.elapsed().as_secs_f64();
+        let cpu_share = self.looks.last().map_or(0.0, |(before, before_ns)| {
+            cpu_ns.saturating_sub(*before_ns) as f64 / 1e9 / (at_s - before.at_s).max(1e-3)
+        });
+        let look = Look { at_s, connections: self.open.len(), resident_bytes, cpu_share };
+        self.looks.push((look, cpu_ns));
+        true
+    }
+}
+
+/// The broker, counted exactly.
+struct Measure {
+    resident_bytes: u64,
+    cpu_ns: u64,
+}
+
+fn measure(pid: u32) -> Option<Measure> {
+    Some(Measure { resident_bytes: process::resident_bytes(pid)?, cpu_ns: process::cpu_ns(pid)? })
+}
+
+/// Whether the peer has hung up: everything that it sent before is read.
+fn is_closed(socket: &TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        // SAFETY: the bytes are valid during the call.
+        let len = unsafe {
+            libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
+        };
+        match len {
+            1.. => {}
+            0 => return true,
+            _ => return std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
 }

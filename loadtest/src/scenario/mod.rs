@@ -16,7 +16,7 @@ use crate::{
     cli::{Broker, Load, Run},
     client::{self, Pace, Times, Watcher},
     environment::Environment,
-    output::{Live, Outputs},
+    output::{Live, Outputs, print},
     process,
     report::{self, GroupShape, Report},
 };
@@ -121,7 +121,7 @@ pub fn measure_watched(
 /// # Errors
 /// If a file cannot be written.
 pub fn finish(report: &Report, outputs: &Outputs) -> Result<bool, String> {
-    println!("{report}");
+    print(report);
     outputs.write_json(report)?;
     outputs.write_html(|| report::page(report))?;
     Ok(report.is_clean())

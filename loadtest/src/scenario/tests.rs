@@ -10,9 +10,13 @@ use std::{
     thread,
 };
 
-use super::{Bound, Plan, Setting, ensure_descriptors, find_max, measure_watched, run_plan};
+use clap::Parser;
+
+use super::{
+    Bound, Plan, Setting, ensure_descriptors, find_max, idle, measure_watched, run_connect, run_plan,
+};
 use crate::{
-    cli::{Broker, Run},
+    cli::{Broker, Cli, Command, Run},
     client::{Lane, Loss, Pace, Row, Watcher},
     codec::opcode,
     dialect::Dialect,
@@ -395,6 +399,65 @@ fn a_search_tries_no_more_than_it_may() {
     let broker = start_broker(Misdeed::LoseForAll);
     let setting = Setting { broker: &broker, ..setting };
     assert_eq!(find_max(&setting, bound(1e6), 100, |_| Ok(small_plan(Lane::Bulk))), Ok(false));
+}
+
+/// A scenario that is no plan, run with its page written: whether it passed, the page, the JSON.
+fn run_and_read(name: &str, arguments: &[&str]) -> (bool, String, serde_json::Value) {
+    let directory = std::env::temp_dir().join(format!("fanfare-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (html, json) = (directory.join("page.html"), directory.join("result.json"));
+    let files = ["--html", html.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let line = [&["fanfare-loadtest"], arguments, &files].concat();
+    let passed = match Cli::parse_from(line).command {
+        Command::Connect(it) => run_connect(&it, Vec::new()).unwrap(),
+        Command::Idle(it) => idle::run(&it, Vec::new()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let result = (std::fs::read_to_string(html).unwrap(), std::fs::read(json).unwrap());
+    std::fs::remove_dir_all(directory).unwrap();
+    (passed, result.0, serde_json::from_slice(&result.1).unwrap())
+}
+
+#[test]
+fn upgrades_have_a_page() {
+    let broker = start_broker(Misdeed::None);
+    let arguments = ["connect", "--url", &broker.url, "--rate", "200", "--duration", "1"];
+    let (passed, page, json) = run_and_read("connect", &arguments);
+    assert!(passed && json["upgrades"] == 200 && json["series"][0]["p99_ms"].is_number(), "{json}");
+    for part in ["Passed: everybody was upgraded", "upgrades/s", "Latency histogram", "<svg"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+/// The broker's process is this one: all that is asked of it is memory and CPU time.
+#[test]
+fn idle_connections_have_a_page() {
+    let (broker, pid) = (start_broker(Misdeed::None), std::process::id().to_string());
+    let arguments =
+        ["idle", "--url", &broker.url, "--pid", &pid, "--connections", "20", "--hold", "1", "--topics", "3"];
+    let (passed, page, json) = run_and_read("idle", &arguments);
+    assert!(passed && json["connections"] == 20 && json["closed"] == 0 && json["held_s"] == 1, "{json}");
+    assert!(json["series"].as_array().unwrap().last().unwrap()["connections"] == 20, "{json}");
+    for part in ["Passed: everybody was subscribed and stayed", "MiB resident", "<svg"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+/// What there was until then is kept: how many were open, and why there are no more.
+#[test]
+fn a_broker_that_takes_no_more_leaves_what_was_open() {
+    let state = Arc::new(Mutex::new(State::default()));
+    let broker = listen(move |connection, socket| {
+        if connection < 12 {
+            serve(connection, socket, &state, Misdeed::None);
+        }
+    });
+    let pid = std::process::id().to_string();
+    let arguments = ["idle", "--url", &broker.url, "--pid", &pid, "--connections", "20"];
+    let (passed, page, json) = run_and_read("idle-partial", &arguments);
+    let reason = json["failed_reason"].as_str().unwrap();
+    assert!(!passed && json["connections"] == 12 && reason.contains("connection 13: "), "{json}");
+    assert!(page.contains("connection 13: ") && page.contains("Failed"));
 }
 
 fn error_of(broker: &Broker, run: &Run) -> String {

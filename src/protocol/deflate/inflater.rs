@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: 300,
+            cases: 100,
             failure_persistence: None,
             rng_seed: RngSeed::Fixed(7692),
             ..ProptestConfig::default()

@@ -310,10 +310,8 @@ fn structural_count(node: &Node<'_>) -> usize {
     }
 }
 
-/// Noncharacters (RFC 7493 section 2.1): U+FDD0 to U+FDEF and the last two of every plane.
 fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {
-    let is_one = |c: char| matches!(c as u32, 0xfdd0..=0xfdef) || c as u32 & 0xfffe == 0xfffe;
-    if let Some(c) = string.chars().find(|&c| is_one(c)) {
+    if let Some(c) = find_noncharacter(string) {
         broken_rule.get_or_insert_with(|| {
             format!(
                 "not I-JSON: the noncharacter U+{:04X} in a string; every other character is allowed",
@@ -321,6 +319,11 @@ fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {
             )
         });
     }
+}
+
+/// The first noncharacter (RFC 7493 section 2.1): U+FDD0 to U+FDEF and the last two of every plane.
+pub(crate) fn find_noncharacter(string: &str) -> Option<char> {
+    string.chars().find(|&c| matches!(c as u32, 0xfdd0..=0xfdef) || c as u32 & 0xfffe == 0xfffe)
 }
 
 /// Copies `text` into `padded` with what simd-json reads past its end.

@@ -201,6 +201,17 @@ fn an_error_tells_what_could_be_read_of_its_command() {
 }
 
 #[test]
+fn an_error_does_not_repeat_what_is_not_i_json() {
+    for (topic, id) in [("t", r#""\uffff""#), ("\u{1ffff}", "7"), (r"\ud83f\udfff", r#""\ufdd0""#)] {
+        with_error(&format!(r#"{{"op":"subscribe","topic":"{topic}","id":{id}}}"#), |error| {
+            assert_eq!((error.code, error.op), (ErrorCode::BadMessage, Some("subscribe")));
+            assert_eq!(error.topic.as_deref(), (topic == "t").then_some("t"));
+            assert_eq!(error.id, (id == "7").then_some(RequestId::Number(7)));
+        });
+    }
+}
+
+#[test]
 fn a_topic_may_have_256_bytes_unescaped() {
     let longest = "ä".repeat(128);
     with_command(&format!(r#"{{"op":"subscribe","topic":"{longest}"}}"#), |command| {

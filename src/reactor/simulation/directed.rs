@@ -1,6 +1,7 @@
 //! Races and limits, each arranged on purpose.
 
 use super::*;
+use crate::pubsub::policy::Bound;
 
 /// Two clients on one reactor; one publishes, the other receives.
 #[test]
@@ -105,19 +106,19 @@ fn a_gap_is_told_before_its_topic_is_left() {
     let at = |wanted: &dyn Fn(&Event) -> bool| {
         told.iter().position(wanted).unwrap_or_else(|| panic!("not all was told: {told:?}"))
     };
-    let first_gap = at(&|event| *event == gap(2, 5));
+    let first_gap = at(&|event| *event == gap(2, 7));
     let ok_left = at(&|event| matches!(event, Event::Ok { id, .. } if *id == left));
     let ok_back = at(&|event| matches!(event, Event::Ok { id, seq: Some(8), .. } if *id == back));
-    let second_gap = at(&|event| *event == gap(9, 16));
+    let second_gap = at(&|event| *event == gap(9, 14));
     assert!(first_gap < ok_left && ok_left < ok_back && ok_back < second_gap, "{told:?}");
     world.end();
 }
 
-/// A subscriber that takes nothing is moved past everything that it is owed, and nothing is published
-/// after that.
+/// A subscriber that takes nothing is moved past everything that it is owed, since half of its bound is less
+/// than one publication, and nothing is published after that.
 #[test]
 fn a_gap_is_told_even_if_nothing_follows_it() {
-    let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let knobs = Knobs { owed_bytes_max: 100, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
     let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
     world.subscribe(reader, "t");
@@ -130,6 +131,62 @@ fn a_gap_is_told_even_if_nothing_follows_it() {
     world.settle();
     assert_eq!(world.seqs(reader, "t"), [1, 6]);
     world.end();
+}
+
+/// A frame is half sent when its reader is too far behind: the frame comes whole, the gap begins with the
+/// next one, and the newest publications that fit into half of the bound are left.
+#[test]
+fn who_is_moved_forward_in_mid_frame_gets_that_frame_the_gap_and_the_newest() {
+    let knobs = Knobs { owed_bytes_max: 400, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    // Of the first, ten bytes are on their way; of the others, 59 bytes each, six are within the bound.
+    world.publish_each_turn(publisher, "t", 8);
+    world.unstick(reader);
+    assert_eq!(world.seqs(reader, "t"), [1, 6, 7, 8]);
+    assert!(world.clients[reader].seen.contains(&Event::Gap { topic: "t".into(), from: 2, to: 5 }));
+    world.end();
+}
+
+/// Subscribers that take nothing, of topics of both policies, and nothing more is published: what is owed to
+/// them grows too old all the same.
+#[test]
+fn what_is_owed_for_too_long_is_skipped_or_closes_its_connection() {
+    for policy in [SlowConsumer::Disconnect, SlowConsumer::Skip] {
+        let may_close = policy == SlowConsumer::Disconnect;
+        let mut world = World::new(Knobs { owed_ms_max: 2_000, policy, may_close, ..Knobs::calm(1) });
+        let readers: Vec<usize> = (0..20).map(|_| world.open(0, Format::Json)).collect();
+        let publisher = world.open(0, Format::Json);
+        for &reader in &readers {
+            world.subscribe(reader, "t");
+        }
+        world.settle();
+        readers.iter().for_each(|&reader| world.stick(reader));
+        world.publish_each_turn(publisher, "t", 3);
+        world.pass(1_500 * MS);
+        world.publish_each_turn(publisher, "t", 2);
+        let judged = |world: &World| {
+            let stats = &world.reactor(0).core().stats;
+            let totals = [stats.slow_skips_total, stats.slow_disconnects_total];
+            totals.map(|totals| totals[Bound::OwedMs.index()])
+        };
+        assert_eq!(judged(&world), [0, 0], "nothing is older than two seconds");
+        world.pass(SECOND);
+        assert_eq!(judged(&world), if may_close { [0, 20] } else { [20, 0] });
+        for &reader in &readers {
+            world.unstick(reader);
+            let gap = Event::Gap { topic: "t".into(), from: 2, to: 3 };
+            assert_eq!(world.clients[reader].seen.contains(&gap), !may_close);
+            match may_close {
+                true => assert_eq!(world.closed_with(reader), Some(Some(4000))),
+                false => assert_eq!(world.seqs(reader, "t"), [1, 4, 5]),
+            }
+        }
+        world.end();
+    }
 }
 
 /// A subscriber that takes nothing is moved forward in more topics than gaps are kept for: topics that it
@@ -819,5 +876,47 @@ fn a_home_takes_no_more_while_a_reactor_does_not_take_what_it_says() {
     assert!(world.peaks.outbox <= OUTBOX_MAX + 1, "{:?}", world.peaks);
     world.settle();
     assert_eq!(world.seqs(reader, &topic), (1..=100).collect::<Vec<u64>>());
+    world.end();
+}
+
+/// A reactor with a subscriber does not run, so that nobody lets go of the log: what is published waits
+/// with its publisher, and goes on when there is room.
+#[test]
+fn a_full_log_makes_publishers_wait() {
+    let knobs = Knobs { log_bytes_max: 256 << 10, queue_entries: 1_000, ..Knobs::calm(3) };
+    let mut world = World::new(Knobs { policy: SlowConsumer::Skip, ..knobs });
+    let (reader, publisher) = (world.open(1, Format::Json), world.open(2, Format::Json));
+    let topic = world.topic_at(0, "t");
+    world.subscribe(reader, &topic);
+    world.settle();
+    for _ in 0..400 {
+        world.publish_as(publisher, &topic, 1_500, true, true, false, None);
+        world.write_all();
+        world.turns(2, 2);
+        world.turns(0, 2);
+    }
+    assert!(world.reactor(0).core().is_log_full());
+    assert!(!world.reactor(2).core().paused.is_empty());
+    world.settle();
+    assert!(world.reactor(2).core().paused.is_empty());
+    assert_eq!(world.oracle.asked_count(publisher), 0, "every publication has its ok");
+    assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
+    world.end();
+}
+
+/// Who is not read because it does not read its replies is silent by its own doing.
+#[test]
+fn who_never_reads_its_replies_is_closed_for_its_silence() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let client = world.open(0, Format::Json);
+    world.stick(client);
+    for _ in 0..200 {
+        world.ping(client);
+    }
+    world.settle();
+    assert!(!world.reactor(0).core().paused.is_empty());
+    world.pass(120 * SECOND);
+    assert_eq!(world.reactor(0).core().open_count(), 0);
+    world.unstick(client);
     world.end();
 }

@@ -12,6 +12,7 @@ mod client;
 mod directed;
 mod oracle;
 mod random;
+mod stranger;
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use super::{
     ControlRequest,
     connection::Phase,
     core::{OUTBOX_MAX, REPLIES_BYTES_MAX, Shared},
-    turn::{Reactor, Turn},
+    turn::{FULL_RETRY_NS, Reactor, Turn},
 };
 use crate::{
     channel::Mesh,
@@ -43,6 +44,8 @@ use oracle::{Oracle, payload_of};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
+/// The longest publication of a random world, in the longest of its encodings.
+const PUBLICATION_BYTES_MAX: usize = 28_000;
 
 /// Everything, in one place.
 struct World {
@@ -61,6 +64,8 @@ struct World {
     batch: Option<Vec<(Ask, Option<u64>)>>,
     /// The most that was seen of what is bounded.
     peaks: Peaks,
+    /// A client is over of which the broker may not know.
+    has_lost: bool,
 }
 
 /// What a world is like.
@@ -71,6 +76,7 @@ struct Knobs {
     queue_entries: usize,
     connections_max: usize,
     owed_bytes_max: usize,
+    owed_ms_max: u32,
     policy: SlowConsumer,
     /// Topics under `skip/` skip in any case.
     has_skip_rule: bool,
@@ -101,6 +107,7 @@ impl Knobs {
             queue_entries: 64,
             connections_max: 100,
             owed_bytes_max: 1 << 20,
+            owed_ms_max: 0,
             policy: SlowConsumer::Disconnect,
             has_skip_rule: false,
             topics_max: 1_000,
@@ -119,11 +126,14 @@ impl Knobs {
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
+        config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
         if self.has_skip_rule {
             config.delivery.topics.push(crate::config::TopicPolicy {
                 filter: "skip/#".into(),
                 slow_consumer: SlowConsumer::Skip,
+                owed_bytes_max: None,
+                owed_ms_max: None,
             });
         }
         config
@@ -162,6 +172,7 @@ impl World {
             knobs,
             batch: None,
             peaks: Peaks::default(),
+            has_lost: false,
         }
     }
 
@@ -369,6 +380,23 @@ impl World {
         self.over(client);
     }
 
+    /// The client's network is gone: what is sent to it fails.
+    fn cut(&mut self, client: usize) {
+        self.net.cut(self.clients[client].peer);
+        self.has_lost = true;
+        self.over(client);
+    }
+
+    /// The client sends what no client may send, and is no client any more: what it is answered is nobody's
+    /// business, as long as it costs nobody else.
+    fn babble(&mut self, client: usize, rng: &mut Rng) {
+        let bytes = stranger::utterance(rng);
+        self.tell(|| format!("client {client} says {bytes:02x?}"));
+        self.net.write(self.clients[client].peer, &bytes);
+        self.has_lost = true;
+        self.over(client);
+    }
+
     /// The client closes its socket without a close frame.
     fn hang_up(&mut self, client: usize) {
         self.net.close(self.clients[client].peer);
@@ -446,11 +474,13 @@ impl World {
         self.check_bounds(index);
     }
 
-    /// A reactor that sleeps is woken when somebody has put something into its queues.
+    /// A reactor that sleeps is woken when somebody has put something into its queues, or looks again soon.
     fn check_sleepers(&self) {
         for sleeper in 0..self.reactors.len() {
             let Some(reactor) = &self.reactors[sleeper] else { continue };
-            if self.asleep_until_ns[sleeper].is_some() && !self.net.is_woken(sleeper) {
+            let sleeps_long =
+                self.asleep_until_ns[sleeper].is_some_and(|until_ns| until_ns > self.now_ns + FULL_RETRY_NS);
+            if sleeps_long && !self.net.is_woken(sleeper) {
                 let core = reactor.core();
                 assert!(core.port.is_empty(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
             }
@@ -470,6 +500,12 @@ impl World {
             peaks.unread = peaks.unread.max(connection.unread.as_ref().map_or(0, |unread| unread.len()));
         }
         let bounds = &self.knobs;
+        let log_bytes = self.shared.budget.bytes();
+        assert!(
+            log_bytes <= bounds.log_bytes_max,
+            "{log_bytes} bytes of log, {} are allowed",
+            bounds.log_bytes_max
+        );
         let buffers_bytes = bounds.net.buffer_count * bounds.net.buffer_bytes;
         assert!(peaks.outbox <= OUTBOX_MAX + 400, "{peaks:?}");
         assert!(peaks.backlog <= 400, "{peaks:?}");
@@ -495,7 +531,10 @@ impl World {
         self.net.set_trouble(0);
         let mut quiet_rounds = 0;
         for round in 0.. {
-            assert!(round < 20_000, "the world does not come to rest");
+            if round == 20_000 {
+                (0..self.reactors.len()).for_each(|index| self.describe(index));
+                panic!("the world does not come to rest");
+            }
             let mut has_moved = false;
             for client in 0..self.clients.len() {
                 has_moved |=
@@ -561,7 +600,7 @@ impl World {
         self.knobs.may_close = true;
         self.settle();
         // What waits for a deadline is over then, and homes forget what was busy.
-        self.pass(60 * SECOND);
+        self.pass(120 * SECOND);
         self.oracle.check_over();
         assert_eq!(self.net.open_count(), 0, "sockets stay open");
         for index in 0..self.reactors.len() {
@@ -572,9 +611,11 @@ impl World {
             assert_eq!(core.fanout.subscription_count(), 0);
             assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
             assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
-            // One shared chunk per format that is being written, and the carrier's.
+            // One shared chunk per format that is being written, and the carrier's: as long as the publication
+            // for which it was begun, if that is longer.
             let log_bytes = core.snapshot().log_bytes as usize;
-            assert!(log_bytes <= (Encoding::COUNT + 1) * SHARED_CHUNK_BYTES, "{log_bytes} bytes of log stay");
+            let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);
+            assert!(log_bytes <= (Encoding::COUNT + 1) * chunk_bytes, "{log_bytes} bytes of log stay");
         }
         self.tell(|| format!("{:?}", self.peaks));
     }
@@ -598,10 +639,11 @@ impl World {
 
     /// Tells where a reactor is stuck.
     fn describe(&self, index: usize) {
-        let Some(reactor) = self.reactors[index].as_ref().filter(|_| self.knobs.is_verbose) else { return };
+        let Some(reactor) = &self.reactors[index] else { return };
         let core = reactor.core();
         eprintln!(
-            "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}",
+            "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}, \
+             log {} of {}, carriers {}",
             core.open_count(),
             core.paused,
             core.replying,
@@ -609,6 +651,9 @@ impl World {
             self.asleep_until_ns[index],
             self.now_ns,
             reactor.io_ref().is_idle(),
+            core.shared.budget.bytes(),
+            core.shared.budget.bytes_max(),
+            core.carriers.allocated_bytes(),
         );
         for connection in core.connections.iter().filter(|it| it.phase != Phase::Free) {
             eprintln!(

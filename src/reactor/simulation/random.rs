@@ -12,6 +12,9 @@ use super::*;
 const TOPICS: [&str; 6] = ["a/x", "a/y", "a", "b/x", "skip/x", "skip/x/y"];
 const FILTERS: [&str; 8] = ["a/#", "a/+", "+/x", "#", "skip/#", "+/+", "b/+", "+"];
 
+/// How many steps a reactor that stalls does not run.
+const STALL_STEPS: usize = 80;
+
 /// What a random world does, beside its knobs.
 #[derive(Clone, Debug)]
 struct Plan {
@@ -26,6 +29,10 @@ struct Plan {
     slow: u64,
     stuck: u64,
     drains: bool,
+    /// A reactor at a time does not run for a while.
+    stalls: bool,
+    /// Some clients send what no client may send.
+    has_strangers: bool,
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
@@ -37,7 +44,8 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
     let has_few_sockets = rng.chance(1, 6);
     let drains = rng.chance(1, 4);
     let skips = rng.chance(1, 2);
-    let has_little_log = is_big && rng.chance(1, 2);
+    let (stalls, has_strangers) = (rng.chance(1, 4), rng.chance(1, 3));
+    let has_little_log = rng.chance(1, 4);
     let clients_max = rng.between(2, 10);
     let payload_max = if is_big { 20_000 } else { *rng.pick(&[16, 60, 300]) };
     let net = SimConfig {
@@ -58,10 +66,15 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (true, false) => rng.between(400, 4_000),
             (false, _) => 1 << 30,
         },
+        owed_ms_max: if is_tight || jumps { *rng.pick(&[0, 300, 5_000]) } else { 0 },
         policy: if skips { SlowConsumer::Skip } else { SlowConsumer::Disconnect },
         has_skip_rule: rng.chance(1, 2),
         topics_max: if evicts { rng.between(3, 6) } else { 1_000 },
-        log_bytes_max: if has_little_log { 1 << 20 } else { 1 << 30 },
+        log_bytes_max: match (has_little_log, is_big) {
+            (true, true) => 2 << 20,
+            (true, false) => 192 << 10,
+            (false, _) => 1 << 30,
+        },
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         subscriptions_max: 1_000,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
@@ -77,6 +90,8 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         slow: *rng.pick(&[0, 4, 10]),
         stuck: *rng.pick(&[0, 0, 2]),
         drains,
+        stalls,
+        has_strangers,
     };
     (knobs, plan)
 }
@@ -91,8 +106,8 @@ fn run(seed: u64, is_verbose: bool) {
     }
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
-        for _ in 0..plan.steps {
-            step(&mut world, &plan, &mut rng);
+        for moment in 0..plan.steps {
+            step(&mut world, &plan, moment, &mut rng);
         }
         world.settle();
         probe(&mut world, &plan, &mut rng);
@@ -104,10 +119,13 @@ fn run(seed: u64, is_verbose: bool) {
     }
 }
 
-fn step(world: &mut World, plan: &Plan, rng: &mut Rng) {
+fn step(world: &mut World, plan: &Plan, moment: usize, rng: &mut Rng) {
     match rng.below(20) {
         0..9 => {
             let index = rng.below(world.reactors.len());
+            if plan.stalls && moment / STALL_STEPS % (world.reactors.len() + 1) == index {
+                return;
+            }
             // An enter may return for nothing.
             if rng.chance(1, 50) && world.reactors[index].is_some() {
                 world.asleep_until_ns[index] = world.asleep_until_ns[index].map(|_| 0);
@@ -153,9 +171,11 @@ fn act(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
             Pace::Stuck => {}
         },
         6..12 => world.write(client, if rng.chance(1, 2) { usize::MAX } else { rng.between(1, 40) }),
-        12 if rng.chance(1, 12) => match rng.below(4) {
+        12 if rng.chance(1, 12) => match rng.below(6) {
             0 => world.reset(client),
             1 => world.hang_up(client),
+            3 => world.cut(client),
+            4 if plan.has_strangers && state != State::Closing => world.babble(client, rng),
             // It half-closes: without a close frame that is an end as well.
             2 if state == State::Open => {
                 world.clients[client].out.clear();
@@ -240,10 +260,12 @@ fn probe(world: &mut World, plan: &Plan, rng: &mut Rng) {
         if open.is_empty() {
             return;
         }
-        // What a client that reads little is in is not determined.
-        let all_read = world.clients.iter().all(|it| it.pace == Pace::Eager || it.state == State::Over);
+        // What a client that reads little is in is not determined, nor who is gone without a word.
+        let is_determined = !world.has_lost
+            && world.clients.iter().all(|it| it.pace == Pace::Eager || it.state == State::Over);
         let (client, topic) = (*rng.pick(&open), topic(plan, rng));
-        let receivers = (all_read && !world.knobs.may_close).then(|| world.oracle.receiver_count(&topic));
+        let receivers =
+            (is_determined && !world.knobs.may_close).then(|| world.oracle.receiver_count(&topic));
         world.publish_counted(client, &topic, receivers);
         world.settle();
     }
@@ -255,8 +277,8 @@ fn drain(mut world: World, plan: &Plan, rng: &mut Rng) {
         world.order_drain(index);
     }
     let began_ns = world.now_ns;
-    for _ in 0..plan.steps {
-        step(&mut world, plan, rng);
+    for moment in 0..plan.steps {
+        step(&mut world, plan, moment, rng);
     }
     world.net.set_trouble(0);
     world.pass(20 * SECOND);

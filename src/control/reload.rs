@@ -1,0 +1,69 @@
+//! SIGHUP: the configuration is read again, and what can change in a running broker does.
+
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use crate::config::{
+    Config,
+    reload::{Change, Reload},
+};
+
+/// Where a new configuration comes from, and who takes its log level.
+pub struct Source {
+    /// Reads every source again; one line if that cannot be.
+    pub load: Box<dyn FnMut() -> Result<Config, String>>,
+    /// Logs at this level from now on.
+    pub set_log_level: Box<dyn FnMut(&str)>,
+}
+
+/// The configuration that runs.
+pub(super) struct Reloader {
+    running: Arc<Config>,
+    source: Source,
+}
+
+impl Reloader {
+    pub fn new(running: Arc<Config>, source: Source) -> Reloader {
+        Reloader { running, source }
+    }
+
+    /// What it is.
+    pub fn running(&self) -> &Config {
+        &self.running
+    }
+
+    /// The same, to be kept.
+    pub fn config(&self) -> Arc<Config> {
+        self.running.clone()
+    }
+
+    /// Reads the configuration and says what becomes of it; gives what the reactors are to run with from now
+    /// on. With anything wrong everything stays as it was.
+    pub fn reload(&mut self) -> Option<Arc<Config>> {
+        let loaded = match (self.source.load)() {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                error!("not reloaded, the configuration is as it was: {why}");
+                return None;
+            }
+        };
+        let Reload { config, changed, waiting } = Reload::new(&self.running, &loaded);
+        if config.log.level != self.running.log.level {
+            (self.source.set_log_level)(&config.log.level);
+        }
+        match changed.is_empty() {
+            true => info!("reloaded: nothing has changed"),
+            false => info!("reloaded: {}", listed(&changed)),
+        }
+        for change in waiting {
+            warn!("{change} needs a restart");
+        }
+        self.running = Arc::new(config);
+        Some(self.running.clone())
+    }
+}
+
+fn listed(changes: &[Change]) -> String {
+    changes.iter().map(Change::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,146 @@
+//! Commands in both languages, and what becomes of them: replies and publications.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::protocol::{
+    Format, binary,
+    command::{Command, CommandError, PayloadKind, outcome::Outcome},
+    json::{self, Parser},
+    publication::Publication,
+    reply::{self, Reply},
+};
+
+/// Reads `bytes` as a text message, if they are one.
+pub fn json_commands(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let expected = json::naive::outcomes(text);
+    let mut parser = Parser::new();
+    for attempt in ["new", "used"] {
+        let outcomes = match parser.parse(text) {
+            Ok(commands) => commands.map(look).collect(),
+            Err(error) => vec![look(Err(error))],
+        };
+        assert_eq!(outcomes, expected, "with a parser that is {attempt}: {text:?}");
+    }
+}
+
+/// Reads `bytes` as a binary message.
+pub fn binary_commands(bytes: &[u8]) {
+    let expected = binary::naive::outcomes(bytes);
+    let mut parser = Parser::new();
+    for attempt in ["new", "used"] {
+        let outcomes = match binary::parse(&mut parser, bytes) {
+            Ok(commands) => commands.map(look).collect(),
+            Err(error) => vec![look(Err(error))],
+        };
+        assert_eq!(outcomes, expected, "with a parser that is {attempt}: {}", bytes.escape_ascii());
+    }
+}
+
+/// Goes on with a command or an error as a reactor would, and says what it was.
+fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
+    match &result {
+        Err(error) => check_refusal(error),
+        Ok(Command::Publish { id, topic, payload, kind, .. }) => {
+            let publication = Publication { topic, seq: u64::MAX / 3, payload, kind: *kind };
+            check_publication(&publication);
+            check_reply(&Reply::Ok { id: *id, topic, seq: Some(1), receivers: None });
+        }
+        Ok(Command::Subscribe { id, filter } | Command::Unsubscribe { id, filter }) => {
+            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, receivers: None });
+        }
+        Ok(Command::Ping { id }) => check_reply(&Reply::Pong { id: *id }),
+    }
+    Outcome::from(&result).without_details()
+}
+
+/// An error's words are one line, and repeat little of what the peer sent.
+fn check_refusal(error: &CommandError<'_>) {
+    assert!(!error.message.chars().any(char::is_control), "{:?}", error.message);
+    assert!(error.message.len() < 400, "{:?}", error.message);
+    check_reply(&Reply::Error(error));
+}
+
+/// A reply is one frame, and its object I-JSON that any reader takes.
+fn check_reply(reply: &Reply<'_>) {
+    for format in Format::ALL {
+        let mut frame = Vec::new();
+        reply::write(format, reply, &mut frame);
+        let message = message_of(&frame, format);
+        let object = match format {
+            Format::Json => message,
+            Format::Binary => &message[binary::HEADER_LEN..],
+        };
+        let text = str::from_utf8(object).expect("a reply is text");
+        assert!(json::naive::is_i_json(text, 2), "{text:?}");
+    }
+}
+
+/// Every format carries the publication as it was, in I-JSON or behind its header.
+fn check_publication(publication: &Publication<'_>) {
+    let Publication { topic, seq, payload, kind } = *publication;
+    let frame_in = |format| {
+        let mut frame = vec![0xee; publication.encoded_len(format)];
+        publication.encode(format, &mut frame);
+        frame
+    };
+    let frame = frame_in(Format::Json);
+    let text = str::from_utf8(message_of(&frame, Format::Json)).expect("JSON is text");
+    assert!(json::naive::is_i_json(text, 1 + 128), "{text:?}");
+    let message: Message<'_> = serde_json::from_str(text).expect("it was just read");
+    assert_eq!((message.op, &*message.topic, message.seq), ("message", topic, seq));
+    match kind {
+        PayloadKind::Json => {
+            let data = message.data.expect("`data`").get();
+            assert_eq!(Some(data), str::from_utf8(payload).ok().map(trim));
+            assert_eq!(message.base64, None);
+        }
+        PayloadKind::Bytes => {
+            assert!(message.data.is_none());
+            let decoded = message.base64.and_then(|base64| STANDARD.decode(base64).ok());
+            assert_eq!(decoded.as_deref(), Some(payload));
+        }
+    }
+
+    let frame = frame_in(Format::Binary);
+    let body = message_of(&frame, Format::Binary);
+    let flags = if kind == PayloadKind::Json { binary::FLAG_JSON } else { 0 };
+    assert_eq!(body[..2], [binary::Kind::Message as u8, flags]);
+    assert_eq!(usize::from(u16::from_be_bytes([body[2], body[3]])), topic.len());
+    assert_eq!(body[4..binary::HEADER_LEN], seq.to_be_bytes());
+    assert_eq!(body[binary::HEADER_LEN..], [topic.as_bytes(), payload].concat());
+}
+
+/// What a JSON subscriber gets.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<'a> {
+    op: &'a str,
+    topic: String,
+    seq: u64,
+    #[serde(borrow)]
+    data: Option<&'a serde_json::value::RawValue>,
+    base64: Option<String>,
+}
+
+/// `data` without the blanks that JSON allows around a value.
+fn trim(data: &str) -> &str {
+    data.trim_matches([' ', '\t', '\n', '\r'])
+}
+
+/// The message in the one whole frame of a server that `frame` is.
+fn message_of(frame: &[u8], format: Format) -> &[u8] {
+    let opcode = match format {
+        Format::Json => 1,
+        Format::Binary => 2,
+    };
+    assert_eq!(frame[0], 0x80 | opcode);
+    let (header_len, len) = match frame[1] {
+        126 => (4, usize::from(u16::from_be_bytes([frame[2], frame[3]]))),
+        127 => (10, u64::from_be_bytes(*frame[2..].first_chunk().expect("8 bytes")) as usize),
+        short => (2, usize::from(short)),
+    };
+    let expected_header_len = [2, 4, 10][usize::from(len > 125) + usize::from(len > 65_535)];
+    assert_eq!((header_len, header_len + len), (expected_header_len, frame.len()));
+    &frame[header_len..]
+}

@@ -1,0 +1,84 @@
+//! Topic names, filters, and which filters a name matches.
+
+use crate::pubsub::{
+    filter::FilterTree,
+    topic::{self, TopicRule},
+};
+
+/// Runs the lines of `bytes` on a filter tree: `+` adds, `-` takes away, and everything else looks for the
+/// matches of a name. The next byte is the value, the rest of the line the filter or name.
+pub fn filter(bytes: &[u8]) {
+    let mut tree = FilterTree::new();
+    let mut held: Vec<(String, u8)> = Vec::new();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let [op, value, text @ ..] = line else { continue };
+        let (Ok(text), value) = (str::from_utf8(text), value % 4) else { continue };
+        let is_filter = check_rules(text);
+        let entry = (text.to_owned(), value);
+        let place = held.iter().position(|other| *other == entry);
+        match op {
+            b'+' if is_filter => {
+                assert_eq!(tree.insert(text, value), place.is_none(), "{text:?}");
+                if place.is_none() {
+                    held.push(entry);
+                }
+            }
+            b'-' if is_filter => {
+                assert_eq!(tree.remove(text, value), place.is_some(), "{text:?}");
+                place.map(|place| held.remove(place));
+            }
+            _ if matches!(topic::check_name(text), Ok(()) | Err(TopicRule::Reserved)) => {
+                check_matches(&tree, &held, text);
+            }
+            _ => {}
+        }
+        assert_eq!(tree.is_empty(), held.is_empty());
+    }
+}
+
+/// Holds both checks of `text` against the rules as one reads them, and tells whether it is a filter.
+fn check_rules(text: &str) -> bool {
+    let levels: Vec<&str> = text.split('/').collect();
+    let has_shape = (1..=256).contains(&text.len()) && levels.len() <= 32 && !text.contains('\0');
+    let has_wildcard = text.contains(['+', '#']);
+    let is_filter = has_shape
+        && levels.iter().enumerate().all(|(index, level)| match *level {
+            "+" => true,
+            "#" => index == levels.len() - 1,
+            literal => !literal.contains(['+', '#']),
+        });
+    assert_eq!(topic::check_filter(text).ok(), is_filter.then_some(has_wildcard), "{text:?}");
+    let is_name = has_shape && !has_wildcard && !text.starts_with('$');
+    assert_eq!(topic::check_name(text).is_ok(), is_name, "{text:?}");
+    is_filter
+}
+
+/// The tree finds what matching filter by filter finds, and that is what the levels say.
+fn check_matches(tree: &FilterTree<u8>, held: &[(String, u8)], name: &str) {
+    let levels: Vec<&str> = name.split('/').collect();
+    let mut expected = Vec::new();
+    for (filter, value) in held {
+        let filter_levels: Vec<&str> = filter.split('/').collect();
+        let is_hidden = name.starts_with('$') && ["+", "#"].contains(&filter_levels[0]);
+        let is_match = !is_hidden && levels_match(&filter_levels, &levels);
+        assert_eq!(topic::matches(filter, name), is_match, "{filter:?} and {name:?}");
+        if is_match {
+            expected.push(*value);
+        }
+    }
+    let mut found = Vec::new();
+    tree.for_each_match(name, |value| found.push(value));
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "{name:?} among {held:?}");
+}
+
+fn levels_match(filter: &[&str], name: &[&str]) -> bool {
+    match (filter, name) {
+        (["#"], _) | ([], []) => true,
+        ([first, filter @ ..], [level, name @ ..]) => {
+            (*first == "+" || first == level) && levels_match(filter, name)
+        }
+        _ => false,
+    }
+}

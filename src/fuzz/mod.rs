@@ -1,0 +1,32 @@
+//! What must hold of any bytes at all: one function per fuzz target, which panics when it does not.
+//!
+//! libFuzzer drives them with new inputs (`fuzz/`), and `cargo test` with the kept ones and changes to
+//! those. They hold the code that reads what strangers send against its naive twins, which lie beside
+//! it (`naive.rs`).
+
+mod commands;
+mod filter;
+mod frame;
+mod session;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+pub use commands::{binary_commands, json_commands};
+pub use filter::filter;
+pub use frame::frame;
+pub use session::session;
+pub use upgrade::upgrade;
+
+/// Panics if what must hold of these bytes does not.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name that `fuzz/` knows it by.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("binary_commands", binary_commands),
+    ("filter", filter),
+    ("frame", frame),
+    ("json_commands", json_commands),
+    ("session", session),
+    ("upgrade", upgrade),
+];

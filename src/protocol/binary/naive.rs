@@ -1,0 +1,114 @@
+//! The parser's naive twin: field by field with the numbers of the table, copies everywhere.
+
+use crate::protocol::{
+    command::{
+        ErrorCode, PayloadKind,
+        outcome::{Outcome, OwnedCommand},
+    },
+    json,
+};
+
+/// What `message` leads to.
+pub(crate) fn outcomes(message: &[u8]) -> Vec<Outcome> {
+    if message.first() != Some(&0) {
+        return vec![split(message).map_or(Outcome::error(ErrorCode::BadMessage), body)];
+    }
+    match message.get(1) {
+        Some(0) => {}
+        Some(_) => return vec![Outcome::error(ErrorCode::BadValue)],
+        None => return vec![Outcome::error(ErrorCode::BadMessage)],
+    }
+    match bodies(&message[2..]) {
+        None => vec![Outcome::error(ErrorCode::BadMessage)],
+        Some(bodies) if bodies.len() > 1024 => vec![Outcome::error(ErrorCode::LimitReached)],
+        Some(bodies) => bodies.into_iter().map(body).collect(),
+    }
+}
+
+struct Fields {
+    kind: u8,
+    flags: u8,
+    seq: u64,
+    topic: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// The bodies of a batch, if it and they hold what their lengths say and none is a batch.
+fn bodies(mut rest: &[u8]) -> Option<Vec<Fields>> {
+    let mut bodies = Vec::new();
+    while !rest.is_empty() {
+        let len = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize;
+        let body = rest.get(4..4 + len)?;
+        let fields = split(body)?;
+        if fields.kind == 0 {
+            return None;
+        }
+        bodies.push(fields);
+        rest = &rest[4 + len..];
+    }
+    Some(bodies)
+}
+
+fn split(body: &[u8]) -> Option<Fields> {
+    let mut topic_at = 12;
+    if body.get(1)? & 2 != 0 {
+        topic_at += 2 + usize::from(u16::from_be_bytes(body.get(12..14)?.try_into().ok()?));
+    }
+    let payload_at = topic_at + usize::from(u16::from_be_bytes(body.get(2..4)?.try_into().ok()?));
+    Some(Fields {
+        kind: body[0],
+        flags: body[1],
+        seq: u64::from_be_bytes(body.get(4..12)?.try_into().ok()?),
+        topic: body.get(topic_at..payload_at)?.to_vec(),
+        payload: body.get(payload_at..)?.to_vec(),
+    })
+}
+
+fn body(fields: Fields) -> Outcome {
+    match fields.kind {
+        1 => publish(fields),
+        4 => object(fields, "subscribe"),
+        5 => object(fields, "unsubscribe"),
+        9 => object(fields, "ping"),
+        _ => Outcome::error(ErrorCode::UnknownOp),
+    }
+}
+
+fn publish(fields: Fields) -> Outcome {
+    let is_id = (1..1 << 53).contains(&fields.seq);
+    let id = is_id.then(|| fields.seq.to_string());
+    let topic = String::from_utf8(fields.topic).ok();
+    let topic = topic.filter(|topic| topic.len() <= 256 && !json::naive::has_noncharacter(topic));
+    let refuse =
+        |code| Outcome::Error { op: Some("publish".to_owned()), id: id.clone(), topic: topic.clone(), code };
+    if fields.flags > 7 || (!is_id && fields.seq != 0) {
+        return refuse(ErrorCode::BadValue);
+    }
+    let Some(topic) = topic.clone() else { return refuse(ErrorCode::BadTopic) };
+    let is_json = fields.flags & 1 != 0;
+    if is_json && !str::from_utf8(&fields.payload).is_ok_and(|text| json::naive::is_i_json(text, 128)) {
+        return Outcome::error(ErrorCode::BadMessage);
+    }
+    let kind = if is_json { PayloadKind::Json } else { PayloadKind::Bytes };
+    Outcome::Command(OwnedCommand {
+        op: "publish".to_owned(),
+        id: id.clone(),
+        topic: Some(topic),
+        data: Some((kind, fields.payload)),
+        receivers: fields.flags & 4 != 0,
+    })
+}
+
+fn object(fields: Fields, kind: &str) -> Outcome {
+    let refuse = |id, topic, code| Outcome::Error { op: Some(kind.to_owned()), id, topic, code };
+    if fields.flags > 3 || !fields.topic.is_empty() || fields.seq != 0 {
+        return refuse(None, None, ErrorCode::BadValue);
+    }
+    let Ok(text) = String::from_utf8(fields.payload) else { return Outcome::error(ErrorCode::BadMessage) };
+    match json::naive::lone_outcome(&text) {
+        Outcome::Command(command) if command.op != kind => {
+            refuse(command.id, command.topic, ErrorCode::BadValue)
+        }
+        outcome => outcome,
+    }
+}

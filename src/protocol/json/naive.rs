@@ -1,0 +1,160 @@
+//! The parser's naive twin on serde_json.
+//!
+//! It reads member by member with `RawValue`, recurses, allocates, and compares each key with each. It
+//! must agree on which texts and commands are refused, with which code, and on every field.
+
+use serde_json::value::RawValue;
+
+use crate::protocol::command::{
+    ErrorCode, PayloadKind,
+    outcome::{Outcome, OwnedCommand},
+};
+
+/// An object's members in order, duplicates included.
+struct Members<'t>(Vec<(String, &'t RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+pub(crate) fn has_noncharacter(string: &str) -> bool {
+    string.chars().any(|c| {
+        let code = c as u32;
+        (0xfdd0..=0xfdef).contains(&code) || code % 0x10000 >= 0xfffe
+    })
+}
+
+/// Whether `raw`, a JSON value, is I-JSON within `depth` levels.
+fn is_i_json_value(raw: &str, depth: usize, keys_may_repeat: bool) -> bool {
+    match raw.as_bytes()[0] {
+        b'{' => {
+            let Ok(Members(members)) = serde_json::from_str(raw) else { return false };
+            let repeats =
+                (1..members.len()).any(|i| members[..i].iter().any(|(key, _)| *key == members[i].0));
+            depth > 0
+                && (keys_may_repeat || !repeats)
+                && members.iter().all(|(key, value)| {
+                    !has_noncharacter(key) && is_i_json_value(value.get(), depth - 1, false)
+                })
+        }
+        b'[' => {
+            let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(raw) else { return false };
+            depth > 0 && elements.iter().all(|value| is_i_json_value(value.get(), depth - 1, false))
+        }
+        b'"' => serde_json::from_str::<String>(raw).is_ok_and(|string| !has_noncharacter(&string)),
+        b'-' | b'0'..=b'9' => {
+            !raw.contains(['.', 'e', 'E']) || raw.parse::<f64>().expect("a JSON number").is_finite()
+        }
+        _ => true,
+    }
+}
+
+/// What `text` leads to.
+pub(crate) fn outcomes(text: &str) -> Vec<Outcome> {
+    let nothing = |code| vec![Outcome::error(code)];
+    let Ok(whole) = serde_json::from_str::<&RawValue>(text) else { return nothing(ErrorCode::BadMessage) };
+    let raws: Vec<&str> = match whole.get().as_bytes()[0] {
+        b'{' => vec![whole.get()],
+        b'[' => match serde_json::from_str::<Vec<&RawValue>>(whole.get()) {
+            Ok(elements) => elements.iter().map(|raw| raw.get()).collect(),
+            Err(_) => return nothing(ErrorCode::BadMessage),
+        },
+        _ => return nothing(ErrorCode::BadMessage),
+    };
+    // Here keys may repeat: those of the command itself are its own fault and not the text's.
+    if !raws.iter().all(|raw| raw.starts_with('{') && is_i_json_value(raw, DEPTH, true)) {
+        return nothing(ErrorCode::BadMessage);
+    }
+    if raws.len() > 1024 {
+        return nothing(ErrorCode::LimitReached);
+    }
+    raws.into_iter().map(command).collect()
+}
+
+/// What the one command in `text` leads to, which must not be an array.
+pub(crate) fn lone_outcome(text: &str) -> Outcome {
+    match text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+        true => outcomes(text).remove(0),
+        false => Outcome::error(ErrorCode::BadMessage),
+    }
+}
+
+/// Whether `text` is one I-JSON value within `depth` levels.
+pub(crate) fn is_i_json(text: &str, depth: usize) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| is_i_json_value(raw.get(), depth, false))
+}
+
+/// A command's own object and the levels of its data.
+const DEPTH: usize = 1 + 128;
+
+fn command(raw: &str) -> Outcome {
+    let Members(members) = serde_json::from_str(raw).expect("checked");
+    let get = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
+    let string = |name: &str| get(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+    let op = string("op").filter(|op| ["subscribe", "unsubscribe", "publish", "ping"].contains(&op.as_str()));
+    let id = get("id").filter(|raw| match raw.strip_prefix('"') {
+        Some(text) => text.len() <= 65,
+        None => {
+            raw.bytes().all(|byte| byte.is_ascii_digit())
+                && raw.parse::<u64>().is_ok_and(|number| number < 1 << 53)
+        }
+    });
+    let topic = string("topic").filter(|topic| topic.len() <= 256);
+    let error =
+        |code| Outcome::Error { op: op.clone(), id: id.map(str::to_owned), topic: topic.clone(), code };
+
+    let known = ["op", "id", "topic", "data", "receivers", "since", "last"];
+    if known.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1) {
+        return error(ErrorCode::DuplicateKey);
+    }
+    let Some(op) = op.clone() else {
+        return error(if string("op").is_some() { ErrorCode::UnknownOp } else { ErrorCode::BadValue });
+    };
+    let takes: &[&str] = match op.as_str() {
+        "subscribe" => &["op", "topic", "id", "since", "last"],
+        "unsubscribe" => &["op", "topic", "id"],
+        "publish" => &["op", "topic", "id", "data", "receivers"],
+        _ => &["op", "id"],
+    };
+    if members.iter().any(|(key, _)| !takes.contains(&key.as_str())) {
+        return error(ErrorCode::UnknownKey);
+    }
+    if id.is_none() && get("id").is_some() {
+        return error(ErrorCode::BadValue);
+    }
+    if get("since").is_some() || get("last").is_some() {
+        return error(ErrorCode::Unsupported);
+    }
+    if !matches!(get("receivers"), None | Some("true" | "false")) {
+        return error(ErrorCode::BadValue);
+    }
+    if op == "publish" && get("data").is_none() {
+        return error(ErrorCode::BadValue);
+    }
+    if op != "ping" && topic.is_none() {
+        return error(if string("topic").is_some() { ErrorCode::BadTopic } else { ErrorCode::BadValue });
+    }
+    Outcome::Command(OwnedCommand {
+        id: id.map(str::to_owned),
+        topic: topic.clone(),
+        data: get("data").map(|raw| (PayloadKind::Json, raw.as_bytes().to_vec())),
+        receivers: get("receivers") == Some("true"),
+        op,
+    })
+}

@@ -1,0 +1,117 @@
+//! SIGHUP changes what can change while connections stay.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::json;
+
+use crate::common::{Broker, Log, raw::Raw, witness::Witness};
+
+/// A configuration file that is rewritten.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> File {
+        let file = File(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+}
+
+fn start(reactors: usize, settings: &[&str], file: &File) -> (Broker, Log) {
+    Broker::start_logged(reactors, settings, |command| {
+        command.arg("--config").arg(&file.0);
+    })
+}
+
+fn subscribe(raw: &mut Raw, topic: &str) -> serde_json::Value {
+    raw.ask(&json!({"op": "subscribe", "topic": topic, "id": 1}).to_string())
+}
+
+/// A limit, a timeout and the log's level are lowered and hold for a connection that was there before; what
+/// needs a restart is named and stays; then a broken file changes nothing.
+#[test]
+fn a_reload_changes_what_it_can_and_drops_nobody() {
+    let file = File::new("reload.toml", "[limits]\nsubscriptions_max = 10\n");
+    let (broker, log) = start(2, &["limits.header_bytes_max=2048"], &file);
+    let witness = Witness::start(&broker);
+    let mut raw = Raw::open(broker.address);
+    for topic in ["a", "b"] {
+        assert_eq!(subscribe(&mut raw, topic)["op"], "ok");
+    }
+
+    file.write(
+        "[listen]\nbacklog = 77\n[limits]\nsubscriptions_max = 2\nheader_bytes_max = 4096\n\
+         topics_max = 9\n[timeouts]\nping_ms = 9000\n[log]\nlevel = \"warn\"\n",
+    );
+    broker.reload();
+    let line = log.wait_for("needs a restart");
+    assert!(line.contains("listen.backlog = 4096 → 77 needs a restart"), "{line}");
+    let line = log.wait_for("needs a restart");
+    assert!(line.contains("limits.topics_max = 262_144 → 9 needs a restart"), "{line}");
+    // Reactors take it up one after the other, at once.
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 1"#);
+    let refused = subscribe(&mut raw, "c");
+    assert_eq!(
+        (&refused["code"], &refused["message"]),
+        (&json!("limit_reached"), &json!("a connection has at most 2 subscriptions"),)
+    );
+    let mut new = Raw::connect(broker.address);
+    new.send(crate::common::raw::UPGRADE.as_bytes());
+    new.receive_head();
+    assert_eq!(new.receive()["ping_s"], 9);
+
+    for (text, why) in [
+        ("[limits]\nsubscriptions_max = 0\n", "reload.toml:2: limits.subscriptions_max = 0 is not allowed"),
+        ("[limits]\nsubscriptions_min = 1\n", "there is no key limits.subscriptions_min"),
+        ("[limits\n", "not valid TOML"),
+    ] {
+        file.write(text);
+        broker.reload();
+        let line = log.wait_for("not reloaded, the configuration is as it was: ");
+        assert!(line.contains(why), "{line}");
+    }
+    fs::remove_file(&file.0).unwrap();
+    broker.reload();
+    log.wait_for("cannot read the configuration file");
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="refused"} 4"#);
+    assert_eq!(subscribe(&mut raw, "c")["code"], "limit_reached");
+    raw.close();
+    new.close();
+    witness.finish();
+    broker.stop();
+    assert_eq!(log.count_to_end("INFO"), 0, "the level was raised to warn");
+}
+
+/// Views that are there judge by the new policy: a subscriber that takes nothing is disconnected at first,
+/// and skips after the reload.
+#[test]
+fn a_reload_changes_the_policy_of_topics_that_are_there() {
+    let policy = |policy: &str| format!("[delivery]\nslow_consumer = \"{policy}\"\n");
+    let file = File::new("policy.toml", &policy("disconnect"));
+    let settings =
+        ["limits.message_bytes_max=65536", "delivery.owed_bytes_max=131072", "listen.sndbuf_bytes=65536"];
+    let (broker, log) = start(1, &settings, &file);
+    let mut slow = Raw::connect_small(broker.address, 32 << 10).upgraded();
+    assert_eq!(subscribe(&mut slow, "t")["seq"], 0);
+    file.write(&policy("skip"));
+    broker.reload();
+    log.wait_for(r#"reloaded: delivery.slow_consumer = "disconnect" → "skip""#);
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 1"#);
+    let mut publisher = Raw::open(broker.address);
+    let command = json!({"op": "publish", "topic": "t", "data": "x".repeat(8 << 10), "id": 1}).to_string();
+    for seq in 1..=512 {
+        assert_eq!(publisher.ask(&command)["seq"], seq);
+    }
+    loop {
+        let received = slow.receive();
+        if received["op"] == "gap" {
+            break;
+        }
+        assert_eq!(received["op"], "message", "{received}");
+    }
+    broker.stop();
+}
