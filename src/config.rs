@@ -9,7 +9,7 @@ mod keys;
 pub mod load;
 pub mod reload;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub reactor: Reactor,
     /// `[admin]`
     pub admin: Admin,
+    /// `[control]`
+    pub control: Control,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -68,6 +70,13 @@ pub struct Admin {
     pub address: Option<SocketAddr>,
 }
 
+/// `[control]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// Where a successor asks for the listeners; `None` (`""`) is nowhere.
+    pub socket: Option<PathBuf>,
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -114,6 +123,8 @@ pub struct Timeouts {
     pub close_ms: u64,
     /// From SIGTERM to the exit at the latest; 10,000 ms.
     pub drain_ms: u64,
+    /// From a takeover to the end of the last connection at the latest; 2,000 ms.
+    pub takeover_ms: u64,
 }
 
 /// `[delivery]`
@@ -190,6 +201,7 @@ impl Default for Config {
                 max_delay_us: None,
             },
             admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
+            control: Control { socket: None },
             limits: Limits {
                 connections_max: 0,
                 connections_per_address_max: 0,
@@ -212,6 +224,7 @@ impl Default for Config {
                 write_stall_ms: 30_000,
                 close_ms: 5_000,
                 drain_ms: 10_000,
+                takeover_ms: 2_000,
             },
             delivery: Delivery {
                 slow_consumer: SlowConsumer::Disconnect,

@@ -1,5 +1,7 @@
 //! What a reactor counts, as plain numbers: written by one thread, copied out when asked.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::{protocol::close::CloseReason, pubsub::policy::Bound};
 
 /// One reactor's counters and gauges at one moment.
@@ -7,6 +9,8 @@ use crate::{protocol::close::CloseReason, pubsub::policy::Bound};
 pub struct ReactorStats {
     /// Connections that are open now, upgrades under way included.
     pub connections: u64,
+    /// Connections that have not completed their upgrade.
+    pub upgrading: u64,
     /// Connections that have completed an upgrade since the start.
     pub upgrades_total: u64,
     /// Connections accepted since the start.
@@ -67,4 +71,76 @@ pub struct ReactorStats {
     pub slow_disconnects_total: [u64; Bound::COUNT],
     /// Connections ended, by [`CloseReason::index`].
     pub closes_total: [u64; CloseReason::COUNT],
+}
+
+/// What is worth a line in the log, however often it happens: reactors count it, the control thread says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Trouble {
+    /// Accepting stopped for want of descriptors.
+    NoDescriptors,
+    /// A connection beyond `limits.connections_max`.
+    ConnectionsMax,
+    /// A connection beyond `limits.connections_per_address_max`.
+    AddressMax,
+    /// A connection that was upgrading made room for another.
+    UpgradingMax,
+    /// Accepting stopped for `limits.accepts_per_s_max`.
+    AcceptRate,
+    /// A connection beyond `limits.commands_per_s_max`.
+    CommandRate,
+    /// A connection that takes too little.
+    SlowConsumer,
+}
+
+impl Trouble {
+    /// Every trouble, in order of its index.
+    pub const ALL: [Trouble; 7] = [
+        Trouble::NoDescriptors,
+        Trouble::ConnectionsMax,
+        Trouble::AddressMax,
+        Trouble::UpgradingMax,
+        Trouble::AcceptRate,
+        Trouble::CommandRate,
+        Trouble::SlowConsumer,
+    ];
+
+    /// What happened and what may be done, for the operator.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Trouble::NoDescriptors => {
+                "accepting stops for want of file descriptors and goes on as they come free: raise LimitNOFILE"
+            }
+            Trouble::ConnectionsMax => "connections are refused with 503: limits.connections_max is reached",
+            Trouble::AddressMax => {
+                "connections are refused with 429: an address has limits.connections_per_address_max"
+            }
+            Trouble::UpgradingMax => {
+                "connections that do not complete their upgrade make room: limits.upgrading_max is reached"
+            }
+            Trouble::AcceptRate => "accepting waits: limits.accepts_per_s_max is reached",
+            Trouble::CommandRate => {
+                "connections are closed with 4029: they give more than limits.commands_per_s_max"
+            }
+            Trouble::SlowConsumer => "connections are closed with 4000: they take too little",
+        }
+    }
+}
+
+/// How often each trouble happened since the start, over all reactors.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    counts: [AtomicU64; Trouble::ALL.len()],
+}
+
+impl Troubles {
+    /// It happened.
+    pub fn note(&self, trouble: Trouble) {
+        self.counts[trouble as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it happened.
+    pub fn count(&self, trouble: Trouble) -> u64 {
+        self.counts[trouble as usize].load(Ordering::Relaxed)
+    }
 }

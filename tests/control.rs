@@ -1,9 +1,9 @@
 //! The control thread over loopback, with reactors that only answer.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -18,12 +18,12 @@ use std::{
 use fanfare::{
     config::Config,
     control::{
-        self,
+        self, Origin,
         fleet::{Fleet, Watch},
         http,
         reload::Source,
     },
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     reactor::ControlRequest,
 };
 
@@ -40,11 +40,11 @@ struct FakeReactor {
 }
 
 #[derive(Clone)]
-struct FakeFleet(Arc<Vec<FakeReactor>>);
+struct FakeFleet(Arc<Vec<FakeReactor>>, Arc<Troubles>);
 
 impl FakeFleet {
     fn new(count: usize) -> Self {
-        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()))
+        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()), Arc::default())
     }
 }
 
@@ -69,10 +69,12 @@ impl Fleet for FakeFleet {
                     let _ = sender.send(stats);
                 });
             }
+            // Nobody connects to it.
+            ControlRequest::StopAccepting(_) | ControlRequest::Accept => {}
             ControlRequest::Reload(config) => {
                 reactor.subscriptions_max.store(config.limits.subscriptions_max, Ordering::SeqCst);
             }
-            ControlRequest::Drain => {
+            ControlRequest::Drain { .. } => {
                 reactor.is_draining.store(true, Ordering::SeqCst);
                 if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
                     reactor.has_ended.store(true, Ordering::SeqCst);
@@ -84,6 +86,16 @@ impl Fleet for FakeFleet {
 
     fn has_ended(&self, index: usize) -> bool {
         self.0[index].has_ended.load(Ordering::SeqCst)
+    }
+
+    fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+
+    fn close_listeners(&self) {}
+
+    fn troubles(&self) -> &Troubles {
+        &self.1
     }
 }
 
@@ -126,7 +138,7 @@ fn serve(fleet: Option<FakeFleet>) -> SocketAddr {
             }
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            http::serve(listener, watch).await;
+            http::serve(listener, http::Places::new(), watch).await;
         });
     });
     receiver.recv().unwrap()
@@ -212,7 +224,7 @@ fn a_broker_process() {
     config.admin.address = None;
     let fleet = FakeFleet::new(1);
     fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
-    let result = control::run(Arc::new(config), source(), |_| Ok(fleet), |_, _| {});
+    let result = control::run(Arc::new(config), Origin::default(), source(), |_| Ok(fleet), |_, _| {});
     std::process::exit(i32::from(result.is_err()));
 }
 
@@ -311,7 +323,8 @@ fn a_life_from_start_to_drain() {
     };
 
     // A start that fails is the error.
-    let result = control::run(config(), source(), |_| Err::<FakeFleet, _>("no ring".into()), |_, _| {});
+    let start = |_| Err::<FakeFleet, _>("no ring".into());
+    let result = control::run(config(), Origin::default(), source(), start, |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
     // A reactor that ends by itself is an error.
@@ -319,6 +332,7 @@ fn a_life_from_start_to_drain() {
     let ending = fleet.clone();
     let result = control::run(
         config(),
+        Origin::default(),
         source(),
         |_| Ok(fleet),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
@@ -333,6 +347,7 @@ fn a_life_from_start_to_drain() {
     let broker = thread::spawn(move || {
         control::run(
             config(),
+            Origin::default(),
             source(),
             |_| Ok(started),
             move |_, admin| sender.send(admin.unwrap()).unwrap(),

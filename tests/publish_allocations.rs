@@ -47,6 +47,8 @@ impl Turns {
             homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),
             epoch: 1,
+            addresses: Arc::default(),
+            troubles: Arc::default(),
         };
         let (_, ports) = Mesh::new(count, 64);
         let of_port = |port| Turns {
@@ -60,7 +62,7 @@ impl Turns {
     }
 
     fn open(&mut self, asks: &[&str]) -> u32 {
-        let slot = self.core.open(-1);
+        let slot = self.core.open(-1, None);
         self.receive(slot, &mut UPGRADE.as_bytes().to_vec());
         for ask in asks {
             self.receive(slot, &mut masked(ask));

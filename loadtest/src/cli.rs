@@ -57,7 +57,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  \
         fanfare-loadtest idle --connections 15000 --hold 60 --pid $(pgrep -x fanfare)")]
     Idle(Idle),
-    /// A fan-out, rooms and a fan-in side by side for hours
+    /// A fan-out, rooms and a fan-in for hours, with clients that come and go, reconnect and dawdle
+    ///
+    /// Everybody is verified, in both of fanfare's languages, by name and by filter. The broker's memory is
+    /// reported as its slope in the first and in the last hour.
     #[command(after_help = "Example:\n  \
         fanfare-loadtest soak --duration 28800 --pid $(pgrep -x fanfare) --html soak.html")]
     Soak(Soak),
@@ -303,7 +306,7 @@ pub struct Ticker {
     /// Publications per second, all topics together
     #[arg(long, default_value_t = 5000, value_parser = rate())]
     pub rate: u64,
-    /// Let subscribers that are behind get only the newest: reserved, brokers do not conflate yet
+    /// Let subscribers that are behind lose what is not the newest: order must rise and the last must come
     #[arg(long)]
     pub conflate: bool,
     /// What is published.
@@ -352,6 +355,15 @@ pub struct Soak {
     /// Publishers to one topic with two subscribers
     #[arg(long, default_value_t = 50, value_parser = count(1, 65_536))]
     pub publishers: usize,
+    /// Connections at a time that subscribe, stay for up to two seconds and leave, again and again
+    #[arg(long, default_value_t = 8, value_parser = count(0, 64))]
+    pub visitors: usize,
+    /// Publishers that reconnect after some publications each, all of them acknowledged
+    #[arg(long, default_value_t = 4, value_parser = count(0, 64))]
+    pub reconnecting: usize,
+    /// Subscribers that stop reading for up to a minute and a half
+    #[arg(long, default_value_t = 2, value_parser = count(0, 64))]
+    pub slow: usize,
     /// Publications per second: a tenth to the large topic, the rest to rooms and fan-in
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u64).range(10..10_000_000))]
     pub rate: u64,

@@ -90,6 +90,7 @@ pub fn measure(
         group: 0,
         schedule: Schedule::of_one(floor.rate),
         payload: Payload::new(payload_bytes(floor.frame_bytes as usize)),
+        is_conflated: false,
         publishers: 0,
     };
     let pid = server.child.id();

@@ -40,7 +40,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use client::Pace;
-use output::{Outputs, tell};
+use output::tell;
 use scenario::{Setting, run_load, run_plan, topics};
 
 #[global_allocator]
@@ -82,7 +82,7 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
             run_load(&setting, &it.load, it.rate, |rate| topics::ticker(it, rate))
         }
         Command::Beside(it) => run_plan(&setting(&it.broker, &it.run, Pace::Open), &topics::beside(it)),
-        Command::Soak(it) => run_plan(&setting(&it.broker, &soak_run(it), Pace::Open), &topics::soak(it)),
+        Command::Soak(it) => scenario::soak::run(it, parameters),
         Command::Connect(it) => scenario::run_connect(it, parameters),
         Command::Idle(it) => scenario::idle::run(it, parameters),
         Command::Floor(it) => floor::run(it, parameters),
@@ -95,13 +95,6 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
             run(cli.command, arguments)
         }
     }
-}
-
-/// A soak has the same settings as the others with other defaults.
-fn soak_run(soak: &cli::Soak) -> cli::Run {
-    let cli::Soak { duration, warmup, drain, threads, .. } = *soak;
-    let outputs = Outputs { json: soak.outputs.json.clone(), html: soak.outputs.html.clone() };
-    cli::Run { duration, warmup, drain, cores: soak.cores.clone(), threads, outputs }
 }
 
 /// clap's messages are pages; the first line says it.

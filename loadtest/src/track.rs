@@ -54,6 +54,20 @@ impl Tracker {
         }
     }
 
+    /// Whether the newest of `published` came, of every publisher that there is.
+    pub fn has_newest(&self, published: u64) -> bool {
+        let newest = match self {
+            Tracker::BySeq(verifier) => verifier.newest(),
+            Tracker::ByStamp { publishers, .. } => publishers.iter().map(Verifier::newest).sum(),
+        };
+        newest >= published
+    }
+
+    /// The verdict after `published` publications when only the newest had to come: one is lost, or none.
+    pub fn faults_of_conflated(&self, published: u64) -> Faults {
+        Faults { lost: !self.has_newest(published) as u64, ..self.faults(0) }
+    }
+
     /// The first that is missing of `published`, counted from 1 at the subscription's start; without the
     /// broker's numbers nobody knows.
     pub fn first_missing(&self, published: u64) -> Option<u64> {
@@ -98,6 +112,26 @@ mod tests {
         assert!(verdict(&[Some((0, 0)), Some((1, 0)), Some((1, 1)), Some((0, 1))], 4).is_clean());
         let swapped = verdict(&[Some((0, 1)), Some((1, 0)), Some((0, 0))], 3);
         assert_eq!(swapped, Faults { reordered: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn conflated_only_the_newest_must_come_and_the_order_must_rise() {
+        let mut order = Order::default();
+        let stamp = |sequence| Some(Stamp { due_ns: 0, topic: 0, publisher: 0, sequence });
+        let verdict = |tracker: &mut Tracker, order: &mut Order, seqs: &[u64]| {
+            for &seq in seqs {
+                tracker.on_delivery(Some(seq), stamp(seq - 1), order);
+            }
+            tracker.faults_of_conflated(9)
+        };
+        for tracker in [|| Tracker::by_seq(0), || Tracker::by_stamp(1)] {
+            let mut verdict = |seqs: &[u64]| verdict(&mut tracker(), &mut order, seqs);
+            assert!(verdict(&[2, 3, 9]).is_clean());
+            assert_eq!(verdict(&[2, 3, 8]), Faults { lost: 1, ..Faults::default() });
+            assert_eq!(verdict(&[]), Faults { lost: 1, ..Faults::default() });
+            assert_eq!(verdict(&[3, 2, 9]), Faults { reordered: 1, ..Faults::default() });
+            assert_eq!(verdict(&[3, 3, 9]), Faults { duplicated: 1, ..Faults::default() });
+        }
     }
 
     #[test]

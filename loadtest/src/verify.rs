@@ -155,6 +155,11 @@ impl Verifier {
         self.received
     }
 
+    /// The place of the newest that came, counted from 1 at the subscription's start; 0: none came.
+    pub fn newest(&self) -> u64 {
+        self.next_seq - self.first_seq
+    }
+
     /// The first that is missing of `published`, counted from 1 at the subscription's start.
     pub fn first_missing(&self, published: u64) -> Option<u64> {
         let first = self.missing.first().or((self.received < published).then_some(self.next_seq));

@@ -74,6 +74,10 @@ struct ServeArgs {
     /// Any key of the configuration, as listen.backlog=1024; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Take the place of the broker at control.socket: its listeners are handed over, it closes its
+    /// connections, and no client is refused.
+    #[arg(long)]
+    takeover: bool,
 }
 
 /// Why a command failed, as one line.
@@ -107,7 +111,10 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => serve::serve(sources(args)?),
+        Command::Serve(args) => {
+            let takes_over = args.takeover;
+            serve::serve(sources(args)?, takes_over)
+        }
         Command::Sub(args) => subscribe::subscribe(args),
         Command::Pub(args) => publish::publish(args),
         Command::Config(ConfigCommand::Default) => {

@@ -18,14 +18,15 @@ use crate::{
         Config,
         load::{self, Sources},
     },
-    control::{self, reload::Source},
+    control::{self, Origin, activation::Inherited, reload::Source, takeover::Predecessor},
     protocol::mask,
-    reactor::Reactors,
+    reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
 };
 
-/// Runs the broker until a signal ends it. SIGHUP reads `sources` again.
-pub(super) fn serve(sources: Sources) -> Result<(), Failure> {
+/// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
+/// one's. SIGHUP reads `sources` again.
+pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
     let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     keep_pages_small();
     let source = Source {
@@ -44,10 +45,57 @@ pub(super) fn serve(sources: Sources) -> Result<(), Failure> {
     }
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
-    control::run(config, source, Reactors::start, move |reactors, admin| {
+    let on_ready = move |reactors: &Reactors, admin: Option<SocketAddr>| {
         announce(&announced, reactors, admin, &report.summary());
-    })
-    .map_err(Failure::Run)
+    };
+    let inherited = Inherited::from_service_manager().map_err(Failure::Run)?;
+    if takes_over {
+        if inherited.is_some() {
+            return Err(Failure::Run(
+                "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
+            ));
+        }
+        return serve_after(config, source, on_ready);
+    }
+    let Inherited { listeners, admin } = inherited.unwrap_or_default();
+    let start = move |config: Arc<Config>| {
+        let listeners = match listeners.is_empty() {
+            true => Listeners::bind(&config, reactor_count(&config))?,
+            false => Listeners::inherit(&config, listeners)?,
+        };
+        Prepared::new(config, listeners)?.start()
+    };
+    let origin = Origin { admin, takes_over };
+    control::run(config, origin, source, start, on_ready).map_err(Failure::Run)
+}
+
+/// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
+/// fail here has not.
+fn serve_after(
+    config: Arc<Config>,
+    source: Source,
+    on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
+) -> Result<(), Failure> {
+    let Some(path) = &config.control.socket else {
+        return Err(Failure::Usage(
+            "--takeover needs control.socket, the path of the running broker's control socket".into(),
+        ));
+    };
+    let (mut predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
+    let prepare = || {
+        let mut listeners = Listeners::inherit(&config, listeners)?;
+        listeners.reserve(&config, reactor_count(&config))?;
+        Prepared::new(Arc::clone(&config), listeners)
+    };
+    let prepared = prepare().map_err(Failure::Run)?;
+    predecessor.tell_ready();
+    info!("waiting for the running broker to close its connections");
+    let start = move |_| {
+        predecessor.wait_until_done()?;
+        prepared.start()
+    };
+    let origin = Origin { admin, takes_over: true };
+    control::run(config.clone(), origin, source, start, on_ready).map_err(Failure::Run)
 }
 
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     ops::{Range, RangeInclusive},
+    path::PathBuf,
 };
 
 use toml::{Spanned, de::DeValue};
@@ -11,10 +12,11 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, SlowConsumer, TopicPolicy};
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 8] = [
+pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("listen", "Where clients connect."),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
+    ("control", "How another fanfare of the same user reaches this one, to take its place."),
     ("limits", "What the broker takes at most: beyond it a client is refused, the broker never grows."),
     ("timeouts", "How long the broker waits."),
     ("delivery", "What a subscriber may be owed, and what becomes of one that takes too little."),
@@ -40,6 +42,8 @@ pub(super) enum Kind {
     Address(fn(&mut Config) -> &mut SocketAddr),
     /// An IP address and port, or `""` for none.
     OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
+    /// The absolute path of a socket, or `""` for none.
+    OptionalSocket(fn(&mut Config) -> &mut Option<PathBuf>),
     /// `true` or `false`.
     Bool(fn(&mut Config) -> &mut bool),
     /// An integer within a range.
@@ -166,6 +170,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::OptionalAddress(|config| &mut config.admin.address),
     },
     Key {
+        path: "control.socket",
+        about: "Where the running broker is reached by `fanfare serve --takeover`; only its own user may.\n\
+                \"\" turns it off.",
+        is_reloadable: false,
+        kind: Kind::OptionalSocket(|config| &mut config.control.socket),
+    },
+    Key {
         path: "limits.connections_max",
         about: "Connections of all reactors together; 0 takes what the descriptor limit allows.",
         is_reloadable: false,
@@ -282,9 +293,16 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.drain_ms",
-        about: "From SIGTERM to the exit at the latest.",
+        about: "From SIGTERM to the exit at the latest. The times to come back that clients are told are spread\n\
+                over as long, at a takeover too.",
         is_reloadable: true,
         kind: integer!(Integer, timeouts.drain_ms, 0..=3_600_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.takeover_ms",
+        about: "From a takeover to the end of the last connection at the latest; new ones wait meanwhile.",
+        is_reloadable: true,
+        kind: integer!(Integer, timeouts.takeover_ms, 0..=600_000, "milliseconds"),
     },
     Key {
         path: "delivery.slow_consumer",
@@ -376,7 +394,11 @@ impl Key {
     pub fn is_text(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Address(_) | Kind::OptionalAddress(_) | Kind::SlowConsumer(_) | Kind::LogFilter(_)
+            Kind::Address(_)
+                | Kind::OptionalAddress(_)
+                | Kind::OptionalSocket(_)
+                | Kind::SlowConsumer(_)
+                | Kind::LogFilter(_)
         )
     }
 
@@ -387,6 +409,10 @@ impl Key {
             Kind::OptionalAddress(_) => {
                 "an IP address and port such as 127.0.0.1:7601, or \"\" for none".into()
             }
+            Kind::OptionalSocket(_) => format!(
+                "an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes such as \
+                 /run/fanfare/control.sock, or \"\" for none"
+            ),
             Kind::Bool(_) => "true or false".into(),
             Kind::Integer { range, unit, .. } => format!("an integer from {} ({unit})", from_to(range)),
             Kind::PowerOfTwo { range, unit, .. } => {
@@ -431,6 +457,13 @@ impl Key {
                     text => text.and_then(|s| s.parse().ok()).map(Some),
                 },
             ),
+            Kind::OptionalSocket(field) => store(
+                field(config),
+                match plain.as_str() {
+                    Some("") => Some(None),
+                    text => text.filter(|text| is_socket_path(text)).map(|text| Some(text.into())),
+                },
+            ),
             Kind::Bool(field) => store(field(config), plain.as_bool()),
             Kind::Integer { range, set, .. } => integer_in(plain, range).map(|n| set(config, n)).is_some(),
             Kind::PowerOfTwo { range, set, .. } => {
@@ -464,6 +497,7 @@ impl Key {
         match &self.kind {
             Kind::Address(field) => *field(to) = *field(from),
             Kind::OptionalAddress(field) => *field(to) = *field(from),
+            Kind::OptionalSocket(field) => field(to).clone_from(field(from)),
             Kind::Bool(field) => *field(to) = *field(from),
             Kind::Integer { get, set, .. } | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
@@ -481,6 +515,10 @@ impl Key {
                 Some(address) => format!("\"{address}\""),
                 None => "\"\"".into(),
             },
+            Kind::OptionalSocket(field) => {
+                let path = field(config).as_deref().map_or("".into(), |path| path.to_string_lossy());
+                toml::Value::from(&*path).to_string()
+            }
             Kind::Bool(field) => field(config).to_string(),
             Kind::Integer { get, .. } | Kind::PowerOfTwo { get, .. } => grouped(get(config)),
             Kind::AutoOrInteger { get, .. } => match get(config) {
@@ -605,6 +643,13 @@ fn is_filter(text: &str) -> bool {
             "#" => index + 1 == level_count,
             name => !name.contains(['+', '#']),
         })
+}
+
+/// The kernel allows 107 bytes; a suffix is added while the socket is made.
+const SOCKET_PATH_BYTES_MAX: usize = 90;
+
+fn is_socket_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= SOCKET_PATH_BYTES_MAX && !text.contains('\0')
 }
 
 /// `EnvFilter` takes a lone misspelt level for the name of a module, so that is looked for first.

@@ -291,6 +291,7 @@ mod tests {
             flags: vec![
                 flag("listen.address", "[::]:80"),
                 flag("admin.address", ""),
+                flag("control.socket", "/run/fanfare/control.sock"),
                 flag("reactor.pin", "false"),
                 flag("reactor.max_delay_us", "10_000"),
                 flag("delivery.slow_consumer", "skip"),
@@ -305,6 +306,7 @@ mod tests {
         let config = load(&sources).unwrap();
         assert_eq!(config.listen.address, "[::]:80".parse().unwrap());
         assert_eq!(config.admin.address, None);
+        assert_eq!(config.control.socket, Some("/run/fanfare/control.sock".into()));
         assert!(!config.reactor.pin);
         assert_eq!(config.reactor.max_delay_us, Some(10_000));
         assert_eq!(config.delivery.slow_consumer, SlowConsumer::Skip);
@@ -336,6 +338,8 @@ mod tests {
             ("reactor.max_delay_us", "Auto"),
             ("reactor.pin", "1"),
             ("listen.address", "127.0.0.1"),
+            ("control.socket", "control.sock"),
+            ("control.socket", &format!("/{}", "x".repeat(90))),
             ("log.level", "a=b=c"),
             ("delivery.topics", "[{ filter = 'a' }]"),
             ("delivery.topics", "[1]"),

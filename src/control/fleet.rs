@@ -1,6 +1,8 @@
 //! The reactors as the control thread sees them: whether they answer, and what they count.
 
 use std::{
+    io,
+    os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -12,7 +14,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use crate::{
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     reactor::{ControlRequest, Reactors},
 };
 
@@ -31,6 +33,15 @@ pub trait Fleet: Send + Sync + 'static {
     fn ask(&self, index: usize, request: ControlRequest) -> bool;
     /// Whether its thread has ended.
     fn has_ended(&self, index: usize) -> bool;
+    /// Duplicates of the listeners for another process, none when they are closed.
+    ///
+    /// # Errors
+    /// A want of descriptors.
+    fn listeners(&self) -> io::Result<Vec<OwnedFd>>;
+    /// Closes the listeners but for those that reactors still accept from.
+    fn close_listeners(&self);
+    /// What the operator is to be told.
+    fn troubles(&self) -> &Troubles;
 }
 
 impl Fleet for Reactors {
@@ -45,6 +56,18 @@ impl Fleet for Reactors {
     fn has_ended(&self, index: usize) -> bool {
         Reactors::has_ended(self, index)
     }
+
+    fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        Reactors::listeners(self)
+    }
+
+    fn close_listeners(&self) {
+        Reactors::close_listeners(self);
+    }
+
+    fn troubles(&self) -> &Troubles {
+        Reactors::troubles(self)
+    }
 }
 
 /// Where the broker is in its life.
@@ -55,8 +78,10 @@ pub enum Phase {
     Starting = 0,
     /// They accept.
     Ready = 1,
-    /// They close their connections and end.
+    /// They close their connections.
     Draining = 2,
+    /// They could accept, and wait until the broker whose place they take has closed its connections.
+    Waiting = 3,
 }
 
 /// How often a new configuration was asked for.
@@ -107,7 +132,8 @@ impl<F: Fleet> Watch<F> {
 
     /// Where it is.
     pub fn phase(&self) -> Phase {
-        [Phase::Starting, Phase::Ready, Phase::Draining][self.phase.load(Ordering::Acquire) as usize]
+        const PHASES: [Phase; 4] = [Phase::Starting, Phase::Ready, Phase::Draining, Phase::Waiting];
+        PHASES[self.phase.load(Ordering::Acquire) as usize]
     }
 
     /// It has come to `phase`.
@@ -160,6 +186,33 @@ impl<F: Fleet> Watch<F> {
                 Some(format!("reactor {index} has not answered for {} ms", ANSWER_TIMEOUT.as_millis()))
             }
         })
+    }
+}
+
+/// Has every reactor do what `order` makes, and waits until each has said that it did; false if one has not
+/// within `limit`.
+pub async fn carry_out<F: Fleet>(
+    fleet: &F,
+    limit: Duration,
+    order: impl Fn(mpsc::Sender<()>) -> ControlRequest,
+) -> bool {
+    let deadline = Instant::now() + limit;
+    let mut waiting: Vec<(usize, Option<mpsc::Receiver<()>>)> =
+        (0..fleet.count()).map(|index| (index, None)).collect();
+    loop {
+        waiting.retain_mut(|(index, receiver)| match receiver {
+            Some(receiver) => receiver.try_recv().is_err(),
+            // A full queue may have room by the next poll.
+            None => {
+                let (sender, new_receiver) = mpsc::channel();
+                *receiver = fleet.ask(*index, order(sender)).then_some(new_receiver);
+                true
+            }
+        });
+        if waiting.is_empty() || Instant::now() >= deadline {
+            return waiting.is_empty();
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -1,6 +1,9 @@
 //! The admin listener: health for load balancers and service managers, metrics for Prometheus.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -20,6 +23,7 @@ use tracing::{debug, warn};
 use super::{
     fleet::{Fleet, Phase, Watch},
     metrics::{self, Process},
+    notices::Seldom,
 };
 
 /// Connections served at once; more wait in the accept queue.
@@ -33,24 +37,48 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept, which is mostly a want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+const WAITING: &str = "waiting for the broker before this one to close its connections\n";
+const WAITING_BUT_WELL: &str = "ok, waiting for the broker before this one to close its connections\n";
+
 const INDEX: &str = "\
 fanfare
 
 /healthz  200 while every reactor answers
-/readyz   200 while clients are accepted; 503 while starting and draining
+/readyz   200 while clients are accepted; 503 while starting, draining and taking over
 /metrics  OpenMetrics text for Prometheus
 ";
 
+/// Connections that are served.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// As many as may be served at once, all free.
+    #[expect(clippy::new_without_default, reason = "nothing else is made without a number")]
+    pub fn new() -> Places {
+        Places(Arc::new(Semaphore::new(CONNECTIONS_MAX)))
+    }
+
+    /// Waits until no connection is served, at most `limit`.
+    pub async fn wait_until_free(&self, limit: Duration) {
+        let _ = time::timeout(limit, self.0.acquire_many(CONNECTIONS_MAX as u32)).await;
+    }
+}
+
 /// Serves until the runtime ends.
-pub async fn serve<F: Fleet>(listener: TcpListener, watch: Arc<Watch<F>>) {
+pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<Watch<F>>) {
     let router = router(watch);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = places.0;
+    let mut seldom = Seldom::default();
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!(%error, "the admin listener could not accept");
+                // Strangers on the clients' port can take the last descriptor.
+                if seldom.is_due(Instant::now()) {
+                    warn!(%error, "the admin listener could not accept");
+                }
                 time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -88,6 +116,7 @@ fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
 
 async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     match watch.first_unwell().await {
+        None if watch.phase() == Phase::Waiting => WAITING_BUT_WELL.into_response(),
         None => "ok\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
@@ -98,6 +127,7 @@ async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
         Phase::Ready => "ready\n".into_response(),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        Phase::Waiting => (StatusCode::SERVICE_UNAVAILABLE, WAITING).into_response(),
     }
 }
 

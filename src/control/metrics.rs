@@ -51,13 +51,20 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-static FAMILIES: [Family; 28] = [
+static FAMILIES: [Family; 29] = [
     family!(
         connections,
         Gauge,
         "fanfare_connections",
         None,
         "Connections that are open now, upgrades under way included."
+    ),
+    family!(
+        upgrading,
+        Gauge,
+        "fanfare_upgrading",
+        None,
+        "Connections that have not completed their upgrade."
     ),
     family!(upgrades_total, Counter, "fanfare_upgrades", None, "Connections that have completed an upgrade."),
     family!(accepts_total, Counter, "fanfare_accepts", None, "Connections accepted."),
@@ -349,6 +356,7 @@ mod tests {
     fn numbered() -> ReactorStats {
         ReactorStats {
             connections: 1,
+            upgrading: 23,
             upgrades_total: 2,
             accepts_total: 3,
             turns_total: 4,
@@ -408,6 +416,7 @@ mod tests {
             "fanfare_reloads_total{result=\"refused\"} 4",
             "fanfare_reactor_up{reactor=\"0\"} 1",
             "fanfare_connections{reactor=\"1\"} 1",
+            "fanfare_upgrading{reactor=\"1\"} 23",
             "fanfare_upgrades_total{reactor=\"1\"} 2",
             "fanfare_sent_bytes_total{reactor=\"1\"} 7",
             "fanfare_deflated_total{reactor=\"1\"} 12",

@@ -7,6 +7,7 @@
 mod commands;
 mod filter;
 mod frame;
+mod log;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod upgrade;
 pub use commands::{binary_commands, json_commands};
 pub use filter::filter;
 pub use frame::frame;
+pub use log::log;
 pub use session::session;
 pub use upgrade::upgrade;
 
@@ -22,11 +24,12 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("binary_commands", binary_commands),
     ("filter", filter),
     ("frame", frame),
     ("json_commands", json_commands),
+    ("log", log),
     ("session", session),
     ("upgrade", upgrade),
 ];

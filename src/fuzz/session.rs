@@ -12,6 +12,7 @@ use crate::protocol::{
 const LIMITS: Limits = Limits {
     header_bytes_max: 512,
     message_bytes_max: 600,
+    frame_bytes_max: 500,
     is_echo_served: true,
     deflate_window_bits: Some(15),
 };

@@ -31,17 +31,23 @@ pub enum CloseReason {
     InternalError,
     /// 1012: the broker restarts.
     Restart,
-    /// 1013: a limit of the broker is reached; try again later.
+    /// 503: as many connections as `limits.connections_max` allows; 1013 once it is a WebSocket.
     TryAgainLater,
     /// 4000: too far behind on topics whose policy is to disconnect.
     SlowConsumer,
-    /// 4008: nothing came within the pong deadline.
+    /// 4008: nothing came within the pong deadline, or no message for too long.
     IdleTimeout,
+    /// Still upgrading when `limits.upgrading_max` was reached: the socket is closed without an answer.
+    Displaced,
+    /// 429: as many connections of its address as `limits.connections_per_address_max` allows.
+    AddressLimit,
+    /// 4029: more commands than `limits.commands_per_s_max` allows.
+    RateLimited,
 }
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 15] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -57,6 +63,9 @@ impl CloseReason {
         CloseReason::TryAgainLater,
         CloseReason::SlowConsumer,
         CloseReason::IdleTimeout,
+        CloseReason::Displaced,
+        CloseReason::AddressLimit,
+        CloseReason::RateLimited,
     ];
     /// The length of a table indexed by [`CloseReason::index`].
     pub const COUNT: usize = Self::ALL.len();
@@ -70,7 +79,11 @@ impl CloseReason {
     pub fn code(self) -> Option<u16> {
         match self {
             CloseReason::PeerClosed => Some(1000),
-            CloseReason::PeerGone | CloseReason::HttpAnswered | CloseReason::HandshakeTimeout => None,
+            CloseReason::PeerGone
+            | CloseReason::HttpAnswered
+            | CloseReason::HandshakeTimeout
+            | CloseReason::Displaced
+            | CloseReason::AddressLimit => None,
             CloseReason::ProtocolError => Some(1002),
             CloseReason::UnsupportedData => Some(1003),
             CloseReason::InvalidUtf8 | CloseReason::InvalidDeflate => Some(1007),
@@ -81,6 +94,7 @@ impl CloseReason {
             CloseReason::TryAgainLater => Some(1013),
             CloseReason::SlowConsumer => Some(4000),
             CloseReason::IdleTimeout => Some(4008),
+            CloseReason::RateLimited => Some(4029),
         }
     }
 
@@ -102,6 +116,9 @@ impl CloseReason {
             CloseReason::TryAgainLater => "try_again_later",
             CloseReason::SlowConsumer => "slow_consumer",
             CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::Displaced => "displaced",
+            CloseReason::AddressLimit => "address_limit",
+            CloseReason::RateLimited => "rate_limited",
         }
     }
 }
@@ -137,6 +154,8 @@ pub enum BrokenRule {
     LengthTopBit,
     /// A message, all fragments together, over `limits.message_bytes_max`.
     MessageTooBig,
+    /// A frame over `limits.frame_bytes_max`.
+    FrameTooBig,
     /// A message of more fragments than [`FRAGMENT_COUNT_MAX`](super::session::FRAGMENT_COUNT_MAX).
     TooManyFragments,
     /// A text message that is not UTF-8.
@@ -153,7 +172,7 @@ pub enum BrokenRule {
 
 impl BrokenRule {
     /// Every rule.
-    pub const ALL: [BrokenRule; 19] = [
+    pub const ALL: [BrokenRule; 20] = [
         BrokenRule::ReservedBits,
         BrokenRule::DeflatedBitMisplaced,
         BrokenRule::UnknownOpcode,
@@ -167,6 +186,7 @@ impl BrokenRule {
         BrokenRule::LengthNotMinimal,
         BrokenRule::LengthTopBit,
         BrokenRule::MessageTooBig,
+        BrokenRule::FrameTooBig,
         BrokenRule::TooManyFragments,
         BrokenRule::TextNotUtf8,
         BrokenRule::CorruptDeflate,
@@ -193,7 +213,7 @@ impl BrokenRule {
             BrokenRule::TextOnBinary | BrokenRule::BinaryOnText => CloseReason::UnsupportedData,
             BrokenRule::TextNotUtf8 | BrokenRule::CloseReasonNotUtf8 => CloseReason::InvalidUtf8,
             BrokenRule::CorruptDeflate => CloseReason::InvalidDeflate,
-            BrokenRule::MessageTooBig => CloseReason::MessageTooBig,
+            BrokenRule::MessageTooBig | BrokenRule::FrameTooBig => CloseReason::MessageTooBig,
             BrokenRule::TooManyFragments => CloseReason::PolicyViolation,
         }
     }
@@ -228,6 +248,7 @@ impl BrokenRule {
                 "the most significant bit of a 64-bit length must be 0 (RFC 6455 section 5.2)"
             }
             BrokenRule::MessageTooBig => "a message must not be longer than limits.message_bytes_max",
+            BrokenRule::FrameTooBig => "a frame must not be longer than limits.frame_bytes_max",
             BrokenRule::TooManyFragments => "a message must not have more than 1048576 fragments",
             BrokenRule::TextNotUtf8 => "a text message must be UTF-8 (RFC 6455 section 8.1)",
             BrokenRule::CorruptDeflate => {

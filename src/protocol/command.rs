@@ -85,8 +85,6 @@ pub enum ErrorCode {
     LimitReached,
     /// The option is part of the protocol but this broker does not offer it.
     Unsupported,
-    /// The broker is draining.
-    Unavailable,
 }
 
 impl ErrorCode {
@@ -103,7 +101,6 @@ impl ErrorCode {
             ErrorCode::NotSubscribed => "not_subscribed",
             ErrorCode::LimitReached => "limit_reached",
             ErrorCode::Unsupported => "unsupported",
-            ErrorCode::Unavailable => "unavailable",
         }
     }
 }

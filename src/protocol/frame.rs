@@ -91,6 +91,8 @@ pub struct Context {
     /// How many bytes a message that begins compressed may take; `None`: permessage-deflate was not
     /// negotiated.
     pub deflated_bytes_max: Option<usize>,
+    /// The longest payload of a data frame.
+    pub frame_bytes_max: usize,
 }
 
 /// Reads headers that receives may split at any byte.
@@ -180,6 +182,9 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
         }
         short => (u64::from(short), 2),
     };
+    if !opcode.is_control() && payload_len > context.frame_bytes_max as u64 {
+        return Err(BrokenRule::FrameTooBig);
+    }
     let bytes_left = match context.deflated_bytes_max {
         Some(bytes_max) if is_deflated => bytes_max,
         _ => context.message_bytes_left,
@@ -313,6 +318,7 @@ mod tests {
         is_inside_message: false,
         message_bytes_left: usize::MAX,
         deflated_bytes_max: None,
+        frame_bytes_max: usize::MAX,
     };
     /// Both sides of every change of encoding.
     const LENGTHS: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 24];

@@ -23,6 +23,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// The longest message, all fragments together, in bytes.
     pub message_bytes_max: usize,
+    /// The longest frame of one, in bytes.
+    pub frame_bytes_max: usize,
     /// `/echo` is served.
     pub is_echo_served: bool,
     /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
@@ -336,6 +338,7 @@ impl Session {
             deflated_bytes_max: self
                 .is_deflate_agreed
                 .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
+            frame_bytes_max: limits.frame_bytes_max,
         };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
@@ -481,6 +484,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         header_bytes_max: 1024,
         message_bytes_max: 1000,
+        frame_bytes_max: 1 << 20,
         is_echo_served: false,
         deflate_window_bits: None,
     };
@@ -613,7 +617,7 @@ mod tests {
 
     #[test]
     fn the_assembly_follows_the_bytes_received_and_is_freed_after_the_message() {
-        let limits = Limits { message_bytes_max: 1 << 40, ..LIMITS };
+        let limits = Limits { message_bytes_max: 1 << 40, frame_bytes_max: 1 << 40, ..LIMITS };
         let mut session = open(Format::Binary);
         let huge = Sent { length_bytes: 8, declared_len: Some(1 << 39), ..Sent::new(0x82, "x".repeat(300)) };
         assert_eq!(receive(&mut session, &limits, &huge.bytes()), []);
@@ -725,7 +729,7 @@ mod tests {
             (
                 Json,
                 Sent { length_bytes: 8, declared_len: Some((1 << 63) - 1), ..Sent::new(0x81, "") }.bytes(),
-                BrokenRule::MessageTooBig,
+                BrokenRule::FrameTooBig,
             ),
             (
                 Binary,
@@ -911,7 +915,7 @@ mod tests {
         ) {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
-            let limits = Limits { message_bytes_max: 150, ..LIMITS };
+            let limits = Limits { message_bytes_max: 150, frame_bytes_max: 120, ..LIMITS };
             let start = || Session { is_deflate_agreed, ..open(speech) };
             let expected = decode(speech, is_deflate_agreed, &limits, stream);
             prop_assert_eq!(&receive(&mut start(), &limits, stream), &expected);

@@ -363,7 +363,7 @@ impl View {
         self.head_bytes - segment.begin_bytes - u64::from(position.offset - segment.range.start())
     }
 
-    /// When the oldest publication that the member in `slot` is owed was appended, or up to [`INDEX_MS`]
+    /// When the oldest publication that the member in `slot` is owed was appended, or up to `INDEX_MS`
     /// before that, in milliseconds (wrapping).
     pub fn owed_since_ms(&self, slot: u32) -> Option<u32> {
         self.is_behind(slot).then(|| self.newest_start(self.position(slot)).appended_ms)

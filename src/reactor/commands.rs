@@ -10,6 +10,7 @@ use super::{
 use crate::{
     protocol::{
         Encoding,
+        close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
         reply::{self, Reply},
     },
@@ -27,6 +28,11 @@ impl Core {
     pub(super) fn handle_command(&mut self, slot: u32, command: Result<Command<'_>, CommandError<'_>>) {
         if self.connections[slot as usize].phase != Phase::Open {
             return;
+        }
+        if !self.meters.take_command(slot, self.now_ns) {
+            let rate = self.shared.config.limits.commands_per_s_max;
+            let text = format!("a connection gives at most {rate} commands/s (limits.commands_per_s_max)");
+            return self.close(slot, CloseReason::RateLimited, &text);
         }
         self.stats.commands_total += 1;
         let result = match &command {

@@ -84,6 +84,8 @@ pub enum Flight {
         pin: Pin,
         /// How many bytes.
         len: u32,
+        /// When it last made progress.
+        moved: Moment,
     },
     /// Several ranges, or replies.
     Gather(Box<Gather>),
@@ -103,7 +105,16 @@ pub struct Gather {
     pub replies: Vec<u8>,
     /// All bytes together.
     pub len: u32,
+    /// When it last made progress, while it is in flight.
+    pub moved: Moment,
 }
+
+/// A time of at most half an hour ago, in 16 bits that fit beside what a flight has anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment(u16);
+
+/// The unit of a [`Moment`], in milliseconds.
+const MOMENT_MS: u64 = 50;
 
 /// The most ranges in one send.
 pub const VECTORS_MAX: usize = if cfg!(test) { 4 } else { 64 };
@@ -143,6 +154,24 @@ impl Connection {
         !matches!(self.flight, Flight::None)
     }
 
+    /// For how long the send in flight has made no progress, in milliseconds: not more than it is.
+    pub fn stalled_ms(&self, now_ms: u64) -> Option<u64> {
+        match &self.flight {
+            Flight::None => None,
+            Flight::Range { moved, .. } => Some(moved.elapsed_ms(now_ms)),
+            Flight::Gather(gather) => Some(gather.moved.elapsed_ms(now_ms)),
+        }
+    }
+
+    /// The send in flight made progress.
+    pub fn note_progress(&mut self, now_ms: u64) {
+        match &mut self.flight {
+            Flight::None => {}
+            Flight::Range { moved, .. } => *moved = Moment::at(now_ms),
+            Flight::Gather(gather) => gather.moved = Moment::at(now_ms),
+        }
+    }
+
     /// Whether the kernel holds anything of it.
     pub fn is_held(&self) -> bool {
         self.is_receiving || self.is_sending()
@@ -151,6 +180,19 @@ impl Connection {
     /// Whether bytes from the peer still mean something.
     pub fn is_reading(&self) -> bool {
         matches!(self.phase, Phase::Upgrading | Phase::Open | Phase::Closing(_))
+    }
+}
+
+impl Moment {
+    /// The moment `now_ms`.
+    pub fn at(now_ms: u64) -> Moment {
+        Moment(now_ms.div_ceil(MOMENT_MS) as u16)
+    }
+
+    fn elapsed_ms(self, now_ms: u64) -> u64 {
+        // It was rounded up, so it may lie a unit ahead.
+        let units = ((now_ms / MOMENT_MS) as u16).wrapping_sub(self.0) as i16;
+        u64::from(units.max(0) as u16) * MOMENT_MS
     }
 }
 
@@ -164,6 +206,7 @@ impl Gather {
             pins: Vec::new(),
             replies: Vec::new(),
             len: 0,
+            moved: Moment::default(),
         })
     }
 
@@ -198,5 +241,24 @@ impl Gather {
     fn push(&mut self, bytes: *const u8, len: u32) {
         self.vectors.push(libc::iovec { iov_base: bytes as *mut libc::c_void, iov_len: len as usize });
         self.len += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Across the wrap of its 16 bits, too: never more than what has passed, and at most two units less.
+    #[test]
+    fn a_moment_tells_how_long_ago_it_was() {
+        for then_ms in (0..1_000).chain((65_535 * MOMENT_MS - 500)..(65_537 * MOMENT_MS)) {
+            for elapsed_ms in [0, 1, 49, 50, 51, 99, 100, 1_000, 60_000, 120_000, 1_600_000] {
+                let told_ms = Moment::at(then_ms).elapsed_ms(then_ms + elapsed_ms);
+                assert!(
+                    told_ms <= elapsed_ms && told_ms + 2 * MOMENT_MS > elapsed_ms,
+                    "{elapsed_ms} {told_ms}"
+                );
+            }
+        }
     }
 }

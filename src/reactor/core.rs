@@ -8,15 +8,19 @@ use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
     ControlRequest,
+    addresses::{Addresses, Origin},
     connection::{Connection, Flight, Phase},
+    deadline::{Due, Since},
+    meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
     timers::TimerWheel,
+    upgrading::Upgrading,
 };
 use crate::{
     channel::Port,
     config::{Config, Delivery as DeliveryConfig, SlowConsumer},
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
         Encoding, Format, Speech, binary,
         close::CloseReason,
@@ -73,6 +77,10 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// 64 random bits of this start.
     pub epoch: u64,
+    /// Connections by address.
+    pub addresses: Arc<Addresses>,
+    /// What the operator is told.
+    pub troubles: Arc<Troubles>,
 }
 
 /// A reactor's end of the queues.
@@ -119,6 +127,12 @@ pub struct Core {
     inflater: Inflater,
     pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
+    pub(super) meters: Meters,
+    upgrading: Upgrading,
+    /// The most that this reactor lets upgrade at once.
+    pub(super) upgrading_max: usize,
+    /// Connections that are told that they are one too many.
+    refused_count: usize,
     /// Publications on their way to other homes are copied once, into these.
     pub(super) carrier: Option<Appender>,
     pub(super) carriers: ChunkPool,
@@ -162,6 +176,8 @@ impl Core {
         let policy = policy_of(&config.delivery);
         let stalled_round = StalledRound::of(&policy);
         let topics_max = config.limits.topics_max;
+        let mut meters = Meters::default();
+        meters.reload(&config, 0, 0);
         let deflate = &config.deflate;
         let encoding_count = if deflate.enabled { Encoding::COUNT } else { Format::COUNT };
         Core {
@@ -191,6 +207,10 @@ impl Core {
                 window_bits: deflate.window_bits,
             }),
             pending: PendingTable::default(),
+            meters,
+            upgrading: Upgrading::default(),
+            upgrading_max: usize::MAX,
+            refused_count: 0,
             carrier: None,
             carriers: ChunkPool::new(shared.budget.clone()),
             stalled_round,
@@ -240,6 +260,7 @@ impl Core {
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;
         self.limits = session_limits(config);
+        self.meters.reload(config, self.connections.len(), (self.now_ns / 1_000_000) as u32);
         if config.delivery != before.delivery {
             let policy = policy_of(&config.delivery);
             self.stalled_round = StalledRound::of(&policy);
@@ -250,8 +271,8 @@ impl Core {
         }
     }
 
-    /// Gives an accepted socket a slot.
-    pub fn open(&mut self, socket: RawFd) -> u32 {
+    /// Gives an accepted socket a slot; `origin` is whose it is, if it was counted.
+    pub fn open(&mut self, socket: RawFd, origin: Option<Origin>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection::free());
             self.connections.len() as u32 - 1
@@ -264,29 +285,64 @@ impl Core {
         connection.socket = socket;
         connection.phase = Phase::Upgrading;
         connection.active_ms = now_ms;
+        let generation = connection.generation;
         self.open_count += 1;
+        self.meters.open(slot, origin, now_ms);
+        let connections = &self.connections;
+        self.upgrading
+            .enter(slot, generation, |slot, generation| is_upgrading(connections, slot, generation));
         slot
     }
 
-    /// Refuses an accepted socket that is one too many: an HTTP answer, then the end.
-    pub fn refuse(&mut self, slot: u32) {
-        let body = "this broker has as many connections as limits.connections_max allows; try again later\n";
+    /// The oldest connection that is upgrading, if there are more than may be: it makes room.
+    pub fn displaced(&mut self) -> Option<u32> {
+        let connections = &self.connections;
+        let is_upgrading = |slot, generation| is_upgrading(connections, slot, generation);
+        let oldest = self.upgrading.oldest_beyond(self.upgrading_max, is_upgrading)?;
+        self.shared.troubles.note(Trouble::UpgradingMax);
+        Some(oldest)
+    }
+
+    /// Connections that are told that they are one too many.
+    pub fn refused_count(&self) -> usize {
+        self.refused_count
+    }
+
+    /// Refuses an accepted socket that is one too many, of all or of its address: an HTTP answer, then the
+    /// end.
+    pub fn refuse(&mut self, slot: u32, reason: CloseReason) {
+        let (status, body) = match reason {
+            CloseReason::AddressLimit => (
+                "429 Too Many Requests",
+                "your address has as many connections as limits.connections_per_address_max allows; \
+                 try again later\n",
+            ),
+            _ => (
+                "503 Service Unavailable",
+                "this broker has as many connections as limits.connections_max allows; try again later\n",
+            ),
+        };
+        self.refused_count += 1;
         let replies = self.replies(slot);
         replies.extend_from_slice(
             format!(
-                "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
+                "HTTP/1.1 {status}\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
                  Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             )
             .as_bytes(),
         );
-        self.flush(slot, CloseReason::TryAgainLater);
+        self.flush(slot, reason);
     }
 
     /// Makes the slot free for the next connection. Its socket is closed, or about to be.
     pub fn release(&mut self, slot: u32, reason: CloseReason) {
         self.timers.clear(slot);
         self.stats.closes_total[reason.index()] += 1;
+        self.refused_count -= usize::from(is_refusal(reason));
+        if let Some(origin) = self.meters.close(slot) {
+            self.shared.addresses.leave(origin);
+        }
         let connection = &mut self.connections[slot as usize];
         assert!(!connection.is_held(), "a slot is freed while the kernel holds something of it");
         *connection = Connection { generation: connection.generation.wrapping_add(1), ..Connection::free() };
@@ -340,15 +396,17 @@ impl Core {
         }
     }
 
-    /// How long a drain may take, in milliseconds.
-    pub fn drain_ms(&self) -> u64 {
-        self.shared.config.timeouts.drain_ms
+    /// The delay between sweeps is what it was at the start.
+    pub fn restart_pacing(&mut self) {
+        self.pacing = Pacing::new(self.shared.config.reactor.max_delay_us);
     }
 
-    /// Closes the connection with 1012 and a time to come back after, spread over the connections.
+    /// Closes the connection with 1012 and a time to come back after: at random from 0 to `drain_ms`, so
+    /// that the clients do not all come at once.
     pub fn close_for_restart(&mut self, slot: u32) {
-        let spread_ms = self.drain_ms().max(1_000);
-        let retry_after_ms = self.shared.homes.spread(slot, self.shared.epoch) % spread_ms;
+        let spread_ms = self.shared.config.timeouts.drain_ms.max(1_000);
+        let salt = self.shared.epoch.wrapping_add(self.index as u64);
+        let retry_after_ms = self.shared.homes.spread(slot, salt) % spread_ms;
         self.close(slot, CloseReason::Restart, &format!("retry_after_ms={retry_after_ms}"));
     }
 
@@ -368,6 +426,7 @@ impl Core {
             Phase::Upgrading => return self.flush(slot, reason),
             _ => return,
         }
+        self.note_close(reason);
         let code = reason.code().expect("a close that the broker begins has a code");
         frame::write_close(code, text, self.replies(slot));
         self.leave(slot, Phase::Closing(reason));
@@ -383,7 +442,10 @@ impl Core {
     /// The connection gets nothing more, and `phase` has until the close timeout to end.
     pub fn leave(&mut self, slot: u32, phase: Phase) {
         // First, so that whatever it still waited for is not answered: nothing follows a close frame.
-        self.connections[slot as usize].phase = phase;
+        let before = std::mem::replace(&mut self.connections[slot as usize].phase, phase);
+        if before == Phase::Upgrading {
+            self.upgrading.leave();
+        }
         let mut started = std::mem::take(&mut self.started);
         self.fanout.handle_disconnect(slot, &mut started, &mut self.requests);
         self.started = started;
@@ -393,6 +455,15 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         if connection.is_paused && !connection.is_reading() {
             connection.unread = None;
+        }
+    }
+
+    /// Counts what the operator is told of a connection that the broker ends.
+    pub fn note_close(&self, reason: CloseReason) {
+        match reason {
+            CloseReason::SlowConsumer => self.shared.troubles.note(Trouble::SlowConsumer),
+            CloseReason::RateLimited => self.shared.troubles.note(Trouble::CommandRate),
+            _ => {}
         }
     }
 
@@ -497,7 +568,10 @@ impl Core {
 
     /// Takes requests of other reactors for as long as this home can answer them, and what homes say.
     pub fn receive(&mut self) {
-        for from in 0..self.port.count() {
+        let count = self.port.count();
+        // Another is first in each turn: as long as there is not room for all, each has its share.
+        let first = self.stats.turns_total as usize % count;
+        for from in (first..count).chain(0..first) {
             for _ in 0..RECEIVES_MAX {
                 if !self.is_home_open() {
                     break;
@@ -558,6 +632,7 @@ impl Core {
         let (behind, behind_bytes_max) = self.fanout.behind();
         ReactorStats {
             connections: self.open_count as u64,
+            upgrading: self.upgrading.count() as u64,
             publications_total: self.home.publications_total(),
             deflated_total: self.deflater.messages_total(),
             deflate_in_bytes_total: self.deflater.in_bytes_total(),
@@ -581,43 +656,66 @@ impl Core {
     /// opened (wrapping). A reason is why the connection is to be reset.
     pub fn handle_deadline(&mut self, slot: u32, acked_bytes: u32) -> Option<CloseReason> {
         let now_ms = self.now_ms();
-        let timeouts = &self.shared.config.timeouts;
-        let (ping_ms, pong_ms) = (timeouts.ping_ms, timeouts.pong_ms);
+        let pong_ms = self.shared.config.timeouts.pong_ms;
         let connection = &mut self.connections[slot as usize];
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
-            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
-            Phase::Upgrading | Phase::Open
-                if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX =>
-            {
+            // A pause is our doing: the peer's time stands still.
+            Phase::Upgrading if connection.is_paused => {
                 connection.active_ms = now_ms as u32;
                 self.timers.set(slot, now_ms + pong_ms);
                 None
             }
             Phase::Upgrading => Some(CloseReason::HandshakeTimeout),
             Phase::Open => {
-                if std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
-                    && connection.is_sending()
-                {
-                    // A send makes progress, however slowly.
-                    (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
-                }
-                let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.active_ms));
-                let limit_ms = if connection.is_pinged { pong_ms } else { ping_ms };
-                if silent_ms < limit_ms {
-                    self.timers.set(slot, now_ms + limit_ms - silent_ms);
-                } else if connection.is_pinged {
-                    self.close(slot, CloseReason::IdleTimeout, "nothing came for too long");
-                } else {
-                    connection.is_pinged = true;
-                    connection.active_ms = now_ms as u32;
-                    frame::write_control(Opcode::Ping, b"", self.replies(slot));
-                    self.timers.set(slot, now_ms + pong_ms);
-                }
+                self.handle_open_deadline(slot, acked_bytes);
                 None
             }
             Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => Some(reason),
             Phase::Ending(_) => None,
+        }
+    }
+
+    fn handle_open_deadline(&mut self, slot: u32, acked_bytes: u32) {
+        let now_ms = self.now_ms();
+        let timeouts = &self.shared.config.timeouts;
+        let connection = &mut self.connections[slot as usize];
+        if connection.is_sending()
+            && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
+        {
+            // A send makes progress, however slowly.
+            connection.note_progress(now_ms);
+            (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
+        }
+        if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX {
+            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
+            connection.active_ms = now_ms as u32;
+            self.meters.note_message(slot, now_ms as u32);
+        }
+        let message_ms = if timeouts.idle_ms == 0 { 0 } else { self.meters.quiet_ms(slot, now_ms as u32) };
+        let since = Since {
+            life_ms: u64::from((now_ms as u32).wrapping_sub(connection.active_ms)),
+            is_pinged: connection.is_pinged,
+            message_ms: u64::from(message_ms),
+            progress_ms: connection.stalled_ms(now_ms),
+        };
+        match since.due(timeouts) {
+            Due::Wait(left_ms) => self.timers.set(slot, now_ms + left_ms),
+            Due::Ping(left_ms) => {
+                connection.is_pinged = true;
+                connection.active_ms = now_ms as u32;
+                frame::write_control(Opcode::Ping, b"", self.replies(slot));
+                self.timers.set(slot, now_ms + left_ms);
+            }
+            Due::Stalled => {
+                let text = "nothing of what was sent was taken for timeouts.write_stall_ms";
+                self.close(slot, CloseReason::SlowConsumer, text);
+            }
+            Due::Idle => {
+                let text = "no message came or went for timeouts.idle_ms";
+                self.close(slot, CloseReason::IdleTimeout, text);
+            }
+            Due::Silent => self.close(slot, CloseReason::IdleTimeout, "nothing came for too long"),
         }
     }
 
@@ -723,6 +821,9 @@ impl Core {
 
     fn handle_event(&mut self, slot: u32, event: Event<'_>) {
         let Connection { phase, speech, agreement, .. } = self.connections[slot as usize];
+        if matches!(event, Event::Text(_) | Event::Binary(_)) {
+            self.meters.note_message(slot, (self.now_ns / 1_000_000) as u32);
+        }
         match event {
             Event::Upgraded { speech, agreement, response } => {
                 self.handle_upgraded(slot, speech, agreement, &response);
@@ -800,6 +901,7 @@ impl Core {
         connection.phase = Phase::Open;
         connection.speech = speech;
         connection.agreement = agreement;
+        self.upgrading.leave();
         let name = (self.index as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
             | u64::from(slot);
@@ -811,14 +913,34 @@ impl Core {
             reply::write(format, &hello, replies);
         }
         self.stats.upgrades_total += 1;
-        self.timers.set(slot, self.now_ms() + ping_ms);
+        let now_ms = self.now_ms();
+        self.meters.note_message(slot, now_ms as u32);
+        let fresh = Since { life_ms: 0, is_pinged: false, message_ms: 0, progress_ms: None };
+        let Due::Wait(left_ms) = fresh.due(&self.shared.config.timeouts) else {
+            unreachable!("every timeout is longer than nothing")
+        };
+        self.timers.set(slot, now_ms + left_ms);
     }
+}
+
+fn is_upgrading(connections: &[Connection], slot: u32, generation: u32) -> bool {
+    let connection = &connections[slot as usize];
+    connection.phase == Phase::Upgrading && connection.generation == generation
+}
+
+/// Whether the connection was told that it is one too many.
+fn is_refusal(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::TryAgainLater | CloseReason::AddressLimit)
 }
 
 fn session_limits(config: &Config) -> Limits {
     Limits {
         header_bytes_max: config.limits.header_bytes_max,
         message_bytes_max: config.limits.message_bytes_max,
+        frame_bytes_max: match config.limits.frame_bytes_max {
+            0 => usize::MAX,
+            bytes => bytes,
+        },
         is_echo_served: config.listen.echo,
         deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
     }

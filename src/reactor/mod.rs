@@ -3,21 +3,28 @@
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
 //! clients' commands do. None of it is shared: reactors meet in [`crate::channel`].
 
+pub mod accept;
+pub mod addresses;
 mod commands;
 pub mod connection;
 pub mod core;
+mod deadline;
+pub mod listeners;
+mod meters;
 pub mod pacing;
 pub mod pending;
+mod rate;
 #[cfg(test)]
 mod simulation;
 pub mod timers;
 pub mod turn;
+mod upgrading;
 
 use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::{self, JoinHandle},
     time::Instant,
@@ -26,7 +33,7 @@ use std::{
 use crate::{
     channel::Mesh,
     config::Config,
-    metrics::ReactorStats,
+    metrics::{ReactorStats, Troubles},
     protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
@@ -34,20 +41,25 @@ use crate::{
         message::{Delivery, Request},
     },
     uring::{
-        listener,
         ring::{Ring, RingConfig},
         wake::Doorbell,
     },
 };
+use accept::Source;
 use core::{ReactorPort, Shared};
+use listeners::Listeners;
 use turn::{Reactor, Turn};
 
 /// Entries of all queues to one reactor of one kind together.
 const QUEUE_ENTRIES: usize = 16_384;
 /// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
 const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
-/// Descriptors that are not connections: rings, listeners, logs, the admin listener's.
+/// Descriptors that are not connections: logs, the admin listener's, the control socket's; and of each
+/// reactor its ring, its listener and the duplicate of that.
 const DESCRIPTORS_RESERVED: usize = 64;
+const DESCRIPTORS_PER_REACTOR: usize = 3;
+/// Why a lock is not poisoned: whoever holds it does not panic.
+const LOCK_HELD: &str = "nobody panics with the listeners locked";
 
 /// What the control thread asks of a reactor.
 #[derive(Debug)]
@@ -56,9 +68,20 @@ pub enum ControlRequest {
     Stats(mpsc::Sender<ReactorStats>),
     /// Run with this configuration from now on: what needs a restart is as it was.
     Reload(Arc<Config>),
-    /// Stop accepting, flush what is queued, close every connection with 1012 and end; whatever is
-    /// left after `timeouts.drain_ms` is dropped.
-    Drain,
+    /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before
+    /// are served.
+    StopAccepting(mpsc::Sender<()>),
+    /// Accept again.
+    Accept,
+    /// Stop accepting, let upgrades under way come to their end, flush what is queued and close every
+    /// connection with 1012.
+    Drain {
+        /// Whatever is left after so many milliseconds is dropped; half of them are for what is under way.
+        within_ms: u64,
+        /// The reactor tells this one when it has no connection left, and stays. Without one it closes its
+        /// listeners and ends.
+        emptied: Option<mpsc::Sender<()>>,
+    },
 }
 
 /// The control thread's end of all reactors.
@@ -66,24 +89,32 @@ pub struct Reactors {
     mesh: Arc<Mesh<Request, Delivery, ControlRequest>>,
     doorbell: Mutex<Doorbell>,
     threads: Vec<JoinHandle<()>>,
+    /// For a successor; the reactors have duplicates of their own. None when they are closed.
+    listeners: Mutex<Option<Listeners>>,
     address: SocketAddr,
+    troubles: Arc<Troubles>,
+}
+
+/// Reactors that have everything they need and do not accept yet.
+pub struct Prepared {
+    config: Arc<Config>,
+    reactors: Reactors,
+    starts: Vec<mpsc::Sender<Vec<RawFd>>>,
+    rings: Vec<RawFd>,
 }
 
 /// What a reactor's thread says when it has its ring: the ring's descriptor, or why there is none.
 type Setup = Result<(usize, RawFd), String>;
 
-impl Reactors {
-    /// Binds one listener per reactor (SO_REUSEPORT), starts the threads, and returns when each has
-    /// its ring and accepts.
+impl Prepared {
+    /// Starts the threads of as many reactors as [`reactor_count`] says, which accept from `listeners`, and
+    /// returns when each has its ring.
     ///
     /// # Errors
-    /// A sentence that names the key, the value and what is allowed: the address in use, say.
-    pub fn start(config: Arc<Config>) -> Result<Reactors, String> {
+    /// A sentence that says what is wanting.
+    pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
         let cores = allowed_cores();
-        let count = match config.reactor.count {
-            0 => cores.len().clamp(1, REACTORS_MAX),
-            count => count,
-        };
+        let count = reactor_count(&config);
         let log_bytes_min = LOG_BYTES_MIN * count;
         if config.limits.log_bytes_max < log_bytes_min {
             return Err(format!(
@@ -92,29 +123,28 @@ impl Reactors {
                 config.limits.log_bytes_max
             ));
         }
-        let listeners = listen(&config, count)?;
-        let address = listener::local_address(&listeners[0])
-            .map_err(|error| format!("the listener's address cannot be read: {error}"))?;
-        let connections_max = connections_max(&config);
+        let connections_max = connections_max(&config, count);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let shared = Shared {
             homes: Homes::new(count, random()),
             budget: Budget::new(config.limits.log_bytes_max),
             epoch: random(),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
             config: config.clone(),
         };
         let (mesh, ports) = Mesh::new(count, (QUEUE_ENTRIES / count).max(256));
         let (said, setups) = mpsc::channel::<Setup>();
         let mut threads = Vec::new();
         let mut starts = Vec::new();
-        for (port, listener) in ports.into_iter().zip(listeners) {
+        for (port, sources) in ports.into_iter().zip(listeners.share(count)?) {
             let (start, started) = mpsc::channel::<Vec<RawFd>>();
             let index = port.index();
             let run = ReactorThread {
                 core: config.reactor.pin.then(|| cores[index % cores.len()]),
                 ring: ring_config(&config, connections_max / count),
                 port,
-                listener,
+                sources,
                 shared: shared.clone(),
                 connection_count: connection_count.clone(),
                 connections_max,
@@ -136,12 +166,33 @@ impl Reactors {
         }
         let doorbell = Doorbell::new(rings.clone())
             .map_err(|error| format!("the control thread has no ring to wake reactors with: {error}"))?;
-        for start in starts {
-            start.send(rings.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
-        }
-        Ok(Reactors { mesh, doorbell: Mutex::new(doorbell), threads, address })
+        let address = listeners.address();
+        let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
+        let troubles = shared.troubles;
+        Ok(Prepared {
+            config,
+            reactors: Reactors { mesh, doorbell, threads, listeners, address, troubles },
+            starts,
+            rings,
+        })
     }
 
+    /// Lets them accept.
+    ///
+    /// # Errors
+    /// A sentence that says why they cannot.
+    pub fn start(self) -> Result<Reactors, String> {
+        if let Some(listeners) = self.reactors.listeners.lock().expect(LOCK_HELD).as_mut() {
+            listeners.open(&self.config)?;
+        }
+        for start in self.starts {
+            start.send(self.rings.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
+        }
+        Ok(self.reactors)
+    }
+}
+
+impl Reactors {
     /// How many reactors there are.
     pub fn count(&self) -> usize {
         self.threads.len()
@@ -164,6 +215,24 @@ impl Reactors {
         }
     }
 
+    /// Duplicates of the listeners for another process, none when they are closed.
+    ///
+    /// # Errors
+    /// What fcntl(2) says: a want of descriptors.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        self.listeners.lock().expect(LOCK_HELD).as_ref().map_or(Ok(Vec::new()), Listeners::duplicates)
+    }
+
+    /// Closes the listeners here; each reactor closes its own when it drains.
+    pub fn close_listeners(&self) {
+        self.listeners.lock().expect(LOCK_HELD).take();
+    }
+
+    /// What the operator is to be told of.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
     /// Whether reactor `index`'s thread has ended: by drain, or by a panic (which ends the process
     /// in release builds).
     pub fn has_ended(&self, index: usize) -> bool {
@@ -176,7 +245,7 @@ struct ReactorThread {
     core: Option<usize>,
     ring: RingConfig,
     port: ReactorPort,
-    listener: OwnedFd,
+    sources: Vec<Source<OwnedFd>>,
     shared: Shared,
     connection_count: Arc<AtomicUsize>,
     connections_max: usize,
@@ -199,11 +268,15 @@ impl ReactorThread {
         let _ = said.send(Ok((index, ring.as_raw_fd())));
         let Ok(peers) = started.recv() else { return };
         ring.set_peers(peers);
+        let raw = |Source { socket, is_shared }: Source<OwnedFd>| Source {
+            socket: socket.into_raw_fd(),
+            is_shared,
+        };
         let mut reactor = Reactor::new(
             ring,
             self.port,
             self.shared,
-            self.listener.as_raw_fd(),
+            self.sources.into_iter().map(raw).collect(),
             self.connection_count,
             self.connections_max,
         );
@@ -218,22 +291,12 @@ impl ReactorThread {
     }
 }
 
-fn listen(config: &Config, count: usize) -> Result<Vec<OwnedFd>, String> {
-    let listen = &config.listen;
-    let sndbuf_bytes = (listen.sndbuf_bytes > 0).then_some(listen.sndbuf_bytes as usize);
-    listener::listen_group(listen.address, count, listen.backlog, sndbuf_bytes).map_err(|error| {
-        let address = listen.address;
-        match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "listen.address = \"{address}\" cannot be listened on: another process does; \
-                 choose another with --listen"
-            ),
-            _ => format!(
-                "listen.address = \"{address}\" cannot be listened on: {error}; \
-                 choose an address of this machine and a port that this user may use"
-            ),
-        }
-    })
+/// How many reactors the configuration asks for; one per core where it leaves that open.
+pub fn reactor_count(config: &Config) -> usize {
+    match config.reactor.count {
+        0 => allowed_cores().len().clamp(1, REACTORS_MAX),
+        count => count,
+    }
 }
 
 fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
@@ -247,12 +310,12 @@ fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
 }
 
 /// How many connections the configuration and the limit of descriptors allow.
-fn connections_max(config: &Config) -> usize {
+fn connections_max(config: &Config, reactor_count: usize) -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes to the struct that it is given.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
     let descriptors = if is_known { limit.rlim_cur as usize } else { 1_024 };
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_REACTOR * reactor_count);
     match config.limits.connections_max {
         0 => possible,
         configured => configured.min(possible),

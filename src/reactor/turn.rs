@@ -11,15 +11,20 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
 };
 
 use super::{
     ControlRequest,
-    connection::{Connection, Flight, Gather, Phase, VECTORS_MAX},
+    accept::{Acceptor, OutOfDescriptors, Source},
+    addresses::Origin,
+    connection::{Connection, Flight, Gather, Moment, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
+    rate::Rate,
 };
 use crate::{
+    metrics::Trouble,
     protocol::close::CloseReason,
     pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait},
@@ -38,8 +43,6 @@ const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 /// How many members a turn visits, those with a send in flight included.
 const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
-/// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
-const ACCEPT_RETRY_NS: u64 = 100_000_000;
 /// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
 pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
@@ -53,8 +56,7 @@ const GATHERS_MAX: usize = 1_024;
 pub struct Reactor<I: Io> {
     io: I,
     core: Core,
-    listener: RawFd,
-    accept: Accept,
+    acceptor: Acceptor,
     /// The last enter was a sleep, which others may have ended by a wake.
     is_asleep: bool,
     drain: Option<Drain>,
@@ -72,26 +74,17 @@ pub struct Reactor<I: Io> {
     wakes: Vec<usize>,
 }
 
-/// Whether the listener's multishot accept is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accept {
-    Armed,
-    /// Out of descriptors: armed again then, or when a connection is closed.
-    Waiting {
-        until_ns: u64,
-    },
-    Cancelled,
-}
-
-/// The reactor is on its way to its end.
-#[derive(Clone, Copy, Debug)]
+/// The reactor is closing all of its connections.
+#[derive(Debug)]
 struct Drain {
-    /// From when on connections are closed with what is still owed to them unsent.
+    /// From when on connections are closed with what is still owed to them unsent, or in mid-upgrade.
     hurry_ns: u64,
     /// From when on they are cut.
     end_ns: u64,
     /// When connections were last looked at.
     looked_ns: u64,
+    /// Who is told when there is no connection left, if the reactor is to go on; else it ends then.
+    emptied: Option<mpsc::Sender<()>>,
 }
 
 /// What a turn may still send.
@@ -111,21 +104,20 @@ pub enum Turn {
 }
 
 impl<I: Io> Reactor<I> {
-    /// A reactor that accepts on `listener`, which stays open as long as the reactor lives.
-    /// `connection_count` is shared by all reactors.
+    /// A reactor that accepts from `sources`, whose sockets become its own. `connection_count` is shared by
+    /// all reactors.
     pub fn new(
         io: I,
         port: ReactorPort,
         shared: Shared,
-        listener: RawFd,
+        sources: Vec<Source<RawFd>>,
         connection_count: Arc<AtomicUsize>,
         connections_max: usize,
     ) -> Reactor<I> {
         let mut reactor = Reactor {
             io,
             core: Core::new(port, shared, connections_max + REFUSED_MAX),
-            listener,
-            accept: Accept::Cancelled,
+            acceptor: Acceptor::new(sources),
             is_asleep: false,
             drain: None,
             connection_count,
@@ -137,7 +129,8 @@ impl<I: Io> Reactor<I> {
             resumed: Vec::new(),
             wakes: Vec::new(),
         };
-        reactor.arm_accept();
+        reactor.apply_limits();
+        reactor.acceptor.open(&mut reactor.io);
         reactor
     }
 
@@ -164,7 +157,7 @@ impl<I: Io> Reactor<I> {
         let next_round_ns = self.core.judge_stalled();
         let turn = self.drain(now_ns);
         self.feed_starved();
-        self.retry_accept(now_ns);
+        self.acceptor.retry(now_ns, &mut self.io);
         self.adapt(now_ns);
         // Closing connections and timers may have had something to say as well.
         self.core.post(&mut self.wakes);
@@ -217,41 +210,80 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_accept(&mut self, completion: Completion) {
-        if !completion.more {
-            self.accept = Accept::Cancelled;
-        }
-        if completion.result >= 0 {
-            self.open(completion.result);
-        } else if !matches!(
-            -completion.result,
-            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPERM | libc::EPROTO
-        ) {
-            // No descriptor, no memory, or what we do not know: not again at once, it would spin.
-            self.core.stats.no_descriptors_total += 1;
-            let until_ns = self.core.now_ms() * 1_000_000 + ACCEPT_RETRY_NS;
-            self.accept = Accept::Waiting { until_ns };
-            return;
-        }
-        // Any end without MORE is one, a successful accept's too.
-        if self.accept == Accept::Cancelled && self.drain.is_none() {
-            self.arm_accept();
+        let now_ns = self.core.now_ms() * 1_000_000;
+        match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
+            Ok(Some(socket)) => {
+                if self.acceptor.is_paced() {
+                    self.core.shared.troubles.note(Trouble::AcceptRate);
+                }
+                self.open(socket);
+            }
+            Ok(None) => {}
+            Err(OutOfDescriptors) => {
+                self.core.stats.no_descriptors_total += 1;
+                self.core.shared.troubles.note(Trouble::NoDescriptors);
+            }
         }
     }
 
     fn open(&mut self, socket: i32) {
         self.core.stats.accepts_total += 1;
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
-        if before >= self.connections_max + REFUSED_MAX || self.drain.is_some() {
-            self.connection_count.fetch_sub(1, Ordering::Relaxed);
-            self.core.stats.closes_total[CloseReason::TryAgainLater.index()] += 1;
-            self.io.close(socket);
-            return;
+        let (origin, is_address_full) = self.origin(socket);
+        let is_full = before >= self.connections_max;
+        if is_full {
+            self.core.shared.troubles.note(Trouble::ConnectionsMax);
         }
-        let slot = self.core.open(socket);
+        let refusal = match is_full {
+            true => Some(CloseReason::TryAgainLater),
+            false => is_address_full.then_some(CloseReason::AddressLimit),
+        };
+        let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
+        let slot = match refusal {
+            Some(reason) if is_far_beyond || self.core.refused_count() >= REFUSED_MAX => {
+                self.connection_count.fetch_sub(1, Ordering::Relaxed);
+                self.core.stats.closes_total[reason.index()] += 1;
+                origin.into_iter().for_each(|origin| self.core.shared.addresses.leave(origin));
+                return self.io.close(socket);
+            }
+            _ => self.core.open(socket, origin),
+        };
         self.receive(slot);
-        if before >= self.connections_max {
-            self.core.refuse(slot);
+        if let Some(reason) = refusal {
+            self.core.refuse(slot, reason);
         }
+        if let Some(oldest) = self.core.displaced() {
+            self.end(oldest, CloseReason::Displaced);
+        }
+    }
+
+    /// Whose an accepted connection is, if that is counted and it was; and whether its address has too many.
+    fn origin(&mut self, socket: i32) -> (Option<Origin>, bool) {
+        let count_max = self.core.shared.config.limits.connections_per_address_max;
+        if count_max == 0 {
+            return (None, false);
+        }
+        // Who has gone already holds nothing for long.
+        let Some(address) = self.io.peer_address(socket) else { return (None, false) };
+        let origin = Origin::of(address.ip());
+        let has_room = self.core.shared.addresses.enter(origin, count_max);
+        if !has_room {
+            self.core.shared.troubles.note(Trouble::AddressMax);
+        }
+        (has_room.then_some(origin), !has_room)
+    }
+
+    /// Takes what a configuration says about who may come in.
+    fn apply_limits(&mut self) {
+        let upgrading_max = self.core.shared.config.limits.upgrading_max;
+        let upgrading_max = upgrading_max.min(self.connections_max / 2);
+        let reactor_count = self.core.port.count();
+        self.core.upgrading_max = upgrading_max.div_ceil(reactor_count).max(1);
+        // A tenth of a second's at once.
+        let accepts_per_s = self.core.shared.config.limits.accepts_per_s_max;
+        let burst = accepts_per_s / (10 * reactor_count as u32);
+        let rate = Rate::new(accepts_per_s, reactor_count, burst.max(1));
+        self.acceptor.set_rate(rate, &mut self.io);
     }
 
     fn on_receive(&mut self, completion: Completion) {
@@ -315,7 +347,7 @@ impl<I: Io> Reactor<I> {
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
-            Flight::Range { view, pin, len } => {
+            Flight::Range { view, pin, len, .. } => {
                 self.core.fanout.unpin(view, pin);
                 len
             }
@@ -381,6 +413,7 @@ impl<I: Io> Reactor<I> {
             // Its send may have completed since, and even another connection have the slot.
             if connection.is_sending() {
                 self.io.reset_on_close(connection.socket);
+                self.core.note_close(CloseReason::SlowConsumer);
                 self.end(slot, CloseReason::SlowConsumer);
             }
         }
@@ -392,8 +425,16 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
-                ControlRequest::Reload(config) => self.core.reload(config),
-                ControlRequest::Drain => self.begin_drain(now_ns),
+                ControlRequest::Reload(config) => {
+                    self.core.reload(config);
+                    self.apply_limits();
+                }
+                ControlRequest::StopAccepting(sender) => {
+                    self.acceptor.stop(&mut self.io);
+                    self.acceptor.tell_when_idle(sender);
+                }
+                ControlRequest::Accept => self.acceptor.open(&mut self.io),
+                ControlRequest::Drain { within_ms, emptied } => self.begin_drain(now_ns, within_ms, emptied),
             }
         }
     }
@@ -448,6 +489,8 @@ impl<I: Io> Reactor<I> {
         let connection = &mut self.core.connections[slot as usize];
         assert!(!connection.is_sending(), "a connection has one send in flight");
         let token = Token::new(Op::Send, slot, connection.generation);
+        let now_ms = self.core.now_ns / 1_000_000;
+        let moved = Moment::at(now_ms);
         if let Some((view, member)) = first
             && connection.replies.is_empty()
             && !self.core.fanout.is_owing(slot)
@@ -456,7 +499,8 @@ impl<I: Io> Reactor<I> {
             if self.core.fanout.is_behind(view, member) {
                 self.core.fanout.mark_owing(view, member);
             }
-            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len };
+            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len, moved };
+            self.core.meters.note_message(slot, now_ms as u32);
             let socket = connection.socket;
             self.budget.spend(owed.len);
             self.core.stats.sends_total += 1;
@@ -487,6 +531,10 @@ impl<I: Io> Reactor<I> {
         }
         self.budget.spend(gather.len);
         self.core.stats.sends_total += 1;
+        gather.moved = moved;
+        if !gather.pins.is_empty() {
+            self.core.meters.note_message(slot, now_ms as u32);
+        }
         let (message, socket) = (gather.seal(), connection_socket(&self.core, slot));
         self.core.connections[slot as usize].flight = Flight::Gather(gather);
         // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
@@ -498,7 +546,10 @@ impl<I: Io> Reactor<I> {
         let mut fired = std::mem::take(&mut self.fired);
         self.core.timers.fire(self.core.now_ms(), &mut fired);
         for slot in fired.drain(..) {
-            let acked_bytes = self.io.acked_bytes(self.core.connections[slot as usize].socket);
+            let connection = &self.core.connections[slot as usize];
+            // Asked only where it says something.
+            let acked_bytes =
+                if connection.is_sending() { self.io.acked_bytes(connection.socket) } else { 0 };
             if let Some(reason) = self.core.handle_deadline(slot, acked_bytes as u32) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
@@ -553,9 +604,7 @@ impl<I: Io> Reactor<I> {
         self.io.close(connection.socket);
         self.core.release(slot, reason);
         self.connection_count.fetch_sub(1, Ordering::Relaxed);
-        if matches!(self.accept, Accept::Waiting { .. }) && self.drain.is_none() {
-            self.arm_accept();
-        }
+        self.acceptor.on_close(&mut self.io);
     }
 
     fn receive(&mut self, slot: u32) {
@@ -577,20 +626,6 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn arm_accept(&mut self) {
-        self.accept = Accept::Armed;
-        self.io.accept_multishot(self.listener, Token::new(Op::Accept, 0, 0));
-    }
-
-    fn retry_accept(&mut self, now_ns: u64) {
-        if let Accept::Waiting { until_ns } = self.accept
-            && now_ns >= until_ns
-            && self.drain.is_none()
-        {
-            self.arm_accept();
-        }
-    }
-
     fn adapt(&mut self, now_ns: u64) {
         if let Some(elapsed_ns) = self.core.pacing.is_due(now_ns) {
             let busy = self.io.busy_share(elapsed_ns);
@@ -598,27 +633,37 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn begin_drain(&mut self, now_ns: u64) {
+    fn begin_drain(&mut self, now_ns: u64, within_ms: u64, emptied: Option<mpsc::Sender<()>>) {
         if self.drain.is_some() {
             return;
         }
-        let drain_ns = self.core.drain_ms() * 1_000_000;
+        let drain_ns = within_ms * 1_000_000;
         // What waits for its sweep is owed too.
         self.core.pacing.end();
         self.core.fanout.start_all_sweeps(now_ns);
-        self.drain = Some(Drain { hurry_ns: now_ns + drain_ns / 2, end_ns: now_ns + drain_ns, looked_ns: 0 });
-        if self.accept == Accept::Armed {
-            self.io.cancel(Token::new(Op::Accept, 0, 0), Token::new(Op::Cancel, 0, 0));
-        }
+        let (hurry_ns, end_ns) = (now_ns + drain_ns / 2, now_ns + drain_ns);
+        self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, emptied });
+        self.acceptor.stop(&mut self.io);
     }
 
-    /// Closes connections to which nothing is owed, and as time runs out the others; ends when none is
-    /// left and the accept is over.
+    /// Closes connections to which nothing is owed, and as time runs out the others. When none is left and
+    /// none can come the reactor ends, or says so.
     fn drain(&mut self, now_ns: u64) -> Turn {
         const LOOK_NS: u64 = 5_000_000;
         let Some(drain) = &mut self.drain else { return Turn::Next };
-        if self.core.open_count() == 0 && self.accept != Accept::Armed {
-            return Turn::Ended;
+        if self.acceptor.is_idle() {
+            if drain.emptied.is_none() {
+                // So that clients are refused and go elsewhere, instead of waiting in a queue for nobody.
+                self.acceptor.close(&mut self.io);
+            }
+            if self.core.open_count() == 0 {
+                let Some(waiter) = drain.emptied.take() else { return Turn::Ended };
+                self.drain = None;
+                self.core.restart_pacing();
+                // Whoever asked may have gone: then nobody waits.
+                let _ = waiter.send(());
+                return Turn::Next;
+            }
         }
         if now_ns - drain.looked_ns < LOOK_NS {
             return Turn::Next;
@@ -641,7 +686,7 @@ impl<I: Io> Reactor<I> {
                     };
                     self.end(slot, reason);
                 }
-                Phase::Upgrading => self.end(slot, CloseReason::Restart),
+                Phase::Upgrading if hurries => self.end(slot, CloseReason::Restart),
                 Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),
                 _ => {}
             }
@@ -664,14 +709,12 @@ impl<I: Io> Reactor<I> {
         if !core.is_posted() || !is_open || core.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
-        if let Some(drain) = self.drain {
+        if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.looked_ns + 5_000_000);
         }
-        if let Accept::Waiting { until_ns: retry_ns } = self.accept {
-            until_ns = until_ns.min(retry_ns);
-        }
         let deadline_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
-        let until_ns = [deadline_ns, due_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let retry_ns = self.acceptor.next_retry_ns();
+        let until_ns = [deadline_ns, due_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },

@@ -1,4 +1,4 @@
-//! Listening sockets: one per reactor on the same port, the kernel spreads connections over them.
+//! Listening sockets: several on the same port, the kernel spreads connections over them.
 //!
 //! What is set here is set once, because an accepted socket inherits it: no system call per accept.
 
@@ -21,18 +21,49 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// What socket(2), setsockopt(2), bind(2) or listen(2) says.
 pub fn listen(address: SocketAddr, backlog: u32, sndbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
+    let socket = bind(address, sndbuf_bytes)?;
+    start(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// As [`listen`], but it does not listen before [`start`]: the kernel gives it no connection until then.
+///
+/// # Errors
+/// What socket(2), setsockopt(2) or bind(2) says.
+pub fn bind(address: SocketAddr, sndbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
     let socket = new_socket(address)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    if let Some(bytes) = sndbuf_bytes {
-        // The kernel doubles what it is told, for its own bookkeeping.
-        socket.set_send_buffer_size(bytes / 2)?;
-    }
+    set_inherited(SockRef::from(&socket), sndbuf_bytes)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// Lets a bound socket listen, or gives one that listens another backlog.
+///
+/// # Errors
+/// What listen(2) says.
+pub fn start(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
+    SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// Gives a socket that listens already, in another process perhaps, what [`listen`] gives.
+///
+/// # Errors
+/// `InvalidInput` if it is not a TCP socket that listens; else what setsockopt(2) or listen(2) says.
+pub fn adopt(socket: &OwnedFd, backlog: u32, sndbuf_bytes: Option<usize>) -> io::Result<()> {
+    let it = SockRef::from(socket);
+    if it.protocol()? != Some(Protocol::TCP) || !it.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen, or is not TCP"));
+    }
+    it.set_cloexec(true)?;
+    it.set_nonblocking(false)?;
+    set_inherited(it, sndbuf_bytes)?;
+    start(socket, backlog)
+}
+
+/// Whether others may be bound to the same address (SO_REUSEPORT).
+pub fn is_shared(socket: &OwnedFd) -> bool {
+    SockRef::from(socket).reuse_port().unwrap_or(false)
 }
 
 /// `count` sockets that share `address`. Port 0 gives all of them the port that the first one gets.
@@ -71,6 +102,18 @@ pub fn local_address(listener: &OwnedFd) -> io::Result<SocketAddr> {
 /// connections without a word. A bind without it fails if anyone listens.
 fn ensure_unused(address: SocketAddr) -> io::Result<()> {
     new_socket(address)?.bind(&address.into())
+}
+
+/// What a listener passes on to the connections that it accepts.
+fn set_inherited(listener: SockRef<'_>, sndbuf_bytes: Option<usize>) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    listener.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    listener.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    if let Some(bytes) = sndbuf_bytes {
+        // The kernel doubles what it is told, for its own bookkeeping.
+        listener.set_send_buffer_size(bytes / 2)?;
+    }
+    Ok(())
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -121,9 +164,22 @@ mod tests {
 
     #[test]
     fn an_accepted_socket_inherits_what_the_listener_was_told() {
-        let listener = listen(ANY_PORT.parse().unwrap(), 16, Some(256 * 1024)).unwrap();
+        expect_inherited(listen(ANY_PORT.parse().unwrap(), 16, Some(256 * 1024)).unwrap());
+    }
+
+    #[test]
+    fn an_adopted_listener_passes_on_the_same() {
+        let listener = TcpListener::bind(ANY_PORT).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = OwnedFd::from(listener);
+        adopt(&listener, 16, Some(256 * 1024)).unwrap();
+        expect_inherited(listener);
+    }
+
+    fn expect_inherited(listener: OwnedFd) {
         let address = local_address(&listener).unwrap();
         let _client = TcpStream::connect(address).unwrap();
+        assert!(!SockRef::from(&listener).nonblocking().unwrap());
         let (accepted, _) = TcpListener::from(listener).accept().unwrap();
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap());

@@ -60,6 +60,8 @@ pub enum Wait {
 pub trait Io {
     /// Accepts on `listener` until cancelled: one completion per connection, its result the descriptor.
     fn accept_multishot(&mut self, listener: RawFd, token: Token);
+    /// Accepts one connection on `listener`: the only completion's result is its descriptor.
+    fn accept(&mut self, listener: RawFd, token: Token);
     /// Receives into provided buffers until cancelled, the end of the stream (result 0), an error, or
     /// want of buffers (`ENOBUFS`).
     fn receive_multishot(&mut self, socket: RawFd, token: Token);

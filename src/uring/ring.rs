@@ -31,6 +31,7 @@ use std::{
         fd::{AsRawFd, BorrowedFd, RawFd},
         unix::fs::FileExt,
     },
+    ptr,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -263,6 +264,15 @@ impl Io for Ring {
     fn accept_multishot(&mut self, listener: RawFd, token: Token) {
         self.stage(
             opcode::AcceptMulti::new(types::Fd(listener))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(token.user_data()),
+        );
+    }
+
+    fn accept(&mut self, listener: RawFd, token: Token) {
+        self.stage(
+            opcode::Accept::new(types::Fd(listener), ptr::null_mut(), ptr::null_mut())
                 .flags(libc::SOCK_CLOEXEC)
                 .build()
                 .user_data(token.user_data()),

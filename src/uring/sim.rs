@@ -159,14 +159,16 @@ enum Place {
 }
 
 enum Submission {
-    Accept(Token),
+    Accept(Accepting),
     Receive(RawFd, Token),
     Send(Sending),
     Cancel(Token, Token),
 }
 
+#[derive(Clone, Copy)]
 struct Accepting {
     token: Token,
+    is_multishot: bool,
     is_cancelled: bool,
 }
 
@@ -504,7 +506,7 @@ impl SimRing {
 
     fn run_accept(&mut self) {
         loop {
-            let Some(Accepting { token, is_cancelled }) = self.accept else { return };
+            let Some(Accepting { token, is_multishot, is_cancelled }) = self.accept else { return };
             if is_cancelled {
                 self.accept = None;
                 return self.complete(token, -libc::ECANCELED, false, None);
@@ -537,7 +539,7 @@ impl SimRing {
                 resets_on_close: false,
                 has_sent_short: false,
             });
-            let more = !self.rng.chance(net.trouble, 64);
+            let more = is_multishot && !self.rng.chance(net.trouble, 64);
             self.completions.push_back(Completion { token, result: socket, more, lease: None });
             if !more {
                 self.accept = None;
@@ -651,9 +653,9 @@ impl SimRing {
     fn submit(&mut self) {
         for submission in std::mem::take(&mut self.staged) {
             match submission {
-                Submission::Accept(token) => {
+                Submission::Accept(accepting) => {
                     assert!(self.accept.is_none(), "a listener has one accept in flight");
-                    self.accept = Some(Accepting { token, is_cancelled: false });
+                    self.accept = Some(accepting);
                 }
                 Submission::Receive(socket, token) => {
                     self.receives.push(Receiving { socket, token, is_cancelled: false });
@@ -690,6 +692,13 @@ impl SimRing {
         assert!(known.is_none_or(|known| known == name), "{token:?} is not of descriptor {socket}");
         let holder = *self.names.entry(name).or_insert(socket);
         assert_eq!(holder, socket, "{token:?} was descriptor {holder}'s name");
+    }
+
+    fn stage_accept(&mut self, listener: RawFd, accepting: Accepting) {
+        assert_eq!((listener, accepting.token.op()), (self.index as RawFd, Op::Accept));
+        let is_staged = self.staged.iter().any(|staged| matches!(staged, Submission::Accept(_)));
+        assert!(self.accept.is_none() && !is_staged, "a listener has one accept in flight");
+        self.staged.push(Submission::Accept(accepting));
     }
 
     fn stage_send(
@@ -757,10 +766,11 @@ unsafe fn spans_of(message: *const libc::msghdr) -> Vec<(*const u8, usize)> {
 
 impl Io for SimRing {
     fn accept_multishot(&mut self, listener: RawFd, token: Token) {
-        assert_eq!((listener, token.op()), (self.index as RawFd, Op::Accept));
-        let is_staged = self.staged.iter().any(|staged| matches!(staged, Submission::Accept(_)));
-        assert!(self.accept.is_none() && !is_staged, "a listener has one accept in flight");
-        self.staged.push(Submission::Accept(token));
+        self.stage_accept(listener, Accepting { token, is_multishot: true, is_cancelled: false });
+    }
+
+    fn accept(&mut self, listener: RawFd, token: Token) {
+        self.stage_accept(listener, Accepting { token, is_multishot: false, is_cancelled: false });
     }
 
     fn receive_multishot(&mut self, socket: RawFd, token: Token) {
@@ -853,6 +863,15 @@ impl Io for SimRing {
     }
 
     fn close(&mut self, socket: RawFd) {
+        if socket == self.index as RawFd {
+            assert!(self.accept.is_none(), "a listener is closed under an accept");
+            // Whoever waits in its queue is reset.
+            let net = &mut *self.net.borrow_mut();
+            for link in std::mem::take(&mut net.backlogs[self.index]) {
+                net.links[link].down_end = Stream::Reset;
+            }
+            return;
+        }
         let net = &mut *self.net.borrow_mut();
         let end = net.socket(socket);
         assert!(!end.is_receiving, "descriptor {socket} is closed under a receive");

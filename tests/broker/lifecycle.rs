@@ -1,25 +1,26 @@
 //! How the broker starts and ends.
 
-use std::net::TcpListener;
+use std::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
 use serde_json::json;
 
 use crate::common::{
-    Broker, broker_command,
+    Broker, PATIENCE, broker_command,
     raw::{CLOSE, Raw},
 };
 
-/// Asserts that the last frame is the close of a restart, and answers it.
+/// Asserts that the last frame is the close of a restart within the default `drain_ms`, and answers it.
 fn expect_restart(mut raw: Raw) {
-    let (code, text) = raw.receive_close();
-    assert_eq!(code, 1012);
-    let retry_after_ms = text.strip_prefix("retry_after_ms=").unwrap_or_else(|| panic!("{text}"));
-    retry_after_ms.parse::<u64>().unwrap_or_else(|_| panic!("{text}"));
+    let retry_after_ms = raw.receive_restart();
+    assert!(retry_after_ms < 10_000, "{retry_after_ms}");
     raw.answer_close(1012);
 }
 
 /// A subscriber has read nothing of 2 MiB when the broker is asked to stop: it gets all of it, then the
-/// close. Beside it an idle connection, and one that has not upgraded.
+/// close. Beside it an idle connection, and one that upgrades only then.
 #[test]
 fn a_drain_sends_what_is_owed_and_then_closes_with_1012() {
     const COUNT: u64 = 256;
@@ -38,7 +39,7 @@ fn a_drain_sends_what_is_owed_and_then_closes_with_1012() {
         broker.terminate();
         expect_restart(idle);
         expect_restart(publisher);
-        upgrading.expect_end();
+        expect_restart(upgrading.upgraded());
         for seq in 1..=COUNT {
             assert_eq!(subscriber.receive()["seq"], seq);
         }
@@ -62,13 +63,15 @@ fn a_drain_sends_what_waits_for_its_sweep() {
     broker.wait();
 }
 
-/// Neither does this peer read what it is owed, nor does it answer a close: the drain has an end.
+/// One peer does not read what it is owed, one does not answer a close, one does not upgrade: the drain has an
+/// end.
 #[test]
 fn a_drain_does_not_wait_for_ever() {
     let broker = Broker::start(2, &["timeouts.drain_ms=500", "listen.sndbuf_bytes=65536"]);
     let mut slow = Raw::connect_small(broker.address, 32 << 10).upgraded();
     assert_eq!(slow.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["op"], "ok");
     let mut silent = Raw::open(broker.address);
+    let upgrading = Raw::connect(broker.address);
     let mut publisher = Raw::open(broker.address);
     let filling = "x".repeat(8 << 10);
     for seq in 1..=256 {
@@ -78,8 +81,27 @@ fn a_drain_does_not_wait_for_ever() {
     broker.terminate();
     expect_restart(publisher);
     assert_eq!(silent.receive_frame().expect("a close frame").0, CLOSE);
+    upgrading.expect_cut();
     broker.wait();
     drop((slow, silent));
+}
+
+/// Nobody will accept, so nobody is left waiting in the queue: clients go elsewhere.
+#[test]
+fn a_drain_refuses_who_connects() {
+    let broker = Broker::start(2, &[]);
+    let mut open = Raw::open(broker.address);
+    broker.terminate();
+    let (code, _) = open.receive_close();
+    assert_eq!(code, 1012);
+    // The other reactor's listener may still be open, for as long as a turn takes.
+    let began = Instant::now();
+    while TcpStream::connect(broker.address).is_ok() {
+        assert!(began.elapsed() < PATIENCE, "connections are taken during a drain");
+    }
+    assert!(broker.get("/readyz").ends_with("\r\n\r\ndraining\n"));
+    open.answer_close(1012);
+    broker.wait();
 }
 
 /// The port is another program's, and then another fanfare's, whose SO_REUSEPORT would share it.
@@ -94,7 +116,7 @@ fn a_port_in_use_is_an_error_of_one_line() {
             String::from_utf8(output.stderr).unwrap(),
             format!(
                 "fanfare: listen.address = \"{listen}\" cannot be listened on: another process does; \
-                 choose another with --listen\n"
+                 choose another with --listen, or take its place with --takeover\n"
             )
         );
         assert_eq!(output.status.code(), Some(1));

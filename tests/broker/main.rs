@@ -11,5 +11,8 @@ mod hostile;
 mod http;
 mod interop;
 mod lifecycle;
+mod limits;
 mod reload;
+mod restart;
 mod slow;
+mod time;

@@ -197,6 +197,7 @@ fn a_subscriber_that_reads_slowly_but_steadily_stays() {
     let settings = [
         "timeouts.ping_ms=1000",
         "timeouts.pong_ms=1000",
+        "timeouts.write_stall_ms=1000",
         "timeouts.close_ms=100",
         "listen.sndbuf_bytes=65536",
     ];

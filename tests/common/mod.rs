@@ -19,6 +19,8 @@ use std::{
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A broker that accepts.
 pub struct Broker {
     process: Child,
@@ -26,6 +28,7 @@ pub struct Broker {
     pub address: SocketAddr,
     /// Where health and metrics are.
     pub admin: SocketAddr,
+    settings: Vec<String>,
     /// Held, so that the broker can write to it.
     _stdout: BufReader<ChildStdout>,
 }
@@ -34,9 +37,9 @@ impl Broker {
     /// Starts one with `reactors` reactors and `settings` as `--set` takes them, and waits for the line that
     /// says that it is ready.
     pub fn start(reactors: usize, settings: &[&str]) -> Broker {
-        let mut command = serve_command(reactors, settings);
-        command.args(["--log", "warn"]);
-        Broker::start_by(command)
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--log", "warn", "--listen", ANY_PORT, "--admin", ANY_PORT]);
+        Starting::spawn(command, settings).wait_until_ready()
     }
 
     /// Starts one whose log is read, after `change` has had its way with what it is started by.
@@ -45,31 +48,43 @@ impl Broker {
         settings: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> (Broker, Log) {
-        let mut command = serve_command(reactors, settings);
-        command.stderr(Stdio::piped());
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--listen", ANY_PORT, "--admin", ANY_PORT]).stderr(Stdio::piped());
         change(&mut command);
-        let mut broker = Broker::start_by(command);
+        let mut broker = Starting::spawn(command, settings).wait_until_ready();
         let stderr = BufReader::new(broker.process.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         (broker, Log { lines })
     }
 
-    fn start_by(mut command: Command) -> Broker {
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        // The banner is one write that ends with an empty line behind the two lines to try.
-        let mut banner = String::new();
-        while !banner.ends_with("\n\n") || !banner.contains(" pub ") {
-            let len = stdout.read_line(&mut banner).unwrap();
-            assert!(len > 0, "the broker ended before it was ready: {banner}");
-        }
-        let after = |label: &str| {
-            let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
-            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
-        };
-        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
-        Broker { process, address, admin, _stdout: stdout }
+    /// Starts one with listeners at `address` and `admin` that `command` is to hand down.
+    pub fn start_activated(
+        command: Command,
+        address: SocketAddr,
+        admin: SocketAddr,
+        reactors: usize,
+        settings: &[&str],
+    ) -> Broker {
+        let mut command = serve_command(command, reactors, settings);
+        command.args(["--log", "warn"]);
+        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        Starting::spawn(command, settings).wait_until_ready()
+    }
+
+    /// Starts one that takes this one's place, with `reactors` reactors and its settings.
+    pub fn succeed(&self, reactors: usize) -> Starting {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        let mut command = serve_command(broker_command(), reactors, &settings);
+        command.args(["--takeover", "--log", "warn"]);
+        command.args(["--listen", &self.address.to_string(), "--admin", &self.admin.to_string()]);
+        Starting::spawn(command, &settings)
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// Asks it to stop.
@@ -98,14 +113,14 @@ impl Broker {
         self.wait();
     }
 
+    /// The answer to a GET of `path` on the admin listener.
+    pub fn get(&self, path: &str) -> String {
+        get(self.admin, path)
+    }
+
     /// What `/metrics` says.
     pub fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        self.get("/metrics")
     }
 
     /// Asks for `/metrics` until `line` is in it.
@@ -132,6 +147,47 @@ impl Broker {
         assert!(!values.is_empty(), "no {name} in {text}");
         values
     }
+}
+
+/// A broker of which nothing is known yet.
+pub struct Starting {
+    process: Child,
+    settings: Vec<String>,
+}
+
+impl Starting {
+    fn spawn(mut command: Command, settings: &[&str]) -> Starting {
+        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Starting { process, settings: settings.iter().map(|it| it.to_string()).collect() }
+    }
+
+    /// Waits until it accepts.
+    pub fn wait_until_ready(mut self) -> Broker {
+        let mut stdout = BufReader::new(self.process.stdout.take().unwrap());
+        // The banner is one write that ends with an empty line behind the two lines to try.
+        let mut banner = String::new();
+        while !banner.ends_with("\n\n") || !banner.contains(" pub ") {
+            let len = stdout.read_line(&mut banner).unwrap();
+            assert!(len > 0, "the broker ended before it was ready: {banner}");
+        }
+        let after = |label: &str| {
+            let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
+            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
+        };
+        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
+        let Starting { process, settings } = self;
+        Broker { process, address, admin, settings, _stdout: stdout }
+    }
+}
+
+/// The answer to a GET, its head included.
+pub fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 impl Drop for Broker {
@@ -166,9 +222,9 @@ impl Log {
     }
 }
 
-fn serve_command(reactors: usize, settings: &[&str]) -> Command {
-    let mut command = broker_command();
-    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+/// What it is to serve with, behind `command`.
+fn serve_command(mut command: Command, reactors: usize, settings: &[&str]) -> Command {
+    command.arg("serve");
     command.args(["--reactors", &reactors.to_string()]);
     // Several brokers run at once, and all would be pinned to the first core.
     command.args(["--set", "reactor.pin=false"]);

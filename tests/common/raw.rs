@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
 };
 
 use serde_json::Value;
@@ -82,6 +82,14 @@ impl Raw {
         Raw::new(socket.into())
     }
 
+    /// Connects from an address of this machine.
+    pub fn connect_from(from: IpAddr, address: SocketAddr) -> Raw {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Raw::new(socket.into())
+    }
+
     fn new(stream: TcpStream) -> Raw {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -101,12 +109,15 @@ impl Raw {
         self
     }
 
-    /// Takes the 101 and the hello.
-    pub fn expect_upgraded(&mut self) {
+    /// Takes the 101 and the hello, and returns its epoch.
+    pub fn expect_upgraded(&mut self) -> String {
         let head = self.receive_head();
         assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT), "{head}");
         let (_, hello) = self.receive_frame().expect("a hello");
-        assert!(str::from_utf8(&hello).is_ok_and(|hello| hello.contains(r#"{"op":"hello","v":1,"#)));
+        let hello = String::from_utf8(hello).unwrap();
+        let (_, rest) =
+            hello.split_once(r#"{"op":"hello","v":1,"epoch":""#).unwrap_or_else(|| panic!("{hello}"));
+        rest.split('"').next().unwrap().into()
     }
 
     /// Sends bytes as they are.
@@ -146,6 +157,16 @@ impl Raw {
         }
     }
 
+    /// What the next frame is, which is not taken.
+    pub fn peek_opcode(&mut self) -> u8 {
+        loop {
+            if let Some((opcode, _)) = unframe(&self.received[self.taken..]) {
+                return opcode;
+            }
+            assert!(self.receive_more(), "the stream ends without a close frame");
+        }
+    }
+
     /// The next text message.
     pub fn receive_text(&mut self) -> String {
         let (opcode, payload) = self.receive_frame().expect("a message");
@@ -170,6 +191,14 @@ impl Raw {
         assert_eq!(opcode, CLOSE, "{}", String::from_utf8_lossy(&payload));
         let (code, text) = payload.split_at(2);
         (u16::from_be_bytes(code.try_into().unwrap()), String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    /// The next frame, which is the close of a restart: after how many milliseconds to come back.
+    pub fn receive_restart(&mut self) -> u64 {
+        let (code, text) = self.receive_close();
+        assert_eq!(code, 1012);
+        let retry_after_ms = text.strip_prefix("retry_after_ms=").unwrap_or_else(|| panic!("{text}"));
+        retry_after_ms.parse().unwrap_or_else(|_| panic!("{text}"))
     }
 
     /// Nothing more comes but the end of the stream, after which our end is closed too.

@@ -39,7 +39,7 @@ use shared::Shared;
 use worker::{Orders, Worker, WorkerResult};
 
 /// A thread that is busier than this is what was measured, not the broker.
-const CLIENT_LIMIT: f64 = 0.9;
+pub const CLIENT_LIMIT: f64 = 0.9;
 
 /// What is run, except for the connections.
 pub struct Run<'a> {
@@ -212,26 +212,27 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Threads of one core count together.
 fn limit_note(usage: &Usage) -> Option<String> {
-    let mut busiest: Option<(String, f64)> = None;
-    for (index, (core, share)) in usage.threads.iter().enumerate() {
-        let of_core = |core: usize| usage.threads.iter().filter(move |it| it.0 == Some(core));
-        let (name, share) = match core {
-            Some(core) => (format!("core {core}"), of_core(*core).map(|it| it.1).sum()),
-            None => (format!("thread {}", index + 1), *share),
-        };
-        if busiest.as_ref().is_none_or(|it| share > it.1) {
-            busiest = Some((name, share));
-        }
-    }
-    busiest.filter(|(_, share)| *share > CLIENT_LIMIT).map(|(name, share)| {
+    busiest(&usage.threads).filter(|(_, share)| *share > CLIENT_LIMIT).map(|(name, share)| {
         format!(
             "this client's {name} was {:.0} % busy: it may be the client that was measured; give it more \
              --cores",
             share * 100.0
         )
     })
+}
+
+/// The busiest core or unpinned thread of the client, by name, and its share of a core. Threads of one
+/// core count together.
+pub fn busiest(threads: &[(Option<usize>, f64)]) -> Option<(String, f64)> {
+    let named = threads.iter().enumerate().map(|(index, (core, share))| match core {
+        Some(core) => {
+            let of_core = threads.iter().filter(|it| it.0 == Some(*core));
+            (format!("core {core}"), of_core.map(|it| it.1).sum())
+        }
+        None => (format!("thread {}", index + 1), *share),
+    });
+    named.max_by(|one, other| f64::total_cmp(&one.1, &other.1))
 }
 
 #[cfg(test)]

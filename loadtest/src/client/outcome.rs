@@ -63,6 +63,8 @@ pub struct GroupOutcome {
     /// Whether the number of a sink's bytes tells exactly which publications it has. Otherwise what it
     /// lost is seen only beyond what the frames' headers may make up for.
     pub sinks_are_exact: bool,
+    /// Only the newest had to come to whoever was behind; who is not sampled was not checked.
+    pub is_conflated: bool,
 }
 
 /// What one subscriber did not get right.
@@ -159,6 +161,7 @@ impl<'a> Merging<'a> {
             faults: Faults::default(),
             gaps: 0,
             sinks_are_exact: is_exact,
+            is_conflated: topics.iter().any(|it| it.group == index && it.is_conflated),
         };
         Merging {
             topics,
@@ -216,13 +219,20 @@ impl<'a> Merging<'a> {
         };
         for (place, Tracked { tracker, .. }) in sampled.tracked.iter().enumerate() {
             let published = self.published[receiver.topics[place]];
-            self.add_faults(receiver, place, tracker.faults(published), tracker.first_missing(published));
+            let (faults, first_missing) = match self.topics[receiver.topics[place]].is_conflated {
+                true => (tracker.faults_of_conflated(published), None),
+                false => (tracker.faults(published), tracker.first_missing(published)),
+            };
+            self.add_faults(receiver, place, faults, first_missing);
         }
     }
 
     /// By the number of its bytes: what is short of one delivery is one, what is beyond by less than one
     /// (a ping) is none.
     fn judge_sink(&self, receiver: &Receiver) -> Faults {
+        if self.topics[receiver.topics[0]].is_conflated {
+            return Faults::default();
+        }
         let (mut least, mut published) = (0.0, 0);
         for &topic in &receiver.topics {
             published += self.published[topic];
@@ -252,7 +262,7 @@ impl<'a> Merging<'a> {
         let topic = &self.topics[receiver.topics[place]];
         self.groups[topic.group].faults.add(&faults);
         // A connection's announced gaps are listed once, with its first topic.
-        let gaps = if place == 0 { receiver.gaps } else { 0 };
+        let gaps = if place == 0 && !topic.is_conflated { receiver.gaps } else { 0 };
         if faults.is_clean() && gaps == 0 {
             return;
         }

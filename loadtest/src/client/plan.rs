@@ -15,6 +15,8 @@ pub struct Topic {
     pub schedule: Schedule,
     /// What they carry.
     pub payload: Payload,
+    /// Whoever is behind may lose what is not the newest: the order must rise and the last must come.
+    pub is_conflated: bool,
     /// How many connections publish to it; 0: somebody else does, by the same schedule.
     pub publishers: usize,
 }

@@ -97,11 +97,16 @@ impl Receiver {
     }
 
     /// Whether it has every publication, or is closed and never will.
-    pub fn has_everything(&self, shared: &Shared) -> bool {
+    pub fn has_everything(&self, topics: &[Topic], shared: &Shared) -> bool {
         if !self.is_open {
             return true;
         }
+        let is_conflated = topics[self.topics[0]].is_conflated;
         let Some(sampled) = &self.sampled else {
+            // How much that would be, nobody knows.
+            if is_conflated {
+                return true;
+            }
             let expected = |topic: &usize| match shared.topics[*topic].bytes.load(SeqCst) {
                 0 if shared.topics[*topic].published.load(SeqCst) > 0 => None,
                 bytes => Some(bytes),
@@ -111,7 +116,9 @@ impl Receiver {
         let mut has_everything = true;
         for (topic, tracked) in self.topics.iter().zip(&sampled.tracked) {
             let topic = &shared.topics[*topic];
-            if tracked.tracker.received() < topic.published.load(SeqCst) {
+            if is_conflated {
+                has_everything &= tracked.tracker.has_newest(topic.published.load(SeqCst));
+            } else if tracked.tracker.received() < topic.published.load(SeqCst) {
                 has_everything = false;
             } else {
                 topic.bytes.store(tracked.publication_bytes, SeqCst);
@@ -186,7 +193,7 @@ impl Reading<'_> {
                 }
                 Ok(())
             }
-            Message::Gap => {
+            Message::Gap { .. } => {
                 *gaps += 1;
                 Ok(())
             }

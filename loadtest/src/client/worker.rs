@@ -190,7 +190,9 @@ impl<'a> Worker<'a> {
         // Those sampled first: the others go by the bytes that they got.
         let (sampled, sinks): (Vec<_>, Vec<_>) = self.receivers.iter().partition(|it| it.sampled.is_some());
         let has_everything = |them: Vec<&Receiver>| {
-            them.into_iter().map(|it| it.has_everything(shared)).fold(true, |all, it| all & it)
+            them.into_iter()
+                .map(|it| it.has_everything(self.orders.topics, shared))
+                .fold(true, |all, it| all & it)
         };
         if !*is_complete && has_everything(sampled) & has_everything(sinks) {
             *is_complete = true;

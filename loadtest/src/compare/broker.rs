@@ -161,6 +161,7 @@ mod tests {
             version: Vec::new(),
             environment: Default::default(),
             ready_s: 1,
+            begin: 1000,
             install: "ask".to_owned(),
         }
     }

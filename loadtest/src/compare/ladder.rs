@@ -9,6 +9,11 @@ pub fn rate(rung: i32) -> u64 {
     (1000.0 * 2f64.powf(rung as f64 / PER_DOUBLING as f64)).round() as u64
 }
 
+/// The rung whose rate is next to `rate`.
+pub fn nearest(rate: u64) -> i32 {
+    ((rate.max(1) as f64 / 1000.0).log2() * PER_DOUBLING as f64).round() as i32
+}
+
 /// A search under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
@@ -23,14 +28,9 @@ pub struct Search {
 }
 
 impl Search {
-    /// From nothing, between two rungs.
-    pub fn new(lowest: i32, highest: i32) -> Search {
-        Search { lowest, highest, first: 0, step: PER_DOUBLING, held: None, failed: None }
-    }
-
-    /// The same with a guess: the first rung to try, and from there in growing steps.
-    pub fn near(self, rung: i32) -> Search {
-        Search { first: rung, step: 1, ..self }
+    /// Between two rungs, from a guess on in growing steps.
+    pub fn near(rung: i32, lowest: i32, highest: i32) -> Search {
+        Search { lowest, highest, first: rung.clamp(lowest, highest), step: 1, held: None, failed: None }
     }
 
     /// The rung to try next; `None` when it is over.
@@ -79,25 +79,27 @@ mod tests {
     #[test]
     fn it_finds_every_knee() {
         for knee in -12..=18 {
-            for search in [Search::new(-12, 18), Search::new(-12, 18).near(3), Search::new(-12, 18).near(18)]
-            {
-                assert_eq!(find(search, knee).0, Some(knee));
+            for guess in [-20, -12, 0, 3, 18] {
+                assert_eq!(find(Search::near(guess, -12, 18), knee).0, Some(knee));
             }
         }
-        assert_eq!(find(Search::new(-12, 18), -13).0, None);
-        assert_eq!(find(Search::new(-12, 18), 99).0, Some(18));
+        assert_eq!(find(Search::near(0, -12, 18), -13).0, None);
+        assert_eq!(find(Search::near(0, -12, 18), 99).0, Some(18));
     }
 
     #[test]
     fn a_good_guess_takes_two_tries() {
         for knee in -12..18 {
-            assert_eq!(find(Search::new(-12, 18).near(knee), knee).1, 2, "{knee}");
+            assert_eq!(find(Search::near(knee, -12, 18), knee).1, 2, "{knee}");
         }
-        assert!(find(Search::new(-12, 18), 15).1 <= 9);
+        assert!(find(Search::near(0, -12, 18), 15).1 <= 9);
     }
 
     #[test]
     fn rates_double_every_three_rungs() {
         assert_eq!([-9, -3, 0, 1, 2, 3, 15].map(rate), [125, 500, 1000, 1260, 1587, 2000, 32_000]);
+        for rung in -12..=18 {
+            assert_eq!(nearest(rate(rung)), rung);
+        }
     }
 }

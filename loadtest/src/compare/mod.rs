@@ -9,6 +9,8 @@ mod config;
 mod ladder;
 mod result;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{self, File},
@@ -49,8 +51,8 @@ const P99_CLOSE_MS: f64 = 2.0 * P99_MAX_MS;
 /// When a rate did not hold though neither side used so much of its core, somebody else did.
 const BUSY_CPU_SHARE: f64 = 0.8;
 const RETRIES: usize = 2;
-/// What a round takes whose searches begin where others ended, of one that does not.
-const LATER_ROUND: f64 = 0.75;
+/// Where the floor's first search begins, in publications per second.
+const FLOOR_BEGIN: u64 = 32_000;
 /// 63 publications per second, 64,000: from below the slowest broker to above what the kernel does.
 const RUNGS: (i32, i32) = (-12, 18);
 /// Sampled subscribers; more of them where the others can only be counted roughly.
@@ -139,6 +141,7 @@ pub fn run(options: &Compare) -> Result<bool, String> {
             connections: options.connections,
             is_complete: false,
             elapsed_s: 0.0,
+            cut: Vec::new(),
             brokers: results,
         })),
         begun: Instant::now(),
@@ -222,14 +225,17 @@ impl Run<'_> {
     fn rounds(&self) -> usize {
         let count = self.subjects.len();
         let limit = Duration::from_secs(60 * self.options.minutes);
+        let rounds = self.options.rounds;
         let mut last = Duration::ZERO;
-        for round in 0..self.options.rounds {
+        for round in 0..rounds {
             let begun = self.begun.elapsed();
-            if round > 0 && begun + last.mul_f64(LATER_ROUND) > limit {
-                tell(format_args!("{round} rounds: there is no time for another"));
+            if begun + last > limit {
+                self.cut(format!("{round} of {rounds} rounds"));
                 return round;
             }
-            for index in (0..count).map(|it| (it + round) % count) {
+            // What is ahead of its share of the time may try again what seems to have been spoilt.
+            let due = limit.mul_f64((round + 1) as f64 / rounds as f64);
+            for (place, index) in (0..count).map(|it| (it + round) % count).enumerate() {
                 let (name, guess, is_out) = self.with(|it| {
                     let broker = &it.brokers[index];
                     let knee = broker.rounds.iter().rev().find_map(|it| it.knee.as_ref());
@@ -239,19 +245,26 @@ impl Run<'_> {
                     continue;
                 }
                 if self.begun.elapsed() > limit {
-                    tell(format_args!("out of time: {name} and what would have followed are left out"));
-                    return self.options.rounds;
+                    self.cut(format!("round {} without {name} and what would have followed", round + 1));
+                    return rounds;
                 }
-                let title = format!("round {} of {}: {name}", round + 1, self.options.rounds);
-                self.one_round(index, &title, guess);
+                let title = format!("round {} of {rounds}: {name}", round + 1);
+                let retry_until = begun + (due - begun.min(due)).mul_f64((place + 1) as f64 / count as f64);
+                self.one_round(index, &title, guess, retry_until);
             }
             last = self.begun.elapsed() - begun;
         }
-        self.options.rounds
+        rounds
+    }
+
+    /// Keeps, for the report, what there was no time for.
+    fn cut(&self, what: String) {
+        tell(format_args!("for want of time: {what}"));
+        self.with(|it| it.cut.push(what));
     }
 
     /// One round of one subject. What was measured before something went wrong is kept.
-    fn one_round(&self, index: usize, title: &str, guess: Option<u64>) {
+    fn one_round(&self, index: usize, title: &str, guess: Option<u64>, retry_until: Duration) {
         tell(title);
         self.with(|it| it.brokers[index].rounds.push(Round::default()));
         let mut round = Round::default();
@@ -260,8 +273,13 @@ impl Run<'_> {
             self.with(|it| *it.brokers[index].rounds.last_mut().expect("it was pushed") = round.clone())
         };
         let outcome = match &self.subjects[index] {
-            Subject::Broker(broker) => self.broker_round(broker, guess, &mut round, &keep),
-            Subject::Floor => self.loads(None, guess, &mut round, &keep),
+            Subject::Broker(broker) => {
+                let guess = guess.unwrap_or(broker.begin);
+                self.broker_round(broker, (guess, retry_until), &mut round, &keep)
+            }
+            Subject::Floor => {
+                self.loads(None, (guess.unwrap_or(FLOOR_BEGIN), retry_until), &mut round, &keep)
+            }
         };
         keep(&round);
         self.with(|it| {
@@ -279,7 +297,7 @@ impl Run<'_> {
     fn broker_round(
         &self,
         broker: &config::Broker,
-        guess: Option<u64>,
+        search: (u64, Duration),
         round: &mut Round,
         keep: &dyn Fn(&Round),
     ) -> Result<(), String> {
@@ -296,7 +314,7 @@ impl Run<'_> {
             Err(reason) => round.notes.push(format!("idle: {reason}")),
         }
         keep(round);
-        self.loads(Some((broker, &mut running)), guess, round, keep)
+        self.loads(Some((broker, &mut running)), search, round, keep)
     }
 
     /// The memory and the upgrades of many connections.
@@ -322,11 +340,12 @@ impl Run<'_> {
         })
     }
 
-    /// The steady rates and the search for the highest that holds.
+    /// The steady rates and the search for the highest that holds, from a guess on; until when rates may
+    /// be tried again.
     fn loads(
         &self,
         mut subject: Option<(&config::Broker, &mut Running)>,
-        guess: Option<u64>,
+        (guess, retry_until): (u64, Duration),
         round: &mut Round,
         keep: &dyn Fn(&Round),
     ) -> Result<(), String> {
@@ -359,6 +378,10 @@ impl Run<'_> {
                 if best.as_ref().is_some_and(|it| !it.is_worth_another_try()) {
                     break;
                 }
+                if self.begun.elapsed() > retry_until {
+                    round.retries_cut += 1;
+                    break;
+                }
                 if let Some(again) = step(rate, seconds, round)?
                     && best.as_ref().is_none_or(|it| again.is_better_than(it))
                 {
@@ -371,13 +394,7 @@ impl Run<'_> {
         round.calm = calm.filter(|it| it.is_clean);
         keep(round);
         let paced = patiently(PACED_RATE, seconds + 1, round)?;
-        let mut search = Search::new(RUNGS.0, RUNGS.1);
-        if let Some(guess) = guess {
-            search = search.near((RUNGS.0..=RUNGS.1).find(|it| ladder::rate(*it) == guess).unwrap_or(0));
-        } else {
-            search.tell(0, paced.as_ref().is_some_and(Step::has_held));
-            round.knee = paced.clone().filter(Step::has_held);
-        }
+        let mut search = Search::near(ladder::nearest(guess), RUNGS.0, RUNGS.1);
         if paced.as_ref().is_some_and(|it| !it.is_clean) {
             round.notes.push(format!("{PACED_RATE} pub/s is more than it holds without loss"));
         }

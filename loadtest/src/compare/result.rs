@@ -23,6 +23,8 @@ pub struct Comparison {
     pub is_complete: bool,
     /// How long it took.
     pub elapsed_s: f64,
+    /// What there was no time for.
+    pub cut: Vec<String>,
     /// In the order of the file, and the floor.
     pub brokers: Vec<BrokerResult>,
 }
@@ -78,6 +80,8 @@ pub struct Round {
     /// Whether the client, not the broker, was at its limit where the next rate did not hold, or
     /// whether there was no next rate.
     pub knee_is_least: bool,
+    /// Rates that seemed spoilt, and for whose second try there was no time.
+    pub retries_cut: usize,
     /// What did not go as it should.
     pub notes: Vec<String>,
 }

@@ -162,6 +162,9 @@ impl fmt::Display for Comparison {
             self.machine,
         )?;
         writeln!(f, "`{}` ({:.0} min)", self.command, self.elapsed_s / 60.0)?;
+        for it in &self.cut {
+            writeln!(f, "\nFor want of time: {it}.")?;
+        }
         if !self.is_complete {
             writeln!(f, "\nNot complete: what is missing was not measured.")?;
         }
@@ -190,6 +193,10 @@ impl Comparison {
         }
         if broker.rounds.iter().any(|it| it.knee_is_least) {
             notes.push("≥: the client was at its limit, or the search at its end".to_owned());
+        }
+        match broker.rounds.iter().map(|it| it.retries_cut).sum() {
+            0usize => {}
+            count => notes.push(format!("{count} rates were worth another try, for which there was no time")),
         }
         let mut told: Vec<&String> = broker.rounds.iter().flat_map(|it| &it.notes).collect();
         told.dedup();
@@ -227,6 +234,7 @@ mod tests {
             paced: Some(step(1e6, 100.0)),
             knee: Some(step(*knee, 50.0)),
             knee_is_least: false,
+            retries_cut: 1,
             notes: vec!["odd".to_owned()],
         };
         BrokerResult {
@@ -256,6 +264,7 @@ mod tests {
             connections: 10_000,
             is_complete: false,
             elapsed_s: 120.0,
+            cut: vec!["1 of 3 rounds".to_owned()],
             brokers: vec![
                 broker("fanfare", &[20e6, 30e6, 10e6]),
                 broker("other", &[4e6, 6e6]),
@@ -276,9 +285,13 @@ mod tests {
         assert_eq!(cells(4)[10..13], [NOTHING; 3]);
         let is_even = text.lines().take(5).map(|it| it.chars().count()).all(|it| it == cells_width(&text));
         assert!(is_even, "{text}");
-        for part in
-            ["- gone: v1; skipped: no such program", "SCHED_FIFO", "Not complete", "- other: v1; odd\n"]
-        {
+        for part in [
+            "- gone: v1; skipped: no such program",
+            "SCHED_FIFO",
+            "Not complete",
+            "For want of time: 1 of 3 rounds.\n",
+            "- other: v1; 2 rates were worth another try, for which there was no time; odd\n",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -216,6 +216,10 @@ impl Connected {
                 Ok(())
             }
             Message::Error(error) => Err(error),
+            // Nothing is published yet, and such a server has nothing else to say.
+            Message::Delivery { data, .. } if dialect == Dialect::Plain => {
+                Err(format!("not a server for this protocol: it says {}", String::from_utf8_lossy(&data)))
+            }
             _ => Ok(()),
         };
         self.reader.feed(dialect, bytes, &mut on_message)?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
 use super::Message;
@@ -12,9 +13,11 @@ mod kind {
     pub const PUBLISH: u8 = 1;
     pub const MESSAGE: u8 = 2;
     pub const SUBSCRIBE: u8 = 4;
+    pub const UNSUBSCRIBE: u8 = 5;
 }
 /// Binary header: kind, flags, topic length, seq.
 const HEADER_BYTES: usize = 12;
+const FLAG_JSON: u8 = 0x01;
 const FLAG_EXTENSION: u8 = 0x02;
 
 #[derive(Deserialize)]
@@ -24,7 +27,16 @@ struct Envelope<'a> {
     #[serde(default)]
     seq: u64,
     #[serde(borrow, default)]
+    topic: Option<Cow<'a, str>>,
+    #[serde(default)]
+    from: Option<u64>,
+    #[serde(default)]
+    to: Option<u64>,
+    #[serde(borrow, default)]
     data: Option<Cow<'a, str>>,
+    /// What was published as bytes.
+    #[serde(borrow, default)]
+    base64: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     code: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -41,6 +53,16 @@ pub fn binary_subscribe(topic: &str) -> Vec<u8> {
     [&header(kind::SUBSCRIBE, 0)[..], &json_subscribe(topic)].concat()
 }
 
+/// An unsubscribe command.
+pub fn json_unsubscribe(topic: &str) -> Vec<u8> {
+    format!(r#"{{"op":"unsubscribe","topic":"{topic}","id":2}}"#).into()
+}
+
+/// An unsubscribe command in its binary coat.
+pub fn binary_unsubscribe(topic: &str) -> Vec<u8> {
+    [&header(kind::UNSUBSCRIBE, 0)[..], &json_unsubscribe(topic)].concat()
+}
+
 /// What stands before and after the data of a publish command.
 pub fn json_publish(topic: &str) -> (Vec<u8>, Vec<u8>) {
     (format!(r#"{{"op":"publish","topic":"{topic}","data":""#).into(), b"\"}".to_vec())
@@ -49,6 +71,13 @@ pub fn json_publish(topic: &str) -> (Vec<u8>, Vec<u8>) {
 /// What stands before the data of a binary publish command.
 pub fn binary_publish(topic: &str) -> Vec<u8> {
     [&header(kind::PUBLISH, topic.len() as u16)[..], topic.as_bytes()].concat()
+}
+
+/// The same with an id to be answered, other than 0.
+pub fn binary_publish_with_id(topic: &str, id: u64) -> Vec<u8> {
+    let mut publish = binary_publish(topic);
+    publish[4..HEADER_BYTES].copy_from_slice(&id.to_be_bytes());
+    publish
 }
 
 fn header(kind: u8, topic_len: u16) -> [u8; HEADER_BYTES] {
@@ -72,14 +101,19 @@ pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, Strin
         "message" => Message::Delivery {
             seq: Some(envelope.seq),
             wire_bytes,
-            data: match envelope.data {
-                Some(Cow::Borrowed(data)) => Cow::Borrowed(data.as_bytes()),
-                Some(Cow::Owned(data)) => Cow::Owned(data.into_bytes()),
-                None => Cow::Borrowed(&[]),
+            data: match (envelope.data, envelope.base64) {
+                (Some(Cow::Borrowed(data)), _) => Cow::Borrowed(data.as_bytes()),
+                (Some(Cow::Owned(data)), _) => Cow::Owned(data.into_bytes()),
+                (None, Some(base64)) => Cow::Owned(
+                    STANDARD.decode(&*base64).map_err(|error| format!("not base64: {error}: {base64}"))?,
+                ),
+                (None, None) => Cow::Borrowed(&[]),
             },
         },
         "ok" => Message::Ok { seq: envelope.seq },
-        "gap" => Message::Gap,
+        "gap" => {
+            Message::Gap { topic: envelope.topic.unwrap_or_default(), range: envelope.from.zip(envelope.to) }
+        }
         "error" => Message::Error(format!(
             "{}: {}",
             envelope.code.as_deref().unwrap_or("error"),
@@ -138,6 +172,11 @@ pub fn read_binary(
     let topic_len = u16::from_be_bytes([header[2], header[3]]) as usize;
     let data = rest.get(topic_len..).ok_or_else(cut_off)?;
     if header[0] == kind::MESSAGE {
+        // What was published as a JSON string has its quotes.
+        let data = match header[1] & FLAG_JSON {
+            0 => data,
+            _ => data.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(data),
+        };
         let seq = u64::from_be_bytes(header[4..].try_into().expect("eight bytes"));
         return on_message(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes });
     }
@@ -155,6 +194,7 @@ mod tests {
             r#"{"op":"message","topic":"load/1","seq":121,"data":"abc"}"#,
             r#"{"data":"abc","seq":121,"op":"message","topic":"load/1","user":"x"}"#,
             r#"{"op": "message","topic":"load/1","seq":121,"data":"\u0061bc"}"#,
+            r#"{"op":"message","topic":"load/1","seq":121,"base64":"YWJj"}"#,
         ] {
             assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }
@@ -165,7 +205,14 @@ mod tests {
         for (text, expected) in [
             (r#"{"op":"ok","id":1,"topic":"t","seq":7}"#, Message::Ok { seq: 7 }),
             (r#"{"op":"ok","id":1,"topic":"t/#"}"#, Message::Ok { seq: 0 }),
-            (r#"{"op":"gap","topic":"t","from":1,"to":2,"reason":"slow_consumer"}"#, Message::Gap),
+            (
+                r#"{"op":"gap","topic":"t","from":1,"to":2,"reason":"slow_consumer"}"#,
+                Message::Gap { topic: "t".into(), range: Some((1, 2)) },
+            ),
+            (
+                r##"{"op":"gap","topic":"t/#","reason":"slow_consumer"}"##,
+                Message::Gap { topic: "t/#".into(), range: None },
+            ),
             (r#"{"op":"error","code":"bad_topic","message":"no"}"#, Message::Error("bad_topic: no".into())),
             (r#"{"op":"hello","v":1,"features":["binary"]}"#, Message::Other),
         ] {
@@ -199,6 +246,15 @@ mod tests {
         };
         let wire_bytes = [4 + 4 + delivery.len(), 4 + extended.len()].map(delivered);
         assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], "Ok { seq: 5 }"]);
+        let mut json = [&delivery[..delivery.len() - 4], b"\"data\""].concat();
+        json[1] = FLAG_JSON;
+        let mut of_json = None;
+        let mut keep = |it: Message<'_>| {
+            of_json = Some(format!("{it:?}"));
+            Ok(())
+        };
+        read_binary(&json, json.len(), &mut keep).unwrap();
+        assert_eq!(of_json.unwrap(), delivered(json.len()));
         for len in 0..delivery.len() - 4 {
             assert!(read_binary(&delivery[..len], len, &mut |_| Ok(())).is_err(), "{len}");
         }

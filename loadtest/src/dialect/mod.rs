@@ -68,7 +68,12 @@ pub enum Message<'a> {
         seq: u64,
     },
     /// Publications that the broker says it will not deliver.
-    Gap,
+    Gap {
+        /// Of this topic, or of what matches this filter.
+        topic: Cow<'a, str>,
+        /// The first and the last; `None`: whatever is missing.
+        range: Option<(u64, u64)>,
+    },
     /// The broker refused something, in its own words.
     Error(String),
     /// Anything else: a greeting, something newer than this program.
@@ -131,6 +136,25 @@ impl Dialect {
             Dialect::Plain => {
                 self.frame(&[b"sub ", topic.as_bytes()], out);
                 codec::write_frame(opcode::PING, MASK, &[], out);
+            }
+        }
+    }
+
+    /// Appends what ends a subscription of fanfare's; a [`Message::Ok`] answers it.
+    pub fn write_unsubscribe(self, topic: &str, out: &mut Vec<u8>) {
+        match self {
+            Dialect::Binary => self.frame(&[&fanfare::binary_unsubscribe(topic)], out),
+            _ => self.frame(&[&fanfare::json_unsubscribe(topic)], out),
+        }
+    }
+
+    /// Appends a publication of fanfare's whose `id` is echoed in a [`Message::Ok`] with its `seq`.
+    pub fn write_publish_with_id(self, topic: &str, data: &[u8], id: u64, out: &mut Vec<u8>) {
+        match self {
+            Dialect::Binary => self.frame(&[&fanfare::binary_publish_with_id(topic, id), data], out),
+            _ => {
+                let (before, _) = fanfare::json_publish(topic);
+                self.frame(&[&before, data, format!(r#"","id":{id}}}"#).as_bytes()], out);
             }
         }
     }

@@ -11,14 +11,16 @@ use crate::{client::monitor::GroupRow, output::thousands};
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
-    let verdict = if report.passed { "Passed: everything came, once and in order" } else { "Failed" };
-    let mut page = Page::new(&report.scenario, report.passed, verdict);
+    let verdict =
+        if report.passed { report.good_verdict().replace("PASS", "Passed") } else { "Failed".to_owned() };
+    let mut page = Page::new(&report.scenario, report.passed, &verdict);
     write_trouble(&mut page, report);
     page.tiles(&tiles(report));
     let mut tables = String::new();
     write_groups(&mut tables, report);
     write_tries(&mut tables, report);
     page.html(tables);
+    page.html(report.soak.as_ref().map_or_else(String::new, |it| it.section()));
     page.figures(&figures(report));
     let mut losses = String::new();
     write_losses(&mut losses, report);
@@ -88,7 +90,10 @@ fn write_groups(page: &mut String, report: &Report) {
         *page += "</tr>";
     }
     *page += "</tbody></table></div>";
-    if report.topics.iter().any(|it| !it.sinks_are_exact) {
+    if report.topics.iter().any(|it| it.is_conflated) {
+        *page += "<p>Conflated: whoever is behind may lose what is not the newest. Subscribers that were not \
+                  verified by content were not checked.</p>";
+    } else if report.topics.iter().any(|it| !it.sinks_are_exact) {
         *page += "<p>Frames hold packets as it pleases this broker: subscribers that were not verified by \
                   content are counted by bytes to within a frame header per delivery.</p>";
     }
@@ -145,7 +150,7 @@ fn write_tries(page: &mut String, report: &Report) {
             it.lost,
             it.broker_cpu_share.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0)),
             it.client_cpu_share * 100.0,
-            if it.held { ">held" } else { " class=\"bad\">did not hold" }
+            it.broke.map_or(">held".to_owned(), |it| format!(" class=\"bad\">{}", it.as_str()))
         );
     }
     *page += "</tbody></table></div></section>\n";

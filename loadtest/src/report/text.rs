@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Report, TopicReport, Try};
+use super::{Broke, Report, TopicReport, Try};
 use crate::output::thousands;
 
 /// Losses that are printed one by one; the JSON and the page have more.
@@ -23,10 +23,13 @@ impl fmt::Display for Report {
         for note in &self.notes {
             write!(f, "\n  note: {note}")?;
         }
+        if let Some(soak) = &self.soak {
+            write!(f, "{soak}")?;
+        }
         if !self.tries.is_empty() {
             write_tries(f, &self.tries)?;
         }
-        write!(f, "\n  {}", if self.is_clean() { "PASS: everything came, once and in order" } else { "FAIL" })
+        write!(f, "\n  {}", if self.passed { self.good_verdict() } else { "FAIL" })
     }
 }
 
@@ -52,7 +55,11 @@ fn write_topic(f: &mut fmt::Formatter<'_>, topic: &TopicReport) -> fmt::Result {
         "    lost {}  duplicated {}  reordered {}  corrupted {}  gaps announced {}",
         faults.lost, faults.duplicated, faults.reordered, faults.corrupted, topic.gaps
     )?;
-    if !topic.sinks_are_exact {
+    if topic.is_conflated {
+        let rule =
+            "conflated: the order had to rise and the newest to come; who is not sampled was not checked";
+        writeln!(f, "    {rule}")?;
+    } else if !topic.sinks_are_exact {
         let doubt = "its frames hold packets as it pleases the broker, so that those who are not sampled \
                      are counted by bytes to within a frame header per delivery";
         writeln!(f, "    {doubt}")?;
@@ -78,7 +85,7 @@ fn write_tries(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
             it.p99_ms,
             it.lost,
             it.client_cpu_share * 100.0,
-            if it.held { "held" } else { "-" }
+            it.broke.map_or("held", Broke::as_str)
         )?;
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 use super::{Plan, Setting, check, finish, measure};
 use crate::{
-    output::tell,
-    report::{Report, Try},
+    client::CLIENT_LIMIT,
+    output::{tell, thousands},
+    report::{Broke, Report, Try},
 };
 
 /// What a rate has to hold.
@@ -55,6 +56,11 @@ impl Search {
     }
 }
 
+/// Above this share of a core the broker is said to have been at work all the time.
+const BROKER_LIMIT: f64 = 0.8;
+/// How often a rate is tried again when neither side had been at work all the time.
+const RETRIES: usize = 1;
+
 /// Tries rates from `first` on, reports the best and the table of all; whether any held.
 ///
 /// # Errors
@@ -70,6 +76,7 @@ pub fn run(
     let mut tries: Vec<Try> = Vec::new();
     let mut best: Option<Report> = None;
     let mut last: Option<Report> = None;
+    let (mut retries, mut trouble) = (0, None);
     while tries.len() < bound.tries && !search.is_over() {
         let rate = search.next;
         let report = match measure(setting, &plan(rate)?) {
@@ -77,54 +84,112 @@ pub fn run(
             // The first failure is the operator's; a later one may be the broker's end: keep what is known.
             Err(error) if tries.is_empty() => return Err(error),
             Err(error) => {
-                last.as_mut().expect("there was a try").notes.push(format!("at {rate} pub/s: {error}"));
+                trouble = Some(format!("at {rate} pub/s: {error}"));
                 break;
             }
         };
-        let held = report.is_clean() && report.p99_ms() <= bound.p99_ms;
-        tell(format_args!(
-            "  {rate} pub/s: {:.0} deliveries/s, p99 {:.2} ms, lost {}: {}",
-            report.deliveries_per_s,
-            report.p99_ms(),
-            report.lost(),
-            if held { "held" } else { "did not hold" }
-        ));
-        tries.push(of_report(&report, rate, held));
-        search.record(held);
-        let was_cut_short = report.ended_early_s.is_some();
+        let this = Try::of(&report, rate, bound);
+        tell(format_args!("  {}", this.describe(bound)));
+        let cut_short_s = report.ended_early_s;
+        let is_again = this.broke == Some(Broke::Machine) && retries < RETRIES;
+        retries = if is_again { retries + 1 } else { 0 };
+        let held = this.held;
+        tries.push(this);
         last = Some(report.clone());
+        if let Some(at_s) = cut_short_s {
+            trouble = Some(format!("the run at {rate} pub/s ended early, after {at_s:.1} s"));
+            break;
+        }
+        if is_again {
+            continue;
+        }
+        search.record(held);
         if held && search.held == Some(rate) {
             best = Some(report);
-        }
-        if was_cut_short {
-            break;
         }
     }
     let has_best = best.is_some();
     let mut report = best.or(last).expect("a rate was tried");
-    report.notes.push(match (search.held, search.failed) {
-        (Some(held), Some(failed)) => format!(
-            "the knee is between {held} and {failed} pub/s: p99 within {} ms without loss up to the first",
-            bound.p99_ms
-        ),
-        (Some(held), None) => format!("{held} pub/s held and nothing higher was tried"),
-        (None, _) => format!("no rate that was tried held p99 within {} ms without loss", bound.p99_ms),
-    });
+    report.notes.extend(knee(&search, &tries, bound));
+    report.passed &= trouble.is_none();
+    let has_ended_well = has_best && trouble.is_none();
+    report.notes.extend(trouble);
     report.tries = tries;
     finish(&report, &setting.run.outputs)?;
-    Ok(has_best)
+    Ok(has_ended_well)
 }
 
-fn of_report(report: &Report, rate: u64, held: bool) -> Try {
-    Try {
-        rate,
-        deliveries_per_s: report.deliveries_per_s,
-        p99_ms: report.p99_ms(),
-        lost: report.lost(),
-        broker_cpu_share: report.broker_cpu_share,
-        client_cpu_share: report.client_cpu_share,
-        held,
+/// Where the knee is, and what gave way above it.
+fn knee(search: &Search, tries: &[Try], bound: Bound) -> Vec<String> {
+    let of_rate = |rate: u64| tries.iter().rfind(|it| it.rate == rate).map(|it| it.describe(bound));
+    let Some(held) = search.held else {
+        return vec![format!("no rate that was tried held p99 within {} ms without loss", bound.p99_ms)];
+    };
+    let Some(failed) = search.failed else {
+        return vec![format!("{held} pub/s held and nothing higher was measured to its end")];
+    };
+    let precision = match search.is_over() {
+        true => String::new(),
+        false => format!(" (it is not known more closely after {} tries)", tries.len()),
+    };
+    let knee = format!("the knee is between {held} and {failed} pub/s{precision}");
+    [Some(knee), of_rate(failed)].into_iter().flatten().collect()
+}
+
+impl Try {
+    fn of(report: &Report, rate: u64, bound: Bound) -> Try {
+        Try {
+            rate,
+            deliveries_per_s: report.deliveries_per_s,
+            p99_ms: report.p99_ms(),
+            lost: report.lost(),
+            broker_cpu_share: report.broker_cpu_share,
+            client_cpu_share: report.client_busiest_share(),
+            held: broke(report, bound).is_none(),
+            broke: broke(report, bound),
+        }
     }
+
+    /// In a sentence.
+    fn describe(&self, bound: Bound) -> String {
+        let Try { rate, p99_ms, lost, .. } = self;
+        let deliveries = thousands(self.deliveries_per_s);
+        let client = format!("this client's core {:.0} % busy", self.client_cpu_share * 100.0);
+        let broker = self.broker_cpu_share.map_or("the broker's CPU unknown (--pid)".to_owned(), |it| {
+            format!("the broker {:.0} % of a core", it * 100.0)
+        });
+        let what = match self.broke {
+            None => "held",
+            Some(Broke::Connections) => "connections ended",
+            Some(Broke::Loss) => "not everything came",
+            Some(Broke::P99) => "p99 is too high",
+            Some(Broke::Client) => "this client was at its limit, not the broker: give it more --cores",
+            Some(Broke::Machine) => "neither was busy: something else on this machine was",
+        };
+        let p99_max_ms = bound.p99_ms;
+        format!(
+            "{rate} pub/s: {deliveries} deliveries/s, p99 {p99_ms:.2} ms (at most {p99_max_ms}), lost {lost}, \
+             {broker}, {client}: {what}"
+        )
+    }
+}
+
+/// What gave way, if anything did.
+fn broke(report: &Report, bound: Bound) -> Option<Broke> {
+    let is_late = report.p99_ms() > bound.p99_ms;
+    if report.is_clean() && !is_late {
+        return None;
+    }
+    let client_was_busy = report.client_busiest_share() > CLIENT_LIMIT;
+    // Without its process nobody knows; then it was the broker.
+    let broker_was_busy = report.broker_cpu_share.is_none_or(|it| it > BROKER_LIMIT);
+    Some(match report {
+        it if it.broken_connections > 0 => Broke::Connections,
+        _ if client_was_busy => Broke::Client,
+        it if !it.is_clean() => Broke::Loss,
+        _ if broker_was_busy => Broke::P99,
+        _ => Broke::Machine,
+    })
 }
 
 #[cfg(test)]
@@ -154,6 +219,36 @@ mod tests {
                 );
                 assert!(tries < 30, "{first} {limit}");
             }
+        }
+    }
+
+    /// What the report says of a search that knows its knee.
+    #[test]
+    fn the_knee_comes_with_what_gave_way_above_it() {
+        let bound = Bound { p99_ms: 50.0, tries: 14 };
+        let of_rate = |rate, broke: Option<Broke>| Try {
+            rate,
+            deliveries_per_s: 1e6,
+            p99_ms: 60.0,
+            lost: 0,
+            broker_cpu_share: Some(0.99),
+            client_cpu_share: 0.5,
+            held: broke.is_none(),
+            broke,
+        };
+        let mut search = Search::new(1000);
+        search.record(true);
+        assert_eq!(knee(&search, &[], bound), ["1000 pub/s held and nothing higher was measured to its end"]);
+        search.failed = Some(1040);
+        for (broke, expected) in [
+            (Broke::P99, "p99 is too high"),
+            (Broke::Client, "this client was at its limit, not the broker: give it more --cores"),
+            (Broke::Machine, "neither was busy: something else on this machine was"),
+        ] {
+            let tries = [of_rate(1000, None), of_rate(1040, Some(broke))];
+            let [place, what] = knee(&search, &tries, bound).try_into().unwrap();
+            assert_eq!(place, "the knee is between 1000 and 1040 pub/s");
+            assert!(what.starts_with("1040 pub/s: ") && what.ends_with(expected), "{what}");
         }
     }
 

@@ -4,8 +4,9 @@ mod connect;
 mod find_max;
 pub mod idle;
 mod plan;
+pub mod soak;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod topics;
 
 pub use connect::run as run_connect;
@@ -116,7 +117,7 @@ pub fn measure_watched(
     Ok(Report::new(&plan.title, environment, parameters.clone(), outcome, &shapes, resident_bytes))
 }
 
-/// Prints the report and writes it; whether it is clean.
+/// Prints the report and writes it; whether it passed.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -124,7 +125,7 @@ pub fn finish(report: &Report, outputs: &Outputs) -> Result<bool, String> {
     print(report);
     outputs.write_json(report)?;
     outputs.write_html(|| report::page(report))?;
-    Ok(report.is_clean())
+    Ok(report.passed)
 }
 
 /// Fails early, in words, if this process may not open so many connections.

@@ -56,8 +56,13 @@ impl Plan {
     /// Adds a topic.
     pub fn add_topic(&mut self, group: usize, name: String, schedule: Schedule, size: u64) -> usize {
         let payload = Payload::new(size as usize);
-        self.topics.push(Topic { name, group, schedule, payload, publishers: 0 });
+        self.topics.push(Topic { name, group, schedule, payload, is_conflated: false, publishers: 0 });
         self.topics.len() - 1
+    }
+
+    /// Lets whoever is behind on any topic lose what is not the newest.
+    pub fn conflate(&mut self) {
+        self.topics.iter_mut().for_each(|it| it.is_conflated = true);
     }
 
     /// Adds a subscriber of these topics, all of one group.

@@ -48,6 +48,8 @@ enum Misdeed {
     Disconnect,
     /// All connections end, and nobody listens any more.
     Die,
+    /// Its process is killed.
+    EndProcess,
 }
 
 #[derive(Default)]
@@ -74,13 +76,27 @@ fn start_broker(misdeed: Misdeed) -> Broker {
 fn listen(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> Broker {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for (connection, socket) in listener.incoming().flatten().enumerate() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(connection, socket));
-        }
-    });
+    thread::spawn(move || accept(&listener, serve));
     Broker { url, protocol: Dialect::Json, pid: None, metrics: None }
+}
+
+fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) {
+    for (connection, socket) in listener.incoming().flatten().enumerate() {
+        let serve = serve.clone();
+        thread::spawn(move || serve(connection, socket));
+    }
+}
+
+/// Where [`be_a_broker_that_is_killed`] is to listen, if it is to be one.
+pub const BROKER_PORT: &str = "FANFARE_LOADTEST_BROKER_PORT";
+
+/// No test: what a test of `compare` starts as a broker's process, which is this program again.
+#[test]
+fn be_a_broker_that_is_killed() {
+    let Ok(port) = std::env::var(BROKER_PORT) else { return };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    let state = Arc::new(Mutex::new(State::default()));
+    accept(&listener, move |connection, socket| serve(connection, socket, &state, Misdeed::EndProcess));
 }
 
 fn one_second() -> Run {
@@ -158,6 +174,10 @@ fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
     let message = format!(r#"{{"op":"message","topic":"{topic}","seq":{seq},"data":"{data}"}}"#);
     let gap = r#"{"op":"gap","topic":"load/1","from":10,"to":10,"reason":"slow_consumer"}"#;
     let frame = text_frame(&message);
+    if misdeed == Misdeed::EndProcess && seq == 10 {
+        // SAFETY: takes no pointer.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
     if misdeed == Misdeed::Die && seq == 10 {
         let subscribers = state.subscribers.iter().map(|it| &it.socket);
         for socket in subscribers.chain(&state.publishers) {
@@ -332,6 +352,26 @@ fn a_delivery_that_a_sampled_subscriber_lost_is_named() {
     assert_eq!((loss.subscriber, loss.is_sampled, loss.first_missing), (2, true, Some(10)));
 }
 
+/// What was lost on the way was not the newest, and is no loss; another order is.
+#[test]
+fn conflated_a_loss_on_the_way_is_none() {
+    let run_conflated = |misdeed| {
+        let (broker, run) = (start_broker(misdeed), one_second());
+        let mut plan = small_plan(Lane::Bulk);
+        plan.conflate();
+        measure_watched(&setting(&broker, &run, Pace::Open), &plan, &mut Rows::default()).unwrap()
+    };
+    for misdeed in [Misdeed::None, Misdeed::LoseForAll, Misdeed::LoseForSampled, Misdeed::Gap] {
+        let report = run_conflated(misdeed);
+        assert!(
+            report.passed && report.to_string().ends_with("the newest came, and the order rose"),
+            "{report}"
+        );
+    }
+    let report = run_conflated(Misdeed::Swap);
+    assert_eq!(report.topics[0].faults, Faults { reordered: 2, ..Faults::default() });
+}
+
 #[test]
 fn an_announced_gap_is_a_loss_and_an_announcement() {
     let report = run_against(Misdeed::Gap);
@@ -493,6 +533,9 @@ fn a_websocket_that_speaks_another_protocol_is_one_line() {
     });
     let error = error_of(&broker, &one_second());
     assert!(error.contains("not a message") && error.contains("welcome to our chat"), "{error}");
+    let plain = Broker { protocol: Dialect::Plain, ..broker };
+    let error = error_of(&plain, &one_second());
+    assert!(error.ends_with("not a server for this protocol: it says welcome to our chat"), "{error}");
 }
 
 #[test]

@@ -86,9 +86,6 @@ fn add_rooms(
 /// One line for the operator.
 pub fn ticker(options: &Ticker, rate: u64) -> Result<Plan, String> {
     let Ticker { topics, subscribers, per_subscriber, publishers, load, .. } = options;
-    if options.conflate {
-        return Err("--conflate is reserved: no broker here conflates yet".to_owned());
-    }
     if per_subscriber > topics {
         return Err(format!("--per-subscriber {per_subscriber} is more than --topics {topics}"));
     }
@@ -113,6 +110,9 @@ pub fn ticker(options: &Ticker, rate: u64) -> Result<Plan, String> {
         plan.publish(&(index..*topics).step_by(*publishers).collect::<Vec<_>>(), Lane::Bulk);
     }
     plan.sample(group, load.sampled_of(*subscribers));
+    if options.conflate {
+        plan.conflate();
+    }
     Ok(plan)
 }
 
@@ -200,8 +200,7 @@ mod tests {
     #[test]
     fn what_a_ticker_cannot_be_is_told() {
         for arguments in [
-            &["ticker", "--conflate"][..],
-            &["ticker", "--topics", "3", "--per-subscriber", "4", "--publishers", "1"],
+            &["ticker", "--topics", "3", "--per-subscriber", "4", "--publishers", "1"][..],
             &["ticker", "--topics", "3", "--per-subscriber", "1", "--publishers", "4"],
         ] {
             let line = [&["fanfare-loadtest"], arguments].concat();

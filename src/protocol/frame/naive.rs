@@ -46,6 +46,7 @@ pub(crate) fn header(left: &mut &[u8], context: &Context) -> Result<Header, Stop
         }
         short => u64::from(short),
     };
+    require(is_control || len <= context.frame_bytes_max as u64, BrokenRule::FrameTooBig)?;
     let bytes_left = context.deflated_bytes_max.filter(|_| is_deflated).unwrap_or(context.message_bytes_left);
     require(is_control || len <= bytes_left as u64, BrokenRule::MessageTooBig)?;
     let key = [byte(left)?, byte(left)?, byte(left)?, byte(left)?];

@@ -96,6 +96,7 @@ pub(crate) fn decode(
         speech: speech.into(),
         is_deflate_agreed,
         limit: limits.message_bytes_max,
+        frame_limit: limits.frame_bytes_max,
         left: stream,
         seen: Vec::new(),
         message: None,
@@ -122,6 +123,7 @@ struct Naive<'a> {
     speech: Speech,
     is_deflate_agreed: bool,
     limit: usize,
+    frame_limit: usize,
     left: &'a [u8],
     seen: Vec<Seen>,
     message: Option<Vec<u8>>,
@@ -142,6 +144,7 @@ impl Naive<'_> {
             is_inside_message: self.message.is_some(),
             message_bytes_left: limit - self.message.as_ref().map_or(0, Vec::len),
             deflated_bytes_max: self.is_deflate_agreed.then_some(deflated_limit),
+            frame_bytes_max: self.frame_limit,
         };
         let header = naive::header(&mut self.left, &context)?;
         let mut payload = Vec::new();

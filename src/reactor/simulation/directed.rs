@@ -1,5 +1,7 @@
 //! Races and limits, each arranged on purpose.
 
+use std::sync::mpsc;
+
 use super::*;
 use crate::pubsub::policy::Bound;
 
@@ -783,6 +785,23 @@ fn a_reactor_that_sleeps_is_woken_for_what_comes() {
     world.end();
 }
 
+/// A storm of connections at a reactor that accepts a hundred per second, ten of them at once.
+#[test]
+fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
+    let mut world = World::new(Knobs { accepts_per_s_max: 100, ..Knobs::calm(1) });
+    let storm: Vec<usize> = (0..60).map(|_| world.connect(0, Format::Json)).collect();
+    let mut accepted = 0;
+    for passed_ms in (0..600).step_by(5) {
+        world.pass(5 * MS);
+        accepted = world.reactor(0).core().stats.accepts_total;
+        assert!(accepted <= 10 + (passed_ms + 5) / 10 + 1, "{accepted} after {passed_ms} ms");
+    }
+    assert_eq!(accepted, 60);
+    world.settle();
+    assert!(storm.iter().all(|client| world.clients[*client].state == State::Open));
+    world.end();
+}
+
 /// Readers of every pace, owed something; then the broker drains.
 #[test]
 fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {
@@ -808,6 +827,51 @@ fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {
     world.oracle.check_over();
 }
 
+/// The reactors stop accepting and close their connections for a successor, which goes away: they accept again,
+/// first whoever waited meanwhile.
+#[test]
+fn reactors_that_were_emptied_serve_again() {
+    let mut world = World::new(Knobs { may_close: true, max_delay_us: Some(1_000), ..Knobs::calm(2) });
+    let before = [world.open(0, Format::Json), world.open(1, Format::Binary)];
+    let upgrading = world.net.connect(0);
+    world.turns(0, 2);
+    let (stopped, stops) = mpsc::channel();
+    (0..2).for_each(|index| world.order(index, ControlRequest::StopAccepting(stopped.clone())));
+    world.settle();
+    assert_eq!(stops.try_iter().count(), 2);
+    let waiting = [world.connect(0, Format::Json), world.connect(1, Format::Json)];
+    world.settle();
+    assert_eq!(world.net.backlog_len(), 2, "nobody accepts");
+
+    let (emptied, ends) = mpsc::channel();
+    for index in 0..2 {
+        world.order(index, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
+    }
+    world.pass(100 * MS);
+    for client in before {
+        assert_eq!(world.closed_with(client), Some(Some(1012)));
+    }
+    assert_eq!(ends.try_iter().count(), 1, "a client is in mid-upgrade at the other");
+    world.pass(2 * SECOND);
+    assert_eq!(ends.try_iter().count(), 1);
+    assert_eq!((world.net.backlog_len(), world.net.open_count()), (2, 0));
+    let _ = upgrading;
+
+    (0..2).for_each(|index| world.order(index, ControlRequest::Accept));
+    world.settle();
+    for client in waiting {
+        assert_eq!(world.clients[client].state, State::Open);
+        world.subscribe(client, "t");
+    }
+    world.settle();
+    world.publish(waiting[0], "t");
+    world.publish(waiting[1], "t");
+    world.settle();
+    assert_eq!(world.seqs(waiting[0], "t"), [1, 2]);
+    assert_eq!(world.reactor(0).core().pacing.delay_ns(), 1_000_000, "pacing is as configured");
+    world.end();
+}
+
 /// A send takes a part of its bytes and no more, while the receive stays as it was: a frame is cut, and
 /// nothing may follow it.
 #[test]
@@ -829,7 +893,7 @@ fn nothing_follows_a_send_that_was_cut_short() {
 /// not closed under the cursor.
 #[test]
 fn places_are_not_closed_during_a_sweep() {
-    let mut world = World::new(Knobs { connections_max: 200, ..Knobs::calm(1) });
+    let mut world = World::new(Knobs { connections_max: 300, ..Knobs::calm(1) });
     let publisher = world.open(0, Format::Binary);
     let late = world.open(0, Format::Binary);
     let readers: Vec<usize> = (0..110).map(|_| world.connect(0, Format::Binary)).collect();

@@ -21,6 +21,7 @@ use std::{
 
 use super::{
     ControlRequest,
+    accept::Source,
     connection::Phase,
     core::{OUTBOX_MAX, REPLIES_BYTES_MAX, Shared},
     turn::{FULL_RETRY_NS, Reactor, Turn},
@@ -83,6 +84,9 @@ struct Knobs {
     topics_max: usize,
     log_bytes_max: usize,
     max_delay_us: Option<u32>,
+    /// Reactors accept as if others accepted from their listeners too.
+    shares_listeners: bool,
+    accepts_per_s_max: u32,
     subscriptions_max: usize,
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
@@ -105,7 +109,7 @@ impl Knobs {
         Knobs {
             net: SimConfig::calm(1, reactor_count),
             queue_entries: 64,
-            connections_max: 100,
+            connections_max: 1_000,
             owed_bytes_max: 1 << 20,
             owed_ms_max: 0,
             policy: SlowConsumer::Disconnect,
@@ -113,6 +117,8 @@ impl Knobs {
             topics_max: 1_000,
             log_bytes_max: 1 << 30,
             max_delay_us: Some(0),
+            shares_listeners: false,
+            accepts_per_s_max: 0,
             subscriptions_max: 1_000,
             may_close: false,
             is_verbose: false,
@@ -123,6 +129,7 @@ impl Knobs {
         let mut config = Config::default();
         config.reactor.max_delay_us = self.max_delay_us;
         config.limits.topics_max = self.topics_max;
+        config.limits.accepts_per_s_max = self.accepts_per_s_max;
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
@@ -150,12 +157,15 @@ impl World {
             budget: Budget::new(knobs.log_bytes_max),
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
+            addresses: Arc::default(),
+            troubles: Arc::default(),
         };
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let reactors = rings.into_iter().zip(ports).enumerate().map(|(index, (ring, port))| {
-            let (listener, count) = (net.listener(index), connection_count.clone());
-            Some(Reactor::new(ring, port, shared.clone(), listener, count, knobs.connections_max))
+            let sources = vec![Source { socket: net.listener(index), is_shared: knobs.shares_listeners }];
+            let count = connection_count.clone();
+            Some(Reactor::new(ring, port, shared.clone(), sources, count, knobs.connections_max))
         });
         let may_skip = knobs.policy == SlowConsumer::Skip || knobs.has_skip_rule;
         let oracle = Oracle::new(knobs.topics_max < 100, may_skip);
@@ -515,9 +525,14 @@ impl World {
         assert!(peaks.paused <= 4 * self.clients.len() + 4, "{peaks:?}");
     }
 
-    /// Tells reactor `index` to drain, as the control thread does.
+    /// Tells reactor `index` to drain and end, as the control thread does.
     fn order_drain(&mut self, index: usize) {
-        match self.mesh.send_order(index, ControlRequest::Drain) {
+        let within_ms = self.shared.config.timeouts.drain_ms;
+        self.order(index, ControlRequest::Drain { within_ms, emptied: None });
+    }
+
+    fn order(&mut self, index: usize, order: ControlRequest) {
+        match self.mesh.send_order(index, order) {
             Ok(true) => self.net.wake(index),
             Ok(false) => {}
             Err(_) => panic!("the order finds room"),

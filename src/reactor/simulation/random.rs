@@ -3,6 +3,7 @@
 use std::{
     env,
     panic::{self, AssertUnwindSafe},
+    sync::mpsc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -76,6 +77,8 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (false, _) => 1 << 30,
         },
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
+        shares_listeners: rng.chance(1, 4),
+        accepts_per_s_max: 0,
         subscriptions_max: 1_000,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
@@ -113,6 +116,9 @@ fn run(seed: u64, is_verbose: bool) {
         probe(&mut world, &plan, &mut rng);
     }
     if plan.drains {
+        if rng.chance(1, 2) {
+            hand_over_in_vain(&mut world, &plan, &mut rng);
+        }
         drain(world, &plan, &mut rng);
     } else {
         world.end();
@@ -268,6 +274,26 @@ fn probe(world: &mut World, plan: &Plan, rng: &mut Rng) {
             (is_determined && !world.knobs.may_close).then(|| world.oracle.receiver_count(&topic));
         world.publish_counted(client, &topic, receivers);
         world.settle();
+    }
+}
+
+/// The reactors close all connections for a successor, which goes away, and serve again.
+fn hand_over_in_vain(world: &mut World, plan: &Plan, rng: &mut Rng) {
+    let (emptied, ends) = mpsc::channel();
+    for index in 0..world.reactors.len() {
+        world.order(index, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
+    }
+    for moment in 0..plan.steps {
+        step(world, plan, moment, rng);
+    }
+    world.net.set_trouble(0);
+    world.pass(20 * SECOND);
+    world.net.set_trouble(world.knobs.net.trouble);
+    assert_eq!(ends.try_iter().count(), world.reactors.len(), "each reactor is emptied");
+    assert_eq!(world.net.open_count(), 0, "sockets stay open");
+    (0..world.reactors.len()).for_each(|index| world.order(index, ControlRequest::Accept));
+    for moment in 0..plan.steps {
+        step(world, plan, moment, rng);
     }
 }
 

@@ -1,0 +1,97 @@
+//! The admin listener's socket: bound or inherited, served, and handed on.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::{
+    fleet::{Fleet, Watch},
+    http,
+};
+
+/// How long requests under way may delay the end of the process.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The admin listener.
+pub(super) struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+    places: http::Places,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Listens on `address`, or goes on with a socket that does already, which is said if it is another's.
+    ///
+    /// # Errors
+    /// A sentence that names the key and the value.
+    pub fn open(address: SocketAddr, inherited: Option<OwnedFd>) -> Result<Admin, String> {
+        let cannot_listen = |error: io::Error| {
+            let reason = match error.kind() {
+                ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
+                _ => error.to_string(),
+            };
+            format!(
+                "admin.address = \"{address}\" cannot be listened on: {reason}; \
+                 choose another with --admin, or turn it off with --admin ''"
+            )
+        };
+        let is_inherited = inherited.is_some();
+        let listener = match inherited {
+            Some(socket) => TcpListener::from(socket),
+            None => TcpListener::bind(address).map_err(cannot_listen)?,
+        };
+        listener.set_nonblocking(true).map_err(cannot_listen)?;
+        let configured = address;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        if is_inherited && configured.port() != 0 && configured != address {
+            warn!(inherited = %address, %configured, "the inherited admin listener is not at admin.address; it is served");
+        }
+        Ok(Admin { listener, address, places: http::Places::new(), serving: None })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers from now on.
+    pub fn serve<F: Fleet>(&mut self, watch: &Arc<Watch<F>>) {
+        let listener = self.listener.try_clone().and_then(tokio::net::TcpListener::from_std);
+        match listener {
+            Ok(listener) => {
+                let serving = http::serve(listener, self.places.clone(), Arc::clone(watch));
+                self.serving = Some(tokio_uring::spawn(serving));
+            }
+            Err(error) => warn!(%error, "the admin listener cannot be served"),
+        }
+    }
+
+    /// Takes no more requests; those under way are answered.
+    pub fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+        }
+    }
+
+    /// Takes no more requests and waits for those under way, but not for long.
+    pub async fn finish(&mut self) {
+        self.stop();
+        self.places.wait_until_free(FINISH_TIMEOUT).await;
+    }
+
+    /// A duplicate for another process.
+    ///
+    /// # Errors
+    /// A want of descriptors.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(self.listener.try_clone()?.into())
+    }
+}

@@ -1,0 +1,179 @@
+//! The control socket: where a fanfare of the same user reaches the running one.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use rustix::{net::sockopt::socket_peercred, process::geteuid};
+
+/// A listening socket in the file system, which is removed with it.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    path: PathBuf,
+    listener: UnixListener,
+    /// What says whether the file at `path` is still this socket's: device and inode.
+    identity: (u64, u64),
+    is_published: bool,
+}
+
+impl ControlSocket {
+    /// Makes it under a name of its own; nobody finds it before [`ControlSocket::publish`].
+    ///
+    /// # Errors
+    /// A sentence that names the path: it cannot be made, or `is_exclusive` and another broker listens there.
+    pub fn bind(path: &Path, is_exclusive: bool) -> Result<ControlSocket, String> {
+        let name = path.display();
+        if is_exclusive && is_alive(path) {
+            return Err(format!(
+                "control.socket = \"{name}\" is another broker's; choose another, or take its place with --takeover"
+            ));
+        }
+        let own = own_path(path);
+        let bound = || {
+            // Of a process that had our id and ended in the middle.
+            let _ = fs::remove_file(&own);
+            let listener = UnixListener::bind(&own)?;
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            let metadata = fs::symlink_metadata(&own)?;
+            Ok((listener, (metadata.dev(), metadata.ino())))
+        };
+        let (listener, identity) = bound().map_err(|error: io::Error| {
+            format!(
+                "control.socket = \"{name}\" cannot be made: {error}; choose a path in a directory that this user \
+                 may write, or \"\" for none"
+            )
+        })?;
+        Ok(ControlSocket { path: path.into(), listener, identity, is_published: false })
+    }
+
+    /// Puts it at its path, in the place of whatever is there, at once.
+    ///
+    /// # Errors
+    /// A sentence that names the path.
+    pub fn publish(&mut self) -> Result<(), String> {
+        fs::rename(own_path(&self.path), &self.path).map_err(|error| {
+            format!("control.socket = \"{}\" cannot be put there: {error}", self.path.display())
+        })?;
+        self.is_published = true;
+        Ok(())
+    }
+
+    /// A listener on it for the runtime.
+    ///
+    /// # Errors
+    /// A want of descriptors.
+    pub fn listener(&self) -> io::Result<tokio::net::UnixListener> {
+        tokio::net::UnixListener::from_std(self.listener.try_clone()?)
+    }
+
+    /// Leaves the path to a successor, which puts its own socket there.
+    pub fn leave(mut self) {
+        self.identity = (0, 0);
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let path = if self.is_published { self.path.clone() } else { own_path(&self.path) };
+        let is_ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
+        if fs::symlink_metadata(&path).is_ok_and(is_ours) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether the other end of a socket in the file system is of our own user.
+pub(super) fn is_same_user(stream: impl AsFd) -> bool {
+    socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
+}
+
+/// Whether somebody listens at `path`. A file that a process left behind refuses.
+fn is_alive(path: &Path) -> bool {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => true,
+        // Its accept queue is full.
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+fn own_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", process::id()));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("fanfare-{}-{name}", process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn it_is_private_found_when_published_and_gone_when_dropped() {
+        let directory = directory("life");
+        let path = directory.join("control");
+        let mut socket = ControlSocket::bind(&path, true).unwrap();
+        assert!(UnixStream::connect(&path).is_err());
+        socket.publish().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let client = UnixStream::connect(&path).unwrap();
+        assert!(is_same_user(&client));
+        drop(socket);
+        assert!(names(&directory).is_empty());
+        drop(ControlSocket::bind(&path, true).unwrap());
+        assert!(names(&directory).is_empty(), "one that was never published leaves nothing either");
+        fs::remove_dir(directory).unwrap();
+    }
+
+    #[test]
+    fn one_left_behind_is_replaced_and_a_live_one_is_an_error() {
+        let directory = directory("stale");
+        let path = directory.join("control");
+        drop(UnixListener::bind(&path).unwrap());
+        let mut socket = ControlSocket::bind(&path, true).unwrap();
+        socket.publish().unwrap();
+        let error = ControlSocket::bind(&path, true).unwrap_err();
+        assert!(error.contains("is another broker's"), "{error}");
+        UnixStream::connect(&path).unwrap();
+        drop(socket);
+        fs::remove_dir(directory).unwrap();
+    }
+
+    /// The old one's end comes after the new one took the path.
+    #[test]
+    fn a_successor_keeps_the_path() {
+        let directory = directory("successor");
+        let path = directory.join("control");
+        let mut old = ControlSocket::bind(&path, true).unwrap();
+        old.publish().unwrap();
+        let mut new = ControlSocket::bind(&path, false).unwrap();
+        new.publish().unwrap();
+        drop(old);
+        UnixStream::connect(&path).unwrap();
+        drop(new);
+        fs::remove_dir(directory).unwrap();
+    }
+}

@@ -1,0 +1,95 @@
+//! What an open connection's deadline means: the earliest of all that may be due.
+
+use crate::config::Timeouts;
+
+/// What is known of an open connection when its deadline has passed, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// Since a byte came or a send made progress; since the ping, if it is pinged.
+    pub life_ms: u64,
+    /// A ping went out and nothing came since.
+    pub is_pinged: bool,
+    /// Since a message came or went; with `timeouts.idle_ms`.
+    pub message_ms: u64,
+    /// Since the send in flight was submitted or made progress, if there is one.
+    pub progress_ms: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing, before so many milliseconds have passed.
+    Wait(u64),
+    /// A ping; and it is looked at again after so many milliseconds.
+    Ping(u64),
+    /// The peer takes nothing: it is too slow.
+    Stalled,
+    /// No message came or went.
+    Idle,
+    /// Nothing came after the ping.
+    Silent,
+}
+
+impl Since {
+    /// What is due. A send that begins later is looked at within `timeouts.write_stall_ms` as well.
+    pub fn due(&self, timeouts: &Timeouts) -> Due {
+        let left = |limit_ms: u64, since_ms: u64| match limit_ms {
+            0 => Some(u64::MAX),
+            limit_ms => limit_ms.checked_sub(since_ms).filter(|left_ms| *left_ms > 0),
+        };
+        let Some(stall_ms) = left(timeouts.write_stall_ms, self.progress_ms.unwrap_or(0)) else {
+            return Due::Stalled;
+        };
+        let Some(idle_ms) = left(timeouts.idle_ms, self.message_ms) else { return Due::Idle };
+        let others_ms = stall_ms.min(idle_ms);
+        let life_max_ms = if self.is_pinged { timeouts.pong_ms } else { timeouts.ping_ms };
+        match left(life_max_ms, self.life_ms) {
+            Some(left_ms) => Due::Wait(left_ms.min(others_ms)),
+            None if self.is_pinged => Due::Silent,
+            None => Due::Ping(timeouts.pong_ms.min(others_ms)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn timeouts(ping_ms: u64, pong_ms: u64, idle_ms: u64, write_stall_ms: u64) -> Timeouts {
+        Timeouts { ping_ms, pong_ms, idle_ms, write_stall_ms, ..Config::default().timeouts }
+    }
+
+    fn since(life_ms: u64, is_pinged: bool, message_ms: u64, progress_ms: Option<u64>) -> Since {
+        Since { life_ms, is_pinged, message_ms, progress_ms }
+    }
+
+    #[test]
+    fn the_earliest_of_all_is_due() {
+        let all = timeouts(100, 40, 300, 200);
+        let off = timeouts(100, 40, 0, 0);
+        for (timeouts, since, due) in [
+            (&all, since(0, false, 0, None), Due::Wait(100)),
+            (&all, since(30, false, 0, Some(150)), Due::Wait(50)),
+            (&all, since(30, false, 290, Some(0)), Due::Wait(10)),
+            (&all, since(100, false, 0, None), Due::Ping(40)),
+            (&all, since(100, false, 0, Some(190)), Due::Ping(10)),
+            (&all, since(39, true, 0, None), Due::Wait(1)),
+            (&all, since(40, true, 0, None), Due::Silent),
+            // A peer that sends and takes nothing is stalled, however lively.
+            (&all, since(0, false, 0, Some(200)), Due::Stalled),
+            (&all, since(0, false, 300, None), Due::Idle),
+            (&off, since(0, false, u64::MAX, Some(u64::MAX)), Due::Wait(100)),
+            (&off, since(100, false, u64::MAX, Some(u64::MAX)), Due::Ping(40)),
+        ] {
+            assert_eq!(since.due(timeouts), due, "{since:?}");
+        }
+    }
+
+    /// Whatever a send does after a look, the next one comes in time.
+    #[test]
+    fn no_look_lies_beyond_what_may_become_due() {
+        let timeouts = timeouts(25_000, 10_000, 0, 1_000);
+        assert_eq!(since(0, false, 0, None).due(&timeouts), Due::Wait(1_000));
+    }
+}

@@ -1,0 +1,76 @@
+//! What is known of a connection only where the configuration asks for it: tables by slot, empty without.
+
+use super::{addresses::Origin, rate::Rate};
+use crate::config::Config;
+
+/// Tables by slot.
+#[derive(Debug, Default)]
+pub struct Meters {
+    keeps_messages: bool,
+    /// When a message last came or went, in milliseconds (wrapping); with `timeouts.idle_ms`.
+    messaged_ms: Vec<u32>,
+    command_rate: Option<Rate>,
+    /// What the rate knows of its commands; with `limits.commands_per_s_max`.
+    commands_due_ns: Vec<u64>,
+    /// Whose it is, if it was counted; with `limits.connections_per_address_max`.
+    origins: Vec<Option<Origin>>,
+}
+
+impl Meters {
+    /// Keeps what `config` asks for from now on, for slots below `slot_count` and later ones. Time that was not
+    /// kept begins at `now_ms`.
+    pub fn reload(&mut self, config: &Config, slot_count: usize, now_ms: u32) {
+        let limits = &config.limits;
+        self.command_rate = Rate::new(limits.commands_per_s_max, 1, limits.commands_burst_max);
+        if self.command_rate.is_none() {
+            self.commands_due_ns = Vec::new();
+        }
+        let kept_messages = std::mem::replace(&mut self.keeps_messages, config.timeouts.idle_ms > 0);
+        if !self.keeps_messages {
+            self.messaged_ms = Vec::new();
+        } else if !kept_messages {
+            self.messaged_ms = vec![now_ms; slot_count];
+        }
+    }
+
+    /// The slot is given to a new connection.
+    pub fn open(&mut self, slot: u32, origin: Option<Origin>, now_ms: u32) {
+        self.note_message(slot, now_ms);
+        if let Some(due_ns) = self.commands_due_ns.get_mut(slot as usize) {
+            *due_ns = 0;
+        }
+        if origin.is_some() {
+            *entry(&mut self.origins, slot) = origin;
+        }
+    }
+
+    /// The connection is over; returns whose it was, if it was counted.
+    pub fn close(&mut self, slot: u32) -> Option<Origin> {
+        self.origins.get_mut(slot as usize)?.take()
+    }
+
+    /// A message came or goes.
+    pub fn note_message(&mut self, slot: u32, now_ms: u32) {
+        if self.keeps_messages {
+            *entry(&mut self.messaged_ms, slot) = now_ms;
+        }
+    }
+
+    /// For how long no message came or went, in milliseconds; only with `timeouts.idle_ms`.
+    pub fn quiet_ms(&self, slot: u32, now_ms: u32) -> u32 {
+        now_ms.wrapping_sub(self.messaged_ms[slot as usize])
+    }
+
+    /// Whether the connection may give one more command.
+    pub fn take_command(&mut self, slot: u32, now_ns: u64) -> bool {
+        let Some(rate) = self.command_rate else { return true };
+        rate.take(entry(&mut self.commands_due_ns, slot), now_ns)
+    }
+}
+
+fn entry<T: Clone + Default>(table: &mut Vec<T>, slot: u32) -> &mut T {
+    if table.len() <= slot as usize {
+        table.resize(slot as usize + 1, T::default());
+    }
+    &mut table[slot as usize]
+}

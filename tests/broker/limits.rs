@@ -1,0 +1,210 @@
+//! Limits of connections and of what one may do: who goes beyond is told so, and nobody else notices.
+
+use std::{os::unix::process::CommandExt, time::Instant};
+
+use serde_json::json;
+
+use crate::common::{
+    Broker, Log, PATIENCE,
+    raw::{CONTINUATION, Raw, TEXT, UPGRADE, fragment, frame, header},
+    witness::Witness,
+};
+
+fn start_logged(reactors: usize, settings: &[&str]) -> (Broker, Log) {
+    Broker::start_logged(reactors, settings, |command| {
+        command.args(["--log", "warn"]);
+    })
+}
+
+fn sum(broker: &Broker, name: &str, labels: &str) -> f64 {
+    broker.metric(name, labels).iter().sum()
+}
+
+/// Connects until it is not refused.
+fn let_in(broker: &Broker) -> Raw {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut raw = Raw::connect(broker.address);
+        raw.send_while_taken(UPGRADE.as_bytes(), usize::MAX);
+        let mut start = [0; 12];
+        if raw.stream.peek(&mut start).is_ok() && &start == b"HTTP/1.1 101" {
+            raw.expect_upgraded();
+            return raw;
+        }
+        assert!(Instant::now() < deadline, "nobody gets in");
+    }
+}
+
+fn closes(broker: &Broker, reason: &str) -> f64 {
+    sum(broker, "fanfare_closes_total", &format!(r#",reason="{reason}""#))
+}
+
+/// Three times as many requests that never end as may be upgrading: honest clients get in all the same, and
+/// there is one line in the log about all that made room.
+#[test]
+fn slow_headers_hold_no_more_than_their_bound() {
+    const BOUND: usize = 20;
+    let (broker, log) = start_logged(1, &["limits.upgrading_max=20", "timeouts.handshake_ms=600000"]);
+    let witness = Witness::start(&broker);
+    let mut slow: Vec<Raw> = (0..3 * BOUND)
+        .map(|_| {
+            let mut raw = Raw::connect(broker.address);
+            raw.send_while_taken(&UPGRADE.as_bytes()[..60], usize::MAX);
+            raw
+        })
+        .collect();
+    for _ in 0..BOUND {
+        Raw::open(broker.address).close();
+    }
+    assert!(sum(&broker, "fanfare_upgrading", "") <= BOUND as f64);
+    let displaced = closes(&broker, "displaced") as usize;
+    assert!((2 * BOUND..=3 * BOUND).contains(&displaced), "{displaced}");
+    // The oldest went first.
+    for raw in slow.drain(..2 * BOUND) {
+        raw.expect_cut();
+    }
+    log.wait_for("limits.upgrading_max is reached");
+    witness.finish();
+    broker.stop();
+    assert_eq!(log.count_to_end("limits.upgrading_max"), 0, "one line is enough");
+}
+
+/// An address has its connections, over all reactors; another one is not concerned, and who leaves makes room.
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let (broker, log) = start_logged(2, &["limits.connections_per_address_max=3"]);
+    let other = "127.0.0.2".parse().unwrap();
+    let mut held: Vec<Raw> = (0..3).map(|_| Raw::open(broker.address)).collect();
+    for _ in 0..200 {
+        let mut fourth = Raw::connect(broker.address);
+        fourth.send_while_taken(UPGRADE.as_bytes(), usize::MAX);
+        let (status, text) = fourth.receive_answer();
+        assert_eq!(status, 429, "{text}");
+        assert!(text.contains("\r\nRetry-After: ") && text.contains("limits.connections_per_address_max"));
+    }
+    let neighbours: Vec<Raw> = (0..3).map(|_| Raw::connect_from(other, broker.address).upgraded()).collect();
+    assert_eq!(closes(&broker, "address_limit"), 200.0);
+    held.pop().unwrap().close();
+    // Its end is seen a little before its place is free.
+    let mut again = let_in(&broker);
+    assert_eq!(again.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
+    log.wait_for("limits.connections_per_address_max");
+    drop((held, neighbours, again));
+    broker.stop();
+    assert_eq!(log.count_to_end("limits.connections_per_address_max"), 0, "one line is enough");
+}
+
+/// Two hundred refused connections that are left open hold no more than a few places.
+#[test]
+fn refused_connections_that_stay_are_bounded() {
+    let broker = Broker::start(1, &["limits.connections_per_address_max=1", "timeouts.close_ms=600000"]);
+    let held = Raw::open(broker.address);
+    let refused: Vec<Raw> = (0..200).map(|_| Raw::connect(broker.address)).collect();
+    // The last connection comes after them: it is accepted when they were.
+    let other = "127.0.0.2".parse().unwrap();
+    let last = Raw::connect_from(other, broker.address).upgraded();
+    let connections = sum(&broker, "fanfare_connections", "");
+    assert!(connections <= 66.0, "{connections} are held");
+    drop((held, refused, last));
+    broker.stop();
+}
+
+/// The burst is answered, what is beyond it closes the connection; the commands of an array count one by one.
+#[test]
+fn commands_beyond_the_rate_are_answered_by_4029() {
+    let (broker, log) = start_logged(2, &["limits.commands_per_s_max=1", "limits.commands_burst_max=100"]);
+    let mut single = Raw::open(broker.address);
+    for _ in 0..200 {
+        single.send_while_taken(&frame(TEXT, br#"{"op":"ping"}"#), usize::MAX);
+    }
+    let mut array = Raw::open(broker.address);
+    let pings = vec![r#"{"op":"ping"}"#; 200].join(",");
+    array.send_text(&format!("[{pings}]"));
+    for mut raw in [single, array] {
+        // A second or more may pass meanwhile, and allow as many.
+        let mut answered_count = 0;
+        let (code, text) = loop {
+            let (opcode, payload) = raw.receive_frame().expect("a close frame");
+            if opcode != TEXT {
+                let (code, text) = payload.split_at(2);
+                break (u16::from_be_bytes([code[0], code[1]]), String::from_utf8(text.to_vec()).unwrap());
+            }
+            answered_count += 1;
+        };
+        assert_eq!(
+            (code, &text[..]),
+            (4029, "a connection gives at most 1 commands/s (limits.commands_per_s_max)")
+        );
+        assert!((100..200).contains(&answered_count), "{answered_count}");
+        raw.answer_close(4029);
+    }
+    // Who keeps within it stays.
+    let mut calm = Raw::open(broker.address);
+    assert_eq!(calm.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
+    calm.close();
+    assert_eq!(closes(&broker, "rate_limited"), 2.0);
+    log.wait_for("limits.commands_per_s_max");
+    broker.stop();
+}
+
+/// Connections that come faster than they may be accepted wait in the accept queue, and nobody is refused.
+#[test]
+fn accepts_beyond_their_rate_wait() {
+    let (broker, log) = start_logged(1, &["limits.accepts_per_s_max=20"]);
+    let waiting: Vec<Raw> = (0..12).map(|_| Raw::connect(broker.address)).collect();
+    log.wait_for("accepting waits: limits.accepts_per_s_max is reached");
+    for mut raw in waiting {
+        raw.send(UPGRADE.as_bytes());
+        raw.expect_upgraded();
+    }
+    assert_eq!(closes(&broker, "try_again_later"), 0.0);
+    broker.stop();
+}
+
+/// A frame may be shorter than a message: whole in pieces is taken, in one piece it is not.
+#[test]
+fn a_frame_may_be_bounded_below_a_message() {
+    let broker = Broker::start(1, &["limits.frame_bytes_max=1000"]);
+    let publish = json!({"op": "publish", "topic": "t", "data": "x".repeat(5_000), "id": 1}).to_string();
+    let mut raw = Raw::open(broker.address);
+    let pieces: Vec<&[u8]> = publish.as_bytes().chunks(1_000).collect();
+    for (index, piece) in pieces.iter().enumerate() {
+        let opcode = if index == 0 { TEXT } else { CONTINUATION };
+        raw.send(&fragment(opcode, index + 1 == pieces.len(), piece));
+    }
+    assert_eq!(raw.receive()["op"], "ok");
+    raw.send(&header(TEXT, true, 1_001));
+    let (code, text) = raw.receive_close();
+    assert_eq!((code, &text[..]), (1009, "a frame must not be longer than limits.frame_bytes_max"));
+    raw.answer_close(1009);
+    broker.stop();
+}
+
+/// More connections than descriptors: accepting stops, says so, does not spin, and goes on by itself.
+#[test]
+fn running_out_of_descriptors_pauses_accepting() {
+    let (broker, log) = Broker::start_logged(1, &["timeouts.close_ms=600000"], |command| {
+        command.args(["--log", "warn"]);
+        // SAFETY: setrlimit only reads its struct, and is all that happens between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 103, rlim_max: 103 };
+                match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+    });
+    // 103 descriptors are 36 connections and room for 64 that are refused, and the broker has some itself.
+    let held: Vec<Raw> = (0..36).map(|_| Raw::open(broker.address)).collect();
+    let refused: Vec<Raw> = (0..64).map(|_| Raw::connect(broker.address)).collect();
+    log.wait_for("accepting stops for want of file descriptors");
+    drop((held, refused));
+    // Some of those that waited are refused before the places of the others are free.
+    drop(let_in(&broker));
+    let stops = sum(&broker, "fanfare_no_descriptors_total", "");
+    assert!((1.0..300.0).contains(&stops), "{stops}");
+    broker.stop();
+    assert_eq!(log.count_to_end("want of file descriptors"), 0, "one line is enough");
+}
