@@ -28,6 +28,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[deflate]`
+    pub deflate: Deflate,
     /// `[log]`
     pub log: Log,
 }
@@ -162,6 +164,19 @@ pub enum SlowConsumer {
     Skip,
 }
 
+/// `[deflate]`: permessage-deflate (RFC 7692).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deflate {
+    /// Negotiate it with clients that offer it; off.
+    pub enabled: bool,
+    /// zlib's level, 1 to 9; 1.
+    pub level: u8,
+    /// Shorter messages are not compressed; 512 bytes.
+    pub bytes_min: usize,
+    /// The window in which messages are compressed, in bits, from 9 to 15; 15.
+    pub window_bits: u8,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -220,6 +235,7 @@ impl Default for Config {
                 owed_ms_max: 30_000,
                 topics: Vec::new(),
             },
+            deflate: Deflate { enabled: false, level: 1, bytes_min: 512, window_bits: 15 },
             log: Log { level: "info".into(), json: false },
         }
     }

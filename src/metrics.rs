@@ -31,6 +31,16 @@ pub struct ReactorStats {
     pub command_errors_total: u64,
     /// Publications that this reactor sequenced as a home.
     pub publications_total: u64,
+    /// Messages that this reactor compressed.
+    pub deflated_total: u64,
+    /// Bytes that it looked at for that, those of messages that did not shrink included.
+    pub deflate_in_bytes_total: u64,
+    /// What became of those bytes.
+    pub deflate_out_bytes_total: u64,
+    /// Compressed messages that clients sent.
+    pub inflated_total: u64,
+    /// Their bytes, inflated.
+    pub inflated_bytes_total: u64,
     /// Deliveries queued to the kernel.
     pub deliveries_total: u64,
     /// Deliveries that a policy skipped and a gap told.

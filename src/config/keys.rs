@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, SlowConsumer, TopicPolicy};
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 8] = [
+pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("listen", "Where clients connect."),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
@@ -20,6 +20,7 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("limits", "What the broker takes at most: beyond it a client is refused, the broker never grows."),
     ("timeouts", "How long the broker waits."),
     ("delivery", "What a subscriber may be owed, and what becomes of one that takes too little."),
+    ("deflate", "Compression of messages (permessage-deflate, RFC 7692) for clients that offer it."),
     ("log", "What is written to stderr."),
 ];
 
@@ -335,6 +336,31 @@ pub(super) static KEYS: &[Key] = &[
                 owed_ms_max may be given too: the first then bounds what is owed of each such topic.",
         is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
+    },
+    Key {
+        path: "deflate.enabled",
+        about: "Each publication is compressed once, by its topic's home, for all who take it compressed:\n\
+                fewer bytes to send, more time of the home's core per publication.",
+        is_reloadable: false,
+        kind: Kind::Bool(|config| &mut config.deflate.enabled),
+    },
+    Key {
+        path: "deflate.level",
+        about: "How hard to try: 1 is the fastest, 9 the smallest.",
+        is_reloadable: false,
+        kind: integer!(Integer, deflate.level, 1..=9, "zlib's level"),
+    },
+    Key {
+        path: "deflate.bytes_min",
+        about: "Shorter messages are sent as they are.",
+        is_reloadable: false,
+        kind: integer!(Integer, deflate.bytes_min, 0..=67_108_864, "bytes"),
+    },
+    Key {
+        path: "deflate.window_bits",
+        about: "The window, 2^n bytes. A client that asks for a smaller one gets publications as they are.",
+        is_reloadable: false,
+        kind: integer!(Integer, deflate.window_bits, 9..=15, "bits"),
     },
     Key {
         path: "log.level",

@@ -51,7 +51,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-static FAMILIES: [Family; 24] = [
+static FAMILIES: [Family; 29] = [
     family!(
         connections,
         Gauge,
@@ -93,6 +93,35 @@ static FAMILIES: [Family; 24] = [
         "fanfare_publications",
         None,
         "Publications that this reactor gave their place in a topic, as its home."
+    ),
+    family!(
+        deflated_total,
+        Counter,
+        "fanfare_deflated",
+        None,
+        "Messages compressed: each publication once, however many subscribers take it compressed."
+    ),
+    family!(
+        deflate_in_bytes_total,
+        Counter,
+        "fanfare_deflate_in",
+        Some(Unit::Bytes),
+        "Bytes given to the compressor; fanfare_deflate_out over this is what is left of them."
+    ),
+    family!(
+        deflate_out_bytes_total,
+        Counter,
+        "fanfare_deflate_out",
+        Some(Unit::Bytes),
+        "What became of them; a message that does not shrink stays as it is."
+    ),
+    family!(inflated_total, Counter, "fanfare_inflated", None, "Compressed messages that clients sent."),
+    family!(
+        inflated_bytes_total,
+        Counter,
+        "fanfare_inflated",
+        Some(Unit::Bytes),
+        "The bytes of compressed messages that clients sent, inflated."
     ),
     family!(
         deliveries_total,
@@ -338,20 +367,25 @@ mod tests {
             commands_total: 9,
             command_errors_total: 10,
             publications_total: 11,
-            deliveries_total: 12,
-            skipped_total: 13,
-            topics: 14,
-            subscriptions: 15,
-            behind: 16,
-            behind_bytes_max: 17,
-            log_bytes: 18,
-            paused: 19,
-            pauses_total: 20,
-            no_buffers_total: 21,
-            no_descriptors_total: 22,
-            pacing_us: 23_000_000,
-            slow_skips_total: [24, 25, 26],
-            slow_disconnects_total: [27, 28, 29],
+            deflated_total: 12,
+            deflate_in_bytes_total: 13,
+            deflate_out_bytes_total: 14,
+            inflated_total: 15,
+            inflated_bytes_total: 16,
+            deliveries_total: 17,
+            skipped_total: 18,
+            topics: 19,
+            subscriptions: 20,
+            behind: 21,
+            behind_bytes_max: 22,
+            log_bytes: 23,
+            paused: 24,
+            pauses_total: 25,
+            no_buffers_total: 26,
+            no_descriptors_total: 27,
+            pacing_us: 28_000_000,
+            slow_skips_total: [29, 30, 31],
+            slow_disconnects_total: [32, 33, 34],
             closes_total: std::array::from_fn(|index| 100 + index as u64),
         }
     }
@@ -385,14 +419,17 @@ mod tests {
             "fanfare_upgrading{reactor=\"1\"} 23",
             "fanfare_upgrades_total{reactor=\"1\"} 2",
             "fanfare_sent_bytes_total{reactor=\"1\"} 7",
-            "fanfare_behind_max_bytes{reactor=\"1\"} 17",
-            "fanfare_log_bytes{reactor=\"1\"} 18",
-            "fanfare_no_descriptors_total{reactor=\"1\"} 22",
-            "fanfare_pacing_seconds{reactor=\"1\"} 23.0",
-            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 24",
-            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 29",
+            "fanfare_deflated_total{reactor=\"1\"} 12",
+            "fanfare_deflate_out_bytes_total{reactor=\"1\"} 14",
+            "fanfare_inflated_bytes_total{reactor=\"1\"} 16",
+            "fanfare_behind_max_bytes{reactor=\"1\"} 22",
+            "fanfare_log_bytes{reactor=\"1\"} 23",
+            "fanfare_no_descriptors_total{reactor=\"1\"} 27",
+            "fanfare_pacing_seconds{reactor=\"1\"} 28.0",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 29",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 34",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 113",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 114",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

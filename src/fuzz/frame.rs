@@ -15,6 +15,7 @@ pub fn frame(bytes: &[u8]) {
     let context = Context {
         message_opcode: [None, Some(Opcode::Text), Some(Opcode::Binary)][usize::from(kind % 3)],
         is_inside_message: kind & 0x80 != 0,
+        deflated_bytes_max: [None, Some(130)][usize::from(kind & 0x40 != 0)],
         message_bytes_left: [0, 125, 126, 65_535, 65_536, 1 << 20, usize::MAX][usize::from(left % 7)],
         frame_bytes_max: if left & 0x80 == 0 { usize::MAX } else { 1_000 },
     };

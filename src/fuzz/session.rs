@@ -9,11 +9,16 @@ use crate::protocol::{
     upgrade::{self, Scan},
 };
 
-const LIMITS: Limits =
-    Limits { header_bytes_max: 512, message_bytes_max: 600, frame_bytes_max: 500, is_echo_served: true };
+const LIMITS: Limits = Limits {
+    header_bytes_max: 512,
+    message_bytes_max: 600,
+    frame_bytes_max: 500,
+    is_echo_served: true,
+    deflate_window_bits: Some(15),
+};
 
-/// Feeds a session with `bytes`. The first says what it speaks, or that a request is to open it; the
-/// next two how the others are split into receives.
+/// Feeds a session with `bytes`. The first says what it speaks, or that a request is to open it, and whether
+/// messages may be compressed; the next two how the others are split into receives.
 pub fn session(bytes: &[u8]) {
     let [kind, seed_high, seed_low, stream @ ..] = bytes else { return };
     let speech = [
@@ -22,11 +27,13 @@ pub fn session(bytes: &[u8]) {
         Some(Speech::Echo),
         None,
     ][usize::from(kind % 4)];
-    let start = || speech.map_or_else(Session::default, naive::open);
+    let is_deflate_agreed = kind & 0x80 != 0;
+    let open = if is_deflate_agreed { naive::open_deflated } else { naive::open };
+    let start = || speech.map_or_else(Session::default, open);
 
     let whole = naive::receive(&mut start(), &LIMITS, stream);
     match speech {
-        Some(speech) => assert_eq!(whole, naive::decode(speech, &LIMITS, stream)),
+        Some(speech) => assert_eq!(whole, naive::decode(speech, is_deflate_agreed, &LIMITS, stream)),
         None => check_from_request(&whole, stream),
     }
     let ends = receive_ends(u16::from_be_bytes([*seed_high, *seed_low]), stream.len());
@@ -38,10 +45,10 @@ pub fn session(bytes: &[u8]) {
 fn check_from_request(seen: &[Seen], stream: &[u8]) {
     match seen {
         [] | [Seen::Answered(_)] => {}
-        [Seen::Upgraded(speech), after @ ..] => {
+        [Seen::Upgraded(speech, is_deflate_agreed), after @ ..] => {
             let Scan::Complete(len) = upgrade::scan(stream, 0) else { panic!("upgraded without a request") };
             assert!(len <= LIMITS.header_bytes_max);
-            assert_eq!(after, naive::decode(*speech, &LIMITS, &stream[len..]));
+            assert_eq!(after, naive::decode(*speech, *is_deflate_agreed, &LIMITS, &stream[len..]));
         }
         _ => panic!("{seen:?} before an upgrade"),
     }

@@ -16,10 +16,24 @@ pub fn upgrade(bytes: &[u8]) {
     }
     let Scan::Complete(len) = scan else { return };
     for is_echo_served in [false, true] {
-        let answer = upgrade::answer(&bytes[..len], is_echo_served);
+        let answer = upgrade::answer(&bytes[..len], is_echo_served, None);
         naive::check(&bytes[..len], is_echo_served, &answer);
-        if let Answer::Answered { .. } = answer {
-            assert_eq!(upgrade::answer(&bytes[..len], is_echo_served), answer);
-        }
+        check_extension(upgrade::answer(&bytes[..len], is_echo_served, Some(15)), &answer);
     }
+}
+
+/// permessage-deflate adds a line to the answer of an upgrade and changes nothing else.
+fn check_extension(answer: Answer, without: &Answer) {
+    let answer = match answer {
+        Answer::Upgraded { speech, agreement: Some(_), response } => {
+            let response = String::from_utf8(response).expect("a response is text");
+            let (head, line) = response.split_once("Sec-WebSocket-Extensions: ").expect("the line");
+            let line = line.strip_suffix("\r\n\r\n").expect("it is the last");
+            assert!(line.starts_with("permessage-deflate; server_no_context_takeover;"), "{line}");
+            assert!(!line.contains(['\r', '\n', ',']), "{line}");
+            Answer::Upgraded { speech, agreement: None, response: format!("{head}\r\n").into_bytes() }
+        }
+        answer => answer,
+    };
+    assert_eq!(answer, *without);
 }

@@ -21,6 +21,8 @@ pub enum CloseReason {
     UnsupportedData,
     /// 1007: a text message that is not UTF-8.
     InvalidUtf8,
+    /// 1007: a compressed message that cannot be inflated.
+    InvalidDeflate,
     /// 1008: too many refused commands, or another policy.
     PolicyViolation,
     /// 1009: a message over `limits.message_bytes_max`.
@@ -45,7 +47,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 17] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -53,6 +55,7 @@ impl CloseReason {
         CloseReason::ProtocolError,
         CloseReason::UnsupportedData,
         CloseReason::InvalidUtf8,
+        CloseReason::InvalidDeflate,
         CloseReason::PolicyViolation,
         CloseReason::MessageTooBig,
         CloseReason::InternalError,
@@ -83,7 +86,7 @@ impl CloseReason {
             | CloseReason::AddressLimit => None,
             CloseReason::ProtocolError => Some(1002),
             CloseReason::UnsupportedData => Some(1003),
-            CloseReason::InvalidUtf8 => Some(1007),
+            CloseReason::InvalidUtf8 | CloseReason::InvalidDeflate => Some(1007),
             CloseReason::PolicyViolation => Some(1008),
             CloseReason::MessageTooBig => Some(1009),
             CloseReason::InternalError => Some(1011),
@@ -105,6 +108,7 @@ impl CloseReason {
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::UnsupportedData => "unsupported_data",
             CloseReason::InvalidUtf8 => "invalid_utf8",
+            CloseReason::InvalidDeflate => "invalid_deflate",
             CloseReason::PolicyViolation => "policy_violation",
             CloseReason::MessageTooBig => "message_too_big",
             CloseReason::InternalError => "internal_error",
@@ -124,8 +128,10 @@ impl CloseReason {
 /// [`BrokenRule::reason`] picks the close code, [`BrokenRule::sentence`] is the close frame's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BrokenRule {
-    /// RSV1, RSV2 or RSV3 is set.
+    /// RSV2 or RSV3 is set, or RSV1 without permessage-deflate.
     ReservedBits,
+    /// RSV1 on a control or continuation frame.
+    DeflatedBitMisplaced,
     /// An opcode that RFC 6455 does not define.
     UnknownOpcode,
     /// A control frame without FIN.
@@ -154,6 +160,8 @@ pub enum BrokenRule {
     TooManyFragments,
     /// A text message that is not UTF-8.
     TextNotUtf8,
+    /// A compressed message that cannot be inflated.
+    CorruptDeflate,
     /// A close frame whose payload is a single byte.
     CloseCodeCut,
     /// A close frame with a code that must not be sent.
@@ -164,8 +172,9 @@ pub enum BrokenRule {
 
 impl BrokenRule {
     /// Every rule.
-    pub const ALL: [BrokenRule; 18] = [
+    pub const ALL: [BrokenRule; 20] = [
         BrokenRule::ReservedBits,
+        BrokenRule::DeflatedBitMisplaced,
         BrokenRule::UnknownOpcode,
         BrokenRule::FragmentedControl,
         BrokenRule::ContinuationOutsideMessage,
@@ -180,6 +189,7 @@ impl BrokenRule {
         BrokenRule::FrameTooBig,
         BrokenRule::TooManyFragments,
         BrokenRule::TextNotUtf8,
+        BrokenRule::CorruptDeflate,
         BrokenRule::CloseCodeCut,
         BrokenRule::CloseCodeForbidden,
         BrokenRule::CloseReasonNotUtf8,
@@ -189,6 +199,7 @@ impl BrokenRule {
     pub fn reason(self) -> CloseReason {
         match self {
             BrokenRule::ReservedBits
+            | BrokenRule::DeflatedBitMisplaced
             | BrokenRule::UnknownOpcode
             | BrokenRule::FragmentedControl
             | BrokenRule::ContinuationOutsideMessage
@@ -201,6 +212,7 @@ impl BrokenRule {
             | BrokenRule::CloseCodeForbidden => CloseReason::ProtocolError,
             BrokenRule::TextOnBinary | BrokenRule::BinaryOnText => CloseReason::UnsupportedData,
             BrokenRule::TextNotUtf8 | BrokenRule::CloseReasonNotUtf8 => CloseReason::InvalidUtf8,
+            BrokenRule::CorruptDeflate => CloseReason::InvalidDeflate,
             BrokenRule::MessageTooBig | BrokenRule::FrameTooBig => CloseReason::MessageTooBig,
             BrokenRule::TooManyFragments => CloseReason::PolicyViolation,
         }
@@ -210,7 +222,10 @@ impl BrokenRule {
     pub fn sentence(self) -> &'static str {
         match self {
             BrokenRule::ReservedBits => {
-                "reserved bits must be 0, no extension was negotiated (RFC 6455 section 5.2)"
+                "reserved bits must be 0, no extension that uses them was negotiated (RFC 6455 section 5.2)"
+            }
+            BrokenRule::DeflatedBitMisplaced => {
+                "RSV1 must be set only on the first frame of a compressed message (RFC 7692 section 6.1)"
             }
             BrokenRule::UnknownOpcode => "opcodes 3 to 7 and 11 to 15 are reserved (RFC 6455 section 5.2)",
             BrokenRule::FragmentedControl => "a control frame must have FIN set (RFC 6455 section 5.5)",
@@ -236,6 +251,9 @@ impl BrokenRule {
             BrokenRule::FrameTooBig => "a frame must not be longer than limits.frame_bytes_max",
             BrokenRule::TooManyFragments => "a message must not have more than 1048576 fragments",
             BrokenRule::TextNotUtf8 => "a text message must be UTF-8 (RFC 6455 section 8.1)",
+            BrokenRule::CorruptDeflate => {
+                "a compressed message must be deflate data without its tail (RFC 7692 section 7.2.1)"
+            }
             BrokenRule::CloseCodeCut => {
                 "a close frame's payload must be empty or begin with a code of 2 bytes (RFC 6455 section 5.5.1)"
             }

@@ -13,7 +13,10 @@ pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
-const RESERVED: u8 = 0x70;
+/// Set on the first frame of a message that permessage-deflate compressed (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
+/// RSV2 and RSV3, to which no extension here gives a meaning.
+const RESERVED: u8 = 0x30;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -67,6 +70,8 @@ pub struct Header {
     pub is_final: bool,
     /// What the frame is.
     pub opcode: Opcode,
+    /// RSV1: the frame begins a message that is compressed.
+    pub is_deflated: bool,
     /// How many payload bytes follow.
     pub payload_len: usize,
     /// The mask of the payload.
@@ -81,8 +86,11 @@ pub struct Context {
     pub message_opcode: Option<Opcode>,
     /// A fragmented message has begun and not ended.
     pub is_inside_message: bool,
-    /// How many bytes the message may still take.
+    /// How many bytes the message, begun or not, may still take.
     pub message_bytes_left: usize,
+    /// How many bytes a message that begins compressed may take; `None`: permessage-deflate was not
+    /// negotiated.
+    pub deflated_bytes_max: Option<usize>,
     /// The longest payload of a data frame.
     pub frame_bytes_max: usize,
 }
@@ -141,6 +149,7 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
     let Some(&first) = bytes.first() else { return Ok(None) };
     let is_final = first & FIN != 0;
     let opcode = read_first(first, context)?;
+    let is_deflated = first & RSV1 != 0;
 
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     if second & MASKED == 0 {
@@ -176,23 +185,31 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
     if !opcode.is_control() && payload_len > context.frame_bytes_max as u64 {
         return Err(BrokenRule::FrameTooBig);
     }
-    if !opcode.is_control() && payload_len > context.message_bytes_left as u64 {
+    let bytes_left = match context.deflated_bytes_max {
+        Some(bytes_max) if is_deflated => bytes_max,
+        _ => context.message_bytes_left,
+    };
+    if !opcode.is_control() && payload_len > bytes_left as u64 {
         return Err(BrokenRule::MessageTooBig);
     }
 
     let Some(&key) = bytes.get(key_at..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
     // Lossless: at most 125, or at most the `usize` that it was just compared with.
     let payload_len = payload_len as usize;
-    Ok(Some((Header { is_final, opcode, payload_len, key }, key_at + key.len())))
+    Ok(Some((Header { is_final, opcode, is_deflated, payload_len, key }, key_at + key.len())))
 }
 
 /// Checks all that a header's first byte can break.
 #[inline]
 fn read_first(first: u8, context: &Context) -> Result<Opcode, BrokenRule> {
-    if first & RESERVED != 0 {
+    let is_deflated = first & RSV1 != 0;
+    if first & RESERVED != 0 || (is_deflated && context.deflated_bytes_max.is_none()) {
         return Err(BrokenRule::ReservedBits);
     }
     let opcode = Opcode::from_bits(first & OPCODE).ok_or(BrokenRule::UnknownOpcode)?;
+    if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(BrokenRule::DeflatedBitMisplaced);
+    }
     match opcode {
         Opcode::Close | Opcode::Ping | Opcode::Pong if first & FIN == 0 => Err(BrokenRule::FragmentedControl),
         Opcode::Close | Opcode::Ping | Opcode::Pong => Ok(opcode),
@@ -237,6 +254,13 @@ pub fn write_header(opcode: Opcode, payload_len: usize, out: &mut [u8]) -> usize
             out[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
+    header_len
+}
+
+/// Writes the header of a message that permessage-deflate compressed, as [`write_header`] does.
+pub fn write_deflated_header(opcode: Opcode, payload_len: usize, out: &mut [u8]) -> usize {
+    let header_len = write_header(opcode, payload_len, out);
+    out[0] |= RSV1;
     header_len
 }
 
@@ -293,6 +317,7 @@ mod tests {
         message_opcode: Some(Opcode::Text),
         is_inside_message: false,
         message_bytes_left: usize::MAX,
+        deflated_bytes_max: None,
         frame_bytes_max: usize::MAX,
     };
     /// Both sides of every change of encoding.
@@ -333,7 +358,8 @@ mod tests {
             let key = [1, 2, 3, 4];
             let bytes_len = Frame::new(false, OpCode::Text, Some(key), Payload::Borrowed(&zeros[..len]))
                 .fmt_head(&mut bytes);
-            let expected = Header { is_final: false, opcode: Opcode::Text, payload_len: len, key };
+            let expected =
+                Header { is_final: false, opcode: Opcode::Text, is_deflated: false, payload_len: len, key };
             for split in 0..bytes_len {
                 let mut decoder = HeaderDecoder::default();
                 assert_eq!(decoder.take(&bytes[..split], &CONTEXT), Ok((split, None)));
@@ -345,19 +371,43 @@ mod tests {
     }
 
     #[test]
-    fn every_first_byte_is_judged_as_the_table_of_section_5_2_says() {
+    fn every_first_byte_is_judged_as_section_5_2_and_rfc_7692_section_6_say() {
         for first in 0..=u8::MAX {
-            for is_inside_message in [false, true] {
-                let context = Context { is_inside_message, ..CONTEXT };
+            for (is_inside_message, deflated_bytes_max) in
+                [(false, None), (true, None), (false, Some(1)), (true, Some(1))]
+            {
+                let context = Context { is_inside_message, deflated_bytes_max, ..CONTEXT };
                 let allowed = match first {
                     0x00 | 0x80 => is_inside_message,
                     0x01 | 0x81 => !is_inside_message,
+                    0x41 | 0xC1 => !is_inside_message && deflated_bytes_max.is_some(),
                     0x88..=0x8A => true,
                     _ => false,
                 };
                 let result = HeaderDecoder::default().take(&[first], &context);
-                assert_eq!(result.is_ok(), allowed, "{first:#x}, inside {is_inside_message}: {result:?}");
+                assert_eq!(result.is_ok(), allowed, "{first:#x}, {context:?}: {result:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_may_be_as_long_as_its_own_bound_says() {
+        let context = Context { message_bytes_left: 10, deflated_bytes_max: Some(20), ..CONTEXT };
+        for (first, len, allowed) in
+            [(0x81, 10, true), (0x81, 11, false), (0xC1, 20, true), (0xC1, 21, false)]
+        {
+            let result = HeaderDecoder::default().take(&[first, 0x80 | len], &context);
+            assert_eq!(result.is_ok(), allowed, "{first:#x}, {len}");
+        }
+    }
+
+    #[test]
+    fn the_header_of_a_compressed_message_differs_in_rsv1_alone() {
+        for len in LENGTHS {
+            let (mut plain, mut deflated) = ([0; SERVER_HEADER_BYTES_MAX], [0; SERVER_HEADER_BYTES_MAX]);
+            let header_len = write_header(Opcode::Binary, len, &mut plain);
+            assert_eq!(write_deflated_header(Opcode::Binary, len, &mut deflated), header_len);
+            assert_eq!((plain[0] | 0x40, &plain[1..]), (deflated[0], &deflated[1..]));
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod close;
 pub mod command;
+pub mod deflate;
 pub mod frame;
 pub mod json;
 pub mod mask;
@@ -14,6 +15,8 @@ pub mod reply;
 pub mod session;
 pub mod upgrade;
 pub mod utf8;
+
+use frame::Opcode;
 
 /// The wire language that a connection chose by its subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +37,64 @@ impl Format {
     /// This format's place in a table of [`Format::COUNT`] entries.
     pub fn index(self) -> usize {
         self as usize
+    }
+
+    /// The kind of message that carries it.
+    pub fn opcode(self) -> Opcode {
+        match self {
+            Format::Json => Opcode::Text,
+            Format::Binary => Opcode::Binary,
+        }
+    }
+}
+
+/// What the bytes of a publication are for a subscriber: its language, and whether it takes them compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// [`Format::Json`].
+    Json = 0,
+    /// [`Format::Binary`].
+    Binary = 1,
+    /// [`Format::Json`] over permessage-deflate.
+    DeflatedJson = 2,
+    /// [`Format::Binary`] over permessage-deflate.
+    DeflatedBinary = 3,
+}
+
+impl Encoding {
+    /// Every encoding, in the order of its index: those that need no compression first.
+    pub const ALL: [Encoding; 4] =
+        [Encoding::Json, Encoding::Binary, Encoding::DeflatedJson, Encoding::DeflatedBinary];
+    /// How many encodings there are: the length of a table indexed by [`Encoding::index`].
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The encoding of this language.
+    pub fn new(format: Format, is_deflated: bool) -> Encoding {
+        match (format, is_deflated) {
+            (Format::Json, false) => Encoding::Json,
+            (Format::Binary, false) => Encoding::Binary,
+            (Format::Json, true) => Encoding::DeflatedJson,
+            (Format::Binary, true) => Encoding::DeflatedBinary,
+        }
+    }
+
+    /// This encoding's place in a table of [`Encoding::COUNT`] entries.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its language.
+    pub fn format(self) -> Format {
+        match self {
+            Encoding::Json | Encoding::DeflatedJson => Format::Json,
+            Encoding::Binary | Encoding::DeflatedBinary => Format::Binary,
+        }
+    }
+
+    /// Whether messages in it are compressed if they are long enough.
+    pub fn is_deflated(self) -> bool {
+        matches!(self, Encoding::DeflatedJson | Encoding::DeflatedBinary)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     Format,
     binary::{self, BodyHeader, Kind},
     command::PayloadKind,
-    frame::{self, Opcode},
+    frame,
     json::{self, Decimal},
 };
 
@@ -48,20 +48,15 @@ impl Publication<'_> {
             frame::header_len(message_len) + message_len,
             "a publication's buffer is exactly as long as its frame"
         );
+        let header_len = frame::write_header(format.opcode(), message_len, out);
         match format {
-            Format::Json => {
-                let header_len = frame::write_header(Opcode::Text, message_len, out);
-                self.write_json(&mut out[header_len..]);
-            }
-            Format::Binary => {
-                let header_len = frame::write_header(Opcode::Binary, message_len, out);
-                self.write_binary(&mut out[header_len..]);
-            }
+            Format::Json => self.write_json(&mut out[header_len..]),
+            Format::Binary => self.write_binary(&mut out[header_len..]),
         }
     }
 
-    /// The length of the WebSocket message: the frame without its header.
-    fn message_len(&self, format: Format) -> usize {
+    /// The length of the WebSocket message, in bytes: the frame without its header.
+    pub fn message_len(&self, format: Format) -> usize {
         match format {
             Format::Json => {
                 let data_len = match self.kind {

@@ -4,8 +4,9 @@
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
 use super::{
-    Format, Speech,
+    Speech,
     close::{self, BrokenRule, CloseReason},
+    deflate::{self, Agreement, Inflater},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
     upgrade::{self, Answer, Scan},
@@ -26,6 +27,8 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// `/echo` is served.
     pub is_echo_served: bool,
+    /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
+    pub deflate_window_bits: Option<u8>,
 }
 
 /// What the bytes meant.
@@ -35,6 +38,8 @@ pub enum Event<'a> {
     Upgraded {
         /// What both speak from now on.
         speech: Speech,
+        /// What they agreed on of permessage-deflate, if they did.
+        agreement: Option<Agreement>,
         /// The whole `101` response.
         response: Vec<u8>,
     },
@@ -96,6 +101,10 @@ pub struct Session {
     phase: Phase,
     /// The message that has begun and not ended is text.
     is_text: bool,
+    /// It is compressed: what is in `assembly` is deflate data.
+    is_deflated: bool,
+    /// Messages may be compressed.
+    is_deflate_agreed: bool,
     /// How far the message in `assembly` is known to be UTF-8, if it is text.
     text: utf8::Progress,
     /// How many bytes at the end of `assembly` belong to a control frame.
@@ -130,6 +139,10 @@ enum Found<'input> {
     AssembledText,
     /// The assembly is a whole binary message.
     AssembledBinary,
+    /// What was inflated last is a whole text message, and valid UTF-8.
+    InflatedText,
+    /// What was inflated last is a whole binary message.
+    InflatedBinary,
     /// The assembly ends with the payload of a ping, `control_len` bytes.
     AssembledPing,
     Pong,
@@ -139,10 +152,13 @@ enum Found<'input> {
 impl Session {
     /// Takes from the front of `input` up to the end of one event. `None`: all of `input` was taken
     /// and nothing is complete yet. After `Answered`, `Closed` or `Failed` it returns only `None`.
+    ///
+    /// `inflater` keeps nothing from one message to the next: any will do.
     pub fn poll<'event, 'input: 'event>(
         &'event mut self,
         input: &mut &'input mut [u8],
         limits: &Limits,
+        inflater: &'event mut Inflater,
     ) -> Option<Event<'event>> {
         let speech = match self.phase {
             Phase::Open(speech) => speech,
@@ -153,7 +169,7 @@ impl Session {
             }
         };
         self.release();
-        let found = match self.next_frame_event(speech, input, limits) {
+        let found = match self.next_frame_event(speech, input, limits, inflater) {
             Ok(found) => found?,
             Err(rule) => {
                 self.end(input);
@@ -171,6 +187,12 @@ impl Session {
                 Event::Text(unsafe { str::from_utf8_unchecked(&self.assembly) })
             }
             Found::AssembledBinary => Event::Binary(&self.assembly),
+            Found::InflatedText => {
+                debug_assert!(str::from_utf8(inflater.message()).is_ok());
+                // SAFETY: `inflate` validated what is still the inflater's message before it said `InflatedText`.
+                Event::Text(unsafe { str::from_utf8_unchecked(inflater.message()) })
+            }
+            Found::InflatedBinary => Event::Binary(inflater.message()),
             Found::AssembledPing => {
                 Event::Ping(&self.assembly[self.assembly.len() - usize::from(self.control_len)..])
             }
@@ -196,12 +218,13 @@ impl Session {
             Scan::Complete(request_len) => {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
-                match upgrade::answer(request, limits.is_echo_served) {
-                    Answer::Upgraded { speech, response } => {
+                match upgrade::answer(request, limits.is_echo_served, limits.deflate_window_bits) {
+                    Answer::Upgraded { speech, agreement, response } => {
                         self.phase = Phase::Open(speech);
+                        self.is_deflate_agreed = agreement.is_some();
                         self.assembly = Vec::new();
                         take_front(input, taken);
-                        Some(Event::Upgraded { speech, response })
+                        Some(Event::Upgraded { speech, agreement, response })
                     }
                     Answer::Answered { response } => {
                         self.end(input);
@@ -253,6 +276,7 @@ impl Session {
         speech: Speech,
         input: &mut &'input mut [u8],
         limits: &Limits,
+        inflater: &mut Inflater,
     ) -> Result<Option<Found<'input>>, BrokenRule> {
         loop {
             if self.frame.is_none() {
@@ -262,6 +286,9 @@ impl Session {
                 if (is_control || is_whole_message) && header.payload_len <= input.len() {
                     let payload = take_front(input, header.payload_len);
                     mask::unmask(payload, header.key, 0);
+                    if header.is_deflated {
+                        return inflate(header.opcode, payload, limits, inflater).map(Some);
+                    }
                     return found_in_input(header.opcode, payload).map(Some);
                 }
                 if !is_control {
@@ -270,6 +297,7 @@ impl Session {
                     }
                     if self.fragment_count == 0 {
                         self.is_text = header.opcode == Opcode::Text;
+                        self.is_deflated = header.is_deflated;
                     }
                     self.fragment_count += 1;
                 }
@@ -287,7 +315,7 @@ impl Session {
                 return self.take_control_end(frame.opcode).map(Some);
             }
             if frame.is_final {
-                return self.take_message_end().map(Some);
+                return self.take_message_end(limits, inflater).map(Some);
             }
         }
     }
@@ -299,16 +327,31 @@ impl Session {
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
+        let is_inside_message = self.fragment_count > 0;
+        let bytes_max =
+            if is_inside_message { self.payload_bytes_max(limits) } else { limits.message_bytes_max };
         let context = Context {
             message_opcode: message_opcode(speech),
-            is_inside_message: self.fragment_count > 0,
+            is_inside_message,
             // Saturating, because a reload may have lowered the limit within a message.
-            message_bytes_left: limits.message_bytes_max.saturating_sub(self.assembly.len()),
+            message_bytes_left: bytes_max.saturating_sub(self.assembly.len()),
+            deflated_bytes_max: self
+                .is_deflate_agreed
+                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
             frame_bytes_max: limits.frame_bytes_max,
         };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
         Ok(header)
+    }
+
+    /// How long the payloads of the message that has begun may be together.
+    #[inline]
+    fn payload_bytes_max(&self, limits: &Limits) -> usize {
+        match self.is_deflated {
+            true => deflate::deflated_len_max(limits.message_bytes_max),
+            false => limits.message_bytes_max,
+        }
     }
 
     /// Moves what `input` has of the frame's payload to the assembly.
@@ -326,7 +369,7 @@ impl Session {
         let len_max = if frame.is_final && !frame.opcode.is_control() {
             old_len + self.frame_bytes_left
         } else {
-            limits.message_bytes_max.saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
+            self.payload_bytes_max(limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
         };
         reserve(&mut self.assembly, taken, len_max);
         mask::append_unmasked(chunk, self.key, 0, &mut self.assembly);
@@ -334,7 +377,7 @@ impl Session {
         self.frame_bytes_left -= taken;
         if frame.opcode.is_control() {
             self.control_len += taken as u8;
-        } else if self.is_text {
+        } else if self.is_text && !self.is_deflated {
             self.text.extend(&self.assembly, old_len).map_err(|utf8::InvalidUtf8| BrokenRule::TextNotUtf8)?;
         }
         Ok(())
@@ -351,8 +394,16 @@ impl Session {
         }
     }
 
-    fn take_message_end(&mut self) -> Result<Found<'static>, BrokenRule> {
+    fn take_message_end(
+        &mut self,
+        limits: &Limits,
+        inflater: &mut Inflater,
+    ) -> Result<Found<'static>, BrokenRule> {
         self.fragment_count = 0;
+        if self.is_deflated {
+            let opcode = if self.is_text { Opcode::Text } else { Opcode::Binary };
+            return inflate(opcode, &self.assembly, limits, inflater);
+        }
         match self.is_text {
             false => Ok(Found::AssembledBinary),
             true if self.text.is_complete() => Ok(Found::AssembledText),
@@ -377,11 +428,28 @@ fn found_in_input(opcode: Opcode, payload: &[u8]) -> Result<Found<'_>, BrokenRul
     }
 }
 
+/// The event that a whole compressed message is.
+#[cold]
+fn inflate(
+    opcode: Opcode,
+    payload: &[u8],
+    limits: &Limits,
+    inflater: &mut Inflater,
+) -> Result<Found<'static>, BrokenRule> {
+    let message = inflater.inflate(payload, limits.message_bytes_max)?;
+    if opcode != Opcode::Text {
+        return Ok(Found::InflatedBinary);
+    }
+    match utf8::validate(message) {
+        Ok(_) => Ok(Found::InflatedText),
+        Err(utf8::InvalidUtf8) => Err(BrokenRule::TextNotUtf8),
+    }
+}
+
 /// The one kind of message that the connection takes, unless it takes both.
 fn message_opcode(speech: Speech) -> Option<Opcode> {
     match speech {
-        Speech::Commands(Format::Json) => Some(Opcode::Text),
-        Speech::Commands(Format::Binary) => Some(Opcode::Binary),
+        Speech::Commands(format) => Some(format.opcode()),
         Speech::Echo => None,
     }
 }
@@ -406,9 +474,10 @@ fn reserve(assembly: &mut Vec<u8>, additional: usize, len_max: usize) {
 #[cfg(test)]
 mod tests {
     use super::{
-        naive::{Seen, decode, open, receive, receive_to},
+        naive::{Seen, decode, open, open_deflated, receive, receive_to},
         *,
     };
+    use crate::protocol::{Format, deflate::twin};
     use fastwebsockets::{OpCode, Payload};
     use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 
@@ -417,6 +486,7 @@ mod tests {
         message_bytes_max: 1000,
         frame_bytes_max: 1 << 20,
         is_echo_served: false,
+        deflate_window_bits: None,
     };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -486,8 +556,11 @@ mod tests {
     #[test]
     fn frames_behind_the_request_in_one_receive_are_events_too() {
         let stream = [REQUEST, &frame(0x81, "first"), &frame(0x89, "p")].concat();
-        let expected =
-            [Seen::Upgraded(Format::Json.into()), Seen::Text("first".to_owned()), Seen::Ping(b"p".to_vec())];
+        let expected = [
+            Seen::Upgraded(Format::Json.into(), false),
+            Seen::Text("first".to_owned()),
+            Seen::Ping(b"p".to_vec()),
+        ];
         assert_eq!(receive(&mut Session::default(), &LIMITS, &stream), expected);
 
         let mut session = Session::default();
@@ -503,7 +576,10 @@ mod tests {
     fn a_request_is_refused_where_its_header_passes_the_limit_and_not_before() {
         let len = REQUEST.len();
         let exact = Limits { header_bytes_max: len, ..LIMITS };
-        assert_eq!(receive(&mut Session::default(), &exact, REQUEST), [Seen::Upgraded(Format::Json.into())]);
+        assert_eq!(
+            receive(&mut Session::default(), &exact, REQUEST),
+            [Seen::Upgraded(Format::Json.into(), false)]
+        );
         let short = Limits { header_bytes_max: len - 1, ..LIMITS };
         let expected = [Seen::Answered(upgrade::header_too_long(len - 1))];
         assert_eq!(receive(&mut Session::default(), &short, REQUEST), expected);
@@ -523,7 +599,8 @@ mod tests {
             let range = bytes.as_ptr_range();
             let mut input = bytes.as_mut_slice();
             let mut count = 0;
-            while let Some(event) = session.poll(&mut input, &LIMITS) {
+            let mut inflater = Inflater::default();
+            while let Some(event) = session.poll(&mut input, &LIMITS, &mut inflater) {
                 let payload = match event {
                     Event::Text(text) => text.as_bytes(),
                     Event::Binary(payload) | Event::Ping(payload) => payload,
@@ -604,6 +681,17 @@ mod tests {
             (Json, frame(0xA1, "x"), BrokenRule::ReservedBits),
             (Json, frame(0x91, "x"), BrokenRule::ReservedBits),
             (Json, frame(0x83, "x"), BrokenRule::UnknownOpcode),
+            (Json, frame(0xC9, "x"), BrokenRule::DeflatedBitMisplaced),
+            (Json, [frame(0x41, "x"), frame(0xC0, "y")].concat(), BrokenRule::DeflatedBitMisplaced),
+            (Binary, frame(0xC2, b"\xff\xff".to_vec()), BrokenRule::CorruptDeflate),
+            (
+                Binary,
+                [frame(0x42, b"\xff".to_vec()), frame(0x80, b"\xff".to_vec())].concat(),
+                BrokenRule::CorruptDeflate,
+            ),
+            (Binary, frame(0xC2, twin::deflated(&[7; 1001], 6)), BrokenRule::MessageTooBig),
+            (Binary, frame(0xC2, "x".repeat(1147)), BrokenRule::MessageTooBig),
+            (Json, frame(0xC1, twin::deflated(b"cut \xe2\x82", 6)), BrokenRule::TextNotUtf8),
             (Json, frame(0x8B, "x"), BrokenRule::UnknownOpcode),
             (Json, frame(0x09, "x"), BrokenRule::FragmentedControl),
             (Json, frame(0x80, "x"), BrokenRule::ContinuationOutsideMessage),
@@ -663,7 +751,8 @@ mod tests {
             assert!(cases.iter().any(|case| case.2 == rule), "{rule:?} has no case");
         }
         for (format, bytes, rule) in cases {
-            let mut session = open(format);
+            let is_deflate_agreed = !matches!(rule, BrokenRule::ReservedBits);
+            let mut session = Session { is_deflate_agreed, ..open(format) };
             assert_eq!(receive(&mut session, &LIMITS, &bytes), [rule.into()]);
             assert_eq!(receive(&mut session, &LIMITS, &frame(0x81, "x")), [], "it takes no more input");
             assert_eq!(session.assembly.capacity(), 0);
@@ -675,7 +764,7 @@ mod tests {
         let limits = Limits { is_echo_served: true, ..LIMITS };
         let request = String::from_utf8_lossy(REQUEST).replacen("/ws", "/echo", 1);
         let mut session = Session::default();
-        assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo)]);
+        assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo, false)]);
         let stream = [
             frame(0x81, "text"),
             frame(0x82, b"\xff".to_vec()),
@@ -751,7 +840,10 @@ mod tests {
         ];
         let first = prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x02, 0x82]);
         prop_oneof![
-            20 => (first.clone(), text).prop_map(|(first, payload)| Sent::new(first, payload)),
+            20 => (first.clone(), text.clone()).prop_map(|(first, payload)| Sent::new(first, payload)),
+            4 => (first.clone(), text.clone(), 1_u32..10)
+                .prop_map(|(first, text, level)| Sent::new(first | 0x40, twin::deflated(&text, level))),
+            1 => (first.clone(), bytes.clone()).prop_map(|(first, payload)| Sent::new(first | 0x40, payload)),
             4 => (first, bytes.clone()).prop_map(|(first, payload)| Sent::new(first, payload)),
             8 => (0x89_u8..=0x8A, bytes).prop_map(|(first, payload)| Sent::new(first, payload)),
             1 => close.prop_map(|payload| Sent::new(0x88, payload)),
@@ -782,7 +874,8 @@ mod tests {
                         } else {
                             2
                         };
-                        sent.first = sent.first & 0x80 | opcode;
+                        let rsv1 = if is_inside { 0 } else { sent.first & 0x40 };
+                        sent.first = sent.first & 0x80 | rsv1 | opcode;
                         is_inside = sent.first & 0x80 == 0;
                     }
                     stream.extend(sent.bytes());
@@ -815,6 +908,7 @@ mod tests {
         #[test]
         fn any_split_of_any_stream_gives_the_events_of_the_whole_stream(
             speech in any_speech(),
+            is_deflate_agreed in prop::bool::weighted(0.7),
             stream in any_stream(),
             cut in prop_oneof![Just(None), any::<Index>().prop_map(Some)],
             splits in prop::collection::vec(any::<Index>(), 0..12),
@@ -822,11 +916,12 @@ mod tests {
             let len = cut.map_or(stream.len(), |cut| cut.index(stream.len() + 1));
             let stream = &stream[..len];
             let limits = Limits { message_bytes_max: 150, frame_bytes_max: 120, ..LIMITS };
-            let expected = decode(speech, &limits, stream);
-            prop_assert_eq!(&receive(&mut open(speech), &limits, stream), &expected);
-            prop_assert_eq!(&receive_split(&mut open(speech), &limits, stream, &splits), &expected);
+            let start = || Session { is_deflate_agreed, ..open(speech) };
+            let expected = decode(speech, is_deflate_agreed, &limits, stream);
+            prop_assert_eq!(&receive(&mut start(), &limits, stream), &expected);
+            prop_assert_eq!(&receive_split(&mut start(), &limits, stream, &splits), &expected);
             let every_byte: Vec<Vec<Seen>> = {
-                let mut session = open(speech);
+                let mut session = start();
                 stream.iter().map(|byte| receive(&mut session, &limits, &[*byte])).collect()
             };
             prop_assert_eq!(&every_byte.concat(), &expected);
@@ -842,7 +937,7 @@ mod tests {
             let expected = receive(&mut start(), &LIMITS, &bytes);
             prop_assert_eq!(&receive_split(&mut start(), &LIMITS, &bytes, &splits), &expected);
             if let Some(speech) = speech {
-                prop_assert_eq!(decode(speech, &LIMITS, &bytes), expected);
+                prop_assert_eq!(decode(speech, false, &LIMITS, &bytes), expected);
             }
         }
 
@@ -866,7 +961,11 @@ mod tests {
         #[test]
         fn messages_in_any_fragments_with_control_frames_between_arrive_whole_and_in_order(
             messages in prop::collection::vec(
-                ("\\PC{0,300}", prop::collection::vec((any::<Index>(), 0_u8..4), 0..6)),
+                (
+                    "\\PC{0,300}",
+                    prop::option::of(1_u32..10),
+                    prop::collection::vec((any::<Index>(), 0_u8..4), 0..6),
+                ),
                 1..6,
             ),
             key in any::<[u8; 4]>(),
@@ -876,17 +975,21 @@ mod tests {
             let limits = Limits { message_bytes_max: 4096, ..LIMITS };
             let mut stream = Vec::new();
             let mut expected = Vec::new();
-            for (text, fragments) in messages {
+            for (text, level, fragments) in messages {
+                let payload = level.map_or_else(|| text.clone().into_bytes(), |level| {
+                    twin::deflated(text.as_bytes(), level)
+                });
                 let mut ends: Vec<(usize, u8)> =
-                    fragments.into_iter().map(|(end, control)| (end.index(text.len() + 1), control)).collect();
-                ends.push((text.len(), 3));
+                    fragments.into_iter().map(|(end, control)| (end.index(payload.len() + 1), control)).collect();
+                ends.push((payload.len(), 3));
                 ends.sort_unstable_by_key(|(end, _)| *end);
                 let mut opcode = if format == Format::Json { OpCode::Text } else { OpCode::Binary };
                 let mut start = 0;
                 let last = ends.len() - 1;
                 for (index, (end, control)) in ends.into_iter().enumerate() {
-                    let fragment = &text.as_bytes()[start..end];
-                    stream.extend(independent_frame(index == last, opcode, fragment, key));
+                    let mut frame = independent_frame(index == last, opcode, &payload[start..end], key);
+                    frame[0] |= if index == 0 && level.is_some() { 0x40 } else { 0 };
+                    stream.extend(frame);
                     (opcode, start) = (OpCode::Continuation, end);
                     match control {
                         _ if index == last => {}
@@ -906,7 +1009,7 @@ mod tests {
                     Format::Binary => Seen::Binary(text.into_bytes()),
                 });
             }
-            let mut session = open(format);
+            let mut session = open_deflated(format);
             prop_assert_eq!(receive_split(&mut session, &limits, &stream, &splits), expected);
             prop_assert_eq!(session.assembly.capacity(), 0);
         }

@@ -12,7 +12,10 @@ use base64::{
 };
 use sha1::{Digest, Sha1};
 
-use super::{Format, Speech};
+use super::{
+    Format, Speech,
+    deflate::{self, Agreement},
+};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
@@ -39,6 +42,8 @@ pub enum Answer {
     Upgraded {
         /// What both speak from now on.
         speech: Speech,
+        /// What they agreed on of permessage-deflate, if they did.
+        agreement: Option<Agreement>,
         /// The whole `101` response.
         response: Vec<u8>,
     },
@@ -81,19 +86,26 @@ pub fn scan(bytes: &[u8], scanned_len: usize) -> Scan {
     Scan::Incomplete
 }
 
-/// Answers the whole request, blank line included, that [`scan`] found the end of.
-pub fn answer(request: &[u8], is_echo_served: bool) -> Answer {
+/// Answers the whole request, blank line included, that [`scan`] found the end of. permessage-deflate is
+/// negotiated for a window of `deflate_window_bits`, or not at all.
+pub fn answer(request: &[u8], is_echo_served: bool, deflate_window_bits: Option<u8>) -> Answer {
     let mut lines = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     let verdict = match parsed.parse(request) {
-        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed, is_echo_served),
+        Ok(httparse::Status::Complete(len)) if len == request.len() => {
+            judge(&parsed, is_echo_served, deflate_window_bits)
+        }
         Ok(_) => {
             Err(Refusal::new(Status::BadRequest, "the request is malformed; RFC 9112 says how it must be"))
         }
         Err(error) => Err(Refusal::unparsed(error)),
     };
     match verdict {
-        Ok(accepted) => Answer::Upgraded { speech: accepted.speech, response: accepted.response() },
+        Ok(accepted) => Answer::Upgraded {
+            speech: accepted.speech,
+            agreement: accepted.extension.as_ref().map(|(agreement, _)| *agreement),
+            response: accepted.response(),
+        },
         Err(refusal) => {
             let body = if parsed.method == Some("HEAD") { Body::Withheld } else { Body::Sent };
             Answer::Answered { response: refusal.response(body) }
@@ -114,13 +126,15 @@ struct Accepted {
     speech: Speech,
     /// The subprotocol, if the client offered any: it must be told which (RFC 6455 section 4.2.2).
     subprotocol: Option<&'static str>,
+    /// What was agreed on of permessage-deflate, and the item that says so.
+    extension: Option<(Agreement, String)>,
     /// `Sec-WebSocket-Accept`.
     accept: String,
 }
 
 impl Accepted {
     fn response(&self) -> Vec<u8> {
-        let mut response = String::with_capacity(192);
+        let mut response = String::with_capacity(320);
         response
             .push_str("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         response.push_str("Sec-WebSocket-Accept: ");
@@ -128,6 +142,10 @@ impl Accepted {
         if let Some(subprotocol) = self.subprotocol {
             response.push_str("\r\nSec-WebSocket-Protocol: ");
             response.push_str(subprotocol);
+        }
+        if let Some((_, item)) = &self.extension {
+            response.push_str("\r\nSec-WebSocket-Extensions: ");
+            response.push_str(item);
         }
         response.push_str("\r\n\r\n");
         response.into_bytes()
@@ -248,7 +266,11 @@ fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Applies the rules in the order in which their breach should be told.
-fn judge(request: &httparse::Request<'_, '_>, is_echo_served: bool) -> Result<Accepted, Refusal> {
+fn judge(
+    request: &httparse::Request<'_, '_>,
+    is_echo_served: bool,
+    deflate_window_bits: Option<u8>,
+) -> Result<Accepted, Refusal> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::new(
             Status::BadRequest,
@@ -288,11 +310,15 @@ fn judge(request: &httparse::Request<'_, '_>, is_echo_served: bool) -> Result<Ac
         let text = "the HTTP version is 1.0; a WebSocket upgrade needs HTTP/1.1 (RFC 6455 section 4.1)";
         return Err(Refusal::new(Status::VersionNotSupported, text));
     }
-    judge_upgrade(&fields, is_echo)
+    judge_upgrade(&fields, is_echo, deflate_window_bits)
 }
 
 /// Applies the rules of RFC 6455 section 4.2.1 that a request with `Upgrade: websocket` can still break.
-fn judge_upgrade(fields: &Fields<'_>, is_echo: bool) -> Result<Accepted, Refusal> {
+fn judge_upgrade(
+    fields: &Fields<'_>,
+    is_echo: bool,
+    deflate_window_bits: Option<u8>,
+) -> Result<Accepted, Refusal> {
     if !fields.lists("Connection", "upgrade") {
         let text = match fields.values("Connection").next() {
             None => "the request has no Connection header; it must list \"Upgrade\"".to_owned(),
@@ -321,8 +347,11 @@ fn judge_upgrade(fields: &Fields<'_>, is_echo: bool) -> Result<Accepted, Refusal
         true => (Speech::Echo, None),
         false => choose_format(fields).map(|(format, subprotocol)| (format.into(), subprotocol))?,
     };
+    let extension = deflate_window_bits.and_then(|window_bits| {
+        deflate::negotiate(fields.list_items("Sec-WebSocket-Extensions"), window_bits)
+    });
     let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
-    Ok(Accepted { speech, subprotocol, accept })
+    Ok(Accepted { speech, subprotocol, extension, accept })
 }
 
 /// Picks the first subprotocol that we know in the client's order of preference; JSON without a name
@@ -455,8 +484,8 @@ mod tests {
         let (speech, response) = match scan(request, 0) {
             Scan::Incomplete => panic!("no end"),
             Scan::Refused(response) => (None, response),
-            Scan::Complete(len) => match answer(&request[..len], is_echo_served) {
-                Answer::Upgraded { speech, response } => (Some(speech), response),
+            Scan::Complete(len) => match answer(&request[..len], is_echo_served, None) {
+                Answer::Upgraded { speech, response, .. } => (Some(speech), response),
                 Answer::Answered { response } => (None, response),
             },
         };

@@ -26,7 +26,7 @@ use super::{
     topic,
     view::{Owed, Pin, Position, Registration, View, Waiting},
 };
-use crate::protocol::Format;
+use crate::protocol::Encoding;
 
 /// A topic waits for its next sweep at most so long per member, in nanoseconds: some twenty times what
 /// sending to one costs.
@@ -38,7 +38,7 @@ const EVICTION_PROBES: usize = 64;
 #[derive(Debug)]
 pub struct Fanout {
     views: slab::Slab<View>,
-    by_name: [HashMap<Arc<str>, ViewKey, RandomState>; Format::COUNT],
+    by_name: [HashMap<Arc<str>, ViewKey, RandomState>; Encoding::COUNT],
     views_max: usize,
     eviction_hand: usize,
     /// By connection slot.
@@ -148,15 +148,15 @@ impl Fanout {
         &mut self,
         connection: u32,
         generation: u32,
-        format: Format,
+        encoding: Encoding,
         name: &str,
         pending: Option<PendingId>,
         requests: &mut Requests,
     ) -> Result<Subscribed, Refused> {
         self.open(connection, generation);
-        let key = match self.by_name[format.index()].get(name) {
+        let key = match self.by_name[encoding.index()].get(name) {
             Some(&key) => key,
-            None => self.create_view(name.into(), format),
+            None => self.create_view(name.into(), encoding),
         };
         let held = self.find(connection, key);
         if held.is_some_and(|place| {
@@ -174,7 +174,7 @@ impl Fanout {
         }
         if view.registration == Registration::None {
             view.registration = Registration::Pending;
-            let request = Request::Subscribe { topic: view.name.clone(), format };
+            let request = Request::Subscribe { topic: view.name.clone(), encoding };
             requests.push((self.homes.of(name), request));
         }
         view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false, then: None });
@@ -200,21 +200,21 @@ impl Fanout {
         &mut self,
         connection: u32,
         generation: u32,
-        format: Format,
+        encoding: Encoding,
         filter: &str,
         pending: Option<PendingId>,
         requests: &mut Requests,
     ) -> Result<Subscribed, Refused> {
         self.open(connection, generation);
         let filters = &mut self.filters;
-        let key = match filters.by_text[format.index()].get(filter) {
+        let key = match filters.by_text[encoding.index()].get(filter) {
             Some(&key) => key,
             None => {
-                let key = filters.insert(filter.into(), format, self.homes.count);
+                let key = filters.insert(filter.into(), encoding, self.homes.count);
                 let entry = &filters.entries[key as usize];
                 for home in 0..self.homes.count {
                     let (filter, registration) = (entry.text.clone(), entry.registration);
-                    requests.push((home, Request::AddFilter { filter, format, registration }));
+                    requests.push((home, Request::AddFilter { filter, encoding, registration }));
                 }
                 key
             }
@@ -243,13 +243,13 @@ impl Fanout {
     pub fn handle_unsubscribe(
         &mut self,
         connection: u32,
-        format: Format,
+        encoding: Encoding,
         text: &str,
         pending: Option<PendingId>,
         started: &mut Vec<Started>,
         requests: &mut Requests,
     ) -> Result<Unsubscribed, Refused> {
-        if let Some(&key) = self.filters.by_text[format.index()].get(text) {
+        if let Some(&key) = self.filters.by_text[encoding.index()].get(text) {
             let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
             let filters = &mut subscriber.rare.as_mut().ok_or(Refused)?.filters;
             let place = filters.iter().position(|held| held.key == key).ok_or(Refused)?;
@@ -258,7 +258,7 @@ impl Fanout {
             self.leave_unmatched(connection);
             return Ok(Unsubscribed::Now);
         }
-        let &key = self.by_name[format.index()].get(text).ok_or(Refused)?;
+        let &key = self.by_name[encoding.index()].get(text).ok_or(Refused)?;
         let place = self.find(connection, key).ok_or(Refused)?;
         let held = self.subscribers[connection as usize].subscriptions[place];
         if !held.is_exact && !held.is_waiting {
@@ -317,12 +317,12 @@ impl Fanout {
     pub fn handle_subscribed(
         &mut self,
         name: &str,
-        format: Format,
+        encoding: Encoding,
         seq: Option<u64>,
         started: &mut Vec<Started>,
         requests: &mut Requests,
     ) {
-        let Some(&key) = self.by_name[format.index()].get(name) else {
+        let Some(&key) = self.by_name[encoding.index()].get(name) else {
             unreachable!("a view stays while its registration is pending")
         };
         let view = &mut self.views[key as usize];
@@ -371,17 +371,17 @@ impl Fanout {
 
     /// A topic's head moves; its members are behind now and will be visited.
     pub fn handle_batch(&mut self, batch: Batch, now_ns: u64, delay_ns: u64) {
-        let format = batch.format;
-        let key = match self.by_name[format.index()].get(&*batch.topic) {
+        let encoding = batch.encoding;
+        let key = match self.by_name[encoding.index()].get(&*batch.topic) {
             Some(&key) => key,
             None => {
                 // Nobody by name: for those whose filter matches, or left over from who is gone.
                 let mut is_matched = false;
-                self.filters.trees[format.index()].for_each_match(&batch.topic, |_| is_matched = true);
+                self.filters.trees[encoding.index()].for_each_match(&batch.topic, |_| is_matched = true);
                 if !is_matched {
                     return;
                 }
-                self.create_view(batch.topic.clone(), format)
+                self.create_view(batch.topic.clone(), encoding)
             }
         };
         self.join_matched(key);
@@ -400,11 +400,11 @@ impl Fanout {
     /// How many connections receive `topic`: the members of its view, or where that was evicted, those
     /// whose filters match.
     pub fn receiver_count(&mut self, topic: &str) -> u64 {
-        let count_of = |format: Format| match self.by_name[format.index()].get(topic) {
+        let count_of = |encoding: Encoding| match self.by_name[encoding.index()].get(topic) {
             Some(&key) => u64::from(self.views[key as usize].member_count()),
             None => {
                 let (matched, entries) = (&mut self.matched, &self.filters.entries);
-                self.filters.trees[format.index()].for_each_match(topic, |key| {
+                self.filters.trees[encoding.index()].for_each_match(topic, |key| {
                     matched.extend_from_slice(&entries[key as usize].subscribers)
                 });
                 matched.sort_unstable();
@@ -412,7 +412,7 @@ impl Fanout {
                 matched.drain(..).len() as u64
             }
         };
-        Format::ALL.into_iter().map(count_of).sum()
+        Encoding::ALL.into_iter().map(count_of).sum()
     }
 
     /// Lists what is due to sweep.
@@ -681,13 +681,13 @@ impl Fanout {
         self.subscription_count -= 1;
     }
 
-    fn create_view(&mut self, name: Arc<str>, format: Format) -> ViewKey {
+    fn create_view(&mut self, name: Arc<str>, encoding: Encoding) -> ViewKey {
         if self.views.len() >= self.views_max {
             self.evict_one();
         }
         let rule = self.policy.rule_of(&name);
-        let key = self.views.insert(View::new(name.clone(), format, rule)) as ViewKey;
-        self.by_name[format.index()].insert(name, key);
+        let key = self.views.insert(View::new(name.clone(), encoding, rule)) as ViewKey;
+        self.by_name[encoding.index()].insert(name, key);
         key
     }
 
@@ -721,7 +721,7 @@ impl Fanout {
         let view = &self.views[key as usize];
         if view.is_unused() && !view.sweep.is_listed {
             let view = self.views.remove(key as usize);
-            self.by_name[view.format.index()].remove(&view.name);
+            self.by_name[view.encoding.index()].remove(&view.name);
         }
     }
 
@@ -731,7 +731,7 @@ impl Fanout {
         let view = &mut self.views[key as usize];
         if view.registration == Registration::Active && view.exact_count() == 0 {
             view.registration = Registration::None;
-            let request = Request::Unsubscribe { topic: view.name.clone(), format: view.format };
+            let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding };
             requests.push((self.homes.of(&view.name), request));
         }
         self.remove_if_unused(key);
@@ -778,7 +778,7 @@ impl Fanout {
         view.filters_generation = self.filters.generation;
         let mut matched = std::mem::take(&mut self.matched);
         let entries = &self.filters.entries;
-        self.filters.trees[view.format.index()]
+        self.filters.trees[view.encoding.index()]
             .for_each_match(&view.name, |key| matched.extend_from_slice(&entries[key as usize].subscribers));
         if !matched.is_empty() {
             self.mark = self.mark.wrapping_add(1);
@@ -919,8 +919,8 @@ impl Fanout {
             let entry = self.filters.remove(held.key);
             started.extend(entry.waiting.iter().map(|&pending| Started::at(Some(pending), None)));
             for home in 0..self.homes.count {
-                let (filter, format) = (entry.text.clone(), entry.format);
-                requests.push((home, Request::RemoveFilter { filter, format }));
+                let (filter, encoding) = (entry.text.clone(), entry.encoding);
+                requests.push((home, Request::RemoveFilter { filter, encoding }));
             }
         }
     }
@@ -1043,7 +1043,7 @@ mod tests {
     const CONNECTIONS: usize = 5;
     const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
     const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
-    const FORMAT: Format = Format::Json;
+    const ENCODING: Encoding = Encoding::Json;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -1185,14 +1185,14 @@ mod tests {
                 return;
             }
             let publication = Publication { topic: name, seq: *seq, payload: b"1", kind: PayloadKind::Json };
-            let mut frame = vec![0; publication.encoded_len(FORMAT)];
-            publication.encode(FORMAT, &mut frame);
+            let mut frame = vec![0; publication.encoded_len(ENCODING.format())];
+            publication.encode(ENCODING.format(), &mut frame);
             if self.appender.room() < frame.len() {
                 let next = self.pool.acquire(600, 0);
                 self.pool.retire(std::mem::replace(&mut self.appender, next));
             }
             let range = self.appender.append(frame.len(), |room| room.copy_from_slice(&frame));
-            let batch = Batch { topic: name.into(), format: FORMAT, seq: *seq, count: 1, range };
+            let batch = Batch { topic: name.into(), encoding: ENCODING, seq: *seq, count: 1, range };
             self.coming.push_back(Coming::Batch(batch, name, frame));
         }
 
@@ -1207,7 +1207,7 @@ mod tests {
                 }
                 Coming::Subscribed(name, seq) => {
                     let (started, requests) = (&mut self.started, &mut self.requests);
-                    self.fanout.handle_subscribed(name, FORMAT, Some(seq), started, requests);
+                    self.fanout.handle_subscribed(name, ENCODING, Some(seq), started, requests);
                     for reader in &mut self.readers {
                         if reader.waiting.remove(name) {
                             reader.exact.insert(name);
@@ -1226,7 +1226,7 @@ mod tests {
             let is_held = reader.exact.contains(name) || reader.waiting.contains(name);
             let (slot, generation) = (connection as u32, reader.generation);
             let requests = &mut self.requests;
-            match self.fanout.handle_subscribe_topic(slot, generation, FORMAT, name, Some(0), requests) {
+            match self.fanout.handle_subscribe_topic(slot, generation, ENCODING, name, Some(0), requests) {
                 Err(Refused) => assert!(is_held),
                 Ok(Subscribed::Now(_)) => assert!(!is_held && reader.exact.insert(name)),
                 Ok(Subscribed::Later) => assert!(!is_held && reader.waiting.insert(name)),
@@ -1240,7 +1240,7 @@ mod tests {
                 reader.exact.remove(text) | reader.waiting.remove(text) | reader.filters.remove(text);
             let (started, requests) = (&mut self.started, &mut self.requests);
             let left =
-                self.fanout.handle_unsubscribe(connection as u32, FORMAT, text, Some(0), started, requests);
+                self.fanout.handle_unsubscribe(connection as u32, ENCODING, text, Some(0), started, requests);
             assert_eq!(left.is_ok(), is_held);
             reader.forget_unmatched();
             self.ask_home();
@@ -1251,7 +1251,7 @@ mod tests {
             let (slot, generation) = (connection as u32, reader.generation);
             let requests = &mut self.requests;
             let added =
-                self.fanout.handle_subscribe_filter(slot, generation, FORMAT, filter, Some(0), requests);
+                self.fanout.handle_subscribe_filter(slot, generation, ENCODING, filter, Some(0), requests);
             assert_eq!(added.is_ok(), reader.filters.insert(filter));
             self.ask_home();
         }
@@ -1378,9 +1378,9 @@ mod tests {
         fn subscribe(&mut self, connection: u32, topic: &str) {
             let mut requests = Vec::new();
             let subscribed =
-                self.fanout.handle_subscribe_topic(connection, 0, FORMAT, topic, None, &mut requests);
+                self.fanout.handle_subscribe_topic(connection, 0, ENCODING, topic, None, &mut requests);
             if subscribed.unwrap() == Subscribed::Later {
-                self.fanout.handle_subscribed(topic, FORMAT, Some(0), &mut Vec::new(), &mut Vec::new());
+                self.fanout.handle_subscribed(topic, ENCODING, Some(0), &mut Vec::new(), &mut Vec::new());
             }
         }
 
@@ -1397,7 +1397,7 @@ mod tests {
                     .pool
                     .acquire(frame.len(), 0)
                     .append(frame.len(), |room| room.copy_from_slice(&frame));
-                let batch = Batch { topic: topic.into(), format: FORMAT, seq: *seq, count: 1, range };
+                let batch = Batch { topic: topic.into(), encoding: ENCODING, seq: *seq, count: 1, range };
                 self.fanout.handle_batch(batch, now_ns, 0);
             }
             let mut verdict = None;

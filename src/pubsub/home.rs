@@ -1,7 +1,7 @@
-//! The home of topics: gives each publication its place and writes its bytes, once per wire format.
+//! The home of topics: gives each publication its place and writes its bytes, once per encoding.
 //!
 //! A home never sees a subscriber, only which reactors have some. What it wrote for a topic during a
-//! turn stays one *open* range per format for as long as it is contiguous, and goes out as one batch
+//! turn stays one *open* range per encoding for as long as it is contiguous, and goes out as one batch
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
@@ -14,7 +14,7 @@ use super::{
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
     message::{Batch, Delivery, Outboxes, PendingId},
 };
-use crate::protocol::{Format, command::PayloadKind, publication::Publication};
+use crate::protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication};
 
 /// The most reactors that a broker has: interest is a bit each.
 pub const REACTORS_MAX: usize = 64;
@@ -39,7 +39,7 @@ pub struct Home {
     filters_generation: u64,
     /// Topics with an open range.
     dirty: Vec<usize>,
-    shared: [Option<Appender>; Format::COUNT],
+    shared: [Option<Appender>; Encoding::COUNT],
     /// Topics with a chunk of their own.
     owners: Vec<usize>,
     owners_max: usize,
@@ -56,13 +56,13 @@ pub struct Home {
 struct HomeTopic {
     name: Arc<str>,
     seq: u64,
-    /// Reactors that subscribed by name, a bit each, by format.
-    exact: [u64; Format::COUNT],
-    /// Reactors one of whose filters matches, by format; of `filters_generation`.
-    matched: [u64; Format::COUNT],
+    /// Reactors that subscribed by name, a bit each, by encoding.
+    exact: [u64; Encoding::COUNT],
+    /// Reactors one of whose filters matches, by encoding; of `filters_generation`.
+    matched: [u64; Encoding::COUNT],
     filters_generation: u64,
-    open: [Option<Open>; Format::COUNT],
-    own: [Option<Appender>; Format::COUNT],
+    open: [Option<Open>; Encoding::COUNT],
+    own: [Option<Appender>; Encoding::COUNT],
     is_dirty: bool,
     is_owner: bool,
     recent_bytes: u32,
@@ -77,11 +77,11 @@ struct Open {
     range: Range,
 }
 
-/// A reactor that wants the batches of a filter, in a format.
+/// A reactor that wants the batches of a filter, in an encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interested {
     reactor: u8,
-    format: Format,
+    encoding: Encoding,
 }
 
 /// Which reactor is a topic's home.
@@ -114,9 +114,10 @@ impl Homes {
 }
 
 impl Home {
-    /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`.
-    pub fn new(home_count: usize, topics_max: usize, budget: Arc<Budget>) -> Home {
-        let own_chunks = budget.bytes_max() / 4 / home_count / (Format::COUNT * OWN_CHUNK_BYTES);
+    /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`;
+    /// `encoding_count` is how many encodings its subscribers may have.
+    pub fn new(home_count: usize, topics_max: usize, encoding_count: usize, budget: Arc<Budget>) -> Home {
+        let own_chunks = budget.bytes_max() / 4 / home_count / (encoding_count * OWN_CHUNK_BYTES);
         Home {
             owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
             topics: slab::Slab::new(),
@@ -125,7 +126,7 @@ impl Home {
             filters: FilterTree::new(),
             filters_generation: 0,
             dirty: Vec::new(),
-            shared: [None, None],
+            shared: Default::default(),
             owners: Vec::new(),
             pool: ChunkPool::new(budget),
             period: 0,
@@ -150,7 +151,7 @@ impl Home {
         self.pool.allocated_bytes()
     }
 
-    /// Gives a publication its `seq` and writes it in every format that somebody receives.
+    /// Gives a publication its `seq` and writes it in every encoding that somebody receives.
     ///
     /// # Errors
     /// [`TooManyTopics`]: nothing was published.
@@ -159,6 +160,7 @@ impl Home {
         topic: &str,
         payload: &[u8],
         kind: PayloadKind,
+        deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) -> Result<u64, TooManyTopics> {
         let key = self.find_or_create(topic)?;
@@ -168,9 +170,9 @@ impl Home {
         self.publications_total += 1;
         let name = topic.name.clone();
         let publication = Publication { topic: &name, seq: topic.seq, payload, kind };
-        for format in Format::ALL {
-            if self.topics[key].interest(format) != 0 {
-                self.write(key, format, &publication, outboxes);
+        for encoding in Encoding::ALL {
+            if self.topics[key].interest(encoding) != 0 {
+                self.write(key, encoding, &publication, deflater, outboxes);
             }
         }
         Ok(self.topics[key].seq)
@@ -189,7 +191,8 @@ impl Home {
         self.flush_topic(key, outboxes);
         self.match_filters(key);
         let topic = &self.topics[key];
-        let reactors = Format::ALL.iter().fold(0, |reactors, &format| reactors | topic.interest(format));
+        let reactors =
+            Encoding::ALL.iter().fold(0, |reactors, &encoding| reactors | topic.interest(encoding));
         for reactor in bits(reactors) {
             outboxes[reactor].push_back(Delivery::Count { topic: topic.name.clone(), asker, pending });
         }
@@ -198,15 +201,21 @@ impl Home {
 
     /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it;
     /// or without one when there are too many topics.
-    pub fn handle_subscribe(&mut self, reactor: usize, topic: &str, format: Format, outboxes: &mut Outboxes) {
+    pub fn handle_subscribe(
+        &mut self,
+        reactor: usize,
+        topic: &str,
+        encoding: Encoding,
+        outboxes: &mut Outboxes,
+    ) {
         let answer = match self.find_or_create(topic) {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
                 let topic = &mut self.topics[key];
-                topic.exact[format.index()] |= 1 << reactor;
-                Delivery::Subscribed { topic: topic.name.clone(), format, seq: Some(topic.seq) }
+                topic.exact[encoding.index()] |= 1 << reactor;
+                Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Some(topic.seq) }
             }
-            Err(TooManyTopics) => Delivery::Subscribed { topic: topic.into(), format, seq: None },
+            Err(TooManyTopics) => Delivery::Subscribed { topic: topic.into(), encoding, seq: None },
         };
         outboxes[reactor].push_back(answer);
     }
@@ -216,12 +225,12 @@ impl Home {
         &mut self,
         reactor: usize,
         topic: &str,
-        format: Format,
+        encoding: Encoding,
         outboxes: &mut Outboxes,
     ) {
         let Some(&key) = self.by_name.get(topic) else { return };
         self.flush_topic(key, outboxes);
-        self.topics[key].exact[format.index()] &= !(1 << reactor);
+        self.topics[key].exact[encoding.index()] &= !(1 << reactor);
     }
 
     /// Registers `reactor` for every topic that `filter` matches, now or later.
@@ -229,12 +238,12 @@ impl Home {
         &mut self,
         reactor: usize,
         filter: &str,
-        format: Format,
+        encoding: Encoding,
         registration: PendingId,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        self.filters.insert(filter, Interested { reactor: reactor as u8, format });
+        self.filters.insert(filter, Interested { reactor: reactor as u8, encoding });
         self.filters_generation += 1;
         outboxes[reactor].push_back(Delivery::FilterAdded { registration });
     }
@@ -244,11 +253,11 @@ impl Home {
         &mut self,
         reactor: usize,
         filter: &str,
-        format: Format,
+        encoding: Encoding,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        self.filters.remove(filter, Interested { reactor: reactor as u8, format });
+        self.filters.remove(filter, Interested { reactor: reactor as u8, encoding });
         self.filters_generation += 1;
     }
 
@@ -257,8 +266,8 @@ impl Home {
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             self.topics[key].is_dirty = false;
-            for format in Format::ALL {
-                self.hand_over(key, format, outboxes);
+            for encoding in Encoding::ALL {
+                self.hand_over(key, encoding, outboxes);
             }
         }
         self.dirty = dirty;
@@ -319,12 +328,12 @@ impl Home {
         let key = self.topics.insert(HomeTopic {
             name: name.clone(),
             seq: self.evicted_seq_max,
-            exact: [0; Format::COUNT],
-            matched: [0; Format::COUNT],
+            exact: [0; Encoding::COUNT],
+            matched: [0; Encoding::COUNT],
             // No generation yet: the first publication looks for filters.
             filters_generation: u64::MAX,
-            open: [None, None],
-            own: [None, None],
+            open: Default::default(),
+            own: Default::default(),
             is_dirty: false,
             is_owner: false,
             recent_bytes: 0,
@@ -360,17 +369,32 @@ impl Home {
             return;
         }
         topic.filters_generation = self.filters_generation;
-        topic.matched = [0; Format::COUNT];
+        topic.matched = [0; Encoding::COUNT];
         self.filters.for_each_match(&topic.name, |interested| {
-            topic.matched[interested.format.index()] |= 1 << interested.reactor;
+            topic.matched[interested.encoding.index()] |= 1 << interested.reactor;
         });
     }
 
-    fn write(&mut self, key: usize, format: Format, publication: &Publication<'_>, outboxes: &mut Outboxes) {
-        let len = publication.encoded_len(format);
-        let fill = |room: &mut [u8]| publication.encode(format, room);
+    fn write(
+        &mut self,
+        key: usize,
+        encoding: Encoding,
+        publication: &Publication<'_>,
+        deflater: &mut Deflater,
+        outboxes: &mut Outboxes,
+    ) {
+        let format = encoding.format();
+        let deflated = match encoding.is_deflated() {
+            true => deflater.publication(publication, format),
+            false => None,
+        };
+        let len = deflated.map_or_else(|| publication.encoded_len(format), <[u8]>::len);
+        let fill = |room: &mut [u8]| match deflated {
+            Some(frame) => room.copy_from_slice(frame),
+            None => publication.encode(format, room),
+        };
         self.warm(key, len);
-        let index = format.index();
+        let index = encoding.index();
         let topic = &mut self.topics[key];
         let appender = if topic.is_owner { &mut topic.own[index] } else { &mut self.shared[index] };
         if let (Some(open), Some(appender)) = (&mut topic.open[index], &mut *appender)
@@ -395,7 +419,7 @@ impl Home {
             self.dirty.push(key);
         }
         if let Some(written) = written {
-            self.send(key, format, written, outboxes);
+            self.send(key, encoding, written, outboxes);
         }
     }
 
@@ -413,23 +437,23 @@ impl Home {
 
     fn flush_topic(&mut self, key: usize, outboxes: &mut Outboxes) {
         // The topic stays in `dirty`: handing over nothing is cheap.
-        for format in Format::ALL {
-            self.hand_over(key, format, outboxes);
+        for encoding in Encoding::ALL {
+            self.hand_over(key, encoding, outboxes);
         }
     }
 
-    fn hand_over(&mut self, key: usize, format: Format, outboxes: &mut Outboxes) {
-        if let Some(open) = self.topics[key].open[format.index()].take() {
-            self.send(key, format, open, outboxes);
+    fn hand_over(&mut self, key: usize, encoding: Encoding, outboxes: &mut Outboxes) {
+        if let Some(open) = self.topics[key].open[encoding.index()].take() {
+            self.send(key, encoding, open, outboxes);
         }
     }
 
-    fn send(&mut self, key: usize, format: Format, open: Open, outboxes: &mut Outboxes) {
+    fn send(&mut self, key: usize, encoding: Encoding, open: Open, outboxes: &mut Outboxes) {
         let topic = &self.topics[key];
-        for reactor in bits(topic.interest(format)) {
+        for reactor in bits(topic.interest(encoding)) {
             outboxes[reactor].push_back(Delivery::Batch(Batch {
                 topic: topic.name.clone(),
-                format,
+                encoding,
                 seq: open.seq,
                 count: open.count,
                 range: open.range.clone(),
@@ -439,8 +463,8 @@ impl Home {
 }
 
 impl HomeTopic {
-    fn interest(&self, format: Format) -> u64 {
-        self.exact[format.index()] | self.matched[format.index()]
+    fn interest(&self, encoding: Encoding) -> u64 {
+        self.exact[encoding.index()] | self.matched[encoding.index()]
     }
 
     /// Halves what was written lately for each period that has passed.
@@ -470,33 +494,40 @@ mod tests {
     };
 
     use super::*;
-    use crate::{protocol::frame, pubsub::topic};
+    use crate::{
+        protocol::{
+            deflate::{Settings, twin},
+            frame,
+        },
+        pubsub::topic,
+    };
 
     const REACTORS: usize = 3;
+    const SETTINGS: Settings = Settings { level: 1, bytes_min: 100, window_bits: 15 };
     const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
     const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
 
     #[derive(Clone, Debug)]
     enum Step {
         Publish(usize, usize),
-        Subscribe(usize, usize, Format),
-        Unsubscribe(usize, usize, Format),
-        AddFilter(usize, usize, Format),
-        RemoveFilter(usize, usize, Format),
+        Subscribe(usize, usize, Encoding),
+        Unsubscribe(usize, usize, Encoding),
+        AddFilter(usize, usize, Encoding),
+        RemoveFilter(usize, usize, Encoding),
         Count(usize),
         Flush,
         Period,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let format = || prop_oneof![Just(Format::Json), Just(Format::Binary)];
+        let encoding = || prop::sample::select(Encoding::ALL.as_slice());
         let len = prop_oneof![8 => 0usize..60, 1 => 1_000usize..30_000];
         prop_oneof![
             12 => (0..TOPICS.len(), len).prop_map(|(topic, len)| Step::Publish(topic, len)),
-            2 => (0..REACTORS, 0..TOPICS.len(), format()).prop_map(|(r, t, f)| Step::Subscribe(r, t, f)),
-            1 => (0..REACTORS, 0..TOPICS.len(), format()).prop_map(|(r, t, f)| Step::Unsubscribe(r, t, f)),
-            1 => (0..REACTORS, 0..FILTERS.len(), format()).prop_map(|(r, t, f)| Step::AddFilter(r, t, f)),
-            1 => (0..REACTORS, 0..FILTERS.len(), format()).prop_map(|(r, t, f)| Step::RemoveFilter(r, t, f)),
+            2 => (0..REACTORS, 0..TOPICS.len(), encoding()).prop_map(|(r, t, f)| Step::Subscribe(r, t, f)),
+            1 => (0..REACTORS, 0..TOPICS.len(), encoding()).prop_map(|(r, t, f)| Step::Unsubscribe(r, t, f)),
+            1 => (0..REACTORS, 0..FILTERS.len(), encoding()).prop_map(|(r, t, f)| Step::AddFilter(r, t, f)),
+            1 => (0..REACTORS, 0..FILTERS.len(), encoding()).prop_map(|(r, t, f)| Step::RemoveFilter(r, t, f)),
             1 => (0..TOPICS.len()).prop_map(Step::Count),
             3 => Just(Step::Flush),
             1 => Just(Step::Period),
@@ -506,8 +537,9 @@ mod tests {
     /// What one reactor is to hear, in order.
     #[derive(Clone, Debug, PartialEq)]
     enum Heard {
-        Frame(&'static str, Format, u64, Vec<u8>),
-        Subscribed(&'static str, Format, u64),
+        /// With the plain frame, and whether it came compressed.
+        Frame(&'static str, Encoding, u64, Vec<u8>, bool),
+        Subscribed(&'static str, Encoding, u64),
         FilterAdded(PendingId),
         Count(&'static str),
     }
@@ -522,8 +554,8 @@ mod tests {
     }
 
     impl Twin {
-        fn wants(&self, reactor: usize, name: &'static str, format: Format) -> bool {
-            let index = format.index();
+        fn wants(&self, reactor: usize, name: &'static str, encoding: Encoding) -> bool {
+            let index = encoding.index();
             self.exact.contains(&(reactor, name, index))
                 || FILTERS.iter().any(|filter| {
                     self.filters.contains(&(reactor, filter, index)) && topic::matches(filter, name)
@@ -535,12 +567,21 @@ mod tests {
             *seq += 1;
             let publication = Publication { topic: name, seq: *seq, payload, kind: PayloadKind::Bytes };
             let seq = *seq;
-            for format in Format::ALL {
-                let mut frame = vec![0; publication.encoded_len(format)];
-                publication.encode(format, &mut frame);
+            for encoding in Encoding::ALL {
+                let mut frame = vec![0; publication.encoded_len(encoding.format())];
+                publication.encode(encoding.format(), &mut frame);
+                // What is published here shrinks whenever it is tried.
+                let message_len = publication.message_len(encoding.format());
+                let is_deflated = encoding.is_deflated() && message_len >= SETTINGS.bytes_min;
                 for reactor in 0..REACTORS {
-                    if self.wants(reactor, name, format) {
-                        self.heard[reactor].push(Heard::Frame(name, format, seq, frame.clone()));
+                    if self.wants(reactor, name, encoding) {
+                        self.heard[reactor].push(Heard::Frame(
+                            name,
+                            encoding,
+                            seq,
+                            frame.clone(),
+                            is_deflated,
+                        ));
                     }
                 }
             }
@@ -561,13 +602,20 @@ mod tests {
                     let mut rest = batch.range.bytes();
                     for seq in batch.seq..batch.seq + u64::from(batch.count) {
                         let (frame, more) = rest.split_at(frame::server_frame_len(rest).expect("a frame"));
-                        heard.push(Heard::Frame(known(&batch.topic), batch.format, seq, frame.to_vec()));
+                        let (plain, is_deflated) = twin::plain_frame(frame);
+                        heard.push(Heard::Frame(
+                            known(&batch.topic),
+                            batch.encoding,
+                            seq,
+                            plain,
+                            is_deflated,
+                        ));
                         rest = more;
                     }
                     assert!(rest.is_empty(), "a batch holds as many frames as it says");
                 }
-                Delivery::Subscribed { topic, format, seq } => {
-                    heard.push(Heard::Subscribed(known(topic), *format, seq.expect("there is room")));
+                Delivery::Subscribed { topic, encoding, seq } => {
+                    heard.push(Heard::Subscribed(known(topic), *encoding, seq.expect("there is room")));
                 }
                 Delivery::FilterAdded { registration } => heard.push(Heard::FilterAdded(*registration)),
                 Delivery::Count { topic, .. } => heard.push(Heard::Count(known(topic))),
@@ -577,12 +625,12 @@ mod tests {
         heard
     }
 
-    /// Of one topic and format, and with every answer that is about it: the order that is promised. Across
+    /// Of one topic and encoding, and with every answer that is about it: the order that is promised. Across
     /// topics there is none.
-    fn of(heard: &[Heard], name: &str, of_format: Format) -> Vec<Heard> {
+    fn of(heard: &[Heard], name: &str, of_encoding: Encoding) -> Vec<Heard> {
         let is_of = |it: &&Heard| match it {
-            Heard::Frame(topic, format, ..) | Heard::Subscribed(topic, format, _) => {
-                *topic == name && *format == of_format
+            Heard::Frame(topic, encoding, ..) | Heard::Subscribed(topic, encoding, _) => {
+                *topic == name && *encoding == of_encoding
             }
             Heard::FilterAdded(_) => true,
             Heard::Count(topic) => *topic == name,
@@ -600,7 +648,8 @@ mod tests {
 
         #[test]
         fn a_home_tells_each_reactor_what_it_wants_in_order(steps in prop::collection::vec(step(), 1..120)) {
-            let mut home = Home::new(1, 100, Budget::new(1 << 30));
+            let mut home = Home::new(1, 100, Encoding::COUNT, Budget::new(1 << 30));
+            let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = (0..REACTORS).map(|_| VecDeque::new()).collect();
             let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
             for (number, step) in steps.into_iter().enumerate() {
@@ -608,35 +657,36 @@ mod tests {
                 match step {
                     Step::Publish(topic, len) => {
                         let payload = vec![number as u8; len];
-                        let seq = home.handle_publish(TOPICS[topic], &payload, PayloadKind::Bytes, out);
+                        let kind = PayloadKind::Bytes;
+                        let seq = home.handle_publish(TOPICS[topic], &payload, kind, &mut deflater, out);
                         prop_assert_eq!(seq, Ok(twin.publish(TOPICS[topic], &payload)));
                     }
-                    Step::Subscribe(reactor, topic, format) => {
+                    Step::Subscribe(reactor, topic, encoding) => {
                         let name = TOPICS[topic];
-                        home.handle_subscribe(reactor, name, format, out);
-                        twin.exact.insert((reactor, name, format.index()));
+                        home.handle_subscribe(reactor, name, encoding, out);
+                        twin.exact.insert((reactor, name, encoding.index()));
                         let seq = *twin.seqs.entry(name).or_default();
-                        twin.heard[reactor].push(Heard::Subscribed(name, format, seq));
+                        twin.heard[reactor].push(Heard::Subscribed(name, encoding, seq));
                     }
-                    Step::Unsubscribe(reactor, topic, format) => {
-                        home.handle_unsubscribe(reactor, TOPICS[topic], format, out);
-                        twin.exact.remove(&(reactor, TOPICS[topic], format.index()));
+                    Step::Unsubscribe(reactor, topic, encoding) => {
+                        home.handle_unsubscribe(reactor, TOPICS[topic], encoding, out);
+                        twin.exact.remove(&(reactor, TOPICS[topic], encoding.index()));
                     }
-                    Step::AddFilter(reactor, filter, format) => {
-                        home.handle_add_filter(reactor, FILTERS[filter], format, number as u32, out);
-                        twin.filters.insert((reactor, FILTERS[filter], format.index()));
+                    Step::AddFilter(reactor, filter, encoding) => {
+                        home.handle_add_filter(reactor, FILTERS[filter], encoding, number as u32, out);
+                        twin.filters.insert((reactor, FILTERS[filter], encoding.index()));
                         twin.heard[reactor].push(Heard::FilterAdded(number as u32));
                     }
-                    Step::RemoveFilter(reactor, filter, format) => {
-                        home.handle_remove_filter(reactor, FILTERS[filter], format, out);
-                        twin.filters.remove(&(reactor, FILTERS[filter], format.index()));
+                    Step::RemoveFilter(reactor, filter, encoding) => {
+                        home.handle_remove_filter(reactor, FILTERS[filter], encoding, out);
+                        twin.filters.remove(&(reactor, FILTERS[filter], encoding.index()));
                     }
                     Step::Count(topic) => {
                         let name = TOPICS[topic];
                         let asked = home.handle_count(name, 0, 0, out);
                         let mut wanting = 0;
                         for reactor in 0..REACTORS {
-                            let wants = Format::ALL.into_iter().any(|format| twin.wants(reactor, name, format));
+                            let wants = Encoding::ALL.into_iter().any(|encoding| twin.wants(reactor, name, encoding));
                             if wants && twin.seqs.contains_key(name) {
                                 twin.heard[reactor].push(Heard::Count(name));
                                 wanting += 1;
@@ -654,8 +704,8 @@ mod tests {
                 let heard = hear(outbox);
                 prop_assert_eq!(heard.len(), twin.heard[reactor].len());
                 for name in TOPICS {
-                    for format in Format::ALL {
-                        prop_assert_eq!(of(&heard, name, format), of(&twin.heard[reactor], name, format));
+                    for encoding in Encoding::ALL {
+                        prop_assert_eq!(of(&heard, name, encoding), of(&twin.heard[reactor], name, encoding));
                     }
                 }
             }
@@ -666,16 +716,18 @@ mod tests {
         fn no_seq_is_used_twice_however_often_topics_are_evicted(
             steps in prop::collection::vec((0usize..11, 0u8..10), 1..200),
         ) {
-            let mut home = Home::new(1, 3, Budget::new(1 << 30));
+            let mut home = Home::new(1, 3, Encoding::COUNT, Budget::new(1 << 30));
+            let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = vec![VecDeque::new()];
             let mut newest: BTreeMap<String, u64> = BTreeMap::new();
             for (name, action) in steps {
                 let name = format!("t/{name}");
                 match action {
-                    0 => home.handle_subscribe(0, &name, Format::Json, &mut outboxes),
-                    1 => home.handle_unsubscribe(0, &name, Format::Json, &mut outboxes),
+                    0 => home.handle_subscribe(0, &name, Encoding::Json, &mut outboxes),
+                    1 => home.handle_unsubscribe(0, &name, Encoding::Json, &mut outboxes),
                     _ => {
-                        let seq = home.handle_publish(&name, b"1", PayloadKind::Json, &mut outboxes);
+                        let kind = PayloadKind::Json;
+                        let seq = home.handle_publish(&name, b"1", kind, &mut deflater, &mut outboxes);
                         let Ok(seq) = seq else { continue };
                         let before = newest.insert(name, seq);
                         prop_assert!(before.is_none_or(|before| before < seq));

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::log::Range;
-use crate::protocol::{Format, command::PayloadKind};
+use crate::protocol::{Encoding, command::PayloadKind};
 
 /// Names a question that waits for its answer, in the asker's own table.
 pub type PendingId = u32;
@@ -17,26 +17,26 @@ pub type PendingId = u32;
 pub enum Request {
     /// Give a publication its place.
     Publish(PublishRequest),
-    /// Send the batches of `topic` in `format` from now on; answered with [`Delivery::Subscribed`].
+    /// Send the batches of `topic` in `encoding` from now on; answered with [`Delivery::Subscribed`].
     Subscribe {
         /// The topic's name.
         topic: Arc<str>,
-        /// The wire format of the batches.
-        format: Format,
+        /// The encoding of the batches.
+        encoding: Encoding,
     },
     /// Send them no more, unless a filter still matches.
     Unsubscribe {
         /// The topic's name.
         topic: Arc<str>,
-        /// The wire format of the batches.
-        format: Format,
+        /// The encoding of the batches.
+        encoding: Encoding,
     },
     /// Send the batches of every topic that `filter` matches; answered with [`Delivery::FilterAdded`].
     AddFilter {
         /// A filter with wildcards.
         filter: Arc<str>,
-        /// The wire format of the batches.
-        format: Format,
+        /// The encoding of the batches.
+        encoding: Encoding,
         /// Which registration this is: comes back in the answer.
         registration: PendingId,
     },
@@ -44,8 +44,8 @@ pub enum Request {
     RemoveFilter {
         /// A filter with wildcards.
         filter: Arc<str>,
-        /// The wire format of the batches.
-        format: Format,
+        /// The encoding of the batches.
+        encoding: Encoding,
     },
 }
 
@@ -77,8 +77,8 @@ pub enum Delivery {
     Subscribed {
         /// The topic's name.
         topic: Arc<str>,
-        /// The wire format of the batches.
-        format: Format,
+        /// The encoding of the batches.
+        encoding: Encoding,
         /// The topic's newest publication; none when the home has as many topics as it may.
         seq: Option<u64>,
     },
@@ -116,13 +116,13 @@ pub enum Delivery {
     },
 }
 
-/// Publications of one topic in one format, adjacent in order and in memory.
+/// Publications of one topic in one encoding, adjacent in order and in memory.
 #[derive(Debug)]
 pub struct Batch {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The wire format of the frames.
-    pub format: Format,
+    /// The encoding of the frames.
+    pub encoding: Encoding,
     /// The first publication's `seq`.
     pub seq: u64,
     /// How many publications: their `seq`s are adjacent.

@@ -1,4 +1,4 @@
-//! A reactor's view of one topic's log in one wire format: what is still owed, and to whom.
+//! A reactor's view of one topic's log in one encoding: what is still owed, and to whom.
 //!
 //! The log is a row of *segments* (ranges of chunks), oldest first. A *position* is a place in it,
 //! always at a frame's start or at the head. Invariants, which [`View::check`] asserts:
@@ -16,7 +16,7 @@ use super::{
     message::{Batch, PendingId},
     policy::{Bound, Rule},
 };
-use crate::protocol::{Format, frame};
+use crate::protocol::{Encoding, frame};
 
 /// A member's slot that was left during a sweep, and waits for the sweep's end.
 const TOMBSTONE: u32 = u32::MAX;
@@ -25,13 +25,13 @@ const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
 /// And in so many milliseconds of it: how exactly a frame's age is known.
 pub(super) const INDEX_MS: u32 = 100;
 
-/// One topic in one format, as this reactor's connections receive it.
+/// One topic in one encoding, as this reactor's connections receive it.
 #[derive(Debug)]
 pub struct View {
     /// The topic.
     pub name: Arc<str>,
-    /// The wire format.
-    pub format: Format,
+    /// The encoding.
+    pub encoding: Encoding,
     /// What the home knows of our exact subscriptions.
     pub registration: Registration,
     /// Connections whose exact subscription waits for the home's answer, in order.
@@ -164,10 +164,10 @@ struct FrameStart {
 
 impl View {
     /// A view without members or log.
-    pub fn new(name: Arc<str>, format: Format, rule: Rule) -> View {
+    pub fn new(name: Arc<str>, encoding: Encoding, rule: Rule) -> View {
         View {
             name,
-            format,
+            encoding,
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
@@ -762,7 +762,7 @@ mod tests {
         fn a_view_owes_what_a_list_of_frames_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut pool = ChunkPool::new(Budget::new(1 << 20));
             let mut chunks = [None, None];
-            let mut view = View::new("t".into(), Format::Json, RULE);
+            let mut view = View::new("t".into(), Encoding::Json, RULE);
             // Shortly before it wraps.
             let mut now_ms = u32::MAX - 1_000;
             let mut twin = Twin::default();
@@ -778,7 +778,7 @@ mod tests {
                         let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.clone()).collect();
                         let range = write(&mut pool, &mut chunks[chunk], &bytes);
                         let count = lens.len() as u32;
-                        let batch = Batch { topic: "t".into(), format: Format::Json, seq: first, count, range };
+                        let batch = Batch { topic: "t".into(), encoding: Encoding::Json, seq: first, count, range };
                         view.append(batch, now_ms);
                         prop_assert_eq!(view.head_seq(), first + lens.len() as u64 - 1);
                         if !twin.members.is_empty() {

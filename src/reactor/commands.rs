@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     protocol::{
+        Encoding,
         close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
         reply::{self, Reply},
@@ -72,7 +73,7 @@ impl Core {
             self.send_publish(slot, home, id, topic, payload, kind, receivers);
             return Ok(());
         }
-        match self.home.handle_publish(topic, payload, kind, &mut self.outboxes) {
+        match self.home.handle_publish(topic, payload, kind, &mut self.deflater, &mut self.outboxes) {
             Ok(seq) if id.is_some() => {
                 self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
             }
@@ -144,18 +145,27 @@ impl Core {
             let message = format!("a connection has at most {subscriptions_max} subscriptions");
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
-        let connection = &self.connections[slot as usize];
-        let (generation, format) = (connection.generation, connection.format());
+        let (generation, encoding) = (self.connections[slot as usize].generation, self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let requests = &mut self.requests;
         let subscribed = match has_wildcards {
-            true => {
-                self.fanout.handle_subscribe_filter(slot, generation, format, filter, Some(pending), requests)
-            }
-            false => {
-                self.fanout.handle_subscribe_topic(slot, generation, format, filter, Some(pending), requests)
-            }
+            true => self.fanout.handle_subscribe_filter(
+                slot,
+                generation,
+                encoding,
+                filter,
+                Some(pending),
+                requests,
+            ),
+            false => self.fanout.handle_subscribe_topic(
+                slot,
+                generation,
+                encoding,
+                filter,
+                Some(pending),
+                requests,
+            ),
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
@@ -187,11 +197,11 @@ impl Core {
         // After the ok it would be about a topic that the client left, and might be widened by what is
         // missed once it has come back.
         self.write_gaps(slot);
-        let format = self.connections[slot as usize].format();
+        let encoding = self.encoding(slot);
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let (started, requests) = (&mut self.started, &mut self.requests);
         let unsubscribed =
-            self.fanout.handle_unsubscribe(slot, format, filter, Some(pending), started, requests);
+            self.fanout.handle_unsubscribe(slot, encoding, filter, Some(pending), started, requests);
         if unsubscribed != Ok(Unsubscribed::Later) {
             self.pending.remove(pending);
         }
@@ -216,7 +226,9 @@ impl Core {
             Request::Publish(publish) => {
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
                 let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
-                let Ok(seq) = self.home.handle_publish(topic, payload, publish.kind, outboxes) else {
+                let deflater = &mut self.deflater;
+                let published = self.home.handle_publish(topic, payload, publish.kind, deflater, outboxes);
+                let Ok(seq) = published else {
                     return outboxes[from].push_back(Delivery::Refused(publish));
                 };
                 if let Some(pending) = publish.pending {
@@ -227,17 +239,17 @@ impl Core {
                     outboxes[from].push_back(Delivery::Published { pending, seq, counts });
                 }
             }
-            Request::Subscribe { topic, format } => {
-                self.home.handle_subscribe(from, &topic, format, outboxes)
+            Request::Subscribe { topic, encoding } => {
+                self.home.handle_subscribe(from, &topic, encoding, outboxes)
             }
-            Request::Unsubscribe { topic, format } => {
-                self.home.handle_unsubscribe(from, &topic, format, outboxes);
+            Request::Unsubscribe { topic, encoding } => {
+                self.home.handle_unsubscribe(from, &topic, encoding, outboxes);
             }
-            Request::AddFilter { filter, format, registration } => {
-                self.home.handle_add_filter(from, &filter, format, registration, outboxes);
+            Request::AddFilter { filter, encoding, registration } => {
+                self.home.handle_add_filter(from, &filter, encoding, registration, outboxes);
             }
-            Request::RemoveFilter { filter, format } => {
-                self.home.handle_remove_filter(from, &filter, format, outboxes);
+            Request::RemoveFilter { filter, encoding } => {
+                self.home.handle_remove_filter(from, &filter, encoding, outboxes);
             }
         }
     }
@@ -246,9 +258,9 @@ impl Core {
     pub(super) fn handle_delivery(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
-            Delivery::Subscribed { topic, format, seq } => {
+            Delivery::Subscribed { topic, encoding, seq } => {
                 let (started, requests) = (&mut self.started, &mut self.requests);
-                self.fanout.handle_subscribed(&topic, format, seq, started, requests);
+                self.fanout.handle_subscribed(&topic, encoding, seq, started, requests);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {
@@ -359,6 +371,13 @@ impl Core {
     fn is_open(&self, slot: u32, generation: u32) -> bool {
         let connection = &self.connections[slot as usize];
         connection.phase == Phase::Open && connection.generation == generation
+    }
+
+    /// In which encoding the connection gets publications.
+    fn encoding(&self, slot: u32) -> Encoding {
+        let connection = &self.connections[slot as usize];
+        let is_deflated = connection.agreement.is_some_and(|agreement| self.deflater.suits(agreement));
+        Encoding::new(connection.format(), is_deflated)
     }
 
     fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use crate::{
-    protocol::{Format, Speech, close::CloseReason, session::Session},
+    protocol::{Format, Speech, close::CloseReason, deflate::Agreement, session::Session},
     pubsub::{
         subscription::ViewKey,
         view::{Owed, Pin},
@@ -25,6 +25,8 @@ pub struct Connection {
     pub phase: Phase,
     /// What was negotiated.
     pub speech: Speech,
+    /// What was negotiated of permessage-deflate.
+    pub agreement: Option<Agreement>,
     /// True exactly when a receive is in flight.
     pub is_receiving: bool,
     /// Commands are not taken: a home is full, or too many replies wait.
@@ -125,6 +127,7 @@ impl Connection {
             generation: 0,
             phase: Phase::Free,
             speech: Speech::Commands(Format::Json),
+            agreement: None,
             is_receiving: false,
             is_paused: false,
             is_listed: false,

@@ -22,8 +22,9 @@ use crate::{
     config::{Config, Delivery as DeliveryConfig, SlowConsumer},
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
-        Speech, binary,
+        Encoding, Format, Speech, binary,
         close::CloseReason,
+        deflate::{Agreement, Deflater, Inflater, Settings},
         frame::{self, Opcode},
         json,
         reply::{self, Reply},
@@ -123,6 +124,8 @@ pub struct Core {
     shed_ns: u64,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.
     parser: Option<json::Parser>,
+    inflater: Inflater,
+    pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
     pub(super) meters: Meters,
     upgrading: Upgrading,
@@ -175,6 +178,8 @@ impl Core {
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
+        let deflate = &config.deflate;
+        let encoding_count = if deflate.enabled { Encoding::COUNT } else { Format::COUNT };
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
@@ -191,10 +196,16 @@ impl Core {
             resetting: Vec::new(),
             paused: VecDeque::new(),
             limits: session_limits(&config),
-            home: Home::new(count, topics_max, shared.budget.clone()),
+            home: Home::new(count, topics_max, encoding_count, shared.budget.clone()),
             home_period_ns: 0,
             shed_ns: 0,
             parser: None,
+            inflater: Inflater::default(),
+            deflater: Deflater::new(Settings {
+                level: deflate.level,
+                bytes_min: deflate.bytes_min,
+                window_bits: deflate.window_bits,
+            }),
             pending: PendingTable::default(),
             meters,
             upgrading: Upgrading::default(),
@@ -228,6 +239,8 @@ impl Core {
     pub fn begin_turn(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         self.stats.turns_total += 1;
+        self.inflater.trim();
+        self.deflater.trim();
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();
@@ -621,6 +634,11 @@ impl Core {
             connections: self.open_count as u64,
             upgrading: self.upgrading.count() as u64,
             publications_total: self.home.publications_total(),
+            deflated_total: self.deflater.messages_total(),
+            deflate_in_bytes_total: self.deflater.in_bytes_total(),
+            deflate_out_bytes_total: self.deflater.out_bytes_total(),
+            inflated_total: self.inflater.messages_total(),
+            inflated_bytes_total: self.inflater.bytes_total(),
             deliveries_total: self.fanout.deliveries_total(),
             skipped_total: self.fanout.skipped_total(),
             topics: self.home.topic_count() as u64,
@@ -704,6 +722,7 @@ impl Core {
     /// Takes commands for as long as there is room; tells how many bytes at the end were not taken.
     fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
         let mut session = std::mem::take(&mut self.connections[slot as usize].session);
+        let mut inflater = std::mem::take(&mut self.inflater);
         let mut input = bytes;
         let left = loop {
             let connection = &self.connections[slot as usize];
@@ -713,10 +732,11 @@ impl Core {
             if !self.has_room() || connection.replies.len() > REPLIES_BYTES_MAX {
                 break input.len();
             }
-            let Some(event) = session.poll(&mut input, &self.limits) else { break 0 };
+            let Some(event) = session.poll(&mut input, &self.limits, &mut inflater) else { break 0 };
             self.handle_event(slot, event);
         };
         self.connections[slot as usize].session = session;
+        self.inflater = inflater;
         left
     }
 
@@ -800,12 +820,14 @@ impl Core {
     }
 
     fn handle_event(&mut self, slot: u32, event: Event<'_>) {
-        let Connection { phase, speech, .. } = self.connections[slot as usize];
+        let Connection { phase, speech, agreement, .. } = self.connections[slot as usize];
         if matches!(event, Event::Text(_) | Event::Binary(_)) {
             self.meters.note_message(slot, (self.now_ns / 1_000_000) as u32);
         }
         match event {
-            Event::Upgraded { speech, response } => self.handle_upgraded(slot, speech, &response),
+            Event::Upgraded { speech, agreement, response } => {
+                self.handle_upgraded(slot, speech, agreement, &response);
+            }
             Event::Answered { response } => {
                 self.replies(slot).extend_from_slice(&response);
                 self.flush(slot, CloseReason::HttpAnswered);
@@ -830,10 +852,10 @@ impl Core {
             // A connection that is closing is not served any more.
             _ if phase != Phase::Open => {}
             Event::Text(text) if speech == Speech::Echo => {
-                frame::write_message(Opcode::Text, text.as_bytes(), self.replies(slot));
+                self.echo(slot, Opcode::Text, text.as_bytes(), agreement);
             }
             Event::Binary(message) if speech == Speech::Echo => {
-                frame::write_message(Opcode::Binary, message, self.replies(slot));
+                self.echo(slot, Opcode::Binary, message, agreement);
             }
             Event::Text(text) => {
                 let mut parser = self.parser.take().unwrap_or_default();
@@ -856,6 +878,15 @@ impl Core {
         }
     }
 
+    fn echo(&mut self, slot: u32, opcode: Opcode, message: &[u8], agreement: Option<Agreement>) {
+        let Some(agreement) = agreement else {
+            return frame::write_message(opcode, message, self.replies(slot));
+        };
+        self.list_replying(slot);
+        let replies = &mut self.connections[slot as usize].replies;
+        self.deflater.write_message(opcode, message, agreement, replies);
+    }
+
     /// A parser keeps many times its longest message: one that met a long one is not kept.
     fn keep_parser(&mut self, parser: json::Parser, message_len: usize) {
         if message_len <= PARSED_BYTES_KEPT {
@@ -863,12 +894,13 @@ impl Core {
         }
     }
 
-    fn handle_upgraded(&mut self, slot: u32, speech: Speech, response: &[u8]) {
+    fn handle_upgraded(&mut self, slot: u32, speech: Speech, agreement: Option<Agreement>, response: &[u8]) {
         let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
         let ping_ms = self.shared.config.timeouts.ping_ms;
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
         connection.speech = speech;
+        connection.agreement = agreement;
         self.upgrading.leave();
         let name = (self.index as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
@@ -910,6 +942,7 @@ fn session_limits(config: &Config) -> Limits {
             bytes => bytes,
         },
         is_echo_served: config.listen.echo,
+        deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
     }
 }
 

@@ -16,8 +16,11 @@ pub(crate) enum Stop {
 pub(crate) fn header(left: &mut &[u8], context: &Context) -> Result<Header, Stop> {
     let first = byte(left)?;
     let (is_final, opcode) = (first >= 128, first % 16);
-    require(first / 16 % 8 == 0, BrokenRule::ReservedBits)?;
+    let (is_deflated, reserved) = (first / 64 % 2 == 1, first / 16 % 4);
+    require(reserved == 0, BrokenRule::ReservedBits)?;
+    require(!is_deflated || context.deflated_bytes_max.is_some(), BrokenRule::ReservedBits)?;
     require([0, 1, 2, 8, 9, 10].contains(&opcode), BrokenRule::UnknownOpcode)?;
+    require(!is_deflated || opcode == 1 || opcode == 2, BrokenRule::DeflatedBitMisplaced)?;
     let is_control = opcode >= 8;
     require(is_final || !is_control, BrokenRule::FragmentedControl)?;
     require(opcode != 0 || context.is_inside_message, BrokenRule::ContinuationOutsideMessage)?;
@@ -44,7 +47,8 @@ pub(crate) fn header(left: &mut &[u8], context: &Context) -> Result<Header, Stop
         short => u64::from(short),
     };
     require(is_control || len <= context.frame_bytes_max as u64, BrokenRule::FrameTooBig)?;
-    require(is_control || len <= context.message_bytes_left as u64, BrokenRule::MessageTooBig)?;
+    let bytes_left = context.deflated_bytes_max.filter(|_| is_deflated).unwrap_or(context.message_bytes_left);
+    require(is_control || len <= bytes_left as u64, BrokenRule::MessageTooBig)?;
     let key = [byte(left)?, byte(left)?, byte(left)?, byte(left)?];
     let opcode = match opcode {
         0 => Opcode::Continuation,
@@ -54,7 +58,7 @@ pub(crate) fn header(left: &mut &[u8], context: &Context) -> Result<Header, Stop
         9 => Opcode::Ping,
         _ => Opcode::Pong,
     };
-    Ok(Header { is_final, opcode, payload_len: len as usize, key })
+    Ok(Header { is_final, opcode, is_deflated, payload_len: len as usize, key })
 }
 
 /// Takes one byte off the front of `left`.

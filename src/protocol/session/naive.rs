@@ -4,6 +4,7 @@ use super::{Event, Limits, Phase, Session};
 use crate::protocol::{
     Format, Speech,
     close::{self, BrokenRule, CloseReason},
+    deflate::Inflater,
     frame::{
         Context, Opcode,
         naive::{self, Stop},
@@ -13,7 +14,8 @@ use crate::protocol::{
 /// An [`Event`] that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    Upgraded(Speech),
+    /// What they speak, and whether permessage-deflate was agreed on.
+    Upgraded(Speech, bool),
     Answered(Vec<u8>),
     Text(String),
     Binary(Vec<u8>),
@@ -26,7 +28,7 @@ pub(crate) enum Seen {
 impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::Upgraded { speech, .. } => Seen::Upgraded(speech),
+            Event::Upgraded { speech, agreement, .. } => Seen::Upgraded(speech, agreement.is_some()),
             Event::Answered { response } => Seen::Answered(response),
             Event::Text(text) => Seen::Text(text.to_owned()),
             Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
@@ -49,12 +51,18 @@ pub(crate) fn open(speech: impl Into<Speech>) -> Session {
     Session { phase: Phase::Open(speech.into()), ..Session::default() }
 }
 
+/// A session that is past an upgrade with which permessage-deflate was agreed on.
+pub(crate) fn open_deflated(speech: impl Into<Speech>) -> Session {
+    Session { is_deflate_agreed: true, ..open(speech) }
+}
+
 /// One receive: polls until everything is taken.
 pub(crate) fn receive(session: &mut Session, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
     let mut bytes = bytes.to_vec();
     let mut input = bytes.as_mut_slice();
     let mut seen = Vec::new();
-    while let Some(event) = session.poll(&mut input, limits) {
+    let mut inflater = Inflater::default();
+    while let Some(event) = session.poll(&mut input, limits, &mut inflater) {
         seen.push(event.into());
     }
     assert!(input.is_empty(), "None means that everything was taken");
@@ -78,15 +86,22 @@ pub(crate) fn receive_to(
 }
 
 /// What a session that is past its upgrade makes of `stream`.
-pub(crate) fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &[u8]) -> Vec<Seen> {
+pub(crate) fn decode(
+    speech: impl Into<Speech>,
+    is_deflate_agreed: bool,
+    limits: &Limits,
+    stream: &[u8],
+) -> Vec<Seen> {
     let mut naive = Naive {
         speech: speech.into(),
+        is_deflate_agreed,
         limit: limits.message_bytes_max,
         frame_limit: limits.frame_bytes_max,
         left: stream,
         seen: Vec::new(),
         message: None,
         is_text: false,
+        is_deflated: false,
     };
     loop {
         match naive.frame() {
@@ -106,16 +121,20 @@ pub(crate) fn decode(speech: impl Into<Speech>, limits: &Limits, stream: &[u8]) 
 
 struct Naive<'a> {
     speech: Speech,
+    is_deflate_agreed: bool,
     limit: usize,
     frame_limit: usize,
     left: &'a [u8],
     seen: Vec<Seen>,
     message: Option<Vec<u8>>,
     is_text: bool,
+    is_deflated: bool,
 }
 
 impl Naive<'_> {
     fn frame(&mut self) -> Result<(), Stop> {
+        let deflated_limit = self.limit + self.limit.div_ceil(8) + self.limit.div_ceil(64) + 5;
+        let limit = if self.message.is_some() && self.is_deflated { deflated_limit } else { self.limit };
         let context = Context {
             message_opcode: match self.speech {
                 Speech::Commands(Format::Json) => Some(Opcode::Text),
@@ -123,7 +142,8 @@ impl Naive<'_> {
                 Speech::Echo => None,
             },
             is_inside_message: self.message.is_some(),
-            message_bytes_left: self.limit - self.message.as_ref().map_or(0, Vec::len),
+            message_bytes_left: limit - self.message.as_ref().map_or(0, Vec::len),
+            deflated_bytes_max: self.is_deflate_agreed.then_some(deflated_limit),
             frame_bytes_max: self.frame_limit,
         };
         let header = naive::header(&mut self.left, &context)?;
@@ -143,12 +163,14 @@ impl Naive<'_> {
                 ended?;
                 return self.control(header.opcode, payload);
             }
-            Opcode::Text | Opcode::Binary => self.is_text = header.opcode == Opcode::Text,
+            Opcode::Text | Opcode::Binary => {
+                (self.is_text, self.is_deflated) = (header.opcode == Opcode::Text, header.is_deflated);
+            }
             Opcode::Continuation => {}
         }
         let mut message = self.message.take().unwrap_or_default();
         message.extend(payload);
-        if self.is_text {
+        if self.is_text && !self.is_deflated {
             let is_hopeless = str::from_utf8(&message).is_err_and(|error| error.error_len().is_some());
             require(!is_hopeless, BrokenRule::TextNotUtf8)?;
         }
@@ -156,6 +178,11 @@ impl Naive<'_> {
         if !header.is_final {
             self.message = Some(message);
             return Ok(());
+        }
+        if self.is_deflated {
+            // Whose own twin is in its own tests.
+            let mut inflater = Inflater::default();
+            message = inflater.inflate(&message, self.limit).map_err(Stop::Broken)?.to_vec();
         }
         self.seen.push(match self.is_text {
             false => Seen::Binary(message),

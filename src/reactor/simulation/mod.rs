@@ -29,7 +29,7 @@ use super::{
 use crate::{
     channel::Mesh,
     config::{Config, SlowConsumer},
-    protocol::Format,
+    protocol::{Encoding, Format},
     pubsub::{
         home::Homes,
         log::{Budget, SHARED_CHUNK_BYTES},
@@ -630,7 +630,7 @@ impl World {
             // for which it was begun, if that is longer.
             let log_bytes = core.snapshot().log_bytes as usize;
             let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);
-            assert!(log_bytes <= (Format::COUNT + 1) * chunk_bytes, "{log_bytes} bytes of log stay");
+            assert!(log_bytes <= (Encoding::COUNT + 1) * chunk_bytes, "{log_bytes} bytes of log stay");
         }
         self.tell(|| format!("{:?}", self.peaks));
     }

@@ -1,0 +1,27 @@
+//! permessage-deflate (RFC 7692): whole messages, compressed without context takeover on either side.
+//!
+//! Because no message refers to another, one [`Inflater`] and one [`Deflater`] serve all connections of a
+//! reactor, a connection owns nothing of either, and a publication is compressed once for everybody who
+//! negotiated the extension.
+
+mod deflater;
+mod inflater;
+mod negotiation;
+#[cfg(test)]
+pub(crate) mod twin;
+
+pub use deflater::{Deflater, Settings};
+pub use inflater::Inflater;
+pub use negotiation::{Agreement, negotiate};
+
+/// What ends every message, and is not sent: an empty stored block without its first byte (RFC 7692
+/// section 7.2.1).
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+/// A scratch that grew longer than this is given back when the turn is over.
+const SCRATCH_BYTES_KEPT: usize = 64 << 10;
+
+/// How long a message of `len` bytes may become when it is compressed: zlib's deflateBound without a
+/// wrapper, which is more than stored blocks take.
+pub const fn deflated_len_max(len: usize) -> usize {
+    len.saturating_add(len.div_ceil(8)).saturating_add(len.div_ceil(64)).saturating_add(5)
+}

@@ -1,0 +1,275 @@
+//! From the payload of a compressed message to the message.
+
+use std::fmt;
+
+use zlib_rs::{Inflate, InflateFlush, Status};
+
+use super::{SCRATCH_BYTES_KEPT, TAIL};
+use crate::protocol::close::BrokenRule;
+
+/// The largest window: a client is never asked for a smaller one.
+const WINDOW_BITS: u8 = 15;
+/// An empty final block: behind the tail it ends the stream.
+const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// Inflates messages one after another, each from a fresh state, into memory that they share.
+///
+/// Nothing is allocated before the first message, and moving it moves a pointer.
+#[derive(Default)]
+pub struct Inflater {
+    inner: Option<Box<Inner>>,
+}
+
+struct Inner {
+    state: Inflate,
+    /// Its length is what may be written without growing it.
+    scratch: Vec<u8>,
+    /// How much of `scratch` is the message.
+    message_len: usize,
+    messages_total: u64,
+    bytes_total: u64,
+}
+
+/// Where a run through some input ended.
+enum End {
+    /// All input is taken, and there is more to come.
+    Input,
+    /// A final block ended after so many bytes of the input.
+    Stream(usize),
+}
+
+impl Inflater {
+    /// Inflates the message whose payload, all fragments together, is `payload`.
+    ///
+    /// # Errors
+    /// [`BrokenRule::MessageTooBig`] as soon as more than `bytes_max` bytes come out of it;
+    /// [`BrokenRule::CorruptDeflate`] if it is not what RFC 7692 section 7.2.2 undoes.
+    pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], BrokenRule> {
+        self.inner.get_or_insert_with(Inner::new).inflate(payload, bytes_max)?;
+        Ok(self.message())
+    }
+
+    /// The message that was inflated last.
+    pub fn message(&self) -> &[u8] {
+        self.inner.as_ref().map_or(&[], |inner| &inner.scratch[..inner.message_len])
+    }
+
+    /// Gives back what a long message needed.
+    pub fn trim(&mut self) {
+        if let Some(inner) = &mut self.inner
+            && inner.scratch.len() > SCRATCH_BYTES_KEPT
+        {
+            (inner.scratch, inner.message_len) = (Vec::new(), 0);
+        }
+    }
+
+    /// Messages inflated since the start.
+    pub fn messages_total(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.messages_total)
+    }
+
+    /// Their length together, in bytes.
+    pub fn bytes_total(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.bytes_total)
+    }
+}
+
+impl Inner {
+    fn new() -> Box<Inner> {
+        let state = Inflate::new(false, WINDOW_BITS);
+        Box::new(Inner { state, scratch: Vec::new(), message_len: 0, messages_total: 0, bytes_total: 0 })
+    }
+
+    fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<(), BrokenRule> {
+        self.message_len = 0;
+        let mut rest = payload;
+        // Each round is a stream of its own: a sender may end one with BFINAL within a message and begin
+        // the next (section 7.2.3.4). What ends with a final block, or is nothing at all, needs no tail.
+        while !rest.is_empty() {
+            self.state.reset(false);
+            if let End::Stream(taken) = self.run(rest, bytes_max)? {
+                rest = &rest[taken..];
+                continue;
+            }
+            // What was cut within a block takes them for something else, data or codes.
+            let len = self.message_len;
+            let is_tail = matches!(self.run(&TAIL, bytes_max)?, End::Input);
+            let is_end = is_tail
+                && matches!(self.run(&FINAL_BLOCK, bytes_max)?, End::Stream(taken) if taken == FINAL_BLOCK.len());
+            if !is_end || self.message_len != len {
+                return Err(BrokenRule::CorruptDeflate);
+            }
+            break;
+        }
+        self.messages_total += 1;
+        self.bytes_total += self.message_len as u64;
+        Ok(())
+    }
+
+    /// Takes `input`, and appends what comes out to the message.
+    fn run(&mut self, input: &[u8], bytes_max: usize) -> Result<End, BrokenRule> {
+        let mut taken = 0;
+        loop {
+            if self.message_len == self.scratch.len() {
+                // One byte more than allowed, so that a message that is too long shows.
+                let doubled = self.scratch.len().saturating_mul(2).max(SCRATCH_BYTES_KEPT);
+                self.scratch.resize(doubled.min(bytes_max.saturating_add(1)), 0);
+            }
+            let (in_before, out_before) = (self.state.total_in(), self.state.total_out());
+            let room = &mut self.scratch[self.message_len..];
+            let status = self.state.decompress(&input[taken..], room, InflateFlush::SyncFlush);
+            let written = (self.state.total_out() - out_before) as usize;
+            taken += (self.state.total_in() - in_before) as usize;
+            self.message_len += written;
+            if self.message_len > bytes_max {
+                return Err(BrokenRule::MessageTooBig);
+            }
+            match status {
+                Ok(Status::StreamEnd) => return Ok(End::Stream(taken)),
+                // With room left it has written all that it can.
+                Ok(_) if taken == input.len() && self.message_len < self.scratch.len() => {
+                    return Ok(End::Input);
+                }
+                Ok(_) if written > 0 => {}
+                _ => return Err(BrokenRule::CorruptDeflate),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Inflater({} messages)", self.messages_total())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
+
+    use super::*;
+    use crate::protocol::deflate::twin;
+
+    fn inflate(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, BrokenRule> {
+        Inflater::default().inflate(payload, bytes_max).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7692_are_inflated() {
+        let hello: [(&[u8], &[u8]); 6] = [
+            // Section 7.2.3.1, and its second message, which refers to the first only with context takeover.
+            (&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], b"Hello"),
+            // Section 7.2.3.3: a stored block.
+            (&[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], b"Hello"),
+            // Section 7.2.3.4: a block with BFINAL set.
+            (&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], b"Hello"),
+            // Section 7.2.3.5: two blocks.
+            (&[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00], b"Hello"),
+            // Section 7.2.3.6: an empty message.
+            (&[0x00], b""),
+            (&[0x02, 0x00], b""),
+        ];
+        for (payload, message) in hello {
+            assert_eq!(inflate(payload, 5), Ok(message.to_vec()), "{payload:x?}");
+        }
+        // It refers back to the message before, of which there is nothing left.
+        assert_eq!(inflate(&[0xf2, 0x00, 0x11, 0x00, 0x00], 100), Err(BrokenRule::CorruptDeflate));
+    }
+
+    #[test]
+    fn blocks_after_a_final_one_go_on_with_the_message() {
+        let hello = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+        let twice = [hello.as_slice(), &hello, &[0x00]].concat();
+        assert_eq!(inflate(&twice, 10), Ok(b"HelloHello".to_vec()));
+        assert_eq!(inflate(&twice, 9), Err(BrokenRule::MessageTooBig));
+        // Some senders forget the byte behind it, and some send nothing at all for nothing.
+        assert_eq!(inflate(&hello, 10), Ok(b"Hello".to_vec()));
+        assert_eq!(inflate(&[], 10), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_or_no_deflate_data_is_corrupt() {
+        let text: Vec<u8> = (0..2_000u32).flat_map(|number| number.to_string().into_bytes()).collect();
+        for level in [1, 6, 9] {
+            let payload = twin::deflated(&text, level);
+            for len in (1..payload.len() - 1).step_by(7) {
+                assert_eq!(inflate(&payload[..len], 1 << 20), Err(BrokenRule::CorruptDeflate), "{len}");
+            }
+        }
+        let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48];
+        for payload in [&stored[..], &stored[..3], b"\xff\xff", b"\x06", b"\x00\x00", b"Hello"] {
+            assert_eq!(inflate(payload, 1 << 20), Err(BrokenRule::CorruptDeflate), "{payload:x?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_given_up_at_the_first_byte_too_many_and_leaves_the_inflater_as_it_was() {
+        const BYTES_MAX: usize = 100_000;
+        let mut inflater = Inflater::default();
+        for len in [BYTES_MAX - 1, BYTES_MAX, BYTES_MAX + 1, 10 << 20] {
+            let result = inflater.inflate(&twin::deflated(&vec![0; len], 9), BYTES_MAX).map(<[u8]>::len);
+            assert_eq!(result, if len > BYTES_MAX { Err(BrokenRule::MessageTooBig) } else { Ok(len) });
+            assert!(inflater.inner.as_ref().unwrap().scratch.len() <= BYTES_MAX + 1);
+        }
+        inflater.trim();
+        assert_eq!(inflater.inner.as_ref().unwrap().scratch.capacity(), 0);
+        assert_eq!(inflater.inflate(&twin::deflated(b"after", 9), 5), Ok(b"after".as_slice()));
+        inflater.trim();
+        assert!(!inflater.inner.as_ref().unwrap().scratch.is_empty(), "a short message's memory is kept");
+        assert_eq!((inflater.messages_total(), inflater.bytes_total()), (3, 2 * BYTES_MAX as u64 + 4));
+    }
+
+    /// Text that repeats itself a little, noise, and both.
+    fn any_message() -> impl Strategy<Value = Vec<u8>> {
+        let words =
+            prop::collection::vec("[a-d]{1,6}", 0..400).prop_map(|words| words.join(" ").into_bytes());
+        let noise = prop::collection::vec(any::<u8>(), 0..3_000);
+        let long = (words.clone(), 1_usize..200).prop_map(|(words, count)| words.repeat(count));
+        prop_oneof![words, noise, long]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 100,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(7692),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn what_an_independent_deflater_wrote_is_inflated_one_message_after_another(
+            messages in prop::collection::vec((any_message(), 0_u32..10), 1..6),
+        ) {
+            let mut inflater = Inflater::default();
+            for (message, level) in messages {
+                let payload = twin::deflated(&message, level);
+                prop_assert!(payload.len() <= super::super::deflated_len_max(message.len()));
+                prop_assert_eq!(inflater.inflate(&payload, message.len()), Ok(message.as_slice()));
+                if let Some(less) = message.len().checked_sub(1) {
+                    prop_assert_eq!(inflater.inflate(&payload, less), Err(BrokenRule::MessageTooBig));
+                }
+            }
+        }
+
+        /// Whatever is taken must be what the other implementation makes of it.
+        #[test]
+        fn a_payload_with_a_byte_changed_never_inflates_to_something_else(
+            message in any_message(),
+            level in 1_u32..10,
+            at in any::<Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut payload = twin::deflated(&message, level);
+            let at = at.index(payload.len());
+            payload[at] = byte;
+            let bytes_max = 2 * message.len() + 1_000;
+            match inflate(&payload, bytes_max) {
+                Ok(ours) => if let Some(theirs) = twin::inflated(&payload, bytes_max) {
+                    prop_assert_eq!(ours, theirs);
+                },
+                Err(BrokenRule::CorruptDeflate | BrokenRule::MessageTooBig) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
