@@ -5,6 +5,7 @@
 //! it (`naive.rs`).
 
 mod commands;
+mod deflate;
 mod filter;
 mod frame;
 mod log;
@@ -14,6 +15,7 @@ mod tests;
 mod upgrade;
 
 pub use commands::{binary_commands, json_commands};
+pub use deflate::deflate;
 pub use filter::filter;
 pub use frame::frame;
 pub use log::log;
@@ -24,8 +26,9 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("binary_commands", binary_commands),
+    ("deflate", deflate),
     ("filter", filter),
     ("frame", frame),
     ("json_commands", json_commands),

@@ -6,6 +6,8 @@
 
 mod deflater;
 mod inflater;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
 mod negotiation;
 #[cfg(test)]
 pub(crate) mod twin;
@@ -17,6 +19,8 @@ pub use negotiation::{Agreement, negotiate};
 /// What ends every message, and is not sent: an empty stored block without its first byte (RFC 7692
 /// section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+/// An empty final block: behind the tail it ends the stream.
+const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// A scratch that grew longer than this is given back when the turn is over.
 const SCRATCH_BYTES_KEPT: usize = 64 << 10;
 
