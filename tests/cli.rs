@@ -202,6 +202,25 @@ fn the_probe_answers() {
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
 }
 
+/// Reactors write a chunk for each encoding that may be received, of which compression makes twice as many.
+#[test]
+fn too_little_log_for_the_reactors() {
+    for (reactors, settings, bytes_min) in
+        [(22, &[][..], 17_301_504), (13, &["--set", "deflate.enabled=true"], 17_039_360)]
+    {
+        let serve =
+            ["serve", "--listen", "127.0.0.1:0", "--admin", "", "--set", "limits.log_bytes_max=16777216"];
+        assert_fails(
+            fanfare(&serve).args(["--reactors", &reactors.to_string()]).args(settings),
+            1,
+            &format!(
+                "limits.log_bytes_max = 16777216 is too little for {reactors} reactors: at least {bytes_min} bytes, \
+                 or set reactor.count"
+            ),
+        );
+    }
+}
+
 #[test]
 fn an_admin_port_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -34,7 +34,6 @@ use crate::{
     channel::Mesh,
     config::Config,
     metrics::{ReactorStats, Troubles},
-    protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
         log::{Budget, SHARED_CHUNK_BYTES},
@@ -53,8 +52,6 @@ use turn::{Reactor, Turn};
 
 /// Entries that the queue between two reactors has at least.
 const QUEUE_ENTRIES_MIN: usize = 16;
-/// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
-const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
 /// A reactor's ring, its listener and the duplicate of that.
 const DESCRIPTORS_PER_REACTOR: usize = 3;
 const _: () =
@@ -116,7 +113,7 @@ impl Prepared {
     pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
         let cores = allowed_cores();
         let count = reactor_count(&config);
-        let log_bytes_min = LOG_BYTES_MIN * count;
+        let log_bytes_min = count * log_bytes_min(&config);
         if config.limits.log_bytes_max < log_bytes_min {
             return Err(format!(
                 "limits.log_bytes_max = {} is too little for {count} reactors: at least {log_bytes_min} bytes, \
@@ -298,6 +295,12 @@ pub fn reactor_count(config: &Config) -> usize {
         0 => allowed_cores().len().clamp(1, REACTORS_MAX),
         count => count,
     }
+}
+
+/// What each reactor must have of the log: the chunks that are being written, one per encoding and the
+/// carrier's, are a quarter of it at most.
+fn log_bytes_min(config: &Config) -> usize {
+    4 * (core::encoding_count(config) + 1) * SHARED_CHUNK_BYTES
 }
 
 fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
