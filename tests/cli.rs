@@ -117,7 +117,7 @@ fn a_bad_value_in_a_file() {
 #[test]
 fn values_that_do_not_go_together() {
     let line = "limits.message_bytes_max = 1048576 is not allowed with delivery.owed_bytes_max = 65536: \
-                a connection must be able to be owed one whole message";
+                a connection must be able to be owed one whole message, which may be 1399128 bytes as JSON";
     assert_fails(&mut fanfare(&["serve", "--set", "delivery.owed_bytes_max=65_536"]), 2, line);
     let line = "admin.address = \"127.0.0.1:7601\" is not allowed with listen.address = \"0.0.0.0:7601\": \
                 clients and the operator need ports of their own";
