@@ -637,7 +637,7 @@ impl World {
             assert_eq!(core.fanout.subscription_count(), 0);
             assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
             assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
-            // One shared chunk per format that is being written, and the carrier's: as long as the publication
+            // One shared chunk per encoding that is being written, and the carrier's: as long as the publication
             // for which it was begun, if that is longer.
             let log_bytes = core.snapshot().log_bytes as usize;
             let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);
