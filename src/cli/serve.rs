@@ -81,16 +81,16 @@ fn serve_after(
             "--takeover needs control.socket, the path of the running broker's control socket".into(),
         ));
     };
-    let (mut predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
+    let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
     let prepare = || {
         let mut listeners = Listeners::inherit(&config, listeners)?;
         listeners.reserve(&config, reactor_count(&config))?;
         Prepared::new(Arc::clone(&config), listeners)
     };
     let prepared = prepare().map_err(Failure::Run)?;
-    predecessor.tell_ready();
-    info!("waiting for the running broker to close its connections");
     let start = move |_| {
+        predecessor.tell_ready();
+        info!("waiting for the running broker to close its connections");
         predecessor.wait_until_done()?;
         prepared.start()
     };

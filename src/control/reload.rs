@@ -9,7 +9,7 @@ use crate::config::{
     reload::{Change, Reload},
 };
 
-/// Where a new configuration comes from, and who takes its log level.
+/// What a reload calls: where a new configuration comes from, and who takes its log level.
 pub struct Source {
     /// Reads every source again; one line if that cannot be.
     pub load: Box<dyn FnMut() -> Result<Config, String>>,

@@ -14,8 +14,8 @@
 //! a broker that goes on says `refused` and why instead of its next line.
 
 use std::{
-    io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write},
-    mem::MaybeUninit,
+    io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Write},
+    mem::{ManuallyDrop, MaybeUninit},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
@@ -31,8 +31,9 @@ use rustix::{
         SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
     },
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncReadExt, Interest},
     net::UnixStream,
     sync::oneshot,
     time::timeout,
@@ -65,19 +66,23 @@ impl Predecessor {
     /// # Errors
     /// A sentence that says why there are none: nobody is there, or it refuses.
     pub fn meet(path: &Path) -> Result<(Predecessor, Inherited), String> {
+        Predecessor::meet_within(path, ANSWER_TIMEOUT)
+    }
+
+    fn meet_within(path: &Path, limit: Duration) -> Result<(Predecessor, Inherited), String> {
         let at = path.display();
-        let mut stream = StdUnixStream::connect(path).map_err(|error| {
-            format!(
+        let failed =
+            |error: io::Error| format!("the broker at control.socket = \"{at}\" does not answer: {error}");
+        let mut stream = connect(path, limit).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => failed(error),
+            _ => format!(
                 "there is no broker to take over from at control.socket = \"{at}\": {error}; \
                  start the first one without --takeover"
-            )
+            ),
         })?;
         if !is_same_user(&stream) {
             return Err(format!("the broker at control.socket = \"{at}\" is another user's"));
         }
-        let failed =
-            |error: io::Error| format!("the broker at control.socket = \"{at}\" does not answer: {error}");
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
         // One that refuses at once has closed its end already; what it said is there.
         let asked = stream.write_all(format!("{REQUEST}\n").as_bytes());
         let (line, mut descriptors) = receive_descriptors(&stream).map_err(failed)?;
@@ -94,7 +99,7 @@ impl Predecessor {
     }
 
     /// Tells it that everything is ready, so that it closes its connections.
-    pub fn tell_ready(&mut self) {
+    pub fn tell_ready(&self) {
         // One that has ended meanwhile is met again by `wait_until_done`.
         let _ = self.stream.get_ref().write_all(format!("{READY}\n").as_bytes());
     }
@@ -121,7 +126,9 @@ impl Predecessor {
 /// A process that has our listeners and is ready to accept from them.
 #[derive(Debug)]
 pub(super) struct Successor {
-    stream: UnixStream,
+    /// Its end tells the successor that this process has ended, so that nothing but that closes it, or
+    /// [`Successor::refuse`]: a drop does not.
+    stream: ManuallyDrop<UnixStream>,
     /// Its drop tells the server of the control socket that it may serve the next one.
     _turn: oneshot::Sender<()>,
 }
@@ -133,16 +140,15 @@ impl Successor {
     /// # Errors
     /// A sentence for the log: it is no successor, or went away.
     pub async fn meet(
-        mut stream: UnixStream,
+        stream: UnixStream,
         offer: impl FnOnce() -> io::Result<Inherited>,
     ) -> Result<(Successor, oneshot::Receiver<()>), String> {
-        match Successor::converse(&mut stream, offer).await {
-            Ok(()) => {
-                let (turn, is_over) = oneshot::channel();
-                Ok((Successor { stream, _turn: turn }, is_over))
-            }
+        let (turn, is_over) = oneshot::channel();
+        let mut successor = Successor { stream: ManuallyDrop::new(stream), _turn: turn };
+        match Successor::converse(&mut successor.stream, offer).await {
+            Ok(()) => Ok((successor, is_over)),
             Err(why) => {
-                let _ = stream.write_all(format!("refused {why}\n").as_bytes()).await;
+                successor.refuse(&why);
                 Err(why)
             }
         }
@@ -167,12 +173,15 @@ impl Successor {
         expect_line(stream, READY, READY_TIMEOUT).await
     }
 
-    /// Whether it has gone away.
+    /// Whether it has gone away: the kernel is asked, for the runtime may not have heard yet.
     pub fn is_gone(&self) -> bool {
-        // The kernel is asked, for the runtime may not have heard yet. It has nothing to say, so that
-        // whatever comes is an end.
-        let said = recv(&self.stream, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK);
-        said != Err(rustix::io::Errno::AGAIN)
+        !self.look().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Returns when it has gone away.
+    pub async fn gone(&self) {
+        // However that ends, there is nobody to talk to.
+        let _ = self.stream.async_io(Interest::READABLE, || self.look()).await;
     }
 
     /// Tells it to accept; false if it has gone away.
@@ -180,16 +189,33 @@ impl Successor {
         !self.is_gone() && self.say(&format!("{DONE}\n"))
     }
 
-    /// The broker serves again: should somebody be there after all, he must not take the end of the socket for
-    /// the broker's.
-    pub fn refuse(&self, why: &str) {
+    /// The broker goes on: should somebody be there after all, he must not take the end of the socket for the
+    /// broker's.
+    pub fn refuse(self, why: &str) {
         self.say(&format!("refused {why}\n"));
+        drop(ManuallyDrop::into_inner(self.stream));
+    }
+
+    /// Looks for its end: it has nothing more to say, so that whatever comes is one.
+    fn look(&self) -> io::Result<()> {
+        recv(&*self.stream, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+        Ok(())
     }
 
     /// Whether the line was taken: it never waits, for little is said.
     fn say(&self, line: &str) -> bool {
-        send(&self.stream, line.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok()
+        send(&*self.stream, line.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok()
     }
+}
+
+/// A connection whose making, reading and writing each wait for `limit` at most.
+fn connect(path: &Path, limit: Duration) -> io::Result<StdUnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(limit))?;
+    // The connect's too, which waits while the other's queue is full.
+    socket.set_write_timeout(Some(limit))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 fn parse_offer(line: &str) -> Option<(usize, usize)> {
@@ -261,5 +287,25 @@ fn receive_descriptors(stream: &StdUnixStream) -> io::Result<(String, Vec<OwnedF
     match line {
         Some(line) => Ok((line.to_owned(), descriptors)),
         None => Err(io::Error::other("it sent what is no line")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{
+        super::socket::tests::{directory, stuck},
+        *,
+    };
+
+    #[test]
+    fn a_broker_that_is_stuck_is_not_waited_for_without_end() {
+        let directory = directory("meeting");
+        let path = directory.join("control");
+        let _stuck = stuck(&path);
+        let error = Predecessor::meet_within(&path, Duration::from_millis(1)).unwrap_err();
+        assert!(error.contains("does not answer"), "{error}");
+        fs::remove_dir_all(directory).unwrap();
     }
 }
