@@ -22,10 +22,10 @@ use std::{
 use fanfare::{
     config::Config,
     control::{
-        self, Origin,
+        self, Launch,
         fleet::{Fleet, Watch},
         http,
-        reload::Source,
+        reload::Hooks,
     },
     metrics::{ReactorStats, Troubles},
     reactor::ControlRequest,
@@ -116,7 +116,7 @@ impl Fleet for FakeFleet {
 }
 
 /// The defaults but for the subscriptions, and at every second reload something wrong.
-fn source() -> Source {
+fn hooks() -> Hooks {
     let mut count = 0;
     let load = move || {
         count += 1;
@@ -124,7 +124,7 @@ fn source() -> Source {
         config.limits.subscriptions_max = count;
         if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(config) }
     };
-    Source { load: Box::new(load), set_log_level: Box::new(|_| {}) }
+    Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}) }
 }
 
 /// Sends `request` as it is and returns the status and the whole answer.
@@ -250,7 +250,7 @@ fn a_broker_process() {
     ] {
         weakness.store(std::env::var_os(name).is_some(), Ordering::SeqCst);
     }
-    let result = control::run(Arc::new(config), Origin::default(), source(), |_| Ok(fleet), |_, _| {});
+    let result = control::run(Arc::new(config), Launch::default(), hooks(), |_| Ok(fleet), |_, _| {});
     if std::env::var_os("LINGERING").is_some() {
         sd_notify::notify(&[NotifyState::Status("over")]).unwrap();
         let _ = io::stdin().read(&mut [0]);
@@ -431,7 +431,7 @@ fn a_life_from_start_to_drain() {
 
     // A start that fails is the error.
     let start = |_| Err::<FakeFleet, _>("no ring".into());
-    let result = control::run(config(), Origin::default(), source(), start, |_, _| {});
+    let result = control::run(config(), Launch::default(), hooks(), start, |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
     // A reactor that ends by itself is an error.
@@ -439,8 +439,8 @@ fn a_life_from_start_to_drain() {
     let ending = fleet.clone();
     let result = control::run(
         config(),
-        Origin::default(),
-        source(),
+        Launch::default(),
+        hooks(),
         |_| Ok(fleet),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
     );
@@ -454,8 +454,8 @@ fn a_life_from_start_to_drain() {
     let broker = thread::spawn(move || {
         control::run(
             config(),
-            Origin::default(),
-            source(),
+            Launch::default(),
+            hooks(),
             |_| Ok(started),
             move |_, admin| sender.send(admin.unwrap()).unwrap(),
         )

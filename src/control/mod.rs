@@ -28,7 +28,7 @@ use crate::{config::Config, reactor::ControlRequest};
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
-use reload::{Reloader, Source};
+use reload::{Hooks, Reloader};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
 use succession::{Reception, Successors};
@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the broker comes to its place.
 #[derive(Debug, Default)]
-pub struct Origin {
+pub struct Launch {
     /// The admin listener, if it was inherited.
     pub admin: Option<OwnedFd>,
     /// The broker takes a running one's place, and its start waits for that one's end.
@@ -48,14 +48,14 @@ pub struct Origin {
 
 /// Runs the broker until a signal ends it or a successor takes its place: starts the reactors with `start` once
 /// everything else is there that can fail, calls `on_ready` with them and the address of the admin listener once
-/// they accept, takes a new configuration from `source` on SIGHUP, drains them on SIGTERM or SIGINT.
+/// they accept, takes a new configuration from `hooks` on SIGHUP, drains them on SIGTERM or SIGINT.
 ///
 /// # Errors
 /// One line that says why the broker could not start or go on.
 pub fn run<F: Fleet>(
     config: Arc<Config>,
-    origin: Origin,
-    source: Source,
+    launch: Launch,
+    hooks: Hooks,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
@@ -63,11 +63,11 @@ pub fn run<F: Fleet>(
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
         .map_err(|error| format!("cannot start the control thread's io_uring: {error}"))?;
-    runtime.block_on(control(origin, Reloader::new(config, source), signals, start, on_ready))
+    runtime.block_on(control(launch, Reloader::new(config, hooks), signals, start, on_ready))
 }
 
 async fn control<F: Fleet>(
-    Origin { admin, takes_over }: Origin,
+    Launch { admin, takes_over }: Launch,
     mut reloader: Reloader,
     mut signals: Signals,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
