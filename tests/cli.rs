@@ -117,7 +117,7 @@ fn a_bad_value_in_a_file() {
 #[test]
 fn values_that_do_not_go_together() {
     let line = "limits.message_bytes_max = 1048576 is not allowed with delivery.owed_bytes_max = 65536: \
-                a connection must be able to be owed one whole message";
+                a connection must be able to be owed one whole message, which may be 1399128 bytes as JSON";
     assert_fails(&mut fanfare(&["serve", "--set", "delivery.owed_bytes_max=65_536"]), 2, line);
     let line = "admin.address = \"127.0.0.1:7601\" is not allowed with listen.address = \"0.0.0.0:7601\": \
                 clients and the operator need ports of their own";
@@ -200,6 +200,25 @@ fn wrong_flags() {
 fn the_probe_answers() {
     let output = fanfare(&["probe"]).output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+}
+
+/// Reactors write a chunk for each encoding that may be received, of which compression makes twice as many.
+#[test]
+fn too_little_log_for_the_reactors() {
+    for (reactors, settings, bytes_min) in
+        [(22, &[][..], 17_301_504), (13, &["--set", "deflate.enabled=true"], 17_039_360)]
+    {
+        let serve =
+            ["serve", "--listen", "127.0.0.1:0", "--admin", "", "--set", "limits.log_bytes_max=16777216"];
+        assert_fails(
+            fanfare(&serve).args(["--reactors", &reactors.to_string()]).args(settings),
+            1,
+            &format!(
+                "limits.log_bytes_max = 16777216 is too little for {reactors} reactors: at least {bytes_min} bytes, \
+                 or set reactor.count"
+            ),
+        );
+    }
 }
 
 #[test]

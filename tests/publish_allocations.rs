@@ -30,20 +30,38 @@ struct Turns {
 
 /// A text frame as a client sends it.
 fn masked(text: &str) -> Vec<u8> {
+    masked_frame(0x81, text.as_bytes())
+}
+
+/// A frame with this first byte as a client sends it.
+fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; frame::SERVER_HEADER_BYTES_MAX];
-    let header_len = frame::write_header(Opcode::Text, text.len(), &mut header);
-    header[1] |= 0x80;
+    let header_len = frame::write_header(Opcode::Text, payload.len(), &mut header);
+    (header[0], header[1]) = (first, header[1] | 0x80);
     let mut bytes = header[..header_len].to_vec();
     bytes.extend(KEY);
-    bytes.extend(text.bytes().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
+}
+
+/// The payload of a compressed message, by an implementation that is not ours.
+fn compress(message: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(message.len() + 100);
+    let mut compress = flate2::Compress::new(flate2::Compression::new(6), false);
+    compress
+        .compress_vec(message, &mut payload, flate2::FlushCompress::Sync)
+        .expect("anything can be compressed");
+    payload.truncate(payload.len() - 4);
+    payload
 }
 
 impl Turns {
     /// The reactors of a broker, without their rings.
     fn of(count: usize) -> Vec<Turns> {
+        let mut config = Config::default();
+        config.deflate.enabled = true;
         let shared = Shared {
-            config: Arc::new(Config::default()),
+            config: Arc::new(config),
             homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),
             epoch: 1,
@@ -62,8 +80,12 @@ impl Turns {
     }
 
     fn open(&mut self, asks: &[&str]) -> u32 {
+        self.open_with(UPGRADE, asks)
+    }
+
+    fn open_with(&mut self, upgrade: &str, asks: &[&str]) -> u32 {
         let slot = self.core.open(-1, None);
-        self.receive(slot, &mut UPGRADE.as_bytes().to_vec());
+        self.receive(slot, &mut upgrade.as_bytes().to_vec());
         for ask in asks {
             self.receive(slot, &mut masked(ask));
         }
@@ -137,6 +159,58 @@ fn publishing_to_subscribers_allocates_nothing_once_warm() {
     assert_eq!(allocation_count() - before, 0);
     assert!(before > 0, "the allocator counts");
     assert!(turns.delivered_bytes - delivered_bytes > 1_000 * 20 * 12 * 200, "everybody got everything");
+}
+
+/// Subscribers of both languages that take it compressed beside one that does not: messages that shrink much,
+/// little, and are too short; from a publisher that compresses too.
+#[test]
+fn publishing_compressed_allocates_nothing_once_warm() {
+    let mut turns = Turns::of(1).remove(0);
+    let deflated = UPGRADE.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    let binary = deflated.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: fanfare.bin.v1\r\n\r\n");
+    let subscribe = r#"{"op":"subscribe","topic":"room/1","id":1}"#;
+    turns.open(&[subscribe]);
+    for _ in 0..2 {
+        turns.open_with(&deflated, &[subscribe]);
+        let slot = turns.open_with(&binary, &[]);
+        let body = [&[4; 1][..], &[0; 11], subscribe.as_bytes()].concat();
+        turns.receive(slot, &mut masked_frame(0x82, &body));
+    }
+    let publisher = turns.open_with(&deflated, &[]);
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let letters: String = std::iter::successors(Some(1), next)
+        .map(|state| (97 + (state >> 61)) as u8 as char)
+        .take(60_000)
+        .collect();
+    let publish = |data: &str| format!(r#"{{"op":"publish","topic":"room/1","data":"{data}","id":7}}"#);
+    let texts = [publish(&"to and fro ".repeat(200)), publish(&letters[..600]), publish("short")];
+    let plain: Vec<u8> = texts.iter().flat_map(|text| masked(text)).collect();
+    let compressed: Vec<u8> =
+        texts.iter().flat_map(|text| masked_frame(0xc1, &compress(text.as_bytes()))).collect();
+    let template = [plain, compressed].concat().repeat(5);
+    let mut bytes = template.clone();
+    let mut round = |turns: &mut Turns| {
+        bytes.copy_from_slice(&template);
+        turns.receive(publisher, &mut bytes);
+    };
+    // As many chunks of each encoding are filled in a turn as ever will be at once.
+    let long = masked(&publish(&letters)).repeat(10);
+    for _ in 0..5 {
+        turns.receive(publisher, &mut long.clone());
+    }
+    for _ in 0..50 {
+        round(&mut turns);
+    }
+    let before = allocation_count();
+    for _ in 0..200 {
+        round(&mut turns);
+    }
+    assert_eq!(allocation_count() - before, 0);
+    let stats = turns.core.snapshot();
+    assert_eq!(stats.publications_total, 5 * 10 + 250 * 30);
+    assert_eq!(stats.inflated_total, 250 * 15);
+    // In both languages, but for the one of three that is too short.
+    assert_eq!(stats.deflated_total, 2 * (5 * 10 + 250 * 30 * 2 / 3));
 }
 
 /// The topic's home is another reactor: the publication is copied once to get there, and its batch and the

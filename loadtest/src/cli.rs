@@ -71,7 +71,7 @@ pub enum Command {
     /// Subscribers that do not read beside others that do, in rounds without and with them
     #[command(
         after_help = "Example, with a broker that lets little be owed, so that its policy has work:\n  \
-        fanfare serve --reactors 1 --set delivery.owed_bytes_max=1048576 &\n  \
+        fanfare serve --reactors 1 --set delivery.owed_bytes_max=2097152 &\n  \
         fanfare-loadtest stalled --pid $! --cores 1 --memory-max 256 --html stalled.html"
     )]
     Stalled(Stalled),

@@ -53,6 +53,13 @@ pub(super) enum Kind {
         get: fn(&Config) -> u64,
         set: fn(&mut Config, u64),
     },
+    /// An integer within a range, or 0 for never or no bound.
+    IntegerOrZero {
+        range: RangeInclusive<u64>,
+        unit: &'static str,
+        get: fn(&Config) -> u64,
+        set: fn(&mut Config, u64),
+    },
     /// A power of two within a range.
     PowerOfTwo {
         range: RangeInclusive<u64>,
@@ -206,7 +213,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "limits.accepts_per_s_max",
         about: "Connections accepted per second, by all reactors together; 0 is without a limit. The rest wait in the\n\
-                accept queue.",
+                accept queue. With a limit a reactor accepts one per turn, which is less while its turns are long.",
         is_reloadable: true,
         kind: integer!(Integer, limits.accepts_per_s_max, 0..=10_000_000, "connections"),
     },
@@ -283,14 +290,14 @@ pub(super) static KEYS: &[Key] = &[
         about: "A connection that sent no message and was sent none for so long is closed with 4008; pings and pongs are\n\
                 no messages. 0 is never.",
         is_reloadable: true,
-        kind: integer!(Integer, timeouts.idle_ms, 0..=86_400_000, "milliseconds"),
+        kind: integer!(IntegerOrZero, timeouts.idle_ms, 100..=86_400_000, "milliseconds"),
     },
     Key {
         path: "timeouts.write_stall_ms",
         about: "A connection that takes nothing of what is being sent to it for so long is closed with 4000, whatever it\n\
-                sends itself. 0 is never.",
+                sends itself. It is looked at about as often, so this may come as late again. 0 is never.",
         is_reloadable: true,
-        kind: integer!(Integer, timeouts.write_stall_ms, 0..=60_000, "milliseconds"),
+        kind: integer!(IntegerOrZero, timeouts.write_stall_ms, 100..=60_000, "milliseconds"),
     },
     Key {
         path: "timeouts.close_ms",
@@ -320,7 +327,8 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "delivery.owed_bytes_max",
-        about: "How much a connection may be owed, all of its topics together.",
+        about: "How much a connection may be owed, all of its topics together; at least one message of\n\
+                limits.message_bytes_max, binary payloads as JSON.",
         is_reloadable: true,
         kind: integer!(Integer, delivery.owed_bytes_max, 65_536..=4_294_967_296, "bytes"),
     },
@@ -328,12 +336,13 @@ pub(super) static KEYS: &[Key] = &[
         path: "delivery.owed_ms_max",
         about: "How old the oldest publication that a connection is owed may be; 0 is any age.",
         is_reloadable: true,
-        kind: integer!(Integer, delivery.owed_ms_max, 0..=3_600_000, "milliseconds"),
+        kind: integer!(IntegerOrZero, delivery.owed_ms_max, 100..=3_600_000, "milliseconds"),
     },
     Key {
         path: "delivery.topics",
         about: "Other policies for the topics that a filter matches; the first match wins. owed_bytes_max and\n\
-                owed_ms_max may be given too: the first then bounds what is owed of each such topic.",
+                owed_ms_max may be given too: the first then bounds what is owed of each such topic. Make it longer than\n\
+                their messages: one beyond it is missed by everybody whom it cannot be sent to at once.",
         is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
     },
@@ -422,6 +431,9 @@ impl Key {
             ),
             Kind::Bool(_) => "true or false".into(),
             Kind::Integer { range, unit, .. } => format!("an integer from {} ({unit})", from_to(range)),
+            Kind::IntegerOrZero { range, unit, .. } => {
+                format!("0 or an integer from {} ({unit})", from_to(range))
+            }
             Kind::PowerOfTwo { range, unit, .. } => {
                 format!("a power of two from {} ({unit})", from_to(range))
             }
@@ -473,6 +485,10 @@ impl Key {
             ),
             Kind::Bool(field) => store(field(config), plain.as_bool()),
             Kind::Integer { range, set, .. } => integer_in(plain, range).map(|n| set(config, n)).is_some(),
+            Kind::IntegerOrZero { range, set, .. } => {
+                let chosen = integer_in(plain, &(0..=0)).or_else(|| integer_in(plain, range));
+                chosen.map(|n| set(config, n)).is_some()
+            }
             Kind::PowerOfTwo { range, set, .. } => {
                 integer_in(plain, range).filter(|n| n.is_power_of_two()).map(|n| set(config, n)).is_some()
             }
@@ -506,7 +522,9 @@ impl Key {
             Kind::OptionalAddress(field) => *field(to) = *field(from),
             Kind::OptionalSocket(field) => field(to).clone_from(field(from)),
             Kind::Bool(field) => *field(to) = *field(from),
-            Kind::Integer { get, set, .. } | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
+            Kind::Integer { get, set, .. }
+            | Kind::IntegerOrZero { get, set, .. }
+            | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) => field(to).clone_from(field(from)),
@@ -527,7 +545,9 @@ impl Key {
                 toml::Value::from(&*path).to_string()
             }
             Kind::Bool(field) => field(config).to_string(),
-            Kind::Integer { get, .. } | Kind::PowerOfTwo { get, .. } => grouped(get(config)),
+            Kind::Integer { get, .. } | Kind::IntegerOrZero { get, .. } | Kind::PowerOfTwo { get, .. } => {
+                grouped(get(config))
+            }
             Kind::AutoOrInteger { get, .. } => match get(config) {
                 Some(value) => grouped(value),
                 None => "\"auto\"".into(),

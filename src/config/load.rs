@@ -158,10 +158,11 @@ fn apply_text(config: &mut Config, key: &Key, text: &str) -> Result<(), Refusal>
 /// What no key can see by itself.
 fn check_together(config: &Config) -> Result<(), ConfigError> {
     let (message, owed) = (config.limits.message_bytes_max, config.delivery.owed_bytes_max);
-    if message > owed {
+    let longest = longest_delivery_bytes(message);
+    if longest > owed {
         return Err(ConfigError(format!(
             "limits.message_bytes_max = {message} is not allowed with delivery.owed_bytes_max = {owed}: \
-             a connection must be able to be owed one whole message"
+             a connection must be able to be owed one whole message, which may be {longest} bytes as JSON"
         )));
     }
     let (listen, admin) = (config.listen.address, config.admin.address);
@@ -174,6 +175,12 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
         )));
     }
     Ok(())
+}
+
+/// What a message of `message_bytes` becomes at most when it is delivered: base64 of its payload, between names
+/// and numbers.
+fn longest_delivery_bytes(message_bytes: usize) -> usize {
+    message_bytes.div_ceil(3) * 4 + 1_024
 }
 
 fn refused(origin: &str, text: &str, refusal: Refusal) -> ConfigError {

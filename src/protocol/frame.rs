@@ -144,7 +144,7 @@ impl HeaderDecoder {
 
 /// Reads the header at the front of `bytes` and its own length. `None`: nothing is wrong so far, and
 /// the end of the header is missing.
-#[inline]
+#[inline(always)]
 fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)>, BrokenRule> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let is_final = first & FIN != 0;
@@ -182,15 +182,8 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
         }
         short => (u64::from(short), 2),
     };
-    if !opcode.is_control() && payload_len > context.frame_bytes_max as u64 {
-        return Err(BrokenRule::FrameTooBig);
-    }
-    let bytes_left = match context.deflated_bytes_max {
-        Some(bytes_max) if is_deflated => bytes_max,
-        _ => context.message_bytes_left,
-    };
-    if !opcode.is_control() && payload_len > bytes_left as u64 {
-        return Err(BrokenRule::MessageTooBig);
+    if payload_len > context.message_bytes_left.min(context.frame_bytes_max) as u64 && !opcode.is_control() {
+        check_len(payload_len, is_deflated, context)?;
     }
 
     let Some(&key) = bytes.get(key_at..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
@@ -199,17 +192,29 @@ fn read_header(bytes: &[u8], context: &Context) -> Result<Option<(Header, usize)
     Ok(Some((Header { is_final, opcode, is_deflated, payload_len, key }, key_at + key.len())))
 }
 
+/// Checks the length of a data frame that is beyond what most may be.
+#[cold]
+fn check_len(payload_len: u64, is_deflated: bool, context: &Context) -> Result<(), BrokenRule> {
+    if payload_len > context.frame_bytes_max as u64 {
+        return Err(BrokenRule::FrameTooBig);
+    }
+    let bytes_left = match context.deflated_bytes_max {
+        Some(bytes_max) if is_deflated => bytes_max,
+        _ => context.message_bytes_left,
+    };
+    if payload_len > bytes_left as u64 {
+        return Err(BrokenRule::MessageTooBig);
+    }
+    Ok(())
+}
+
 /// Checks all that a header's first byte can break.
-#[inline]
+#[inline(always)]
 fn read_first(first: u8, context: &Context) -> Result<Opcode, BrokenRule> {
-    let is_deflated = first & RSV1 != 0;
-    if first & RESERVED != 0 || (is_deflated && context.deflated_bytes_max.is_none()) {
-        return Err(BrokenRule::ReservedBits);
+    if first & (RESERVED | RSV1) != 0 {
+        check_reserved(first, context)?;
     }
     let opcode = Opcode::from_bits(first & OPCODE).ok_or(BrokenRule::UnknownOpcode)?;
-    if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
-        return Err(BrokenRule::DeflatedBitMisplaced);
-    }
     match opcode {
         Opcode::Close | Opcode::Ping | Opcode::Pong if first & FIN == 0 => Err(BrokenRule::FragmentedControl),
         Opcode::Close | Opcode::Ping | Opcode::Pong => Ok(opcode),
@@ -221,6 +226,19 @@ fn read_first(first: u8, context: &Context) -> Result<Opcode, BrokenRule> {
         }
         Opcode::Text => Err(BrokenRule::TextOnBinary),
         Opcode::Binary => Err(BrokenRule::BinaryOnText),
+    }
+}
+
+/// Checks the bits of which only RSV1 may be set, and only where a message begins that is compressed.
+#[cold]
+fn check_reserved(first: u8, context: &Context) -> Result<(), BrokenRule> {
+    if first & RESERVED != 0 || context.deflated_bytes_max.is_none() {
+        return Err(BrokenRule::ReservedBits);
+    }
+    match Opcode::from_bits(first & OPCODE) {
+        None => Err(BrokenRule::UnknownOpcode),
+        Some(Opcode::Text | Opcode::Binary) => Ok(()),
+        Some(_) => Err(BrokenRule::DeflatedBitMisplaced),
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Session {
     phase: Phase,
     /// The message that has begun and not ended is text.
     is_text: bool,
-    /// It is compressed: what is in `assembly` is deflate data.
+    /// It is compressed: what is in `assembly` is deflate data. False when none has begun.
     is_deflated: bool,
     /// Messages may be compressed.
     is_deflate_agreed: bool,
@@ -327,14 +327,11 @@ impl Session {
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
-        let is_inside_message = self.fragment_count > 0;
-        let bytes_max =
-            if is_inside_message { self.payload_bytes_max(limits) } else { limits.message_bytes_max };
         let context = Context {
             message_opcode: message_opcode(speech),
-            is_inside_message,
+            is_inside_message: self.fragment_count > 0,
             // Saturating, because a reload may have lowered the limit within a message.
-            message_bytes_left: bytes_max.saturating_sub(self.assembly.len()),
+            message_bytes_left: self.payload_bytes_max(limits).saturating_sub(self.assembly.len()),
             deflated_bytes_max: self
                 .is_deflate_agreed
                 .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
@@ -345,7 +342,8 @@ impl Session {
         Ok(header)
     }
 
-    /// How long the payloads of the message that has begun may be together.
+    /// How long the payloads of a message may be together: of the one that has begun, else of one that is not
+    /// compressed.
     #[inline]
     fn payload_bytes_max(&self, limits: &Limits) -> usize {
         match self.is_deflated {
@@ -400,7 +398,7 @@ impl Session {
         inflater: &mut Inflater,
     ) -> Result<Found<'static>, BrokenRule> {
         self.fragment_count = 0;
-        if self.is_deflated {
+        if std::mem::take(&mut self.is_deflated) {
             let opcode = if self.is_text { Opcode::Text } else { Opcode::Binary };
             return inflate(opcode, &self.assembly, limits, inflater);
         }

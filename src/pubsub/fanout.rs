@@ -102,6 +102,10 @@ impl Fanout {
         for (_, view) in &mut self.views {
             view.rule = policy.rule_of(&view.name);
         }
+        for subscriber in &mut self.subscribers {
+            let owed_bytes = self.policy.owed_bytes_max.saturating_sub(subscriber.slack_bytes);
+            subscriber.slack_bytes = policy.owed_bytes_max.saturating_sub(owed_bytes);
+        }
         self.policy = policy;
     }
 

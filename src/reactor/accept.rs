@@ -7,6 +7,8 @@ use crate::uring::{Completion, Io, Op, Token};
 
 /// How long an accept waits after the kernel had no descriptor for it, in nanoseconds.
 const RETRY_NS: u64 = 100_000_000;
+/// A connection that comes so soon after a pause that the rate asked for has waited for it, in nanoseconds.
+const AT_ONCE_NS: u64 = 2_000_000;
 
 /// A socket to accept from.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Acceptor {
 struct Listener {
     source: Source<RawFd>,
     accept: Accept,
+    /// When it was armed after a pause that the rate asked for.
+    paced_until_ns: u64,
     /// The accept was cancelled only to be armed anew: so that another reactor's comes first, or by what is
     /// the rate since.
     is_yielding: bool,
@@ -58,7 +62,8 @@ enum Accept {
 impl Acceptor {
     /// Accepts from `sources`, whose sockets become its own, once it is opened.
     pub fn new(sources: Vec<Source<RawFd>>) -> Acceptor {
-        let listener = |source| Listener { source, accept: Accept::Idle, is_yielding: false };
+        let listener =
+            |source| Listener { source, accept: Accept::Idle, paced_until_ns: 0, is_yielding: false };
         let listeners = sources.into_iter().map(listener).collect();
         Acceptor { listeners, is_open: false, rate: None, due_ns: 0, waiters: Vec::new() }
     }
@@ -78,6 +83,8 @@ impl Acceptor {
         if std::mem::replace(&mut self.rate, rate) == rate {
             return;
         }
+        // What is known is in intervals of the old rate.
+        self.due_ns = 0;
         for index in 0..self.listeners.len() {
             match self.listeners[index].accept {
                 Accept::Armed => self.rearm(index, io),
@@ -85,11 +92,6 @@ impl Acceptor {
                 Accept::Starved { .. } | Accept::Idle => {}
             }
         }
-    }
-
-    /// Whether a connection may have to wait for the rate.
-    pub fn is_paced(&self) -> bool {
-        self.listeners.iter().any(|listener| matches!(listener.accept, Accept::Paced { .. }))
     }
 
     /// Accepts no more. Connections may still come until [`Acceptor::is_idle`]: the kernel has taken them
@@ -122,13 +124,13 @@ impl Acceptor {
         self.listeners.drain(..).for_each(|listener| io.close(listener.source.socket));
     }
 
-    /// An accept's completion: the connection's descriptor, if it brought one, or the want of one.
+    /// An accept's completion: the connection, if it brought one, or the want of a descriptor.
     pub fn on_completion(
         &mut self,
         completion: &Completion,
         now_ns: u64,
         io: &mut impl Io,
-    ) -> Result<Option<RawFd>, OutOfDescriptors> {
+    ) -> Result<Option<Accepted>, OutOfDescriptors> {
         let index = completion.token.slot() as usize;
         let listener = &mut self.listeners[index];
         if !completion.more {
@@ -138,7 +140,11 @@ impl Acceptor {
             self.rearm(index, io);
         }
         let accepted = match completion.result {
-            socket if socket >= 0 => Ok(Some(socket)),
+            socket if socket >= 0 => {
+                let paced_until_ns = self.listeners[index].paced_until_ns;
+                let has_waited = self.rate.is_some() && now_ns < paced_until_ns + AT_ONCE_NS;
+                Ok(Some(Accepted { socket, has_waited }))
+            }
             error if is_passing(-error) => Ok(None),
             // No descriptor, no memory, or what we do not know: not again at once, it would spin.
             _ => Err(OutOfDescriptors),
@@ -166,7 +172,9 @@ impl Acceptor {
     pub fn retry(&mut self, now_ns: u64, io: &mut impl Io) {
         for index in 0..self.listeners.len() {
             match self.listeners[index].accept {
-                Accept::Starved { until_ns } | Accept::Paced { until_ns } if now_ns >= until_ns => {
+                Accept::Starved { until_ns } if now_ns >= until_ns => self.arm(index, io),
+                Accept::Paced { until_ns } if now_ns >= until_ns => {
+                    self.listeners[index].paced_until_ns = now_ns;
                     self.arm(index, io);
                 }
                 _ => {}
@@ -217,6 +225,14 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub socket: RawFd,
+    /// It stood in the listener's queue because of the rate.
+    pub has_waited: bool,
 }
 
 /// The kernel could not give an accepted connection a descriptor; it waits in the listener's queue.

@@ -179,7 +179,6 @@ impl Core {
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
         let deflate = &config.deflate;
-        let encoding_count = if deflate.enabled { Encoding::COUNT } else { Format::COUNT };
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
@@ -196,7 +195,7 @@ impl Core {
             resetting: Vec::new(),
             paused: VecDeque::new(),
             limits: session_limits(&config),
-            home: Home::new(count, topics_max, encoding_count, shared.budget.clone()),
+            home: Home::new(count, topics_max, encoding_count(&config), shared.budget.clone()),
             home_period_ns: 0,
             shed_ns: 0,
             parser: None,
@@ -931,6 +930,11 @@ fn is_upgrading(connections: &[Connection], slot: u32, generation: u32) -> bool 
 /// Whether the connection was told that it is one too many.
 fn is_refusal(reason: CloseReason) -> bool {
     matches!(reason, CloseReason::TryAgainLater | CloseReason::AddressLimit)
+}
+
+/// How many encodings subscribers may have.
+pub(super) fn encoding_count(config: &Config) -> usize {
+    if config.deflate.enabled { Encoding::COUNT } else { Format::COUNT }
 }
 
 fn session_limits(config: &Config) -> Limits {

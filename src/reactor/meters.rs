@@ -21,8 +21,9 @@ impl Meters {
     /// kept begins at `now_ms`.
     pub fn reload(&mut self, config: &Config, slot_count: usize, now_ms: u32) {
         let limits = &config.limits;
-        self.command_rate = Rate::new(limits.commands_per_s_max, 1, limits.commands_burst_max);
-        if self.command_rate.is_none() {
+        let command_rate = Rate::new(limits.commands_per_s_max, 1, limits.commands_burst_max);
+        if std::mem::replace(&mut self.command_rate, command_rate) != command_rate {
+            // What is known is in intervals of the old rate: everybody begins anew.
             self.commands_due_ns = Vec::new();
         }
         let kept_messages = std::mem::replace(&mut self.keeps_messages, config.timeouts.idle_ms > 0);
@@ -73,4 +74,24 @@ fn entry<T: Clone + Default>(table: &mut Vec<T>, slot: u32) -> &mut T {
         table.resize(slot as usize + 1, T::default());
     }
     &mut table[slot as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_rate_does_not_hold_what_came_under_the_old_one_against_anybody() {
+        let mut config = Config::default();
+        config.limits.commands_per_s_max = 10;
+        let mut meters = Meters::default();
+        meters.reload(&config, 1, 0);
+        let burst = u64::from(config.limits.commands_burst_max);
+        assert!((0..burst).all(|_| meters.take_command(0, 0)) && !meters.take_command(0, 0));
+        config.limits.commands_per_s_max = 1_000;
+        meters.reload(&config, 1, 0);
+        assert!((0..burst).all(|_| meters.take_command(0, 0)) && !meters.take_command(0, 0));
+        meters.reload(&config, 1, 0);
+        assert!(!meters.take_command(0, 0), "what did not change goes on");
+    }
 }

@@ -34,13 +34,13 @@ use crate::{
     channel::Mesh,
     config::Config,
     metrics::{ReactorStats, Troubles},
-    protocol::Format,
     pubsub::{
         home::{Homes, REACTORS_MAX},
         log::{Budget, SHARED_CHUNK_BYTES},
         message::{Delivery, Request},
     },
     uring::{
+        probe::DESCRIPTORS_RESERVED,
         ring::{Ring, RingConfig},
         wake::Doorbell,
     },
@@ -52,12 +52,10 @@ use turn::{Reactor, Turn};
 
 /// Entries that the queue between two reactors has at least.
 const QUEUE_ENTRIES_MIN: usize = 16;
-/// What each reactor must have of the log: the chunks that are being written are a quarter of it at most.
-const LOG_BYTES_MIN: usize = 4 * (Format::COUNT + 1) * SHARED_CHUNK_BYTES;
-/// Descriptors that are not connections: logs, the admin listener's, the control socket's; and of each
-/// reactor its ring, its listener and the duplicate of that.
-const DESCRIPTORS_RESERVED: usize = 64;
+/// A reactor's ring, its listener and the duplicate of that.
 const DESCRIPTORS_PER_REACTOR: usize = 3;
+const _: () =
+    assert!(DESCRIPTORS_RESERVED as usize >= turn::REFUSED_MAX + 64, "refusals take the operator's");
 /// Why a lock is not poisoned: whoever holds it does not panic.
 const LOCK_HELD: &str = "nobody panics with the listeners locked";
 
@@ -115,7 +113,7 @@ impl Prepared {
     pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
         let cores = allowed_cores();
         let count = reactor_count(&config);
-        let log_bytes_min = LOG_BYTES_MIN * count;
+        let log_bytes_min = count * log_bytes_min(&config);
         if config.limits.log_bytes_max < log_bytes_min {
             return Err(format!(
                 "limits.log_bytes_max = {} is too little for {count} reactors: at least {log_bytes_min} bytes, \
@@ -299,6 +297,12 @@ pub fn reactor_count(config: &Config) -> usize {
     }
 }
 
+/// What each reactor must have of the log: the chunks that are being written, one per encoding and the
+/// carrier's, are a quarter of it at most.
+fn log_bytes_min(config: &Config) -> usize {
+    4 * (core::encoding_count(config) + 1) * SHARED_CHUNK_BYTES
+}
+
 fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
     RingConfig {
         entries: 4_096,
@@ -315,7 +319,8 @@ fn connections_max(config: &Config, reactor_count: usize) -> usize {
     // SAFETY: getrlimit writes to the struct that it is given.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
     let descriptors = if is_known { limit.rlim_cur as usize } else { 1_024 };
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_REACTOR * reactor_count);
+    let reserved = DESCRIPTORS_RESERVED as usize + DESCRIPTORS_PER_REACTOR * reactor_count;
+    let possible = descriptors.saturating_sub(reserved);
     match config.limits.connections_max {
         0 => possible,
         configured => configured.min(possible),

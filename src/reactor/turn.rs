@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     ControlRequest,
-    accept::{Acceptor, OutOfDescriptors, Source},
+    accept::{Accepted, Acceptor, OutOfDescriptors, Source},
     addresses::Origin,
     connection::{Connection, Flight, Gather, Moment, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
@@ -48,7 +48,7 @@ pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond `limits.connections_max` that are told so before they are just closed.
-const REFUSED_MAX: usize = 64;
+pub const REFUSED_MAX: usize = 64;
 /// How many gathers are kept for the next sends.
 const GATHERS_MAX: usize = 1_024;
 
@@ -212,8 +212,8 @@ impl<I: Io> Reactor<I> {
     fn on_accept(&mut self, completion: Completion) {
         let now_ns = self.core.now_ms() * 1_000_000;
         match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
-            Ok(Some(socket)) => {
-                if self.acceptor.is_paced() {
+            Ok(Some(Accepted { socket, has_waited })) => {
+                if has_waited {
                     self.core.shared.troubles.note(Trouble::AcceptRate);
                 }
                 self.open(socket);

@@ -23,8 +23,9 @@ use super::{
     wake::Doorbell,
 };
 
-/// Descriptors that are not connections: listeners, rings, files, the admin port.
-const DESCRIPTORS_RESERVED: u64 = 64;
+/// Descriptors that are not for connections to be served: those of connections that are being refused, and
+/// logs, files, the admin listener's and the control socket's.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// What is asked of this machine.
 #[derive(Clone, Copy, Debug)]

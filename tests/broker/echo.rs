@@ -58,7 +58,7 @@ fn an_echo_sends_each_message_back_as_one_frame() {
 fn an_echo_of_a_long_message_comes_whole_and_in_order() {
     const LEN: usize = 16 << 20;
     let sixteen_mib =
-        ["listen.echo=true", "limits.message_bytes_max=16777216", "delivery.owed_bytes_max=16777216"];
+        ["listen.echo=true", "limits.message_bytes_max=16777216", "delivery.owed_bytes_max=33554432"];
     let broker = Broker::start(1, &sixteen_mib);
     let mut raw = open(&broker);
     let messages: Vec<Vec<u8>> =

@@ -5,6 +5,7 @@
 mod common;
 
 mod commands;
+mod deflate;
 mod delivery;
 mod echo;
 mod flood;

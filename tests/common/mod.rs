@@ -42,6 +42,19 @@ impl Broker {
         Starting::spawn(command, settings).wait_until_ready()
     }
 
+    /// Lets it have so many descriptors from now on; what it has beyond that it keeps.
+    pub fn limit_descriptors(&self, count: u64) {
+        let pid = self.process.id() as libc::pid_t;
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: prlimit writes the old limit to where it is told, and reads the new one.
+        let result = unsafe {
+            libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
+            limit.rlim_cur = count;
+            libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
     /// Starts one whose log is read, after `change` has had its way with what it is started by.
     pub fn start_logged(
         reactors: usize,

@@ -148,12 +148,20 @@ impl Raw {
 
     /// The next frame, or none where the stream ends.
     pub fn receive_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, payload) = self.receive_extended_frame()?;
+        assert_eq!(first & 0xf0, 0x80, "the broker neither fragments nor extends what did not ask for it");
+        Some((first & 0x0f, payload))
+    }
+
+    /// The next frame, of a connection with an extension, or none where the stream ends: its first byte and
+    /// its payload as they are.
+    pub fn receive_extended_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let rest = &self.received[self.taken..];
-            if let Some((opcode, payload)) = unframe(rest) {
+            if let Some((first, payload)) = unframe(rest) {
                 let payload = payload.to_vec();
                 self.taken += frame_len(rest).expect("a whole frame");
-                return Some((opcode, payload));
+                return Some((first, payload));
             }
             if !self.receive_more() {
                 assert!(self.received[self.taken..].is_empty(), "the stream ends within a frame");
@@ -165,8 +173,8 @@ impl Raw {
     /// What the next frame is, which is not taken.
     pub fn peek_opcode(&mut self) -> u8 {
         loop {
-            if let Some((opcode, _)) = unframe(&self.received[self.taken..]) {
-                return opcode;
+            if let Some((first, _)) = unframe(&self.received[self.taken..]) {
+                return first & 0x0f;
             }
             assert!(self.receive_more(), "the stream ends without a close frame");
         }
@@ -278,12 +286,10 @@ impl Raw {
     }
 }
 
-/// The first frame in `bytes` if it is whole: its opcode and payload.
+/// The first frame in `bytes` if it is whole: its first byte and its payload.
 fn unframe(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let len = frame_len(bytes)?;
-    assert_eq!(bytes[0] & 0xf0, 0x80, "the broker neither fragments nor extends");
-    let frame = bytes.get(..len)?;
-    Some((frame[0] & 0x0f, &frame[header_len(frame)..]))
+    let frame = bytes.get(..frame_len(bytes)?)?;
+    Some((frame[0], &frame[header_len(frame)..]))
 }
 
 /// How long the frame that begins here is, if its header is there.

@@ -1,4 +1,4 @@
-//! The twin of [`Inflater`](super::Inflater): RFC 1951 a bit at a time, with a search for each code.
+//! The twin of [`Inflater`](super::Inflater): RFC 1951 a bit at a time.
 
 use super::{FINAL_BLOCK, TAIL};
 use crate::protocol::close::BrokenRule;
@@ -53,8 +53,9 @@ struct Stream<'a> {
     is_message_cut: bool,
 }
 
-/// The codes of an alphabet: how long the symbol's is, and what it is, first bit highest.
-struct Codes(Vec<(u8, u32)>);
+/// The codes of an alphabet, of each length the first, first bit highest, and the symbols of it and those that
+/// follow it.
+struct Codes([(u32, Vec<u16>); CODE_BITS_MAX as usize + 1]);
 
 impl Stream<'_> {
     fn run(&mut self) -> Result<(), BrokenRule> {
@@ -156,8 +157,9 @@ impl Stream<'_> {
         let mut code = 0;
         for length in 1..=CODE_BITS_MAX {
             code = code << 1 | self.bits(1)?;
-            if let Some(symbol) = codes.0.iter().position(|other| *other == (length, code)) {
-                return Ok(symbol as u16);
+            let (first, symbols) = &codes.0[usize::from(length)];
+            if let Some(symbol) = code.checked_sub(*first).and_then(|place| symbols.get(place as usize)) {
+                return Ok(*symbol);
             }
         }
         Err(BrokenRule::CorruptDeflate)
@@ -187,24 +189,24 @@ impl Stream<'_> {
 impl Codes {
     /// Codes of these lengths, by the rules of section 3.2.2; a symbol of length 0 has none.
     fn new(lengths: &[u8]) -> Result<Codes, BrokenRule> {
-        let mut codes = vec![(0, 0); lengths.len()];
+        let mut codes = Codes(Default::default());
         let mut next = 0;
         for length in 1..=CODE_BITS_MAX {
             next <<= 1;
-            for symbol in (0..lengths.len()).filter(|symbol| lengths[*symbol] == length) {
-                require(next < 1 << length)?;
-                codes[symbol] = (length, next);
-                next += 1;
-            }
+            let symbols = (0..lengths.len()).filter(|symbol| lengths[*symbol] == length);
+            let symbols: Vec<u16> = symbols.map(|symbol| symbol as u16).collect();
+            let end = next + symbols.len() as u32;
+            require(end <= 1 << length)?;
+            codes.0[usize::from(length)] = (next, symbols);
+            next = end;
         }
-        Ok(Codes(codes))
+        Ok(codes)
     }
 
     /// Whether any bits at all are a code.
     fn is_complete(&self) -> bool {
-        let used = |length: &u8| 1 << (CODE_BITS_MAX - length);
-        let lengths = self.0.iter().map(|(length, _)| length).filter(|length| **length > 0);
-        lengths.map(used).sum::<u32>() == 1 << CODE_BITS_MAX
+        let (first, symbols) = &self.0[usize::from(CODE_BITS_MAX)];
+        first + symbols.len() as u32 == 1 << CODE_BITS_MAX
     }
 }
 

@@ -785,6 +785,35 @@ fn a_reactor_that_sleeps_is_woken_for_what_comes() {
     world.end();
 }
 
+/// A subscriber of many topics owes nothing much of any, and then the bound of all together is lowered below
+/// what it is owed.
+#[test]
+fn a_lower_bound_is_held_against_what_is_owed_already() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (slow, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(slow, "t/#");
+    world.settle();
+    world.stick(slow);
+    let topics: Vec<String> = (0..10).map(|topic| format!("t/{topic}")).collect();
+    let publish_all = |world: &mut World| {
+        for topic in &topics {
+            world.publish(publisher, topic);
+        }
+        world.settle();
+    };
+    publish_all(&mut world);
+    publish_all(&mut world);
+    world.knobs.owed_bytes_max = 600;
+    world.shared.config = Arc::new(world.knobs.config());
+    world.order(0, ControlRequest::Reload(Arc::clone(&world.shared.config)));
+    publish_all(&mut world);
+    assert!(matches!(world.reactor(0).core().connections[0].phase, Phase::Closing(_)));
+    world.unstick(slow);
+    world.settle();
+    assert!(matches!(world.closed_with(slow), Some(Some(4000))));
+    world.end();
+}
+
 /// A storm of connections at a reactor that accepts a hundred per second, ten of them at once.
 #[test]
 fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
