@@ -26,6 +26,7 @@ use std::{
 
 use rustix::{
     cmsg_space,
+    io::retry_on_intr,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
@@ -214,7 +215,12 @@ fn connect(path: &Path, limit: Duration) -> io::Result<StdUnixStream> {
     socket.set_read_timeout(Some(limit))?;
     // The connect's too, which waits while the other's queue is full.
     socket.set_write_timeout(Some(limit))?;
-    socket.connect(&SockAddr::unix(path)?)?;
+    let address = SockAddr::unix(path)?;
+    while let Err(error) = socket.connect(&address) {
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
     Ok(OwnedFd::from(socket).into())
 }
 
@@ -267,8 +273,10 @@ fn receive_descriptors(stream: &StdUnixStream) -> io::Result<(String, Vec<OwnedF
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; LINE_BYTES_MAX];
-    let received =
-        recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    // A wait with a timeout is interrupted by what a ring's end leaves to do, too.
+    let received = retry_on_intr(|| {
+        recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -292,12 +300,53 @@ fn receive_descriptors(stream: &StdUnixStream) -> io::Result<(String, Vec<OwnedF
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        os::unix::{net::UnixListener, thread::JoinHandleExt},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
 
     use super::{
         super::socket::tests::{directory, stuck},
         *,
     };
+
+    /// The signal comes while the broker thinks about its answer.
+    #[test]
+    fn a_signal_is_no_answer() {
+        let directory = directory("signal");
+        let path = directory.join("control");
+        let broker = UnixListener::bind(&path).unwrap();
+        let is_interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&is_interrupted)).unwrap();
+        let (said, id) = std::sync::mpsc::channel();
+        let successor = thread::spawn(move || {
+            // SAFETY: gettid takes nothing.
+            said.send(unsafe { libc::gettid() }).unwrap();
+            Predecessor::meet(&path)
+        });
+        let (mut stream, _) = broker.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let state = format!("/proc/self/task/{}/stat", id.recv().unwrap());
+        while !fs::read_to_string(&state).unwrap().contains(") S ") {
+            thread::yield_now();
+        }
+        // SAFETY: the thread waits for us, so it is there.
+        unsafe { libc::pthread_kill(successor.as_pthread_t(), libc::SIGUSR1) };
+        while !is_interrupted.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // One that has taken it for an answer says so below.
+        let _ = stream.write_all(b"refused because\n");
+        let error = successor.join().unwrap().unwrap_err();
+        assert_eq!(error, "the running broker goes on: because");
+        fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn a_broker_that_is_stuck_is_not_waited_for_without_end() {
