@@ -169,7 +169,7 @@ pub enum SlowConsumer {
 pub struct Deflate {
     /// Negotiate it with clients that offer it; off.
     pub enabled: bool,
-    /// zlib's level, 1 to 9; 1.
+    /// zlib's level, 1 to 9; 2.
     pub level: u8,
     /// Shorter messages are not compressed; 512 bytes.
     pub bytes_min: usize,
@@ -235,7 +235,7 @@ impl Default for Config {
                 owed_ms_max: 30_000,
                 topics: Vec::new(),
             },
-            deflate: Deflate { enabled: false, level: 1, bytes_min: 512, window_bits: 15 },
+            deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15 },
             log: Log { level: "info".into(), json: false },
         }
     }

@@ -5,7 +5,8 @@
 //! 1. [`reactor`] receives bytes into a provided buffer and feeds them to the connection's
 //!    [`protocol::session`], which checks frames and unmasks them in place.
 //! 2. The command in the message names a topic; the topic's *home* reactor ([`pubsub::home`]) gives
-//!    the publication its `seq` and encodes it once per wire format into a chunk ([`pubsub::log`]).
+//!    the publication its `seq` and encodes it once per [`protocol::Encoding`] into a chunk
+//!    ([`pubsub::log`]).
 //! 3. Once per turn the home hands each interested reactor a *batch* per topic that moved and per
 //!    contiguous range, over the bounded queues of [`channel`]: a reference to the chunk, never bytes.
 //! 4. The receiving reactor appends the batch to its view of the topic ([`pubsub::fanout`]): the head

@@ -1,6 +1,6 @@
 //! A client of the simulated world: what it says as bytes, and what the broker's bytes say.
 //!
-//! Written from RFC 6455 and the wire's tables, and sharing no code with the broker.
+//! Written from RFC 6455, RFC 7692 and the wire's tables, and sharing no code with the broker.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    protocol::Format,
+    protocol::{Format, deflate::twin},
     uring::sim::{Peer, Rng},
 };
+
+/// Set on a message that is compressed.
+const RSV1: u8 = 0x40;
+/// Longer than any message of the broker.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// One client.
 pub(super) struct Client {
     pub peer: Peer,
     pub format: Format,
+    /// permessage-deflate was negotiated.
+    is_deflate_agreed: bool,
     pub state: State,
     pub pace: Pace,
     /// Everything that the broker said, in order.
@@ -95,20 +102,22 @@ struct Object<'a> {
 }
 
 impl Client {
-    /// A client that has written its upgrade request.
-    pub fn new(peer: Peer, format: Format) -> Client {
+    /// A client that has written its upgrade request, with `offer` as an extension.
+    pub fn new(peer: Peer, format: Format, offer: Option<&str>) -> Client {
         let subprotocol = match format {
             Format::Json => "fanfare.json.v1",
             Format::Binary => "fanfare.bin.v1",
         };
+        let offer = offer.map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n")).unwrap_or_default();
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+             {offer}Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
         );
         Client {
             peer,
             format,
+            is_deflate_agreed: false,
             state: State::Upgrading,
             pace: Pace::Eager,
             seen: Vec::new(),
@@ -125,7 +134,7 @@ impl Client {
 
     /// Writes one message with these commands, each with its id, in `fragments` frames.
     pub fn ask(&mut self, asks: &[(Ask, Option<u64>)], fragments: usize, rng: &mut Rng) {
-        let message = match self.format {
+        let mut message = match self.format {
             Format::Json => {
                 let commands: Vec<String> = asks.iter().map(|(ask, id)| json(ask, *id)).collect();
                 if commands.len() == 1 { commands[0].clone() } else { format!("[{}]", commands.join(",")) }
@@ -142,14 +151,18 @@ impl Client {
                 batch
             }
         };
-        let opcode = if self.format == Format::Json { 1 } else { 2 };
+        let mut first = if self.format == Format::Json { 1 } else { 2 };
+        if self.is_deflate_agreed && rng.chance(1, 2) {
+            first |= RSV1;
+            message = twin::deflated(&message, rng.below(10) as u32);
+        }
         let mut rest = &message[..];
         for fragment in 0..fragments {
             let is_last = fragment + 1 == fragments;
             let len = if is_last { rest.len() } else { rng.below(rest.len() + 1) };
             let (part, more) = rest.split_at(len);
             rest = more;
-            self.frame(if fragment == 0 { opcode } else { 0 }, is_last, part, rng);
+            self.frame(if fragment == 0 { first } else { 0 }, is_last, part, rng);
             if !is_last && rng.chance(1, 4) {
                 self.frame(10, true, b"unasked", rng);
             }
@@ -162,9 +175,10 @@ impl Client {
         self.state = State::Closing;
     }
 
-    pub fn frame(&mut self, opcode: u8, is_final: bool, payload: &[u8], rng: &mut Rng) {
+    /// Writes a frame whose first byte has `first` beside FIN.
+    pub fn frame(&mut self, first: u8, is_final: bool, payload: &[u8], rng: &mut Rng) {
         let key = (rng.next_u64() as u32).to_be_bytes();
-        self.out.push_back(opcode | if is_final { 0x80 } else { 0 });
+        self.out.push_back(first | if is_final { 0x80 } else { 0 });
         match payload.len() {
             len @ 0..126 => self.out.push_back(0x80 | len as u8),
             len @ 126..65_536 => {
@@ -201,10 +215,18 @@ impl Client {
             }
             assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
             self.state = State::Open;
+            self.is_deflate_agreed = head.contains("Sec-WebSocket-Extensions: permessage-deflate;");
             rest = &rest[end + 4..];
         }
-        while let Some((opcode, payload, len)) = unframe(rest) {
-            events.push(self.event(opcode, payload));
+        while let Some((first, payload, len)) = unframe(rest) {
+            if first & RSV1 == 0 {
+                events.push(self.event(first & 0x0f, payload));
+            } else {
+                assert!(self.is_deflate_agreed, "nobody agreed on compression");
+                let message = twin::inflated(payload, MESSAGE_BYTES_MAX).expect("deflate data");
+                assert!(payload.len() < message.len(), "what does not shrink comes as it is");
+                events.push(self.event(first & 0x0f, &message));
+            }
             rest = &rest[len..];
         }
         self.input = rest.to_vec();
@@ -240,9 +262,10 @@ impl Client {
     }
 }
 
+/// The first byte, the payload and the length of the first frame in `bytes`, if it is whole.
 fn unframe(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-    assert_eq!(first & 0xf0, 0x80, "the broker sends whole frames without reserved bits");
+    assert_eq!(first & 0xb0, 0x80, "the broker sends whole frames without other reserved bits");
     assert_eq!(second & 0x80, 0, "the broker masks nothing");
     let (header_len, len) = match second {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two bytes")))),
@@ -250,7 +273,7 @@ fn unframe(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
         len => (2, usize::from(len)),
     };
     let payload = bytes.get(header_len..header_len + len)?;
-    Some((first & 0x0f, payload, header_len + len))
+    Some((first, payload, header_len + len))
 }
 
 fn read_object(text: &[u8]) -> Event {

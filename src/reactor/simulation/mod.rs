@@ -88,6 +88,8 @@ struct Knobs {
     shares_listeners: bool,
     accepts_per_s_max: u32,
     subscriptions_max: usize,
+    /// The broker compresses, and every other client offers that.
+    deflates: bool,
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
     is_verbose: bool,
@@ -120,6 +122,7 @@ impl Knobs {
             shares_listeners: false,
             accepts_per_s_max: 0,
             subscriptions_max: 1_000,
+            deflates: false,
             may_close: false,
             is_verbose: false,
         }
@@ -132,6 +135,8 @@ impl Knobs {
         config.limits.accepts_per_s_max = self.accepts_per_s_max;
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
+        config.deflate.enabled = self.deflates;
+        config.deflate.bytes_min = 60;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
@@ -199,8 +204,14 @@ impl World {
     /// A client connects to reactor `index`; its request is written, and not yet on its way.
     fn connect(&mut self, index: usize, format: Format) -> usize {
         let peer = self.net.connect(index);
-        self.clients.push(Client::new(peer, format));
-        self.tell(|| format!("client {} connects to {index}, {format:?}", self.clients.len() - 1));
+        let offer = match self.clients.len() % 8 {
+            1 | 3 | 5 => Some("permessage-deflate; client_max_window_bits"),
+            7 => Some("permessage-deflate; server_max_window_bits=9"),
+            _ => None,
+        };
+        let offer = offer.filter(|_| self.knobs.deflates);
+        self.clients.push(Client::new(peer, format, offer));
+        self.tell(|| format!("client {} connects to {index}, {format:?}, {offer:?}", self.clients.len() - 1));
         self.oracle.add_client()
     }
 
@@ -626,7 +637,7 @@ impl World {
             assert_eq!(core.fanout.subscription_count(), 0);
             assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
             assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
-            // One shared chunk per format that is being written, and the carrier's: as long as the publication
+            // One shared chunk per encoding that is being written, and the carrier's: as long as the publication
             // for which it was begun, if that is longer.
             let log_bytes = core.snapshot().log_bytes as usize;
             let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);

@@ -37,6 +37,8 @@ struct Plan {
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
+    // By itself, so that a seed's other draws do not depend on it.
+    let deflates = Rng::new(seed ^ 7692).chance(1, 3);
     let is_tight = rng.chance(1, 3);
     let evicts = rng.chance(1, 5);
     let is_big = rng.chance(1, 6);
@@ -73,6 +75,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         topics_max: if evicts { rng.between(3, 6) } else { 1_000 },
         log_bytes_max: match (has_little_log, is_big) {
             (true, true) => 2 << 20,
+            (true, false) if deflates => 320 << 10,
             (true, false) => 192 << 10,
             (false, _) => 1 << 30,
         },
@@ -80,6 +83,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         shares_listeners: rng.chance(1, 4),
         accepts_per_s_max: 0,
         subscriptions_max: 1_000,
+        deflates,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
     };
