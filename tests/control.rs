@@ -1,9 +1,13 @@
 //! The control thread over loopback, with reactors that only answer.
 
 use std::{
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -18,14 +22,15 @@ use std::{
 use fanfare::{
     config::Config,
     control::{
-        self, Origin,
+        self, Launch,
         fleet::{Fleet, Watch},
         http,
-        reload::Source,
+        reload::Hooks,
     },
     metrics::{ReactorStats, Troubles},
     reactor::ControlRequest,
 };
+use sd_notify::NotifyState;
 
 /// Answers from the caller's thread; a silent one takes questions and keeps them.
 #[derive(Default)]
@@ -35,6 +40,10 @@ struct FakeReactor {
     /// Stays after Drain until told to end.
     is_slow_to_drain: AtomicBool,
     is_draining: AtomicBool,
+    /// Never says that it accepts no more.
+    goes_on_accepting: AtomicBool,
+    /// Its control queue has no room for the order to accept again.
+    is_full: AtomicBool,
     /// Of the last configuration that it was given.
     subscriptions_max: AtomicUsize,
 }
@@ -69,12 +78,19 @@ impl Fleet for FakeFleet {
                     let _ = sender.send(stats);
                 });
             }
-            // Nobody connects to it.
-            ControlRequest::StopAccepting(_) | ControlRequest::Accept => {}
+            ControlRequest::StopAccepting(_) if reactor.goes_on_accepting.load(Ordering::SeqCst) => {}
+            ControlRequest::StopAccepting(sender) => sender.send(()).unwrap(),
+            ControlRequest::Accept => {
+                // Heard by the tests that start a process.
+                sd_notify::notify(&[NotifyState::Status("accepts again")]).unwrap();
+                return !reactor.is_full.load(Ordering::SeqCst);
+            }
+            // It is never empty.
+            ControlRequest::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
             ControlRequest::Reload(config) => {
                 reactor.subscriptions_max.store(config.limits.subscriptions_max, Ordering::SeqCst);
             }
-            ControlRequest::Drain { .. } => {
+            ControlRequest::Drain { emptied: None, .. } => {
                 reactor.is_draining.store(true, Ordering::SeqCst);
                 if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
                     reactor.has_ended.store(true, Ordering::SeqCst);
@@ -89,7 +105,7 @@ impl Fleet for FakeFleet {
     }
 
     fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        Ok(Vec::new())
+        Ok(vec![File::open("/dev/null")?.into()])
     }
 
     fn close_listeners(&self) {}
@@ -100,7 +116,7 @@ impl Fleet for FakeFleet {
 }
 
 /// The defaults but for the subscriptions, and at every second reload something wrong.
-fn source() -> Source {
+fn hooks() -> Hooks {
     let mut count = 0;
     let load = move || {
         count += 1;
@@ -108,7 +124,7 @@ fn source() -> Source {
         config.limits.subscriptions_max = count;
         if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(config) }
     };
-    Source { load: Box::new(load), set_log_level: Box::new(|_| {}) }
+    Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}) }
 }
 
 /// Sends `request` as it is and returns the status and the whole answer.
@@ -216,15 +232,29 @@ fn a_request_that_never_ends_is_dropped() {
     drop(slow);
 }
 
-/// Not a test: the process that the tests below start, with one reactor, slow to drain if SLOW is set.
+/// Not a test: the process that the tests below start, with one reactor and its weaknesses from the environment.
 #[test]
 #[ignore = "run by other tests"]
 fn a_broker_process() {
     let mut config = Config::default();
     config.admin.address = None;
+    config.control.socket = std::env::var_os("CONTROL").map(PathBuf::from);
+    // No test waits for it.
+    config.timeouts.takeover_ms = 600_000;
     let fleet = FakeFleet::new(1);
-    fleet.0[0].is_slow_to_drain.store(std::env::var_os("SLOW").is_some(), Ordering::SeqCst);
-    let result = control::run(Arc::new(config), Origin::default(), source(), |_| Ok(fleet), |_, _| {});
+    let reactor = &fleet.0[0];
+    for (weakness, name) in [
+        (&reactor.is_slow_to_drain, "SLOW"),
+        (&reactor.goes_on_accepting, "ACCEPTING"),
+        (&reactor.is_full, "FULL"),
+    ] {
+        weakness.store(std::env::var_os(name).is_some(), Ordering::SeqCst);
+    }
+    let result = control::run(Arc::new(config), Launch::default(), hooks(), |_| Ok(fleet), |_, _| {});
+    if std::env::var_os("LINGERING").is_some() {
+        sd_notify::notify(&[NotifyState::Status("over")]).unwrap();
+        let _ = io::stdin().read(&mut [0]);
+    }
     std::process::exit(i32::from(result.is_err()));
 }
 
@@ -232,28 +262,42 @@ fn a_broker_process() {
 struct Process {
     child: Child,
     notified: UnixDatagram,
+    control: PathBuf,
 }
 
 impl Process {
-    fn start(name: &str, is_slow: bool) -> Self {
+    fn start(name: &str, weaknesses: &[&str]) -> Self {
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let control = path.with_extension("control");
         let _ = std::fs::remove_file(&path);
         let notified = UnixDatagram::bind(&path).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "a_broker_process", "--ignored", "--nocapture"]);
         command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
-        if is_slow {
-            command.env("SLOW", "1");
-        }
-        Process { child: command.stdout(Stdio::null()).spawn().unwrap(), notified }
+        command.env("CONTROL", &control).envs(weaknesses.iter().map(|name| (name, "1")));
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        Process { child, notified, control }
+    }
+
+    /// A successor that has said that it is ready.
+    fn successor(&self) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.control).unwrap();
+        stream.write_all(b"takeover 1\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        assert_eq!(line, "listeners 1 admin 0\n");
+        stream.write_all(b"ready\n").unwrap();
+        stream
     }
 
     /// Waits until the service manager is told `state`, past other states; returns all that it was told
     /// with it.
     fn wait_for(&self, state: &str) -> String {
         let mut bytes = [0; 256];
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
+            assert!(Instant::now() < deadline, "the service manager is not told {state}");
             let len = self.notified.recv(&mut bytes).unwrap();
             let told = str::from_utf8(&bytes[..len]).unwrap();
             if told.lines().any(|line| line == state) {
@@ -272,9 +316,19 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only after a test that failed: one that passed has waited for it.
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 #[test]
 fn the_service_manager_is_told_of_every_step() {
-    let broker = Process::start("steps", false);
+    let broker = Process::start("steps", &[]);
     broker.wait_for("READY=1");
     broker.wait_for("WATCHDOG=1");
     broker.wait_for("WATCHDOG=1");
@@ -286,7 +340,7 @@ fn the_service_manager_is_told_of_every_step() {
 /// Both a reload that is taken and one that is not are over some time.
 #[test]
 fn the_service_manager_is_told_of_reloads() {
-    let broker = Process::start("reloads", false);
+    let broker = Process::start("reloads", &[]);
     broker.wait_for("READY=1");
     for _ in 0..2 {
         broker.signal(libc::SIGHUP);
@@ -302,7 +356,7 @@ fn the_service_manager_is_told_of_reloads() {
 #[test]
 fn a_second_signal_exits_at_once() {
     for (name, signal, code) in [("term", libc::SIGTERM, 143), ("int", libc::SIGINT, 130)] {
-        let broker = Process::start(name, true);
+        let broker = Process::start(name, &["SLOW"]);
         broker.wait_for("READY=1");
         broker.signal(libc::SIGTERM);
         broker.wait_for("STOPPING=1");
@@ -311,6 +365,59 @@ fn a_second_signal_exits_at_once() {
         assert_eq!(broker.exit_code(), Some(code));
         assert!(begin.elapsed() < Duration::from_secs(5), "the drain takes 12 s");
     }
+}
+
+/// A reactor closes its connections for a long time.
+#[test]
+fn the_service_manager_hears_of_a_broker_that_hands_over() {
+    let broker = Process::start("handing-over", &[]);
+    broker.wait_for("READY=1");
+    let successor = broker.successor();
+    // The first ones may be from before.
+    (0..10).for_each(|_| drop(broker.wait_for("WATCHDOG=1")));
+    drop(successor);
+    broker.signal(libc::SIGTERM);
+    broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+/// A reactor does not stop accepting in time: what it holds ends with the process, and so the successor must not
+/// hear of the broker's end before.
+#[test]
+fn a_successor_hears_of_the_end_of_the_process_and_not_of_the_broker() {
+    let mut broker = Process::start("over", &["ACCEPTING", "LINGERING"]);
+    broker.wait_for("READY=1");
+    let mut successor = broker.successor();
+    broker.wait_for("STATUS=over");
+    successor.set_nonblocking(true).unwrap();
+    let heard = successor.read(&mut [0; 64]).map_err(|error| error.kind());
+    assert_eq!(heard, Err(ErrorKind::WouldBlock));
+    drop(broker.child.stdin.take());
+    assert_eq!(broker.exit_code(), Some(0));
+    assert_eq!(successor.read(&mut [0; 64]).unwrap(), 0);
+}
+
+#[test]
+fn a_broker_that_cannot_empty_itself_serves_again_when_its_successor_is_gone() {
+    let broker = Process::start("alone", &["ACCEPTING"]);
+    broker.wait_for("READY=1");
+    drop(broker.successor());
+    broker.wait_for("STATUS=accepts again");
+    // One that is about to end would not care.
+    broker.signal(libc::SIGTERM);
+    broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+#[test]
+fn a_reactor_that_takes_no_order_to_accept_again_keeps_no_signal_waiting() {
+    let broker = Process::start("full", &["FULL"]);
+    broker.wait_for("READY=1");
+    drop(broker.successor());
+    broker.wait_for("STATUS=accepts again");
+    broker.signal(libc::SIGTERM);
+    broker.wait_for("STOPPING=1");
+    assert_eq!(broker.exit_code(), Some(0));
 }
 
 /// The whole life under `control::run`. One test, because signals are the process's.
@@ -324,7 +431,7 @@ fn a_life_from_start_to_drain() {
 
     // A start that fails is the error.
     let start = |_| Err::<FakeFleet, _>("no ring".into());
-    let result = control::run(config(), Origin::default(), source(), start, |_, _| {});
+    let result = control::run(config(), Launch::default(), hooks(), start, |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
     // A reactor that ends by itself is an error.
@@ -332,8 +439,8 @@ fn a_life_from_start_to_drain() {
     let ending = fleet.clone();
     let result = control::run(
         config(),
-        Origin::default(),
-        source(),
+        Launch::default(),
+        hooks(),
         |_| Ok(fleet),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
     );
@@ -347,8 +454,8 @@ fn a_life_from_start_to_drain() {
     let broker = thread::spawn(move || {
         control::run(
             config(),
-            Origin::default(),
-            source(),
+            Launch::default(),
+            hooks(),
             |_| Ok(started),
             move |_, admin| sender.send(admin.unwrap()).unwrap(),
         )

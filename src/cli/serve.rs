@@ -18,7 +18,7 @@ use crate::{
         Config,
         load::{self, Sources},
     },
-    control::{self, Origin, activation::Inherited, reload::Source, takeover::Predecessor},
+    control::{self, Launch, activation::Inherited, reload::Hooks, takeover::Predecessor},
     protocol::mask,
     reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
@@ -29,7 +29,7 @@ use crate::{
 pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
     let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     keep_pages_small();
-    let source = Source {
+    let hooks = Hooks {
         set_log_level: start_logging(&config),
         load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
     };
@@ -55,7 +55,7 @@ pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
                 "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
             ));
         }
-        return serve_after(config, source, on_ready);
+        return serve_after(config, hooks, on_ready);
     }
     let Inherited { listeners, admin } = inherited.unwrap_or_default();
     let start = move |config: Arc<Config>| {
@@ -65,15 +65,15 @@ pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
         };
         Prepared::new(config, listeners)?.start()
     };
-    let origin = Origin { admin, takes_over };
-    control::run(config, origin, source, start, on_ready).map_err(Failure::Run)
+    let launch = Launch { admin, takes_over };
+    control::run(config, launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 
 /// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
 /// fail here has not.
 fn serve_after(
     config: Arc<Config>,
-    source: Source,
+    hooks: Hooks,
     on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
 ) -> Result<(), Failure> {
     let Some(path) = &config.control.socket else {
@@ -81,21 +81,21 @@ fn serve_after(
             "--takeover needs control.socket, the path of the running broker's control socket".into(),
         ));
     };
-    let (mut predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
+    let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
     let prepare = || {
         let mut listeners = Listeners::inherit(&config, listeners)?;
         listeners.reserve(&config, reactor_count(&config))?;
         Prepared::new(Arc::clone(&config), listeners)
     };
     let prepared = prepare().map_err(Failure::Run)?;
-    predecessor.tell_ready();
-    info!("waiting for the running broker to close its connections");
     let start = move |_| {
+        predecessor.tell_ready();
+        info!("waiting for the running broker to close its connections");
         predecessor.wait_until_done()?;
         prepared.start()
     };
-    let origin = Origin { admin, takes_over: true };
-    control::run(config.clone(), origin, source, start, on_ready).map_err(Failure::Run)
+    let launch = Launch { admin, takes_over: true };
+    control::run(config.clone(), launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.

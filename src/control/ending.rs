@@ -1,44 +1,33 @@
 //! How a broker ends: it drains, or a successor takes its place.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     admin::Admin,
-    fleet::{Fleet, Phase, Watch, carry_out},
+    fleet::{Fleet, Phase, Watch, carry_out, tell, try_each},
     takeover::Successor,
 };
 use crate::{config::Config, reactor::ControlRequest};
 
-/// How often the control thread looks at reactors that end.
-const END_INTERVAL: Duration = Duration::from_millis(5);
 /// What reactors get beyond their time to drop what is left.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// Asks every reactor to drain within `within_ms` and end, and waits until all have, for little longer.
 pub(super) async fn drain<F: Fleet>(fleet: &F, within_ms: u64) {
-    let deadline = Instant::now() + Duration::from_millis(within_ms) + MARGIN;
     fleet.close_listeners();
-    let mut to_ask: Vec<usize> = (0..fleet.count()).collect();
-    loop {
-        // A control queue may be full for a moment.
-        to_ask.retain(|index| {
-            !fleet.has_ended(*index) && !fleet.ask(*index, ControlRequest::Drain { within_ms, emptied: None })
-        });
-        let left = (0..fleet.count()).filter(|index| !fleet.has_ended(*index)).count();
-        if left == 0 {
-            debug!("every reactor has ended");
-            return;
-        }
-        if Instant::now() >= deadline {
-            warn!(reactors = left, "reactors did not end in time; their connections are dropped");
-            return;
-        }
-        tokio::time::sleep(END_INTERVAL).await;
+    let mut is_asked = vec![false; fleet.count()];
+    let limit = Duration::from_millis(within_ms) + MARGIN;
+    let left = try_each(fleet, limit, |index| {
+        is_asked[index] =
+            is_asked[index] || fleet.ask(index, ControlRequest::Drain { within_ms, emptied: None });
+        // Only its end is awaited.
+        false
+    });
+    match left.await.len() {
+        0 => debug!("every reactor has ended"),
+        left => warn!(reactors = left, "reactors did not end in time; their connections are dropped"),
     }
 }
 
@@ -64,20 +53,18 @@ pub(super) async fn hand_over<F: Fleet>(
     if let Some(admin) = admin {
         admin.stop();
     }
-    let has_stopped = carry_out(fleet, MARGIN, ControlRequest::StopAccepting).await;
-    if !has_stopped || !successor.is_gone() {
-        let within_ms = config.timeouts.takeover_ms;
-        let limit = Duration::from_millis(within_ms) + MARGIN;
-        let drain = |emptied| ControlRequest::Drain { within_ms, emptied: Some(emptied) };
-        if !has_stopped || !carry_out(fleet, limit, drain).await {
-            // The successor hears of the end by the end of the socket.
-            warn!("reactors did not close their connections in time; the end of the process does");
-            return Takeover::Done;
-        }
-        if successor.tell_done() {
-            info!("no connection is left; the successor accepts");
-            return Takeover::Done;
-        }
+    let is_empty = tokio::select! {
+        is_empty = empty(fleet, config.timeouts.takeover_ms) => is_empty,
+        () = successor.gone() => false,
+    };
+    if is_empty && successor.tell_done() {
+        info!("no connection is left; the successor accepts");
+        return Takeover::Done;
+    }
+    if !successor.is_gone() {
+        // The successor hears of the end by the end of the socket.
+        warn!("reactors did not close their connections in time; the end of the process does");
+        return Takeover::Done;
     }
     warn!("the successor went away before it accepted; this broker serves again");
     successor.refuse("it took this process for gone");
@@ -85,14 +72,18 @@ pub(super) async fn hand_over<F: Fleet>(
     Takeover::Failed
 }
 
+/// Accepts no more and closes every connection; false if that is not over in time.
+async fn empty<F: Fleet>(fleet: &F, within_ms: u64) -> bool {
+    let limit = Duration::from_millis(within_ms) + MARGIN;
+    let drain = |emptied| ControlRequest::Drain { within_ms, emptied: Some(emptied) };
+    carry_out(fleet, MARGIN, ControlRequest::StopAccepting).await && carry_out(fleet, limit, drain).await
+}
+
+/// Serves again, whatever a successor left half done.
 async fn resume<F: Fleet>(fleet: &F, watch: &Arc<Watch<F>>, admin: &mut Option<Admin>) {
-    let mut to_ask: Vec<usize> = (0..fleet.count()).collect();
-    loop {
-        to_ask.retain(|index| !fleet.has_ended(*index) && !fleet.ask(*index, ControlRequest::Accept));
-        if to_ask.is_empty() {
-            break;
-        }
-        tokio::time::sleep(END_INTERVAL).await;
+    let untold = tell(fleet, MARGIN, || ControlRequest::Accept).await;
+    if !untold.is_empty() {
+        error!(reactors = ?untold, "reactors did not take the order to accept again");
     }
     if let Some(admin) = admin {
         admin.serve(watch);

@@ -189,61 +189,69 @@ impl<F: Fleet> Watch<F> {
     }
 }
 
-/// Has every reactor do what `order` makes, and waits until each has said that it did; false if one has not
-/// within `limit`.
-pub async fn carry_out<F: Fleet>(
+/// Tries `attempt` with every reactor, again and again until it succeeds or the reactor has ended; the indices of
+/// those with which neither came within `limit`. A control queue that is full may have room at the next try.
+pub async fn try_each<F: Fleet>(
     fleet: &F,
     limit: Duration,
-    order: impl Fn(mpsc::Sender<()>) -> ControlRequest,
-) -> bool {
+    mut attempt: impl FnMut(usize) -> bool,
+) -> Vec<usize> {
     let deadline = Instant::now() + limit;
-    let mut waiting: Vec<(usize, Option<mpsc::Receiver<()>>)> =
-        (0..fleet.count()).map(|index| (index, None)).collect();
+    let mut left: Vec<usize> = (0..fleet.count()).collect();
     loop {
-        waiting.retain_mut(|(index, receiver)| match receiver {
-            Some(receiver) => receiver.try_recv().is_err(),
-            // A full queue may have room by the next poll.
-            None => {
-                let (sender, new_receiver) = mpsc::channel();
-                *receiver = fleet.ask(*index, order(sender)).then_some(new_receiver);
-                true
-            }
-        });
-        if waiting.is_empty() || Instant::now() >= deadline {
-            return waiting.is_empty();
+        left.retain(|index| !attempt(*index) && !fleet.has_ended(*index));
+        if left.is_empty() || Instant::now() >= deadline {
+            return left;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Asks every reactor for its counters at once and collects the answers without blocking the thread.
+/// Tells every reactor what `order` makes, once its control queue has room; the indices of those that have not
+/// taken it within `limit`.
+pub async fn tell<F: Fleet>(fleet: &F, limit: Duration, order: impl Fn() -> ControlRequest) -> Vec<usize> {
+    try_each(fleet, limit, |index| fleet.ask(index, order())).await
+}
+
+/// Tells every reactor what `order` makes, and waits until each has said that it did it; false if one has not
+/// within `limit`, or has ended.
+pub async fn carry_out<F: Fleet>(
+    fleet: &F,
+    limit: Duration,
+    order: impl Fn(mpsc::Sender<()>) -> ControlRequest,
+) -> bool {
+    gather(fleet, limit, order).await.iter().all(Option::is_some)
+}
+
+/// Asks every reactor for its counters at once.
 async fn ask_all<F: Fleet>(fleet: &F) -> Vec<Answer> {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let mut answers = vec![Answer::Silent; fleet.count()];
-    let mut waiting: Vec<(usize, Option<mpsc::Receiver<ReactorStats>>)> =
-        (0..fleet.count()).map(|index| (index, None)).collect();
-    loop {
-        waiting.retain_mut(|(index, receiver)| {
-            // A full queue may have room by the next poll.
-            if receiver.is_none() {
-                let (sender, new_receiver) = mpsc::channel();
-                if fleet.ask(*index, ControlRequest::Stats(sender)) {
-                    *receiver = Some(new_receiver);
-                }
-            }
-            if let Some(stats) = receiver.as_ref().and_then(|receiver| receiver.try_recv().ok()) {
-                answers[*index] = Answer::Stats(Box::new(stats));
-                return false;
-            }
-            if fleet.has_ended(*index) {
-                answers[*index] = Answer::Ended;
-                return false;
-            }
-            true
-        });
-        if waiting.is_empty() || Instant::now() >= deadline {
-            return answers;
+    let stats = gather(fleet, ANSWER_TIMEOUT, ControlRequest::Stats).await;
+    let answer = |(index, stats): (usize, Option<ReactorStats>)| match stats {
+        Some(stats) => Answer::Stats(Box::new(stats)),
+        None if fleet.has_ended(index) => Answer::Ended,
+        None => Answer::Silent,
+    };
+    stats.into_iter().enumerate().map(answer).collect()
+}
+
+/// What each reactor sends for what `order` makes, by its index; none of one that does not within `limit`, or ends
+/// before.
+async fn gather<F: Fleet, T>(
+    fleet: &F,
+    limit: Duration,
+    order: impl Fn(mpsc::Sender<T>) -> ControlRequest,
+) -> Vec<Option<T>> {
+    let mut receivers: Vec<Option<mpsc::Receiver<T>>> = (0..fleet.count()).map(|_| None).collect();
+    let mut answers: Vec<Option<T>> = (0..fleet.count()).map(|_| None).collect();
+    try_each(fleet, limit, |index| {
+        let receiver = &mut receivers[index];
+        if receiver.is_none() {
+            let (sender, new_receiver) = mpsc::channel();
+            *receiver = fleet.ask(index, order(sender)).then_some(new_receiver);
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+        answers[index] = receiver.as_ref().and_then(|receiver| receiver.try_recv().ok());
+        answers[index].is_some()
+    })
+    .await;
+    answers
 }

@@ -21,6 +21,7 @@ use tokio::{net::TcpListener, sync::Semaphore, time};
 use tracing::{debug, warn};
 
 use super::{
+    ACCEPT_PAUSE,
     fleet::{Fleet, Phase, Watch},
     metrics::{self, Process},
     notices::Seldom,
@@ -34,8 +35,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// From accept to the last byte of the answer. One request per connection, so this bounds both.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failed accept, which is mostly a want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const WAITING: &str = "waiting for the broker before this one to close its connections\n";
 const WAITING_BUT_WELL: &str = "ok, waiting for the broker before this one to close its connections\n";

@@ -16,56 +16,46 @@ mod signals;
 mod socket;
 mod succession;
 pub mod takeover;
+mod upkeep;
 
-use std::{
-    future,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    process,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, os::fd::OwnedFd, process, sync::Arc, thread, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::{sync::oneshot, time::MissedTickBehavior};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::{config::Config, reactor::ControlRequest};
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
-use notices::Notices;
-use reload::{Reloader, Source};
+use reload::{Hooks, Reloader};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
-use succession::Successors;
-use takeover::Successor;
+use succession::{Reception, Successors};
+use upkeep::Upkeep;
 
-/// How often the control thread looks whether every reactor still runs, and what went wrong.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often it looks for room in a control queue that is full.
-const ASK_INTERVAL: Duration = Duration::from_millis(5);
+/// After a failed accept, which is mostly a want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is there before the control thread is.
+/// How the broker comes to its place.
 #[derive(Debug, Default)]
-pub struct Origin {
+pub struct Launch {
     /// The admin listener, if it was inherited.
     pub admin: Option<OwnedFd>,
     /// The broker takes a running one's place, and its start waits for that one's end.
     pub takes_over: bool,
 }
 
-/// Runs the broker until a signal ends it or a successor takes its place: starts the reactors with `start`,
-/// calls `on_ready` with them and the address of the admin listener once they accept, takes a new configuration
-/// from `source` on SIGHUP, drains them on SIGTERM or SIGINT.
+/// Runs the broker until a signal ends it or a successor takes its place: starts the reactors with `start` once
+/// everything else is there that can fail, calls `on_ready` with them and the address of the admin listener once
+/// they accept, takes a new configuration from `hooks` on SIGHUP, drains them on SIGTERM or SIGINT.
 ///
 /// # Errors
 /// One line that says why the broker could not start or go on.
 pub fn run<F: Fleet>(
     config: Arc<Config>,
-    origin: Origin,
-    source: Source,
+    launch: Launch,
+    hooks: Hooks,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
@@ -73,25 +63,26 @@ pub fn run<F: Fleet>(
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
         .map_err(|error| format!("cannot start the control thread's io_uring: {error}"))?;
-    runtime.block_on(control(origin, Reloader::new(config, source), signals, start, on_ready))
+    runtime.block_on(control(launch, Reloader::new(config, hooks), signals, start, on_ready))
 }
 
 async fn control<F: Fleet>(
-    origin: Origin,
+    Launch { admin, takes_over }: Launch,
     mut reloader: Reloader,
     mut signals: Signals,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
     let watch = Arc::new(Watch::new());
-    if origin.takes_over {
+    if takes_over {
         watch.set_phase(Phase::Waiting);
     }
     let config = reloader.config();
-    let bind = |path| ControlSocket::bind(path, !origin.takes_over);
+    let bind = |path| ControlSocket::bind(path, !takes_over);
     let socket = config.control.socket.as_deref().map(bind).transpose()?;
-    let open = |address| Admin::open(address, origin.admin);
+    let open = |address| Admin::open(address, admin);
     let mut admin = config.admin.address.map(open).transpose()?;
+    let reception = socket.map(|socket| Reception::new(socket, admin.as_ref())).transpose()?;
     if let Some(admin) = &mut admin {
         admin.serve(&watch);
     }
@@ -117,9 +108,17 @@ async fn control<F: Fleet>(
         }
     };
 
-    let mut successors = Successors::meet(socket, &fleet, admin.as_ref())?;
+    let mut successors = match reception.map(|reception| reception.open(&fleet)).transpose() {
+        Ok(successors) => successors,
+        // There is nobody any more who could serve instead.
+        Err(why) if takes_over => {
+            error!("nobody can take this broker's place: {why}");
+            None
+        }
+        Err(why) => return Err(why),
+    };
     watch.set_ready(Arc::clone(&fleet));
-    match origin.takes_over {
+    match takes_over {
         true => notify(&[NotifyState::MainPid(process::id()), NotifyState::Ready]),
         false => notify(&[NotifyState::Ready]),
     }
@@ -127,19 +126,31 @@ async fn control<F: Fleet>(
     if is_reload_due {
         reload(&mut reloader, &*fleet, &watch).await;
     }
-    while let Asked::Takeover(successor) =
-        wait_until_asked(&fleet, &watch, &mut signals, &mut reloader, &mut successors).await?
-    {
-        let config = reloader.config();
-        match ending::hand_over(&*fleet, &watch, &mut admin, successor, &config).await {
-            Takeover::Failed => {}
-            Takeover::Done => {
-                successors.leave();
-                if let Some(mut admin) = admin {
-                    admin.finish().await;
+    let mut upkeep = Upkeep::new(&fleet, &watch);
+    loop {
+        let successor = tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    reload(&mut reloader, &*fleet, &watch).await;
+                    continue;
                 }
-                return Ok(());
+            },
+            successor = Successors::next(&mut successors) => successor,
+            why = upkeep.run() => return Err(why),
+        };
+        let outcome = tokio::select! {
+            outcome = ending::hand_over(&*fleet, &watch, &mut admin, successor, reloader.running()) => outcome,
+            why = upkeep.run() => return Err(why),
+        };
+        if outcome == Takeover::Done {
+            if let Some(successors) = successors {
+                successors.leave();
             }
+            if let Some(mut admin) = admin {
+                admin.finish().await;
+            }
+            return Ok(());
         }
     }
 
@@ -151,55 +162,6 @@ async fn control<F: Fleet>(
     Ok(())
 }
 
-/// What the broker is asked for while it serves.
-enum Asked {
-    Stop,
-    Takeover(Successor),
-}
-
-/// Returns when the broker is asked to stop, or to hand over.
-///
-/// # Errors
-/// A reactor ended without having been asked to.
-async fn wait_until_asked<F: Fleet>(
-    fleet: &Arc<F>,
-    watch: &Arc<Watch<F>>,
-    signals: &mut Signals,
-    reloader: &mut Reloader,
-    successors: &mut Successors,
-) -> Result<Asked, String> {
-    let mut check = tokio::time::interval(CHECK_INTERVAL);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut notices = Notices::default();
-    // Two reports per deadline of the service manager, as sd_watchdog_enabled(3) advises.
-    let mut watchdog = sd_notify::watchdog_enabled().map(|deadline| tokio::time::interval(deadline / 2));
-    loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Stop => return Ok(Asked::Stop),
-                Signal::Reload => reload(reloader, &**fleet, watch).await,
-            },
-            successor = successors.next() => return Ok(Asked::Takeover(successor)),
-            _ = check.tick() => {
-                if let Some(index) = (0..fleet.count()).find(|index| fleet.has_ended(*index)) {
-                    return Err(format!("reactor {index} ended unexpectedly; its last words are above"));
-                }
-                notices.tell(fleet.troubles(), Instant::now());
-            }
-            () = next_tick(&mut watchdog) => {
-                // Apart, because a silent reactor takes a second to be sure of.
-                let watch = Arc::clone(watch);
-                tokio_uring::spawn(async move {
-                    match watch.first_unwell().await {
-                        None => notify(&[NotifyState::Watchdog]),
-                        Some(reason) => error!("no sign of life to the service manager: {reason}"),
-                    }
-                });
-            }
-        }
-    }
-}
-
 /// Takes a new configuration, and says to the service manager when that is over.
 async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) {
     match NotifyState::monotonic_usec_now() {
@@ -209,19 +171,10 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
     let config = reloader.reload();
     let is_applied = config.is_some();
     if let Some(config) = config {
-        let deadline = Instant::now() + fleet::ANSWER_TIMEOUT;
-        let mut to_tell: Vec<usize> = (0..fleet.count()).collect();
-        loop {
-            // A control queue may be full for a moment.
-            to_tell.retain(|index| !fleet.ask(*index, ControlRequest::Reload(Arc::clone(&config))));
-            if to_tell.is_empty() {
-                break;
-            }
-            if Instant::now() >= deadline {
-                error!(reactors = ?to_tell, "reactors did not take the new configuration");
-                break;
-            }
-            tokio::time::sleep(ASK_INTERVAL).await;
+        let order = || ControlRequest::Reload(Arc::clone(&config));
+        let untold = fleet::tell(fleet, fleet::ANSWER_TIMEOUT, order).await;
+        if !untold.is_empty() {
+            error!(reactors = ?untold, "reactors did not take the new configuration");
         }
     }
     watch.count_reload(is_applied);
@@ -232,15 +185,5 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "the service manager could not be told");
-    }
-}
-
-/// The next tick, or never where there is no interval.
-async fn next_tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
-        None => future::pending().await,
     }
 }

@@ -9,8 +9,8 @@ use crate::config::{
     reload::{Change, Reload},
 };
 
-/// Where a new configuration comes from, and who takes its log level.
-pub struct Source {
+/// What a reload calls: where a new configuration comes from, and who takes its log level.
+pub struct Hooks {
     /// Reads every source again; one line if that cannot be.
     pub load: Box<dyn FnMut() -> Result<Config, String>>,
     /// Logs at this level from now on.
@@ -20,12 +20,12 @@ pub struct Source {
 /// The configuration that runs.
 pub(super) struct Reloader {
     running: Arc<Config>,
-    source: Source,
+    hooks: Hooks,
 }
 
 impl Reloader {
-    pub fn new(running: Arc<Config>, source: Source) -> Reloader {
-        Reloader { running, source }
+    pub fn new(running: Arc<Config>, hooks: Hooks) -> Reloader {
+        Reloader { running, hooks }
     }
 
     /// What it is.
@@ -41,7 +41,7 @@ impl Reloader {
     /// Reads the configuration and says what becomes of it; gives what the reactors are to run with from now
     /// on. With anything wrong everything stays as it was.
     pub fn reload(&mut self) -> Option<Arc<Config>> {
-        let loaded = match (self.source.load)() {
+        let loaded = match (self.hooks.load)() {
             Ok(loaded) => loaded,
             Err(why) => {
                 error!("not reloaded, the configuration is as it was: {why}");
@@ -50,7 +50,7 @@ impl Reloader {
         };
         let Reload { config, changed, waiting } = Reload::new(&self.running, &loaded);
         if config.log.level != self.running.log.level {
-            (self.source.set_log_level)(&config.log.level);
+            (self.hooks.set_log_level)(&config.log.level);
         }
         match changed.is_empty() {
             true => info!("reloaded: nothing has changed"),

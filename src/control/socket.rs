@@ -15,6 +15,7 @@ use std::{
 };
 
 use rustix::{net::sockopt::socket_peercred, process::geteuid};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// A listening socket in the file system, which is removed with it.
 #[derive(Debug)]
@@ -100,11 +101,13 @@ pub(super) fn is_same_user(stream: impl AsFd) -> bool {
 
 /// Whether somebody listens at `path`. A file that a process left behind refuses.
 fn is_alive(path: &Path) -> bool {
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => true,
-        // Its accept queue is full.
-        Err(error) => error.kind() == ErrorKind::WouldBlock,
-    }
+    let connect = || {
+        // It must not wait for a process that accepts nothing.
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    // One whose queue is full is there as well.
+    connect().map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
 }
 
 fn own_path(path: &Path) -> PathBuf {
@@ -114,16 +117,29 @@ fn own_path(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn directory(name: &str) -> PathBuf {
+    pub fn directory(name: &str) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("fanfare-{}-{name}", process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
         directory
+    }
+
+    /// Somebody who listens at `path` and accepts nothing, with as many in his queue as he takes.
+    pub fn stuck(path: &Path) -> (Socket, Vec<Socket>) {
+        let address = SockAddr::unix(path).unwrap();
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&address).unwrap();
+        listener.listen(1).unwrap();
+        let connect = || {
+            let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            client.connect(&address).ok().map(|()| client)
+        };
+        (listener, std::iter::from_fn(connect).collect())
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -160,6 +176,17 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(socket);
         fs::remove_dir(directory).unwrap();
+    }
+
+    /// It accepts nothing, and its queue is full.
+    #[test]
+    fn one_that_is_stuck_is_alive() {
+        let directory = directory("stuck");
+        let path = directory.join("control");
+        let _stuck = stuck(&path);
+        let error = ControlSocket::bind(&path, true).unwrap_err();
+        assert!(error.contains("is another broker's"), "{error}");
+        fs::remove_dir_all(directory).unwrap();
     }
 
     /// The old one's end comes after the new one took the path.

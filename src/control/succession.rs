@@ -1,59 +1,64 @@
 //! The control socket's server: it meets processes that want this broker's place, one at a time.
 
-use std::{future, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{future, io, os::fd::OwnedFd, sync::Arc};
 
 use tokio::{net::UnixListener, sync::mpsc, time};
 use tracing::{info, warn};
 
-use super::{activation::Inherited, admin::Admin, fleet::Fleet, socket::ControlSocket, takeover::Successor};
+use super::{
+    ACCEPT_PAUSE, activation::Inherited, admin::Admin, fleet::Fleet, socket::ControlSocket,
+    takeover::Successor,
+};
 
-/// After a failed accept, which is mostly a want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Processes that are ready to take over; none without a control socket.
-pub(super) struct Successors {
-    socket: Option<ControlSocket>,
-    ready: Option<mpsc::Receiver<Successor>>,
+/// What meeting successors takes, before there is anything to hand over to them.
+pub(super) struct Reception {
+    socket: ControlSocket,
+    listener: UnixListener,
+    admin: Option<OwnedFd>,
 }
 
-impl Successors {
+/// Processes that are ready to take over.
+pub(super) struct Successors {
+    socket: ControlSocket,
+    ready: mpsc::Receiver<Successor>,
+}
+
+impl Reception {
+    /// On `socket`, which nobody finds yet.
+    ///
+    /// # Errors
+    /// A sentence about a want of descriptors.
+    pub fn new(socket: ControlSocket, admin: Option<&Admin>) -> Result<Reception, String> {
+        let open = || Ok((socket.listener()?, admin.map(Admin::duplicate).transpose()?));
+        let (listener, admin) =
+            open().map_err(|error: io::Error| format!("the control socket cannot be served: {error}"))?;
+        Ok(Reception { socket, listener, admin })
+    }
+
     /// Puts the socket where it is found and serves it from now on.
     ///
     /// # Errors
-    /// A sentence that says why that cannot be.
-    pub fn meet<F: Fleet>(
-        mut socket: Option<ControlSocket>,
-        fleet: &Arc<F>,
-        admin: Option<&Admin>,
-    ) -> Result<Successors, String> {
-        let ready = match &mut socket {
-            None => None,
-            Some(socket) => {
-                let open = || Ok((socket.listener()?, admin.map(Admin::duplicate).transpose()?));
-                let (listener, admin) = open()
-                    .map_err(|error: io::Error| format!("the control socket cannot be served: {error}"))?;
-                socket.publish()?;
-                let (sender, receiver) = mpsc::channel(1);
-                tokio_uring::spawn(serve(listener, admin, Arc::clone(fleet), sender));
-                Some(receiver)
-            }
-        };
-        Ok(Successors { socket, ready })
+    /// A sentence that says why it cannot be put there.
+    pub fn open<F: Fleet>(mut self, fleet: &Arc<F>) -> Result<Successors, String> {
+        self.socket.publish()?;
+        let (sender, ready) = mpsc::channel(1);
+        tokio_uring::spawn(serve(self.listener, self.admin, Arc::clone(fleet), sender));
+        Ok(Successors { socket: self.socket, ready })
     }
+}
 
-    /// The next one. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Successor {
-        match &mut self.ready {
-            Some(ready) => ready.recv().await.expect("the control socket is served while the broker is"),
+impl Successors {
+    /// The next one; never without a control socket. Dropping the future loses nothing.
+    pub async fn next(successors: &mut Option<Successors>) -> Successor {
+        match successors {
+            Some(it) => it.ready.recv().await.expect("the control socket is served while the broker is"),
             None => future::pending().await,
         }
     }
 
     /// Leaves the socket's path to the one that has taken over.
     pub fn leave(self) {
-        if let Some(socket) = self.socket {
-            socket.leave();
-        }
+        self.socket.leave();
     }
 }
 

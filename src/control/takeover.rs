@@ -14,8 +14,8 @@
 //! a broker that goes on says `refused` and why instead of its next line.
 
 use std::{
-    io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write},
-    mem::MaybeUninit,
+    io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Write},
+    mem::{ManuallyDrop, MaybeUninit},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
@@ -26,13 +26,15 @@ use std::{
 
 use rustix::{
     cmsg_space,
+    io::retry_on_intr,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
     },
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncReadExt, Interest},
     net::UnixStream,
     sync::oneshot,
     time::timeout,
@@ -65,19 +67,23 @@ impl Predecessor {
     /// # Errors
     /// A sentence that says why there are none: nobody is there, or it refuses.
     pub fn meet(path: &Path) -> Result<(Predecessor, Inherited), String> {
+        Predecessor::meet_within(path, ANSWER_TIMEOUT)
+    }
+
+    fn meet_within(path: &Path, limit: Duration) -> Result<(Predecessor, Inherited), String> {
         let at = path.display();
-        let mut stream = StdUnixStream::connect(path).map_err(|error| {
-            format!(
+        let failed =
+            |error: io::Error| format!("the broker at control.socket = \"{at}\" does not answer: {error}");
+        let mut stream = connect(path, limit).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => failed(error),
+            _ => format!(
                 "there is no broker to take over from at control.socket = \"{at}\": {error}; \
                  start the first one without --takeover"
-            )
+            ),
         })?;
         if !is_same_user(&stream) {
             return Err(format!("the broker at control.socket = \"{at}\" is another user's"));
         }
-        let failed =
-            |error: io::Error| format!("the broker at control.socket = \"{at}\" does not answer: {error}");
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
         // One that refuses at once has closed its end already; what it said is there.
         let asked = stream.write_all(format!("{REQUEST}\n").as_bytes());
         let (line, mut descriptors) = receive_descriptors(&stream).map_err(failed)?;
@@ -94,7 +100,7 @@ impl Predecessor {
     }
 
     /// Tells it that everything is ready, so that it closes its connections.
-    pub fn tell_ready(&mut self) {
+    pub fn tell_ready(&self) {
         // One that has ended meanwhile is met again by `wait_until_done`.
         let _ = self.stream.get_ref().write_all(format!("{READY}\n").as_bytes());
     }
@@ -121,7 +127,9 @@ impl Predecessor {
 /// A process that has our listeners and is ready to accept from them.
 #[derive(Debug)]
 pub(super) struct Successor {
-    stream: UnixStream,
+    /// Its end tells the successor that this process has ended, so that nothing but that closes it, or
+    /// [`Successor::refuse`]: a drop does not.
+    stream: ManuallyDrop<UnixStream>,
     /// Its drop tells the server of the control socket that it may serve the next one.
     _turn: oneshot::Sender<()>,
 }
@@ -133,16 +141,15 @@ impl Successor {
     /// # Errors
     /// A sentence for the log: it is no successor, or went away.
     pub async fn meet(
-        mut stream: UnixStream,
+        stream: UnixStream,
         offer: impl FnOnce() -> io::Result<Inherited>,
     ) -> Result<(Successor, oneshot::Receiver<()>), String> {
-        match Successor::converse(&mut stream, offer).await {
-            Ok(()) => {
-                let (turn, is_over) = oneshot::channel();
-                Ok((Successor { stream, _turn: turn }, is_over))
-            }
+        let (turn, is_over) = oneshot::channel();
+        let mut successor = Successor { stream: ManuallyDrop::new(stream), _turn: turn };
+        match Successor::converse(&mut successor.stream, offer).await {
+            Ok(()) => Ok((successor, is_over)),
             Err(why) => {
-                let _ = stream.write_all(format!("refused {why}\n").as_bytes()).await;
+                successor.refuse(&why);
                 Err(why)
             }
         }
@@ -167,12 +174,15 @@ impl Successor {
         expect_line(stream, READY, READY_TIMEOUT).await
     }
 
-    /// Whether it has gone away.
+    /// Whether it has gone away: the kernel is asked, for the runtime may not have heard yet.
     pub fn is_gone(&self) -> bool {
-        // The kernel is asked, for the runtime may not have heard yet. It has nothing to say, so that
-        // whatever comes is an end.
-        let said = recv(&self.stream, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK);
-        said != Err(rustix::io::Errno::AGAIN)
+        !self.look().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Returns when it has gone away.
+    pub async fn gone(&self) {
+        // However that ends, there is nobody to talk to.
+        let _ = self.stream.async_io(Interest::READABLE, || self.look()).await;
     }
 
     /// Tells it to accept; false if it has gone away.
@@ -180,16 +190,38 @@ impl Successor {
         !self.is_gone() && self.say(&format!("{DONE}\n"))
     }
 
-    /// The broker serves again: should somebody be there after all, he must not take the end of the socket for
-    /// the broker's.
-    pub fn refuse(&self, why: &str) {
+    /// The broker goes on: should somebody be there after all, he must not take the end of the socket for the
+    /// broker's.
+    pub fn refuse(self, why: &str) {
         self.say(&format!("refused {why}\n"));
+        drop(ManuallyDrop::into_inner(self.stream));
+    }
+
+    /// Looks for its end: it has nothing more to say, so that whatever comes is one.
+    fn look(&self) -> io::Result<()> {
+        recv(&*self.stream, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+        Ok(())
     }
 
     /// Whether the line was taken: it never waits, for little is said.
     fn say(&self, line: &str) -> bool {
-        send(&self.stream, line.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok()
+        send(&*self.stream, line.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok()
     }
+}
+
+/// A connection whose making, reading and writing each wait for `limit` at most.
+fn connect(path: &Path, limit: Duration) -> io::Result<StdUnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(limit))?;
+    // The connect's too, which waits while the other's queue is full.
+    socket.set_write_timeout(Some(limit))?;
+    let address = SockAddr::unix(path)?;
+    while let Err(error) = socket.connect(&address) {
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(OwnedFd::from(socket).into())
 }
 
 fn parse_offer(line: &str) -> Option<(usize, usize)> {
@@ -241,8 +273,10 @@ fn receive_descriptors(stream: &StdUnixStream) -> io::Result<(String, Vec<OwnedF
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; LINE_BYTES_MAX];
-    let received =
-        recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    // A wait with a timeout is interrupted by what a ring's end leaves to do, too.
+    let received = retry_on_intr(|| {
+        recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -261,5 +295,66 @@ fn receive_descriptors(stream: &StdUnixStream) -> io::Result<(String, Vec<OwnedF
     match line {
         Some(line) => Ok((line.to_owned(), descriptors)),
         None => Err(io::Error::other("it sent what is no line")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::{net::UnixListener, thread::JoinHandleExt},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use super::{
+        super::socket::tests::{directory, stuck},
+        *,
+    };
+
+    /// The signal comes while the broker thinks about its answer.
+    #[test]
+    fn a_signal_is_no_answer() {
+        let directory = directory("signal");
+        let path = directory.join("control");
+        let broker = UnixListener::bind(&path).unwrap();
+        let is_interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&is_interrupted)).unwrap();
+        let (said, id) = std::sync::mpsc::channel();
+        let successor = thread::spawn(move || {
+            // SAFETY: gettid takes nothing.
+            said.send(unsafe { libc::gettid() }).unwrap();
+            Predecessor::meet(&path)
+        });
+        let (mut stream, _) = broker.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let state = format!("/proc/self/task/{}/stat", id.recv().unwrap());
+        while !fs::read_to_string(&state).unwrap().contains(") S ") {
+            thread::yield_now();
+        }
+        // SAFETY: the thread waits for us, so it is there.
+        unsafe { libc::pthread_kill(successor.as_pthread_t(), libc::SIGUSR1) };
+        while !is_interrupted.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // One that has taken it for an answer says so below.
+        let _ = stream.write_all(b"refused because\n");
+        let error = successor.join().unwrap().unwrap_err();
+        assert_eq!(error, "the running broker goes on: because");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_is_stuck_is_not_waited_for_without_end() {
+        let directory = directory("meeting");
+        let path = directory.join("control");
+        let _stuck = stuck(&path);
+        let error = Predecessor::meet_within(&path, Duration::from_millis(1)).unwrap_err();
+        assert!(error.contains("does not answer"), "{error}");
+        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -69,7 +69,7 @@ pub enum ControlRequest {
     /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before
     /// are served.
     StopAccepting(mpsc::Sender<()>),
-    /// Accept again.
+    /// Accept again, and end a drain that is not to end the reactor: what it closes already is closed.
     Accept,
     /// Stop accepting, let upgrades under way come to their end, flush what is queued and close every
     /// connection with 1012.

@@ -433,7 +433,10 @@ impl<I: Io> Reactor<I> {
                     self.acceptor.stop(&mut self.io);
                     self.acceptor.tell_when_idle(sender);
                 }
-                ControlRequest::Accept => self.acceptor.open(&mut self.io),
+                ControlRequest::Accept => {
+                    self.end_drain();
+                    self.acceptor.open(&mut self.io);
+                }
                 ControlRequest::Drain { within_ms, emptied } => self.begin_drain(now_ns, within_ms, emptied),
             }
         }
@@ -657,11 +660,10 @@ impl<I: Io> Reactor<I> {
                 self.acceptor.close(&mut self.io);
             }
             if self.core.open_count() == 0 {
-                let Some(waiter) = drain.emptied.take() else { return Turn::Ended };
-                self.drain = None;
-                self.core.restart_pacing();
+                let Some(waiter) = &drain.emptied else { return Turn::Ended };
                 // Whoever asked may have gone: then nobody waits.
                 let _ = waiter.send(());
+                self.end_drain();
                 return Turn::Next;
             }
         }
@@ -692,6 +694,14 @@ impl<I: Io> Reactor<I> {
             }
         }
         Turn::Next
+    }
+
+    /// Goes on as before a drain; connections that it closes already come to their end.
+    fn end_drain(&mut self) {
+        if let Some(Drain { emptied, .. }) = self.drain.take() {
+            assert!(emptied.is_some(), "a reactor that is to end accepts no more");
+            self.core.restart_pacing();
+        }
     }
 
     /// How long the enter may wait; sweeps and the like are due at `due_ns`. Nobody wakes a home that is not

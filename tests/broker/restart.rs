@@ -4,14 +4,18 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, IoSlice, Write},
+    mem::MaybeUninit,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::CommandExt,
+        },
     },
     path::PathBuf,
-    process::{self, Command, Output},
+    process::{self, Command, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -20,6 +24,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustix::{
+    cmsg_space,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
@@ -249,16 +257,21 @@ fn bind_shared(count: usize) -> (Vec<OwnedFd>, SocketAddr) {
     (listeners, address)
 }
 
-/// The broker's command, with these descriptors as systemd passes them: from 3 on, and LISTEN_PID its own.
-fn activated(descriptors: &[OwnedFd], names: &str) -> Command {
-    // The shell becomes the broker, so that its id is the broker's.
+/// The broker's command behind a shell, which is to become the broker, so that its id is the broker's.
+fn shelled(script: &str) -> Command {
     let broker = broker_command();
     let mut command = Command::new("sh");
-    command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]).arg(broker.get_program());
+    command.args(["-c", script, "sh"]).arg(broker.get_program());
     for (name, value) in broker.get_envs() {
         assert!(value.is_none());
         command.env_remove(name);
     }
+    command
+}
+
+/// The broker's command, with these descriptors as systemd passes them: from 3 on, and LISTEN_PID its own.
+fn activated(descriptors: &[OwnedFd], names: &str) -> Command {
+    let mut command = shelled(r#"LISTEN_PID=$$ exec "$@""#);
     command.env("LISTEN_FDS", descriptors.len().to_string()).env("LISTEN_FDNAMES", names);
     let descriptors: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: between fork and exec it calls nothing but fcntl and dup2, and allocates nothing.
@@ -306,6 +319,39 @@ impl FakeSuccessor {
         successor.say("takeover 1");
         assert_eq!(successor.hear(), "listeners 2 admin 1");
         successor
+    }
+}
+
+/// A broker that does nothing but hand over.
+struct FakePredecessor {
+    address: SocketAddr,
+    listeners: Vec<OwnedFd>,
+    control: UnixListener,
+}
+
+impl FakePredecessor {
+    fn start(path: &PathBuf) -> FakePredecessor {
+        let (listeners, address) = bind_shared(1);
+        FakePredecessor { address, listeners, control: UnixListener::bind(path).unwrap() }
+    }
+
+    /// Hands its listener to whoever comes and returns what it says then.
+    fn meet(&self) -> (BufReader<UnixStream>, String) {
+        let (stream, _) = self.control.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert_eq!(line, "takeover 1\n");
+        let listeners = [self.listeners[0].as_fd()];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&listeners)));
+        let offer = IoSlice::new(b"listeners 1 admin 0\n");
+        sendmsg(stream.get_ref(), &[offer], &mut ancillary, SendFlags::empty()).unwrap();
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        (stream, line)
     }
 }
 
@@ -366,8 +412,8 @@ fn a_successor_that_dies_when_it_is_ready_leaves_a_broker_that_serves() {
     broker.stop();
 }
 
-/// A client that has its close and does not answer it holds the takeover up; meanwhile the successor dies, and
-/// another client waits in the queue.
+/// A client that has its close and does not answer it holds the takeover up; meanwhile another client waits in the
+/// queue. When the successor dies it is served, whatever the first one does.
 #[test]
 fn a_successor_that_dies_while_connections_close_leaves_a_broker_that_serves() {
     let (path, control) = control_socket();
@@ -381,10 +427,10 @@ fn a_successor_that_dies_while_connections_close_leaves_a_broker_that_serves() {
     let mut waiting = Raw::connect(broker.address);
     waiting.send(UPGRADE.as_bytes());
     drop(successor);
-    first.answer_close(1012);
     assert_eq!(waiting.expect_upgraded(), epoch);
     subscribe(&mut waiting);
     expect_service(&broker, &mut waiting);
+    first.answer_close(1012);
     waiting.close();
     // And the next one succeeds.
     let next = broker.succeed(1).wait_until_ready();
@@ -425,6 +471,51 @@ fn a_broker_that_dies_while_connections_close_leaves_a_successor_that_serves() {
     expect_service(&successor, &mut waiting);
     waiting.close();
     successor.stop();
+}
+
+/// The new configuration's admin listener is another's: the old broker must not close its connections for that.
+#[test]
+fn a_successor_that_cannot_serve_never_says_that_it_is_ready() {
+    let (path, control) = control_socket();
+    let predecessor = FakePredecessor::start(&path);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = taken.local_addr().unwrap().to_string();
+    let mut command = broker_command();
+    command.args(["serve", "--takeover", "--reactors", "1", "--admin", &admin, "--set", &control]);
+    let successor = command.stderr(Stdio::piped()).spawn().unwrap();
+    let (_, said) = predecessor.meet();
+    assert_eq!(said, "");
+    let Output { status, stderr, .. } = successor.wait_with_output().unwrap();
+    let line = String::from_utf8(stderr).unwrap();
+    assert!(status.code() == Some(1) && line.contains("the address is in use by another process"), "{line}");
+    fs::remove_file(path).unwrap();
+}
+
+/// When the old broker is gone, nothing but the new one can serve: it does so without a control socket too.
+#[test]
+fn a_successor_whose_control_socket_cannot_be_put_in_place_serves() {
+    let (path, control) = control_socket();
+    let predecessor = FakePredecessor::start(&path);
+    let old = thread::spawn({
+        let (path, address) = (path.clone(), predecessor.address);
+        move || {
+            let (mut stream, said) = predecessor.meet();
+            assert_eq!(said, "ready\n");
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            stream.get_mut().write_all(b"done\n").unwrap();
+            address
+        }
+    });
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let broker = Broker::start_activated(shelled(r#"exec "$@" --takeover"#), any, any, 1, &[&control]);
+    assert_eq!(broker.address, old.join().unwrap());
+    let mut client = Raw::open(broker.address);
+    subscribe(&mut client);
+    expect_service(&broker, &mut client);
+    client.close();
+    broker.stop();
+    fs::remove_dir(path).unwrap();
 }
 
 #[test]

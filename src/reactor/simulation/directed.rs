@@ -901,6 +901,40 @@ fn reactors_that_were_emptied_serve_again() {
     world.end();
 }
 
+/// The successor goes away while a reader keeps the reactor from being emptied: who connects is served at
+/// once, and the reader stays, however much later than the drain was to end.
+#[test]
+fn a_reactor_that_is_to_accept_in_the_middle_of_a_drain_closes_nobody_else() {
+    let mut world = World::new(Knobs { may_close: true, max_delay_us: Some(1_000), ..Knobs::calm(1) });
+    let (idle, stuck) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(stuck, "t");
+    world.settle();
+    world.stick(stuck);
+    for _ in 0..10 {
+        world.publish(idle, "t");
+    }
+    world.settle();
+    let (emptied, ends) = mpsc::channel();
+    world.order(0, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied) });
+    world.pass(100 * MS);
+    assert_eq!(world.closed_with(idle), Some(Some(1012)));
+    let waiting = world.connect(0, Format::Json);
+    world.pass(100 * MS);
+    assert_eq!(world.net.backlog_len(), 1, "nobody accepts");
+
+    world.order(0, ControlRequest::Accept);
+    world.pass(100 * MS);
+    assert_eq!(ends.try_recv(), Err(mpsc::TryRecvError::Disconnected), "it was not emptied and will not be");
+    assert_eq!(world.clients[waiting].state, State::Open);
+    world.pass(3 * SECOND);
+    world.unstick(stuck);
+    world.publish(waiting, "t");
+    world.settle();
+    assert_eq!(world.seqs(stuck, "t").len(), 11);
+    assert_eq!(world.reactor(0).core().pacing.delay_ns(), 1_000_000, "pacing is as configured");
+    world.end();
+}
+
 /// A send takes a part of its bytes and no more, while the receive stays as it was: a frame is cut, and
 /// nothing may follow it.
 #[test]
