@@ -55,6 +55,8 @@ pub struct Fanout {
     marks: Vec<u32>,
     mark: u32,
     matched: Vec<u32>,
+    /// Since this was last set to false, a connection has begun to owe.
+    may_owe: bool,
     deliveries_total: u64,
     skipped_total: u64,
 }
@@ -92,6 +94,7 @@ impl Fanout {
             marks: Vec::with_capacity(slots_max),
             mark: 0,
             matched: Vec::new(),
+            may_owe: false,
             deliveries_total: 0,
             skipped_total: 0,
         }
@@ -514,6 +517,7 @@ impl Fanout {
             }
             held.is_owing = true;
             subscriber.owing.push(member.subscription);
+            self.may_owe = true;
             grown_bytes = owed_bytes;
         }
         let slack_bytes = subscriber.slack_bytes.checked_sub(grown_bytes);
@@ -537,6 +541,16 @@ impl Fanout {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
             has_gaps || !subscriber.owing.is_empty()
         })
+    }
+
+    /// Whether a connection has begun to owe since this was set to false.
+    pub fn may_owe(&self) -> bool {
+        self.may_owe
+    }
+
+    /// Sets what [`Fanout::may_owe`] tells.
+    pub fn set_may_owe(&mut self, may_owe: bool) {
+        self.may_owe = may_owe;
     }
 
     /// In how many views the connection is to be served when its send is over.

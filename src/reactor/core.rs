@@ -476,29 +476,41 @@ impl Core {
     }
 
     /// Judges connections that take nothing even if nothing more is published: what is owed to them grows
-    /// old. So many per turn that a turn stays short, all of them several times while one grows too old.
+    /// old. So many per turn that a turn stays short, all of them several times while one grows too old; none
+    /// while nobody owes.
     /// Tells when it is to go on, in nanoseconds.
     pub fn judge_stalled(&mut self) -> Option<u64> {
         let round = self.stalled_round.as_mut()?;
         if round.next_slot as usize >= self.connections.len() {
+            if !self.fanout.may_owe() {
+                return None;
+            }
             if self.now_ns < round.due_ns {
                 return Some(round.due_ns);
             }
             (round.next_slot, round.due_ns) = (0, self.now_ns + round.period_ns);
+            self.fanout.set_may_owe(false);
         }
         let mut slot = round.next_slot;
         let mut steps = STALLED_STEPS_MAX;
         while steps > 0 && (slot as usize) < self.connections.len() {
             let owing_count = self.fanout.owing_count(slot);
-            if owing_count > 0 && self.connections[slot as usize].is_sending() {
-                self.judge(slot);
+            if owing_count > 0 {
+                // Looked at again, also if it is not found to be too late.
+                self.fanout.set_may_owe(true);
+                if self.connections[slot as usize].is_sending() {
+                    self.judge(slot);
+                }
             }
             steps = steps.saturating_sub(1 + owing_count);
             slot += 1;
         }
         let round = self.stalled_round.as_mut().expect("it is under way");
         round.next_slot = slot;
-        Some(if (slot as usize) < self.connections.len() { self.now_ns } else { round.due_ns })
+        if (slot as usize) < self.connections.len() {
+            return Some(self.now_ns);
+        }
+        self.fanout.may_owe().then_some(round.due_ns)
     }
 
     /// Turns gaps that the connection must be told into replies.

@@ -814,6 +814,27 @@ fn a_lower_bound_is_held_against_what_is_owed_already() {
     world.end();
 }
 
+/// What is owed grows old after 300 ms, and nothing is owed any more.
+#[test]
+fn a_reactor_that_owes_nothing_does_not_wake_to_look_for_what_is_old() {
+    let mut world = World::new(Knobs { owed_ms_max: 300, may_close: true, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    for _ in 0..3 {
+        world.publish(publisher, "t");
+        world.settle();
+    }
+    assert!(world.reactor(0).core().fanout.may_owe(), "what is sent now is stuck, and more waits for it");
+    world.unstick(reader);
+    world.pass(100 * MS);
+    world.settle();
+    let until_ns = world.asleep_until_ns[0].expect("it sleeps");
+    assert!(until_ns > world.now_ns + 500 * MS, "it wakes in {} ms", (until_ns - world.now_ns) / MS);
+    world.end();
+}
+
 /// A storm of connections at a reactor that accepts a hundred per second, ten of them at once.
 #[test]
 fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
