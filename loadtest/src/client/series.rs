@@ -1,6 +1,14 @@
 //! Seconds: what each of them brought, collected by the workers and read by the monitor.
 
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Mutex,
+};
+
 use hdrhistogram::Histogram;
+
+/// By second since the start, then by group.
+pub type Seconds = Mutex<BTreeMap<u64, Vec<GroupSecond>>>;
 
 /// A second of one group.
 #[derive(Clone, Debug)]
@@ -49,13 +57,13 @@ impl CurrentSecond {
     }
 
     /// Adds it to what the others collected of the same second, and goes on with `second`.
-    pub fn hand_over(&mut self, shared: &super::shared::Shared, second: u64) {
-        let mut seconds = shared.seconds.lock().expect("nobody panics with it");
+    pub fn hand_over(&mut self, seconds: &Seconds, second: u64) {
+        let mut seconds = seconds.lock().expect("nobody panics with it");
         match seconds.entry(self.second) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
+            Entry::Vacant(entry) => {
                 entry.insert(self.groups.clone());
             }
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
+            Entry::Occupied(mut entry) => {
                 entry.get_mut().iter_mut().zip(&self.groups).for_each(|(sum, it)| sum.add(it));
             }
         }

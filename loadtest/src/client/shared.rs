@@ -1,16 +1,13 @@
 //! What the threads of a run tell each other and the one that watches them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
 };
 
 use super::{
     plan::{Publisher, Subscriber, Times, Topic},
-    series::GroupSecond,
+    series::Seconds,
 };
 use crate::{clock, verify::Order};
 
@@ -21,8 +18,8 @@ pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub struct Shared {
     /// By topic.
     pub topics: Vec<SharedTopic>,
-    /// By second since the start, then by group.
-    pub seconds: Mutex<BTreeMap<u64, Vec<GroupSecond>>>,
+    /// What the workers saw, until the monitor takes it.
+    pub seconds: Seconds,
     /// Publishers that have not sent everything.
     pub publishing: AtomicUsize,
     /// Workers whose subscribers have everything.
@@ -74,7 +71,7 @@ impl Shared {
         };
         Shared {
             topics: topics.iter().map(shared_topic).collect(),
-            seconds: Mutex::new(BTreeMap::new()),
+            seconds: Seconds::default(),
             publishing: AtomicUsize::new(publishers.len()),
             complete: AtomicUsize::new(0),
             worker_count,

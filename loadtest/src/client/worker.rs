@@ -130,7 +130,7 @@ impl<'a> Worker<'a> {
             self.orders.shared.failed.store(true, SeqCst);
         }
         let second = self.current.second;
-        self.current.hand_over(self.orders.shared, second);
+        self.current.hand_over(&self.orders.shared.seconds, second);
         result.map(|()| WorkerResult {
             receivers: self.receivers,
             latency: self.latency,
@@ -174,7 +174,7 @@ impl<'a> Worker<'a> {
     fn keep_seconds(&mut self, now_ns: u64) {
         let second = now_ns.saturating_sub(self.orders.times.start_ns) / super::plan::SECOND_NS;
         if second != self.current.second {
-            self.current.hand_over(self.orders.shared, second);
+            self.current.hand_over(&self.orders.shared.seconds, second);
         }
     }
 
