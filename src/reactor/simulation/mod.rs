@@ -411,6 +411,8 @@ impl World {
     /// The client sends what no client may send, and is no client any more: what it is answered is nobody's
     /// business, as long as it costs nobody else.
     fn babble(&mut self, client: usize, rng: &mut Rng) {
+        // Else what it says would be the rest of a publication that it had begun, and be published.
+        self.write(client, usize::MAX);
         let bytes = stranger::utterance(rng);
         self.tell(|| format!("client {client} says {bytes:02x?}"));
         self.net.write(self.clients[client].peer, &bytes);
