@@ -37,7 +37,7 @@ struct Listener {
     source: Source<RawFd>,
     accept: Accept,
     /// When it was armed after a pause that the rate asked for.
-    paced_until_ns: u64,
+    resumed_ns: u64,
     /// The accept was cancelled only to be armed anew: so that another reactor's comes first, or by what is
     /// the rate since.
     is_yielding: bool,
@@ -62,8 +62,7 @@ enum Accept {
 impl Acceptor {
     /// Accepts from `sources`, whose sockets become its own, once it is opened.
     pub fn new(sources: Vec<Source<RawFd>>) -> Acceptor {
-        let listener =
-            |source| Listener { source, accept: Accept::Idle, paced_until_ns: 0, is_yielding: false };
+        let listener = |source| Listener { source, accept: Accept::Idle, resumed_ns: 0, is_yielding: false };
         let listeners = sources.into_iter().map(listener).collect();
         Acceptor { listeners, is_open: false, rate: None, due_ns: 0, waiters: Vec::new() }
     }
@@ -141,15 +140,14 @@ impl Acceptor {
         }
         let accepted = match completion.result {
             socket if socket >= 0 => {
-                let paced_until_ns = self.listeners[index].paced_until_ns;
-                let has_waited = self.rate.is_some() && now_ns < paced_until_ns + AT_ONCE_NS;
+                let resumed_ns = self.listeners[index].resumed_ns;
+                let has_waited = self.rate.is_some() && now_ns < resumed_ns + AT_ONCE_NS;
                 Ok(Some(Accepted { socket, has_waited }))
             }
             error if is_passing(-error) => Ok(None),
             // No descriptor, no memory, or what we do not know: not again at once, it would spin.
             _ => Err(OutOfDescriptors),
         };
-        // Any end without MORE is one, a successful accept's too.
         let paced_until_ns = self.rate.and_then(|rate| {
             if let Ok(Some(_)) = accepted {
                 rate.charge(&mut self.due_ns, now_ns);
@@ -157,6 +155,7 @@ impl Acceptor {
             let next_ns = rate.next_ns(self.due_ns);
             (next_ns > now_ns).then_some(next_ns)
         });
+        // Any end without MORE is one, a successful accept's too.
         if self.is_open && self.listeners[index].accept == Accept::Idle {
             match (accepted, paced_until_ns) {
                 (Err(_), _) => self.listeners[index].accept = Accept::Starved { until_ns: now_ns + RETRY_NS },
@@ -174,7 +173,7 @@ impl Acceptor {
             match self.listeners[index].accept {
                 Accept::Starved { until_ns } if now_ns >= until_ns => self.arm(index, io),
                 Accept::Paced { until_ns } if now_ns >= until_ns => {
-                    self.listeners[index].paced_until_ns = now_ns;
+                    self.listeners[index].resumed_ns = now_ns;
                     self.arm(index, io);
                 }
                 _ => {}

@@ -15,6 +15,7 @@ use crate::{
         reply::{self, Reply},
     },
     pubsub::{
+        fanout::Fanout,
         home::TooManyTopics,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
@@ -148,25 +149,12 @@ impl Core {
         let (generation, encoding) = (self.connections[slot as usize].generation, self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
-        let requests = &mut self.requests;
-        let subscribed = match has_wildcards {
-            true => self.fanout.handle_subscribe_filter(
-                slot,
-                generation,
-                encoding,
-                filter,
-                Some(pending),
-                requests,
-            ),
-            false => self.fanout.handle_subscribe_topic(
-                slot,
-                generation,
-                encoding,
-                filter,
-                Some(pending),
-                requests,
-            ),
+        let subscribe = match has_wildcards {
+            true => Fanout::handle_subscribe_filter,
+            false => Fanout::handle_subscribe_topic,
         };
+        let (fanout, requests) = (&mut self.fanout, &mut self.requests);
+        let subscribed = subscribe(fanout, slot, generation, encoding, filter, Some(pending), requests);
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
             self.pending.remove(pending);

@@ -259,7 +259,8 @@ impl Core {
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;
         self.limits = session_limits(config);
-        self.meters.reload(config, self.connections.len(), (self.now_ns / 1_000_000) as u32);
+        let now_ms = self.now_ms() as u32;
+        self.meters.reload(config, self.connections.len(), now_ms);
         if config.delivery != before.delivery {
             let policy = policy_of(&config.delivery);
             self.stalled_round = StalledRound::of(&policy);
@@ -833,7 +834,8 @@ impl Core {
     fn handle_event(&mut self, slot: u32, event: Event<'_>) {
         let Connection { phase, speech, agreement, .. } = self.connections[slot as usize];
         if matches!(event, Event::Text(_) | Event::Binary(_)) {
-            self.meters.note_message(slot, (self.now_ns / 1_000_000) as u32);
+            let now_ms = self.now_ms() as u32;
+            self.meters.note_message(slot, now_ms);
         }
         match event {
             Event::Upgraded { speech, agreement, response } => {

@@ -210,8 +210,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_accept(&mut self, completion: Completion) {
-        let now_ns = self.core.now_ms() * 1_000_000;
-        match self.acceptor.on_completion(&completion, now_ns, &mut self.io) {
+        match self.acceptor.on_completion(&completion, self.core.now_ns, &mut self.io) {
             Ok(Some(Accepted { socket, has_waited })) => {
                 if has_waited {
                     self.core.shared.troubles.note(Trouble::AcceptRate);
@@ -489,10 +488,10 @@ impl<I: Io> Reactor<I> {
     /// in the view `first`, then in views that waited.
     fn send(&mut self, slot: u32, first: Option<(ViewKey, u32)>) {
         self.core.write_gaps(slot);
+        let now_ms = self.core.now_ms();
         let connection = &mut self.core.connections[slot as usize];
         assert!(!connection.is_sending(), "a connection has one send in flight");
         let token = Token::new(Op::Send, slot, connection.generation);
-        let now_ms = self.core.now_ns / 1_000_000;
         let moved = Moment::at(now_ms);
         if let Some((view, member)) = first
             && connection.replies.is_empty()
