@@ -62,7 +62,41 @@ impl BrokerProbe {
     }
 }
 
+/// How many turns of fanfare's reactors took longer than a time, since its start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LongTurns {
+    /// The bound of the metric's bucket: the least that is no less than what was asked for.
+    pub over_s: f64,
+    /// How many.
+    pub count: u64,
+}
+
+/// Of the metrics at `url`, for each of `limits_s`; `None` if they have no such histogram, or do not answer.
+pub fn long_turns<const N: usize>(url: &str, limits_s: [f64; N]) -> Option<[LongTurns; N]> {
+    let exposition = fetch(url).ok()?;
+    let counted = limits_s.map(|limit_s| count_long_turns(&exposition, limit_s));
+    counted.iter().all(Option::is_some).then(|| counted.map(|it| it.expect("all of them are")))
+}
+
+/// All reactors' together.
+fn count_long_turns(exposition: &str, limit_s: f64) -> Option<LongTurns> {
+    let buckets = exposition.lines().filter_map(|line| {
+        let rest = line.strip_prefix("fanfare_turn_seconds_bucket{")?;
+        let bound = rest.split_once("le=\"")?.1.split_once('"')?.0;
+        // Counts may be written as decimals.
+        Some((bound.parse::<f64>().ok()?, rest.rsplit(' ').next()?.parse::<f64>().ok()?))
+    });
+    let sum_of = |bound: f64| buckets.clone().filter(|it| it.0 == bound).map(|it| it.1).sum::<f64>();
+    let bounds = buckets.clone().map(|it| it.0).filter(|it| *it >= limit_s && it.is_finite());
+    let over_s = bounds.min_by(f64::total_cmp)?;
+    Some(LongTurns { over_s, count: (sum_of(f64::INFINITY) - sum_of(over_s)) as u64 })
+}
+
 fn turns(url: &str) -> Result<u64, String> {
+    sum_turns(&fetch(url)?).ok_or_else(|| "it has no fanfare_turns_total".to_owned())
+}
+
+fn fetch(url: &str) -> Result<String, String> {
     let rest = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let patience = Duration::from_secs(2);
@@ -76,8 +110,7 @@ fn turns(url: &str) -> Result<u64, String> {
         socket.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = fetch().map_err(|error| error.to_string())?;
-    sum_turns(&answer).ok_or_else(|| "it has no fanfare_turns_total".to_owned())
+    fetch().map_err(|error| error.to_string())
 }
 
 fn sum_turns(exposition: &str) -> Option<u64> {
@@ -95,6 +128,22 @@ mod tests {
                     fanfare_turns_total{reactor=\"1\"} 2\nfanfare_other 9\n";
         assert_eq!(sum_turns(text), Some(42));
         assert_eq!(sum_turns("fanfare_other 9\n"), None);
+    }
+
+    #[test]
+    fn long_turns_are_those_above_the_next_bound_of_all_reactors() {
+        let text = "# TYPE fanfare_turn_seconds histogram\n\
+                    fanfare_turn_seconds_bucket{reactor=\"0\",le=\"0.001\"} 5\n\
+                    fanfare_turn_seconds_bucket{reactor=\"0\",le=\"0.0025\"} 7\n\
+                    fanfare_turn_seconds_bucket{reactor=\"0\",le=\"+Inf\"} 9\n\
+                    fanfare_turn_seconds_bucket{reactor=\"1\",le=\"0.001\"} 1\n\
+                    fanfare_turn_seconds_bucket{reactor=\"1\",le=\"0.0025\"} 1\n\
+                    fanfare_turn_seconds_bucket{reactor=\"1\",le=\"+Inf\"} 4\n\
+                    fanfare_turn_seconds_sum{reactor=\"1\"} 0.5\n";
+        assert_eq!(count_long_turns(text, 0.002), Some(LongTurns { over_s: 0.0025, count: 5 }));
+        assert_eq!(count_long_turns(text, 0.001), Some(LongTurns { over_s: 0.001, count: 7 }));
+        assert_eq!(count_long_turns(text, 0.02), None);
+        assert_eq!(count_long_turns("fanfare_other 9\n", 0.002), None);
     }
 
     #[test]

@@ -75,6 +75,17 @@ pub enum Command {
         fanfare-loadtest stalled --pid $! --cores 1 --memory-max 256 --html stalled.html"
     )]
     Stalled(Stalled),
+    /// Hostile clients beside healthy ones, one kind of attack after the other: what do they cost the others?
+    ///
+    /// During each attack, healthy clients send JSON pings, publish and subscribe on connections of their
+    /// own. It fails if they wait longer than the bounds, lose what was acknowledged, or are closed.
+    #[command(after_help = "Examples:\n  \
+        taskset -c 0 fanfare serve --reactors 1 --set deflate.enabled=true &\n  \
+        fanfare-loadtest hostile --pid $! --metrics http://127.0.0.1:7601/metrics --cores 1\n\n  \
+        taskset -c 0 fanfare serve --reactors 1 --set limits.log_bytes_max=16777216 \\\n      \
+            --set delivery.owed_bytes_max=2097152 &\n  \
+        fanfare-loadtest hostile --attack shed --log-bytes 16777216 --cores 1")]
+    Hostile(Hostile),
     /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison
     #[command(after_help = "Example:\n  \
         fanfare-loadtest floor --rate 14000 --server-core 0 --cores 1")]
@@ -105,7 +116,7 @@ pub struct Broker {
     #[arg(long)]
     pub pid: Option<u32>,
     /// Its metrics (http://127.0.0.1:7601/metrics), for fanfare's turns, each of which is a system call
-    #[arg(long)]
+    #[arg(long, visible_alias = "admin", value_name = "URL")]
     pub metrics: Option<String>,
 }
 
@@ -459,6 +470,111 @@ pub struct Stalled {
     /// How to run.
     #[command(flatten)]
     pub run: Run,
+}
+
+/// `hostile`.
+#[derive(Clone, Debug, Args)]
+pub struct Hostile {
+    /// Kinds of attack, `pings,replies`; without it all of them in turn
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub attack: Vec<Attack>,
+    /// Connections that attack; without it as many as the kind needs
+    #[arg(long, value_parser = count(1, 100_000))]
+    pub attackers: Option<usize>,
+    /// The most that the attackers of a kind that has no end send per second, all together; without it as much
+    /// as the broker takes
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    pub bytes_per_s: Option<u64>,
+    /// Seconds that each attack lasts
+    #[arg(long, default_value_t = 5, value_parser = seconds())]
+    pub duration: u64,
+    /// Seconds of healthy clients alone before each attack
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(..=3600))]
+    pub warmup: u64,
+    /// The longest wait for what the healthy are owed after an attack, in seconds
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(..=3600))]
+    pub drain: u64,
+    /// Healthy connections that send a JSON ping every 2 ms; more if that takes one for each reactor
+    #[arg(long, default_value_t = 4, value_parser = count(1, 256))]
+    pub healthy: usize,
+    /// Healthy subscribers of the topic that is published to 50 times a second
+    #[arg(long, default_value_t = 10, value_parser = count(1, 1_000))]
+    pub subscribers: usize,
+    /// Topics that `unsubscribe`, `stalled` and `wide` publish to
+    #[arg(long, default_value_t = 20_000, value_parser = count(1, 1_000_000))]
+    pub topics: usize,
+    /// Filters of each attacker of `unsubscribe` and `idle-filters`; the broker's limit is 1,024
+    #[arg(long, default_value_t = 1_024, value_parser = count(2, 100_000))]
+    pub filters: usize,
+    /// Levels of those filters and topics
+    #[arg(long, default_value_t = 20, value_parser = count(2, 32))]
+    pub levels: usize,
+    /// The broker's limits.log_bytes_max, as far as `shed` is concerned, which publishes twice as much in each
+    /// second: run the broker with a small one, or nothing is shed
+    #[arg(long, default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 20..1 << 36))]
+    pub log_bytes: u64,
+    /// Fail if 1 % of the pings of any healthy connection take longer than so many milliseconds
+    #[arg(long, default_value_t = 5.0)]
+    pub ping_p99_ms: f64,
+    /// Fail if any ping takes longer
+    #[arg(long, default_value_t = 20.0)]
+    pub ping_max_ms: f64,
+    /// Fail if 1 % of the healthy deliveries take longer
+    #[arg(long, default_value_t = 20.0)]
+    pub delivery_p99_ms: f64,
+    /// Fail if more healthy connections are closed during an attack
+    #[arg(long, default_value_t = 0)]
+    pub closed_max: u64,
+    /// Fail if the broker has more than so many MiB resident at any time; needs --pid
+    #[arg(long, requires = "pid")]
+    pub memory_max: Option<u64>,
+    /// Cores to run on: the healthy on the last, the attackers on the others, if there are others
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// What the attackers of `hostile` do. They send as fast as the broker takes it, and read what comes unless
+/// it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attack {
+    /// WebSocket pings without end
+    Pings,
+    /// JSON pings without end
+    Commands,
+    /// Publish to one topic without asking for an answer
+    Publishes,
+    /// Publish to one topic and ask for each answer
+    Replies,
+    /// Publish to ever new topics
+    Names,
+    /// Subscribe to one topic and unsubscribe again
+    Subscribes,
+    /// Subscribe to overlapping filters of 8 levels and unsubscribe again
+    Filters,
+    /// Commands that are refused with long errors, which are not read
+    Errors,
+    /// Messages of 1,024 commands
+    Arrays,
+    /// Messages of 1 MiB: arrays of numbers, of objects, and spaces
+    Dense,
+    /// Compressed messages of 1 MiB: a thousandth on the wire, and a hundredth; needs deflate.enabled
+    Bombs,
+    /// One of many filters is unsubscribed by a client that received from many topics, which then leaves
+    Unsubscribe,
+    /// A subscriber of # that does not read and is owed something of many topics unsubscribes, then leaves
+    Stalled,
+    /// Subscribers that do not read fill the log; who keeps up must not be closed for it
+    Shed,
+    /// Connections with many filters each, which then leave: memory of each
+    IdleFilters,
+    /// Subscribers of one filter that matches many topics, which then leave: memory of each pair
+    Wide,
 }
 
 /// `idle`.

@@ -115,7 +115,7 @@ fn connect_batch(
     let mut upgraded = Vec::with_capacity(count);
     let mut is_greeted = false;
     for (index, mut socket) in sockets.into_iter().enumerate() {
-        let rest = read_upgrade(&mut socket)?;
+        let (_, rest) = read_upgrade(&mut socket)?;
         let mut connected = Connected { socket, reader: Reader::default(), seq: 0 };
         let mut greeting = Vec::new();
         is_greeted = dialect.write_greeting(first + index, &mut greeting);
@@ -172,8 +172,11 @@ pub fn open_socket(address: SocketAddr, index: usize) -> std::io::Result<TcpStre
     Ok(socket)
 }
 
-/// Reads to the end of the response's head; what came after it.
-fn read_upgrade(socket: &mut TcpStream) -> Result<Vec<u8>, String> {
+/// Reads the response's head, and what came after it.
+///
+/// # Errors
+/// One line: it is no upgrade, or there is no answer.
+pub fn read_upgrade(socket: &mut TcpStream) -> Result<(String, Vec<u8>), String> {
     let mut response = Vec::new();
     loop {
         let mut part = [0; 4096];
@@ -183,11 +186,11 @@ fn read_upgrade(socket: &mut TcpStream) -> Result<Vec<u8>, String> {
             Err(error) => return Err(format!("no answer to the upgrade: {error}")),
         }
         if let Some(end) = response.windows(4).position(|it| it == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&response[..end]);
+            let head = String::from_utf8_lossy(&response[..end]).into_owned();
             if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
                 return Err(format!("not an upgrade: {}", head.lines().next().unwrap_or("")));
             }
-            return Ok(response.split_off(end + 4));
+            return Ok((head, response.split_off(end + 4)));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a run prints and writes.
 
 pub mod connect;
+pub mod hostile;
 mod html;
 pub mod idle;
 mod page;

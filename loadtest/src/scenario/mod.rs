@@ -2,6 +2,7 @@
 
 mod connect;
 mod find_max;
+pub mod hostile;
 pub mod idle;
 mod plan;
 pub mod soak;

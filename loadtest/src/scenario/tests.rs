@@ -164,7 +164,9 @@ fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed
     }
 }
 
-const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+/// What a broker answers to an upgrade.
+pub const UPGRADE: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
@@ -207,7 +209,8 @@ fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
     state.held = Some(frame);
 }
 
-fn text_frame(text: &str) -> Vec<u8> {
+/// A broker's frame.
+pub fn text_frame(text: &str) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode::TEXT];
     match text.len() {
         len @ 0..=125 => frame.push(len as u8),
@@ -221,7 +224,7 @@ fn text_frame(text: &str) -> Vec<u8> {
 }
 
 /// Takes one masked frame off the front, if it is all there; anything but text reads as nothing.
-fn take_frame(input: &mut Vec<u8>) -> Option<String> {
+pub fn take_frame(input: &mut Vec<u8>) -> Option<String> {
     let &[first, second, ..] = &input[..] else { return None };
     let (header, len) = match second & 0x7f {
         126 => (8, u16::from_be_bytes([*input.get(2)?, *input.get(3)?]) as usize),
