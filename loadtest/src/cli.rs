@@ -84,7 +84,7 @@ pub enum Command {
         fanfare-loadtest hostile --pid $! --metrics http://127.0.0.1:7601/metrics --cores 1\n\n  \
         taskset -c 0 fanfare serve --reactors 1 --set limits.log_bytes_max=16777216 \\\n      \
             --set delivery.owed_bytes_max=2097152 &\n  \
-        fanfare-loadtest hostile --attack shed --log-bytes 16777216 --cores 1")]
+        fanfare-loadtest hostile --attack shed --log-bytes 134217728 --subscribers 1000 --cores 1")]
     Hostile(Hostile),
     /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison
     #[command(after_help = "Example:\n  \
@@ -509,8 +509,8 @@ pub struct Hostile {
     /// Levels of those filters and topics
     #[arg(long, default_value_t = 20, value_parser = count(2, 32))]
     pub levels: usize,
-    /// The broker's limits.log_bytes_max, as far as `shed` is concerned, which publishes twice as much in each
-    /// second: run the broker with a small one, or nothing is shed
+    /// What `shed` takes for the broker's limits.log_bytes_max, to publish twice as much in each second: run the
+    /// broker with a small one, or nothing is shed
     #[arg(long, default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 20..1 << 36))]
     pub log_bytes: u64,
     /// Fail if 1 % of the pings of any healthy connection take longer than so many milliseconds
