@@ -119,7 +119,11 @@ impl World {
         self.retire(0);
         self.retire(1);
         self.ranges.clear();
-        self.pool.release_free();
+        let mut before_bytes = usize::MAX;
+        while self.pool.allocated_bytes() < before_bytes {
+            before_bytes = self.pool.allocated_bytes();
+            self.pool.release_free();
+        }
         assert_eq!(self.pool.allocated_bytes(), 0);
         assert_eq!(self.budget.bytes(), 0);
     }

@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -22,12 +22,17 @@ pub const OWN_CHUNK_BYTES: usize = if cfg!(test) { 16 << 10 } else { 256 << 10 }
 const RETIRED_KEPT: usize = 32;
 /// How many retired chunks one acquisition looks at for one to write anew.
 const RECYCLE_PROBES: usize = 4;
+/// How many retired chunks are looked at at once for free ones: what a thousand of a full log cost would
+/// be a turn's.
+const RELEASE_PROBES: usize = 64;
 
 /// A span of memory that publications are appended to.
 pub struct Chunk {
     bytes: Box<[UnsafeCell<u8>]>,
     /// How many bytes of chunks all homes together had begun to write before this one.
     born_bytes: u64,
+    /// Nobody appends to it any more.
+    is_sealed: AtomicBool,
 }
 
 // SAFETY: a `Range` reads only bytes that its `Appender` wrote before it made the range, and that
@@ -61,12 +66,21 @@ pub struct ChunkPool {
     budget: Arc<Budget>,
 }
 
-/// The live chunks of all homes together, in bytes.
+/// What a reactor's views have allocated to refer to chunks, as part of the budget. Dropped, it is nothing.
+#[derive(Debug)]
+pub struct Charge {
+    bytes: usize,
+    budget: Arc<Budget>,
+}
+
+/// The live chunks of all homes together, and what refers to them, in bytes.
 #[derive(Debug)]
 pub struct Budget {
     bytes: AtomicUsize,
+    /// The part of `bytes` that is no chunks.
+    charged_bytes: AtomicUsize,
     bytes_max: usize,
-    /// Bytes of all chunks that were ever begun: the clock by which a chunk's age is told.
+    /// Bytes of all chunks that were ever begun, and of all that was ever charged: the age clock.
     begun_bytes: AtomicU64,
 }
 
@@ -76,7 +90,7 @@ impl Chunk {
         let bytes = vec![0u8; bytes].into_boxed_slice();
         // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, and so has a slice of them.
         let bytes = unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [UnsafeCell<u8>]) };
-        Chunk { bytes, born_bytes: 0 }
+        Chunk { bytes, born_bytes: 0, is_sealed: AtomicBool::new(false) }
     }
 
     /// How many bytes it holds at most.
@@ -107,6 +121,7 @@ impl Appender {
     fn new(mut chunk: Arc<Chunk>, budget: &Budget) -> Appender {
         let own = Arc::get_mut(&mut chunk).expect("a chunk is written anew only when no range refers to it");
         own.born_bytes = budget.begun_bytes.fetch_add(own.capacity() as u64, Ordering::Relaxed);
+        *own.is_sealed.get_mut() = false;
         Appender { chunk, written: 0 }
     }
 
@@ -149,6 +164,14 @@ impl Appender {
     }
 }
 
+impl Drop for Appender {
+    fn drop(&mut self) {
+        // Nothing is ordered by it: who reads the old value takes the chunk for one that is still being
+        // written a little longer. It is undone only where no range is left that could read it.
+        self.chunk.is_sealed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Range {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
@@ -166,9 +189,14 @@ impl Range {
         self.start == self.end
     }
 
-    /// The age clock's reading when its chunk was begun: see [`Budget::stale_before`].
+    /// The age clock's reading when its chunk was begun: see [`Budget::clock`].
     pub fn born_bytes(&self) -> u64 {
         self.chunk.born_bytes
+    }
+
+    /// Whether nothing is appended to its chunk any more: see [`Budget::stale_before`].
+    pub fn is_sealed(&self) -> bool {
+        self.chunk.is_sealed.load(Ordering::Relaxed)
     }
 
     /// Where it begins in its chunk.
@@ -226,19 +254,21 @@ impl ChunkPool {
 
     /// Takes back a chunk that will not be appended to any more.
     pub fn retire(&mut self, appender: Appender) {
-        self.retired.push_back(appender.chunk);
+        self.retired.push_back(appender.chunk.clone());
     }
 
-    /// Keeps a few free chunks for the next publications and returns the others to the allocator.
+    /// Keeps a few free chunks for the next publications and returns others to the allocator, as far as
+    /// [`ChunkPool::release_free`] finds them.
     pub fn trim(&mut self) {
         if self.retired.len() > RETIRED_KEPT {
             self.release_free();
         }
     }
 
-    /// Returns every chunk that nothing refers to any more to the allocator.
+    /// Returns chunks that nothing refers to any more to the allocator, of the next few: however many are
+    /// retired, it costs the same, and calling it often enough finds them all.
     pub fn release_free(&mut self) {
-        for _ in 0..self.retired.len() {
+        for _ in 0..RELEASE_PROBES.min(self.retired.len()) {
             let mut chunk = self.retired.pop_front().expect("the loop counts what is there");
             match Arc::get_mut(&mut chunk) {
                 Some(_) => self.forget(&chunk),
@@ -264,10 +294,56 @@ impl Drop for ChunkPool {
     }
 }
 
+impl Charge {
+    /// Nothing yet, of `budget`.
+    pub fn new(budget: Arc<Budget>) -> Charge {
+        Charge { bytes: 0, budget }
+    }
+
+    /// So many bytes were allocated since the last call, and so many freed: once per turn. They are told
+    /// apart because the age clock counts what is allocated, whether or not as much is freed meanwhile.
+    ///
+    /// # Panics
+    /// If more is freed than is there.
+    pub fn update(&mut self, allocated_bytes: usize, freed_bytes: usize) {
+        let bytes = (self.bytes + allocated_bytes).checked_sub(freed_bytes);
+        self.set(bytes.expect("what is freed was allocated"));
+        if allocated_bytes > 0 {
+            self.budget.begun_bytes.fetch_add(allocated_bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What is there, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn set(&mut self, bytes: usize) {
+        // Wraps where it is less: so does the sum.
+        let change = bytes.wrapping_sub(self.bytes);
+        if change != 0 {
+            self.budget.bytes.fetch_add(change, Ordering::Relaxed);
+            self.budget.charged_bytes.fetch_add(change, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 impl Budget {
     /// A budget of `bytes_max`.
     pub fn new(bytes_max: usize) -> Arc<Budget> {
-        Arc::new(Budget { bytes: AtomicUsize::new(0), bytes_max, begun_bytes: AtomicU64::new(0) })
+        Arc::new(Budget {
+            bytes: AtomicUsize::new(0),
+            charged_bytes: AtomicUsize::new(0),
+            bytes_max,
+            begun_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Whether what only stragglers keep must be let go: five eighths are taken.
@@ -281,25 +357,53 @@ impl Budget {
         self.bytes() > self.bytes_max / 4 * 3
     }
 
-    /// Chunks born before this hold memory that is needed: half the budget was begun since. Once nothing
-    /// refers to them, what is left fits, because all younger chunks together are half the budget.
-    pub fn stale_before(&self) -> u64 {
-        self.begun_bytes.load(Ordering::Relaxed).saturating_sub(self.bytes_max as u64 / 2)
+    /// What the age clock shows: how many bytes of chunks were begun and charged so far. Read when something
+    /// is appended to a view, it tells how old that is.
+    ///
+    /// Its home appended it earlier, and the queue between them orders that before the reading: what the
+    /// reading says is never older than the content, and younger only by what was begun while the batch was
+    /// on its way.
+    pub fn clock(&self) -> u64 {
+        self.begun_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many bytes of chunks are allowed.
+    /// Content whose reading of [`Budget::clock`] is less is stale: half the budget was begun since. A chunk
+    /// that is sealed and whose newest content is stale holds memory that is needed.
+    ///
+    /// Once nothing refers to such chunks, what is left has its bounds. A chunk that is left was begun since
+    /// that reading, or has content from since: then it was being written at that moment, or its content was
+    /// on its way to a reactor. Of the first, and of what was charged for content since, there is half the
+    /// budget, by what the clock counts. Of the second there is one for each appender, with what is charged for
+    /// its older content: the shared ones of each home, one per encoding; its topics' own, for which homes
+    /// together have a quarter of the budget; and each reactor's carrier. A chunk that is still being written is one of these two, however old its
+    /// content: making somebody let go of it would free nothing.
+    pub fn stale_before(&self) -> u64 {
+        self.clock().saturating_sub(self.bytes_max as u64 / 2)
+    }
+
+    /// How many bytes are allowed.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// The chunks of all homes, in bytes.
+    /// The chunks of all homes and what is charged, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Of that, what is charged by [`Charge`]s, in bytes.
+    pub fn charged_bytes(&self) -> usize {
+        self.charged_bytes.load(Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, RngSeed},
+    };
+
     use super::*;
 
     fn pool() -> ChunkPool {
@@ -367,6 +471,155 @@ mod tests {
         assert_eq!(budget.bytes(), OWN_CHUNK_BYTES);
         drop((two, second));
         assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn free_chunks_are_looked_for_a_few_at_a_time() {
+        const FREE: usize = 3 * RELEASE_PROBES;
+        let mut pool = ChunkPool::new(Budget::new(1 << 30));
+        let mut ranges: Vec<Range> = (0..2 * FREE)
+            .map(|_| {
+                let mut appender = pool.acquire(100, 0);
+                let range = append(&mut appender, b"held");
+                pool.retire(appender);
+                range
+            })
+            .collect();
+        ranges.truncate(FREE);
+        let mut looks = 0;
+        while pool.allocated_bytes() > FREE * 100 {
+            let before_bytes = pool.allocated_bytes();
+            pool.release_free();
+            assert!(before_bytes - pool.allocated_bytes() <= RELEASE_PROBES * 100);
+            looks += 1;
+        }
+        assert!(looks <= 2 * FREE / RELEASE_PROBES, "after so many each was looked at");
+        assert!(ranges.iter().all(|range| range.bytes() == b"held"));
+        ranges.clear();
+        for _ in 0..FREE {
+            pool.trim();
+        }
+        assert!(pool.retired.len() <= RETIRED_KEPT);
+    }
+
+    #[test]
+    fn a_chunk_is_sealed_while_nobody_appends_to_it() {
+        let mut pool = pool();
+        let mut appender = pool.acquire(SHARED_CHUNK_BYTES, 0);
+        let range = append(&mut appender, b"one");
+        assert!(!range.is_sealed());
+        pool.retire(appender);
+        assert!(range.is_sealed());
+        drop(range);
+        let mut again = pool.acquire(SHARED_CHUNK_BYTES, 0);
+        assert_eq!(pool.allocated_bytes(), SHARED_CHUNK_BYTES, "it is written anew");
+        let range = append(&mut again, b"two");
+        assert!(!range.is_sealed());
+        drop(again);
+        assert!(range.is_sealed());
+    }
+
+    /// Content is as old as the clock has moved since it was appended, not since its chunk was begun.
+    #[test]
+    fn the_age_clock_counts_what_is_begun_and_what_is_charged() {
+        let budget = Budget::new(10_000);
+        let mut pool = ChunkPool::new(budget.clone());
+        let mut charge = Charge::new(budget.clone());
+        let mut old = pool.acquire(1_000, 0);
+        let range = append(&mut old, b"early");
+        let early = budget.clock();
+        drop(pool.acquire(3_000, 0));
+        charge.update(999, 0);
+        let late = budget.clock();
+        assert_eq!((early, late), (1_000, 4_999));
+        drop(append(&mut old, b"late"));
+        charge.update(500, 1_400);
+        charge.update(500, 500);
+        assert_eq!(budget.stale_before(), 999);
+        assert!(range.born_bytes() < budget.stale_before() && early >= budget.stale_before());
+        drop(pool.acquire(1_000, 0));
+        assert!(early < budget.stale_before() && late >= budget.stale_before());
+    }
+
+    #[test]
+    fn what_is_charged_counts_until_it_is_freed_or_its_reactor_is_gone() {
+        let budget = Budget::new(1_000);
+        let (mut one, mut two) = (Charge::new(budget.clone()), Charge::new(budget.clone()));
+        one.update(500, 0);
+        two.update(300, 200);
+        assert_eq!((one.bytes(), two.bytes(), budget.bytes(), budget.charged_bytes()), (500, 100, 600, 600));
+        assert!(!budget.is_short());
+        two.update(400, 0);
+        assert!(budget.is_short() && budget.is_full());
+        two.update(0, 500);
+        assert!(!budget.is_short());
+        let mut pool = ChunkPool::new(budget.clone());
+        drop(pool.acquire(300, 0));
+        assert_eq!((budget.bytes(), budget.charged_bytes()), (800, 500));
+        drop(one);
+        assert_eq!((budget.bytes(), budget.charged_bytes()), (300, 0));
+        drop((two, pool));
+        assert_eq!((budget.bytes(), budget.charged_bytes()), (0, 0));
+    }
+
+    proptest! {
+        #![proptest_config(Config { failure_persistence: None, rng_seed: RngSeed::Fixed(11), ..Config::default() })]
+
+        /// Whatever is begun, appended to, kept, let go and charged: what is left when nothing that is stale is
+        /// referred to any more is half the budget, and what was being written then.
+        #[test]
+        fn what_is_not_stale_fits(steps in prop::collection::vec((0u8..6, 0usize..4, 1usize..200), 1..300)) {
+            const BYTES_MAX: usize = 4_000;
+            const CHUNK_BYTES: usize = 250;
+            const APPENDERS: usize = 4;
+            let budget = Budget::new(BYTES_MAX);
+            let mut pool = ChunkPool::new(budget.clone());
+            let mut charge = Charge::new(budget.clone());
+            let mut appenders: [Option<Appender>; APPENDERS] = Default::default();
+            // As a view has them: the range, the clock's reading, and what was charged for it.
+            let mut segments: Vec<(Range, u64, usize)> = Vec::new();
+            for (action, index, len) in steps {
+                match action {
+                    0..4 => {
+                        let appender = &mut appenders[index];
+                        if appender.as_ref().is_none_or(|appender| appender.room() < len) {
+                            appender.take().into_iter().for_each(|full| pool.retire(full));
+                            *appender = Some(pool.acquire(CHUNK_BYTES, 0));
+                        }
+                        let range = appender.as_mut().unwrap().append(len, |room| room.fill(1));
+                        segments.push((range, budget.clock(), len / 2));
+                        charge.update(len / 2, 0);
+                    }
+                    4 => appenders[index].take().into_iter().for_each(|full| pool.retire(full)),
+                    _ if segments.is_empty() => {}
+                    _ => charge.update(0, segments.swap_remove(len % segments.len()).2),
+                }
+                let stale_before = budget.stale_before();
+                // A chunk is as young as the newest of it.
+                let newest = |range: &Range| {
+                    let same = segments.iter().filter(|it| Arc::ptr_eq(&it.0.chunk, &range.chunk));
+                    same.map(|it| it.1).max().unwrap()
+                };
+                let is_kept: Vec<bool> = segments
+                    .iter()
+                    .map(|(range, ..)| !range.is_sealed() || newest(range) >= stale_before)
+                    .collect();
+                let mut kept = is_kept.iter();
+                segments.retain(|(_, reading, charged_bytes)| {
+                    let is_kept = *kept.next().unwrap();
+                    if !is_kept {
+                        assert!(*reading < stale_before);
+                        charge.update(0, *charged_bytes);
+                    }
+                    is_kept
+                });
+                (0..10).for_each(|_| pool.release_free());
+                // Old content of a chunk that is kept for its newest is charged too, which is at most half of
+                // that chunk.
+                let open_bytes = APPENDERS * (CHUNK_BYTES + CHUNK_BYTES / 2);
+                prop_assert!(budget.bytes() <= BYTES_MAX / 2 + open_bytes, "{} bytes are left", budget.bytes());
+            }
+        }
     }
 
     #[test]
