@@ -181,7 +181,7 @@ impl Fanout {
         }
         if view.registration == Registration::None {
             view.registration = Registration::Pending;
-            let request = Request::Subscribe { topic: view.name.clone(), encoding };
+            let request = Request::Subscribe { topic: view.name.clone(), encoding, creator: 0 };
             requests.push((self.homes.of(name), request));
         }
         view.waiting.push(Waiting { connection, generation, pending, is_cancelled: false, then: None });

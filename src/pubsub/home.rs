@@ -5,7 +5,12 @@
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
-use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    fmt,
+    hash::BuildHasher,
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 
@@ -13,6 +18,7 @@ use super::{
     filter::FilterTree,
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
     message::{Batch, Delivery, Outboxes, PendingId},
+    topic,
 };
 use crate::protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication};
 
@@ -25,18 +31,43 @@ const OWN_CHUNKS_MAX: usize = 256;
 const BUSY_BYTES: u32 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 /// A topic whose recent bytes fell below this gives its chunk up.
 const QUIET_BYTES: u32 = if cfg!(test) { 64 } else { 1 << 10 };
-/// How many topics one eviction looks at for an idle one.
+/// How many topics one eviction looks at for an idle one, and one period for those that may go.
 const EVICTION_PROBES: usize = 64;
+/// After so many periods of [`Home::handle_period`] without a publication or somebody who leaves it, a topic may
+/// go: about a minute.
+const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
+/// So many changes of filters are remembered, for topics whose matches are not much older.
+const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
+
+/// What work costs, in nanoseconds, by `benches/home.rs`; twice that where caches are cold.
+///
+/// A node of the tree of filters is visited, or followed when a filter comes or goes.
+const NODE_WORK: u64 = 60;
+/// A filter that came or went is held against a topic's name.
+const CHANGE_WORK: u64 = 60;
+/// A topic is made.
+const CREATION_WORK: u64 = 500;
+/// A topic is looked at that might go.
+const PROBE_WORK: u64 = 20;
 
 /// The topics whose name hashes to one reactor.
+///
+/// Its tables of topics keep the size that they once had, as memory for the next: what they hold is
+/// bounded by `limits.topics_max`, and making them smaller would move all of it at once.
 #[derive(Debug)]
 pub struct Home {
     topics: slab::Slab<HomeTopic>,
     by_name: HashMap<Arc<str>, usize, RandomState>,
     topics_max: usize,
+    /// How many topics somebody may answer for; 0 is no limit.
+    names_max: usize,
+    /// For how many topics each creator answers: those that are there, and at least one.
+    names: HashMap<u32, u32, RandomState>,
     filters: FilterTree<Interested>,
     /// Counts changes of `filters`: a topic's cached matches are of one generation.
     filters_generation: u64,
+    /// The last of them, the newest last.
+    changes: VecDeque<Change>,
     /// Topics with an open range.
     dirty: Vec<usize>,
     shared: [Option<Appender>; Encoding::COUNT],
@@ -49,7 +80,11 @@ pub struct Home {
     /// No topic that was evicted had a higher `seq`: where one that comes back goes on.
     evicted_seq_max: u64,
     eviction_hand: usize,
+    /// Which topic is looked at next for whether it was idle for too long.
+    idle_hand: usize,
     publications_total: u64,
+    /// Since it was last taken, in nanoseconds.
+    work: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +102,10 @@ struct HomeTopic {
     is_owner: bool,
     recent_bytes: u32,
     recent_period: u32,
+    /// The period in which it was made, last published to, or last left by a reactor.
+    active_period: u32,
+    /// Who answers for it; 0 is nobody.
+    creator: u32,
 }
 
 /// Publications that are written but not handed over.
@@ -84,6 +123,14 @@ struct Interested {
     encoding: Encoding,
 }
 
+/// A filter that came or went.
+#[derive(Debug)]
+struct Change {
+    filter: Arc<str>,
+    interested: Interested,
+    is_added: bool,
+}
+
 /// Which reactor is a topic's home.
 #[derive(Clone, Debug)]
 pub struct Homes {
@@ -91,9 +138,25 @@ pub struct Homes {
     hasher: foldhash::fast::FixedState,
 }
 
-/// The home has as many topics as it may, none of them idle.
+/// Why a topic is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyTopics;
+pub enum TopicRefusal {
+    /// The home has as many topics as it may, and found none that is idle.
+    TopicsMax,
+    /// Whoever wants it answers for as many topics of the home as one may.
+    NamesMax,
+}
+
+impl fmt::Display for TopicRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TopicRefusal::TopicsMax => "this broker has as many topics as limits.topics_max allows",
+            TopicRefusal::NamesMax => {
+                "this connection has brought as many topics into being as limits.names_per_connection_max allows"
+            }
+        })
+    }
+}
 
 impl Homes {
     /// `count` homes; `seed` must be the same on all reactors.
@@ -114,17 +177,26 @@ impl Homes {
 }
 
 impl Home {
-    /// One of `home_count` homes, of at most `topics_max` topics, whose chunks count against `budget`;
-    /// `encoding_count` is how many encodings its subscribers may have.
-    pub fn new(home_count: usize, topics_max: usize, encoding_count: usize, budget: Arc<Budget>) -> Home {
+    /// One of `home_count` homes, of at most `topics_max` topics and `names_max` of each creator (0: no limit),
+    /// whose chunks count against `budget`; `encoding_count` is how many encodings its subscribers may have.
+    pub fn new(
+        home_count: usize,
+        topics_max: usize,
+        names_max: usize,
+        encoding_count: usize,
+        budget: Arc<Budget>,
+    ) -> Home {
         let own_chunks = budget.bytes_max() / 4 / home_count / (encoding_count * OWN_CHUNK_BYTES);
         Home {
             owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
             topics: slab::Slab::new(),
             by_name: HashMap::default(),
             topics_max,
+            names_max,
+            names: HashMap::default(),
             filters: FilterTree::new(),
             filters_generation: 0,
+            changes: VecDeque::with_capacity(CHANGES_MAX),
             dirty: Vec::new(),
             shared: Default::default(),
             owners: Vec::new(),
@@ -132,8 +204,21 @@ impl Home {
             period: 0,
             evicted_seq_max: 0,
             eviction_hand: 0,
+            idle_hand: 0,
             publications_total: 0,
+            work: 0,
         }
+    }
+
+    /// From now on a creator may answer for so many topics; 0 is no limit. Those that are there stay.
+    pub fn set_names_max(&mut self, names_max: usize) {
+        self.names_max = names_max;
+    }
+
+    /// What filters and new topics have cost since the last call, in nanoseconds: a count by fixed prices, not
+    /// a time. What a publication costs whatever strangers have set up is not in it.
+    pub fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
     }
 
     /// How many topics live here.
@@ -153,19 +238,24 @@ impl Home {
 
     /// Gives a publication its `seq` and writes it in every encoding that somebody receives.
     ///
+    /// If the topic is new, `creator` answers for it until it goes: a number that the caller chose for whoever
+    /// publishes, or 0 for nobody.
+    ///
     /// # Errors
-    /// [`TooManyTopics`]: nothing was published.
+    /// [`TopicRefusal`]: nothing was published.
     pub fn handle_publish(
         &mut self,
         topic: &str,
         payload: &[u8],
         kind: PayloadKind,
+        creator: u32,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
-    ) -> Result<u64, TooManyTopics> {
-        let key = self.find_or_create(topic)?;
+    ) -> Result<u64, TopicRefusal> {
+        let key = self.find_or_create(topic, creator)?;
         self.match_filters(key);
         let topic = &mut self.topics[key];
+        topic.active_period = self.period;
         topic.seq += 1;
         self.publications_total += 1;
         let name = topic.name.clone();
@@ -199,23 +289,24 @@ impl Home {
         reactors.count_ones()
     }
 
-    /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it;
-    /// or without one when there are too many topics.
+    /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it; or with
+    /// why there is no such topic. `creator` as in [`Home::handle_publish`].
     pub fn handle_subscribe(
         &mut self,
         reactor: usize,
         topic: &str,
         encoding: Encoding,
+        creator: u32,
         outboxes: &mut Outboxes,
     ) {
-        let answer = match self.find_or_create(topic) {
+        let answer = match self.find_or_create(topic, creator) {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
                 let topic = &mut self.topics[key];
                 topic.exact[encoding.index()] |= 1 << reactor;
-                Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Some(topic.seq) }
+                Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Ok(topic.seq) }
             }
-            Err(TooManyTopics) => Delivery::Subscribed { topic: topic.into(), encoding, seq: None },
+            Err(refusal) => Delivery::Subscribed { topic: topic.into(), encoding, seq: Err(refusal) },
         };
         outboxes[reactor].push_back(answer);
     }
@@ -230,21 +321,25 @@ impl Home {
     ) {
         let Some(&key) = self.by_name.get(topic) else { return };
         self.flush_topic(key, outboxes);
-        self.topics[key].exact[encoding.index()] &= !(1 << reactor);
+        let topic = &mut self.topics[key];
+        topic.active_period = self.period;
+        topic.exact[encoding.index()] &= !(1 << reactor);
     }
 
     /// Registers `reactor` for every topic that `filter` matches, now or later.
     pub fn handle_add_filter(
         &mut self,
         reactor: usize,
-        filter: &str,
+        filter: &Arc<str>,
         encoding: Encoding,
         registration: PendingId,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        self.filters.insert(filter, Interested { reactor: reactor as u8, encoding });
-        self.filters_generation += 1;
+        let interested = Interested { reactor: reactor as u8, encoding };
+        if self.filters.insert(filter, interested) {
+            self.note_change(Change { filter: filter.clone(), interested, is_added: true });
+        }
         outboxes[reactor].push_back(Delivery::FilterAdded { registration });
     }
 
@@ -252,13 +347,15 @@ impl Home {
     pub fn handle_remove_filter(
         &mut self,
         reactor: usize,
-        filter: &str,
+        filter: &Arc<str>,
         encoding: Encoding,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        self.filters.remove(filter, Interested { reactor: reactor as u8, encoding });
-        self.filters_generation += 1;
+        let interested = Interested { reactor: reactor as u8, encoding };
+        if self.filters.remove(filter, interested) {
+            self.note_change(Change { filter: filter.clone(), interested, is_added: false });
+        }
     }
 
     /// Hands over what was published since the last flush: once per turn.
@@ -273,7 +370,8 @@ impl Home {
         self.dirty = dirty;
     }
 
-    /// Lets topics that went quiet give up their chunks. Called a few times per second.
+    /// Lets topics that went quiet give up their chunks, and a few of those that were idle for long go. Called a
+    /// few times per second.
     pub fn handle_period(&mut self) {
         self.period = self.period.wrapping_add(1);
         let mut owners = std::mem::take(&mut self.owners);
@@ -288,6 +386,7 @@ impl Home {
             false
         });
         self.owners = owners;
+        self.drop_idle();
         self.pool.trim();
     }
 
@@ -302,6 +401,11 @@ impl Home {
         }
         assert_eq!(self.topics.len(), self.by_name.len());
         assert!(self.topics.len() <= self.topics_max);
+        let mut names = HashMap::default();
+        for (_, topic) in self.topics.iter().filter(|(_, topic)| topic.creator != 0) {
+            *names.entry(topic.creator).or_default() += 1;
+        }
+        assert_eq!(self.names, names, "who answers for topics has as many as are counted");
     }
 
     /// How many reactors' interests by name there are, and whether there are filters; for tests.
@@ -312,18 +416,27 @@ impl Home {
         exact + usize::from(!self.filters.is_empty())
     }
 
-    /// Returns chunks that nothing refers to any more to the allocator.
+    /// Returns chunks that nothing refers to any more to the allocator, a few of them at a time.
     pub fn release_free_chunks(&mut self) {
         self.pool.release_free();
     }
 
-    fn find_or_create(&mut self, name: &str) -> Result<usize, TooManyTopics> {
-        if let Some(&key) = self.by_name.get(name) {
-            return Ok(key);
+    fn find_or_create(&mut self, name: &str, creator: u32) -> Result<usize, TopicRefusal> {
+        match self.by_name.get(name) {
+            Some(&key) => Ok(key),
+            None => self.create(name, creator),
+        }
+    }
+
+    fn create(&mut self, name: &str, creator: u32) -> Result<usize, TopicRefusal> {
+        let name_count = self.names.get(&creator).map_or(0, |&count| count as usize);
+        if self.names_max > 0 && name_count >= self.names_max {
+            return Err(TopicRefusal::NamesMax);
         }
         if self.topics.len() >= self.topics_max {
             self.evict_one()?;
         }
+        self.work += CREATION_WORK;
         let name: Arc<str> = name.into();
         let key = self.topics.insert(HomeTopic {
             name: name.clone(),
@@ -338,41 +451,104 @@ impl Home {
             is_owner: false,
             recent_bytes: 0,
             recent_period: self.period,
+            active_period: self.period,
+            creator,
         });
         self.by_name.insert(name, key);
+        if creator != 0 {
+            *self.names.entry(creator).or_default() += 1;
+        }
         Ok(key)
     }
 
-    fn evict_one(&mut self) -> Result<(), TooManyTopics> {
+    /// Drops the next topic that is idle, to make room for another.
+    fn evict_one(&mut self) -> Result<(), TopicRefusal> {
         for _ in 0..EVICTION_PROBES.min(self.topics.capacity()) {
             let key = self.eviction_hand % self.topics.capacity();
             self.eviction_hand = key + 1;
-            if !self.topics.contains(key) {
-                continue;
+            self.work += PROBE_WORK;
+            if self.topics.get(key).is_some_and(HomeTopic::is_idle) {
+                self.drop_topic(key);
+                return Ok(());
             }
-            // A topic that only a filter keeps can go: whoever matches it has a position at its head.
-            let topic = &self.topics[key];
-            if topic.is_dirty || topic.is_owner || topic.exact.iter().any(|&reactors| reactors != 0) {
-                continue;
-            }
-            let topic = self.topics.remove(key);
-            self.by_name.remove(&topic.name);
-            self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
-            return Ok(());
         }
-        Err(TooManyTopics)
+        Err(TopicRefusal::TopicsMax)
     }
 
+    /// Drops those of the next few topics that are idle and were so for long.
+    fn drop_idle(&mut self) {
+        for _ in 0..EVICTION_PROBES.min(self.topics.capacity()) {
+            let key = self.idle_hand % self.topics.capacity();
+            self.idle_hand = key + 1;
+            self.work += PROBE_WORK;
+            let is_over = |topic: &HomeTopic| {
+                topic.is_idle() && self.period.wrapping_sub(topic.active_period) >= IDLE_PERIODS
+            };
+            if self.topics.get(key).is_some_and(is_over) {
+                self.drop_topic(key);
+            }
+        }
+    }
+
+    fn drop_topic(&mut self, key: usize) {
+        let topic = self.topics.remove(key);
+        self.by_name.remove(&topic.name);
+        self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
+        if let Entry::Occupied(mut names) = self.names.entry(topic.creator) {
+            *names.get_mut() -= 1;
+            if *names.get() == 0 {
+                names.remove();
+            }
+        }
+    }
+
+    fn note_change(&mut self, change: Change) {
+        self.work += (1 + memchr::memchr_iter(b'/', change.filter.as_bytes()).count() as u64) * NODE_WORK;
+        self.filters_generation += 1;
+        if self.changes.len() == CHANGES_MAX {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(change);
+    }
+
+    /// Brings the topic's matches up to the filters that there are.
+    #[inline]
     fn match_filters(&mut self, key: usize) {
+        if self.topics[key].filters_generation != self.filters_generation && !self.mend_matched(key) {
+            self.match_anew(key);
+        }
+    }
+
+    /// Brings them up to date by the changes that were made since; false if that is not enough to know.
+    fn mend_matched(&mut self, key: usize) -> bool {
         let topic = &mut self.topics[key];
-        if topic.filters_generation == self.filters_generation {
-            return;
+        // A topic that is new was never behind: this is more than are remembered.
+        let missed = self.filters_generation.wrapping_sub(topic.filters_generation);
+        if missed > self.changes.len() as u64 {
+            return false;
+        }
+        for change in self.changes.iter().skip(self.changes.len() - missed as usize) {
+            self.work += CHANGE_WORK;
+            if !topic::matches(&change.filter, &topic.name) {
+                continue;
+            }
+            if !change.is_added {
+                // Another filter of the same reactor may match as well.
+                return false;
+            }
+            topic.note_match(change.interested);
         }
         topic.filters_generation = self.filters_generation;
+        true
+    }
+
+    fn match_anew(&mut self, key: usize) {
+        let topic = &mut self.topics[key];
+        topic.filters_generation = self.filters_generation;
         topic.matched = [0; Encoding::COUNT];
-        self.filters.for_each_match(&topic.name, |interested| {
-            topic.matched[interested.encoding.index()] |= 1 << interested.reactor;
-        });
+        let name = topic.name.clone();
+        let visited = self.filters.for_each_match(&name, |interested| topic.note_match(interested));
+        self.work += u64::from(visited) * NODE_WORK;
     }
 
     fn write(
@@ -465,6 +641,15 @@ impl Home {
 impl HomeTopic {
     fn interest(&self, encoding: Encoding) -> u64 {
         self.exact[encoding.index()] | self.matched[encoding.index()]
+    }
+
+    fn note_match(&mut self, interested: Interested) {
+        self.matched[interested.encoding.index()] |= 1 << interested.reactor;
+    }
+
+    /// Whether it can go. One that only a filter keeps can: whoever matches it has a position at its head.
+    fn is_idle(&self) -> bool {
+        !self.is_dirty && !self.is_owner && self.exact.iter().all(|&reactors| reactors == 0)
     }
 
     /// Halves what was written lately for each period that has passed.
@@ -648,7 +833,7 @@ mod tests {
 
         #[test]
         fn a_home_tells_each_reactor_what_it_wants_in_order(steps in prop::collection::vec(step(), 1..120)) {
-            let mut home = Home::new(1, 100, Encoding::COUNT, Budget::new(1 << 30));
+            let mut home = Home::new(1, 100, 0, Encoding::COUNT, Budget::new(1 << 30));
             let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = (0..REACTORS).map(|_| VecDeque::new()).collect();
             let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
@@ -658,12 +843,12 @@ mod tests {
                     Step::Publish(topic, len) => {
                         let payload = vec![number as u8; len];
                         let kind = PayloadKind::Bytes;
-                        let seq = home.handle_publish(TOPICS[topic], &payload, kind, &mut deflater, out);
+                        let seq = home.handle_publish(TOPICS[topic], &payload, kind, 0, &mut deflater, out);
                         prop_assert_eq!(seq, Ok(twin.publish(TOPICS[topic], &payload)));
                     }
                     Step::Subscribe(reactor, topic, encoding) => {
                         let name = TOPICS[topic];
-                        home.handle_subscribe(reactor, name, encoding, out);
+                        home.handle_subscribe(reactor, name, encoding, 0, out);
                         twin.exact.insert((reactor, name, encoding.index()));
                         let seq = *twin.seqs.entry(name).or_default();
                         twin.heard[reactor].push(Heard::Subscribed(name, encoding, seq));
@@ -673,12 +858,12 @@ mod tests {
                         twin.exact.remove(&(reactor, TOPICS[topic], encoding.index()));
                     }
                     Step::AddFilter(reactor, filter, encoding) => {
-                        home.handle_add_filter(reactor, FILTERS[filter], encoding, number as u32, out);
+                        home.handle_add_filter(reactor, &FILTERS[filter].into(), encoding, number as u32, out);
                         twin.filters.insert((reactor, FILTERS[filter], encoding.index()));
                         twin.heard[reactor].push(Heard::FilterAdded(number as u32));
                     }
                     Step::RemoveFilter(reactor, filter, encoding) => {
-                        home.handle_remove_filter(reactor, FILTERS[filter], encoding, out);
+                        home.handle_remove_filter(reactor, &FILTERS[filter].into(), encoding, out);
                         twin.filters.remove(&(reactor, FILTERS[filter], encoding.index()));
                     }
                     Step::Count(topic) => {
@@ -714,20 +899,21 @@ mod tests {
         /// A home of three topics, eleven names, and now and then somebody who holds one by name.
         #[test]
         fn no_seq_is_used_twice_however_often_topics_are_evicted(
-            steps in prop::collection::vec((0usize..11, 0u8..10), 1..200),
+            steps in prop::collection::vec((0usize..11, 0u8..12), 1..200),
         ) {
-            let mut home = Home::new(1, 3, Encoding::COUNT, Budget::new(1 << 30));
+            let mut home = Home::new(1, 3, 0, Encoding::COUNT, Budget::new(1 << 30));
             let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = vec![VecDeque::new()];
             let mut newest: BTreeMap<String, u64> = BTreeMap::new();
             for (name, action) in steps {
                 let name = format!("t/{name}");
                 match action {
-                    0 => home.handle_subscribe(0, &name, Encoding::Json, &mut outboxes),
+                    0 => home.handle_subscribe(0, &name, Encoding::Json, 0, &mut outboxes),
                     1 => home.handle_unsubscribe(0, &name, Encoding::Json, &mut outboxes),
+                    2..4 => (0..IDLE_PERIODS / 2).for_each(|_| home.handle_period()),
                     _ => {
                         let kind = PayloadKind::Json;
-                        let seq = home.handle_publish(&name, b"1", kind, &mut deflater, &mut outboxes);
+                        let seq = home.handle_publish(&name, b"1", kind, 0, &mut deflater, &mut outboxes);
                         let Ok(seq) = seq else { continue };
                         let before = newest.insert(name, seq);
                         prop_assert!(before.is_none_or(|before| before < seq));
@@ -737,5 +923,212 @@ mod tests {
                 home.check();
             }
         }
+
+        /// Filters come and go, few or many between two publications of a topic.
+        #[test]
+        fn what_a_topic_matches_is_what_its_filters_say(
+            steps in prop::collection::vec((0u8..3, 0..REACTORS, 0..MATCHED.len(), any::<bool>()), 1..200),
+        ) {
+            let mut world = World::new(0, 100);
+            let mut naive: BTreeSet<(usize, &str, usize)> = BTreeSet::new();
+            for (action, reactor, index, is_binary) in steps {
+                let encoding = if is_binary { Encoding::Binary } else { Encoding::Json };
+                let filter = MATCHED[index];
+                match action {
+                    0 => {
+                        world.add_filter(reactor, filter, encoding);
+                        naive.insert((reactor, filter, encoding.index()));
+                    }
+                    1 => {
+                        world.remove_filter(reactor, filter, encoding);
+                        naive.remove(&(reactor, filter, encoding.index()));
+                    }
+                    _ => {
+                        let name = TOPICS[index % TOPICS.len()];
+                        world.publish(name, 0).unwrap();
+                        let mut matched = [0; Encoding::COUNT];
+                        for (reactor, _, encoding) in naive.iter().filter(|it| topic::matches(it.1, name)) {
+                            matched[*encoding] |= 1 << reactor;
+                        }
+                        let key = world.home.by_name[name];
+                        prop_assert_eq!(world.home.topics[key].matched, matched, "{}", name);
+                    }
+                }
+                world.home.check();
+            }
+        }
+
+        /// Three creators and nobody in a home of 8 topics, in which one may answer for 3.
+        #[test]
+        fn nobody_answers_for_more_topics_than_one_may(
+            steps in prop::collection::vec((0u8..4, 0u32..4, 0usize..12), 1..200),
+        ) {
+            let mut world = World::new(3, 8);
+            for (action, creator, name) in steps {
+                let name = format!("t/{name}");
+                let is_new = !world.home.by_name.contains_key(&*name);
+                let name_count = world.name_count(creator);
+                let is_allowed = !is_new || creator == 0 || name_count < 3;
+                let refusal = match action {
+                    0 => {
+                        for _ in 0..IDLE_PERIODS / 2 {
+                            world.home.handle_period();
+                        }
+                        continue;
+                    }
+                    1 => {
+                        world.home.handle_unsubscribe(0, &name, Encoding::Json, &mut world.outboxes);
+                        continue;
+                    }
+                    2 => world.subscribe(&name, creator).err(),
+                    _ => world.publish(&name, creator).err(),
+                };
+                prop_assert_eq!(refusal == Some(TopicRefusal::NamesMax), !is_allowed);
+                if refusal.is_none() {
+                    let key = world.home.by_name[&*name];
+                    prop_assert!(!is_new || world.home.topics[key].creator == creator);
+                }
+                world.home.check();
+                prop_assert!((1..4).all(|creator| world.name_count(creator) <= 3));
+            }
+        }
+    }
+
+    const MATCHED: [&str; 8] = ["a/#", "+", "#", "a/+", "+/x", "b/#", "c/#", "$s/+"];
+
+    /// A home and what it says.
+    struct World {
+        home: Home,
+        deflater: Deflater,
+        outboxes: Outboxes,
+    }
+
+    impl World {
+        fn new(names_max: usize, topics_max: usize) -> World {
+            World {
+                home: Home::new(1, topics_max, names_max, Encoding::COUNT, Budget::new(1 << 30)),
+                deflater: Deflater::new(SETTINGS),
+                outboxes: (0..REACTORS).map(|_| VecDeque::new()).collect(),
+            }
+        }
+
+        fn publish(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
+            let World { home, deflater, outboxes } = self;
+            let published = home.handle_publish(name, b"1", PayloadKind::Json, creator, deflater, outboxes);
+            home.flush(outboxes);
+            published
+        }
+
+        fn subscribe(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
+            self.home.handle_subscribe(0, name, Encoding::Json, creator, &mut self.outboxes);
+            let Some(Delivery::Subscribed { seq, .. }) = self.outboxes[0].pop_back() else {
+                panic!("a subscribe is answered at once")
+            };
+            seq
+        }
+
+        fn add_filter(&mut self, reactor: usize, filter: &str, encoding: Encoding) {
+            self.home.handle_add_filter(reactor, &filter.into(), encoding, 0, &mut self.outboxes);
+        }
+
+        fn remove_filter(&mut self, reactor: usize, filter: &str, encoding: Encoding) {
+            self.home.handle_remove_filter(reactor, &filter.into(), encoding, &mut self.outboxes);
+        }
+
+        fn name_count(&self, creator: u32) -> usize {
+            self.home.names.get(&creator).map_or(0, |&count| count as usize)
+        }
+
+        fn pass(&mut self, periods: u32) {
+            (0..periods).for_each(|_| self.home.handle_period());
+        }
+    }
+
+    /// A thousand filters that all match what is published, and one that comes and goes.
+    #[test]
+    fn a_filter_that_comes_costs_a_topic_one_comparison_and_not_the_whole_tree() {
+        let mut world = World::new(0, 100);
+        for number in 0..1_000 {
+            world.add_filter(0, &format!("+/{number}/#"), Encoding::Json);
+        }
+        world.add_filter(0, "+/x/#", Encoding::Json);
+        world.publish("a/x", 0).unwrap();
+        world.home.take_work();
+        world.publish("a/x", 0).unwrap();
+        assert_eq!(world.home.take_work(), 0, "nothing has changed");
+        world.add_filter(1, "+/+/y", Encoding::Json);
+        assert_eq!(world.home.take_work(), 3 * NODE_WORK);
+        world.publish("a/x", 0).unwrap();
+        assert_eq!(world.home.take_work(), CHANGE_WORK);
+        world.remove_filter(1, "+/+/y", Encoding::Json);
+        world.add_filter(1, "a/+", Encoding::Json);
+        world.home.take_work();
+        world.publish("a/x", 0).unwrap();
+        assert_eq!(world.home.take_work(), 2 * CHANGE_WORK);
+        // It matched: only the tree knows whether another does. It has the root, `+`, `+/x` and `a` on the way.
+        world.remove_filter(1, "a/+", Encoding::Json);
+        world.add_filter(1, "a/y", Encoding::Json);
+        world.home.take_work();
+        world.publish("a/x", 0).unwrap();
+        assert_eq!(world.home.take_work(), CHANGE_WORK + 4 * NODE_WORK);
+    }
+
+    /// Adding a filter that a reactor has changes nothing, nor does taking away one that it has not.
+    #[test]
+    fn what_changes_nothing_costs_topics_nothing() {
+        let mut world = World::new(0, 100);
+        world.add_filter(0, "#", Encoding::Json);
+        world.publish("a", 0).unwrap();
+        world.add_filter(0, "#", Encoding::Json);
+        world.remove_filter(1, "#", Encoding::Json);
+        world.home.take_work();
+        world.publish("a", 0).unwrap();
+        assert_eq!(world.home.take_work(), 0);
+    }
+
+    /// A topic whose only publication was long ago goes; one that somebody has by name stays, as does one that
+    /// is published to.
+    #[test]
+    fn an_idle_topic_goes_by_itself_and_comes_back_above_its_seq() {
+        let mut world = World::new(0, 100);
+        for name in ["idle", "held", "busy"] {
+            assert_eq!(world.publish(name, 0), Ok(1));
+        }
+        assert_eq!(world.publish("idle", 0), Ok(2));
+        assert_eq!(world.subscribe("held", 0), Ok(1));
+        world.pass(IDLE_PERIODS / 2);
+        assert_eq!(world.publish("busy", 0), Ok(2));
+        world.pass(IDLE_PERIODS / 2 - 1);
+        assert_eq!(world.home.topic_count(), 3);
+        world.pass(1);
+        assert!(!world.home.by_name.contains_key("idle") && world.home.topic_count() == 2);
+        world.home.handle_unsubscribe(0, "held", Encoding::Json, &mut world.outboxes);
+        world.pass(IDLE_PERIODS - 1);
+        assert!(world.home.by_name.contains_key("held"), "it was left just now");
+        world.pass(1);
+        assert_eq!(world.home.topic_count(), 0);
+        world.home.check();
+        assert_eq!(world.publish("idle", 0), Ok(3));
+    }
+
+    #[test]
+    fn a_full_home_and_a_creator_of_many_are_refused_apart() {
+        let mut world = World::new(2, 4);
+        for name in ["a", "b"] {
+            assert_eq!(world.subscribe(name, 7), Ok(0));
+        }
+        assert_eq!(world.subscribe("c", 7), Err(TopicRefusal::NamesMax));
+        assert_eq!(world.publish("c", 7), Err(TopicRefusal::NamesMax));
+        assert_eq!(world.publish("a", 7), Ok(1), "one that is there is not new");
+        for (name, creator) in [("c", 8), ("d", 0)] {
+            assert_eq!(world.subscribe(name, creator), Ok(0));
+        }
+        assert_eq!(world.publish("e", 8), Err(TopicRefusal::TopicsMax));
+        world.home.set_names_max(0);
+        assert_eq!(world.publish("e", 7), Err(TopicRefusal::TopicsMax));
+        world.home.handle_unsubscribe(0, "b", Encoding::Json, &mut world.outboxes);
+        assert_eq!(world.publish("e", 7), Ok(1), "b made room, and 7 may have as many as it likes");
+        assert_eq!(world.name_count(7), 2);
+        world.home.check();
     }
 }

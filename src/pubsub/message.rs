@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::log::Range;
+use super::{home::TopicRefusal, log::Range};
 use crate::protocol::{Encoding, command::PayloadKind};
 
 /// Names a question that waits for its answer, in the asker's own table.
@@ -23,6 +23,8 @@ pub enum Request {
         topic: Arc<str>,
         /// The encoding of the batches.
         encoding: Encoding,
+        /// Who answers for the topic if it is new: see [`Home::handle_publish`](super::home::Home::handle_publish).
+        creator: u32,
     },
     /// Send them no more, unless a filter still matches.
     Unsubscribe {
@@ -66,6 +68,8 @@ pub struct PublishRequest {
     pub pending: Option<PendingId>,
     /// The `ok` is to count subscribers.
     pub receivers: bool,
+    /// Who answers for the topic if it is new: see [`Home::handle_publish`](super::home::Home::handle_publish).
+    pub creator: u32,
 }
 
 /// From a home to a reactor, in order.
@@ -79,8 +83,8 @@ pub enum Delivery {
         topic: Arc<str>,
         /// The encoding of the batches.
         encoding: Encoding,
-        /// The topic's newest publication; none when the home has as many topics as it may.
-        seq: Option<u64>,
+        /// The topic's newest publication, or why there is no such topic.
+        seq: Result<u64, TopicRefusal>,
     },
     /// This home has the filter.
     FilterAdded {
@@ -96,8 +100,8 @@ pub enum Delivery {
         /// From how many reactors a [`Delivery::Counted`] will come.
         counts: u32,
     },
-    /// A publication was refused: the home has as many topics as it may.
-    Refused(PublishRequest),
+    /// A publication was refused, because its topic was.
+    Refused(PublishRequest, TopicRefusal),
     /// Tell the reactor `asker` how many connections here have `topic`'s newest publication to come.
     Count {
         /// The topic's name.

@@ -16,7 +16,7 @@ use crate::{
     },
     pubsub::{
         fanout::Fanout,
-        home::TooManyTopics,
+        home::TopicRefusal,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed},
@@ -74,12 +74,12 @@ impl Core {
             self.send_publish(slot, home, id, topic, payload, kind, receivers);
             return Ok(());
         }
-        match self.home.handle_publish(topic, payload, kind, &mut self.deflater, &mut self.outboxes) {
+        match self.home.handle_publish(topic, payload, kind, 0, &mut self.deflater, &mut self.outboxes) {
             Ok(seq) if id.is_some() => {
                 self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
             }
             Ok(_) => {}
-            Err(TooManyTopics) => return Err(refused(ErrorCode::LimitReached, TOO_MANY_TOPICS.into())),
+            Err(refusal) => return Err(refused(ErrorCode::LimitReached, refusal.to_string().into())),
         }
         Ok(())
     }
@@ -114,6 +114,7 @@ impl Core {
                 generation,
                 pending,
                 receivers,
+                creator: 0,
             }),
         );
     }
@@ -215,9 +216,11 @@ impl Core {
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
                 let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
                 let deflater = &mut self.deflater;
-                let published = self.home.handle_publish(topic, payload, publish.kind, deflater, outboxes);
-                let Ok(seq) = published else {
-                    return outboxes[from].push_back(Delivery::Refused(publish));
+                let (kind, creator) = (publish.kind, publish.creator);
+                let published = self.home.handle_publish(topic, payload, kind, creator, deflater, outboxes);
+                let seq = match published {
+                    Ok(seq) => seq,
+                    Err(refusal) => return outboxes[from].push_back(Delivery::Refused(publish, refusal)),
                 };
                 if let Some(pending) = publish.pending {
                     let counts = match publish.receivers {
@@ -227,8 +230,8 @@ impl Core {
                     outboxes[from].push_back(Delivery::Published { pending, seq, counts });
                 }
             }
-            Request::Subscribe { topic, encoding } => {
-                self.home.handle_subscribe(from, &topic, encoding, outboxes)
+            Request::Subscribe { topic, encoding, creator } => {
+                self.home.handle_subscribe(from, &topic, encoding, creator, outboxes)
             }
             Request::Unsubscribe { topic, encoding } => {
                 self.home.handle_unsubscribe(from, &topic, encoding, outboxes);
@@ -248,7 +251,7 @@ impl Core {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
             Delivery::Subscribed { topic, encoding, seq } => {
                 let (started, requests) = (&mut self.started, &mut self.requests);
-                self.fanout.handle_subscribed(&topic, encoding, seq, started, requests);
+                self.fanout.handle_subscribed(&topic, encoding, seq.ok(), started, requests);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {
@@ -256,7 +259,7 @@ impl Core {
                 self.settle();
             }
             Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
-            Delivery::Refused(publish) => self.handle_refused(&publish),
+            Delivery::Refused(publish, refusal) => self.handle_refused(&publish, refusal),
             Delivery::Count { topic, asker, pending } => {
                 let receivers = self.fanout.receiver_count(&topic);
                 self.outboxes[asker as usize].push_back(Delivery::Counted { pending, receivers });
@@ -294,7 +297,13 @@ impl Core {
         }
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
         if started.is_refused {
-            let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+            let error = refusal(
+                "subscribe",
+                id,
+                topic,
+                ErrorCode::LimitReached,
+                TopicRefusal::TopicsMax.to_string().into(),
+            );
             self.refuse_command(connection, &error);
         } else if id.is_some() {
             self.write_reply(connection, &Reply::Ok { id, topic, seq: started.seq, receivers: None });
@@ -311,14 +320,14 @@ impl Core {
         self.answer_publish(id);
     }
 
-    fn handle_refused(&mut self, publish: &PublishRequest) {
+    fn handle_refused(&mut self, publish: &PublishRequest, refused: TopicRefusal) {
         let held = publish.pending.and_then(|pending| self.pending.remove(pending).id);
         if !self.is_open(publish.connection, publish.generation) {
             return;
         }
         let topic = HeldTopic::Carried(publish.bytes.clone(), publish.topic_len);
         let (id, topic) = (held.as_ref().map(HeldId::get), topic.get());
-        let error = refusal("publish", id, topic, ErrorCode::LimitReached, TOO_MANY_TOPICS.into());
+        let error = refusal("publish", id, topic, ErrorCode::LimitReached, refused.to_string().into());
         self.refuse_command(publish.connection, &error);
     }
 
@@ -373,8 +382,6 @@ impl Core {
         reply::write(format, reply, self.replies(slot));
     }
 }
-
-const TOO_MANY_TOPICS: &str = "this broker has as many topics as limits.topics_max allows";
 
 fn broken(rule: TopicRule) -> Cow<'static, str> {
     rule.to_string().into()

@@ -195,7 +195,7 @@ impl Core {
             resetting: Vec::new(),
             paused: VecDeque::new(),
             limits: session_limits(&config),
-            home: Home::new(count, topics_max, encoding_count(&config), shared.budget.clone()),
+            home: Home::new(count, topics_max, 0, encoding_count(&config), shared.budget.clone()),
             home_period_ns: 0,
             shed_ns: 0,
             parser: None,
