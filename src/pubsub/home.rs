@@ -39,16 +39,17 @@ const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
 /// So many changes of filters are remembered, for topics whose matches are not much older.
 const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
-/// What work costs, in nanoseconds, by `benches/home.rs`; twice that where caches are cold.
+/// What work costs, in nanoseconds: between what `benches/home.rs` says of warm caches and of cold ones, which is
+/// a quarter of it to three times as much.
 ///
 /// A node of the tree of filters is visited, or followed when a filter comes or goes.
-const NODE_WORK: u64 = 60;
+const NODE_WORK: u64 = 100;
 /// A filter that came or went is held against a topic's name.
-const CHANGE_WORK: u64 = 60;
+const CHANGE_WORK: u64 = 200;
 /// A topic is made.
-const CREATION_WORK: u64 = 500;
+const CREATION_WORK: u64 = 1_000;
 /// A topic is looked at that might go.
-const PROBE_WORK: u64 = 20;
+const PROBE_WORK: u64 = 40;
 
 /// The topics whose name hashes to one reactor.
 ///
@@ -536,7 +537,7 @@ impl Home {
                 // Another filter of the same reactor may match as well.
                 return false;
             }
-            topic.note_match(change.interested);
+            change.interested.note(&mut topic.matched);
         }
         topic.filters_generation = self.filters_generation;
         true
@@ -546,8 +547,8 @@ impl Home {
         let topic = &mut self.topics[key];
         topic.filters_generation = self.filters_generation;
         topic.matched = [0; Encoding::COUNT];
-        let name = topic.name.clone();
-        let visited = self.filters.for_each_match(&name, |interested| topic.note_match(interested));
+        let matched = &mut topic.matched;
+        let visited = self.filters.for_each_match(&topic.name, |interested| interested.note(matched));
         self.work += u64::from(visited) * NODE_WORK;
     }
 
@@ -638,13 +639,15 @@ impl Home {
     }
 }
 
+impl Interested {
+    fn note(self, matched: &mut [u64; Encoding::COUNT]) {
+        matched[self.encoding.index()] |= 1 << self.reactor;
+    }
+}
+
 impl HomeTopic {
     fn interest(&self, encoding: Encoding) -> u64 {
         self.exact[encoding.index()] | self.matched[encoding.index()]
-    }
-
-    fn note_match(&mut self, interested: Interested) {
-        self.matched[interested.encoding.index()] |= 1 << interested.reactor;
     }
 
     /// Whether it can go. One that only a filter keeps can: whoever matches it has a position at its head.
