@@ -1,5 +1,5 @@
 //! Handing over between two reactors' threads: entries per second through a queue, a round trip, and what
-//! telling a reactor that is awake costs.
+//! telling a reactor that is awake and finding who has sent something cost.
 //!
 //! Run with `cargo bench --bench channel`. It needs two cores; on one it measures the scheduler.
 
@@ -33,11 +33,43 @@ fn uncontended(criterion: &mut Criterion) {
                 home.send_delivery(1, [number; 6]).expect("the queue is empty");
             }
             black_box(home.notify(1));
+            black_box(other.senders());
             while let Some(entry) = other.receive_delivery(0) {
                 black_box(entry);
             }
         });
     });
+    group.finish();
+}
+
+/// What a turn of a receiver among `count` reactors does for one delivery: it finds who has sent it, takes it,
+/// and looks whether it may sleep. One thread stands in for all, so that nothing but this is measured.
+fn one_sender_among(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one delivery, and a look whether to sleep");
+    for count in [2, 8, 64] {
+        let (_, mut ports) = Mesh::<Entry, Entry, ()>::new(count, 64);
+        let mut receiver = ports.pop().expect("there are some");
+        let sender = &mut ports[0];
+        group.bench_function(format!("among {count} reactors"), |bencher| {
+            bencher.iter(|| {
+                sender.send_delivery(count - 1, [7; 6]).expect("the queue is empty");
+                black_box(sender.notify(count - 1));
+                let mut senders = receiver.senders();
+                while senders != 0 {
+                    let from = senders.trailing_zeros() as usize;
+                    senders &= senders - 1;
+                    while let Some(entry) = receiver.receive_request(from) {
+                        black_box(entry);
+                    }
+                    while let Some(entry) = receiver.receive_delivery(from) {
+                        black_box(entry);
+                    }
+                }
+                assert!(receiver.announce_sleep(true));
+                receiver.announce_awake();
+            });
+        });
+    }
     group.finish();
 }
 
@@ -77,6 +109,6 @@ fn notify(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30);
-    targets = uncontended, round_trip, notify
+    targets = uncontended, one_sender_among, round_trip, notify
 }
 criterion_main!(benches);

@@ -2,8 +2,8 @@
 //! of its queues afterwards wakes it; nobody makes a system call for one that is awake.
 //!
 //! Sender: put into the queue, then [`Parker::notify`]; if that says so, wake the ring.
-//! Receiver: [`Parker::announce_sleep`], look into every queue once more, and sleep only if they are
-//! empty; [`Parker::announce_awake`] afterwards.
+//! Receiver: [`Parker::announce_sleep`], look once more for whoever has put something, and sleep only if
+//! nobody has; [`Parker::announce_awake`] afterwards.
 //!
 //! Why nothing is lost: both sides *swap* the one word, so the swaps have one order. If the sender's
 //! comes first, the receiver's swap acquires what the sender put there, and the second look finds it.
@@ -39,7 +39,7 @@ impl Parker {
         self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP
     }
 
-    /// The receiver is about to sleep. It must look into its queues once more before it does.
+    /// The receiver is about to sleep. It must look for senders once more before it does.
     pub fn announce_sleep(&self) {
         let before = self.state.swap(ASLEEP, Ordering::AcqRel);
         assert_eq!(before, AWAKE, "only an awake reactor goes to sleep");

@@ -4,12 +4,12 @@
 #[cfg(not(fanfare_loom))]
 pub(super) use {
     crossbeam::queue::ArrayQueue,
-    std::sync::atomic::{AtomicU32, Ordering},
+    std::sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(fanfare_loom)]
 pub(super) use {
-    loom::sync::atomic::{AtomicU32, Ordering},
+    loom::sync::atomic::{AtomicU32, AtomicU64, Ordering},
     model::ArrayQueue,
 };
 

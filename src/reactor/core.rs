@@ -32,7 +32,7 @@ use crate::{
     },
     pubsub::{
         fanout::{Fanout, Requests, Shed},
-        home::{Home, Homes},
+        home::{Home, Homes, bits},
         log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
         policy::{Bound, Policy, Rule, Verdict},
@@ -580,10 +580,11 @@ impl Core {
 
     /// Takes requests of other reactors for as long as this home can answer them, and what homes say.
     pub fn receive(&mut self) {
-        let count = self.port.count();
+        let senders = self.port.senders();
         // Another is first in each turn: as long as there is not room for all, each has its share.
-        let first = self.stats.turns_total as usize % count;
-        for from in (first..count).chain(0..first) {
+        let first = self.stats.turns_total as usize % self.port.count();
+        let before_first = (1 << first) - 1;
+        for from in bits(senders & !before_first).chain(bits(senders & before_first)) {
             for _ in 0..RECEIVES_MAX {
                 if !self.is_home_open() {
                     break;
@@ -593,7 +594,7 @@ impl Core {
             }
         }
         // All that is there now: a delivery costs little, and whoever sent it waits for room.
-        for from in 0..self.port.count() {
+        for from in bits(senders) {
             for _ in 0..DELIVERIES_MAX {
                 let Some(delivery) = self.port.receive_delivery(from) else { break };
                 self.handle_delivery(delivery);

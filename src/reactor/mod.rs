@@ -31,7 +31,7 @@ use std::{
 };
 
 use crate::{
-    channel::Mesh,
+    channel::{Mesh, PORTS_MAX},
     config::Config,
     metrics::{ReactorStats, Troubles},
     pubsub::{
@@ -56,6 +56,7 @@ const QUEUE_ENTRIES_MIN: usize = 16;
 const DESCRIPTORS_PER_REACTOR: usize = 3;
 const _: () =
     assert!(DESCRIPTORS_RESERVED as usize >= turn::REFUSED_MAX + 64, "refusals take the operator's");
+const _: () = assert!(REACTORS_MAX <= PORTS_MAX, "a reactor has a bit in the others' words");
 /// Why a lock is not poisoned: whoever holds it does not panic.
 const LOCK_HELD: &str = "nobody panics with the listeners locked";
 

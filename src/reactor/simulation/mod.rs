@@ -515,7 +515,7 @@ impl World {
                 self.asleep_until_ns[sleeper].is_some_and(|until_ns| until_ns > self.now_ns + FULL_RETRY_NS);
             if sleeps_long && !self.net.is_woken(sleeper) {
                 let core = reactor.core();
-                assert!(core.port.is_empty(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
+                assert!(core.port.is_drained(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
             }
         }
     }
@@ -599,7 +599,7 @@ impl World {
         });
         for reactor in self.reactors.iter().flatten() {
             let core = reactor.core();
-            assert!(core.port.is_empty(true) && core.is_posted(), "what was said is not taken");
+            assert!(core.port.is_drained(true) && core.is_posted(), "what was said is not taken");
             assert!(core.has_room() && core.outboxes.iter().all(VecDeque::is_empty));
         }
     }
