@@ -27,7 +27,6 @@ use std::{
     os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use crate::{
@@ -40,6 +39,7 @@ use crate::{
         message::{Delivery, Request},
     },
     uring::{
+        Io,
         probe::DESCRIPTORS_RESERVED,
         ring::{Ring, RingConfig},
         wake::Doorbell,
@@ -279,9 +279,9 @@ impl ReactorThread {
             self.connection_count,
             self.connections_max,
         );
-        let began = Instant::now();
         loop {
-            match reactor.turn(began.elapsed().as_nanos() as u64) {
+            let now_ns = reactor.io().clock_ns();
+            match reactor.turn(now_ns) {
                 Ok(Turn::Next) => {}
                 Ok(Turn::Ended) => return,
                 Err(error) => panic!("reactor {index}'s ring cannot be entered: {error}"),

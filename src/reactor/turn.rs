@@ -27,7 +27,7 @@ use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
     pubsub::subscription::ViewKey,
-    uring::{Completion, Io, Op, Token, Wait},
+    uring::{Completion, Io, Op, Token, Wait, wake},
 };
 
 // Simulations reach every bound of a turn sooner.
@@ -164,11 +164,13 @@ impl<I: Io> Reactor<I> {
         for to in self.wakes.drain(..) {
             self.io.wake(to);
         }
-        // The last turn enters as well: those whom it answered may sleep.
+        // The last turn has nothing left to submit: a wake of those whom it answered may fail, or be kept.
+        let is_ending = turn == Turn::Ended;
+        let turn = if self.io.is_all_submitted() { turn } else { Turn::Next };
         let due_ns = [next_sweep_ns, next_round_ns].into_iter().flatten().min();
         // Looked at once: others fill the log and empty it meanwhile.
         let is_open = self.core.is_home_open();
-        let wait = if turn == Turn::Ended { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
+        let wait = if is_ending { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
         // Awake again from the next turn's beginning on.
         self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
@@ -202,6 +204,10 @@ impl<I: Io> Reactor<I> {
                 Op::Receive => self.on_receive(completion),
                 Op::Send => self.on_send(completion),
                 Op::Accept => self.on_accept(completion),
+                // Whoever was to be woken still sleeps, beside what it was to be woken for.
+                Op::WakeSent if completion.result < 0 && !wake::is_gone(completion.result) => {
+                    self.wakes.push(completion.token.slot() as usize);
+                }
                 // A cancelled op says so itself; a wake has done what it is for.
                 Op::Cancel | Op::Wake | Op::WakeSent => {}
                 Op::Connect => unreachable!("a broker connects to nobody"),

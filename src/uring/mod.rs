@@ -65,6 +65,9 @@ pub trait Io {
     /// Receives into provided buffers until cancelled, the end of the stream (result 0), an error, or
     /// want of buffers (`ENOBUFS`).
     fn receive_multishot(&mut self, socket: RawFd, token: Token);
+    /// Receives into one provided buffer: one completion, like one of [`Io::receive_multishot`] that is its
+    /// last. Want of buffers may be told before there are bytes to receive.
+    fn receive(&mut self, socket: RawFd, token: Token);
     /// Sends all of `len` bytes (`MSG_WAITALL | MSG_NOSIGNAL`).
     ///
     /// # Safety
@@ -79,13 +82,20 @@ pub trait Io {
     /// Asks that the op with token `target` end early. Its own completion, under `token`, says only
     /// whether it was found; the target's final completion still comes.
     fn cancel(&mut self, target: Token, token: Token);
-    /// Wakes the reactor at `index` out of its sleep; put at the head of what is submitted next.
+    /// Wakes the reactor at `index` out of its sleep; put at the head of what is submitted next. It completes
+    /// only if it fails: with [`Op::WakeSent`], whose slot is `index`. Unless [`wake::is_gone`] it is to be sent
+    /// again.
     fn wake(&mut self, index: usize);
-    /// Submits everything and reaps what is there, waiting as `wait` says. `ETIME` and `EINTR` are `Ok`.
+    /// Submits everything and reaps what is there, waiting as `wait` says. It may come back early and with
+    /// nothing. What the kernel does not take now (it may lack memory for requests, or want completions reaped
+    /// first) goes with the next enter, in order but for wakes, which are always first; then it does not wait.
     ///
     /// # Errors
-    /// What io_uring_enter(2) gives beyond those: a bug or a dying kernel.
+    /// What io_uring_enter(2) gives beyond what passes (`ETIME`, `EINTR`, `EAGAIN`, `EBUSY`): a bug or a dying
+    /// kernel.
     fn enter(&mut self, wait: Wait) -> io::Result<()>;
+    /// Whether the kernel has taken everything that was asked of it.
+    fn is_all_submitted(&self) -> bool;
     /// Takes the next completion that the last enter brought.
     fn reap(&mut self) -> Option<Completion>;
     /// The filled bytes of a lease.
@@ -108,6 +118,8 @@ pub trait Io {
     fn acked_bytes(&mut self, socket: RawFd) -> u64;
     /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
+    /// Nanoseconds on the clock that turns are told, now: never less than before.
+    fn clock_ns(&mut self) -> u64;
     /// How busy this thread's core was since the last call, 0.0 to 1.0, waiting for a turn on the core
     /// included: what pacing adapts to. Called at most every 50 ms.
     fn busy_share(&mut self, elapsed_ns: u64) -> f64;

@@ -3,7 +3,18 @@
 //! [`SimNet`] is the world: listeners, connections and the clients' ends of them. [`SimRing`] is one
 //! reactor's kernel: what [`Io`] promises it does, as late, as little at a time and in as odd an order
 //! as the promise allows; and what it may ask of its user it asserts. Nothing here has a clock or a thread:
-//! whoever runs the reactors decides when each [`SimRing::run`]s.
+//! whoever runs the reactors decides when each [`SimRing::run`]s, and what time it is.
+//!
+//! # What goes wrong in it
+//!
+//! With [`SimConfig::trouble`], now and then:
+//!
+//! - an enter takes only part of what is staged, or nothing, and keeps the rest for the next;
+//! - it comes back though nothing has completed;
+//! - a wake fails and says so, and the other ring sleeps on;
+//! - more completes than the queue holds, and a later enter brings the rest;
+//! - one receive fills up to 32 buffers in one enter, or a buffer only in part;
+//! - whatever could go on does not, and a multishot ends for no reason.
 //!
 //! # What it asserts of a reactor
 //!
@@ -31,6 +42,8 @@ use super::{Completion, Io, Lease, Op, Token, Wait};
 const FIRST_SOCKET: RawFd = 1_000;
 /// How much an enter does, as in the real ring.
 const WORK_MAX: usize = 256;
+/// How many buffers one receive fills in one enter at most, as in the kernel.
+const FILLS_MAX: usize = 32;
 
 /// Numbers that follow from a seed (splitmix64).
 #[derive(Clone, Debug)]
@@ -84,11 +97,17 @@ pub struct SimRing {
     buffers: Vec<Buffer>,
     buffer_bytes: usize,
     staged: Vec<Submission>,
+    /// Rings to wake at the head of the next submission, each once.
     wakes: Vec<usize>,
     accept: Option<Accepting>,
     receives: Vec<Receiving>,
     sends: Vec<Sending>,
+    /// What is in the queue.
     completions: VecDeque<Completion>,
+    /// What did not fit the queue.
+    overflow: VecDeque<Completion>,
+    /// How much the next enter takes of what is staged; else it is as `trouble` has it.
+    takes: Option<usize>,
     /// Which socket has, or had, the slot and generation.
     names: BTreeMap<(u32, u32), RawFd>,
     wait: Wait,
@@ -108,6 +127,9 @@ struct Net {
     trouble: u64,
     /// Whether ring `index` is to be woken.
     wakes: Vec<bool>,
+    /// So many wakes fail, whatever `trouble` says.
+    failing_wakes: usize,
+    now_ns: u64,
 }
 
 /// A connection.
@@ -159,8 +181,9 @@ enum Place {
 }
 
 enum Submission {
+    Wake(usize),
     Accept(Accepting),
-    Receive(RawFd, Token),
+    Receive(Receiving),
     Send(Sending),
     Cancel(Token, Token),
 }
@@ -175,6 +198,7 @@ struct Accepting {
 struct Receiving {
     socket: RawFd,
     token: Token,
+    is_multishot: bool,
     is_cancelled: bool,
 }
 
@@ -267,6 +291,8 @@ impl SimNet {
             window_bytes: config.window_bytes,
             trouble: config.trouble,
             wakes: vec![false; config.ring_count],
+            failing_wakes: 0,
+            now_ns: 0,
         }));
         let rings = rngs.into_iter().enumerate().map(|(index, rng)| SimRing {
             net: net.clone(),
@@ -282,6 +308,8 @@ impl SimNet {
             receives: Vec::new(),
             sends: Vec::new(),
             completions: VecDeque::new(),
+            overflow: VecDeque::new(),
+            takes: None,
             names: BTreeMap::new(),
             wait: Wait::Poll,
             sends_total: 0,
@@ -293,6 +321,17 @@ impl SimNet {
     /// The listener of the ring at `index`.
     pub fn listener(&self, index: usize) -> RawFd {
         index as RawFd
+    }
+
+    /// What time it is, in nanoseconds: what [`Io::clock_ns`] of all rings tells until it is set again.
+    pub fn set_now_ns(&self, now_ns: u64) {
+        let before_ns = std::mem::replace(&mut self.net.borrow_mut().now_ns, now_ns);
+        assert!(before_ns <= now_ns, "the clock goes back from {before_ns} to {now_ns}");
+    }
+
+    /// The next `count` wakes fail.
+    pub fn fail_wakes(&self, count: usize) {
+        self.net.borrow_mut().failing_wakes = count;
     }
 
     /// How much goes wrong from now on; see [`SimConfig::trouble`].
@@ -434,6 +473,17 @@ impl SimRing {
         self.wait
     }
 
+    /// The next enter takes at most `count` of what is staged.
+    pub fn take_only(&mut self, count: usize) {
+        self.takes = Some(count);
+    }
+
+    /// Whether a wake of ring `index` is on its way: to be submitted, or to be told that it failed.
+    pub fn owes_wake(&self, index: usize) -> bool {
+        let is_failure = |it: &Completion| it.token == Token::new(Op::WakeSent, index as u32, 0);
+        self.wakes.contains(&index) || self.completions.iter().chain(&self.overflow).any(is_failure)
+    }
+
     /// Sends submitted so far.
     pub fn sends_total(&self) -> u64 {
         self.sends_total
@@ -443,6 +493,7 @@ impl SimRing {
     pub fn is_ready(&self) -> bool {
         let net = &mut *self.net.borrow_mut();
         !self.completions.is_empty()
+            || !self.overflow.is_empty()
             || net.wakes[self.index]
             || self
                 .accept
@@ -468,8 +519,9 @@ impl SimRing {
     pub fn is_idle(&self) -> bool {
         self.receives.is_empty()
             && self.sends.is_empty()
-            && self.staged.is_empty()
+            && self.is_all_submitted()
             && self.completions.is_empty()
+            && self.overflow.is_empty()
     }
 
     /// Whether every buffer is the kernel's to fill.
@@ -498,10 +550,22 @@ impl SimRing {
                 _ => self.run_send(token),
             }
         }
+        self.bring();
     }
 
     fn complete(&mut self, token: Token, result: i32, more: bool, lease: Option<Lease>) {
-        self.completions.push_back(Completion { token, result, more, lease });
+        self.overflow.push_back(Completion { token, result, more, lease });
+    }
+
+    /// Fills the completion queue, in order.
+    fn bring(&mut self) {
+        let is_small = self.rng.chance(self.net.borrow().trouble, 32);
+        let capacity = if is_small { self.rng.between(1, 4) } else { usize::MAX };
+        while self.completions.len() < capacity
+            && let Some(completion) = self.overflow.pop_front()
+        {
+            self.completions.push_back(completion);
+        }
     }
 
     fn run_accept(&mut self) {
@@ -517,12 +581,8 @@ impl SimRing {
             }
             if net.open_count >= net.sockets_max {
                 self.accept = None;
-                self.completions.push_back(Completion {
-                    token,
-                    result: -libc::EMFILE,
-                    more: false,
-                    lease: None,
-                });
+                let result = -libc::EMFILE;
+                self.overflow.push_back(Completion { token, result, more: false, lease: None });
                 return;
             }
             let link = net.backlogs[self.index].pop_front().expect("it was just seen");
@@ -540,7 +600,7 @@ impl SimRing {
                 has_sent_short: false,
             });
             let more = is_multishot && !self.rng.chance(net.trouble, 64);
-            self.completions.push_back(Completion { token, result: socket, more, lease: None });
+            self.overflow.push_back(Completion { token, result: socket, more, lease: None });
             if !more {
                 self.accept = None;
             }
@@ -550,9 +610,14 @@ impl SimRing {
     fn run_receive(&mut self, token: Token) {
         let place = self.receives.iter().position(|receive| receive.token == token);
         let place = place.expect("a receive in flight is listed");
-        let Receiving { socket, is_cancelled, .. } = self.receives[place];
+        let Receiving { socket, is_multishot, is_cancelled, .. } = self.receives[place];
+        let trouble = self.net.borrow().trouble;
         // What arrived before a cancellation may still come, with the op's last completion or before it.
-        let mut rounds = if is_cancelled { self.rng.below(2) } else { self.rng.between(1, 3) };
+        let mut rounds = match is_cancelled {
+            true => self.rng.below(2),
+            false if self.rng.chance(trouble, 32) => FILLS_MAX,
+            false => self.rng.between(1, 3),
+        };
         let net = self.net.clone();
         let end = loop {
             let net = &mut *net.borrow_mut();
@@ -564,6 +629,10 @@ impl SimRing {
             }
             if is_shut && self.rng.chance(1, 2) {
                 break 0;
+            }
+            let lacks_buffer = self.buffers.iter().all(|buffer| buffer.place != Place::Offered);
+            if !is_multishot && !is_cancelled && lacks_buffer && self.rng.chance(1, 2) {
+                break -libc::ENOBUFS;
             }
             if link.up.is_empty() {
                 if link.up_end == Stream::Ended || is_shut {
@@ -592,9 +661,10 @@ impl SimRing {
             for (byte, received) in buffer.bytes.iter_mut().zip(link.up.drain(..len)) {
                 *byte = received;
             }
-            let is_last = (is_cancelled && self.rng.chance(1, 2)) || self.rng.chance(net.trouble, 64);
+            let ends_early = (is_cancelled && self.rng.chance(1, 2)) || self.rng.chance(net.trouble, 64);
+            let is_last = !is_multishot || ends_early;
             let lease = Some(Lease { id: id as u16, len: len as u32 });
-            self.completions.push_back(Completion { token, result: len as i32, more: !is_last, lease });
+            self.overflow.push_back(Completion { token, result: len as i32, more: !is_last, lease });
             if is_last {
                 net.socket(socket).is_receiving = false;
                 self.receives.remove(place);
@@ -650,23 +720,59 @@ impl SimRing {
         self.complete(token, result, false, None);
     }
 
-    fn submit(&mut self) {
-        for submission in std::mem::take(&mut self.staged) {
-            match submission {
-                Submission::Accept(accepting) => {
-                    assert!(self.accept.is_none(), "a listener has one accept in flight");
-                    self.accept = Some(accepting);
-                }
-                Submission::Receive(socket, token) => {
-                    self.receives.push(Receiving { socket, token, is_cancelled: false });
-                }
-                Submission::Send(send) => {
-                    // SAFETY: as in `run_send`.
-                    unsafe { send.check() };
-                    self.sends.push(send);
-                }
-                Submission::Cancel(target, token) => self.cancel_now(target, token),
+    /// Takes wakes, then what is staged, in order: all of it, or as `trouble` has it; tells whether all.
+    fn submit(&mut self) -> bool {
+        let trouble = self.net.borrow().trouble;
+        let mut queue: VecDeque<Submission> = self.wakes.drain(..).map(Submission::Wake).collect();
+        queue.extend(self.staged.drain(..));
+        let takes = match self.takes.take() {
+            Some(takes) => takes,
+            None if self.rng.chance(trouble, 32) => self.rng.below(queue.len() + 1),
+            None => usize::MAX,
+        };
+        let mut are_wakes_over = false;
+        for _ in 0..takes.min(queue.len()) {
+            let submission = queue.pop_front().expect("the loop counts what is there");
+            let is_wake = matches!(submission, Submission::Wake(_));
+            assert!(!(is_wake && are_wakes_over), "wakes come before everything else");
+            are_wakes_over |= !is_wake;
+            self.take(submission);
+        }
+        for left in queue {
+            match left {
+                Submission::Wake(index) => self.wakes.push(index),
+                other => self.staged.push(other),
             }
+        }
+        self.is_all_submitted()
+    }
+
+    fn take(&mut self, submission: Submission) {
+        match submission {
+            Submission::Wake(index) => self.wake_now(index),
+            Submission::Accept(accepting) => {
+                assert!(self.accept.is_none(), "a listener has one accept in flight");
+                self.accept = Some(accepting);
+            }
+            Submission::Receive(receiving) => self.receives.push(receiving),
+            Submission::Send(send) => {
+                // SAFETY: as in `run_send`.
+                unsafe { send.check() };
+                self.sends.push(send);
+            }
+            Submission::Cancel(target, token) => self.cancel_now(target, token),
+        }
+    }
+
+    fn wake_now(&mut self, index: usize) {
+        let net = &mut *self.net.borrow_mut();
+        let is_chosen = net.failing_wakes > 0;
+        net.failing_wakes -= usize::from(is_chosen);
+        if is_chosen || self.rng.chance(net.trouble, 32) {
+            let token = Token::new(Op::WakeSent, index as u32, 0);
+            self.overflow.push_back(Completion { token, result: -libc::EAGAIN, more: false, lease: None });
+        } else {
+            net.wakes[index] = true;
         }
     }
 
@@ -699,6 +805,16 @@ impl SimRing {
         let is_staged = self.staged.iter().any(|staged| matches!(staged, Submission::Accept(_)));
         assert!(self.accept.is_none() && !is_staged, "a listener has one accept in flight");
         self.staged.push(Submission::Accept(accepting));
+    }
+
+    fn stage_receive(&mut self, socket: RawFd, token: Token, is_multishot: bool) {
+        assert_eq!(token.op(), Op::Receive);
+        self.name(socket, token);
+        let net = &mut *self.net.borrow_mut();
+        let end = net.socket(socket);
+        assert!(!end.is_receiving, "descriptor {socket} has one receive in flight");
+        end.is_receiving = true;
+        self.staged.push(Submission::Receive(Receiving { socket, token, is_multishot, is_cancelled: false }));
     }
 
     fn stage_send(
@@ -774,13 +890,11 @@ impl Io for SimRing {
     }
 
     fn receive_multishot(&mut self, socket: RawFd, token: Token) {
-        assert_eq!(token.op(), Op::Receive);
-        self.name(socket, token);
-        let net = &mut *self.net.borrow_mut();
-        let end = net.socket(socket);
-        assert!(!end.is_receiving, "descriptor {socket} has one receive in flight");
-        end.is_receiving = true;
-        self.staged.push(Submission::Receive(socket, token));
+        self.stage_receive(socket, token, true);
+    }
+
+    fn receive(&mut self, socket: RawFd, token: Token) {
+        self.stage_receive(socket, token, false);
     }
 
     unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, len: u32, token: Token) {
@@ -800,19 +914,27 @@ impl Io for SimRing {
 
     fn wake(&mut self, index: usize) {
         assert_ne!(index, self.index, "a reactor does not wake itself");
-        self.wakes.push(index);
+        if !self.wakes.contains(&index) {
+            self.wakes.push(index);
+        }
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let kept = self.buffers.iter().position(|buffer| buffer.place == Place::OnLoan);
         assert_eq!(kept, None, "a lease is recycled before its turn ends");
-        self.wait = wait;
-        for index in self.wakes.drain(..) {
-            self.net.borrow_mut().wakes[index] = true;
+        let trouble = self.net.borrow().trouble;
+        let is_all_taken = self.submit();
+        // The kernel does not wait when it has not taken everything, and need not look at what has come.
+        let comes_back = !is_all_taken || self.rng.chance(trouble, 64);
+        self.wait = if comes_back { Wait::Poll } else { wait };
+        if is_all_taken || self.rng.chance(1, 2) {
+            self.run();
         }
-        self.submit();
-        self.run();
         Ok(())
+    }
+
+    fn is_all_submitted(&self) -> bool {
+        self.staged.is_empty() && self.wakes.is_empty()
     }
 
     fn reap(&mut self) -> Option<Completion> {
@@ -899,6 +1021,10 @@ impl Io for SimRing {
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, link as u16)))
     }
 
+    fn clock_ns(&mut self) -> u64 {
+        self.net.borrow().now_ns
+    }
+
     fn busy_share(&mut self, _elapsed_ns: u64) -> f64 {
         self.rng.below(101) as f64 / 100.0
     }
@@ -962,6 +1088,116 @@ mod tests {
         }
         assert_eq!(received, b"over four");
         assert!(ring.is_idle() && ring.has_all_buffers());
+    }
+
+    /// Two buffers of four bytes: each receive brings one of them, and nothing more.
+    #[test]
+    fn a_single_receive_brings_one_buffer() {
+        let config = SimConfig { buffer_bytes: 4, buffer_count: 2, ..SimConfig::calm(1, 1) };
+        let (net, mut ring, peer, socket) = accepted(config);
+        net.write(peer, b"over four");
+        net.finish(peer);
+        for len in [4, 4, 1, 0] {
+            ring.receive(socket, receive());
+            assert_eq!(reap(&mut ring), (receive(), len, false));
+            ring.enter(Wait::Poll).unwrap();
+            assert!(ring.reap().is_none());
+        }
+        assert!(ring.is_idle() && ring.has_all_buffers());
+    }
+
+    /// The enter takes one entry: that is the wake, though the send was staged before it. The next takes one of
+    /// what is left and of another wake.
+    #[test]
+    fn a_wake_is_first_in_what_is_submitted() {
+        let (net, mut rings) = SimNet::new(SimConfig::calm(1, 3));
+        let mut ring = rings.remove(0);
+        let peer = net.connect(0);
+        ring.accept(net.listener(0), accept());
+        ring.enter(Wait::Poll).unwrap();
+        let socket = ring.reap().expect("a connection waits").result;
+        // SAFETY: the bytes are static.
+        unsafe { ring.send(socket, b"five!".as_ptr(), 5, send()) };
+        for other in [1, 2] {
+            ring.wake(other);
+            ring.take_only(1);
+            ring.enter(Wait::Sleep { timeout_ns: 1 }).unwrap();
+            assert_eq!((net.is_woken(other), net.readable(peer), ring.waited()), (true, 0, Wait::Poll));
+        }
+        assert!(!ring.is_all_submitted());
+        assert_eq!(reap(&mut ring), (send(), 5, false));
+        assert!(ring.is_all_submitted());
+    }
+
+    #[test]
+    fn a_wake_that_fails_wakes_nobody_and_says_so() {
+        let (net, mut rings) = SimNet::new(SimConfig::calm(1, 2));
+        net.fail_wakes(1);
+        rings[0].wake(1);
+        assert!(rings[0].owes_wake(1));
+        assert_eq!(reap(&mut rings[0]), (Token::new(Op::WakeSent, 1, 0), -libc::EAGAIN, false));
+        assert!(!net.is_woken(1) && !rings[0].owes_wake(1));
+        rings[0].wake(1);
+        rings[0].enter(Wait::Poll).unwrap();
+        assert!(net.is_woken(1));
+    }
+
+    /// Whatever goes wrong, every send comes through once and in its socket's order, and every wake comes
+    /// or says that it failed.
+    #[test]
+    fn trouble_puts_off_and_loses_nothing() {
+        for seed in 0..50 {
+            let (net, mut rings) = SimNet::new(SimConfig { trouble: 8, ..SimConfig::calm(seed, 2) });
+            let mut ring = rings.remove(0);
+            let peers: Vec<Peer> = (0..8).map(|_| net.connect(0)).collect();
+            let (mut sockets, mut sent, mut is_accepting) = (Vec::new(), [0u8; 8], false);
+            let mut is_sending = [false; 8];
+            let mut wakes_owed = 0;
+            for _ in 0..600 {
+                if !is_accepting && sockets.len() < 8 {
+                    ring.accept(net.listener(0), accept());
+                    is_accepting = true;
+                }
+                if sockets.len() == 8 && wakes_owed == 0 {
+                    ring.wake(1);
+                    wakes_owed = 1;
+                }
+                ring.enter(Wait::Poll).unwrap();
+                if wakes_owed == 1 && std::mem::take(&mut net.net.borrow_mut().wakes[1]) {
+                    wakes_owed = 2;
+                }
+                while let Some(completion) = ring.reap() {
+                    match completion.token.op() {
+                        Op::Accept => {
+                            is_accepting = false;
+                            sockets.push(completion.result);
+                        }
+                        Op::WakeSent => {
+                            assert_eq!(wakes_owed, 1, "it failed or it came");
+                            wakes_owed = 0;
+                        }
+                        _ => {
+                            sent[completion.token.slot() as usize] += 1;
+                            is_sending[completion.token.slot() as usize] = false;
+                        }
+                    }
+                }
+                for (slot, &socket) in sockets.iter().enumerate() {
+                    if !is_sending[slot] && sent[slot] < 3 {
+                        is_sending[slot] = true;
+                        let token = Token::new(Op::Send, slot as u32, 0);
+                        // SAFETY: the bytes are static.
+                        unsafe { ring.send(socket, &b"abc"[usize::from(sent[slot])], 1, token) };
+                    }
+                }
+            }
+            assert_eq!((sent, wakes_owed), ([3; 8], 2), "seed {seed}");
+            for peer in peers {
+                let mut read = Vec::new();
+                net.read(peer, 10, &mut read);
+                assert_eq!(read, b"abc", "seed {seed}");
+            }
+        }
     }
 
     /// A window of three bytes, and a send of five.

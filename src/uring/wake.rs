@@ -8,10 +8,18 @@ use io_uring::{IoUring, opcode, squeue, types};
 
 use super::{Op, Token};
 
+/// How often a doorbell enters its ring before it tells why a message did not go.
+const TRIES_MAX: usize = 64;
+
 /// A tiny ring that sends messages to the reactors' rings: for the control thread and for tests.
 pub struct Doorbell {
     ring: IoUring,
     targets: Vec<RawFd>,
+    /// Which message this is, so that the end of an earlier one is not taken for its own.
+    number: u64,
+    /// What the next enters fail with.
+    #[cfg(test)]
+    failures: std::collections::VecDeque<i32>,
 }
 
 impl Doorbell {
@@ -21,30 +29,63 @@ impl Doorbell {
     /// What io_uring_setup(2) says.
     pub fn new(targets: Vec<RawFd>) -> io::Result<Doorbell> {
         // No SINGLE_ISSUER: a doorbell may be made on one thread and move to another.
-        Ok(Doorbell { ring: IoUring::new(4)?, targets })
+        Ok(Doorbell {
+            ring: IoUring::new(4)?,
+            targets,
+            number: 0,
+            #[cfg(test)]
+            failures: Default::default(),
+        })
     }
 
     /// Wakes the reactor at `index`: it reaps a completion of [`super::Op::Wake`].
     ///
     /// # Errors
-    /// What the message failed with: `EBADFD` if the reactor's ring is gone.
+    /// What the message failed with: `EBADFD` or `EBADF` if the reactor's ring is gone. Or why the kernel did not
+    /// take it for many tries (`EINTR`, `EAGAIN`, `EBUSY`): then it may still go with a later one.
     pub fn ring(&mut self, index: usize) -> io::Result<()> {
-        let entry = wake_entry(self.targets[index], index).clear_flags();
-        // SAFETY: a message to a ring points at no memory.
-        unsafe { self.ring.submission().push(&entry) }.expect("every earlier message was reaped");
-        loop {
-            match self.ring.submit_and_wait(1) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
+        self.number += 1;
+        let entry = wake_entry(self.targets[index], index).clear_flags().user_data(self.number);
+        let mut is_queued = false;
+        let mut failure = None;
+        for _ in 0..TRIES_MAX {
+            // Messages that did not go may fill the queue: entering takes them out of it.
+            // SAFETY: a message to a ring points at no memory.
+            is_queued = is_queued || unsafe { self.ring.submission().push(&entry) }.is_ok();
+            match self.enter() {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => failure = Some(error),
+                Err(error) => return Err(error),
             }
-            if let Some(sent) = self.ring.completion().next() {
-                return match sent.result() {
-                    0.. => Ok(()),
-                    errno => Err(io::Error::from_raw_os_error(-errno)),
-                };
+            let mut ended = self.ring.completion().map(|sent| (sent.user_data(), sent.result()));
+            if let Some((_, result)) = ended.find(|(number, _)| *number == self.number) {
+                return if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
             }
+            std::thread::yield_now();
         }
+        Err(failure.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
     }
+
+    /// Submits what is queued, and waits for something to complete.
+    fn enter(&mut self) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(errno) = self.failures.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        self.ring.submit_and_wait(1)
+    }
+}
+
+/// Whether an enter that failed so is tried again: a signal came, or the kernel is short of memory or wants
+/// completions reaped. What was not submitted is still queued.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+/// Whether a wake with this result failed because there is no ring, or no thread behind it, to wake any more.
+/// Any other failure (`EOVERFLOW`, `ENOMEM`, `EAGAIN`) passes.
+pub fn is_gone(result: i32) -> bool {
+    matches!(-result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD)
 }
 
 /// A message to the ring `target`, the reactor at `index`. It completes here only if it fails.
@@ -94,6 +135,61 @@ mod tests {
         assert_eq!(doorbell.ring(0).unwrap_err().raw_os_error(), Some(libc::EBADFD));
         // And the doorbell still works afterwards.
         assert!(doorbell.ring(0).is_err());
+    }
+
+    /// A reactor, and a doorbell to it.
+    fn ring_and_doorbell() -> Option<(Ring, Doorbell)> {
+        let ring = small_ring()?;
+        let doorbell = Doorbell::new(vec![ring.as_raw_fd()]).unwrap();
+        Some((ring, doorbell))
+    }
+
+    fn wake_count(ring: &mut Ring) -> usize {
+        ring.enter(Wait::Poll).unwrap();
+        std::iter::from_fn(|| ring.reap()).filter(|it| it.token.op() == Op::Wake).count()
+    }
+
+    #[test]
+    fn a_failure_that_passes_is_nobodys_business() {
+        let Some((mut ring, mut doorbell)) = ring_and_doorbell() else { return };
+        doorbell.failures.extend([libc::EINTR, libc::EAGAIN, libc::EBUSY]);
+        doorbell.ring(0).unwrap();
+        assert_eq!(wake_count(&mut ring), 1);
+        assert!(doorbell.failures.is_empty());
+    }
+
+    /// Its queue has four entries: what six rings could not send fills it. The next ring finds room, sends
+    /// what waits, and is told of its own message.
+    #[test]
+    fn a_doorbell_whose_enters_fail_says_so_and_works_again() {
+        let Some((mut ring, mut doorbell)) = ring_and_doorbell() else { return };
+        for errno in [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::EAGAIN, libc::EAGAIN, libc::EAGAIN] {
+            doorbell.failures.extend([errno; TRIES_MAX]);
+            assert_eq!(doorbell.ring(0).unwrap_err().raw_os_error(), Some(errno));
+        }
+        assert_eq!(wake_count(&mut ring), 0);
+        doorbell.ring(0).unwrap();
+        assert_eq!(wake_count(&mut ring), 4 + 1);
+        doorbell.ring(0).unwrap();
+        assert_eq!(wake_count(&mut ring), 1);
+    }
+
+    /// The first message could not go, and finds its ring gone when it does: that is not the second's failure.
+    #[test]
+    fn the_end_of_an_earlier_message_is_not_taken_for_its_own() {
+        let Some((mut ring, mut doorbell)) = ring_and_doorbell() else { return };
+        let not_a_ring = std::fs::File::open("/dev/null").unwrap();
+        doorbell.targets.push(not_a_ring.as_raw_fd());
+        doorbell.failures.extend([libc::EAGAIN; TRIES_MAX]);
+        assert!(doorbell.ring(1).is_err());
+        doorbell.ring(0).unwrap();
+        assert_eq!(wake_count(&mut ring), 1);
+    }
+
+    #[test]
+    fn a_wake_fails_for_good_only_where_nobody_is() {
+        assert!(is_gone(-libc::EBADFD) && is_gone(-libc::EBADF));
+        assert!(![-libc::EOVERFLOW, -libc::ENOMEM, -libc::EAGAIN, 0].into_iter().any(is_gone));
     }
 
     fn until_woken(ring: &mut Ring) {

@@ -79,6 +79,7 @@ fn a_reactor_that_ends_wakes_those_whom_it_answered() {
     world.write_all();
     world.turns(0, 5);
     assert!(world.asleep_until_ns[0].is_some());
+    world.net.fail_wakes(1);
     world.turns(1, 5);
     assert!(world.reactors[1].is_none(), "the home has ended");
     world.turns(0, 5);
@@ -782,6 +783,33 @@ fn a_reactor_that_sleeps_is_woken_for_what_comes() {
         world.settle();
     }
     assert_eq!(world.seqs(reader, &topic), [1, 2, 3, 4, 5]);
+    world.end();
+}
+
+/// The first wake fails, and the one after it, and the third is kept back for another enter: the reactor that
+/// sent them sends it again, though nothing else has happened to it.
+#[test]
+fn a_wake_that_failed_is_sent_again() {
+    let mut world = World::new(Knobs::calm(2));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let topic = world.topic_at(1, "t");
+    world.subscribe(reader, &topic);
+    world.settle();
+    assert!(world.asleep_until_ns.iter().all(Option::is_some), "both sleep");
+    world.publish(publisher, &topic);
+    world.write_all();
+    world.net.fail_wakes(2);
+    world.turns(1, 2);
+    assert!(!world.net.is_woken(0), "both have failed");
+    world.reactors[1].as_mut().expect("it runs").io().take_only(0);
+    // No time passes.
+    world.turns(1, 1);
+    assert!(!world.net.is_woken(0), "the third is kept");
+    world.turns(1, 1);
+    assert!(world.net.is_woken(0));
+    world.turns(0, 2);
+    world.read(reader, usize::MAX);
+    assert_eq!(world.seqs(reader, &topic), [1]);
     world.end();
 }
 

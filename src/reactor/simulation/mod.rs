@@ -447,6 +447,7 @@ impl World {
         }
         let now_ns = self.now_ns;
         self.oracle.step += 1;
+        self.net.set_now_ns(now_ns);
         let reactor = self.reactors[index].as_mut().expect("a runnable reactor is there");
         if self.asleep_until_ns[index].is_some() {
             reactor.io().run();
@@ -513,7 +514,9 @@ impl World {
             let Some(reactor) = &self.reactors[sleeper] else { continue };
             let sleeps_long =
                 self.asleep_until_ns[sleeper].is_some_and(|until_ns| until_ns > self.now_ns + FULL_RETRY_NS);
-            if sleeps_long && !self.net.is_woken(sleeper) {
+            let mut others = self.reactors.iter().flatten();
+            let is_owed_wake = others.any(|other| other.io_ref().owes_wake(sleeper));
+            if sleeps_long && !self.net.is_woken(sleeper) && !is_owed_wake {
                 let core = reactor.core();
                 assert!(core.port.is_drained(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
             }
