@@ -362,8 +362,8 @@ mod tests {
                 }
             }
             // When all is told, drained as a reactor does it, and looked at once more, it may sleep.
-            for from in 1..3 {
-                let _ = ports[from].notify(0);
+            for sender in &mut ports[1..] {
+                let _ = sender.notify(0);
             }
             for from in (0..3).filter(|from| ports[0].senders() & 1 << from != 0).collect::<Vec<_>>() {
                 while ports[0].receive_request(from).is_some() {}
