@@ -8,6 +8,7 @@ use crate::protocol::{
     json::{self, Parser},
     publication::Publication,
     reply::{self, Reply},
+    rest,
 };
 
 /// Reads `bytes` as a text message, if they are one.
@@ -22,6 +23,7 @@ pub fn json_commands(bytes: &[u8]) {
         };
         assert_eq!(outcomes, expected, "with a parser that is {attempt}: {text:?}");
     }
+    rest::naive::check_every_stop(Format::Json, bytes);
 }
 
 /// Reads `bytes` as a binary message.
@@ -35,6 +37,7 @@ pub fn binary_commands(bytes: &[u8]) {
         };
         assert_eq!(outcomes, expected, "with a parser that is {attempt}: {}", bytes.escape_ascii());
     }
+    rest::naive::check_every_stop(Format::Binary, bytes);
 }
 
 /// Goes on with a command or an error as a reactor would, and says what it was.

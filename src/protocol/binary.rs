@@ -44,8 +44,9 @@ use std::borrow::Cow;
 pub(crate) mod naive;
 
 use super::{
-    command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId},
-    json::{self, Parser, Quoted},
+    command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
+    json::{self, Parser, Quoted, Read},
+    rest::Rest,
 };
 
 /// The payload is JSON.
@@ -218,13 +219,31 @@ impl<'a> Iterator for Batch<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let body = take_body(&mut self.rest).and_then(Body::split);
-        Some(body.and_then(|body| read(self.parser, body)))
+        Some(read_next(self.parser, &mut self.rest))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
     }
+}
+
+impl<'a> Many<'a> for Batch<'a> {
+    fn into_rest(self) -> Option<Box<Rest>> {
+        Rest::of_binary(self.rest, self.left)
+    }
+
+    fn take_read(&mut self) -> Read {
+        self.parser.take_read()
+    }
+}
+
+/// Reads the first of `bodies`, each behind its length, and takes it off them.
+pub(super) fn read_next<'a>(
+    parser: &mut Parser,
+    bodies: &mut &'a [u8],
+) -> Result<Command<'a>, CommandError<'a>> {
+    let body = take_body(bodies).and_then(Body::split)?;
+    read(parser, body)
 }
 
 /// A body whose lengths hold together.
@@ -400,6 +419,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*, sample::select, test_runner::RngSeed};
 
     use super::*;
+    use crate::protocol::{Format, rest};
 
     fn body(kind: u8, flags: u8, seq: u64, ext: &[u8], topic: &str, payload: &[u8]) -> Vec<u8> {
         let mut body = vec![kind, flags];
@@ -656,6 +676,11 @@ mod tests {
             };
             let mut parser = Parser::new();
             prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);
+        }
+
+        #[test]
+        fn where_one_stops_does_not_matter(bodies in vec(any_body(), 0..6)) {
+            rest::naive::check_every_stop(Format::Binary, &batch(&bodies));
         }
 
         #[test]

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+pub use super::{json::Read, rest::Rest};
+
 #[cfg(any(test, fuzzing))]
 pub(crate) mod outcome;
 
@@ -134,7 +136,8 @@ impl CommandError<'_> {
 
 /// The commands of one message, in order, each with its own result.
 ///
-/// An error belongs to one command; those before and after it are run.
+/// An error belongs to one command; those before and after it are run. Whoever stops between two of them
+/// takes the others along with [`Commands::into_rest`].
 pub enum Commands<'a, M> {
     /// One command; none once it was taken.
     One(Option<Result<Command<'a>, CommandError<'a>>>),
@@ -142,10 +145,41 @@ pub enum Commands<'a, M> {
     Many(M),
 }
 
-impl<'a, M> Iterator for Commands<'a, M>
-where
-    M: Iterator<Item = Result<Command<'a>, CommandError<'a>>>,
-{
+/// The commands of an array or a batch.
+pub trait Many<'a>: Iterator<Item = Result<Command<'a>, CommandError<'a>>> {
+    /// Those that were not taken, as bytes of their own; `None` if all were.
+    fn into_rest(self) -> Option<Box<Rest>>;
+
+    /// What was read since the parser, or this, was last asked.
+    fn take_read(&mut self) -> Read;
+}
+
+impl<'a, M: Many<'a>> Commands<'a, M> {
+    /// Those that were not taken, to be gone on with when the message and the parser are needed for
+    /// something else; `None` if all were.
+    ///
+    /// Panics if a lone command was not taken: nothing has been done yet, so nothing need be put off.
+    pub fn into_rest(self) -> Option<Box<Rest>> {
+        match self {
+            Commands::One(command) => {
+                assert!(command.is_none(), "a lone command is put off before it is read, or not at all");
+                None
+            }
+            Commands::Many(commands) => commands.into_rest(),
+        }
+    }
+
+    /// What was read since the parser, or this, was last asked. Of a lone command, which nobody can stop
+    /// in, the parser itself tells.
+    pub fn take_read(&mut self) -> Read {
+        match self {
+            Commands::One(_) => Read::default(),
+            Commands::Many(commands) => commands.take_read(),
+        }
+    }
+}
+
+impl<'a, M: Many<'a>> Iterator for Commands<'a, M> {
     type Item = Result<Command<'a>, CommandError<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -17,10 +17,14 @@ use std::borrow::Cow;
 use document::{Document, Place, Scratch, Shape, Size};
 use simd_json::{Node, StaticNode};
 
+pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 
-use super::command::{self, Command, CommandError, ErrorCode, PayloadKind, RequestId};
+use super::{
+    command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
+    rest::Rest,
+};
 
 /// The most commands in one array.
 pub const COMMANDS_MAX: usize = 1024;
@@ -88,6 +92,30 @@ impl Parser {
         .0
     }
 
+    /// The one command in `text`, which was a command of an array that was checked as a whole.
+    pub(super) fn read_again<'a>(&'a mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
+        let mut document = self
+            .scratch
+            .parse(text.as_bytes(), Shape::Command)
+            .unwrap_or_else(|rule| unreachable!("an element of I-JSON is I-JSON: {rule}"));
+        read::<false, _>(&mut document, text, Place::ROOT, keep_unescaped).0
+    }
+
+    /// What was read since this was last asked.
+    pub fn take_read(&mut self) -> Read {
+        self.scratch.take_read()
+    }
+
+    /// How much memory is kept for the next message, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.scratch.kept_bytes()
+    }
+
+    /// Gives that back if it is more than `bytes_max`.
+    pub fn trim(&mut self, bytes_max: usize) {
+        self.scratch.trim(bytes_max);
+    }
+
     /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
@@ -143,6 +171,22 @@ impl<'a> Iterator for Array<'a> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
+    }
+}
+
+impl<'a> Many<'a> for Array<'a> {
+    fn into_rest(self) -> Option<Box<Rest>> {
+        let Self { document, text, mut next, left } = self;
+        Rest::of_json((0..left).map(|_| {
+            let place = next;
+            let size = document.size(place);
+            next = place.next(size);
+            document.raw(text, place, size)
+        }))
+    }
+
+    fn take_read(&mut self) -> Read {
+        self.document.take_read()
     }
 }
 

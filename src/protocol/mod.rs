@@ -12,6 +12,7 @@ pub mod json;
 pub mod mask;
 pub mod publication;
 pub mod reply;
+pub mod rest;
 pub mod session;
 pub mod upgrade;
 pub mod utf8;

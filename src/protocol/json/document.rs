@@ -34,6 +34,16 @@ impl Shape {
     }
 }
 
+/// How much was read, which says what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Of text, each time that one went over it: what is refused, or holds long integers, is read twice or
+    /// three times.
+    pub bytes: usize,
+    /// Values and keys.
+    pub values: usize,
+}
+
 /// The memory that parsing needs, kept from one text to the next so that nothing is allocated once it
 /// is warm. At worst, for a text of nothing but brackets and commas, some 80 bytes per byte of the
 /// longest text: a tape node per structural, and its offset per [`Shape`], both with room to grow.
@@ -47,10 +57,31 @@ pub(super) struct Scratch {
     nodes: Vec<Node<'static>>,
     /// By [`Shape`], because simd-json fixes the depth with the buffers.
     buffers: [Buffers; 3],
+    /// The longest text for which each of the buffers was needed, and the most structurals, among long ones:
+    /// simd-json does not tell its capacities.
+    longest: [Longest; 3],
     keys: KeySet,
+    /// Since it was last asked for.
+    read: Read,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Longest {
+    bytes: usize,
+    structurals: usize,
+}
+
+impl Longest {
+    #[cold]
+    fn note(&mut self, bytes: usize, structurals: usize) {
+        *self = Self { bytes: self.bytes.max(bytes), structurals: self.structurals.max(structurals) };
+    }
 }
 
 impl Scratch {
+    /// Whatever texts up to here need is not worth keeping book of: less than half a megabyte.
+    const SHORT_BYTES_MAX: usize = 4 << 10;
+
     pub(super) fn new() -> Self {
         Self {
             padded: Vec::new(),
@@ -58,7 +89,30 @@ impl Scratch {
             nodes: Vec::new(),
             buffers: [Shape::Data, Shape::Command, Shape::Commands]
                 .map(|shape| Buffers::with_max_depth(0, shape.depth_max())),
+            longest: [Longest::default(); 3],
             keys: KeySet::default(),
+            read: Read::default(),
+        }
+    }
+
+    pub(super) fn take_read(&mut self) -> Read {
+        std::mem::take(&mut self.read)
+    }
+
+    /// How much memory is kept for the next text, in bytes: an upper bound, within what vectors grow by.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let buffers = self.longest.iter().map(|it| it.bytes + 2 * it.structurals * size_of::<u32>());
+        self.padded.capacity()
+            + self.blanked.capacity()
+            + self.nodes.capacity() * size_of::<Node<'_>>()
+            + buffers.sum::<usize>()
+            + self.keys.table.capacity() * size_of::<u32>()
+    }
+
+    /// Gives back everything if that is more than `bytes_max`.
+    pub(super) fn trim(&mut self, bytes_max: usize) {
+        if self.kept_bytes() > bytes_max {
+            *self = Self { read: self.read, ..Self::new() };
         }
     }
 
@@ -66,31 +120,37 @@ impl Scratch {
     ///
     /// Values are still to be checked with [`Document::check`].
     pub(super) fn parse<'s>(&'s mut self, text: &[u8], shape: Shape) -> Result<Document<'s>, String> {
-        let Self { padded, blanked, nodes: slot, buffers, keys } = self;
+        let Self { padded, blanked, nodes: slot, buffers, longest, keys, read } = self;
         let buffers = &mut buffers[shape as usize];
         let mut tape = Tape(std::mem::take(slot)).reset();
 
         pad(text, padded);
         let mut result = fill_tape_padded(padded, text.len(), buffers, &mut tape);
+        read.bytes += text.len();
+        read.values += tape.0.len();
         if let Err(error) = &result
             && *error.error() == ErrorType::InvalidNumber
-            && blank_long_integers(text, blanked)
         {
-            result = fill_tape_padded(blanked, text.len(), buffers, &mut tape);
+            read.bytes += text.len();
+            if blank_long_integers(text, blanked) {
+                read.bytes += text.len();
+                result = fill_tape_padded(blanked, text.len(), buffers, &mut tape);
+                read.values += tape.0.len();
+            }
+        }
+        if text.len() > Self::SHORT_BYTES_MAX {
+            longest[shape as usize].note(text.len(), buffers.structural_indexes().len());
         }
         if let Err(error) = result {
             *slot = tape.reset().0;
+            read.bytes += text.len();
             return Err(broken_rule(text, &error, shape, buffers.structural_indexes()));
         }
         let may_hold_noncharacters =
             text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));
-        Ok(Document {
-            nodes: tape.0,
-            slot,
-            structurals: buffers.structural_indexes(),
-            may_hold_noncharacters,
-            keys,
-        })
+        let structurals = buffers.structural_indexes();
+        let empty_count = structurals.len() - structural_count(tape.0.len(), 0);
+        Ok(Document { nodes: tape.0, slot, structurals, empty_count, may_hold_noncharacters, keys, read })
     }
 }
 
@@ -100,9 +160,12 @@ pub(super) struct Document<'s> {
     /// Where `nodes` goes back to.
     slot: &'s mut Vec<Node<'static>>,
     structurals: &'s [u32],
+    /// How many arrays and objects without content there are.
+    empty_count: usize,
     /// Neither escapes nor bytes that noncharacters begin with: no string needs a look.
     may_hold_noncharacters: bool,
     keys: &'s mut KeySet,
+    read: &'s mut Read,
 }
 
 impl Drop for Document<'_> {
@@ -154,11 +217,18 @@ impl<'s> Document<'s> {
         self.nodes[place.node]
     }
 
+    pub(super) fn take_read(&mut self) -> Read {
+        std::mem::take(self.read)
+    }
+
     /// How much the value at `place` takes.
     pub(super) fn size(&self, place: Place) -> Size {
         let nodes = node_count(&self.nodes[place.node]);
-        let structurals = self.nodes[place.node..place.node + nodes].iter().map(structural_count).sum();
-        Size { nodes, structurals }
+        let empty_count = match self.empty_count {
+            0 => 0,
+            _ => self.nodes[place.node..place.node + nodes].iter().filter(|node| is_empty(node)).count(),
+        };
+        Size { nodes, structurals: structural_count(nodes, empty_count) }
     }
 
     /// The same, and checks that no object in the value has a key twice and no string a noncharacter:
@@ -205,11 +275,10 @@ impl<'s> Document<'s> {
     /// Measures the value at `place`, and checks those of its nodes that begin with `checked_from`.
     fn check_nodes(&mut self, place: Place, checked_from: usize, broken_rule: &mut Option<String>) -> Size {
         let end = place.node + node_count(&self.nodes[place.node]);
-        let mut structurals = 0;
+        let mut empty_count = 0;
         for index in place.node..end {
-            let node = &self.nodes[index];
-            structurals += structural_count(node);
-            match *node {
+            match self.nodes[index] {
+                Node::Object { len: 0, .. } | Node::Array { len: 0, .. } => empty_count += 1,
                 Node::Object { len, .. } if len >= 2 && index >= checked_from => {
                     if let Some(key) = self.keys.find_duplicate(&self.nodes, index, len) {
                         broken_rule.get_or_insert_with(|| {
@@ -224,7 +293,8 @@ impl<'s> Document<'s> {
                 _ => {}
             }
         }
-        Size { nodes: end - place.node, structurals }
+        let nodes = end - place.node;
+        Size { nodes, structurals: structural_count(nodes, empty_count) }
     }
 }
 
@@ -301,13 +371,17 @@ fn node_count(node: &Node<'_>) -> usize {
     }
 }
 
-/// How many structurals are `node`'s own: brackets, commas, colons; not those of what it holds.
-fn structural_count(node: &Node<'_>) -> usize {
-    match *node {
-        Node::Object { len, .. } => 2 + len + len.saturating_sub(1),
-        Node::Array { len, .. } => 2 + len.saturating_sub(1),
-        Node::String(_) | Node::Static(_) => 1,
-    }
+fn is_empty(node: &Node<'_>) -> bool {
+    matches!(node, Node::Object { len: 0, .. } | Node::Array { len: 0, .. })
+}
+
+/// How many structurals a value of so many nodes takes.
+///
+/// Each node has one, its first. An array or object of n elements or members has a closing bracket and
+/// n − 1 commas: one for each element or member, which is a node, or a key and a node with a colon between
+/// them. So every node but the value's own has another one, and an empty one its bracket besides.
+fn structural_count(nodes: usize, empty_count: usize) -> usize {
+    2 * nodes - 1 + empty_count
 }
 
 fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {

@@ -412,3 +412,56 @@ fn text_nested_ten_thousand_deep_is_refused_by_name() {
         assert_refused(&text, ErrorCode::BadMessage, &["nested deeper"]);
     }
 }
+
+#[test]
+fn what_is_left_is_read_at_most_once_more() {
+    let command = publish("[0,0,{}]");
+    let text = format!("[ {} ]", [command.as_str(); 100].join(" ,\n"));
+    let mut parser = Parser::new();
+    let mut commands = parser.parse(&text).expect("commands");
+    // The array's own, and per command: the object, four keys and values, two zeros and an object.
+    assert_eq!(commands.take_read(), Read { bytes: text.len(), values: 1 + 100 * 12 });
+    assert_eq!(commands.by_ref().take(40).count(), 40);
+    let mut rest = commands.into_rest().expect("sixty are left");
+    assert_eq!(parser.take_read(), Read::default());
+    assert_eq!((rest.left(), rest.len_bytes()), (60, size_of::<Rest>() + 60 * (command.len() + 4)));
+    for left in (0..60).rev() {
+        assert!(rest.next(&mut parser).is_some_and(|result| result.is_ok()));
+        assert_eq!((rest.left(), parser.take_read()), (left, Read { bytes: command.len(), values: 12 }));
+    }
+    assert!(rest.next(&mut parser).is_none());
+    assert!(parser.parse("[]").expect("no command").into_rest().is_none());
+}
+
+#[test]
+fn what_was_read_counts_each_time_that_it_was_gone_over() {
+    let long_integer = "1".repeat(500);
+    let mut parser = Parser::new();
+    for (text, passes, values) in [
+        (r#"{"op":"ping"}"#.to_owned(), 1, 3),
+        (publish(&long_integer), 3, 4 + 9),
+        (r#"{"op":"ping"#.to_owned(), 2, 0),
+        (publish("[0,1e999]"), 3, 4 + 2),
+    ] {
+        parser.parse(&text).map(|commands| commands.count()).unwrap_or_default();
+        let Read { bytes, values: read } = parser.take_read();
+        assert_eq!(bytes, text.len() * passes, "{text}");
+        assert!(read >= values, "{text}: {read}");
+    }
+}
+
+#[test]
+fn memory_is_kept_until_it_is_given_back() {
+    let mut parser = Parser::new();
+    let texts = [publish(&format!("[{}0]", "0,".repeat(1 << 16))), format!("[{}]", publish("[[],{}]"))];
+    for text in &texts {
+        parser.parse(text).map(|commands| commands.count()).expect("commands");
+    }
+    let kept = parser.kept_bytes();
+    assert!((texts[0].len() * 12..texts[0].len() * 80).contains(&kept), "{kept}");
+    parser.trim(kept);
+    assert_eq!(parser.kept_bytes(), kept);
+    parser.trim(kept - 1);
+    assert_eq!(parser.kept_bytes(), 0);
+    assert_eq!(parser.take_read().bytes, texts.iter().map(String::len).sum::<usize>());
+}

@@ -1,7 +1,7 @@
 //! The parser against its naive twin, over generated and mutated texts.
 
 use super::*;
-use crate::protocol::command::outcome::Outcome;
+use crate::protocol::{Format, command::outcome::Outcome, rest};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -220,6 +220,11 @@ proptest! {
         for text in texts {
             prop_assert_eq!(outcomes(&mut used, &text), outcomes(&mut Parser::new(), &text));
         }
+    }
+
+    #[test]
+    fn where_one_stops_does_not_matter(text in text()) {
+        rest::naive::check_every_stop(Format::Json, text.as_bytes());
     }
 
     #[test]
