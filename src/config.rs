@@ -175,6 +175,8 @@ pub struct Deflate {
     pub bytes_min: usize,
     /// The window in which messages are compressed, in bits, from 9 to 15; 15.
     pub window_bits: u8,
+    /// How many times its compressed length a client's message may be, beyond 64 KiB; 100.
+    pub ratio_max: u32,
 }
 
 /// `[log]`
@@ -235,7 +237,7 @@ impl Default for Config {
                 owed_ms_max: 30_000,
                 topics: Vec::new(),
             },
-            deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15 },
+            deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15, ratio_max: 100 },
             log: Log { level: "info".into(), json: false },
         }
     }

@@ -372,6 +372,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, deflate.window_bits, 9..=15, "bits"),
     },
     Key {
+        path: "deflate.ratio_max",
+        about: "How many times its compressed length a client's message may be; a longer one closes its connection\n\
+                with 1009 if it is longer than 64 KiB as well. 1_032 is what the format allows at most.",
+        is_reloadable: true,
+        kind: integer!(Integer, deflate.ratio_max, 10..=1_032, "times the compressed length"),
+    },
+    Key {
         path: "log.level",
         about: "How much is logged.",
         is_reloadable: true,

@@ -1,7 +1,7 @@
 //! permessage-deflate: what clients offer, what they send, and what is sent to them.
 
 use crate::protocol::{
-    deflate::{Agreement, Deflater, Inflater, Settings, naive, negotiate},
+    deflate::{Agreement, Bounds, Deflater, Inflater, Settings, naive, negotiate},
     frame::{self, Opcode},
 };
 
@@ -27,17 +27,20 @@ pub fn deflate(bytes: &[u8]) {
 /// afresh, makes of it.
 fn inflate(size: usize, bytes: &[u8]) {
     let bytes_max = [0, 1, 10, 100, 300, 1_000, 3_000, MESSAGE_BYTES_MAX][size % 8];
+    let (ratio_max, ratio_bytes_min) =
+        [(1_032, 0), (100, 0), (100, 500), (10, 0), (10, 50), (3, 0), (2, 5), (1, 0)][size / 8 % 8];
+    let bounds = Bounds { bytes_max, ratio_max, ratio_bytes_min };
     let mut inflater = Inflater::default();
     let mut rest = bytes;
     while let [high, low, bytes @ ..] = rest {
         let (payload, behind) =
             bytes.split_at(usize::from(u16::from_be_bytes([*high, *low])).min(bytes.len()));
         rest = behind;
-        let expected = naive::inflate(payload, bytes_max, 15);
-        let message = inflater.inflate(payload, bytes_max).map(<[u8]>::to_vec);
+        let expected = naive::inflate(payload, &bounds, 15);
+        let message = inflater.inflate(payload, &bounds).map(<[u8]>::to_vec);
         assert_eq!(message, expected, "{payload:x?}");
         if let Ok(message) = message {
-            assert!(message.len() <= bytes_max);
+            assert!(message.len() <= bounds.message_len_max(payload.len()));
         }
         inflater.trim();
     }
@@ -62,9 +65,10 @@ fn round_trip(settings: Settings, client_bits: u8, message: &[u8]) {
         let header_len = if frame[1] == 126 { 4 } else { 2 };
         let payload = &frame[header_len..];
         assert!(payload.len() < message.len());
-        assert_eq!(inflater.inflate(payload, message.len()), Ok(message));
+        let bounds = Bounds::of_len(message.len());
+        assert_eq!(inflater.inflate(payload, &bounds), Ok(message));
         // It refers no further back than the client keeps.
-        assert_eq!(naive::inflate(payload, message.len(), client_bits).as_deref(), Ok(message));
+        assert_eq!(naive::inflate(payload, &bounds, client_bits).as_deref(), Ok(message));
         deflater.trim();
     }
 }

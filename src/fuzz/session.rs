@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
     frame_bytes_max: 500,
     is_echo_served: true,
     deflate_window_bits: Some(15),
+    inflate_ratio_max: 100,
 };
 
 /// Feeds a session with `bytes`. The first says what it speaks, or that a request is to open it, and whether

@@ -25,7 +25,7 @@ pub enum CloseReason {
     InvalidDeflate,
     /// 1008: too many refused commands, or another policy.
     PolicyViolation,
-    /// 1009: a message over `limits.message_bytes_max`.
+    /// 1009: a message over `limits.message_bytes_max`, or one that inflates beyond `deflate.ratio_max`.
     MessageTooBig,
     /// 1011: the broker could not go on with this connection.
     InternalError,
@@ -156,6 +156,8 @@ pub enum BrokenRule {
     MessageTooBig,
     /// A frame over `limits.frame_bytes_max`.
     FrameTooBig,
+    /// A compressed message that is longer than `deflate.ratio_max` allows.
+    InflatesTooMuch,
     /// A message of more fragments than [`FRAGMENT_COUNT_MAX`](super::session::FRAGMENT_COUNT_MAX).
     TooManyFragments,
     /// A text message that is not UTF-8.
@@ -172,7 +174,7 @@ pub enum BrokenRule {
 
 impl BrokenRule {
     /// Every rule.
-    pub const ALL: [BrokenRule; 20] = [
+    pub const ALL: [BrokenRule; 21] = [
         BrokenRule::ReservedBits,
         BrokenRule::DeflatedBitMisplaced,
         BrokenRule::UnknownOpcode,
@@ -187,6 +189,7 @@ impl BrokenRule {
         BrokenRule::LengthTopBit,
         BrokenRule::MessageTooBig,
         BrokenRule::FrameTooBig,
+        BrokenRule::InflatesTooMuch,
         BrokenRule::TooManyFragments,
         BrokenRule::TextNotUtf8,
         BrokenRule::CorruptDeflate,
@@ -213,7 +216,9 @@ impl BrokenRule {
             BrokenRule::TextOnBinary | BrokenRule::BinaryOnText => CloseReason::UnsupportedData,
             BrokenRule::TextNotUtf8 | BrokenRule::CloseReasonNotUtf8 => CloseReason::InvalidUtf8,
             BrokenRule::CorruptDeflate => CloseReason::InvalidDeflate,
-            BrokenRule::MessageTooBig | BrokenRule::FrameTooBig => CloseReason::MessageTooBig,
+            BrokenRule::MessageTooBig | BrokenRule::FrameTooBig | BrokenRule::InflatesTooMuch => {
+                CloseReason::MessageTooBig
+            }
             BrokenRule::TooManyFragments => CloseReason::PolicyViolation,
         }
     }
@@ -249,6 +254,9 @@ impl BrokenRule {
             }
             BrokenRule::MessageTooBig => "a message must not be longer than limits.message_bytes_max",
             BrokenRule::FrameTooBig => "a frame must not be longer than limits.frame_bytes_max",
+            BrokenRule::InflatesTooMuch => {
+                "a message over 64 KiB must not be longer than deflate.ratio_max times its compressed length"
+            }
             BrokenRule::TooManyFragments => "a message must not have more than 1048576 fragments",
             BrokenRule::TextNotUtf8 => "a text message must be UTF-8 (RFC 6455 section 8.1)",
             BrokenRule::CorruptDeflate => {

@@ -24,6 +24,32 @@ const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// A scratch that grew longer than this is given back when the turn is over.
 const SCRATCH_BYTES_KEPT: usize = 64 << 10;
 
+/// How long a message may be that comes out of a compressed payload.
+///
+/// To inflate costs by what comes out, so without a bound of the ratio a client has the broker do a thousand
+/// times the work that it does itself. What is short is never refused: there the ratio of honest messages varies.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// So many bytes in any case.
+    pub bytes_max: usize,
+    /// So many times the payload, if that is more than `ratio_bytes_min`.
+    pub ratio_max: usize,
+    /// Up to here no ratio is too much.
+    pub ratio_bytes_min: usize,
+}
+
+impl Bounds {
+    /// A bound of the length alone.
+    pub const fn of_len(bytes_max: usize) -> Self {
+        Self { bytes_max, ratio_max: usize::MAX, ratio_bytes_min: 0 }
+    }
+
+    /// The longest message that a payload of `payload_len` bytes, all fragments together, may become.
+    pub fn message_len_max(&self, payload_len: usize) -> usize {
+        self.bytes_max.min(self.ratio_bytes_min.max(payload_len.saturating_mul(self.ratio_max)))
+    }
+}
+
 /// How long a message of `len` bytes may become when it is compressed: zlib's deflateBound without a
 /// wrapper, which is more than stored blocks take.
 pub const fn deflated_len_max(len: usize) -> usize {

@@ -6,7 +6,7 @@
 use super::{
     Speech,
     close::{self, BrokenRule, CloseReason},
-    deflate::{self, Agreement, Inflater},
+    deflate::{self, Agreement, Bounds, Inflater},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
     upgrade::{self, Answer, Scan},
@@ -29,6 +29,21 @@ pub struct Limits {
     pub is_echo_served: bool,
     /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
     pub deflate_window_bits: Option<u8>,
+    /// How many times its compressed length a message may be if it is longer than 64 KiB.
+    pub inflate_ratio_max: usize,
+}
+
+/// Up to here a message may be compressed as far as can be.
+const RATIO_BYTES_MIN: usize = 64 << 10;
+
+impl Limits {
+    fn inflate_bounds(&self) -> Bounds {
+        Bounds {
+            bytes_max: self.message_bytes_max,
+            ratio_max: self.inflate_ratio_max,
+            ratio_bytes_min: RATIO_BYTES_MIN,
+        }
+    }
 }
 
 /// What the bytes meant.
@@ -327,28 +342,32 @@ impl Session {
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
-        let context = Context {
-            message_opcode: message_opcode(speech),
-            is_inside_message: self.fragment_count > 0,
-            // Saturating, because a reload may have lowered the limit within a message.
-            message_bytes_left: self.payload_bytes_max(limits).saturating_sub(self.assembly.len()),
-            deflated_bytes_max: self
-                .is_deflate_agreed
-                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
-            frame_bytes_max: limits.frame_bytes_max,
-        };
+        let is_inside_message = self.fragment_count > 0;
+        let context = self.context(speech, limits, is_inside_message, self.is_deflated, self.assembly.len());
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
         Ok(header)
     }
 
-    /// How long the payloads of a message may be together: of the one that has begun, else of one that is not
-    /// compressed.
+    /// What a header may be behind `payload_len` bytes of a message, if one has begun.
     #[inline]
-    fn payload_bytes_max(&self, limits: &Limits) -> usize {
-        match self.is_deflated {
-            true => deflate::deflated_len_max(limits.message_bytes_max),
-            false => limits.message_bytes_max,
+    fn context(
+        &self,
+        speech: Speech,
+        limits: &Limits,
+        is_inside_message: bool,
+        is_deflated: bool,
+        payload_len: usize,
+    ) -> Context {
+        Context {
+            message_opcode: message_opcode(speech),
+            is_inside_message,
+            // Saturating, because a reload may have lowered the limit within a message.
+            message_bytes_left: payload_bytes_max(is_deflated, limits).saturating_sub(payload_len),
+            deflated_bytes_max: self
+                .is_deflate_agreed
+                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
+            frame_bytes_max: limits.frame_bytes_max,
         }
     }
 
@@ -367,7 +386,7 @@ impl Session {
         let len_max = if frame.is_final && !frame.opcode.is_control() {
             old_len + self.frame_bytes_left
         } else {
-            self.payload_bytes_max(limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
+            payload_bytes_max(self.is_deflated, limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
         };
         reserve(&mut self.assembly, taken, len_max);
         mask::append_unmasked(chunk, self.key, 0, &mut self.assembly);
@@ -434,13 +453,23 @@ fn inflate(
     limits: &Limits,
     inflater: &mut Inflater,
 ) -> Result<Found<'static>, BrokenRule> {
-    let message = inflater.inflate(payload, limits.message_bytes_max)?;
+    let message = inflater.inflate(payload, &limits.inflate_bounds())?;
     if opcode != Opcode::Text {
         return Ok(Found::InflatedBinary);
     }
     match utf8::validate(message) {
         Ok(_) => Ok(Found::InflatedText),
         Err(utf8::InvalidUtf8) => Err(BrokenRule::TextNotUtf8),
+    }
+}
+
+/// How long the payloads of a message may be together: of the one that has begun, else of one that is not
+/// compressed.
+#[inline]
+fn payload_bytes_max(is_deflated: bool, limits: &Limits) -> usize {
+    match is_deflated {
+        true => deflate::deflated_len_max(limits.message_bytes_max),
+        false => limits.message_bytes_max,
     }
 }
 
@@ -485,6 +514,7 @@ mod tests {
         frame_bytes_max: 1 << 20,
         is_echo_served: false,
         deflate_window_bits: None,
+        inflate_ratio_max: 100,
     };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -689,6 +719,7 @@ mod tests {
             ),
             (Binary, frame(0xC2, twin::deflated(&[7; 1001], 6)), BrokenRule::MessageTooBig),
             (Binary, frame(0xC2, "x".repeat(1147)), BrokenRule::MessageTooBig),
+            (Binary, frame(0xC2, twin::deflated(&[7; 65_537], 6)), BrokenRule::InflatesTooMuch),
             (Json, frame(0xC1, twin::deflated(b"cut \xe2\x82", 6)), BrokenRule::TextNotUtf8),
             (Json, frame(0x8B, "x"), BrokenRule::UnknownOpcode),
             (Json, frame(0x09, "x"), BrokenRule::FragmentedControl),
@@ -749,10 +780,12 @@ mod tests {
             assert!(cases.iter().any(|case| case.2 == rule), "{rule:?} has no case");
         }
         for (format, bytes, rule) in cases {
+            let message_bytes_max = if rule == BrokenRule::InflatesTooMuch { 1 << 20 } else { 1000 };
+            let limits = Limits { message_bytes_max, ..LIMITS };
             let is_deflate_agreed = !matches!(rule, BrokenRule::ReservedBits);
             let mut session = Session { is_deflate_agreed, ..open(format) };
-            assert_eq!(receive(&mut session, &LIMITS, &bytes), [rule.into()]);
-            assert_eq!(receive(&mut session, &LIMITS, &frame(0x81, "x")), [], "it takes no more input");
+            assert_eq!(receive(&mut session, &limits, &bytes), [rule.into()]);
+            assert_eq!(receive(&mut session, &limits, &frame(0x81, "x")), [], "it takes no more input");
             assert_eq!(session.assembly.capacity(), 0);
         }
     }

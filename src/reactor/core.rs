@@ -962,6 +962,7 @@ fn session_limits(config: &Config) -> Limits {
         },
         is_echo_served: config.listen.echo,
         deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
+        inflate_ratio_max: config.deflate.ratio_max as usize,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
-use super::{FINAL_BLOCK, SCRATCH_BYTES_KEPT, TAIL};
+use super::{Bounds, FINAL_BLOCK, SCRATCH_BYTES_KEPT, TAIL};
 use crate::protocol::close::BrokenRule;
 
 /// The largest window: a client is never asked for a smaller one.
@@ -26,6 +26,7 @@ struct Inner {
     message_len: usize,
     messages_total: u64,
     bytes_total: u64,
+    bytes_out_total: u64,
 }
 
 /// Where a run through some input ended.
@@ -40,11 +41,20 @@ impl Inflater {
     /// Inflates the message whose payload, all fragments together, is `payload`.
     ///
     /// # Errors
-    /// [`BrokenRule::MessageTooBig`] as soon as more than `bytes_max` bytes come out of it;
-    /// [`BrokenRule::CorruptDeflate`] if it is not what RFC 7692 section 7.2.2 undoes.
-    pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], BrokenRule> {
-        self.inner.get_or_insert_with(Inner::new).inflate(payload, bytes_max)?;
-        Ok(self.message())
+    /// [`BrokenRule::MessageTooBig`] or [`BrokenRule::InflatesTooMuch`] as soon as more comes out of it than
+    /// `bounds` allow; [`BrokenRule::CorruptDeflate`] if it is not what RFC 7692 section 7.2.2 undoes.
+    pub fn inflate(&mut self, payload: &[u8], bounds: &Bounds) -> Result<&[u8], BrokenRule> {
+        let bytes_max = bounds.message_len_max(payload.len());
+        let inner = self.inner.get_or_insert_with(Inner::new);
+        let inflated = inner.inflate(payload, bytes_max);
+        inner.bytes_out_total += inner.message_len as u64;
+        match inflated {
+            Err(BrokenRule::MessageTooBig) if bytes_max < bounds.bytes_max => {
+                Err(BrokenRule::InflatesTooMuch)
+            }
+            Err(rule) => Err(rule),
+            Ok(()) => Ok(self.message()),
+        }
     }
 
     /// The message that was inflated last.
@@ -70,12 +80,25 @@ impl Inflater {
     pub fn bytes_total(&self) -> u64 {
         self.inner.as_ref().map_or(0, |inner| inner.bytes_total)
     }
+
+    /// All bytes that came out since the start, those of messages that were refused as well: what inflating
+    /// costs.
+    pub fn bytes_out_total(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.bytes_out_total)
+    }
 }
 
 impl Inner {
     fn new() -> Box<Inner> {
         let state = Inflate::new(false, WINDOW_BITS);
-        Box::new(Inner { state, scratch: Vec::new(), message_len: 0, messages_total: 0, bytes_total: 0 })
+        Box::new(Inner {
+            state,
+            scratch: Vec::new(),
+            message_len: 0,
+            messages_total: 0,
+            bytes_total: 0,
+            bytes_out_total: 0,
+        })
     }
 
     fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<(), BrokenRule> {
@@ -113,8 +136,10 @@ impl Inner {
                 let doubled = self.scratch.len().saturating_mul(2).max(SCRATCH_BYTES_KEPT);
                 self.scratch.resize(doubled.min(bytes_max.saturating_add(1)), 0);
             }
+            // The scratch may be as long as a message before this one that was allowed more.
+            let end = self.scratch.len().min(bytes_max.saturating_add(1));
             let (in_before, out_before) = (self.state.total_in(), self.state.total_out());
-            let room = &mut self.scratch[self.message_len..];
+            let room = &mut self.scratch[self.message_len..end];
             let status = self.state.decompress(&input[taken..], room, InflateFlush::SyncFlush);
             let written = (self.state.total_out() - out_before) as usize;
             taken += (self.state.total_in() - in_before) as usize;
@@ -125,9 +150,7 @@ impl Inner {
             match status {
                 Ok(Status::StreamEnd) => return Ok(End::Stream(taken)),
                 // With room left it has written all that it can.
-                Ok(_) if taken == input.len() && self.message_len < self.scratch.len() => {
-                    return Ok(End::Input);
-                }
+                Ok(_) if taken == input.len() && self.message_len < end => return Ok(End::Input),
                 Ok(_) if written > 0 => {}
                 _ => return Err(BrokenRule::CorruptDeflate),
             }
@@ -149,7 +172,7 @@ mod tests {
     use crate::protocol::deflate::{naive, twin};
 
     fn inflate(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, BrokenRule> {
-        Inflater::default().inflate(payload, bytes_max).map(<[u8]>::to_vec)
+        Inflater::default().inflate(payload, &Bounds::of_len(bytes_max)).map(<[u8]>::to_vec)
     }
 
     #[test]
@@ -205,16 +228,41 @@ mod tests {
         const BYTES_MAX: usize = 100_000;
         let mut inflater = Inflater::default();
         for len in [BYTES_MAX - 1, BYTES_MAX, BYTES_MAX + 1, 10 << 20] {
-            let result = inflater.inflate(&twin::deflated(&vec![0; len], 9), BYTES_MAX).map(<[u8]>::len);
+            let payload = twin::deflated(&vec![0; len], 9);
+            let result = inflater.inflate(&payload, &Bounds::of_len(BYTES_MAX)).map(<[u8]>::len);
             assert_eq!(result, if len > BYTES_MAX { Err(BrokenRule::MessageTooBig) } else { Ok(len) });
             assert!(inflater.inner.as_ref().unwrap().scratch.len() <= BYTES_MAX + 1);
         }
         inflater.trim();
         assert_eq!(inflater.inner.as_ref().unwrap().scratch.capacity(), 0);
-        assert_eq!(inflater.inflate(&twin::deflated(b"after", 9), 5), Ok(b"after".as_slice()));
+        assert_eq!(
+            inflater.inflate(&twin::deflated(b"after", 9), &Bounds::of_len(5)),
+            Ok(b"after".as_slice())
+        );
         inflater.trim();
         assert!(!inflater.inner.as_ref().unwrap().scratch.is_empty(), "a short message's memory is kept");
         assert_eq!((inflater.messages_total(), inflater.bytes_total()), (3, 2 * BYTES_MAX as u64 + 4));
+        assert_eq!(inflater.bytes_out_total(), inflater.bytes_total() + 2 * (BYTES_MAX as u64 + 1));
+    }
+
+    #[test]
+    fn what_inflates_too_much_is_given_up_as_soon_as_that_shows_unless_it_is_short() {
+        let mut inflater = Inflater::default();
+        for (len, ratio_max, expected) in [
+            (65_536, 10, Ok(65_536)),
+            (65_537, 10, Err(BrokenRule::InflatesTooMuch)),
+            (1 << 20, 1_032, Ok(1 << 20)),
+            (1 << 20, 500, Err(BrokenRule::InflatesTooMuch)),
+            ((1 << 20) + 1, 500, Err(BrokenRule::InflatesTooMuch)),
+            ((1 << 20) + 1, 1_032, Err(BrokenRule::MessageTooBig)),
+        ] {
+            let payload = twin::deflated(&vec![0; len], 9);
+            let bounds = Bounds { bytes_max: 1 << 20, ratio_max, ratio_bytes_min: 65_536 };
+            let out_before = inflater.bytes_out_total();
+            assert_eq!(inflater.inflate(&payload, &bounds).map(<[u8]>::len), expected, "{len}, {ratio_max}");
+            let out = (inflater.bytes_out_total() - out_before) as usize;
+            assert_eq!(out, len.min(bounds.message_len_max(payload.len()) + 1));
+        }
     }
 
     /// Text that repeats itself a little, noise, and both.
@@ -242,11 +290,27 @@ mod tests {
             for (message, level) in messages {
                 let payload = twin::deflated(&message, level);
                 prop_assert!(payload.len() <= super::super::deflated_len_max(message.len()));
-                prop_assert_eq!(inflater.inflate(&payload, message.len()), Ok(message.as_slice()));
+                let exact = Bounds::of_len(message.len());
+                prop_assert_eq!(inflater.inflate(&payload, &exact), Ok(message.as_slice()));
                 if let Some(less) = message.len().checked_sub(1) {
-                    prop_assert_eq!(inflater.inflate(&payload, less), Err(BrokenRule::MessageTooBig));
+                    let result = inflater.inflate(&payload, &Bounds::of_len(less));
+                    prop_assert_eq!(result, Err(BrokenRule::MessageTooBig));
                 }
             }
+        }
+
+        #[test]
+        fn a_message_is_refused_for_what_the_naive_twin_refuses_it_for(
+            message in any_message(),
+            level in 1_u32..10,
+            (bytes_max, ratio_max, ratio_bytes_min) in (0_usize..40_000, 1_usize..200, 0_usize..20_000),
+        ) {
+            let payload = twin::deflated(&message, level);
+            let bounds = Bounds { bytes_max, ratio_max, ratio_bytes_min };
+            let result = Inflater::default().inflate(&payload, &bounds).map(<[u8]>::to_vec);
+            prop_assert_eq!(&result, &naive::inflate(&payload, &bounds, WINDOW_BITS));
+            let is_too_much = message.len() > ratio_max * payload.len() && message.len() > ratio_bytes_min;
+            prop_assert_eq!(result.is_err(), is_too_much || message.len() > bytes_max);
         }
 
         #[test]
@@ -261,7 +325,8 @@ mod tests {
             payload[at] = byte;
             let bytes_max = 2 * message.len() + 1_000;
             let message = inflate(&payload, bytes_max);
-            prop_assert_eq!(&message, &naive::inflate(&payload, bytes_max, WINDOW_BITS));
+            let bounds = Bounds::of_len(bytes_max);
+            prop_assert_eq!(&message, &naive::inflate(&payload, &bounds, WINDOW_BITS));
             if let (Ok(ours), Some(theirs)) = (message, twin::inflated(&payload, bytes_max)) {
                 prop_assert_eq!(ours, theirs);
             }

@@ -1,6 +1,6 @@
 //! The twin of [`Inflater`](super::Inflater): RFC 1951 a bit at a time.
 
-use super::{FINAL_BLOCK, TAIL};
+use super::{Bounds, FINAL_BLOCK, TAIL};
 use crate::protocol::close::BrokenRule;
 
 /// The lengths of the code lengths' codes come in this order (RFC 1951 section 3.2.7).
@@ -9,7 +9,7 @@ const CODE_BITS_MAX: u8 = 15;
 const BLOCK_END: u16 = 256;
 
 /// The message of a compressed `payload`, whose sender kept to a window of `window_bits`.
-pub(crate) fn inflate(payload: &[u8], bytes_max: usize, window_bits: u8) -> Result<Vec<u8>, BrokenRule> {
+pub(crate) fn inflate(payload: &[u8], bounds: &Bounds, window_bits: u8) -> Result<Vec<u8>, BrokenRule> {
     let mut message = Vec::new();
     let mut rest = payload;
     while !rest.is_empty() {
@@ -20,7 +20,8 @@ pub(crate) fn inflate(payload: &[u8], bytes_max: usize, window_bits: u8) -> Resu
             bits_of_payload: rest.len() * 8,
             start: message.len(),
             window_bytes: 1 << window_bits,
-            bytes_max,
+            payload_len: payload.len(),
+            bounds,
             message: &mut message,
             is_message_cut: false,
         };
@@ -47,7 +48,8 @@ struct Stream<'a> {
     /// Where the stream's output begins.
     start: usize,
     window_bytes: usize,
-    bytes_max: usize,
+    payload_len: usize,
+    bounds: &'a Bounds,
     message: &'a mut Vec<u8>,
     /// Something came out only thanks to bits behind the payload.
     is_message_cut: bool,
@@ -177,8 +179,13 @@ impl Stream<'_> {
     }
 
     fn put(&mut self, byte: u8) -> Result<(), BrokenRule> {
-        if self.message.len() == self.bytes_max {
+        let len = self.message.len() + 1;
+        let &Bounds { bytes_max, ratio_max, ratio_bytes_min } = self.bounds;
+        if len > bytes_max {
             return Err(BrokenRule::MessageTooBig);
+        }
+        if len > ratio_bytes_min && len.div_ceil(ratio_max) > self.payload_len {
+            return Err(BrokenRule::InflatesTooMuch);
         }
         self.is_message_cut |= self.at > self.bits_of_payload;
         self.message.push(byte);

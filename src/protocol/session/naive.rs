@@ -4,7 +4,7 @@ use super::{Event, Limits, Phase, Session};
 use crate::protocol::{
     Format, Speech,
     close::{self, BrokenRule, CloseReason},
-    deflate::Inflater,
+    deflate::{Bounds, Inflater},
     frame::{
         Context, Opcode,
         naive::{self, Stop},
@@ -97,6 +97,7 @@ pub(crate) fn decode(
         is_deflate_agreed,
         limit: limits.message_bytes_max,
         frame_limit: limits.frame_bytes_max,
+        inflate_bounds: limits.inflate_bounds(),
         left: stream,
         seen: Vec::new(),
         message: None,
@@ -124,6 +125,7 @@ struct Naive<'a> {
     is_deflate_agreed: bool,
     limit: usize,
     frame_limit: usize,
+    inflate_bounds: Bounds,
     left: &'a [u8],
     seen: Vec<Seen>,
     message: Option<Vec<u8>>,
@@ -182,7 +184,7 @@ impl Naive<'_> {
         if self.is_deflated {
             // Whose own twin is in its own tests.
             let mut inflater = Inflater::default();
-            message = inflater.inflate(&message, self.limit).map_err(Stop::Broken)?.to_vec();
+            message = inflater.inflate(&message, &self.inflate_bounds).map_err(Stop::Broken)?.to_vec();
         }
         self.seen.push(match self.is_text {
             false => Seen::Binary(message),
