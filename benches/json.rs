@@ -19,14 +19,19 @@
 //! simd-json by itself is behind it already, since it converts every number and unescapes every string.
 //! The last column is from before `check` returned its size in registers.
 
-#[path = "fixtures/json.rs"]
-mod fixtures;
+mod fixtures {
+    #[path = "dense.rs"]
+    pub mod dense;
+    #[path = "json.rs"]
+    mod json;
+    pub use json::texts;
+}
 
 use std::{borrow::Cow, hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::protocol::{Format, binary, command::PayloadKind, json::Parser, publication::Publication};
-use fixtures::texts;
+use fixtures::{dense, texts};
 use serde_json::value::RawValue;
 
 /// The same command as serde_json would read it.
@@ -94,6 +99,26 @@ fn parse(criterion: &mut Criterion) {
     }
 }
 
+/// What costs the most per byte, as a stranger would send it: see the table of prices at `json::Read`.
+fn dense_kinds(criterion: &mut Criterion) {
+    for (kind, make) in dense::KINDS {
+        let mut group = criterion.benchmark_group(format!("dense/{kind}"));
+        for len in [1 << 10, 64 << 10, 1 << 20] {
+            let text = make(len);
+            group.throughput(Throughput::Bytes(text.len() as u64));
+            let mut parser = Parser::new();
+            group.bench_function(len.to_string(), |bencher| {
+                bencher.iter(|| {
+                    for command in parser.parse(black_box(&text)).into_iter().flatten() {
+                        black_box(command.is_ok());
+                    }
+                })
+            });
+        }
+        group.finish();
+    }
+}
+
 fn encode(criterion: &mut Criterion) {
     let payload = vec![b'7'; 1000];
     for (len, kind) in [(64, PayloadKind::Json), (1000, PayloadKind::Json), (1000, PayloadKind::Bytes)] {
@@ -117,6 +142,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(50);
-    targets = parse, encode
+    targets = parse, dense_kinds, encode
 }
 criterion_main!(benches);

@@ -16,7 +16,10 @@ pub fn json_commands(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let expected = json::naive::outcomes(text);
     let mut parser = Parser::new();
-    for attempt in ["new", "used"] {
+    for attempt in ["new", "used", "for long texts"] {
+        if attempt == "for long texts" {
+            parser = Parser::for_long_texts();
+        }
         let outcomes = match parser.parse(text) {
             Ok(commands) => commands.map(look).collect(),
             Err(error) => vec![look(Err(error))],

@@ -8,6 +8,7 @@
 //! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
 
 mod document;
+mod long;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 mod write;
@@ -37,8 +38,8 @@ pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// Reads commands, and keeps the memory that this takes from one message to the next.
 ///
-/// It keeps up to some 80 bytes per byte of the longest message (a few, for a message that is mostly
-/// text), so share one per reactor.
+/// It keeps up to some 80 bytes per byte of the longest message that was broken, and a few of any other,
+/// until [`Parser::trim`] gives that back; so share one per reactor.
 pub struct Parser {
     scratch: Scratch,
 }
@@ -64,13 +65,24 @@ impl Parser {
         Self { scratch: Scratch::new() }
     }
 
+    /// A parser for which every text is long.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn for_long_texts() -> Self {
+        Self { scratch: Scratch::for_long_texts() }
+    }
+
     /// The commands in `text`, each with its own result. An error means that there is none to run:
     /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
         let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let is_array = text.as_bytes().iter().find(|byte| !is_space(byte)) == Some(&b'[');
         let shape = if is_array { Shape::Commands } else { Shape::Command };
-        let mut document = self.scratch.parse(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
+        let checked = self.scratch.check_long(text.as_bytes(), shape);
+        if is_array && let Some(len) = checked {
+            check_count(len)?;
+        }
+        let document = self.scratch.parse(text.as_bytes(), shape, checked.is_some());
+        let mut document = document.map_err(CommandError::bad_message)?;
         if let Node::Array { len, .. } = document.node(Place::ROOT) {
             return Array::new(document, text, len).map(Commands::Many);
         }
@@ -84,8 +96,9 @@ impl Parser {
     /// The one command in `text`, which must be an object. What it returns does not keep the parser
     /// borrowed, at the price of an allocation for a topic that is written with escapes.
     pub(super) fn parse_one<'a>(&mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
-        let mut document =
-            self.scratch.parse(text.as_bytes(), Shape::Command).map_err(CommandError::bad_message)?;
+        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
+        let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
+        let mut document = document.map_err(CommandError::bad_message)?;
         read::<true, _>(&mut document, text, Place::ROOT, |unescaped: &str, raw| {
             if unescaped.len() == raw.len() { Cow::Borrowed(raw) } else { Cow::Owned(unescaped.to_owned()) }
         })
@@ -94,9 +107,10 @@ impl Parser {
 
     /// The one command in `text`, which was a command of an array that was checked as a whole.
     pub(super) fn read_again<'a>(&'a mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
+        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
         let mut document = self
             .scratch
-            .parse(text.as_bytes(), Shape::Command)
+            .parse(text.as_bytes(), Shape::Command, is_checked)
             .unwrap_or_else(|rule| unreachable!("an element of I-JSON is I-JSON: {rule}"));
         read::<false, _>(&mut document, text, Place::ROOT, keep_unescaped).0
     }
@@ -119,8 +133,11 @@ impl Parser {
     /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
+        if self.scratch.check_long(data, Shape::Data).is_some() {
+            return Ok(());
+        }
         let mut broken_rule = None;
-        self.scratch.parse(data, Shape::Data)?.check(Place::ROOT, &mut broken_rule);
+        self.scratch.parse(data, Shape::Data, false)?.check(Place::ROOT, &mut broken_rule);
         broken_rule.map_or(Ok(()), Err)
     }
 }
@@ -136,12 +153,7 @@ pub struct Array<'a> {
 
 impl<'a> Array<'a> {
     fn new(mut document: Document<'a>, text: &'a str, len: usize) -> Result<Self, CommandError<'a>> {
-        if len > COMMANDS_MAX {
-            return Err(CommandError::new(
-                ErrorCode::LimitReached,
-                format!("the array has {len} commands; at most {COMMANDS_MAX} are allowed"),
-            ));
-        }
+        check_count(len)?;
         // Before the first command is run, since a text that is not I-JSON executes nothing.
         let mut next = Place::ROOT.inside();
         for _ in 0..len {
@@ -157,6 +169,16 @@ impl<'a> Array<'a> {
         }
         Ok(Self { document, text, next: Place::ROOT.inside(), left: len })
     }
+}
+
+fn check_count<'a>(len: usize) -> Result<(), CommandError<'a>> {
+    if len <= COMMANDS_MAX {
+        return Ok(());
+    }
+    Err(CommandError::new(
+        ErrorCode::LimitReached,
+        format!("the array has {len} commands; at most {COMMANDS_MAX} are allowed"),
+    ))
 }
 
 impl<'a> Iterator for Array<'a> {

@@ -14,6 +14,8 @@ use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
+use super::long::{Checker, Cut, whole_offset};
+
 /// How deep a publication's `data` may be nested.
 pub(crate) const DATA_DEPTH_MAX: usize = 128;
 
@@ -29,7 +31,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    fn depth_max(self) -> usize {
+    pub(super) fn depth_max(self) -> usize {
         DATA_DEPTH_MAX + self as usize
     }
 }
@@ -61,6 +63,9 @@ pub(super) struct Scratch {
     /// simd-json does not tell its capacities.
     longest: [Longest; 3],
     keys: KeySet,
+    /// From here on a text is long.
+    long_bytes_min: usize,
+    checker: Checker,
     /// Since it was last asked for.
     read: Read,
 }
@@ -79,7 +84,8 @@ impl Longest {
 }
 
 impl Scratch {
-    /// Whatever texts up to here need is not worth keeping book of: less than half a megabyte.
+    /// Longer texts are worth a way of their own. What shorter ones need, less than half a megabyte, is not
+    /// worth keeping book of.
     const SHORT_BYTES_MAX: usize = 4 << 10;
 
     pub(super) fn new() -> Self {
@@ -91,6 +97,8 @@ impl Scratch {
                 .map(|shape| Buffers::with_max_depth(0, shape.depth_max())),
             longest: [Longest::default(); 3],
             keys: KeySet::default(),
+            long_bytes_min: Self::SHORT_BYTES_MAX + 1,
+            checker: Checker::default(),
             read: Read::default(),
         }
     }
@@ -107,20 +115,56 @@ impl Scratch {
             + self.nodes.capacity() * size_of::<Node<'_>>()
             + buffers.sum::<usize>()
             + self.keys.table.capacity() * size_of::<u32>()
+            + self.checker.kept_bytes()
     }
 
     /// Gives back everything if that is more than `bytes_max`.
     pub(super) fn trim(&mut self, bytes_max: usize) {
         if self.kept_bytes() > bytes_max {
-            *self = Self { read: self.read, ..Self::new() };
+            *self = Self { read: self.read, long_bytes_min: self.long_bytes_min, ..Self::new() };
         }
     }
 
-    /// Parses `text`, which need not be UTF-8. The error is the broken rule.
+    /// A scratch for which every text is long.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn for_long_texts() -> Self {
+        Self { long_bytes_min: 0, ..Self::new() }
+    }
+
+    /// Checks a long `text` as a whole, so that [`Scratch::parse`] has only what is outside of `data` to read.
+    /// Returns how many elements its array has, if it is one; `None` if it is short, or broken.
+    #[inline]
+    pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Option<usize> {
+        if text.len() < self.long_bytes_min {
+            return None;
+        }
+        self.check(text, shape)
+    }
+
+    #[cold]
+    fn check(&mut self, text: &[u8], shape: Shape) -> Option<usize> {
+        self.read.bytes += text.len();
+        simdutf8::basic::from_utf8(text).ok()?;
+        let checked = self.checker.check(text, shape, &mut self.keys);
+        self.read.values += self.checker.values;
+        checked.ok()
+    }
+
+    /// Parses `text`, which need not be UTF-8 and is already checked if `is_checked`. The error is the broken
+    /// rule.
     ///
     /// Values are still to be checked with [`Document::check`].
-    pub(super) fn parse<'s>(&'s mut self, text: &[u8], shape: Shape) -> Result<Document<'s>, String> {
-        let Self { padded, blanked, nodes: slot, buffers, longest, keys, read } = self;
+    #[inline]
+    pub(super) fn parse<'s>(
+        &'s mut self,
+        text: &[u8],
+        shape: Shape,
+        is_checked: bool,
+    ) -> Result<Document<'s>, String> {
+        let Self { padded, blanked, nodes: slot, buffers, longest, keys, long_bytes_min: _, checker, read } =
+            self;
+        let (text, cuts) =
+            if is_checked { (&*checker.reduced, &*checker.cuts) } else { (text, [].as_slice()) };
         let buffers = &mut buffers[shape as usize];
         let mut tape = Tape(std::mem::take(slot)).reset();
 
@@ -150,7 +194,16 @@ impl Scratch {
             text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));
         let structurals = buffers.structural_indexes();
         let empty_count = structurals.len() - structural_count(tape.0.len(), 0);
-        Ok(Document { nodes: tape.0, slot, structurals, empty_count, may_hold_noncharacters, keys, read })
+        Ok(Document {
+            nodes: tape.0,
+            slot,
+            structurals,
+            cuts,
+            empty_count,
+            may_hold_noncharacters,
+            keys,
+            read,
+        })
     }
 }
 
@@ -160,6 +213,8 @@ pub(super) struct Document<'s> {
     /// Where `nodes` goes back to.
     slot: &'s mut Vec<Node<'static>>,
     structurals: &'s [u32],
+    /// What was left out of the text.
+    cuts: &'s [Cut],
     /// How many arrays and objects without content there are.
     empty_count: usize,
     /// Neither escapes nor bytes that noncharacters begin with: no string needs a look.
@@ -265,6 +320,10 @@ impl<'s> Document<'s> {
     pub(super) fn raw<'a>(&self, text: &'a str, place: Place, size: Size) -> &'a str {
         let start = self.structurals[place.structural] as usize;
         let after = self.structurals[place.structural + size.structurals] as usize;
+        let (start, after) = match self.cuts {
+            [] => (start, after),
+            cuts => (whole_offset(cuts, start), whole_offset(cuts, after)),
+        };
         let mut end = after;
         while matches!(text.as_bytes()[end - 1], b' ' | b'\t' | b'\n' | b'\r') {
             end -= 1;
@@ -300,23 +359,58 @@ impl<'s> Document<'s> {
 
 /// Finds duplicate keys without comparing each with each, since a stranger chooses how many there are.
 #[derive(Default)]
-struct KeySet {
+pub(super) struct KeySet {
     /// Open addressing, a power of two: indexes of key nodes, 0 for free (the root is never a key).
     table: Vec<u32>,
     /// Seeded at random, so that nobody can choose keys that collide.
     hasher: foldhash::fast::RandomState,
+    /// How often keys were compared or slots looked at.
+    #[cfg(test)]
+    pub(super) steps: usize,
 }
 
 impl KeySet {
     /// Up to here comparing each with each is cheaper than hashing: mostly lengths differ.
     const PAIRWISE_MAX: usize = 8;
 
+    /// Whether two of so many keys, each given by its place, are the same.
+    pub(super) fn has_duplicate<'k>(&mut self, len: usize, key: impl Fn(usize) -> &'k [u8]) -> bool {
+        if len <= Self::PAIRWISE_MAX {
+            self.count_steps(len * (len - 1) / 2);
+            return (1..len).any(|index| (0..index).any(|other| is_same(key(other), key(index))));
+        }
+        let slots = (len * 2).next_power_of_two();
+        self.table.clear();
+        self.table.resize(slots, 0);
+        for index in 0..len {
+            let mut slot = self.hasher.hash_one(key(index)) as usize & (slots - 1);
+            self.count_steps(1);
+            while let Some(other) = (self.table[slot] as usize).checked_sub(1) {
+                self.count_steps(1);
+                if key(other) == key(index) {
+                    return true;
+                }
+                slot = (slot + 1) & (slots - 1);
+            }
+            self.table[slot] = index as u32 + 1;
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn count_steps(&mut self, _count: usize) {
+        #[cfg(test)]
+        {
+            self.steps += _count;
+        }
+    }
+
     /// A key that the object of `len` keys at `nodes[object]` has twice.
     fn find_duplicate<'s>(&mut self, nodes: &[Node<'s>], object: usize, len: usize) -> Option<&'s str> {
         if len <= Self::PAIRWISE_MAX {
             let mut seen = [""; Self::PAIRWISE_MAX];
             for (count, (_, key)) in keys(nodes, object, len).enumerate() {
-                if seen[..count].iter().any(|other| is_same(other, key)) {
+                if seen[..count].iter().any(|other| is_same(other.as_bytes(), key.as_bytes())) {
                     return Some(key);
                 }
                 seen[count] = key;
@@ -341,8 +435,8 @@ impl KeySet {
 }
 
 /// `==`, but without a call for keys of one length that begin differently.
-fn is_same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.first() == b.first() && a == b
 }
 
 /// The keys of the object of `len` keys at `nodes[object]`, each with its node's index.
@@ -397,7 +491,11 @@ fn refuse_noncharacters(string: &str, broken_rule: &mut Option<String>) {
 
 /// The first noncharacter (RFC 7493 section 2.1): U+FDD0 to U+FDEF and the last two of every plane.
 pub(crate) fn find_noncharacter(string: &str) -> Option<char> {
-    string.chars().find(|&c| matches!(c as u32, 0xfdd0..=0xfdef) || c as u32 & 0xfffe == 0xfffe)
+    string.chars().find(|&c| is_noncharacter(c as u32))
+}
+
+pub(super) fn is_noncharacter(c: u32) -> bool {
+    matches!(c, 0xfdd0..=0xfdef) || c & 0xfffe == 0xfffe
 }
 
 /// Copies `text` into `padded` with what simd-json reads past its end.
@@ -439,7 +537,8 @@ fn has_leading_zero(number: &[u8]) -> bool {
 
 /// What the slow path needs of a text that may be broken.
 enum Token {
-    /// Everything that can be part of a number, in one run.
+    /// Everything that can be part of a number, in one run of at least as many bytes as one that is too large
+    /// for a double.
     Number(std::ops::Range<usize>),
     /// A `\uXXXX` in a string, by the offset of its backslash, with its value; after a high
     /// surrogate's low one it goes on behind both.
@@ -477,7 +576,9 @@ fn tokens(text: &[u8]) -> impl Iterator<Item = Token> {
                 0..=0x1f if in_string => return Some(Token::Control(start)),
                 b'-' | b'0'..=b'9' if !in_string => {
                     at = start + text[start..].iter().take_while(|byte| is_number(byte)).count();
-                    return Some(Token::Number(start..at));
+                    if at - start >= "1e309".len() {
+                        return Some(Token::Number(start..at));
+                    }
                 }
                 _ => {}
             }

@@ -223,6 +223,26 @@ proptest! {
     }
 
     #[test]
+    fn a_long_text_says_word_for_word_what_a_short_one_says(text in text(), edits in vec(edit(), 0..3)) {
+        let text = mutate(&text, &edits);
+        let told = |mut parser: Parser| match parser.parse(&text) {
+            Ok(commands) => commands.map(|result| format!("{result:?}")).collect(),
+            Err(error) => vec![format!("{error:?}")],
+        };
+        prop_assert_eq!(told(Parser::for_long_texts()), told(Parser::new()));
+        // The other two ways of a text into the parser.
+        let one = |mut parser: Parser| format!("{:?}", parser.parse_one(&text));
+        prop_assert_eq!(one(Parser::for_long_texts()), one(Parser::new()));
+        let checked = |mut parser: Parser| parser.check_data(text.as_bytes());
+        prop_assert_eq!(checked(Parser::for_long_texts()), checked(Parser::new()));
+    }
+
+    #[test]
+    fn what_is_left_of_a_long_text_is_what_is_left_of_a_short_one(text in text()) {
+        rest::naive::check_every_stop(Format::Json, format!("{}{text}", " ".repeat(5_000)).as_bytes());
+    }
+
+    #[test]
     fn where_one_stops_does_not_matter(text in text()) {
         rest::naive::check_every_stop(Format::Json, text.as_bytes());
     }
