@@ -98,6 +98,14 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Subscriptions per connection, topics and filters together; 1,024.
     pub subscriptions_max: usize,
+    /// Filters with wildcards per connection; 1,024.
+    pub filters_max: usize,
+    /// Levels of a connection's filters together; 8,192.
+    pub filter_levels_max: usize,
+    /// Topics of each home that one connection has brought into being; 0 is without a limit.
+    pub names_per_connection_max: usize,
+    /// What clients have under way of all connections together; 256 MiB.
+    pub buffered_bytes_max: usize,
     /// Commands per second of a connection; 0 is without a limit.
     pub commands_per_s_max: u32,
     /// How many commands beyond that rate may come at once; 1,024.
@@ -216,6 +224,10 @@ impl Default for Config {
                 message_bytes_max: 1_048_576,
                 frame_bytes_max: 0,
                 subscriptions_max: 1_024,
+                filters_max: 1_024,
+                filter_levels_max: 8_192,
+                names_per_connection_max: 0,
+                buffered_bytes_max: 256 << 20,
                 commands_per_s_max: 0,
                 commands_burst_max: 1_024,
                 topics_max: 262_144,

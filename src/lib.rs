@@ -30,3 +30,4 @@ pub mod protocol;
 pub mod pubsub;
 pub mod reactor;
 pub mod uring;
+pub mod work;

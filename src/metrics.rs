@@ -17,6 +17,10 @@ pub struct ReactorStats {
     pub accepts_total: u64,
     /// Turns since the start.
     pub turns_total: u64,
+    /// The work of all turns since the start, in units: see [`crate::work`].
+    pub turn_work_total: u64,
+    /// How long turns took.
+    pub turn_ns: TurnTimes,
     /// Completions reaped since the start.
     pub completions_total: u64,
     /// Sends submitted since the start.
@@ -71,6 +75,37 @@ pub struct ReactorStats {
     pub slow_disconnects_total: [u64; Bound::COUNT],
     /// Connections ended, by [`CloseReason::index`].
     pub closes_total: [u64; CloseReason::COUNT],
+}
+
+/// How long turns took, counted by classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TurnTimes {
+    counts: [u64; TurnTimes::BOUNDS_US.len() + 1],
+    sum_ns: u64,
+}
+
+impl TurnTimes {
+    /// The upper bounds of the classes but the last, which has none, in microseconds.
+    pub const BOUNDS_US: [u64; 13] =
+        [20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+
+    /// A turn took so long.
+    #[inline]
+    pub fn observe(&mut self, ns: u64) {
+        let class = TurnTimes::BOUNDS_US.iter().position(|bound_us| ns <= bound_us * 1_000);
+        self.counts[class.unwrap_or(TurnTimes::BOUNDS_US.len())] += 1;
+        self.sum_ns += ns;
+    }
+
+    /// How many turns there were in each class.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// How long all of them took, in nanoseconds.
+    pub fn sum_ns(&self) -> u64 {
+        self.sum_ns
+    }
 }
 
 /// What is worth a line in the log, however often it happens: reactors count it, the control thread says it.

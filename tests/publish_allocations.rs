@@ -111,9 +111,10 @@ impl Turns {
             self.core.take_spare(replies);
         }
         let fanout = &mut self.core.fanout;
-        fanout.start_due_sweeps(self.now_ns);
+        let mut steps = u32::MAX;
+        fanout.start_due_sweeps(self.now_ns, 1 << 40);
         while let Some(view) = fanout.begin_turn() {
-            while let Some((_, member)) = fanout.next_visit(view) {
+            while let Some((_, member)) = fanout.next_visit(view, &mut steps) {
                 while let Some(owed) = fanout.take(view, member, 256 << 10) {
                     self.delivered_bytes += u64::from(owed.len);
                     self.pins.push((view, owed.pin));

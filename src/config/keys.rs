@@ -243,6 +243,34 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, limits.subscriptions_max, 1..=1_048_576, "subscriptions"),
     },
     Key {
+        path: "limits.filters_max",
+        about: "Filters with wildcards per connection.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.filters_max, 1..=65_535, "filters"),
+    },
+    Key {
+        path: "limits.filter_levels_max",
+        about: "Levels of a connection's filters with wildcards together: each takes some 85 bytes at its reactor and\n\
+                at every home.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.filter_levels_max, 32..=2_097_120, "levels"),
+    },
+    Key {
+        path: "limits.names_per_connection_max",
+        about: "Topics of each reactor that are there because one connection published or subscribed to them first;\n\
+                0 is without a limit. A backend that publishes to a topic per user needs as many as it has users.",
+        is_reloadable: true,
+        kind: integer!(IntegerOrZero, limits.names_per_connection_max, 1..=16_777_216, "topics"),
+    },
+    Key {
+        path: "limits.buffered_bytes_max",
+        about: "What all connections together have under way: unfinished messages, bytes that wait to be taken, and\n\
+                replies that are not read. Past three quarters of it whoever has much is not read from, past all of it\n\
+                whoever has most is closed with 1013.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.buffered_bytes_max, 16_777_216..=1_099_511_627_776, "bytes"),
+    },
+    Key {
         path: "limits.commands_per_s_max",
         about: "Commands per second of a connection, each of an array or batch for itself; 0 is without a limit.\n\
                 One that sends more is closed with 4029.",

@@ -13,7 +13,11 @@ use prometheus_client::{
 };
 
 use super::fleet::{Answer, Phase};
-use crate::{metrics::ReactorStats, protocol::close::CloseReason, pubsub::policy::Bound};
+use crate::{
+    metrics::{ReactorStats, TurnTimes},
+    protocol::close::CloseReason,
+    pubsub::policy::Bound,
+};
 
 /// The type of [`exposition`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,7 +55,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-static FAMILIES: [Family; 29] = [
+static FAMILIES: [Family; 30] = [
     family!(
         connections,
         Gauge,
@@ -74,6 +78,13 @@ static FAMILIES: [Family; 29] = [
         "fanfare_turns",
         None,
         "Turns of the reactor's loop, one io_uring_enter each."
+    ),
+    family!(
+        turn_work_total,
+        Counter,
+        "fanfare_turn_work",
+        None,
+        "The work of all turns, in units of fixed prices, each about a microsecond: over fanfare_turns, a turn's."
     ),
     family!(completions_total, Counter, "fanfare_completions", None, "Completions reaped from the ring."),
     family!(
@@ -275,6 +286,18 @@ impl Collector for Fleet {
             }
         }
 
+        let help = "How long turns took, what they sent included: how long everybody else waits.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric = encoder.encode_descriptor("fanfare_turn", help, unit, MetricType::Histogram)?;
+        for (reactor, stats) in self.stats() {
+            let labels = [("reactor", reactor)];
+            let seconds = |us: &u64| *us as f64 / 1e6;
+            let bounds = TurnTimes::BOUNDS_US.iter().map(seconds).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(stats.turn_ns.counts().iter().copied()).collect();
+            let (sum, count) = (stats.turn_ns.sum_ns() as f64 / 1e9, stats.turn_ns.counts().iter().sum());
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+
         let help = "Times that a subscriber was beyond a bound, and was moved forward or closed for it.";
         let mut metric =
             encoder.encode_descriptor("fanfare_slow_consumers", help, None, MetricType::Counter)?;
@@ -360,6 +383,12 @@ mod tests {
             upgrades_total: 2,
             accepts_total: 3,
             turns_total: 4,
+            turn_work_total: 35,
+            turn_ns: {
+                let mut times = TurnTimes::default();
+                [10_000, 1_900_000, 3_000_000_000].into_iter().for_each(|ns| times.observe(ns));
+                times
+            },
             completions_total: 5,
             sends_total: 6,
             sent_bytes_total: 7,
@@ -400,8 +429,13 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name))
             .collect();
         let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
-        exported.extend(["slow_skips_total", "slow_disconnects_total", "closes_total"]);
-        assert_eq!(fields, exported);
+        exported.extend(["turn_ns", "slow_skips_total", "slow_disconnects_total", "closes_total"]);
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        let fields = fields.iter().map(|field| &*field.to_string().leak()).collect();
+        assert_eq!(sorted(fields), sorted(exported));
     }
 
     #[test]
@@ -428,6 +462,11 @@ mod tests {
             "fanfare_pacing_seconds{reactor=\"1\"} 28.0",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 29",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 34",
+            "fanfare_turn_work_total{reactor=\"1\"} 35",
+            "fanfare_turn_seconds_sum{reactor=\"1\"} 3.00191",
+            "fanfare_turn_seconds_count{reactor=\"1\"} 3",
+            "fanfare_turn_seconds_bucket{le=\"0.002\",reactor=\"1\"} 2",
+            "fanfare_turn_seconds_bucket{le=\"+Inf\",reactor=\"1\"} 3",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
             "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 114",
         ] {
@@ -466,6 +505,7 @@ mod tests {
                     let (sample, value) = line.rsplit_once(' ').unwrap();
                     let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
                     let suffix = match kind {
+                        "histogram" => &name[family.len()..],
                         "counter" => "_total",
                         "info" => "_info",
                         _ => "",

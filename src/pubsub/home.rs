@@ -482,8 +482,10 @@ impl Home {
             let key = self.idle_hand % self.topics.capacity();
             self.idle_hand = key + 1;
             self.work += PROBE_WORK;
+            // As long as there is room nobody's numbering is cut off for having been quiet.
+            let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
-                topic.is_idle() && self.period.wrapping_sub(topic.active_period) >= IDLE_PERIODS
+                is_crowded && topic.is_idle() && self.period.wrapping_sub(topic.active_period) >= IDLE_PERIODS
             };
             if self.topics.get(key).is_some_and(is_over) {
                 self.drop_topic(key);
@@ -1089,11 +1091,22 @@ mod tests {
         assert_eq!(world.home.take_work(), 0);
     }
 
-    /// A topic whose only publication was long ago goes; one that somebody has by name stays, as does one that
-    /// is published to.
+    /// Its next publication goes on with its numbering, however long it was quiet.
+    #[test]
+    fn an_idle_topic_stays_while_there_is_room() {
+        let mut world = World::new(0, 8);
+        for name in ["a", "b", "c"] {
+            assert_eq!(world.publish(name, 0), Ok(1));
+        }
+        world.pass(100 * IDLE_PERIODS);
+        assert_eq!((world.publish("a", 0), world.home.topic_count()), (Ok(2), 3));
+    }
+
+    /// A topic whose only publication was long ago goes where it is crowded; one that somebody has by name stays,
+    /// as does one that is published to.
     #[test]
     fn an_idle_topic_goes_by_itself_and_comes_back_above_its_seq() {
-        let mut world = World::new(0, 100);
+        let mut world = World::new(0, 3);
         for name in ["idle", "held", "busy"] {
             assert_eq!(world.publish(name, 0), Ok(1));
         }

@@ -7,10 +7,10 @@
 pub mod fanout;
 pub mod filter;
 pub mod home;
-mod interest;
 pub mod log;
 pub mod message;
 pub mod policy;
 pub mod subscription;
 pub mod topic;
 pub mod view;
+mod walk;

@@ -15,13 +15,14 @@ use super::{
     log::Range,
     message::{Batch, PendingId},
     policy::{Bound, Rule},
+    walk::Walk,
 };
 use crate::protocol::{Encoding, frame};
 
-/// A member's slot that was left during a sweep, and waits for the sweep's end.
-const TOMBSTONE: u32 = u32::MAX;
 /// One frame start is indexed in so many bytes of log: the longest walk to find one.
 const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
+/// How many segments and frame starts an idle view keeps room for.
+const INDEX_KEPT: usize = 16;
 /// And in so many milliseconds of it: how exactly a frame's age is known.
 pub(super) const INDEX_MS: u32 = 100;
 
@@ -36,8 +37,10 @@ pub struct View {
     pub registration: Registration,
     /// Connections whose exact subscription waits for the home's answer, in order.
     pub waiting: Vec<Waiting>,
-    /// Of which state of the filters the wildcard members are.
+    /// Of which state of the filters the wildcard members are; 0: all of them are to be looked for anew.
     pub filters_generation: u64,
+    /// Nothing moved for long and only filters hold members, who are being let go of.
+    pub is_dropping: bool,
     /// What becomes of a member that is too far behind, and what that is.
     pub rule: Rule,
     /// The cursor's state; kept by the fan-out.
@@ -54,10 +57,9 @@ pub struct View {
     /// where the home's numbering jumped.
     logged_seq: u64,
     members: Vec<Member>,
-    tombstone_count: u32,
-    /// Members (no tombstones) that have an exact subscription.
+    /// Members that have an exact subscription.
     exact_count: u32,
-    /// Members (no tombstones) whose position is the head.
+    /// Members whose position is the head.
     at_head_count: u32,
 }
 
@@ -72,7 +74,7 @@ pub enum Registration {
     Active,
 }
 
-/// A subscription that waits for its `seq`.
+/// A question that is answered when the topic's `seq` is known.
 #[derive(Debug)]
 pub struct Waiting {
     /// The connection's slot.
@@ -81,19 +83,15 @@ pub struct Waiting {
     pub generation: u32,
     /// The question to answer with `ok`.
     pub pending: Option<PendingId>,
-    /// It was unsubscribed meanwhile: answer, and do not join.
-    pub is_cancelled: bool,
-    /// The question of that unsubscribe, to be answered after its own.
-    pub then: Option<PendingId>,
+    /// It takes an earlier one back. Whether the connection is to join is what its subscription says.
+    pub is_unsubscribe: bool,
 }
 
 /// Where a topic's cursor is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep {
-    /// The next member to visit.
-    pub next: u32,
-    /// One past the last member to visit; at `next` the sweep is over.
-    pub end: u32,
+    /// Which members it has visited.
+    pub(super) walk: Walk,
     /// When it began, in nanoseconds.
     pub started_ns: u64,
     /// Where the head was then, and when the sweep before it began, in bytes that were ever appended.
@@ -140,9 +138,21 @@ pub struct Owed {
     pub pin: Pin,
 }
 
+/// A member has another place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    pub(super) connection: u32,
+    pub(super) subscription: u32,
+    pub(super) slot: u32,
+}
+
 #[derive(Debug)]
 struct Segment {
     range: Range,
+    /// The log's age clock when the newest of it was appended: see [`Budget::clock`].
+    ///
+    /// [`Budget::clock`]: super::log::Budget::clock
+    clock: u64,
     /// How many bytes were appended before it.
     begin_bytes: u64,
     /// Members whose position is in here.
@@ -171,6 +181,7 @@ impl View {
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
+            is_dropping: false,
             rule,
             sweep: Sweep::default(),
             segments: VecDeque::new(),
@@ -180,7 +191,6 @@ impl View {
             head_seq: 0,
             logged_seq: 0,
             members: Vec::new(),
-            tombstone_count: 0,
             exact_count: 0,
             at_head_count: 0,
         }
@@ -188,7 +198,7 @@ impl View {
 
     /// How many connections receive it.
     pub fn member_count(&self) -> u32 {
-        self.members.len() as u32 - self.tombstone_count
+        self.members.len() as u32
     }
 
     /// How many of them have an exact subscription.
@@ -206,19 +216,25 @@ impl View {
         self.head_seq
     }
 
-    /// Slots of members, tombstones included: what a sweep walks.
-    pub fn slot_count(&self) -> u32 {
-        self.members.len() as u32
+    /// The member in `slot`.
+    pub fn member(&self, slot: u32) -> &Member {
+        &self.members[slot as usize]
     }
 
-    /// The member in `slot`, unless it left.
-    pub fn member(&self, slot: u32) -> Option<&Member> {
-        self.members.get(slot as usize).filter(|member| member.connection != TOMBSTONE)
-    }
-
-    /// Every member that has not left.
+    /// Every member, with its slot.
     pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
-        (0u32..).zip(&self.members).filter(|(_, member)| member.connection != TOMBSTONE)
+        (0u32..).zip(&self.members)
+    }
+
+    /// How many bytes of log it keeps for those who are behind, up to one segment more than the furthest
+    /// behind is owed.
+    pub fn kept_bytes(&self) -> u64 {
+        self.segments.front().map_or(0, |first| self.head_bytes - first.begin_bytes)
+    }
+
+    /// The memory of its segments and frame starts, in bytes: what the log's budget is charged with.
+    pub fn index_bytes(&self) -> usize {
+        self.segments.len() * size_of::<Segment>() + self.index.len() * size_of::<FrameStart>()
     }
 
     /// Whether its log is empty: nobody is behind, and no send of it is in flight.
@@ -234,8 +250,9 @@ impl View {
             && self.segments.is_empty()
     }
 
-    /// Moves the head: what `batch` holds is now owed to every member, since `now_ms` (wrapping).
-    pub fn append(&mut self, batch: Batch, now_ms: u32) {
+    /// Moves the head: what `batch` holds is now owed to every member, since `now_ms` (wrapping), which is
+    /// `clock` on the log's age clock.
+    pub fn append(&mut self, batch: Batch, now_ms: u32, clock: u64) {
         let Batch { seq, count, range, .. } = batch;
         self.head_seq = seq + u64::from(count) - 1;
         if self.member_count() == 0 {
@@ -246,14 +263,20 @@ impl View {
         let was_empty = self.segments.is_empty();
         let (start, len) = (range.start(), range.len() as u32);
         let range = match self.segments.back_mut() {
-            Some(last) => last.range.join(range).err(),
+            Some(last) => {
+                let rest = last.range.join(range).err();
+                if rest.is_none() {
+                    last.clock = clock;
+                }
+                rest
+            }
             None => Some(range),
         };
         if let Some(range) = range {
             // Positions at an empty log's head are the start of what comes first.
             let position_count = if was_empty { self.member_count() } else { 0 };
             let begin_bytes = self.head_bytes;
-            self.segments.push_back(Segment { range, begin_bytes, position_count, pin_count: 0 });
+            self.segments.push_back(Segment { range, clock, begin_bytes, position_count, pin_count: 0 });
         }
         self.head_bytes += u64::from(len);
         self.at_head_count = 0;
@@ -271,7 +294,7 @@ impl View {
     /// The cursor is to visit everybody: a sweep begins.
     pub fn start_sweep(&mut self, now_ns: u64) {
         let sweep = &mut self.sweep;
-        (sweep.next, sweep.end) = (0, self.members.len() as u32);
+        sweep.walk = Walk::new(self.members.len());
         sweep.started_ns = now_ns;
         sweep.started_bytes = [self.head_bytes, sweep.started_bytes[0]];
         sweep.is_outrun = false;
@@ -308,8 +331,8 @@ impl View {
             .expect("a member loses the exact subscription that it has");
     }
 
-    /// Removes the member in `slot`, whose place stays until [`View::compact`].
-    pub fn leave(&mut self, slot: u32, was_exact: bool) {
+    /// Removes the member in `slot`, and tells who has another place for it.
+    pub(super) fn leave(&mut self, slot: u32, was_exact: bool) -> impl Iterator<Item = Moved> + use<> {
         if !self.is_behind(slot) {
             self.at_head_count -= 1;
         }
@@ -318,37 +341,25 @@ impl View {
             segment.position_count -= 1;
         }
         self.exact_count -= u32::from(was_exact);
-        self.members[slot as usize].connection = TOMBSTONE;
-        self.tombstone_count += 1;
+        let moves = self.sweep.walk.close(slot, self.members.len()).map(|(from, to)| {
+            if from == to {
+                return None;
+            }
+            self.members.swap(from as usize, to as usize);
+            let Member { connection, subscription, .. } = self.members[to as usize];
+            Some(Moved { connection, subscription, slot: to })
+        });
+        self.members.pop();
+        if self.members.is_empty() {
+            self.members = Vec::new();
+        }
         self.release();
+        moves.into_iter().flatten()
     }
 
     /// The connection's list has this membership elsewhere now.
     pub fn set_subscription(&mut self, slot: u32, subscription: u32) {
         self.members[slot as usize].subscription = subscription;
-    }
-
-    /// Whether most places are of members that left, and no sweep needs them where they are.
-    pub fn wants_compaction(&self) -> bool {
-        self.tombstone_count > 16 + self.member_count() && self.sweep.next >= self.sweep.end
-    }
-
-    /// Closes the places of members that left, between two sweeps, and calls `on_move` with each
-    /// connection, its subscription and its new slot.
-    pub fn compact(&mut self, mut on_move: impl FnMut(u32, u32, u32)) {
-        if self.tombstone_count == 0 {
-            return;
-        }
-        let mut kept = 0u32;
-        self.members.retain(|member| {
-            if member.connection == TOMBSTONE {
-                return false;
-            }
-            on_move(member.connection, member.subscription, kept);
-            kept += 1;
-            true
-        });
-        self.tombstone_count = 0;
     }
 
     /// Whether the member in `slot` is owed anything.
@@ -464,14 +475,14 @@ impl View {
         }
     }
 
-    /// The first frame that lies, as all before it do not, in a chunk that was begun at `born_bytes` or
-    /// later; else the head. None where that is already the oldest.
-    pub fn position_begun(&self, born_bytes: u64) -> Option<Position> {
-        let is_old = |segment: &Segment| segment.range.born_bytes() < born_bytes;
-        if !self.segments.front().is_some_and(is_old) {
+    /// The first frame that lies, as all before it do not, in a segment that is not stale: one whose chunk is
+    /// still being written, or whose newest content was appended at `clock` or later; else the head. None where
+    /// that is already the oldest.
+    pub fn position_fresh(&self, clock: u64) -> Option<Position> {
+        if !self.segments.front().is_some_and(|segment| segment.is_stale(clock)) {
             return None;
         }
-        Some(match self.segments.iter().position(|segment| !is_old(segment)) {
+        Some(match self.segments.iter().position(|segment| !segment.is_stale(clock)) {
             Some(place) => Position {
                 segment: self.front.wrapping_add(place as u32),
                 offset: self.segments[place].range.start(),
@@ -480,18 +491,14 @@ impl View {
         })
     }
 
-    /// Members whose position is before `position`, with their connections.
-    pub fn members_before(&self, position: Position) -> impl Iterator<Item = (u32, u32)> {
-        let is_before = move |slot: u32| self.order(self.position(slot)) < self.order(position);
-        self.members()
-            .filter(move |(slot, _)| is_before(*slot))
-            .map(|(slot, member)| (slot, member.connection))
+    /// Whether the position of the member in `slot` is before `position`.
+    pub fn is_before(&self, slot: u32, position: Position) -> bool {
+        self.order(self.position(slot)) < self.order(position)
     }
 
-    /// Whether `pin` keeps a chunk that was begun before `born_bytes`.
-    pub fn pins_before(&self, pin: Pin, born_bytes: u64) -> bool {
-        let segment = self.segments.get(self.place(pin.segment)).expect("a pinned segment stays");
-        segment.range.born_bytes() < born_bytes
+    /// Whether `pin` keeps a segment that is stale: see [`View::position_fresh`].
+    pub fn pins_stale(&self, pin: Pin, clock: u64) -> bool {
+        self.segments.get(self.place(pin.segment)).expect("a pinned segment stays").is_stale(clock)
     }
 
     /// Asserts the invariants; for tests and simulations.
@@ -514,10 +521,6 @@ impl View {
         for (segment, count) in self.segments.iter().zip(counts) {
             assert_eq!(segment.position_count, count);
         }
-        assert_eq!(
-            self.tombstone_count as usize,
-            self.members.iter().filter(|m| m.connection == TOMBSTONE).count()
-        );
         if self.segments.iter().all(|segment| segment.pin_count == 0) && self.behind_count() == 0 {
             assert!(self.segments.is_empty(), "an idle view pins no chunk");
         }
@@ -597,6 +600,10 @@ impl View {
         while self.index.front().is_some_and(|start| self.is_before_front(start.segment)) {
             self.index.pop_front();
         }
+        // What a long stall needed goes back; what every publication needs stays.
+        if self.segments.is_empty() && self.segments.capacity() + self.index.capacity() > INDEX_KEPT {
+            (self.segments, self.index) = (VecDeque::new(), VecDeque::new());
+        }
     }
 
     /// The longest run of whole frames from `from` within `bytes_max`; the first frame whatever its
@@ -642,6 +649,14 @@ impl View {
     }
 }
 
+impl Segment {
+    /// Whether it keeps memory that is needed when the log is short: nothing more is written to its chunk,
+    /// and what it holds was appended before `clock`.
+    fn is_stale(&self, clock: u64) -> bool {
+        self.clock < clock && self.range.is_sealed()
+    }
+}
+
 fn frame_len(range: &Range, offset: u32) -> u32 {
     let bytes = &range.bytes()[(offset - range.start()) as usize..];
     frame::server_frame_len(bytes).expect("a log holds whole frames") as u32
@@ -673,7 +688,6 @@ mod tests {
         /// Forward to what was appended so many milliseconds ago, or later.
         SkipMs(Index, u32),
         Pass(u32),
-        Compact,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -689,7 +703,6 @@ mod tests {
             1 => (any::<Index>(), 0u64..300).prop_map(|(member, bytes)| Step::SkipBytes(member, bytes)),
             1 => (any::<Index>(), 0u32..1_000).prop_map(|(member, ms)| Step::SkipMs(member, ms)),
             2 => (1u32..300).prop_map(Step::Pass),
-            1 => Just(Step::Compact),
         ]
     }
 
@@ -779,7 +792,7 @@ mod tests {
                         let range = write(&mut pool, &mut chunks[chunk], &bytes);
                         let count = lens.len() as u32;
                         let batch = Batch { topic: "t".into(), encoding: Encoding::Json, seq: first, count, range };
-                        view.append(batch, now_ms);
+                        view.append(batch, now_ms, 0);
                         prop_assert_eq!(view.head_seq(), first + lens.len() as u64 - 1);
                         if !twin.members.is_empty() {
                             twin.frames.extend(frames);
@@ -795,7 +808,11 @@ mod tests {
                     }
                     Step::Leave(member) if !twin.members.is_empty() => {
                         let member = twin.members.remove(member.index(twin.members.len()));
-                        view.leave(member.slot, member.is_exact);
+                        for moved in view.leave(member.slot, member.is_exact) {
+                            assert_eq!(moved.subscription, moved.connection + 100);
+                            let twin = twin.members.iter_mut().find(|it| it.connection == moved.connection);
+                            twin.expect("whoever moves has not left").slot = moved.slot;
+                        }
                     }
                     Step::Take(member, bytes_max) if !twin.members.is_empty() => {
                         let place = member.index(twin.members.len());
@@ -847,11 +864,6 @@ mod tests {
                         prop_assert!(owed[..count].iter().all(|missed| age(missed) + INDEX_MS > ms));
                     }
                     Step::Pass(ms) => now_ms = now_ms.wrapping_add(ms),
-                    Step::Compact => view.compact(|connection, subscription, slot| {
-                        assert_eq!(subscription, connection + 100);
-                        let moved = twin.members.iter_mut().find(|member| member.connection == connection);
-                        moved.expect("whoever moves has not left").slot = slot;
-                    }),
                     _ => {}
                 }
                 view.check();
@@ -861,6 +873,7 @@ mod tests {
                     twin.members.iter().filter(|member| member.is_exact).count()
                 );
                 for member in &twin.members {
+                    prop_assert_eq!(view.member(member.slot).connection, member.connection);
                     let oldest = twin.owed(member).first();
                     let early_ms = oldest.zip(view.owed_since_ms(member.slot));
                     let early_ms = early_ms.map(|(oldest, since)| oldest.appended_ms.wrapping_sub(since));

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    connection::Phase,
+    connection::{Pause, Phase},
     core::Core,
     pending::{HeldId, HeldTopic, Pending, PendingKind},
 };
@@ -15,13 +15,13 @@ use crate::{
         reply::{self, Reply},
     },
     pubsub::{
-        fanout::Fanout,
         home::TopicRefusal,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed},
         topic::{self, TopicRule},
     },
+    work::price,
 };
 
 impl Core {
@@ -36,6 +36,7 @@ impl Core {
             return self.close(slot, CloseReason::RateLimited, &text);
         }
         self.stats.commands_total += 1;
+        self.meter.spend(price::COMMAND);
         let result = match &command {
             Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
                 self.handle_publish(slot, *id, topic, payload, *kind, *receivers)
@@ -69,12 +70,15 @@ impl Core {
     ) -> Result<(), CommandError<'a>> {
         let refused = |code, message| refusal("publish", id, topic, code, message);
         topic::check_name(topic).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
         if home != self.index || (receivers && id.is_some()) {
             self.send_publish(slot, home, id, topic, payload, kind, receivers);
             return Ok(());
         }
-        match self.home.handle_publish(topic, payload, kind, 0, &mut self.deflater, &mut self.outboxes) {
+        let creator = self.creator(slot);
+        match self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, &mut self.outboxes)
+        {
             Ok(seq) if id.is_some() => {
                 self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
             }
@@ -114,7 +118,7 @@ impl Core {
                 generation,
                 pending,
                 receivers,
-                creator: 0,
+                creator: self.creator(slot),
             }),
         );
     }
@@ -142,7 +146,22 @@ impl Core {
         let refused = |code, message| refusal("subscribe", id, filter, code, message);
         let has_wildcards =
             topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
-        let subscriptions_max = self.shared.config.limits.subscriptions_max;
+        let limits = &self.shared.config.limits;
+        let (filters_max, levels_max) = (limits.filters_max, limits.filter_levels_max);
+        let (filter_count, level_count) = self.fanout.filters_of(slot);
+        if has_wildcards && filter_count >= filters_max {
+            let message = format!("a connection has at most {filters_max} filters (limits.filters_max)");
+            return Err(refused(ErrorCode::LimitReached, message.into()));
+        }
+        let levels = 1 + filter.matches('/').count();
+        if has_wildcards && level_count + levels > levels_max {
+            let message = format!(
+                "this filter has {levels} levels, and this connection's filters {level_count}: all together have \
+                 at most {levels_max} (limits.filter_levels_max)"
+            );
+            return Err(refused(ErrorCode::LimitReached, message.into()));
+        }
+        let subscriptions_max = limits.subscriptions_max;
         if self.fanout.subscriptions_of(slot) >= subscriptions_max {
             let message = format!("a connection has at most {subscriptions_max} subscriptions");
             return Err(refused(ErrorCode::LimitReached, message.into()));
@@ -150,15 +169,17 @@ impl Core {
         let (generation, encoding) = (self.connections[slot as usize].generation, self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
-        let subscribe = match has_wildcards {
-            true => Fanout::handle_subscribe_filter,
-            false => Fanout::handle_subscribe_topic,
+        let creator = self.creator(slot);
+        let (fanout, outcome, pending) = (&mut self.fanout, &mut self.outcome, Some(pending));
+        let subscribed = match has_wildcards {
+            true => fanout.handle_subscribe_filter(slot, generation, encoding, filter, pending, outcome),
+            false => {
+                fanout.handle_subscribe_topic(slot, generation, encoding, filter, pending, creator, outcome)
+            }
         };
-        let (fanout, requests) = (&mut self.fanout, &mut self.requests);
-        let subscribed = subscribe(fanout, slot, generation, encoding, filter, Some(pending), requests);
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
-            self.pending.remove(pending);
+            pending.map(|pending| self.pending.remove(pending));
         }
         self.settle();
         match subscribed {
@@ -188,9 +209,8 @@ impl Core {
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
-        let (started, requests) = (&mut self.started, &mut self.requests);
-        let unsubscribed =
-            self.fanout.handle_unsubscribe(slot, encoding, filter, Some(pending), started, requests);
+        let outcome = &mut self.outcome;
+        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, Some(pending), outcome);
         if unsubscribed != Ok(Unsubscribed::Later) {
             self.pending.remove(pending);
         }
@@ -210,9 +230,11 @@ impl Core {
 
     /// Carries out a request to this home.
     pub(super) fn handle_request(&mut self, from: usize, request: Request) {
+        self.meter.spend(price::EXCHANGE);
         let outboxes = &mut self.outboxes;
         match request {
             Request::Publish(publish) => {
+                self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
                 let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
                 let deflater = &mut self.deflater;
@@ -250,12 +272,11 @@ impl Core {
         match delivery {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
             Delivery::Subscribed { topic, encoding, seq } => {
-                let (started, requests) = (&mut self.started, &mut self.requests);
-                self.fanout.handle_subscribed(&topic, encoding, seq.ok(), started, requests);
+                self.fanout.handle_subscribed(&topic, encoding, seq, &mut self.outcome);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {
-                self.fanout.handle_filter_added(registration, &mut self.started);
+                self.fanout.handle_filter_added(registration, &mut self.outcome);
                 self.settle();
             }
             Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
@@ -268,18 +289,29 @@ impl Core {
         }
     }
 
-    /// Works off what the fan-out asks for: requests to homes, and answers that can be given.
+    /// Works off what the fan-out asks for: requests to homes, answers that can be given, and verdicts.
     pub(super) fn settle(&mut self) {
-        let mut requests = std::mem::take(&mut self.requests);
-        for (home, request) in requests.drain(..) {
-            self.send_request(home, request);
+        // Closing a connection asks for more.
+        while !self.outcome.is_empty() {
+            let mut outcome = std::mem::take(&mut self.outcome);
+            for (home, request) in outcome.requests.drain(..) {
+                self.send_request(home, request);
+            }
+            for started in outcome.started.drain(..) {
+                self.answer_started(started);
+            }
+            for slot in outcome.released.drain(..) {
+                self.let_go_on(slot, Pause::Task);
+            }
+            for (slot, verdict) in outcome.judged.drain(..) {
+                self.carry_out(slot, verdict);
+            }
+            self.departed.append(&mut outcome.departed);
+            // Its memory serves again, unless what it was used for has used the new one.
+            if self.outcome.is_empty() {
+                self.outcome = outcome;
+            }
         }
-        self.requests = requests;
-        let mut started = std::mem::take(&mut self.started);
-        for started in started.drain(..) {
-            self.answer_started(started);
-        }
-        self.started = started;
     }
 
     fn send_request(&mut self, home: usize, request: Request) {
@@ -296,14 +328,8 @@ impl Core {
             return;
         }
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
-        if started.is_refused {
-            let error = refusal(
-                "subscribe",
-                id,
-                topic,
-                ErrorCode::LimitReached,
-                TopicRefusal::TopicsMax.to_string().into(),
-            );
+        if let Some(refused) = started.refusal {
+            let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());
             self.refuse_command(connection, &error);
         } else if id.is_some() {
             self.write_reply(connection, &Reply::Ok { id, topic, seq: started.seq, receivers: None });
@@ -368,6 +394,17 @@ impl Core {
     fn is_open(&self, slot: u32, generation: u32) -> bool {
         let connection = &self.connections[slot as usize];
         connection.phase == Phase::Open && connection.generation == generation
+    }
+
+    /// Who answers for the topics that the connection brings into being: a number that hardly any other connection
+    /// has, of this or another reactor.
+    fn creator(&self, slot: u32) -> u32 {
+        if self.shared.config.limits.names_per_connection_max == 0 {
+            return 0;
+        }
+        let generation = self.connections[slot as usize].generation;
+        let life = (self.index as u64) << 32 | u64::from(generation);
+        (self.shared.homes.spread(slot, life) as u32).max(1)
     }
 
     /// In which encoding the connection gets publications.

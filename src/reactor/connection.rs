@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use crate::{
-    protocol::{Format, Speech, close::CloseReason, deflate::Agreement, session::Session},
+    protocol::{Format, Speech, close::CloseReason, command::Rest, deflate::Agreement, session::Session},
     pubsub::{
         subscription::ViewKey,
         view::{Owed, Pin},
@@ -29,8 +29,8 @@ pub struct Connection {
     pub agreement: Option<Agreement>,
     /// True exactly when a receive is in flight.
     pub is_receiving: bool,
-    /// Commands are not taken: a home is full, or too many replies wait.
-    pub is_paused: bool,
+    /// Whether its commands are taken, and what they wait for.
+    pub pause: Pause,
     /// It is on the list of connections with replies to send.
     pub is_listed: bool,
     /// A ping went out and nothing came since.
@@ -44,13 +44,38 @@ pub struct Connection {
     /// Replies, events and control frames that wait: whole frames.
     pub replies: Vec<u8>,
     /// Received and not yet taken.
-    pub unread: Option<Box<Vec<u8>>>,
+    pub unread: Option<Box<Unread>>,
     /// The send that is in flight.
     pub flight: Flight,
 }
 
 // Every connection has one, and 512 bytes are what it may cost with all that belongs to it.
 const _: () = assert!(size_of::<Connection>() <= 136);
+
+/// What a connection's commands wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Nothing: they are taken as they come.
+    None,
+    /// Its turn, and room at homes: it is in the queue for that.
+    Turn,
+    /// That its replies are sent.
+    Replies,
+    /// That a task has done what an earlier command asked.
+    Task,
+    /// A turn in which there is little else to do: its next message is long.
+    Long,
+}
+
+/// What was received of a connection that waits.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// The commands that are left of the message that came before.
+    pub rest: Option<Box<Rest>>,
+    bytes: Vec<u8>,
+    /// How many of them have been taken.
+    taken: usize,
+}
 
 /// Where in its life a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +154,7 @@ impl Connection {
             speech: Speech::Commands(Format::Json),
             agreement: None,
             is_receiving: false,
-            is_paused: false,
+            pause: Pause::None,
             is_listed: false,
             is_pinged: false,
             active_ms: 0,
@@ -147,6 +172,11 @@ impl Connection {
             Speech::Commands(format) => format,
             Speech::Echo => unreachable!("a connection that echoes has no commands and is told nothing"),
         }
+    }
+
+    /// Whether its commands wait.
+    pub fn is_paused(&self) -> bool {
+        self.pause != Pause::None
     }
 
     /// Whether a send is in flight.
@@ -180,6 +210,37 @@ impl Connection {
     /// Whether bytes from the peer still mean something.
     pub fn is_reading(&self) -> bool {
         matches!(self.phase, Phase::Upgrading | Phase::Open | Phase::Closing(_))
+    }
+}
+
+impl Unread {
+    /// The commands and the bytes that are left.
+    pub fn new(rest: Option<Box<Rest>>, bytes: &[u8]) -> Unread {
+        Unread { rest, bytes: bytes.to_vec(), taken: 0 }
+    }
+
+    /// Adds what came.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.taken > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// What has not been taken: commands of a message, and bytes behind it.
+    pub fn parts(&mut self) -> (&mut Option<Box<Rest>>, &mut [u8]) {
+        (&mut self.rest, &mut self.bytes[self.taken..])
+    }
+
+    /// All but the last `left` bytes have been taken.
+    pub fn keep(&mut self, left: usize) {
+        self.taken = self.bytes.len() - left;
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.rest.as_ref().map_or(0, |rest| rest.len_bytes())
     }
 }
 

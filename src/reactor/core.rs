@@ -14,6 +14,8 @@ use super::{
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
+    reading::REPLIES_BYTES_MAX,
+    share::{self, Share},
     timers::TimerWheel,
     upgrading::Upgrading,
 };
@@ -24,6 +26,7 @@ use crate::{
     protocol::{
         Encoding, Format, Speech, binary,
         close::CloseReason,
+        command::{Read, Rest},
         deflate::{Agreement, Deflater, Inflater, Settings},
         frame::{self, Opcode},
         json,
@@ -31,18 +34,16 @@ use crate::{
         session::{Event, Limits},
     },
     pubsub::{
-        fanout::{Fanout, Requests, Shed},
+        fanout::{Fanout, Outcome},
         home::{Home, Homes, bits},
         log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
         policy::{Bound, Policy, Rule, Verdict},
-        subscription::Started,
     },
     uring::token::GENERATION_MASK,
+    work::{Meter, price},
 };
 
-/// While so many bytes of replies wait, a connection's commands are not taken.
-pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// Spare reply buffers: how many, and how large each may be to be kept.
 const SPARES_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
@@ -53,17 +54,17 @@ pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
 const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
-/// The longest message whose parser is kept for the next.
-const PARSED_BYTES_KEPT: usize = 64 << 10;
+/// For how long a send makes no progress before what it keeps may be taken from it, in milliseconds.
+const SHED_STALLED_MS: u64 = 200;
+/// How much memory a parser keeps that has not met a long message for a while, in bytes.
+const PARSER_BYTES_KEPT: usize = 1 << 20;
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 /// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
 const SHED_PERIOD_NS: u64 = 2_000_000;
 
-/// How many connections, and views in which they are behind, a turn looks at to find who is owed something
-/// old.
-const STALLED_STEPS_MAX: usize = if cfg!(test) { 8 } else { 4_096 };
-/// How often all of them are looked at while the least age that is allowed passes.
+/// How often all connections are looked at while the least age that is allowed passes, to find who is owed
+/// something old.
 const STALLED_ROUNDS: u64 = 8;
 
 /// What all reactors of a broker share from its start on, unchanging.
@@ -93,6 +94,8 @@ pub struct Core {
     pub index: usize,
     /// By slot.
     pub connections: Vec<Connection>,
+    /// What each has done of its share, by slot.
+    pub shares: Vec<Share>,
     /// Who receives what.
     pub fanout: Fanout,
     /// Deadlines by slot, in milliseconds.
@@ -107,24 +110,43 @@ pub struct Core {
     pub backlog: Vec<VecDeque<Request>>,
     /// Reactors into whose queues something was put this turn.
     touched: Vec<bool>,
+    /// Some backlog has something, and some outbox as much as it may: as of the last post, and of what was said
+    /// since to homes.
+    is_backlogged: bool,
+    is_outbox_full: bool,
     /// Our end of the queues between reactors.
     pub port: ReactorPort,
     /// Connections with replies to send.
     pub replying: VecDeque<u32>,
+    /// Connections without, in whose views ranges waited for a send to end.
+    pub serving: VecDeque<u32>,
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
     /// Connections that are to be reset: their send in flight keeps log that must go.
     pub resetting: Vec<u32>,
-    /// Connections that wait for room to go on.
-    pub paused: VecDeque<u32>,
+    /// Connections that wait for their turn to go on.
+    pub waiting: VecDeque<u32>,
+    /// Connections whose next message is long.
+    pub long: VecDeque<u32>,
+    /// For how many turns the first of them could not go on.
+    pub(super) long_waits: u32,
+    /// The next message may be long.
+    pub(super) takes_long: bool,
+    /// Connections that are paused, whatever they wait for.
+    pub paused_count: usize,
+    /// Connections that are over, and in nothing any more.
+    pub departed: Vec<u32>,
+    /// What this turn has done.
+    pub meter: Meter,
     pub(super) shared: Shared,
     pub(super) limits: Limits,
     pub(super) home: Home,
     home_period_ns: u64,
     shed_ns: u64,
+    shed_flights: Option<ShedFlights>,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.
-    parser: Option<json::Parser>,
-    inflater: Inflater,
+    pub(super) parser: Option<json::Parser>,
+    pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
     pub(super) meters: Meters,
@@ -141,8 +163,7 @@ pub struct Core {
     carriers_bytes_max: usize,
     free: Vec<u32>,
     open_count: usize,
-    pub(super) requests: Requests,
-    pub(super) started: Vec<Started>,
+    pub(super) outcome: Outcome,
     spares: Vec<Vec<u8>>,
     pub(super) now_ns: u64,
 }
@@ -154,6 +175,14 @@ struct StalledRound {
     /// When the next one begins.
     due_ns: u64,
     period_ns: u64,
+}
+
+/// A walk over all connections in search of sends in flight that keep log which must go: what was appended
+/// before `clock` on its age clock.
+#[derive(Debug)]
+struct ShedFlights {
+    next_slot: u32,
+    clock: u64,
 }
 
 impl StalledRound {
@@ -182,22 +211,39 @@ impl Core {
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
-            fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max),
+            shares: Vec::with_capacity(slots_max),
+            fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
             timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
             outboxes: (0..count).map(|_| VecDeque::new()).collect(),
             backlog: (0..count).map(|_| VecDeque::new()).collect(),
             touched: vec![false; count],
+            is_backlogged: false,
+            is_outbox_full: false,
             port,
             replying: VecDeque::new(),
+            serving: VecDeque::new(),
             pausing: Vec::new(),
             resetting: Vec::new(),
-            paused: VecDeque::new(),
+            waiting: VecDeque::new(),
+            long: VecDeque::new(),
+            long_waits: 0,
+            takes_long: false,
+            paused_count: 0,
+            departed: Vec::new(),
+            meter: Meter::default(),
             limits: session_limits(&config),
-            home: Home::new(count, topics_max, 0, encoding_count(&config), shared.budget.clone()),
+            home: Home::new(
+                count,
+                topics_max,
+                config.limits.names_per_connection_max,
+                encoding_count(&config),
+                shared.budget.clone(),
+            ),
             home_period_ns: 0,
             shed_ns: 0,
+            shed_flights: None,
             parser: None,
             inflater: Inflater::default(),
             deflater: Deflater::new(Settings {
@@ -216,8 +262,7 @@ impl Core {
             carriers_bytes_max: (shared.budget.bytes_max() / 16 / count).max(2 * SHARED_CHUNK_BYTES),
             free: Vec::new(),
             open_count: 0,
-            requests: Vec::new(),
-            started: Vec::new(),
+            outcome: Outcome::default(),
             spares: Vec::new(),
             now_ns: 0,
             shared,
@@ -237,13 +282,18 @@ impl Core {
     /// A turn begins.
     pub fn begin_turn(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+        self.meter = Meter::default();
         self.stats.turns_total += 1;
         self.inflater.trim();
         self.deflater.trim();
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();
+            self.fanout.handle_period(now_ns);
             self.carriers.trim();
+            if let Some(parser) = &mut self.parser {
+                parser.trim(PARSER_BYTES_KEPT);
+            }
         }
         if self.carriers.allocated_bytes() > self.carriers_bytes_max {
             self.carriers.release_free();
@@ -259,6 +309,7 @@ impl Core {
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;
         self.limits = session_limits(config);
+        self.home.set_names_max(config.limits.names_per_connection_max);
         let now_ms = self.now_ms() as u32;
         self.meters.reload(config, self.connections.len(), now_ms);
         if config.delivery != before.delivery {
@@ -275,6 +326,7 @@ impl Core {
     pub fn open(&mut self, socket: RawFd, origin: Option<Origin>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection::free());
+            self.shares.push(Share::default());
             self.connections.len() as u32 - 1
         });
         let handshake_ms = self.shared.config.timeouts.handshake_ms;
@@ -286,6 +338,7 @@ impl Core {
         connection.phase = Phase::Upgrading;
         connection.active_ms = now_ms;
         let generation = connection.generation;
+        self.shares[slot as usize] = Share::default();
         self.open_count += 1;
         self.meters.open(slot, origin, now_ms);
         let connections = &self.connections;
@@ -340,6 +393,8 @@ impl Core {
         self.timers.clear(slot);
         self.stats.closes_total[reason.index()] += 1;
         self.refused_count -= usize::from(is_refusal(reason));
+        self.paused_count -= usize::from(self.connections[slot as usize].is_paused());
+        self.meter.spend(price::END);
         if let Some(origin) = self.meters.close(slot) {
             self.shared.addresses.leave(origin);
         }
@@ -348,52 +403,6 @@ impl Core {
         *connection = Connection { generation: connection.generation.wrapping_add(1), ..Connection::free() };
         self.free.push(slot);
         self.open_count -= 1;
-    }
-
-    /// Takes what was received. What cannot be taken now is kept, and the connection paused.
-    pub fn handle_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
-        let now_ms = self.now_ms() as u32;
-        self.stats.received_bytes_total += bytes.len() as u64;
-        let connection = &mut self.connections[slot as usize];
-        connection.active_ms = now_ms;
-        connection.is_pinged = false;
-        if connection.is_paused {
-            connection.unread.get_or_insert_default().extend_from_slice(bytes);
-            return;
-        }
-        let left = self.take_bytes(slot, bytes);
-        if left > 0 {
-            let left = bytes[bytes.len() - left..].to_vec();
-            self.pause(slot, left);
-        }
-    }
-
-    /// Lets paused connections go on, in turn, while there is room. Those in the list again afterwards
-    /// still wait; the others are to receive again.
-    pub fn resume(&mut self, resumed: &mut Vec<u32>) {
-        for _ in 0..self.paused.len() {
-            if !self.has_room() {
-                return;
-            }
-            let slot = self.paused.pop_front().expect("the loop counts what is there");
-            let connection = &mut self.connections[slot as usize];
-            if !connection.is_paused {
-                continue;
-            }
-            if connection.replies.len() > REPLIES_BYTES_MAX {
-                self.paused.push_back(slot);
-                continue;
-            }
-            connection.is_paused = false;
-            let mut unread = connection.unread.take().unwrap_or_default();
-            let left = self.take_bytes(slot, &mut unread);
-            if left > 0 {
-                unread.drain(..unread.len() - left);
-                self.pause(slot, *unread);
-            } else {
-                resumed.push(slot);
-            }
-        }
     }
 
     /// The delay between sweeps is what it was at the start.
@@ -408,14 +417,6 @@ impl Core {
         let salt = self.shared.epoch.wrapping_add(self.index as u64);
         let retry_after_ms = self.shared.homes.spread(slot, salt) % spread_ms;
         self.close(slot, CloseReason::Restart, &format!("retry_after_ms={retry_after_ms}"));
-    }
-
-    /// Whether some paused connection could go on but for room at homes.
-    pub fn can_resume(&self) -> bool {
-        self.paused.iter().any(|&slot| {
-            let connection = &self.connections[slot as usize];
-            connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX
-        })
     }
 
     /// Closes the connection with a close frame, after which the peer's is awaited for a while. Nothing
@@ -446,14 +447,12 @@ impl Core {
         if before == Phase::Upgrading {
             self.upgrading.leave();
         }
-        let mut started = std::mem::take(&mut self.started);
-        self.fanout.handle_disconnect(slot, &mut started, &mut self.requests);
-        self.started = started;
+        self.fanout.handle_disconnect(slot, &mut self.outcome);
         self.settle();
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
         self.timers.set(slot, deadline_ms);
         let connection = &mut self.connections[slot as usize];
-        if connection.is_paused && !connection.is_reading() {
+        if !connection.is_reading() {
             connection.unread = None;
         }
     }
@@ -469,9 +468,17 @@ impl Core {
 
     /// What is owed to the connection is looked at: too much has its consequence.
     pub fn judge(&mut self, slot: u32) {
-        match self.fanout.judge(slot, self.now_ms() as u32) {
+        let verdict = self.fanout.judge(slot, self.now_ms() as u32);
+        self.carry_out(slot, verdict);
+    }
+
+    pub(super) fn carry_out(&mut self, slot: u32, verdict: Verdict) {
+        match verdict {
             Verdict::Keep => {}
-            Verdict::Skip(bound) => self.stats.slow_skips_total[bound.index()] += 1,
+            Verdict::Skip(bound) => {
+                self.stats.slow_skips_total[bound.index()] += 1;
+                self.list(slot);
+            }
             Verdict::Disconnect(bound) => self.disconnect(slot, bound),
         }
     }
@@ -493,17 +500,17 @@ impl Core {
             self.fanout.set_may_owe(false);
         }
         let mut slot = round.next_slot;
-        let mut steps = STALLED_STEPS_MAX;
-        while steps > 0 && (slot as usize) < self.connections.len() {
-            let owing_count = self.fanout.owing_count(slot);
-            if owing_count > 0 {
+        let until = self.meter.spent() + share::TASKS;
+        while self.meter.spent() < until && (slot as usize) < self.connections.len() {
+            self.meter.spend(price::LOOK);
+            if self.fanout.owing_count(slot) > 0 {
                 // Looked at again, also if it is not found to be too late.
                 self.fanout.set_may_owe(true);
                 if self.connections[slot as usize].is_sending() {
                     self.judge(slot);
+                    self.take_work();
                 }
             }
-            steps = steps.saturating_sub(1 + owing_count);
             slot += 1;
         }
         let round = self.stalled_round.as_mut().expect("it is under way");
@@ -512,6 +519,27 @@ impl Core {
             return Some(self.now_ns);
         }
         self.fanout.may_owe().then_some(round.due_ns)
+    }
+
+    /// Goes on with what takes more than a turn.
+    pub fn run_tasks(&mut self) {
+        self.go_on_shedding();
+        let now_ms = self.now_ms() as u32;
+        self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
+        self.take_work();
+        self.settle();
+        self.fanout.charge();
+    }
+
+    /// Whether there is anything for [`Core::run_tasks`].
+    pub fn has_tasks(&self) -> bool {
+        self.fanout.has_tasks() || self.shed_flights.is_some()
+    }
+
+    /// What homes and fan-out have done counts for this turn.
+    pub(super) fn take_work(&mut self) {
+        let price = self.fanout.take_work() + self.home.take_work();
+        self.meter.spend(price);
     }
 
     /// Turns gaps that the connection must be told into replies.
@@ -540,17 +568,13 @@ impl Core {
     /// Whether another message can be taken from a connection: every home took what there was for it,
     /// and every reactor what this home said.
     pub fn has_room(&self) -> bool {
-        self.backlog.iter().all(VecDeque::is_empty) && !self.is_log_full() && self.is_home_open()
+        !self.is_backlogged && !self.is_log_full() && self.is_home_open()
     }
 
     /// Whether this home can take more publications: there is log for them, and the other reactors take what
     /// it says.
     pub fn is_home_open(&self) -> bool {
-        if self.shared.budget.is_full() {
-            return false;
-        }
-        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
-        others.all(|(_, outbox)| outbox.len() < OUTBOX_MAX)
+        !self.is_outbox_full && !self.shared.budget.is_full()
     }
 
     /// Whether there is no memory for more publications until some is let go: in the log, or for those on
@@ -563,7 +587,7 @@ impl Core {
     /// Whether everything that was said to other reactors is in their queues.
     pub fn is_posted(&self) -> bool {
         let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
-        others.all(|(_, outbox)| outbox.is_empty()) && self.backlog.iter().all(VecDeque::is_empty)
+        !self.is_backlogged && others.all(|(_, outbox)| outbox.is_empty())
     }
 
     /// Puts a request into the queue to another home, or behind those that wait for room there.
@@ -571,7 +595,10 @@ impl Core {
         if self.backlog[home].is_empty() {
             match self.port.send_request(home, request) {
                 Ok(()) => self.touched[home] = true,
-                Err(request) => self.backlog[home].push_back(request),
+                Err(request) => {
+                    self.is_backlogged = true;
+                    self.backlog[home].push_back(request);
+                }
             }
         } else {
             self.backlog[home].push_back(request);
@@ -584,20 +611,27 @@ impl Core {
         // Another is first in each turn: as long as there is not room for all, each has its share.
         let first = self.stats.turns_total as usize % self.port.count();
         let before_first = (1 << first) - 1;
+        let until = self.meter.spent() + share::EXCHANGE / 2;
         for from in bits(senders & !before_first).chain(bits(senders & before_first)) {
             for _ in 0..RECEIVES_MAX {
-                if !self.is_home_open() {
+                if !self.is_home_open() || self.meter.spent() >= until {
                     break;
                 }
                 let Some(request) = self.port.receive_request(from) else { break };
                 self.handle_request(from, request);
+                self.take_work();
             }
         }
-        // All that is there now: a delivery costs little, and whoever sent it waits for room.
-        for from in bits(senders) {
+        // As many as there is work for: whoever sent one waits for room, and each needs nothing of anybody.
+        let until = self.meter.spent() + share::EXCHANGE / 2;
+        for from in bits(senders & !before_first).chain(bits(senders & before_first)) {
             for _ in 0..DELIVERIES_MAX {
+                if self.meter.spent() >= until {
+                    break;
+                }
                 let Some(delivery) = self.port.receive_delivery(from) else { break };
                 self.handle_delivery(delivery);
+                self.take_work();
             }
         }
     }
@@ -610,6 +644,8 @@ impl Core {
             let Some(delivery) = self.outboxes[self.index].pop_front() else { break };
             self.handle_delivery(delivery);
         }
+        self.take_work();
+        (self.is_backlogged, self.is_outbox_full) = (false, false);
         for to in 0..self.port.count() {
             if to == self.index {
                 continue;
@@ -632,6 +668,8 @@ impl Core {
                     }
                 }
             }
+            self.is_backlogged |= !self.backlog[to].is_empty();
+            self.is_outbox_full |= self.outboxes[to].len() >= OUTBOX_MAX;
             if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
                 wakes.push(to);
             }
@@ -642,7 +680,6 @@ impl Core {
     pub fn snapshot(&mut self) -> ReactorStats {
         self.home.release_free_chunks();
         self.carriers.release_free();
-        let (behind, behind_bytes_max) = self.fanout.behind();
         ReactorStats {
             connections: self.open_count as u64,
             upgrading: self.upgrading.count() as u64,
@@ -656,10 +693,10 @@ impl Core {
             skipped_total: self.fanout.skipped_total(),
             topics: self.home.topic_count() as u64,
             subscriptions: self.fanout.subscription_count(),
-            behind,
-            behind_bytes_max,
+            behind: self.fanout.behind_count(),
+            behind_bytes_max: self.fanout.kept_bytes_max(),
             log_bytes: (self.home.log_bytes() + self.carriers.allocated_bytes()) as u64,
-            paused: self.paused.len() as u64,
+            paused: self.paused_count as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,
             ..self.stats.clone()
         }
@@ -674,7 +711,7 @@ impl Core {
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
             // A pause is our doing: the peer's time stands still.
-            Phase::Upgrading if connection.is_paused => {
+            Phase::Upgrading if connection.is_paused() => {
                 connection.active_ms = now_ms as u32;
                 self.timers.set(slot, now_ms + pong_ms);
                 None
@@ -700,7 +737,7 @@ impl Core {
             connection.note_progress(now_ms);
             (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
         }
-        if connection.is_paused && connection.replies.len() <= REPLIES_BYTES_MAX {
+        if connection.is_paused() && connection.replies.len() <= REPLIES_BYTES_MAX {
             // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
             connection.active_ms = now_ms as u32;
             self.meters.note_message(slot, now_ms as u32);
@@ -732,27 +769,6 @@ impl Core {
         }
     }
 
-    /// Takes commands for as long as there is room; tells how many bytes at the end were not taken.
-    fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
-        let mut session = std::mem::take(&mut self.connections[slot as usize].session);
-        let mut inflater = std::mem::take(&mut self.inflater);
-        let mut input = bytes;
-        let left = loop {
-            let connection = &self.connections[slot as usize];
-            if !connection.is_reading() {
-                break 0;
-            }
-            if !self.has_room() || connection.replies.len() > REPLIES_BYTES_MAX {
-                break input.len();
-            }
-            let Some(event) = session.poll(&mut input, &self.limits, &mut inflater) else { break 0 };
-            self.handle_event(slot, event);
-        };
-        self.connections[slot as usize].session = session;
-        self.inflater = inflater;
-        left
-    }
-
     /// The connection's replies, to be added to; they are sent this turn or as soon as its send in flight
     /// is over.
     pub(super) fn replies(&mut self, slot: u32) -> &mut Vec<u8> {
@@ -766,7 +782,7 @@ impl Core {
         replies
     }
 
-    /// The connection is to be served as soon as it has no send in flight.
+    /// The connection is to be answered as soon as it has no send in flight.
     pub(super) fn list_replying(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if !connection.is_listed {
@@ -775,13 +791,15 @@ impl Core {
         }
     }
 
-    fn pause(&mut self, slot: u32, left: Vec<u8>) {
-        self.stats.pauses_total += 1;
+    /// The connection has replies, or is owed something: it is to be served as soon as it has no send in flight.
+    pub(super) fn list(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        connection.is_paused = true;
-        connection.unread = Some(Box::new(left));
-        self.paused.push_back(slot);
-        self.pausing.push(slot);
+        if !connection.replies.is_empty() {
+            self.list_replying(slot);
+        } else if !connection.is_listed {
+            connection.is_listed = true;
+            self.serving.push_back(slot);
+        }
     }
 
     /// Closes the connection for being beyond `bound`.
@@ -796,43 +814,45 @@ impl Core {
     fn shed(&mut self) {
         self.home.release_free_chunks();
         self.carriers.release_free();
-        if !self.shared.budget.is_short() {
+        if !self.shared.budget.is_short() || self.shed_flights.is_some() {
             return;
         }
-        const BOUND: Bound = Bound::LogBytes;
         // Others may keep it, and one that sleeps would not look.
         self.touched.fill(true);
-        let mut shed = Shed::default();
-        let born_bytes = self.shared.budget.stale_before();
-        self.fanout.shed(born_bytes, &mut shed);
-        for slot in shed.skipped {
-            self.stats.slow_skips_total[BOUND.index()] += 1;
-            self.list_replying(slot);
-        }
-        for slot in shed.closing {
-            self.disconnect(slot, BOUND);
-        }
-        if !shed.is_pinned {
-            return;
-        }
-        // A send in flight cannot be moved forward: only its end lets go.
-        for (slot, connection) in (0u32..).zip(&self.connections) {
-            let fanout = &self.fanout;
-            let keeps = |view, pin| fanout.pins_before(view, pin, born_bytes);
-            let is_keeping = match &connection.flight {
-                Flight::None => false,
-                Flight::Range { view, pin, .. } => keeps(*view, *pin),
-                Flight::Gather(gather) => gather.pins.iter().any(|(view, pin)| keeps(*view, *pin)),
-            };
-            if is_keeping {
-                self.stats.slow_disconnects_total[BOUND.index()] +=
-                    u64::from(connection.phase == Phase::Open);
-                self.resetting.push(slot);
-            }
-        }
+        let clock = self.shared.budget.stale_before();
+        self.fanout.shed(clock);
+        self.shed_flights = Some(ShedFlights { next_slot: 0, clock });
     }
 
-    fn handle_event(&mut self, slot: u32, event: Event<'_>) {
+    /// A send in flight cannot be moved forward: only its end lets go. One that makes progress keeps what it has.
+    fn go_on_shedding(&mut self) {
+        let Some(mut walk) = self.shed_flights.take() else { return };
+        let until = self.meter.spent() + share::TASKS / 2;
+        while self.meter.spent() < until {
+            let Some(connection) = self.connections.get(walk.next_slot as usize) else { return };
+            self.meter.spend(price::LOOK);
+            let fanout = &self.fanout;
+            let keeps = |view, pin| fanout.pins_stale(view, pin, walk.clock);
+            let is_stalled = connection.stalled_ms(self.now_ns / 1_000_000) >= Some(SHED_STALLED_MS);
+            let is_keeping = match &connection.flight {
+                Flight::Range { view, pin, .. } if is_stalled => keeps(*view, *pin),
+                Flight::Gather(gather) if is_stalled => {
+                    gather.pins.iter().any(|(view, pin)| keeps(*view, *pin))
+                }
+                _ => false,
+            };
+            if is_keeping {
+                self.stats.slow_disconnects_total[Bound::LogBytes.index()] +=
+                    u64::from(connection.phase == Phase::Open);
+                self.resetting.push(walk.next_slot);
+            }
+            walk.next_slot += 1;
+        }
+        self.shed_flights = Some(walk);
+    }
+
+    /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.
+    pub(super) fn handle_event(&mut self, slot: u32, event: Event<'_>, until: u64) -> Option<Box<Rest>> {
         let Connection { phase, speech, agreement, .. } = self.connections[slot as usize];
         if matches!(event, Event::Text(_) | Event::Binary(_)) {
             let now_ms = self.now_ms() as u32;
@@ -873,23 +893,38 @@ impl Core {
             }
             Event::Text(text) => {
                 let mut parser = self.parser.take().unwrap_or_default();
-                match parser.parse(text) {
-                    Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
-                    Err(error) => self.handle_command(slot, Err(error)),
-                }
-                self.keep_parser(parser, text.len());
+                let rest = match parser.parse(text) {
+                    Ok(mut commands) => {
+                        self.spend_read(commands.take_read());
+                        self.run_commands(slot, commands, until)
+                    }
+                    Err(error) => {
+                        self.handle_command(slot, Err(error));
+                        None
+                    }
+                };
+                self.keep_parser(parser);
+                return rest;
             }
             Event::Binary(message) => {
                 let mut parser = self.parser.take().unwrap_or_default();
-                match binary::parse(&mut parser, message) {
-                    Ok(commands) => commands.for_each(|command| self.handle_command(slot, command)),
-                    Err(error) => self.handle_command(slot, Err(error)),
-                }
-                self.keep_parser(parser, message.len());
+                let rest = match binary::parse(&mut parser, message) {
+                    Ok(mut commands) => {
+                        self.spend_read(commands.take_read());
+                        self.run_commands(slot, commands, until)
+                    }
+                    Err(error) => {
+                        self.handle_command(slot, Err(error));
+                        None
+                    }
+                };
+                self.keep_parser(parser);
+                return rest;
             }
             Event::Ping(payload) => frame::write_control(Opcode::Pong, payload, self.replies(slot)),
             Event::Pong => {}
         }
+        None
     }
 
     fn echo(&mut self, slot: u32, opcode: Opcode, message: &[u8], agreement: Option<Agreement>) {
@@ -901,11 +936,14 @@ impl Core {
         self.deflater.write_message(opcode, message, agreement, replies);
     }
 
-    /// A parser keeps many times its longest message: one that met a long one is not kept.
-    fn keep_parser(&mut self, parser: json::Parser, message_len: usize) {
-        if message_len <= PARSED_BYTES_KEPT {
-            self.parser = Some(parser);
-        }
+    fn spend_read(&mut self, read: Read) {
+        self.meter.spend(read.bytes as u64 * price::READ_BYTE + read.values as u64 * price::READ_VALUE);
+    }
+
+    /// What it has read counts for this turn.
+    pub(super) fn keep_parser(&mut self, mut parser: json::Parser) {
+        self.spend_read(parser.take_read());
+        self.parser = Some(parser);
     }
 
     fn handle_upgraded(&mut self, slot: u32, speech: Speech, agreement: Option<Agreement>, response: &[u8]) {
@@ -916,6 +954,7 @@ impl Core {
         connection.speech = speech;
         connection.agreement = agreement;
         self.upgrading.leave();
+        self.meter.spend(price::UPGRADE);
         let name = (self.index as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
             | u64::from(slot);

@@ -14,6 +14,8 @@ mod meters;
 pub mod pacing;
 pub mod pending;
 mod rate;
+mod reading;
+pub mod share;
 #[cfg(test)]
 mod simulation;
 pub mod timers;
@@ -309,7 +311,7 @@ fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
         entries: 4_096,
         buffer_count: usize::from(config.reactor.buffer_count),
         buffer_bytes: config.reactor.buffer_bytes as usize,
-        sends_per_turn: turn::SENDS_MAX,
+        sends_per_turn: share::SENDS_MAX,
         pending_sends: connections_share.clamp(1_024, 16_384),
     }
 }

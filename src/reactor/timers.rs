@@ -88,6 +88,11 @@ impl TimerWheel {
         self.next_tick = self.next_tick.max(now_tick + 1);
     }
 
+    /// Whether `slot` has a deadline.
+    pub fn is_armed(&self, slot: u32) -> bool {
+        self.entries.get(slot as usize).is_some_and(|entry| entry.deadline_tick != NONE)
+    }
+
     /// When the next bucket with a deadline is due, in milliseconds.
     pub fn next_due_ms(&self) -> Option<u64> {
         if self.armed_count == 0 {

@@ -19,30 +19,29 @@ use super::{
     ControlRequest,
     accept::{Accepted, Acceptor, OutOfDescriptors, Source},
     addresses::Origin,
-    connection::{Connection, Flight, Gather, Moment, Phase, VECTORS_MAX},
+    connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
     rate::Rate,
+    share::{self, SendBudget},
 };
 use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
     pubsub::subscription::ViewKey,
     uring::{Completion, Io, Op, Token, Wait, wake},
+    work::{UNIT, price},
 };
 
 // Simulations reach every bound of a turn sooner.
 /// The most completions that a turn takes.
 pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
-/// The most sends that a turn submits.
-pub const SENDS_MAX: usize = if cfg!(test) { 5 } else { 256 };
-/// The most bytes that a turn submits; one frame may be longer than what is left.
-const TURN_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
-/// The most bytes of one send, likewise: what a stalled peer's socket takes is copied in one go.
+/// The most bytes of one send; one frame may be longer: what a stalled peer's socket takes is copied in one go.
 const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
-/// How many sends a topic submits before it is another's turn.
+/// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
 const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
-/// How many members a turn visits, those with a send in flight included.
-const VISITS_MAX: usize = if cfg!(test) { 7 } else { 8_192 };
+const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
+/// A turn that has done so much looks once more before it sleeps, so that its end is seen.
+const LONG_TURN: u64 = 50 * UNIT;
 /// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
 pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
@@ -68,8 +67,12 @@ pub struct Reactor<I: Io> {
     #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
     gathers: Vec<Box<Gather>>,
     budget: SendBudget,
+    /// Deadlines that have passed and were not seen to, with the generation of each slot.
+    fired: VecDeque<(u32, u32)>,
+    /// When the turn before this began, unless it slept.
+    began_ns: Option<u64>,
     /// Kept between turns for their memory.
-    fired: Vec<u32>,
+    passed: Vec<u32>,
     resumed: Vec<u32>,
     wakes: Vec<usize>,
 }
@@ -81,17 +84,11 @@ struct Drain {
     hurry_ns: u64,
     /// From when on they are cut.
     end_ns: u64,
-    /// When connections were last looked at.
+    /// When the last walk over all connections began, and where it is.
     looked_ns: u64,
+    next_slot: u32,
     /// Who is told when there is no connection left, if the reactor is to go on; else it ends then.
     emptied: Option<mpsc::Sender<()>>,
-}
-
-/// What a turn may still send.
-#[derive(Clone, Copy, Debug)]
-struct SendBudget {
-    sends: usize,
-    bytes: u32,
 }
 
 /// Whether there will be another turn.
@@ -124,8 +121,10 @@ impl<I: Io> Reactor<I> {
             connections_max,
             starved: VecDeque::new(),
             gathers: Vec::new(),
-            budget: SendBudget::new(),
-            fired: Vec::new(),
+            budget: SendBudget::none(),
+            fired: VecDeque::new(),
+            began_ns: None,
+            passed: Vec::new(),
             resumed: Vec::new(),
             wakes: Vec::new(),
         };
@@ -142,8 +141,10 @@ impl<I: Io> Reactor<I> {
         if std::mem::take(&mut self.is_asleep) {
             self.core.port.announce_awake();
         }
+        if let Some(began_ns) = self.began_ns.replace(now_ns) {
+            self.core.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
+        }
         self.core.begin_turn(now_ns);
-        self.budget = SendBudget::new();
         self.reap();
         self.resume();
         self.take_orders(now_ns);
@@ -151,10 +152,10 @@ impl<I: Io> Reactor<I> {
         self.core.post(&mut self.wakes);
         self.pause();
         self.reset();
-        self.send_replies();
-        let next_sweep_ns = self.sweep(now_ns);
+        let next_sweep_ns = self.serve(now_ns);
         self.fire_timers();
         let next_round_ns = self.core.judge_stalled();
+        self.run_tasks();
         let turn = self.drain(now_ns);
         self.feed_starved();
         self.acceptor.retry(now_ns, &mut self.io);
@@ -171,9 +172,42 @@ impl<I: Io> Reactor<I> {
         // Looked at once: others fill the log and empty it meanwhile.
         let is_open = self.core.is_home_open();
         let wait = if is_ending { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
+        self.core.stats.turn_work_total += self.core.meter.spent() / UNIT;
         // Awake again from the next turn's beginning on.
         self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
+        if self.is_asleep {
+            // What it does until it sleeps is little, or it would not: its sends are not seen.
+            self.began_ns = None;
+            let slept_ns = self.io.clock_ns();
+            self.core.stats.turn_ns.observe(slept_ns.saturating_sub(now_ns));
+        }
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
+    }
+
+    /// Sends: those who wait for an answer first, as far as the others leave it to them, then whoever is owed
+    /// something, and what is left to whoever has most. Tells when the next sweep is due.
+    fn serve(&mut self, now_ns: u64) -> Option<u64> {
+        self.core.fanout.start_due_sweeps(now_ns, share::TASKS);
+        self.core.take_work();
+        self.budget = SendBudget::new(self.core.meter.spent());
+        let is_live = |core: &Core| core.fanout.is_sweeping() || !core.serving.is_empty();
+        let kept = if is_live(&self.core) { self.budget.half() } else { SendBudget::none() };
+        self.send_replies(kept);
+        let kept = if self.core.fanout.is_sweeping() { self.budget.half() } else { SendBudget::none() };
+        self.serve_owing(kept);
+        self.sweep(now_ns);
+        self.serve_owing(SendBudget::none());
+        self.send_replies(SendBudget::none());
+        self.core.fanout.next_sweep_ns()
+    }
+
+    fn run_tasks(&mut self) {
+        self.core.run_tasks();
+        let mut departed = std::mem::take(&mut self.core.departed);
+        for slot in departed.drain(..) {
+            self.settle(slot);
+        }
+        self.core.departed = departed;
     }
 
     /// What the reactor knows; for tests.
@@ -198,8 +232,12 @@ impl<I: Io> Reactor<I> {
 
     fn reap(&mut self) {
         for _ in 0..COMPLETIONS_MAX {
+            if self.core.meter.spent() >= share::INPUT {
+                return;
+            }
             let Some(completion) = self.io.reap() else { return };
             self.core.stats.completions_total += 1;
+            self.core.meter.spend(price::COMPLETION);
             match completion.token.op() {
                 Op::Receive => self.on_receive(completion),
                 Op::Send => self.on_send(completion),
@@ -233,6 +271,7 @@ impl<I: Io> Reactor<I> {
 
     fn open(&mut self, socket: i32) {
         self.core.stats.accepts_total += 1;
+        self.core.meter.spend(price::ACCEPT);
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
         let (origin, is_address_full) = self.origin(socket);
         let is_full = before >= self.connections_max;
@@ -301,6 +340,11 @@ impl<I: Io> Reactor<I> {
         );
         connection.is_receiving = completion.more;
         let is_reading = connection.is_reading();
+        // One that has nothing more than what fits is calm again.
+        let buffer_bytes = self.core.shared.config.reactor.buffer_bytes;
+        if !connection.is_paused() && completion.lease.as_ref().is_some_and(|it| it.len < buffer_bytes) {
+            self.core.shares[slot as usize].is_flooding = false;
+        }
         if let Some(lease) = completion.lease {
             if is_reading {
                 self.core.handle_bytes(slot, self.io.leased(&lease));
@@ -327,7 +371,7 @@ impl<I: Io> Reactor<I> {
         let connection = &self.core.connections[slot as usize];
         match connection.phase {
             Phase::Ending(_) => self.settle(slot),
-            _ if connection.is_paused => {}
+            _ if connection.is_paused() => {}
             _ => self.receive(slot),
         }
     }
@@ -336,7 +380,7 @@ impl<I: Io> Reactor<I> {
         let connection = &self.core.connections[slot as usize];
         match connection.phase {
             // What came before the end is not taken yet. The next receive meets the end again.
-            Phase::Open | Phase::Closing(_) if connection.is_paused => {}
+            Phase::Open | Phase::Closing(_) if connection.is_paused() => {}
             // The peer shut its direction down and may still read: what waits is sent.
             Phase::Flushing(_) => {}
             Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
@@ -378,9 +422,7 @@ impl<I: Io> Reactor<I> {
         match connection.phase {
             Phase::Ending(_) => self.settle(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
-            _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => {
-                self.core.list_replying(slot);
-            }
+            _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => self.core.list(slot),
             _ => {}
         }
     }
@@ -402,7 +444,9 @@ impl<I: Io> Reactor<I> {
         let mut pausing = std::mem::take(&mut self.core.pausing);
         for slot in pausing.drain(..) {
             let connection = &self.core.connections[slot as usize];
-            if connection.is_paused && connection.is_receiving {
+            if connection.is_paused() && connection.is_receiving {
+                self.core.meter.spend(price::RECEIVE);
+                let connection = &self.core.connections[slot as usize];
                 let token = |op| Token::new(op, slot, connection.generation);
                 self.io.cancel(token(Op::Receive), token(Op::Cancel));
             }
@@ -447,53 +491,78 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    /// Serves connections that have replies, or ranges that waited for a send to end.
-    fn send_replies(&mut self) {
+    /// Serves connections that have replies, until no more than `kept` is left.
+    fn send_replies(&mut self, kept: SendBudget) {
         for _ in 0..self.core.replying.len() {
-            if self.budget.is_spent() {
+            if self.budget.is_spent(kept) {
                 return;
             }
             let slot = self.core.replying.pop_front().expect("the loop counts what is there");
-            let connection = &mut self.core.connections[slot as usize];
-            connection.is_listed = false;
-            if connection.is_sending() {
-                // It is listed again when that is over.
-                continue;
-            }
-            match connection.phase {
-                Phase::Free | Phase::Finishing(_) | Phase::Ending(_) => {}
-                Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
-                _ => self.send(slot, None),
-            }
+            self.serve_one(slot);
         }
     }
 
-    /// Gives topics with subscribers behind their turns; tells when the next sweep is due.
-    fn sweep(&mut self, now_ns: u64) -> Option<u64> {
+    /// Serves connections in whose views ranges waited for a send to end, likewise.
+    fn serve_owing(&mut self, kept: SendBudget) {
+        for _ in 0..self.core.serving.len() {
+            if self.budget.is_spent(kept) {
+                return;
+            }
+            let slot = self.core.serving.pop_front().expect("the loop counts what is there");
+            self.serve_one(slot);
+        }
+    }
+
+    fn serve_one(&mut self, slot: u32) {
+        self.core.meter.spend(price::VISIT);
+        let connection = &mut self.core.connections[slot as usize];
+        connection.is_listed = false;
+        if connection.is_sending() {
+            // It is listed again when that is over.
+            return;
+        }
+        match connection.phase {
+            Phase::Free | Phase::Finishing(_) | Phase::Ending(_) => {}
+            Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
+            _ => self.send(slot, None),
+        }
+    }
+
+    /// Gives topics with subscribers behind their turns.
+    fn sweep(&mut self, now_ns: u64) {
         let delay_ns = self.core.pacing.delay_ns();
-        self.core.fanout.start_due_sweeps(now_ns);
-        let mut visits = VISITS_MAX;
-        while visits > 0 && !self.budget.is_spent() {
+        let mut visits = self.budget.visits();
+        while visits > 0 && !self.budget.is_spent(SendBudget::none()) {
             let Some(view) = self.core.fanout.begin_turn() else { break };
-            let sends_left = self.budget.sends.saturating_sub(QUANTUM);
-            while visits > 0 && self.budget.sends > sends_left && !self.budget.is_spent() {
-                let Some((slot, member)) = self.core.fanout.next_visit(view) else { break };
-                visits -= 1;
+            let sends_left = self.budget.sends().saturating_sub(QUANTUM);
+            let bytes_left = self.budget.bytes().saturating_sub(QUANTUM_BYTES);
+            let visits_before = visits;
+            while self.budget.sends() > sends_left
+                && self.budget.bytes() > bytes_left
+                && !self.budget.is_spent(SendBudget::none())
+            {
+                let Some((slot, member)) = self.core.fanout.next_visit(view, &mut visits) else { break };
                 if !self.core.connections[slot as usize].is_sending() {
                     self.send(slot, Some((view, member)));
                 } else if self.core.fanout.mark_owing(view, member) {
                     self.core.judge(slot);
                 }
             }
+            let passed_by = u64::from(visits_before - visits) * price::VISIT;
+            self.budget.pass_by(passed_by);
+            self.core.meter.spend(passed_by);
             self.core.fanout.end_turn(view, now_ns, delay_ns);
         }
-        self.core.fanout.next_sweep_ns()
+        self.core.take_work();
     }
 
     /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
     /// in the view `first`, then in views that waited.
     fn send(&mut self, slot: u32, first: Option<(ViewKey, u32)>) {
         self.core.write_gaps(slot);
+        if first.is_none() {
+            self.core.fanout.owe_along(slot);
+        }
         let now_ms = self.core.now_ms();
         let connection = &mut self.core.connections[slot as usize];
         assert!(!connection.is_sending(), "a connection has one send in flight");
@@ -510,7 +579,7 @@ impl<I: Io> Reactor<I> {
             connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len, moved };
             self.core.meters.note_message(slot, now_ms as u32);
             let socket = connection.socket;
-            self.budget.spend(owed.len);
+            self.core.meter.spend(self.budget.spend(owed.len));
             self.core.stats.sends_total += 1;
             // SAFETY: the view keeps the range where it is until `unpin`, which comes with the completion.
             return unsafe { self.io.send(socket, owed.bytes, owed.len, token) };
@@ -518,6 +587,7 @@ impl<I: Io> Reactor<I> {
         let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
         if !connection.replies.is_empty() {
             gather.take_replies(std::mem::take(&mut connection.replies));
+            self.core.let_go_on(slot, Pause::Replies);
         }
         let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
         while let Some((view, member)) = next {
@@ -537,7 +607,7 @@ impl<I: Io> Reactor<I> {
             self.gathers.push(gather);
             return;
         }
-        self.budget.spend(gather.len);
+        self.core.meter.spend(self.budget.spend(gather.len));
         self.core.stats.sends_total += 1;
         gather.moved = moved;
         if !gather.pins.is_empty() {
@@ -551,10 +621,20 @@ impl<I: Io> Reactor<I> {
     }
 
     fn fire_timers(&mut self) {
-        let mut fired = std::mem::take(&mut self.fired);
-        self.core.timers.fire(self.core.now_ms(), &mut fired);
-        for slot in fired.drain(..) {
+        self.core.timers.fire(self.core.now_ms(), &mut self.passed);
+        for slot in self.passed.drain(..) {
+            self.fired.push_back((slot, self.core.connections[slot as usize].generation));
+        }
+        let until = self.core.meter.spent() + share::DEADLINES;
+        while self.core.meter.spent() < until
+            && let Some((slot, generation)) = self.fired.pop_front()
+        {
+            self.core.meter.spend(price::DEADLINE);
             let connection = &self.core.connections[slot as usize];
+            // While it waited here the connection may have ended, or got another deadline.
+            if connection.generation != generation || self.core.timers.is_armed(slot) {
+                continue;
+            }
             // Asked only where it says something.
             let acked_bytes =
                 if connection.is_sending() { self.io.acked_bytes(connection.socket) } else { 0 };
@@ -566,7 +646,6 @@ impl<I: Io> Reactor<I> {
                 self.end(slot, reason);
             }
         }
-        self.fired = fired;
     }
 
     /// Everything is sent: ends our direction, and waits for the peer to end its own.
@@ -575,7 +654,7 @@ impl<I: Io> Reactor<I> {
         let connection = &self.core.connections[slot as usize];
         self.io.shutdown_write(connection.socket);
         if !connection.is_receiving {
-            if connection.is_paused {
+            if connection.is_paused() {
                 self.receive(slot);
             } else {
                 // Its end of stream has come already, or it waits for a buffer: nothing is awaited.
@@ -606,7 +685,7 @@ impl<I: Io> Reactor<I> {
     fn settle(&mut self, slot: u32) {
         let connection = &self.core.connections[slot as usize];
         let Phase::Ending(reason) = connection.phase else { return };
-        if connection.is_held() {
+        if connection.is_held() || self.core.fanout.is_leaving(slot) {
             return;
         }
         self.io.close(connection.socket);
@@ -619,8 +698,12 @@ impl<I: Io> Reactor<I> {
         let connection: &mut Connection = &mut self.core.connections[slot as usize];
         assert!(!connection.is_receiving, "a connection has one receive in flight");
         connection.is_receiving = true;
+        self.core.meter.spend(price::RECEIVE);
         let token = Token::new(Op::Receive, slot, connection.generation);
-        self.io.receive_multishot(connection.socket, token);
+        match self.core.shares[slot as usize].is_flooding {
+            true => self.io.receive(connection.socket, token),
+            false => self.io.receive_multishot(connection.socket, token),
+        }
     }
 
     /// Arms receives that ended for want of buffers: first come, at most as many as there are buffers.
@@ -648,9 +731,9 @@ impl<I: Io> Reactor<I> {
         let drain_ns = within_ms * 1_000_000;
         // What waits for its sweep is owed too.
         self.core.pacing.end();
-        self.core.fanout.start_all_sweeps(now_ns);
+        self.core.fanout.set_hurrying(true);
         let (hurry_ns, end_ns) = (now_ns + drain_ns / 2, now_ns + drain_ns);
-        self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, emptied });
+        self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, next_slot: 0, emptied });
         self.acceptor.stop(&mut self.io);
     }
 
@@ -672,12 +755,17 @@ impl<I: Io> Reactor<I> {
                 return Turn::Next;
             }
         }
-        if now_ns - drain.looked_ns < LOOK_NS {
+        if drain.next_slot == 0 && now_ns - drain.looked_ns < LOOK_NS {
             return Turn::Next;
         }
-        drain.looked_ns = now_ns;
+        if drain.next_slot == 0 {
+            drain.looked_ns = now_ns;
+        }
         let (hurries, ends) = (now_ns >= drain.hurry_ns, now_ns >= drain.end_ns);
-        for slot in 0..self.core.connections.len() as u32 {
+        let mut slot = drain.next_slot;
+        let until = self.core.meter.spent() + share::DEADLINES;
+        while self.core.meter.spent() < until && (slot as usize) < self.core.connections.len() {
+            self.core.meter.spend(price::LOOK);
             let connection = &self.core.connections[slot as usize];
             let is_owed = connection.is_sending()
                 || !connection.replies.is_empty()
@@ -697,6 +785,11 @@ impl<I: Io> Reactor<I> {
                 Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),
                 _ => {}
             }
+            slot += 1;
+        }
+        let is_through = slot as usize >= self.core.connections.len();
+        if let Some(drain) = &mut self.drain {
+            drain.next_slot = if is_through { 0 } else { slot };
         }
         Turn::Next
     }
@@ -706,6 +799,7 @@ impl<I: Io> Reactor<I> {
         if let Some(Drain { emptied, .. }) = self.drain.take() {
             assert!(emptied.is_some(), "a reactor that is to end accepts no more");
             self.core.restart_pacing();
+            self.core.fanout.set_hurrying(false);
         }
     }
 
@@ -715,8 +809,13 @@ impl<I: Io> Reactor<I> {
         let core = &self.core;
         let has_work = core.fanout.is_sweeping()
             || !core.replying.is_empty()
+            || !core.serving.is_empty()
+            || !self.fired.is_empty()
+            || core.has_tasks()
+            || self.drain.as_ref().is_some_and(|drain| drain.next_slot > 0)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
-            || (!core.paused.is_empty() && core.has_room() && core.can_resume());
+            || core.can_resume()
+            || core.meter.spent() >= LONG_TURN;
         if has_work {
             return Wait::Poll;
         }
@@ -734,21 +833,6 @@ impl<I: Io> Reactor<I> {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },
         }
-    }
-}
-
-impl SendBudget {
-    fn new() -> SendBudget {
-        SendBudget { sends: SENDS_MAX, bytes: TURN_BYTES_MAX }
-    }
-
-    fn spend(&mut self, bytes: u32) {
-        self.sends = self.sends.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.sends == 0 || self.bytes == 0
     }
 }
 

@@ -23,7 +23,8 @@ use super::{
     ControlRequest,
     accept::Source,
     connection::Phase,
-    core::{OUTBOX_MAX, REPLIES_BYTES_MAX, Shared},
+    core::{OUTBOX_MAX, Shared},
+    reading::REPLIES_BYTES_MAX,
     turn::{FULL_RETRY_NS, Reactor, Turn},
 };
 use crate::{
@@ -101,6 +102,7 @@ struct Peaks {
     backlog: usize,
     replies: usize,
     unread: usize,
+    rest: usize,
     pending: usize,
     paused: usize,
 }
@@ -137,6 +139,8 @@ impl Knobs {
         config.limits.message_bytes_max = 1 << 20;
         config.deflate.enabled = self.deflates;
         config.deflate.bytes_min = 60;
+        // What these clients say is one letter for long.
+        config.deflate.ratio_max = 1_032;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
@@ -530,10 +534,14 @@ impl World {
         peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
         peaks.backlog = peaks.backlog.max(core.backlog.iter().map(VecDeque::len).max().unwrap_or(0));
         peaks.pending = peaks.pending.max(core.pending.len());
-        peaks.paused = peaks.paused.max(core.paused.len());
+        peaks.paused = peaks.paused.max(core.waiting.len());
         for connection in &core.connections {
             peaks.replies = peaks.replies.max(connection.replies.len());
-            peaks.unread = peaks.unread.max(connection.unread.as_ref().map_or(0, |unread| unread.len()));
+            if let Some(unread) = &connection.unread {
+                let rest = unread.rest.as_ref().map_or(0, |rest| rest.len_bytes());
+                peaks.rest = peaks.rest.max(rest);
+                peaks.unread = peaks.unread.max(unread.memory() - rest);
+            }
         }
         let bounds = &self.knobs;
         let log_bytes = self.shared.budget.bytes();
@@ -547,6 +555,7 @@ impl World {
         assert!(peaks.backlog <= 400, "{peaks:?}");
         assert!(peaks.replies <= REPLIES_BYTES_MAX + (64 << 10), "{peaks:?}");
         assert!(peaks.unread <= 4 * buffers_bytes + (64 << 10), "{peaks:?}");
+        assert!(peaks.rest <= self.shared.config.limits.message_bytes_max, "{peaks:?}");
         assert!(peaks.pending <= 1_000, "{peaks:?}");
         assert!(peaks.paused <= 4 * self.clients.len() + 4, "{peaks:?}");
     }
@@ -686,7 +695,7 @@ impl World {
             "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}, \
              log {} of {}, carriers {}",
             core.open_count(),
-            core.paused,
+            core.waiting,
             core.replying,
             core.is_posted(),
             self.asleep_until_ns[index],
@@ -698,12 +707,12 @@ impl World {
         );
         for connection in core.connections.iter().filter(|it| it.phase != Phase::Free) {
             eprintln!(
-                "  {:?} socket {} receiving {} sending {} paused {} replies {}",
+                "  {:?} socket {} receiving {} sending {} paused {:?} replies {}",
                 connection.phase,
                 connection.socket,
                 connection.is_receiving,
                 connection.is_sending(),
-                connection.is_paused,
+                connection.pause,
                 connection.replies.len(),
             );
         }

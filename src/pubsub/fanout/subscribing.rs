@@ -1,0 +1,323 @@
+//! Subscribing and unsubscribing, by name and by filter.
+
+use super::{
+    Fanout, Outcome,
+    subscriber::{HeldFilter, NONE},
+    tasks::Task,
+};
+use crate::{
+    protocol::Encoding,
+    pubsub::{
+        home::TopicRefusal,
+        message::{PendingId, Request},
+        subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        view::{Registration, Waiting},
+    },
+    work::price,
+};
+
+impl Fanout {
+    /// Subscribes the connection in `slot` to the topic `name`, for which its home has `creator` answer if it
+    /// has to make it.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has this subscription.
+    #[expect(clippy::too_many_arguments, reason = "who subscribes, to what, and who is to know")]
+    pub fn handle_subscribe_topic(
+        &mut self,
+        connection: u32,
+        generation: u32,
+        encoding: Encoding,
+        name: &str,
+        pending: Option<PendingId>,
+        creator: u32,
+        outcome: &mut Outcome,
+    ) -> Result<Subscribed, Refused> {
+        self.work += price::SUBSCRIPTION;
+        self.open(connection, generation);
+        let key = match self.by_name[encoding.index()].get(name) {
+            Some(&key) => key,
+            None => self.create_view(name.into(), encoding),
+        };
+        let subscriber = &mut self.subscribers[connection as usize];
+        let held = subscriber.find(key);
+        if held.map(|place| subscriber.get(place)).is_some_and(|held| held.is_exact() || held.is_waiting()) {
+            return Err(Refused);
+        }
+        subscriber.asked_count += 1;
+        self.subscription_count += 1;
+        let place = held.unwrap_or_else(|| subscriber.push(key));
+        let view = &mut self.views[key as usize];
+        view.is_dropping = false;
+        if view.registration == Registration::Active {
+            let seq = view.head_seq();
+            self.make_exact(connection, place);
+            return Ok(Subscribed::Now(Some(seq)));
+        }
+        if view.registration == Registration::None {
+            view.registration = Registration::Pending;
+            let request = Request::Subscribe { topic: view.name.clone(), encoding, creator };
+            outcome.requests.push((self.homes.of(name), request));
+        }
+        view.waiting.push(Waiting { connection, generation, pending, is_unsubscribe: false });
+        subscriber.get_mut(place).set_waiting(true);
+        Ok(Subscribed::Later)
+    }
+
+    /// Subscribes the connection in `slot` to a filter with wildcards.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has this subscription.
+    pub fn handle_subscribe_filter(
+        &mut self,
+        connection: u32,
+        generation: u32,
+        encoding: Encoding,
+        filter: &str,
+        pending: Option<PendingId>,
+        outcome: &mut Outcome,
+    ) -> Result<Subscribed, Refused> {
+        self.work += price::SUBSCRIPTION + price::MATCH * level_count(filter);
+        self.open(connection, generation);
+        let filters = &mut self.filters;
+        let key = match filters.by_text[encoding.index()].get(filter) {
+            Some(&key) => key,
+            None => {
+                let key = filters.insert(filter.into(), encoding, self.homes.count);
+                let entry = &filters.entries[key as usize];
+                self.work += self.homes.count as u64 * price::EXCHANGE;
+                for home in 0..self.homes.count {
+                    let (filter, registration) = (entry.text.clone(), entry.registration);
+                    outcome.requests.push((home, Request::AddFilter { filter, encoding, registration }));
+                }
+                key
+            }
+        };
+        let subscriber = &mut self.subscribers[connection as usize];
+        let rare = subscriber.rare.get_or_insert_default();
+        if rare.filters.iter().any(|held| held.key == key) {
+            return Err(Refused);
+        }
+        let place = filters.hold(key, connection);
+        rare.filters.push(HeldFilter { key, place });
+        rare.level_count += level_count(filter) as u32;
+        subscriber.asked_count += 1;
+        self.subscription_count += 1;
+        let entry = &mut filters.entries[key as usize];
+        let has_started = entry.missing_count == 0;
+        if !has_started {
+            entry.waiting.extend(pending);
+        }
+        Ok(if has_started { Subscribed::Now(None) } else { Subscribed::Later })
+    }
+
+    /// Takes back the connection's subscription to the topic or filter `text`.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has no such subscription.
+    pub fn handle_unsubscribe(
+        &mut self,
+        connection: u32,
+        encoding: Encoding,
+        text: &str,
+        pending: Option<PendingId>,
+        outcome: &mut Outcome,
+    ) -> Result<Unsubscribed, Refused> {
+        self.work += price::SUBSCRIPTION;
+        if let Some(&key) = self.filters.by_text[encoding.index()].get(text) {
+            return self.unsubscribe_filter(connection, key, pending, outcome);
+        }
+        let &key = self.by_name[encoding.index()].get(text).ok_or(Refused)?;
+        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
+        let place = subscriber.find(key).ok_or(Refused)?;
+        let held = subscriber.get(place);
+        if !held.is_exact() && !held.is_waiting() {
+            return Err(Refused);
+        }
+        subscriber.asked_count -= 1;
+        self.subscription_count -= 1;
+        if held.is_waiting() {
+            let generation = subscriber.generation;
+            subscriber.get_mut(place).set_waiting(false);
+            self.views[key as usize].waiting.push(Waiting {
+                connection,
+                generation,
+                pending,
+                is_unsubscribe: true,
+            });
+            if held.member == NONE {
+                self.remove_subscription(connection, place);
+            }
+            return Ok(Unsubscribed::Later);
+        }
+        // A filter of the connection's that the view has not looked at yet may hold it there.
+        self.join_matched(key);
+        let held = self.subscribers[connection as usize].get_mut(place);
+        if held.filter_count > 0 {
+            held.set_exact(false);
+            self.views[key as usize].set_exact(false);
+        } else {
+            self.leave(connection, place);
+        }
+        self.settle(key, outcome);
+        Ok(Unsubscribed::Now)
+    }
+
+    /// Takes back a filter. The connection leaves at once what it matched if that is little; else a task sees to
+    /// that, and answers when it is done.
+    fn unsubscribe_filter(
+        &mut self,
+        connection: u32,
+        key: u32,
+        pending: Option<PendingId>,
+        outcome: &mut Outcome,
+    ) -> Result<Unsubscribed, Refused> {
+        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
+        let rare = subscriber.rare.as_mut().ok_or(Refused)?;
+        let held = rare.filters.iter().find(|held| held.key == key).ok_or(Refused)?;
+        let since = self.filters.entries[key as usize].holders[held.place as usize].since;
+        rare.unsubscribing = Some(key);
+        subscriber.begin_walk();
+        subscriber.is_unsubscribing = true;
+        let generation = subscriber.generation;
+        let task = Task::Unsubscribe { connection, generation, key, since, pending };
+        Ok(match self.begin(task, outcome) {
+            true => Unsubscribed::Now,
+            false => Unsubscribed::Later,
+        })
+    }
+
+    /// Whether the connection is still leaving what a filter matched that it has taken back: what else it asks
+    /// has to wait.
+    pub fn is_unsubscribing(&self, connection: u32) -> bool {
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| subscriber.is_unsubscribing)
+    }
+
+    /// Forgets the connection: nothing more is taken for it. Tells whether that is done; else a task goes on with
+    /// it, and until [`Outcome::departed`] names the connection its slot must not be given away.
+    pub fn handle_disconnect(&mut self, connection: u32, outcome: &mut Outcome) -> bool {
+        let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return true };
+        if subscriber.is_leaving {
+            return false;
+        }
+        subscriber.is_leaving = true;
+        self.begin(Task::Depart { connection }, outcome)
+    }
+
+    /// Whether a task still takes the connection out of what it was in.
+    pub fn is_leaving(&self, connection: u32) -> bool {
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| subscriber.is_leaving)
+    }
+
+    /// The home answered: who waited starts after `seq`; or it refused, and nobody starts.
+    pub fn handle_subscribed(
+        &mut self,
+        name: &str,
+        encoding: Encoding,
+        seq: Result<u64, TopicRefusal>,
+        outcome: &mut Outcome,
+    ) {
+        let Some(&key) = self.by_name[encoding.index()].get(name) else {
+            unreachable!("a view stays while its registration is pending")
+        };
+        let view = &mut self.views[key as usize];
+        assert_eq!(view.registration, Registration::Pending, "a home answers only what it was asked");
+        view.registration = if seq.is_ok() { Registration::Active } else { Registration::None };
+        if let Ok(seq) = seq {
+            view.set_head_seq(seq);
+        }
+        for waiting in std::mem::take(&mut view.waiting) {
+            self.work += price::SUBSCRIPTION;
+            let Waiting { connection, generation, pending, is_unsubscribe } = waiting;
+            outcome.started.push(match is_unsubscribe {
+                true => Started::at(pending, None),
+                false => Started { pending, seq: seq.ok(), refusal: seq.err() },
+            });
+            self.answer_waiting(connection, generation, key, seq.is_ok());
+        }
+        self.settle(key, outcome);
+    }
+
+    /// The connection's subscription to the view has started or was refused, if it still waits for that.
+    fn answer_waiting(&mut self, connection: u32, generation: u32, key: ViewKey, is_granted: bool) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        if subscriber.generation != generation {
+            return;
+        }
+        let is_granted = is_granted && !subscriber.is_leaving;
+        let Some(place) = subscriber.find(key) else { return };
+        if !subscriber.get(place).is_waiting() {
+            return;
+        }
+        subscriber.get_mut(place).set_waiting(false);
+        if is_granted {
+            return self.make_exact(connection, place);
+        }
+        subscriber.asked_count -= 1;
+        self.subscription_count -= 1;
+        if subscriber.get(place).member == NONE {
+            self.remove_subscription(connection, place);
+        }
+    }
+
+    /// One more home has a filter.
+    pub fn handle_filter_added(&mut self, registration: PendingId, outcome: &mut Outcome) {
+        let Some(entry) = self.filters.registered(registration) else { return };
+        entry.missing_count -= 1;
+        if entry.missing_count == 0 {
+            self.work += entry.waiting.len() as u64 * price::SUBSCRIPTION;
+            outcome.started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
+        }
+    }
+
+    /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
+    pub(super) fn drop_filter(&mut self, connection: u32, held: HeldFilter, outcome: &mut Outcome) {
+        let entry = &mut self.filters.entries[held.key as usize];
+        let levels = level_count(&entry.text);
+        self.work += price::SUBSCRIPTION + price::MATCH * levels;
+        let subscriber = &mut self.subscribers[connection as usize];
+        subscriber.asked_count -= 1;
+        self.subscription_count -= 1;
+        let rare = subscriber.rare.as_mut().expect("who holds a filter has the rare parts");
+        rare.level_count -= levels as u32;
+        entry.holders.swap_remove(held.place as usize);
+        if let Some(moved) = entry.holders.get(held.place as usize) {
+            let rare = self.subscribers[moved.connection as usize].rare.as_mut();
+            let theirs = rare.and_then(|rare| rare.filters.iter_mut().find(|theirs| theirs.key == held.key));
+            theirs.expect("who is in a filter's list holds the filter").place = held.place;
+        }
+        if self.filters.entries[held.key as usize].holders.is_empty() {
+            let entry = self.filters.remove(held.key);
+            outcome.started.extend(entry.waiting.iter().map(|&pending| Started::at(Some(pending), None)));
+            self.work += self.homes.count as u64 * price::EXCHANGE;
+            for home in 0..self.homes.count {
+                let (filter, encoding) = (entry.text.clone(), entry.encoding);
+                outcome.requests.push((home, Request::RemoveFilter { filter, encoding }));
+            }
+        }
+    }
+
+    /// Tells the home when its batches are no longer wanted by name, and drops the view when it is
+    /// not wanted at all.
+    pub(super) fn settle(&mut self, key: ViewKey, outcome: &mut Outcome) {
+        let view = &mut self.views[key as usize];
+        if view.registration == Registration::Active && view.exact_count() == 0 {
+            view.registration = Registration::None;
+            let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding };
+            outcome.requests.push((self.homes.of(&view.name), request));
+        }
+        self.remove_if_unused(key);
+    }
+
+    fn open(&mut self, connection: u32, generation: u32) {
+        if self.subscribers.len() <= connection as usize {
+            self.subscribers.resize_with(connection as usize + 1, Default::default);
+        }
+        self.subscribers[connection as usize].generation = generation;
+    }
+}
+
+/// How many levels a filter has.
+pub(super) fn level_count(filter: &str) -> u64 {
+    1 + filter.bytes().filter(|byte| *byte == b'/').count() as u64
+}

@@ -1,0 +1,590 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed},
+};
+
+use super::{subscriber::GAPS_MAX, *};
+use crate::{
+    protocol::{command::PayloadKind, frame, publication::Publication},
+    pubsub::{
+        log::{Appender, ChunkPool},
+        message::{Batch, PendingId},
+        policy::{Bound, Rule, Verdict},
+        subscription::{Refused, Subscribed},
+        topic,
+        view::Pin,
+    },
+};
+
+const CONNECTIONS: usize = 5;
+const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
+const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
+const ENCODING: Encoding = Encoding::Json;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Subscribe(usize, usize),
+    AddFilter(usize, usize),
+    Unsubscribe(usize, usize),
+    RemoveFilter(usize, usize),
+    Disconnect(usize),
+    Publish(usize),
+    /// So many deliveries of the home arrive.
+    Arrive(usize),
+    /// So many visits; at most so many bytes each.
+    Sweep(usize, u32),
+    Complete(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..CONNECTIONS, 0..TOPICS.len()).prop_map(|(c, t)| Step::Subscribe(c, t)),
+        2 => (0..CONNECTIONS, 0..FILTERS.len()).prop_map(|(c, f)| Step::AddFilter(c, f)),
+        2 => (0..CONNECTIONS, 0..TOPICS.len()).prop_map(|(c, t)| Step::Unsubscribe(c, t)),
+        1 => (0..CONNECTIONS, 0..FILTERS.len()).prop_map(|(c, f)| Step::RemoveFilter(c, f)),
+        1 => (0..CONNECTIONS).prop_map(Step::Disconnect),
+        8 => (0..TOPICS.len()).prop_map(Step::Publish),
+        6 => (1usize..6).prop_map(Step::Arrive),
+        5 => (1usize..8, 1u32..300).prop_map(|(visits, bytes_max)| Step::Sweep(visits, bytes_max)),
+        4 => (0..CONNECTIONS).prop_map(Step::Complete),
+    ]
+}
+
+/// A connection as the naive twin has it: what it asked for, and every frame that it is owed.
+#[derive(Default)]
+struct Reader {
+    generation: u32,
+    waiting: BTreeSet<&'static str>,
+    exact: BTreeSet<&'static str>,
+    filters: BTreeSet<&'static str>,
+    owed: BTreeMap<&'static str, VecDeque<Vec<u8>>>,
+    in_flight: Vec<(ViewKey, Pin)>,
+}
+
+impl Reader {
+    fn receives(&self, name: &str) -> bool {
+        self.exact.contains(name) || self.filters.iter().any(|filter| topic::matches(filter, name))
+    }
+
+    fn forget_unmatched(&mut self) {
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.retain(|name, _| self.receives(name));
+        self.owed = owed;
+    }
+
+    /// Takes `bytes` off what it is owed: they must be next, of one topic.
+    fn get(&mut self, bytes: &[u8]) {
+        let of = |frames: &VecDeque<Vec<u8>>| frames.front().is_some_and(|frame| bytes.starts_with(frame));
+        let frames = self.owed.values_mut().find(|frames| of(frames)).expect("some topic's next frame");
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let frame = frames.pop_front().expect("a frame that is owed");
+            rest = rest.strip_prefix(frame.as_slice()).expect("the frame that is next");
+        }
+    }
+}
+
+/// A fan-out, a home that answers late, and the twin.
+struct Bench {
+    fanout: Fanout,
+    readers: Vec<Reader>,
+    pool: ChunkPool,
+    appender: crate::pubsub::log::Appender,
+    seqs: BTreeMap<&'static str, u64>,
+    /// What the home knows.
+    names: BTreeSet<&'static str>,
+    filters: BTreeSet<&'static str>,
+    /// What it said, and has not arrived.
+    coming: VecDeque<Coming>,
+    outcome: Outcome,
+    now_ns: u64,
+}
+
+enum Coming {
+    Batch(Batch, &'static str, Vec<u8>),
+    Subscribed(&'static str, u64),
+    FilterAdded(PendingId),
+}
+
+fn ours(names: &[&'static str], name: &str) -> &'static str {
+    names.iter().find(|ours| **ours == name).expect("one of ours")
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let rule = Rule { may_skip: false, owed_bytes_max: u64::MAX, owed_ms_max: None };
+        let policy = Policy { owed_bytes_max: u64::MAX, rules: Vec::new(), default: rule };
+        let mut pool = ChunkPool::new(Budget::new(1 << 30));
+        Bench {
+            fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, CONNECTIONS, Budget::new(1 << 30)),
+            readers: (0..CONNECTIONS).map(|_| Reader::default()).collect(),
+            appender: pool.acquire(600, 0),
+            pool,
+            seqs: BTreeMap::new(),
+            names: BTreeSet::new(),
+            filters: BTreeSet::new(),
+            coming: VecDeque::new(),
+            outcome: Outcome::default(),
+            now_ns: 1,
+        }
+    }
+
+    /// The home carries out what it was asked, at once, and answers later.
+    fn ask_home(&mut self) {
+        for (_, request) in self.outcome.requests.drain(..) {
+            match request {
+                Request::Subscribe { topic, .. } => {
+                    let name = ours(&TOPICS, &topic);
+                    self.names.insert(name);
+                    let seq = self.seqs.get(name).copied().unwrap_or(0);
+                    self.coming.push_back(Coming::Subscribed(name, seq));
+                }
+                Request::Unsubscribe { topic, .. } => assert!(self.names.remove(&*topic)),
+                Request::AddFilter { filter, registration, .. } => {
+                    self.filters.insert(ours(&FILTERS, &filter));
+                    self.coming.push_back(Coming::FilterAdded(registration));
+                }
+                Request::RemoveFilter { filter, .. } => assert!(self.filters.remove(&*filter)),
+                other => panic!("{other:?}"),
+            }
+        }
+        self.outcome.started.clear();
+    }
+
+    fn publish(&mut self, name: &'static str) {
+        let seq = self.seqs.entry(name).or_default();
+        *seq += 1;
+        if !self.names.contains(name) && !self.filters.iter().any(|filter| topic::matches(filter, name)) {
+            return;
+        }
+        let publication = Publication { topic: name, seq: *seq, payload: b"1", kind: PayloadKind::Json };
+        let mut frame = vec![0; publication.encoded_len(ENCODING.format())];
+        publication.encode(ENCODING.format(), &mut frame);
+        if self.appender.room() < frame.len() {
+            let next = self.pool.acquire(600, 0);
+            self.pool.retire(std::mem::replace(&mut self.appender, next));
+        }
+        let range = self.appender.append(frame.len(), |room| room.copy_from_slice(&frame));
+        let batch = Batch { topic: name.into(), encoding: ENCODING, seq: *seq, count: 1, range };
+        self.coming.push_back(Coming::Batch(batch, name, frame));
+    }
+
+    fn arrive(&mut self) {
+        let Some(coming) = self.coming.pop_front() else { return };
+        match coming {
+            Coming::Batch(batch, name, frame) => {
+                for reader in self.readers.iter_mut().filter(|reader| reader.receives(name)) {
+                    reader.owed.entry(name).or_default().push_back(frame.clone());
+                }
+                self.fanout.handle_batch(batch, self.now_ns, 0);
+            }
+            Coming::Subscribed(name, seq) => {
+                self.fanout.handle_subscribed(name, ENCODING, Ok(seq), &mut self.outcome);
+                for reader in &mut self.readers {
+                    if reader.waiting.remove(name) {
+                        reader.exact.insert(name);
+                    }
+                }
+            }
+            Coming::FilterAdded(registration) => {
+                self.fanout.handle_filter_added(registration, &mut self.outcome);
+            }
+        }
+        self.ask_home();
+    }
+
+    fn subscribe(&mut self, connection: usize, name: &'static str) {
+        let reader = &mut self.readers[connection];
+        let is_held = reader.exact.contains(name) || reader.waiting.contains(name);
+        let (slot, generation) = (connection as u32, reader.generation);
+        let outcome = &mut self.outcome;
+        match self.fanout.handle_subscribe_topic(slot, generation, ENCODING, name, Some(0), 0, outcome) {
+            Err(Refused) => assert!(is_held),
+            Ok(Subscribed::Now(_)) => assert!(!is_held && reader.exact.insert(name)),
+            Ok(Subscribed::Later) => assert!(!is_held && reader.waiting.insert(name)),
+        }
+        self.ask_home();
+    }
+
+    fn unsubscribe(&mut self, connection: usize, text: &'static str) {
+        let reader = &mut self.readers[connection];
+        let is_held = reader.exact.remove(text) | reader.waiting.remove(text) | reader.filters.remove(text);
+        let outcome = &mut self.outcome;
+        let left = self.fanout.handle_unsubscribe(connection as u32, ENCODING, text, Some(0), outcome);
+        assert_eq!(left.is_ok(), is_held);
+        reader.forget_unmatched();
+        self.finish_tasks();
+        self.ask_home();
+    }
+
+    fn add_filter(&mut self, connection: usize, filter: &'static str) {
+        let reader = &mut self.readers[connection];
+        let (slot, generation) = (connection as u32, reader.generation);
+        let outcome = &mut self.outcome;
+        let added = self.fanout.handle_subscribe_filter(slot, generation, ENCODING, filter, Some(0), outcome);
+        assert_eq!(added.is_ok(), reader.filters.insert(filter));
+        self.ask_home();
+    }
+
+    fn disconnect(&mut self, connection: usize) {
+        self.complete(connection, false);
+        if !self.fanout.handle_disconnect(connection as u32, &mut self.outcome) {
+            self.finish_tasks();
+            assert_eq!(self.outcome.departed.pop(), Some(connection as u32));
+        }
+        let generation = self.readers[connection].generation + 1;
+        self.readers[connection] = Reader { generation, ..Reader::default() };
+        self.ask_home();
+    }
+
+    /// A reactor has the connection's further commands wait for that.
+    fn finish_tasks(&mut self) {
+        while self.fanout.run_tasks(1, 0, &mut self.outcome) {
+            self.fanout.check();
+        }
+    }
+
+    fn sweep(&mut self, visits: usize, bytes_max: u32) {
+        self.now_ns += 1;
+        self.fanout.start_due_sweeps(self.now_ns, u64::MAX >> 1);
+        let Some(view) = self.fanout.begin_turn() else { return };
+        let mut steps = 100;
+        for _ in 0..visits {
+            let Some((slot, member)) = self.fanout.next_visit(view, &mut steps) else { break };
+            if self.readers[slot as usize].in_flight.is_empty() {
+                self.take(slot as usize, view, member, bytes_max);
+            } else {
+                self.fanout.mark_owing(view, member);
+            }
+        }
+        self.fanout.end_turn(view, self.now_ns, 0);
+    }
+
+    fn take(&mut self, connection: usize, view: ViewKey, member: u32, bytes_max: u32) {
+        let Some(owed) = self.fanout.take(view, member, bytes_max) else { return };
+        // SAFETY: the pin keeps the bytes there.
+        let bytes = unsafe { std::slice::from_raw_parts(owed.bytes, owed.len as usize) };
+        self.readers[connection].get(bytes);
+        self.readers[connection].in_flight.push((view, owed.pin));
+        if self.fanout.is_behind(view, member) {
+            self.fanout.mark_owing(view, member);
+        }
+    }
+
+    fn complete(&mut self, connection: usize, goes_on: bool) {
+        for (view, pin) in std::mem::take(&mut self.readers[connection].in_flight) {
+            self.fanout.unpin(view, pin);
+        }
+        if goes_on && let Some((view, member)) = self.fanout.pop_owing(connection as u32) {
+            self.take(connection, view, member, 100);
+        }
+    }
+
+    fn is_served(&self) -> bool {
+        self.readers.iter().all(|reader| reader.owed.values().all(VecDeque::is_empty))
+    }
+}
+
+proptest! {
+    #![proptest_config(Config {
+        cases: 200,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(17),
+        ..Config::default()
+    })]
+
+    #[test]
+    fn everyone_gets_what_queues_per_subscriber_would_give(steps in prop::collection::vec(step(), 1..150)) {
+        let mut bench = Bench::new();
+        for step in steps {
+            match step {
+                Step::Subscribe(connection, topic) => bench.subscribe(connection, TOPICS[topic]),
+                Step::AddFilter(connection, filter) => bench.add_filter(connection, FILTERS[filter]),
+                Step::Unsubscribe(connection, topic) => bench.unsubscribe(connection, TOPICS[topic]),
+                Step::RemoveFilter(connection, filter) => bench.unsubscribe(connection, FILTERS[filter]),
+                Step::Disconnect(connection) => bench.disconnect(connection),
+                Step::Publish(topic) => bench.publish(TOPICS[topic]),
+                Step::Arrive(count) => (0..count).for_each(|_| bench.arrive()),
+                Step::Sweep(visits, bytes_max) => bench.sweep(visits, bytes_max),
+                Step::Complete(connection) => bench.complete(connection, true),
+            }
+            bench.fanout.check();
+            bench.fanout.check_rested();
+        }
+        while !bench.coming.is_empty() {
+            bench.arrive();
+        }
+        // Each round serves everyone behind by at least a frame.
+        for _ in 0..1_000 {
+            bench.sweep(10, 100);
+            (0..CONNECTIONS).for_each(|connection| bench.complete(connection, true));
+        }
+        prop_assert!(bench.is_served(), "somebody is owed something and is not visited");
+        (0..CONNECTIONS).for_each(|connection| bench.disconnect(connection));
+        while !bench.coming.is_empty() {
+            bench.arrive();
+        }
+        bench.fanout.check();
+        prop_assert!(bench.fanout.is_empty());
+        prop_assert!(bench.names.is_empty() && bench.filters.is_empty());
+    }
+}
+
+/// A fan-out whose connections all have a send in flight, and topics of which some may skip.
+struct Stalled {
+    fanout: Fanout,
+    budget: Arc<Budget>,
+    pool: ChunkPool,
+    seqs: BTreeMap<String, u64>,
+    now_ms: u32,
+}
+
+/// Every publication is one frame of so many bytes.
+const FRAME_BYTES: u64 = 100;
+
+impl Stalled {
+    fn new(owed_bytes_max: u64, owed_ms_max: Option<u32>) -> Stalled {
+        let rule = |may_skip| Rule { may_skip, owed_bytes_max, owed_ms_max };
+        let small = Rule { owed_bytes_max: 5 * FRAME_BYTES, ..rule(true) };
+        let rules = vec![("small/#".into(), small), ("skip/#".into(), rule(true))];
+        let policy = Policy { owed_bytes_max, rules, default: rule(false) };
+        let budget = Budget::new(1 << 30);
+        let fanout = Fanout::new(Homes::new(1, 0), policy, 10_000, CONNECTIONS, budget.clone());
+        Stalled { fanout, pool: ChunkPool::new(budget.clone()), budget, seqs: BTreeMap::new(), now_ms: 1_000 }
+    }
+
+    fn subscribe(&mut self, connection: u32, topic: &str) {
+        let mut outcome = Outcome::default();
+        let subscribed =
+            self.fanout.handle_subscribe_topic(connection, 0, ENCODING, topic, None, 0, &mut outcome);
+        if subscribed.unwrap() == Subscribed::Later {
+            self.fanout.handle_subscribed(topic, ENCODING, Ok(0), &mut outcome);
+        }
+    }
+
+    /// Publishes `count` frames, each into a chunk of its own, visits everybody, and tells what became of
+    /// whoever was beyond a bound.
+    fn publish(&mut self, topic: &str, count: u64) -> Option<Verdict> {
+        for _ in 0..count {
+            let mut chunk = self.pool.acquire(FRAME_BYTES as usize, 0);
+            self.publish_into(topic, &mut chunk);
+            self.pool.retire(chunk);
+        }
+        self.visit()
+    }
+
+    fn publish_into(&mut self, topic: &str, appender: &mut Appender) {
+        let seq = self.seqs.entry(topic.into()).or_default();
+        *seq += 1;
+        let mut frame = vec![0; FRAME_BYTES as usize];
+        frame::write_header(frame::Opcode::Text, FRAME_BYTES as usize - 2, &mut frame);
+        let range = appender.append(frame.len(), |room| room.copy_from_slice(&frame));
+        let batch = Batch { topic: topic.into(), encoding: ENCODING, seq: *seq, count: 1, range };
+        self.fanout.handle_batch(batch, u64::from(self.now_ms) * 1_000_000, 0);
+    }
+
+    /// Visits everybody, who all have a send in flight.
+    fn visit(&mut self) -> Option<Verdict> {
+        let mut verdict = None;
+        while let Some(view) = self.fanout.begin_turn() {
+            let mut steps = 1_000;
+            while let Some((connection, member)) = self.fanout.next_visit(view, &mut steps) {
+                if self.fanout.mark_owing(view, member) {
+                    verdict = Some(self.fanout.judge(connection, self.now_ms));
+                }
+            }
+            self.fanout.end_turn(view, u64::from(self.now_ms) * 1_000_000, 0);
+        }
+        // Of many topics a task judges.
+        verdict = self.run_tasks().pop().map(|(_, verdict)| verdict).or(verdict);
+        verdict.filter(|verdict| *verdict != Verdict::Keep)
+    }
+
+    /// Does all that is left to tasks; tells who was judged.
+    fn run_tasks(&mut self) -> Vec<(u32, Verdict)> {
+        let mut outcome = Outcome::default();
+        while self.fanout.run_tasks(1, self.now_ms, &mut outcome) {}
+        outcome.judged
+    }
+
+    fn owed_bytes(&self, connection: usize) -> u64 {
+        let held = self.fanout.subscribers[connection].subscriptions().iter();
+        held.map(|held| self.fanout.views[held.view as usize].owed_bytes(held.member)).sum()
+    }
+
+    fn gaps(&mut self, connection: u32) -> Vec<(String, u64, u64)> {
+        self.fanout.check();
+        let (gaps, _) = self.fanout.take_gaps(connection).unwrap_or_default();
+        gaps.into_iter().map(|gap| (gap.topic.to_string(), gap.from, gap.to)).collect()
+    }
+}
+
+/// The furthest behind loses as much as brings the sum to half of the bound, and keeps its newest; what
+/// does not skip is not touched as long as it fits.
+#[test]
+fn a_connection_beyond_its_bound_is_moved_forward_where_it_may_skip_the_furthest_behind_first() {
+    let mut stalled = Stalled::new(20 * FRAME_BYTES, None);
+    for topic in ["keep", "skip/far", "skip/near"] {
+        stalled.subscribe(0, topic);
+    }
+    assert_eq!(stalled.publish("keep", 4), None);
+    assert_eq!(stalled.publish("skip/near", 3), None);
+    assert_eq!(stalled.publish("skip/far", 13), None);
+    assert_eq!(stalled.publish("skip/far", 2), Some(Verdict::Skip(Bound::OwedBytes)));
+    assert_eq!(stalled.owed_bytes(0), 10 * FRAME_BYTES);
+    assert_eq!(stalled.gaps(0), [("skip/far".into(), 1, 12)]);
+    // What does not skip is too much alone: nothing is moved in vain.
+    assert_eq!(stalled.publish("keep", 17), Some(Verdict::Disconnect(Bound::OwedBytes)));
+    assert_eq!(stalled.gaps(0), []);
+}
+
+#[test]
+fn a_gap_that_is_not_told_yet_is_widened_in_place() {
+    let mut stalled = Stalled::new(6 * FRAME_BYTES, None);
+    stalled.subscribe(0, "skip/a");
+    for _ in 0..12 {
+        stalled.publish("skip/a", 1);
+    }
+    // Beyond six frames, three are left: 1 to 4 at the seventh, 5 to 8 at the eleventh.
+    assert_eq!(stalled.gaps(0), [("skip/a".into(), 1, 8)]);
+    assert_eq!(stalled.owed_bytes(0), 4 * FRAME_BYTES);
+}
+
+/// A bound of a topic's own, far below the connection's.
+#[test]
+fn a_topic_may_have_a_bound_of_its_own() {
+    let mut stalled = Stalled::new(1_000 * FRAME_BYTES, None);
+    stalled.subscribe(0, "small/a");
+    stalled.subscribe(0, "skip/a");
+    assert_eq!(stalled.publish("skip/a", 20), None);
+    assert_eq!(stalled.publish("small/a", 5), None);
+    assert_eq!(stalled.publish("small/a", 1), Some(Verdict::Skip(Bound::OwedBytes)));
+    assert_eq!(stalled.gaps(0), [("small/a".into(), 1, 4)]);
+}
+
+#[test]
+fn a_connection_with_topics_of_both_policies_is_closed_for_the_old_one_that_does_not_skip() {
+    let mut stalled = Stalled::new(u64::MAX, Some(1_000));
+    stalled.subscribe(0, "skip/a");
+    stalled.subscribe(0, "keep");
+    stalled.publish("skip/a", 2);
+    stalled.now_ms += 600;
+    stalled.publish("skip/a", 2);
+    stalled.publish("keep", 1);
+    stalled.now_ms += 600;
+    assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Skip(Bound::OwedMs));
+    assert_eq!(stalled.gaps(0), [("skip/a".into(), 1, 4)], "what is left is younger than half");
+    stalled.now_ms += 600;
+    assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Disconnect(Bound::OwedMs));
+}
+
+/// Beyond 64, gaps are not told one by one. Judging once must be enough, and quick.
+#[test]
+fn a_connection_is_moved_forward_in_5_000_topics_at_once() {
+    const TOPICS: u64 = 5_000;
+    let mut stalled = Stalled::new(TOPICS * FRAME_BYTES, None);
+    for topic in 0..TOPICS {
+        stalled.subscribe(0, &format!("skip/{topic}"));
+        assert_eq!(stalled.publish(&format!("skip/{topic}"), 1), None);
+    }
+    assert_eq!(stalled.publish("skip/0", 1), Some(Verdict::Skip(Bound::OwedBytes)));
+    assert_eq!(stalled.owed_bytes(0), TOPICS / 2 * FRAME_BYTES);
+    assert_eq!(stalled.fanout.skipped_total(), TOPICS / 2 + 1);
+    let (gaps, resync) = stalled.fanout.take_gaps(0).unwrap();
+    assert_eq!((gaps.len(), resync.as_deref()), (GAPS_MAX, Some("#")));
+}
+
+/// What a connection is owed in many topics is summed up though each visit sees only one of them.
+#[test]
+fn a_bound_is_kept_whatever_topics_grow_while_nothing_is_taken() {
+    const BOUND: u64 = 1_000 * FRAME_BYTES;
+    let mut stalled = Stalled::new(BOUND, None);
+    for topic in 0..500 {
+        stalled.subscribe(0, &format!("skip/{topic}"));
+    }
+    for round in 0..10_000u64 {
+        // Some topics grow often, most seldom.
+        let topic = if round % 3 == 0 { round * 7 % 500 } else { round % 2 };
+        stalled.publish(&format!("skip/{topic}"), 1);
+        assert!(stalled.owed_bytes(0) <= BOUND + BOUND / 16);
+    }
+}
+
+/// What was appended before is chosen, and is moved only out of that; whoever has no send in flight is not
+/// chosen, however old what it is owed.
+#[test]
+fn whoever_keeps_the_oldest_of_a_full_log_is_chosen() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "skip/old");
+    stalled.subscribe(1, "old");
+    stalled.publish("skip/old", 2);
+    stalled.publish("old", 1);
+    let clock = stalled.budget.clock() + 1;
+    drop(stalled.pool.acquire(100, 0));
+    stalled.subscribe(2, "skip/young");
+    stalled.subscribe(3, "young");
+    stalled.publish("skip/old", 2);
+    stalled.publish("skip/young", 1);
+    stalled.publish("young", 1);
+    stalled.fanout.shed(clock);
+    let skipped = (0, Verdict::Skip(Bound::LogBytes));
+    let closed = (1, Verdict::Disconnect(Bound::LogBytes));
+    assert_eq!(stalled.run_tasks(), [skipped, closed]);
+    assert_eq!(stalled.gaps(0), [("skip/old".into(), 1, 2)]);
+    assert_eq!(stalled.owed_bytes(0), 2 * FRAME_BYTES);
+    stalled.fanout.handle_disconnect(1, &mut Outcome::default());
+    stalled.fanout.shed(clock);
+    assert_eq!(stalled.run_tasks(), []);
+}
+
+/// A publication of this very moment, in a chunk that was begun long ago.
+#[test]
+fn who_was_owed_nothing_a_moment_ago_is_not_chosen() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "cold");
+    let mut shared = stalled.pool.acquire(4_096, 0);
+    for _ in 0..1_000 {
+        let other = stalled.pool.acquire(64, 0);
+        stalled.pool.retire(other);
+    }
+    stalled.publish_into("cold", &mut shared);
+    stalled.visit();
+    stalled.pool.retire(shared);
+    let clock = stalled.budget.clock();
+    stalled.fanout.shed(clock);
+    assert_eq!(stalled.run_tasks(), [], "the content is young, however old its chunk");
+    stalled.fanout.shed(clock + 1);
+    assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::LogBytes))]);
+}
+
+/// Old content in a chunk that is still written: letting go of it frees nothing.
+#[test]
+fn a_chunk_that_is_still_written_is_not_freed_by_closing_anybody() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "cold");
+    let mut shared = stalled.pool.acquire(4_096, 0);
+    stalled.publish_into("cold", &mut shared);
+    stalled.visit();
+    stalled.fanout.shed(u64::MAX);
+    assert_eq!(stalled.run_tasks(), []);
+    stalled.pool.retire(shared);
+    stalled.fanout.shed(u64::MAX);
+    assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::LogBytes))]);
+}
+
+/// Nobody has visited it yet: what it keeps is our doing.
+#[test]
+fn who_was_not_visited_is_not_chosen() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "cold");
+    let mut shared = stalled.pool.acquire(4_096, 0);
+    stalled.publish_into("cold", &mut shared);
+    stalled.pool.retire(shared);
+    stalled.fanout.shed(u64::MAX);
+    assert_eq!(stalled.run_tasks(), []);
+    stalled.visit();
+    stalled.fanout.shed(u64::MAX);
+    assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::LogBytes))]);
+}

@@ -1,0 +1,210 @@
+//! What comes in: whose bytes are taken, how much of them, and who waits. The third part of [`Core`].
+//!
+//! A connection's bytes are taken as they come, up to its share of the turn. The rest waits in the connection,
+//! which is *paused*: nothing more is received of it than what is under way. Those that wait for their turn stand in
+//! one queue; those that wait for something of their own are put into it when that has come.
+
+use super::{
+    connection::{Pause, Unread},
+    core::Core,
+    share,
+};
+use crate::{
+    protocol::command::{Commands, Many, Rest},
+    work::price,
+};
+
+/// While so many bytes of replies wait, a connection's commands are not taken.
+pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
+
+/// A message that is longer is taken in a turn with little else to do.
+const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
+
+impl Core {
+    /// Takes what was received. What cannot be taken now is kept, and the connection paused.
+    pub fn handle_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+        let now_ms = self.now_ms() as u32;
+        self.stats.received_bytes_total += bytes.len() as u64;
+        let turn = self.stats.turns_total;
+        let connection = &mut self.connections[slot as usize];
+        connection.active_ms = now_ms;
+        connection.is_pinged = false;
+        if connection.is_paused() {
+            return connection.unread.get_or_insert_default().extend(bytes);
+        }
+        let before = self.meter.spent();
+        let share = self.shares[slot as usize].left(turn);
+        let mut rest = None;
+        let left = self.take_bytes(slot, &mut rest, bytes, share);
+        self.shares[slot as usize].spend(turn, self.meter.spent() - before);
+        if self.connections[slot as usize].is_paused() {
+            let unread = Unread::new(rest, &bytes[bytes.len() - left..]);
+            self.connections[slot as usize].unread = Some(Box::new(unread));
+            self.pause(slot);
+        }
+    }
+
+    /// Lets those that wait go on, in turn, each by a quantum, while there is room and as far as their part of the
+    /// turn goes. `resumed` gets those that wait no longer: they are to receive again.
+    pub fn resume(&mut self, resumed: &mut Vec<u32>) {
+        let until = share::INPUT.max(self.meter.spent() + share::RESUMED);
+        while self.meter.spent() < until && self.has_room() {
+            let Some(slot) = self.waiting.pop_front() else { break };
+            self.go_on(slot, Pause::Turn, resumed);
+        }
+        self.resume_long(resumed);
+    }
+
+    /// Lets one of those go on whose next message is long, if this turn has done little and has nothing to send,
+    /// which would have to wait for it; or if so many turns had that it would wait for ever.
+    fn resume_long(&mut self, resumed: &mut Vec<u32>) {
+        if self.long.is_empty() || !self.has_room() {
+            return;
+        }
+        let has_sends = !self.replying.is_empty() || !self.serving.is_empty() || self.fanout.is_sweeping();
+        let is_idle = !has_sends && self.meter.spent() < share::IDLE;
+        if !is_idle && self.long_waits < share::LONG_TURNS {
+            self.long_waits += 1;
+            return;
+        }
+        self.long_waits = 0;
+        let slot = self.long.pop_front().expect("it was just looked at");
+        self.takes_long = true;
+        self.go_on(slot, Pause::Long, resumed);
+        self.takes_long = false;
+    }
+
+    /// Lets a connection that waits for `pause` go on, by a quantum.
+    fn go_on(&mut self, slot: u32, pause: Pause, resumed: &mut Vec<u32>) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.pause != pause {
+            return;
+        }
+        connection.pause = Pause::None;
+        self.paused_count -= 1;
+        let mut unread = connection.unread.take().unwrap_or_default();
+        let (rest, bytes) = unread.parts();
+        let left = self.take_bytes(slot, rest, bytes, share::QUANTUM);
+        if self.connections[slot as usize].is_paused() {
+            unread.keep(left);
+            self.connections[slot as usize].unread = Some(unread);
+            self.stay_paused(slot);
+        } else {
+            resumed.push(slot);
+        }
+    }
+
+    /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
+    pub fn let_go_on(&mut self, slot: u32, pause: Pause) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.pause == pause {
+            connection.pause = Pause::Turn;
+            self.waiting.push_back(slot);
+        }
+    }
+
+    /// Whether somebody who waits could go on now.
+    pub fn can_resume(&self) -> bool {
+        !(self.waiting.is_empty() && self.long.is_empty()) && self.has_room()
+    }
+
+    /// Takes commands for as long as there is room, up to a share of the turn: those that are left of a message
+    /// before, then what `bytes` hold. Tells how many bytes at the end were not taken. If anything was not, the
+    /// connection says what it waits for.
+    fn take_bytes(&mut self, slot: u32, rest: &mut Option<Box<Rest>>, bytes: &mut [u8], share: u64) -> usize {
+        let until = self.meter.spent() + share;
+        let mut session = std::mem::take(&mut self.connections[slot as usize].session);
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let mut input = bytes;
+        let left = loop {
+            if !self.connections[slot as usize].is_reading() {
+                *rest = None;
+                break 0;
+            }
+            // The session is asked once more when all is taken, so that it lets go of what it does not need.
+            if !(input.is_empty() && rest.is_none()) {
+                let mut pause = self.pause_of(slot, until);
+                let is_long = || session.completes(input, &self.limits, LONG_MESSAGE_BYTES) > 0;
+                if pause == Pause::None && rest.is_none() && !self.takes_long && is_long() {
+                    pause = Pause::Long;
+                }
+                if pause != Pause::None {
+                    self.connections[slot as usize].pause = pause;
+                    break input.len();
+                }
+            }
+            if let Some(commands) = rest {
+                let mut parser = self.parser.take().unwrap_or_default();
+                match commands.next(&mut parser) {
+                    Some(command) => self.handle_command(slot, command),
+                    None => *rest = None,
+                }
+                self.keep_parser(parser);
+                self.take_work();
+                continue;
+            }
+            let before = (input.len(), inflater.bytes_out_total());
+            let event = session.poll(&mut input, &self.limits, &mut inflater);
+            self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
+            let Some(event) = event else { break 0 };
+            self.meter.spend(price::MESSAGE);
+            self.takes_long = false;
+            *rest = self.handle_event(slot, event, until);
+            self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
+            self.take_work();
+        };
+        self.connections[slot as usize].session = session;
+        self.inflater = inflater;
+        left
+    }
+
+    /// Carries out the commands of a message, the first in any case, until they have to wait; returns those that are
+    /// left.
+    pub(super) fn run_commands<'a, M: Many<'a>>(
+        &mut self,
+        slot: u32,
+        mut commands: Commands<'a, M>,
+        until: u64,
+    ) -> Option<Box<Rest>> {
+        while let Some(command) = commands.next() {
+            self.handle_command(slot, command);
+            self.take_work();
+            if self.pause_of(slot, until) != Pause::None {
+                return commands.into_rest();
+            }
+        }
+        None
+    }
+
+    /// What the connection's next command has to wait for, at a work of `until` for its turn.
+    pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
+        if self.fanout.is_unsubscribing(slot) {
+            Pause::Task
+        } else if self.connections[slot as usize].replies.len() > REPLIES_BYTES_MAX {
+            Pause::Replies
+        } else if self.meter.spent() >= until || !self.has_room() {
+            Pause::Turn
+        } else {
+            Pause::None
+        }
+    }
+
+    /// The connection, which says what it waits for, begins to wait.
+    fn pause(&mut self, slot: u32) {
+        self.stats.pauses_total += 1;
+        // What is left over though there was room is more than its share.
+        let is_flooding = self.connections[slot as usize].pause == Pause::Turn && self.has_room();
+        self.shares[slot as usize].is_flooding |= is_flooding;
+        self.pausing.push(slot);
+        self.stay_paused(slot);
+    }
+
+    fn stay_paused(&mut self, slot: u32) {
+        self.paused_count += 1;
+        match self.connections[slot as usize].pause {
+            Pause::Turn => self.waiting.push_back(slot),
+            Pause::Long => self.long.push_back(slot),
+            _ => {}
+        }
+    }
+}
