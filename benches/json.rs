@@ -99,7 +99,7 @@ fn parse(criterion: &mut Criterion) {
     }
 }
 
-/// What costs the most per byte, as a stranger would send it: see the table of prices at `json::Read`.
+/// What costs the most per byte, as a stranger would send it, by which prices per byte and value are set.
 fn dense_kinds(criterion: &mut Criterion) {
     for (kind, make) in dense::KINDS {
         let mut group = criterion.benchmark_group(format!("dense/{kind}"));

@@ -76,20 +76,28 @@ impl Parser {
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
         let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let is_array = text.as_bytes().iter().find(|byte| !is_space(byte)) == Some(&b'[');
-        let shape = if is_array { Shape::Commands } else { Shape::Command };
-        let checked = self.scratch.check_long(text.as_bytes(), shape);
-        if is_array && let Some(len) = checked {
-            check_count(len)?;
+        if is_array {
+            return self.parse_array(text).map(Commands::Many);
         }
-        let document = self.scratch.parse(text.as_bytes(), shape, checked.is_some());
+        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
+        let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
         let mut document = document.map_err(CommandError::bad_message)?;
-        if let Node::Array { len, .. } = document.node(Place::ROOT) {
-            return Array::new(document, text, len).map(Commands::Many);
-        }
         let (command, _) = read::<true, _>(&mut document, text, Place::ROOT, keep_unescaped);
         match command {
             Err(error) if error.code == ErrorCode::BadMessage => Err(error),
             command => Ok(Commands::One(Some(command))),
+        }
+    }
+
+    fn parse_array<'a>(&'a mut self, text: &'a str) -> Result<Array<'a>, CommandError<'a>> {
+        let checked = self.scratch.check_long(text.as_bytes(), Shape::Commands);
+        // Before simd-json makes nodes of all that are too many.
+        checked.map_or(Ok(()), check_count)?;
+        let document = self.scratch.parse(text.as_bytes(), Shape::Commands, checked.is_some());
+        let document = document.map_err(CommandError::bad_message)?;
+        match document.node(Place::ROOT) {
+            Node::Array { len, .. } => Array::new(document, text, len),
+            _ => unreachable!("a text that begins with a bracket is an array"),
         }
     }
 

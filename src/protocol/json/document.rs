@@ -62,11 +62,19 @@ pub(super) struct Scratch {
     /// The longest text for which each of the buffers was needed, and the most structurals, among long ones:
     /// simd-json does not tell its capacities.
     longest: [Longest; 3],
-    keys: KeySet,
+    aside: Aside,
     /// From here on a text is long.
     long_bytes_min: usize,
     checker: Checker,
-    /// Since it was last asked for.
+}
+
+/// What a document needs besides its lists, behind one reference: documents are moved about.
+#[derive(Default)]
+struct Aside {
+    keys: KeySet,
+    /// What was left out of the text.
+    cuts: Vec<Cut>,
+    /// What was read since that was last asked for.
     read: Read,
 }
 
@@ -96,15 +104,14 @@ impl Scratch {
             buffers: [Shape::Data, Shape::Command, Shape::Commands]
                 .map(|shape| Buffers::with_max_depth(0, shape.depth_max())),
             longest: [Longest::default(); 3],
-            keys: KeySet::default(),
+            aside: Aside::default(),
             long_bytes_min: Self::SHORT_BYTES_MAX + 1,
             checker: Checker::default(),
-            read: Read::default(),
         }
     }
 
     pub(super) fn take_read(&mut self) -> Read {
-        std::mem::take(&mut self.read)
+        std::mem::take(&mut self.aside.read)
     }
 
     /// How much memory is kept for the next text, in bytes: an upper bound, within what vectors grow by.
@@ -114,14 +121,17 @@ impl Scratch {
             + self.blanked.capacity()
             + self.nodes.capacity() * size_of::<Node<'_>>()
             + buffers.sum::<usize>()
-            + self.keys.table.capacity() * size_of::<u32>()
+            + self.aside.keys.table.capacity() * size_of::<u32>()
+            + self.aside.cuts.capacity() * size_of::<Cut>()
             + self.checker.kept_bytes()
     }
 
     /// Gives back everything if that is more than `bytes_max`.
     pub(super) fn trim(&mut self, bytes_max: usize) {
         if self.kept_bytes() > bytes_max {
-            *self = Self { read: self.read, long_bytes_min: self.long_bytes_min, ..Self::new() };
+            let read = self.take_read();
+            *self = Self { long_bytes_min: self.long_bytes_min, ..Self::new() };
+            self.aside.read = read;
         }
     }
 
@@ -143,10 +153,11 @@ impl Scratch {
 
     #[cold]
     fn check(&mut self, text: &[u8], shape: Shape) -> Option<usize> {
-        self.read.bytes += text.len();
+        let Self { checker, aside, .. } = self;
+        aside.read.bytes += text.len();
         simdutf8::basic::from_utf8(text).ok()?;
-        let checked = self.checker.check(text, shape, &mut self.keys);
-        self.read.values += self.checker.values;
+        let checked = checker.check(text, shape, &mut aside.keys);
+        aside.read.values += checker.values;
         checked.ok()
     }
 
@@ -154,17 +165,21 @@ impl Scratch {
     /// rule.
     ///
     /// Values are still to be checked with [`Document::check`].
-    #[inline]
     pub(super) fn parse<'s>(
         &'s mut self,
         text: &[u8],
         shape: Shape,
         is_checked: bool,
     ) -> Result<Document<'s>, String> {
-        let Self { padded, blanked, nodes: slot, buffers, longest, keys, long_bytes_min: _, checker, read } =
-            self;
-        let (text, cuts) =
-            if is_checked { (&*checker.reduced, &*checker.cuts) } else { (text, [].as_slice()) };
+        let Self { padded, blanked, nodes: slot, buffers, longest, aside, checker, .. } = self;
+        aside.cuts.clear();
+        let text = if is_checked {
+            std::mem::swap(&mut aside.cuts, &mut checker.cuts);
+            &checker.reduced
+        } else {
+            text
+        };
+        let read = &mut aside.read;
         let buffers = &mut buffers[shape as usize];
         let mut tape = Tape(std::mem::take(slot)).reset();
 
@@ -192,17 +207,12 @@ impl Scratch {
         }
         let may_hold_noncharacters =
             text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));
-        let structurals = buffers.structural_indexes();
-        let empty_count = structurals.len() - structural_count(tape.0.len(), 0);
         Ok(Document {
             nodes: tape.0,
             slot,
-            structurals,
-            cuts,
-            empty_count,
+            structurals: buffers.structural_indexes(),
             may_hold_noncharacters,
-            keys,
-            read,
+            aside,
         })
     }
 }
@@ -213,14 +223,9 @@ pub(super) struct Document<'s> {
     /// Where `nodes` goes back to.
     slot: &'s mut Vec<Node<'static>>,
     structurals: &'s [u32],
-    /// What was left out of the text.
-    cuts: &'s [Cut],
-    /// How many arrays and objects without content there are.
-    empty_count: usize,
     /// Neither escapes nor bytes that noncharacters begin with: no string needs a look.
     may_hold_noncharacters: bool,
-    keys: &'s mut KeySet,
-    read: &'s mut Read,
+    aside: &'s mut Aside,
 }
 
 impl Drop for Document<'_> {
@@ -273,13 +278,14 @@ impl<'s> Document<'s> {
     }
 
     pub(super) fn take_read(&mut self) -> Read {
-        std::mem::take(self.read)
+        std::mem::take(&mut self.aside.read)
     }
 
     /// How much the value at `place` takes.
     pub(super) fn size(&self, place: Place) -> Size {
         let nodes = node_count(&self.nodes[place.node]);
-        let empty_count = match self.empty_count {
+        let empty_count_of_all = self.structurals.len() - structural_count(self.nodes.len(), 0);
+        let empty_count = match empty_count_of_all {
             0 => 0,
             _ => self.nodes[place.node..place.node + nodes].iter().filter(|node| is_empty(node)).count(),
         };
@@ -320,7 +326,7 @@ impl<'s> Document<'s> {
     pub(super) fn raw<'a>(&self, text: &'a str, place: Place, size: Size) -> &'a str {
         let start = self.structurals[place.structural] as usize;
         let after = self.structurals[place.structural + size.structurals] as usize;
-        let (start, after) = match self.cuts {
+        let (start, after) = match self.aside.cuts.as_slice() {
             [] => (start, after),
             cuts => (whole_offset(cuts, start), whole_offset(cuts, after)),
         };
@@ -339,7 +345,7 @@ impl<'s> Document<'s> {
             match self.nodes[index] {
                 Node::Object { len: 0, .. } | Node::Array { len: 0, .. } => empty_count += 1,
                 Node::Object { len, .. } if len >= 2 && index >= checked_from => {
-                    if let Some(key) = self.keys.find_duplicate(&self.nodes, index, len) {
+                    if let Some(key) = self.aside.keys.find_duplicate(&self.nodes, index, len) {
                         broken_rule.get_or_insert_with(|| {
                             let key = Quoted(key);
                             format!("not I-JSON: the key {key} is twice in one object; a key is allowed once")

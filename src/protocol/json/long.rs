@@ -244,7 +244,7 @@ fn string(text: &[u8], at: usize) -> Result<Text, Broken> {
     const RUN: usize = 16;
     /// A quote, an escape, a control character, or what a noncharacter begins with.
     fn is_special(byte: u8) -> bool {
-        byte == b'"' || byte == b'\\' || byte < 0x20 || byte >= 0xef
+        byte == b'"' || byte == b'\\' || !(0x20..0xef).contains(&byte)
     }
 
     let mut has_escapes = false;
