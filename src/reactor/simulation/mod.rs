@@ -137,6 +137,8 @@ impl Knobs {
         config.limits.accepts_per_s_max = self.accepts_per_s_max;
         config.limits.subscriptions_max = self.subscriptions_max;
         config.limits.message_bytes_max = 1 << 20;
+        // Simulated payloads repeat one byte.
+        config.deflate.ratio_max = 1_032;
         config.deflate.enabled = self.deflates;
         config.deflate.bytes_min = 60;
         // What these clients say is one letter for long.
