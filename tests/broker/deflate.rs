@@ -357,7 +357,8 @@ fn a_binary_publish_may_come_compressed() {
 /// takes a little more than that when it comes compressed.
 #[test]
 fn a_compressed_message_may_be_as_long_as_a_plain_one_and_no_longer() {
-    let broker = Broker::start(1, &[ENABLED, "limits.message_bytes_max=70000", "listen.echo=true"]);
+    let settings = [ENABLED, "deflate.ratio_max=1032", "limits.message_bytes_max=70000", "listen.echo=true"];
+    let broker = Broker::start(1, &settings);
     let noise: Vec<u8> =
         (0..70_001_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for (message, level) in [(noise, 0), (vec![0; 70_001], 9)] {
@@ -386,17 +387,17 @@ fn a_bomb_ends_its_sender_and_nobody_else() {
     }
     fragmented.extend(raw::fragment(CONTINUATION, true, b""));
     let whole = compressed(raw::frame(TEXT, &bomb));
-    for reactors in [1, 2] {
-        let broker = Broker::start(reactors, &[ENABLED]);
+    let too_much =
+        "a message over 64 KiB must not be longer than deflate.ratio_max times its compressed length";
+    let too_long = "a message must not be longer than limits.message_bytes_max";
+    for (reactors, ratio_max, rule) in [(1, 100, too_much), (2, 100, too_much), (1, 1_032, too_long)] {
+        let broker = Broker::start(reactors, &[ENABLED, &format!("deflate.ratio_max={ratio_max}")]);
         let witness = Witness::start(&broker);
         for bytes in [&fragmented, &whole] {
             let mut senders: Vec<Raw> = (0..BOMBS).map(|_| open(&broker, UPGRADE, OFFER)).collect();
             senders.iter_mut().for_each(|raw| raw.send(bytes));
             for mut raw in senders {
-                assert_eq!(
-                    raw.receive_close(),
-                    (1009, "a message must not be longer than limits.message_bytes_max".into())
-                );
+                assert_eq!(raw.receive_close(), (1009, rule.into()));
                 raw.expect_end();
             }
         }
