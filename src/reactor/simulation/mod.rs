@@ -141,8 +141,6 @@ impl Knobs {
         config.deflate.ratio_max = 1_032;
         config.deflate.enabled = self.deflates;
         config.deflate.bytes_min = 60;
-        // What these clients say is one letter for long.
-        config.deflate.ratio_max = 1_032;
         config.delivery.owed_bytes_max = self.owed_bytes_max;
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
