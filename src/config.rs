@@ -54,9 +54,9 @@ pub struct Reactor {
     pub count: usize,
     /// Pin each to one core of those that the process may run on.
     pub pin: bool,
-    /// Receive buffers per reactor: a power of two from 16 to 32,768; 512.
+    /// Receive buffers per reactor: a power of two from 16 to 32,768; 4,096.
     pub buffer_count: u16,
-    /// The size of each, in bytes, from 1,024 to 65,536; 8,192.
+    /// The size of each, in bytes, from 1,024 to 65,536; 2,048.
     pub buffer_bytes: u32,
     /// Requests, and deliveries, that may be in the queues to each, from all others together; 16,384.
     pub queue_entries: usize,
@@ -208,8 +208,8 @@ impl Default for Config {
             reactor: Reactor {
                 count: 0,
                 pin: true,
-                buffer_count: 512,
-                buffer_bytes: 8_192,
+                buffer_count: 4_096,
+                buffer_bytes: 2_048,
                 queue_entries: 16_384,
                 max_delay_us: None,
             },

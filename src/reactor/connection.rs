@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use super::share;
+
 use crate::{
     protocol::{Format, Speech, close::CloseReason, command::Rest, deflate::Agreement, session::Session},
     pubsub::{
@@ -59,6 +61,8 @@ pub enum Pause {
     None,
     /// Its turn, and room at homes: it is in the queue for that.
     Turn,
+    /// The same, with little to be taken: it is in the queue that is served first.
+    LittleTurn,
     /// That its replies are sent.
     Replies,
     /// That a task has done what an earlier command asked.
@@ -236,6 +240,11 @@ impl Unread {
     /// All but the last `left` bytes have been taken.
     pub fn keep(&mut self, left: usize) {
         self.taken = self.bytes.len() - left;
+    }
+
+    /// Whether little is left: whoever waits with it need not wait for those with much.
+    pub fn is_little(&self) -> bool {
+        self.rest.is_none() && self.bytes.len() - self.taken <= share::LITTLE_BYTES
     }
 
     /// The memory that it takes, in bytes.

@@ -124,7 +124,8 @@ pub struct Core {
     pub pausing: Vec<u32>,
     /// Connections that are to be reset: their send in flight keeps log that must go.
     pub resetting: Vec<u32>,
-    /// Connections that wait for their turn to go on.
+    /// Connections that wait for their turn to go on: those with little, and the others.
+    pub little_waiting: VecDeque<u32>,
     pub waiting: VecDeque<u32>,
     /// Connections whose next message is long.
     pub long: VecDeque<u32>,
@@ -134,6 +135,8 @@ pub struct Core {
     pub(super) takes_long: bool,
     /// Connections that are paused, whatever they wait for.
     pub paused_count: usize,
+    /// More completions came than the turn before could take.
+    pub(super) is_crowded: bool,
     /// Connections that are over, and in nothing any more.
     pub departed: Vec<u32>,
     /// What this turn has done.
@@ -226,11 +229,13 @@ impl Core {
             serving: VecDeque::new(),
             pausing: Vec::new(),
             resetting: Vec::new(),
+            little_waiting: VecDeque::new(),
             waiting: VecDeque::new(),
             long: VecDeque::new(),
             long_waits: 0,
             takes_long: false,
             paused_count: 0,
+            is_crowded: false,
             departed: Vec::new(),
             meter: Meter::default(),
             limits: session_limits(&config),

@@ -33,7 +33,8 @@ impl Core {
             return connection.unread.get_or_insert_default().extend(bytes);
         }
         let before = self.meter.spent();
-        let share = self.shares[slot as usize].left(turn);
+        let share = if self.is_crowded { share::CROWDED } else { share::FRESH };
+        let share = self.shares[slot as usize].left(turn, share);
         let mut rest = None;
         let left = self.take_bytes(slot, &mut rest, bytes, share);
         self.shares[slot as usize].spend(turn, self.meter.spent() - before);
@@ -48,9 +49,14 @@ impl Core {
     /// turn goes. `resumed` gets those that wait no longer: they are to receive again.
     pub fn resume(&mut self, resumed: &mut Vec<u32>) {
         let until = share::INPUT.max(self.meter.spent() + share::RESUMED);
+        let little_until = until - share::RESUMED / 2;
+        while self.meter.spent() < little_until && self.has_room() {
+            let Some(slot) = self.little_waiting.pop_front() else { break };
+            self.go_on(slot, Pause::LittleTurn, share::LITTLE, resumed);
+        }
         while self.meter.spent() < until && self.has_room() {
             let Some(slot) = self.waiting.pop_front() else { break };
-            self.go_on(slot, Pause::Turn, resumed);
+            self.go_on(slot, Pause::Turn, share::QUANTUM, resumed);
         }
         self.resume_long(resumed);
     }
@@ -70,12 +76,12 @@ impl Core {
         self.long_waits = 0;
         let slot = self.long.pop_front().expect("it was just looked at");
         self.takes_long = true;
-        self.go_on(slot, Pause::Long, resumed);
+        self.go_on(slot, Pause::Long, share::QUANTUM, resumed);
         self.takes_long = false;
     }
 
     /// Lets a connection that waits for `pause` go on, by a quantum.
-    fn go_on(&mut self, slot: u32, pause: Pause, resumed: &mut Vec<u32>) {
+    fn go_on(&mut self, slot: u32, pause: Pause, quantum: u64, resumed: &mut Vec<u32>) {
         let connection = &mut self.connections[slot as usize];
         if connection.pause != pause {
             return;
@@ -84,7 +90,11 @@ impl Core {
         self.paused_count -= 1;
         let mut unread = connection.unread.take().unwrap_or_default();
         let (rest, bytes) = unread.parts();
-        let left = self.take_bytes(slot, rest, bytes, share::QUANTUM);
+        let before = self.meter.spent();
+        let left = self.take_bytes(slot, rest, bytes, quantum);
+        let is_much = self.meter.spent() - before >= quantum / 2;
+        // Whoever had little to say is calm again.
+        self.shares[slot as usize].is_flooding &= is_much;
         if self.connections[slot as usize].is_paused() {
             unread.keep(left);
             self.connections[slot as usize].unread = Some(unread);
@@ -99,13 +109,21 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         if connection.pause == pause {
             connection.pause = Pause::Turn;
-            self.waiting.push_back(slot);
+            self.paused_count -= 1;
+            self.stay_paused(slot);
         }
     }
 
     /// Whether somebody who waits could go on now.
     pub fn can_resume(&self) -> bool {
-        !(self.waiting.is_empty() && self.long.is_empty()) && self.has_room()
+        !(self.little_waiting.is_empty() && self.waiting.is_empty() && self.long.is_empty())
+            && self.has_room()
+    }
+
+    /// Whether nobody waits for a turn; for tests.
+    #[cfg(test)]
+    pub fn is_nobody_waiting(&self) -> bool {
+        self.little_waiting.is_empty() && self.waiting.is_empty() && self.long.is_empty()
     }
 
     /// Takes commands for as long as there is room, up to a share of the turn: those that are left of a message
@@ -192,17 +210,22 @@ impl Core {
     /// The connection, which says what it waits for, begins to wait.
     fn pause(&mut self, slot: u32) {
         self.stats.pauses_total += 1;
-        // What is left over though there was room is more than its share.
-        let is_flooding = self.connections[slot as usize].pause == Pause::Turn && self.has_room();
-        self.shares[slot as usize].is_flooding |= is_flooding;
         self.pausing.push(slot);
         self.stay_paused(slot);
     }
 
     fn stay_paused(&mut self, slot: u32) {
         self.paused_count += 1;
-        match self.connections[slot as usize].pause {
-            Pause::Turn => self.waiting.push_back(slot),
+        let connection = &mut self.connections[slot as usize];
+        match connection.pause {
+            Pause::Turn if connection.unread.as_ref().is_none_or(|unread| unread.is_little()) => {
+                connection.pause = Pause::LittleTurn;
+                self.little_waiting.push_back(slot);
+            }
+            Pause::Turn => {
+                self.shares[slot as usize].is_flooding = true;
+                self.waiting.push_back(slot);
+            }
             Pause::Long => self.long.push_back(slot),
             _ => {}
         }

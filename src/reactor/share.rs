@@ -2,8 +2,9 @@
 //!
 //! A turn ends near [`TURN`]. What comes in may take a part of it, what other reactors say another, and sends get
 //! the rest and at least a part of their own; tasks and deadlines have theirs on top. Within what comes in, a
-//! connection has [`FRESH`] at once. What it sent beyond waits, and goes on by [`QUANTUM`]s, first come first
-//! served, with everybody else's that waits.
+//! connection has [`FRESH`] at once. What it sent beyond waits in one of two queues, first come first served: where
+//! that is little, in one that is served first, by [`LITTLE`], else with those who send much, by a [`QUANTUM`]. So
+//! whoever sends little does not wait for those who send much, however many they are.
 //!
 //! All are thousandths of a unit: see [`crate::work`]. In simulations they are small, so that all of them are
 //! reached.
@@ -28,8 +29,14 @@ pub const DEADLINES: u64 = if cfg!(test) { 20 * UNIT } else { 100 * UNIT };
 pub const IDLE: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 /// So many turns at most a long message waits for one.
 pub const LONG_TURNS: u32 = 8;
-/// What one connection may do in a turn before it has to wait.
+/// What one connection may do in a turn before it has to wait; and what it may where more came than the turn before
+/// could take, so that many who send much do not hold up those who send little.
 pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
+pub const CROWDED: u64 = 2 * UNIT;
+/// What one that waits with little may do when it is its turn.
+pub const LITTLE: u64 = if cfg!(test) { UNIT } else { 5 * UNIT };
+/// So many bytes that wait are little.
+pub const LITTLE_BYTES: usize = if cfg!(test) { 64 } else { 1 << 10 };
 /// What one that waits may do when it is its turn.
 pub const QUANTUM: u64 = if cfg!(test) { 2 * UNIT } else { 20 * UNIT };
 
@@ -45,8 +52,10 @@ pub struct Share {
     turn: u8,
     /// In units, saturating.
     spent: u8,
-    /// It sent more in a turn than its share: it gets one buffer at a time, in its turn, until it is calm.
+    /// Much that it sent had to wait: it gets one buffer at a time, in its turn, until it is calm.
     pub is_flooding: bool,
+    /// There was no buffer for what it sent: it gets one for its next, and as many as it likes after that.
+    pub is_starved: bool,
 }
 
 /// What a turn may still send.
@@ -58,13 +67,13 @@ pub struct SendBudget {
 }
 
 impl Share {
-    /// What the connection may do in the turn with number `turn`, in thousandths of a unit.
-    pub fn left(self, turn: u64) -> u64 {
+    /// What the connection may do in the turn with number `turn`, of `share`, in thousandths of a unit.
+    pub fn left(self, turn: u64, share: u64) -> u64 {
         if self.is_flooding {
             return 0;
         }
         let spent = if self.turn == turn as u8 { u64::from(self.spent) * UNIT } else { 0 };
-        FRESH.saturating_sub(spent)
+        share.saturating_sub(spent)
     }
 
     /// It did work for `price` in that turn.
@@ -149,13 +158,13 @@ mod tests {
     fn a_share_is_of_one_turn() {
         let mut share = Share::default();
         share.spend(7, FRESH - UNIT);
-        assert_eq!(share.left(7), UNIT);
+        assert_eq!(share.left(7, FRESH), UNIT);
         share.spend(7, UNIT / 2);
-        assert_eq!(share.left(7), 0);
+        assert_eq!(share.left(7, FRESH), 0);
         share.spend(7, 1_000 * TURN);
-        assert_eq!((share.left(7), share.left(8)), (0, FRESH));
+        assert_eq!((share.left(7, FRESH), share.left(8, FRESH)), (0, FRESH));
         share.is_flooding = true;
-        assert_eq!(share.left(8), 0);
+        assert_eq!(share.left(8, FRESH), 0);
     }
 
     #[test]

@@ -233,9 +233,13 @@ impl<I: Io> Reactor<I> {
     fn reap(&mut self) {
         for _ in 0..COMPLETIONS_MAX {
             if self.core.meter.spent() >= share::INPUT {
+                self.core.is_crowded = true;
                 return;
             }
-            let Some(completion) = self.io.reap() else { return };
+            let Some(completion) = self.io.reap() else {
+                self.core.is_crowded = false;
+                return;
+            };
             self.core.stats.completions_total += 1;
             self.core.meter.spend(price::COMPLETION);
             match completion.token.op() {
@@ -340,11 +344,6 @@ impl<I: Io> Reactor<I> {
         );
         connection.is_receiving = completion.more;
         let is_reading = connection.is_reading();
-        // One that has nothing more than what fits is calm again.
-        let buffer_bytes = self.core.shared.config.reactor.buffer_bytes;
-        if !connection.is_paused() && completion.lease.as_ref().is_some_and(|it| it.len < buffer_bytes) {
-            self.core.shares[slot as usize].is_flooding = false;
-        }
         if let Some(lease) = completion.lease {
             if is_reading {
                 self.core.handle_bytes(slot, self.io.leased(&lease));
@@ -358,6 +357,7 @@ impl<I: Io> Reactor<I> {
             0 => self.on_end_of_stream(slot),
             libc::ENOBUFS => {
                 self.core.stats.no_buffers_total += 1;
+                self.core.shares[slot as usize].is_starved = true;
                 self.starved.push_back(slot);
             }
             libc::ECANCELED => self.continue_or_settle(slot),
@@ -700,7 +700,8 @@ impl<I: Io> Reactor<I> {
         connection.is_receiving = true;
         self.core.meter.spend(price::RECEIVE);
         let token = Token::new(Op::Receive, slot, connection.generation);
-        match self.core.shares[slot as usize].is_flooding {
+        let share = &mut self.core.shares[slot as usize];
+        match share.is_flooding || std::mem::take(&mut share.is_starved) {
             true => self.io.receive(connection.socket, token),
             false => self.io.receive_multishot(connection.socket, token),
         }

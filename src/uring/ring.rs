@@ -29,11 +29,11 @@
 use std::{
     fmt,
     fs::File,
-    io,
-    net::SocketAddr,
+    io::{self, Write},
+    net::{Shutdown, SocketAddr},
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
-        unix::fs::FileExt,
+        unix::{fs::FileExt, net::UnixStream},
     },
     ptr,
     sync::atomic::{AtomicU32, Ordering},
@@ -53,6 +53,8 @@ use super::{
 /// By how much the completion queue's head is set back around an enter: how many items of deferred work
 /// it runs.
 const SET_BACK: usize = 256;
+/// How many buffers' worth of bytes a multishot receive takes before it is armed anew.
+const RECEIVE_BUFFERS_MAX: usize = 2;
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 /// How large a ring is.
@@ -139,6 +141,9 @@ pub struct Ring {
     /// What a submission in mid-turn failed with; the next enter tells it.
     failure: Option<io::Error>,
     load: ThreadLoad,
+    /// After so many bytes a multishot receive ends, so that nobody has more of the buffers than a share before
+    /// its turn comes; 0: not by itself, where the kernel cannot be told.
+    receive_bytes_max: u32,
     /// When the ring was made: its clock's zero.
     began: Instant,
     /// What the next enters do instead of what they would.
@@ -157,6 +162,12 @@ impl Ring {
         let buffers = BufferRing::new(&ring, config.buffer_count, config.buffer_bytes)
             .map_err(|source| SetupError { step: Step::BufferRing, source })?;
         let setup_error = |source| SetupError { step: Step::Setup, source };
+        let mut ring = ring;
+        let mut buffers = buffers;
+        let can_bound = can_bound_receives(&mut ring, &mut buffers)
+            .map_err(|source| SetupError { step: Step::BufferRing, source })?;
+        let receive_bytes_max =
+            if can_bound { (RECEIVE_BUFFERS_MAX * config.buffer_bytes) as u32 } else { 0 };
         let head = CompletionHead::new(&ring).map_err(setup_error)?;
         let tail = SubmissionTail::new(&ring).map_err(setup_error)?;
         let mut enter_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
@@ -176,6 +187,7 @@ impl Ring {
             reapable: 0,
             failure: None,
             load: ThreadLoad::new(),
+            receive_bytes_max,
             began: Instant::now(),
             #[cfg(test)]
             faults: Default::default(),
@@ -331,9 +343,7 @@ impl Io for Ring {
     }
 
     fn receive_multishot(&mut self, socket: RawFd, token: Token) {
-        self.stage(
-            opcode::RecvMulti::new(types::Fd(socket), buffers::GROUP).build().user_data(token.user_data()),
-        );
+        self.stage(bounded_receive(socket, self.receive_bytes_max).user_data(token.user_data()));
     }
 
     fn receive(&mut self, socket: RawFd, token: Token) {
@@ -579,6 +589,44 @@ impl SharedWord {
     }
 }
 
+/// A multishot receive into provided buffers that ends after `bytes_max` bytes, or with 0 not by itself.
+fn bounded_receive(socket: RawFd, bytes_max: u32) -> squeue::Entry {
+    /// Where `optlen` is in an io_uring_sqe: include/uapi/linux/io_uring.h.
+    const OPTLEN_OFFSET: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64, "an entry is an io_uring_sqe") };
+    let mut entry = opcode::RecvMulti::new(types::Fd(socket), buffers::GROUP).build();
+    // SAFETY: the entry is one `io_uring_sqe` of 64 bytes, in which a u32 stands at that offset, aligned; the
+    // crate has no name for it.
+    unsafe { (&raw mut entry).cast::<u8>().add(OPTLEN_OFFSET).cast::<u32>().write(bytes_max) };
+    entry
+}
+
+/// Whether the kernel can be told after how many bytes a multishot receive is to end (Linux 6.17; one that cannot
+/// refuses it): tried on a pair of sockets.
+fn can_bound_receives(ring: &mut IoUring, buffers: &mut BufferRing) -> io::Result<bool> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    ours.write_all(b"x")?;
+    buffers.offer();
+    // SAFETY: a receive into provided buffers points at no memory, and its socket is open until its last
+    // completion, which the loop awaits.
+    unsafe { ring.submission().push(&bounded_receive(theirs.as_raw_fd(), 1)) }.expect("the queue is empty");
+    let mut can_bound = true;
+    loop {
+        ring.submit_and_wait(1)?;
+        for completion in ring.completion() {
+            if let Some(id) = cqueue::buffer_select(completion.flags()) {
+                buffers.lend(id, completion.result()).into_iter().for_each(|lease| buffers.recycle(lease));
+            }
+            if !cqueue::more(completion.flags()) {
+                return Ok(can_bound && completion.result() == 1);
+            }
+            // It goes on, and ends with the stream.
+            can_bound = false;
+            ours.shutdown(Shutdown::Both)?;
+        }
+    }
+}
+
 /// Whether an enter that failed so is simply tried again by the next one: the wait timed out or was
 /// interrupted, the kernel is short of memory for requests (EAGAIN), or wants completions reaped before
 /// it takes more (EBUSY). What was not submitted is still staged.
@@ -727,6 +775,8 @@ pub(super) mod tests {
     #[test]
     fn a_receive_that_ran_out_of_buffers_loses_no_byte() {
         let Some(mut ring) = small_ring() else { return };
+        // As on a kernel that cannot be told.
+        ring.receive_bytes_max = 0;
         let (mut client, server) = tcp_pair();
         let sent = pattern(3000);
         client.write_all(&sent).unwrap();
@@ -771,6 +821,32 @@ pub(super) mod tests {
         let completion = sleep_and_reap(&mut ring).remove(0);
         assert_eq!(completion.token, token);
         assert!((1..16 << 20).contains(&completion.result), "{}", completion.result);
+    }
+
+    /// 60 sockets with much to read: nobody takes more than a share of the buffers.
+    #[test]
+    fn a_multishot_receive_ends_when_it_has_taken_its_share() {
+        let config = RingConfig { buffer_count: 512, buffer_bytes: 64, ..RingConfig::default() };
+        let Ok(mut ring) = Ring::new(config) else { return println!("skipped: no io_uring") };
+        if ring.receive_bytes_max == 0 {
+            return println!("skipped: this kernel does not bound what a multishot receive takes");
+        }
+        let mut pairs: Vec<_> = (0..60).map(|_| tcp_pair()).collect();
+        pairs.iter_mut().for_each(|(client, _)| client.write_all(&[7; 6_400]).unwrap());
+        for (slot, (_, server)) in pairs.iter().enumerate() {
+            ring.receive_multishot(server.as_raw_fd(), Token::new(Op::Receive, slot as u32, 0));
+        }
+        let mut counts = vec![0; 60];
+        for _ in 0..3 {
+            ring.enter(Wait::Poll).unwrap();
+            while let Some(completion) = ring.reap() {
+                let count = &mut counts[completion.token.slot() as usize];
+                *count += 1;
+                assert_eq!(completion.more, *count < RECEIVE_BUFFERS_MAX);
+                completion.lease.into_iter().for_each(|lease| ring.recycle(lease));
+            }
+        }
+        assert_eq!(counts, vec![RECEIVE_BUFFERS_MAX; 60]);
     }
 
     /// A reader is paused after bytes have arrived: they come before the receive's last completion, and

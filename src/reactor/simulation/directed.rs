@@ -1074,9 +1074,9 @@ fn a_full_log_makes_publishers_wait() {
         world.turns(0, 2);
     }
     assert!(world.reactor(0).core().is_log_full());
-    assert!(!world.reactor(2).core().waiting.is_empty());
+    assert!(!world.reactor(2).core().is_nobody_waiting());
     world.settle();
-    assert!(world.reactor(2).core().waiting.is_empty());
+    assert!(world.reactor(2).core().is_nobody_waiting());
     assert_eq!(world.oracle.asked_count(publisher), 0, "every publication has its ok");
     assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
     world.end();
