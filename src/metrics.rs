@@ -59,6 +59,8 @@ pub struct ReactorStats {
     pub behind_bytes_max: u64,
     /// Bytes of live log chunks allocated by this home.
     pub log_bytes: u64,
+    /// Bytes that this reactor's connections have under way: unfinished messages, what waits to be taken, replies.
+    pub buffered_bytes: u64,
     /// Publishers that are paused now.
     pub paused: u64,
     /// Times that a publisher was paused.
@@ -126,11 +128,13 @@ pub enum Trouble {
     CommandRate,
     /// A connection that takes too little.
     SlowConsumer,
+    /// Connections have more under way than `limits.buffered_bytes_max`.
+    BufferedBytes,
 }
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 7] = [
+    pub const ALL: [Trouble; 8] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
         Trouble::AddressMax,
@@ -138,6 +142,7 @@ impl Trouble {
         Trouble::AcceptRate,
         Trouble::CommandRate,
         Trouble::SlowConsumer,
+        Trouble::BufferedBytes,
     ];
 
     /// What happened and what may be done, for the operator.
@@ -158,6 +163,9 @@ impl Trouble {
                 "connections are closed with 4029: they give more than limits.commands_per_s_max"
             }
             Trouble::SlowConsumer => "connections are closed with 4000: they take too little",
+            Trouble::BufferedBytes => {
+                "connections with much under way are not read from, and closed with 1013: limits.buffered_bytes_max"
+            }
         }
     }
 }

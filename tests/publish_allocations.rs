@@ -67,6 +67,7 @@ impl Turns {
             epoch: 1,
             addresses: Arc::default(),
             troubles: Arc::default(),
+            buffered: Arc::default(),
         };
         let (_, ports) = Mesh::new(count, 64);
         let of_port = |port| Turns {

@@ -55,7 +55,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-static FAMILIES: [Family; 30] = [
+static FAMILIES: [Family; 31] = [
     family!(
         connections,
         Gauge,
@@ -165,6 +165,13 @@ static FAMILIES: [Family; 30] = [
         "How far the furthest subscriber is behind."
     ),
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
+    family!(
+        buffered_bytes,
+        Gauge,
+        "fanfare_buffered",
+        Some(Unit::Bytes),
+        "What connections have under way: unfinished messages, bytes that wait to be taken, replies that are not read."
+    ),
     family!(paused, Gauge, "fanfare_paused", None, "Publishers that are paused now by backpressure."),
     family!(
         pauses_total,
@@ -408,6 +415,7 @@ mod tests {
             behind: 21,
             behind_bytes_max: 22,
             log_bytes: 23,
+            buffered_bytes: 36,
             paused: 24,
             pauses_total: 25,
             no_buffers_total: 26,

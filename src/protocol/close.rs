@@ -43,11 +43,13 @@ pub enum CloseReason {
     AddressLimit,
     /// 4029: more commands than `limits.commands_per_s_max` allows.
     RateLimited,
+    /// 1013: it has most under way, and all connections together more than `limits.buffered_bytes_max` allows.
+    BufferedBytes,
 }
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 18] = [
+    pub const ALL: [CloseReason; 19] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -66,6 +68,7 @@ impl CloseReason {
         CloseReason::Displaced,
         CloseReason::AddressLimit,
         CloseReason::RateLimited,
+        CloseReason::BufferedBytes,
     ];
     /// The length of a table indexed by [`CloseReason::index`].
     pub const COUNT: usize = Self::ALL.len();
@@ -91,7 +94,7 @@ impl CloseReason {
             CloseReason::MessageTooBig => Some(1009),
             CloseReason::InternalError => Some(1011),
             CloseReason::Restart => Some(1012),
-            CloseReason::TryAgainLater => Some(1013),
+            CloseReason::TryAgainLater | CloseReason::BufferedBytes => Some(1013),
             CloseReason::SlowConsumer => Some(4000),
             CloseReason::IdleTimeout => Some(4008),
             CloseReason::RateLimited => Some(4029),
@@ -119,6 +122,7 @@ impl CloseReason {
             CloseReason::Displaced => "displaced",
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RateLimited => "rate_limited",
+            CloseReason::BufferedBytes => "buffered_bytes",
         }
     }
 }

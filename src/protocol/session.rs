@@ -281,6 +281,11 @@ impl Session {
         }
     }
 
+    /// The memory that it owns beyond itself, in bytes.
+    pub fn memory(&self) -> usize {
+        self.assembly.capacity()
+    }
+
     fn poll_upgrade(&mut self, input: &mut &mut [u8], limits: &Limits) -> Option<Event<'static>> {
         let kept_len = self.assembly.len();
         let room = limits.header_bytes_max.saturating_sub(kept_len);

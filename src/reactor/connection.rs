@@ -67,6 +67,8 @@ pub enum Pause {
     Replies,
     /// That a task has done what an earlier command asked.
     Task,
+    /// That all connections have less under way: it has much.
+    Memory,
     /// A turn in which there is little else to do: its next message is long.
     Long,
 }
@@ -118,6 +120,16 @@ pub enum Flight {
     },
     /// Several ranges, or replies.
     Gather(Box<Gather>),
+}
+
+impl Flight {
+    /// The memory of replies that are in it, in bytes.
+    pub fn replies_memory(&self) -> usize {
+        match self {
+            Flight::Gather(gather) => gather.replies.capacity(),
+            _ => 0,
+        }
+    }
 }
 
 /// A vectored send: replies first, then ranges. Its vectors point into itself and into chunks that it

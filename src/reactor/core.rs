@@ -9,6 +9,7 @@ use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 use super::{
     ControlRequest,
     addresses::{Addresses, Origin},
+    buffered::{self, Buffered},
     connection::{Connection, Flight, Phase},
     deadline::{Due, Since},
     meters::Meters,
@@ -82,6 +83,8 @@ pub struct Shared {
     pub addresses: Arc<Addresses>,
     /// What the operator is told.
     pub troubles: Arc<Troubles>,
+    /// What connections have under way.
+    pub buffered: Arc<buffered::Total>,
 }
 
 /// A reactor's end of the queues.
@@ -122,10 +125,11 @@ pub struct Core {
     pub serving: VecDeque<u32>,
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
-    /// Connections that are to be reset: their send in flight keeps log that must go.
-    pub resetting: Vec<u32>,
-    /// Connections that wait for their turn to go on: those with little, and the others.
+    /// Connections that are to be reset: their send in flight keeps log, or other memory, that must go. By slot and generation.
+    pub resetting: Vec<(u32, u32, CloseReason)>,
+    /// Connections that wait for their turn to go on, with little.
     pub little_waiting: VecDeque<u32>,
+    /// Connections that wait for their turn to go on, with more.
     pub waiting: VecDeque<u32>,
     /// Connections whose next message is long.
     pub long: VecDeque<u32>,
@@ -135,6 +139,9 @@ pub struct Core {
     pub(super) takes_long: bool,
     /// Connections that are paused, whatever they wait for.
     pub paused_count: usize,
+    /// Connections that are not read from because they have much under way.
+    pub(super) holding: VecDeque<u32>,
+    pub(super) buffered: Buffered,
     /// More completions came than the turn before could take.
     pub(super) is_crowded: bool,
     /// Connections that are over, and in nothing any more.
@@ -236,6 +243,8 @@ impl Core {
             takes_long: false,
             paused_count: 0,
             is_crowded: false,
+            holding: VecDeque::new(),
+            buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
             departed: Vec::new(),
             meter: Meter::default(),
             limits: session_limits(&config),
@@ -289,6 +298,7 @@ impl Core {
         self.now_ns = now_ns;
         self.meter = Meter::default();
         self.stats.turns_total += 1;
+        self.buffered.begin_turn();
         self.inflater.trim();
         self.deflater.trim();
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
@@ -315,6 +325,7 @@ impl Core {
         let config = &self.shared.config;
         self.limits = session_limits(config);
         self.home.set_names_max(config.limits.names_per_connection_max);
+        self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;
         self.meters.reload(config, self.connections.len(), now_ms);
         if config.delivery != before.delivery {
@@ -400,6 +411,7 @@ impl Core {
         self.refused_count -= usize::from(is_refusal(reason));
         self.paused_count -= usize::from(self.connections[slot as usize].is_paused());
         self.meter.spend(price::END);
+        self.buffered.note(&mut self.shares[slot as usize], 0);
         if let Some(origin) = self.meters.close(slot) {
             self.shared.addresses.leave(origin);
         }
@@ -529,6 +541,7 @@ impl Core {
     /// Goes on with what takes more than a turn.
     pub fn run_tasks(&mut self) {
         self.go_on_shedding();
+        self.relieve();
         let now_ms = self.now_ms() as u32;
         self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
         self.take_work();
@@ -538,7 +551,10 @@ impl Core {
 
     /// Whether there is anything for [`Core::run_tasks`].
     pub fn has_tasks(&self) -> bool {
-        self.fanout.has_tasks() || self.shed_flights.is_some()
+        self.fanout.has_tasks()
+            || self.shed_flights.is_some()
+            || self.buffered.is_looking()
+            || (!self.holding.is_empty() && !self.buffered.is_short())
     }
 
     /// What homes and fan-out have done counts for this turn.
@@ -701,6 +717,7 @@ impl Core {
             behind: self.fanout.behind_count(),
             behind_bytes_max: self.fanout.kept_bytes_max(),
             log_bytes: (self.home.log_bytes() + self.carriers.allocated_bytes()) as u64,
+            buffered_bytes: self.buffered.bytes() as u64,
             paused: self.paused_count as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,
             ..self.stats.clone()
@@ -849,7 +866,7 @@ impl Core {
             if is_keeping {
                 self.stats.slow_disconnects_total[Bound::LogBytes.index()] +=
                     u64::from(connection.phase == Phase::Open);
-                self.resetting.push(walk.next_slot);
+                self.resetting.push((walk.next_slot, connection.generation, CloseReason::SlowConsumer));
             }
             walk.next_slot += 1;
         }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod addresses;
+pub mod buffered;
 mod commands;
 pub mod connection;
 pub mod core;
@@ -132,6 +133,7 @@ impl Prepared {
             epoch: random(),
             addresses: Arc::default(),
             troubles: Arc::default(),
+            buffered: Arc::default(),
             config: config.clone(),
         };
         let (mesh, ports) = Mesh::new(count, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));

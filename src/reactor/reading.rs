@@ -5,12 +5,18 @@
 //! one queue; those that wait for something of their own are put into it when that has come.
 
 use super::{
-    connection::{Pause, Unread},
+    connection::{Pause, Phase, Unread},
     core::Core,
     share,
 };
 use crate::{
-    protocol::command::{Commands, Many, Rest},
+    metrics::Trouble,
+    protocol::{
+        close::CloseReason,
+        command::{Commands, Many, Rest},
+        frame,
+        session::Session,
+    },
     work::price,
 };
 
@@ -19,6 +25,10 @@ pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 
 
 /// A message that is longer is taken in a turn with little else to do.
 const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
+
+/// How many connections a turn looks at for the one with most under way, and lets go on when there is room again.
+const LOOKS_MAX: usize = if cfg!(test) { 4 } else { 4_096 };
+const HOLDING_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
 impl Core {
     /// Takes what was received. What cannot be taken now is kept, and the connection paused.
@@ -30,7 +40,8 @@ impl Core {
         connection.active_ms = now_ms;
         connection.is_pinged = false;
         if connection.is_paused() {
-            return connection.unread.get_or_insert_default().extend(bytes);
+            connection.unread.get_or_insert_default().extend(bytes);
+            return self.note_buffered(slot);
         }
         let before = self.meter.spent();
         let share = if self.is_crowded { share::CROWDED } else { share::FRESH };
@@ -43,6 +54,7 @@ impl Core {
             self.connections[slot as usize].unread = Some(Box::new(unread));
             self.pause(slot);
         }
+        self.note_buffered(slot);
     }
 
     /// Lets those that wait go on, in turn, each by a quantum, while there is room and as far as their part of the
@@ -102,6 +114,7 @@ impl Core {
         } else {
             resumed.push(slot);
         }
+        self.note_buffered(slot);
     }
 
     /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
@@ -194,12 +207,53 @@ impl Core {
         None
     }
 
+    /// Counts what the connection has under way.
+    pub(super) fn note_buffered(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        let bytes = connection.session.memory()
+            + connection.replies.capacity()
+            + connection.unread.as_ref().map_or(0, |unread| unread.memory())
+            + connection.flight.replies_memory();
+        self.buffered.note(&mut self.shares[slot as usize], bytes);
+    }
+
+    /// While all connections have too much under way, closes the one with most, now and then or one after the
+    /// other; else lets those go on that were not read from.
+    pub(super) fn relieve(&mut self) {
+        self.meter.spend(price::VISIT);
+        if !self.buffered.is_short() {
+            for _ in 0..self.holding.len().min(HOLDING_MAX) {
+                let slot = self.holding.pop_front().expect("the loop counts what is there");
+                self.let_go_on(slot, Pause::Memory);
+            }
+        }
+        let Some(slot) = self.buffered.find_largest(&self.shares, LOOKS_MAX, self.now_ns) else { return };
+        self.shared.troubles.note(Trouble::BufferedBytes);
+        let connection = &self.connections[slot as usize];
+        match connection.phase {
+            Phase::Upgrading | Phase::Open if !connection.is_sending() => {
+                if connection.phase == Phase::Open {
+                    let code = CloseReason::BufferedBytes.code().expect("the broker begins that close");
+                    let text = "you have most under way of more than limits.buffered_bytes_max allows";
+                    frame::write_close(code, text, self.replies(slot));
+                }
+                self.flush(slot, CloseReason::BufferedBytes);
+                self.connections[slot as usize].session = Session::default();
+                self.note_buffered(slot);
+            }
+            // It takes nothing, or is closing already: nothing more can be said to it.
+            _ => self.resetting.push((slot, connection.generation, CloseReason::BufferedBytes)),
+        }
+    }
+
     /// What the connection's next command has to wait for, at a work of `until` for its turn.
     pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
         if self.fanout.is_unsubscribing(slot) {
             Pause::Task
         } else if self.connections[slot as usize].replies.len() > REPLIES_BYTES_MAX {
             Pause::Replies
+        } else if self.buffered.holds_up(self.shares[slot as usize]) {
+            Pause::Memory
         } else if self.meter.spent() >= until || !self.has_room() {
             Pause::Turn
         } else {
@@ -227,6 +281,7 @@ impl Core {
                 self.waiting.push_back(slot);
             }
             Pause::Long => self.long.push_back(slot),
+            Pause::Memory => self.holding.push_back(slot),
             _ => {}
         }
     }

@@ -29,9 +29,10 @@ pub const DEADLINES: u64 = if cfg!(test) { 20 * UNIT } else { 100 * UNIT };
 pub const IDLE: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 /// So many turns at most a long message waits for one.
 pub const LONG_TURNS: u32 = 8;
-/// What one connection may do in a turn before it has to wait; and what it may where more came than the turn before
-/// could take, so that many who send much do not hold up those who send little.
+/// What one connection may do in a turn before it has to wait.
 pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
+/// What it may where more came than the turn before could take: many who send much at once must not hold up those
+/// who send little.
 pub const CROWDED: u64 = 2 * UNIT;
 /// What one that waits with little may do when it is its turn.
 pub const LITTLE: u64 = if cfg!(test) { UNIT } else { 5 * UNIT };
@@ -45,7 +46,7 @@ pub const SENDS_MAX: usize = if cfg!(test) { 5 } else { 256 };
 /// The most bytes that a turn submits; one frame may be longer than what is left.
 pub const SENT_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 
-/// How much a connection has done in the turn in which it last did anything.
+/// How much a connection has done in the turn in which it last did anything, and what else is held against it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
     /// The turn, wrapping: one of 256 turns later is taken for the same, and gives too little, once.
@@ -56,6 +57,8 @@ pub struct Share {
     pub is_flooding: bool,
     /// There was no buffer for what it sent: it gets one for its next, and as many as it likes after that.
     pub is_starved: bool,
+    /// What it has under way, in kibibytes: kept by [`super::buffered`].
+    pub buffered_kib: u16,
 }
 
 /// What a turn may still send.
@@ -65,6 +68,9 @@ pub struct SendBudget {
     bytes: u32,
     price: u64,
 }
+
+// Every connection has one.
+const _: () = assert!(size_of::<Share>() <= 6);
 
 impl Share {
     /// What the connection may do in the turn with number `turn`, of `share`, in thousandths of a unit.

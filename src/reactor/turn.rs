@@ -393,6 +393,7 @@ impl<I: Io> Reactor<I> {
         let slot = completion.token.slot();
         let now_ms = self.core.now_ms() as u32;
         let connection = &mut self.core.connections[slot as usize];
+        let mut has_replies = false;
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
@@ -405,6 +406,7 @@ impl<I: Io> Reactor<I> {
                     self.core.fanout.unpin(view, pin);
                 }
                 let len = gather.len;
+                has_replies = gather.replies.capacity() > 0;
                 self.core.take_spare(gather.clear());
                 if self.gathers.len() < GATHERS_MAX {
                     self.gathers.push(gather);
@@ -412,6 +414,9 @@ impl<I: Io> Reactor<I> {
                 len
             }
         };
+        if has_replies {
+            self.core.note_buffered(slot);
+        }
         // Short means shut down or cancelled, and a frame may be cut: nothing more can be said.
         if completion.result != len as i32 {
             return self.end(slot, CloseReason::PeerGone);
@@ -457,13 +462,16 @@ impl<I: Io> Reactor<I> {
     /// Ends connections whose send in flight keeps what must go.
     fn reset(&mut self) {
         let mut resetting = std::mem::take(&mut self.core.resetting);
-        for slot in resetting.drain(..) {
+        for (slot, generation, reason) in resetting.drain(..) {
             let connection = &self.core.connections[slot as usize];
-            // Its send may have completed since, and even another connection have the slot.
-            if connection.is_sending() {
+            if connection.generation != generation || connection.phase == Phase::Free {
+                continue;
+            }
+            // What a send kept comes free with it, which may have been since.
+            if connection.is_sending() || reason == CloseReason::BufferedBytes {
                 self.io.reset_on_close(connection.socket);
-                self.core.note_close(CloseReason::SlowConsumer);
-                self.end(slot, CloseReason::SlowConsumer);
+                self.core.note_close(reason);
+                self.end(slot, reason);
             }
         }
         self.core.resetting = resetting;

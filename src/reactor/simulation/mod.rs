@@ -168,6 +168,7 @@ impl World {
             config: Arc::new(knobs.config()),
             addresses: Arc::default(),
             troubles: Arc::default(),
+            buffered: Arc::default(),
         };
         let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
         let connection_count = Arc::new(AtomicUsize::new(0));
