@@ -18,6 +18,7 @@ use super::{
     filter::FilterTree,
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
     message::{Batch, Delivery, Outboxes, PendingId},
+    table::Table,
     topic,
 };
 use crate::protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication};
@@ -31,6 +32,8 @@ const OWN_CHUNKS_MAX: usize = 256;
 const BUSY_BYTES: u32 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 /// A topic whose recent bytes fell below this gives its chunk up.
 const QUIET_BYTES: u32 = if cfg!(test) { 64 } else { 1 << 10 };
+/// For so many topics there is room from the start.
+const RESERVED_MAX: usize = if cfg!(test) { 4 } else { 1 << 20 };
 /// How many topics one eviction looks at for an idle one, and one period for those that may go.
 const EVICTION_PROBES: usize = 64;
 /// After so many periods of [`Home::handle_period`] without a publication or somebody who leaves it, a topic may
@@ -58,7 +61,9 @@ const PROBE_WORK: u64 = 40;
 #[derive(Debug)]
 pub struct Home {
     topics: slab::Slab<HomeTopic>,
-    by_name: HashMap<Arc<str>, usize, RandomState>,
+    /// One more than the highest key that a topic ever had.
+    topics_end: usize,
+    by_name: Table<Arc<str>, usize>,
     topics_max: usize,
     /// How many topics somebody may answer for; 0 is no limit.
     names_max: usize,
@@ -190,8 +195,10 @@ impl Home {
         let own_chunks = budget.bytes_max() / 4 / home_count / (encoding_count * OWN_CHUNK_BYTES);
         Home {
             owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
-            topics: slab::Slab::new(),
-            by_name: HashMap::default(),
+            // As address space: a table that grows would move all of it.
+            topics: slab::Slab::with_capacity(topics_max.min(RESERVED_MAX)),
+            topics_end: 0,
+            by_name: Table::default(),
             topics_max,
             names_max,
             names: HashMap::default(),
@@ -278,7 +285,7 @@ impl Home {
         pending: PendingId,
         outboxes: &mut Outboxes,
     ) -> u32 {
-        let Some(&key) = self.by_name.get(topic) else { return 0 };
+        let Some(key) = self.by_name.get(topic) else { return 0 };
         self.flush_topic(key, outboxes);
         self.match_filters(key);
         let topic = &self.topics[key];
@@ -320,7 +327,7 @@ impl Home {
         encoding: Encoding,
         outboxes: &mut Outboxes,
     ) {
-        let Some(&key) = self.by_name.get(topic) else { return };
+        let Some(key) = self.by_name.get(topic) else { return };
         self.flush_topic(key, outboxes);
         let topic = &mut self.topics[key];
         topic.active_period = self.period;
@@ -394,7 +401,7 @@ impl Home {
     /// Asserts the invariants; for tests and simulations.
     pub fn check(&self) {
         for (key, topic) in &self.topics {
-            assert_eq!(self.by_name.get(&topic.name), Some(&key));
+            assert_eq!(self.by_name.get(&*topic.name), Some(key));
             assert_eq!(topic.is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
             assert_eq!(topic.is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
             assert!(topic.is_dirty || topic.open.iter().all(Option::is_none), "what is open is handed over");
@@ -424,7 +431,7 @@ impl Home {
 
     fn find_or_create(&mut self, name: &str, creator: u32) -> Result<usize, TopicRefusal> {
         match self.by_name.get(name) {
-            Some(&key) => Ok(key),
+            Some(key) => Ok(key),
             None => self.create(name, creator),
         }
     }
@@ -455,6 +462,7 @@ impl Home {
             active_period: self.period,
             creator,
         });
+        self.topics_end = self.topics_end.max(key + 1);
         self.by_name.insert(name, key);
         if creator != 0 {
             *self.names.entry(creator).or_default() += 1;
@@ -464,8 +472,8 @@ impl Home {
 
     /// Drops the next topic that is idle, to make room for another.
     fn evict_one(&mut self) -> Result<(), TopicRefusal> {
-        for _ in 0..EVICTION_PROBES.min(self.topics.capacity()) {
-            let key = self.eviction_hand % self.topics.capacity();
+        for _ in 0..EVICTION_PROBES.min(self.topics_end) {
+            let key = self.eviction_hand % self.topics_end;
             self.eviction_hand = key + 1;
             self.work += PROBE_WORK;
             if self.topics.get(key).is_some_and(HomeTopic::is_idle) {
@@ -478,8 +486,8 @@ impl Home {
 
     /// Drops those of the next few topics that are idle and were so for long.
     fn drop_idle(&mut self) {
-        for _ in 0..EVICTION_PROBES.min(self.topics.capacity()) {
-            let key = self.idle_hand % self.topics.capacity();
+        for _ in 0..EVICTION_PROBES.min(self.topics_end) {
+            let key = self.idle_hand % self.topics_end;
             self.idle_hand = key + 1;
             self.work += PROBE_WORK;
             // As long as there is room nobody's numbering is cut off for having been quiet.
@@ -495,7 +503,7 @@ impl Home {
 
     fn drop_topic(&mut self, key: usize) {
         let topic = self.topics.remove(key);
-        self.by_name.remove(&topic.name);
+        self.by_name.remove(&*topic.name);
         self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
         if let Entry::Occupied(mut names) = self.names.entry(topic.creator) {
             *names.get_mut() -= 1;
@@ -955,7 +963,7 @@ mod tests {
                         for (reactor, _, encoding) in naive.iter().filter(|it| topic::matches(it.1, name)) {
                             matched[*encoding] |= 1 << reactor;
                         }
-                        let key = world.home.by_name[name];
+                        let key = world.home.by_name.get(name).expect("it is there");
                         prop_assert_eq!(world.home.topics[key].matched, matched, "{}", name);
                     }
                 }
@@ -971,7 +979,7 @@ mod tests {
             let mut world = World::new(3, 8);
             for (action, creator, name) in steps {
                 let name = format!("t/{name}");
-                let is_new = !world.home.by_name.contains_key(&*name);
+                let is_new = world.home.by_name.get(&*name).is_none();
                 let name_count = world.name_count(creator);
                 let is_allowed = !is_new || creator == 0 || name_count < 3;
                 let refusal = match action {
@@ -990,7 +998,7 @@ mod tests {
                 };
                 prop_assert_eq!(refusal == Some(TopicRefusal::NamesMax), !is_allowed);
                 if refusal.is_none() {
-                    let key = world.home.by_name[&*name];
+                    let key = world.home.by_name.get(&*name).expect("it is there");
                     prop_assert!(!is_new || world.home.topics[key].creator == creator);
                 }
                 world.home.check();
@@ -1117,10 +1125,10 @@ mod tests {
         world.pass(IDLE_PERIODS / 2 - 1);
         assert_eq!(world.home.topic_count(), 3);
         world.pass(1);
-        assert!(!world.home.by_name.contains_key("idle") && world.home.topic_count() == 2);
+        assert!(world.home.by_name.get("idle").is_none() && world.home.topic_count() == 2);
         world.home.handle_unsubscribe(0, "held", Encoding::Json, &mut world.outboxes);
         world.pass(IDLE_PERIODS - 1);
-        assert!(world.home.by_name.contains_key("held"), "it was left just now");
+        assert!(world.home.by_name.get("held").is_some(), "it was left just now");
         world.pass(1);
         assert_eq!(world.home.topic_count(), 0);
         world.home.check();

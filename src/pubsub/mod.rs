@@ -11,6 +11,7 @@ pub mod log;
 pub mod message;
 pub mod policy;
 pub mod subscription;
+mod table;
 pub mod topic;
 pub mod view;
 mod walk;

@@ -23,7 +23,7 @@ impl Fanout {
         self.work += price::EXCHANGE;
         let encoding = batch.encoding;
         let key = match self.by_name[encoding.index()].get(&*batch.topic) {
-            Some(&key) => key,
+            Some(key) => key,
             None => {
                 // Nobody by name: for those whose filter matches, or left over from who is gone.
                 if !self.filters.is_matched(encoding, &batch.topic) {
@@ -55,7 +55,7 @@ impl Fanout {
 
     fn receiver_count_in(&mut self, encoding: Encoding, topic: &str) -> u64 {
         // A view that is being dropped has lost some of its members, and is looked up as if it were gone.
-        if let Some(&key) = self.by_name[encoding.index()].get(topic)
+        if let Some(key) = self.by_name[encoding.index()].get(topic)
             && !self.views[key as usize].is_dropping
         {
             return u64::from(self.views[key as usize].member_count());

@@ -27,10 +27,10 @@ impl Fanout {
     pub fn handle_period(&mut self, now_ns: u64) {
         let count = (self.views.len() / HAND_PERIODS + HAND_VIEWS_MIN).min(HAND_VIEWS_MAX);
         self.work += count as u64 * price::LOOK;
-        for _ in 0..count.min(self.views.capacity()) {
+        for _ in 0..count.min(self.views_end) {
             let key = self.eviction_hand;
             self.eviction_hand += 1;
-            if self.eviction_hand >= self.views.capacity() {
+            if self.eviction_hand >= self.views_end {
                 self.eviction_hand = 0;
                 self.kept.last_bytes_max = std::mem::take(&mut self.kept.bytes_max);
             }
@@ -50,6 +50,7 @@ impl Fanout {
         }
         let rule = self.policy.rule_of(&name);
         let key = self.views.insert(View::new(name.clone(), encoding, rule)) as ViewKey;
+        self.views_end = self.views_end.max(key as usize + 1);
         self.by_name[encoding.index()].insert(name, key);
         key
     }
@@ -57,8 +58,8 @@ impl Fanout {
     /// Drops one view that only filters keep and whose log is empty: its members' positions are at the
     /// head, which is where they will be when it is made anew.
     fn evict_one(&mut self) {
-        for _ in 0..EVICTION_PROBES.min(self.views.capacity()) {
-            let key = self.eviction_hand % self.views.capacity();
+        for _ in 0..EVICTION_PROBES.min(self.views_end) {
+            let key = self.eviction_hand % self.views_end;
             self.eviction_hand = key + 1;
             if self.views.get(key).is_some_and(is_idle) {
                 return self.begin_dropping(key as ViewKey);
@@ -84,7 +85,7 @@ impl Fanout {
         if view.is_unused() && !view.sweep.is_listed {
             self.work += price::TOPIC;
             let view = self.views.remove(key as usize);
-            self.by_name[view.encoding.index()].remove(&view.name);
+            self.by_name[view.encoding.index()].remove(&*view.name);
         }
     }
 

@@ -21,11 +21,9 @@ mod tests;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     sync::Arc,
 };
-
-use foldhash::fast::RandomState;
 
 use super::{
     home::Homes,
@@ -33,6 +31,7 @@ use super::{
     message::Request,
     policy::Policy,
     subscription::{Started, ViewKey},
+    table::Table,
     view::View,
 };
 use crate::protocol::Encoding;
@@ -40,11 +39,16 @@ use filters::Filters;
 use subscriber::{NONE, Subscriber};
 use tasks::Task;
 
+/// For so many views there is room from the start.
+const RESERVED_MAX: usize = if cfg!(test) { 4 } else { 1 << 20 };
+
 /// All views of one reactor.
 #[derive(Debug)]
 pub struct Fanout {
     views: slab::Slab<View>,
-    by_name: [HashMap<Arc<str>, ViewKey, RandomState>; Encoding::COUNT],
+    /// One more than the highest key that a view ever had.
+    views_end: usize,
+    by_name: [Table<Arc<str>, ViewKey>; Encoding::COUNT],
     views_max: usize,
     eviction_hand: usize,
     /// By connection slot.
@@ -131,7 +135,9 @@ impl Fanout {
         budget: Arc<Budget>,
     ) -> Fanout {
         Fanout {
-            views: slab::Slab::new(),
+            // As address space: a table that grows would move all of it.
+            views: slab::Slab::with_capacity(views_max.min(RESERVED_MAX)),
+            views_end: 0,
             by_name: Default::default(),
             views_max,
             eviction_hand: 0,
@@ -267,7 +273,7 @@ impl Fanout {
                 let matching = entries.filter(|entry| {
                     entry.encoding == view.encoding && super::topic::matches(&entry.text, &view.name)
                 });
-                let key = self.by_name[view.encoding.index()][&view.name];
+                let key = self.by_name[view.encoding.index()].get(&*view.name).expect("a view is found by its name");
                 let counted = subscriber.find(key).map_or(0, |place| subscriber.get(place).filter_count);
                 assert_eq!(matching.count(), usize::from(counted), "{} of {connection}", view.name);
             }
@@ -278,7 +284,7 @@ impl Fanout {
     pub fn is_empty(&self) -> bool {
         self.views.is_empty()
             && self.filters.is_empty()
-            && self.by_name.iter().all(HashMap::is_empty)
+            && self.by_name.iter().all(Table::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()
             && self.tasks.is_empty()

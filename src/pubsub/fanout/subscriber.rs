@@ -3,12 +3,11 @@
 //! The list finds a subscription by its view, lets any go, and knows which of them are *owing*, in the order
 //! in which they began to, all in constant time: a connection may be in as many views as there are topics.
 
-use std::{collections::HashMap, sync::Arc};
-
-use foldhash::fast::RandomState;
+use std::sync::Arc;
 
 use crate::pubsub::{
     subscription::{Gap, ViewKey},
+    table::Table,
     walk::Walk,
 };
 
@@ -58,7 +57,7 @@ pub(super) struct Rare {
     pub(super) unsubscribing: Option<u32>,
     walk: Walk,
     /// Places by view, where there are many.
-    places: Option<HashMap<ViewKey, u32, RandomState>>,
+    places: Option<Table<ViewKey, u32>>,
 }
 
 /// A connection's subscription to a filter; the filter's list has the connection at `place`.
@@ -135,7 +134,7 @@ impl Subscriber {
         if self.subscriptions.len() > LISTED_MAX / 2
             && let Some(places) = self.rare.as_ref().and_then(|rare| rare.places.as_ref())
         {
-            return places.get(&view).copied();
+            return places.get(&view);
         }
         let place = self.subscriptions.iter().position(|held| held.view == view);
         place.map(|place| place as u32)
@@ -154,7 +153,10 @@ impl Subscriber {
         if let Some(places) = self.rare.as_mut().and_then(|rare| rare.places.as_mut()) {
             places.insert(view, place);
         } else if self.subscriptions.len() > LISTED_MAX {
-            let places = (0..).zip(&self.subscriptions).map(|(place, held)| (held.view, place)).collect();
+            let mut places = Table::default();
+            for (place, held) in (0..).zip(&self.subscriptions) {
+                places.insert(held.view, place);
+            }
             self.rare.get_or_insert_default().places = Some(places);
         }
         place

@@ -36,7 +36,7 @@ impl Fanout {
         self.work += price::SUBSCRIPTION;
         self.open(connection, generation);
         let key = match self.by_name[encoding.index()].get(name) {
-            Some(&key) => key,
+            Some(key) => key,
             None => self.create_view(name.into(), encoding),
         };
         let subscriber = &mut self.subscribers[connection as usize];
@@ -127,7 +127,7 @@ impl Fanout {
         if let Some(&key) = self.filters.by_text[encoding.index()].get(text) {
             return self.unsubscribe_filter(connection, key, pending, outcome);
         }
-        let &key = self.by_name[encoding.index()].get(text).ok_or(Refused)?;
+        let key = self.by_name[encoding.index()].get(text).ok_or(Refused)?;
         let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
         let place = subscriber.find(key).ok_or(Refused)?;
         let held = subscriber.get(place);
@@ -217,7 +217,7 @@ impl Fanout {
         seq: Result<u64, TopicRefusal>,
         outcome: &mut Outcome,
     ) {
-        let Some(&key) = self.by_name[encoding.index()].get(name) else {
+        let Some(key) = self.by_name[encoding.index()].get(name) else {
             unreachable!("a view stays while its registration is pending")
         };
         let view = &mut self.views[key as usize];

@@ -214,7 +214,7 @@ impl Fanout {
 
     fn go_on_shedding(&mut self, shed: &mut Shed, until: u64, outcome: &mut Outcome) -> bool {
         while self.work < until {
-            if shed.next_view >= self.views.capacity() {
+            if shed.next_view >= self.views_end {
                 return true;
             }
             self.work += price::LOOK;
@@ -252,7 +252,7 @@ impl Fanout {
     ) -> bool {
         while self.work < until {
             self.work += price::LOOK;
-            if *next_view < self.views.capacity() {
+            if *next_view < self.views_end {
                 if let Some(view) = self.views.get_mut(*next_view) {
                     view.rule = self.policy.rule_of(&view.name);
                 }
