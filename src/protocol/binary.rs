@@ -38,14 +38,14 @@
 //! | 0x02 | `ext` is there; a reader skips what it does not know | all but batch |
 //! | 0x04 | the `ok` is to count the receivers | `publish` |
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 
 use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
-    json::{self, Parser, Quoted, Read},
+    json::{self, LongMessage, Parser, Quoted, Read, Verdict},
     rest::Rest,
 };
 
@@ -159,10 +159,71 @@ pub type Commands<'a> = command::Commands<'a, Batch<'a>>;
 /// The commands in `message`, each with its own result. An error means that there is none to run: the
 /// message does not hold what its lengths say, or a lone body is bad.
 pub fn parse<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Result<Commands<'a>, CommandError<'a>> {
-    if message.first() == Some(&(Kind::Batch as u8)) {
-        return Batch::new(parser, message).map(Commands::Many);
+    parse_checked(parser, message, &[])
+}
+
+/// What [`parse`] says of a binary message that was checked before: without another look at its payloads.
+///
+/// Panics if the message is text, or not checked to its end.
+pub fn parse_long<'a>(
+    parser: &'a mut Parser,
+    long: &'a mut LongMessage,
+) -> Result<Commands<'a>, CommandError<'a>> {
+    let (message, checked) = long.checked_binary();
+    parse_checked(parser, message, checked)
+}
+
+/// Of a long payload that is said to be JSON, what checking it came to.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    /// How many bytes of the message are behind the payload, which tells one from the other.
+    pub(super) bytes_behind: usize,
+    pub(super) verdict: Verdict,
+}
+
+impl Checked {
+    /// In a list in the order of the message.
+    fn find(list: &[Checked], bytes_behind: usize) -> Option<Verdict> {
+        let index = list.binary_search_by(|checked| bytes_behind.cmp(&checked.bytes_behind)).ok()?;
+        Some(list[index].verdict)
     }
-    let command = Body::split(message).and_then(|body| read(parser, body));
+}
+
+/// The payloads of `message` that are said to be JSON and have at least `bytes_min` bytes, as far as the
+/// message can be read.
+pub(super) fn json_payloads(message: &[u8], bytes_min: usize) -> Vec<Range<usize>> {
+    let mut payloads = Vec::new();
+    let mut note = |body, bytes_behind| {
+        if let Ok(Body { kind, flags, payload, .. }) = Body::split(body)
+            && kind == Kind::Publish as u8
+            && flags & FLAG_JSON != 0
+            && payload.len() >= bytes_min
+        {
+            let end = message.len() - bytes_behind;
+            payloads.push(end - payload.len()..end);
+        }
+    };
+    match message.strip_prefix(&BATCH_HEADER) {
+        None => note(message, 0),
+        Some(mut bodies) => {
+            for _ in 0..json::COMMANDS_MAX {
+                let Ok(body) = take_body(&mut bodies) else { break };
+                note(body, bodies.len());
+            }
+        }
+    }
+    payloads
+}
+
+fn parse_checked<'a>(
+    parser: &'a mut Parser,
+    message: &'a [u8],
+    checked: &'a [Checked],
+) -> Result<Commands<'a>, CommandError<'a>> {
+    if message.first() == Some(&(Kind::Batch as u8)) {
+        return Batch::new(parser, message, checked).map(Commands::Many);
+    }
+    let command = Body::split(message).and_then(|body| read(parser, body, Checked::find(checked, 0)));
     match command {
         Err(error) if error.code == ErrorCode::BadMessage => Err(error),
         command => Ok(Commands::One(Some(command))),
@@ -172,6 +233,7 @@ pub fn parse<'a>(parser: &'a mut Parser, message: &'a [u8]) -> Result<Commands<'
 /// The commands of a batch whose lengths hold together.
 pub struct Batch<'a> {
     parser: &'a mut Parser,
+    checked: &'a [Checked],
     /// The bodies that are left, each with its length.
     rest: &'a [u8],
     left: usize,
@@ -181,7 +243,11 @@ pub struct Batch<'a> {
 const BATCH_HEADER: [u8; 2] = [Kind::Batch as u8, 0];
 
 impl<'a> Batch<'a> {
-    fn new(parser: &'a mut Parser, message: &'a [u8]) -> Result<Self, CommandError<'a>> {
+    fn new(
+        parser: &'a mut Parser,
+        message: &'a [u8],
+        checked: &'a [Checked],
+    ) -> Result<Self, CommandError<'a>> {
         let Some(bodies) = message.strip_prefix(&BATCH_HEADER) else {
             return Err(match message.get(1) {
                 None => truncated("a batch's flags", 1, 0),
@@ -210,7 +276,7 @@ impl<'a> Batch<'a> {
                 format!("the batch has {count} commands; at most {} are allowed", json::COMMANDS_MAX),
             ));
         }
-        Ok(Self { parser, rest: bodies, left: count })
+        Ok(Self { parser, checked, rest: bodies, left: count })
     }
 }
 
@@ -219,7 +285,7 @@ impl<'a> Iterator for Batch<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        Some(read_next(self.parser, &mut self.rest))
+        Some(read_next(self.parser, &mut self.rest, self.checked))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -229,7 +295,7 @@ impl<'a> Iterator for Batch<'a> {
 
 impl<'a> Many<'a> for Batch<'a> {
     fn into_rest(self) -> Option<Box<Rest>> {
-        Rest::of_binary(self.rest, self.left)
+        Rest::of_binary(self.rest, self.checked, self.left)
     }
 
     fn take_read(&mut self) -> Read {
@@ -241,9 +307,10 @@ impl<'a> Many<'a> for Batch<'a> {
 pub(super) fn read_next<'a>(
     parser: &mut Parser,
     bodies: &mut &'a [u8],
+    checked: &[Checked],
 ) -> Result<Command<'a>, CommandError<'a>> {
     let body = take_body(bodies).and_then(Body::split)?;
-    read(parser, body)
+    read(parser, body, Checked::find(checked, bodies.len()))
 }
 
 /// A body whose lengths hold together.
@@ -270,10 +337,14 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Reads the command in `body`.
-fn read<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, CommandError<'a>> {
+/// Reads the command in `body`, of whose payload maybe more is known.
+fn read<'a>(
+    parser: &mut Parser,
+    body: Body<'a>,
+    verdict: Option<Verdict>,
+) -> Result<Command<'a>, CommandError<'a>> {
     match Kind::from_byte(body.kind) {
-        Some(Kind::Publish) => read_publish(parser, body),
+        Some(Kind::Publish) => read_publish(parser, body, verdict),
         Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping)) => read_object(parser, body, kind),
         kind => Err(CommandError::new(
             ErrorCode::UnknownOp,
@@ -286,7 +357,11 @@ fn read<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, CommandE
     }
 }
 
-fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, CommandError<'a>> {
+fn read_publish<'a>(
+    parser: &mut Parser,
+    body: Body<'a>,
+    verdict: Option<Verdict>,
+) -> Result<Command<'a>, CommandError<'a>> {
     let id = match body.seq {
         0 => None,
         number => Some(RequestId::Number(number)),
@@ -310,7 +385,11 @@ fn read_publish<'a>(parser: &mut Parser, body: Body<'a>) -> Result<Command<'a>, 
     let kind = if body.flags & FLAG_JSON == 0 {
         PayloadKind::Bytes
     } else {
-        parser.check_data(body.payload).map_err(|rule| refuse(ErrorCode::BadMessage, rule))?;
+        match verdict {
+            None => parser.check_data(body.payload),
+            Some(verdict) => parser.judge_data(body.payload, verdict),
+        }
+        .map_err(|rule| refuse(ErrorCode::BadMessage, rule))?;
         PayloadKind::Json
     };
     Ok(Command::Publish {

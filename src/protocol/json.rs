@@ -9,6 +9,7 @@
 
 mod document;
 mod long;
+mod message;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 mod write;
@@ -20,6 +21,8 @@ use simd_json::{Node, StaticNode};
 
 pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
+pub(super) use long::Verdict;
+pub use message::LongMessage;
 pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 
 use super::{
@@ -38,8 +41,8 @@ pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// Reads commands, and keeps the memory that this takes from one message to the next.
 ///
-/// It keeps up to some 80 bytes per byte of the longest message that was broken, and a few of any other,
-/// until [`Parser::trim`] gives that back; so share one per reactor.
+/// It keeps up to some 80 bytes per byte of the longest message of at most 64 KiB, and 30 of any longer one, most
+/// often a few, until [`Parser::trim`] gives that back; so share one per reactor.
 pub struct Parser {
     scratch: Scratch,
 }
@@ -68,20 +71,51 @@ impl Parser {
     /// A parser for which every text is long.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn for_long_texts() -> Self {
-        Self { scratch: Scratch::for_long_texts() }
+        Self { scratch: Scratch::for_long_texts(usize::MAX) }
+    }
+
+    /// A parser for which every text is too long to name the rule that it breaks.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn for_longest_texts() -> Self {
+        Self { scratch: Scratch::for_long_texts(0) }
     }
 
     /// The commands in `text`, each with its own result. An error means that there is none to run:
     /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
-        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-        let is_array = text.as_bytes().iter().find(|byte| !is_space(byte)) == Some(&b'[');
-        if is_array {
-            return self.parse_array(text).map(Commands::Many);
+        let shape = shape_of(text);
+        let checked = self.scratch.check_long(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
+        self.parse_checked(text, shape, checked)
+    }
+
+    /// What [`Parser::parse`] says of a text message that was checked before: without another look at what is
+    /// inside of its values.
+    ///
+    /// Panics if the message is binary, or not checked to its end.
+    pub fn parse_long<'a>(&'a mut self, long: &'a mut LongMessage) -> Result<Commands<'a>, CommandError<'a>> {
+        let (text, verdict, checker) = long.checked_text();
+        self.scratch.adopt(checker);
+        let checked = self.scratch.judge(verdict, text.as_bytes()).map_err(CommandError::bad_message)?;
+        self.parse_checked(text, shape_of(text), checked)
+    }
+
+    /// Parses a text, of which is known how many elements its array has if it was checked.
+    #[inline]
+    fn parse_checked<'a>(
+        &'a mut self,
+        text: &'a str,
+        shape: Shape,
+        checked: Option<usize>,
+    ) -> Result<Commands<'a>, CommandError<'a>> {
+        if let Shape::Commands = shape {
+            // Before simd-json makes nodes of all that are too many.
+            checked.map_or(Ok(()), check_count)?;
         }
-        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
-        let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
+        let document = self.scratch.parse(text.as_bytes(), shape, checked.is_some());
         let mut document = document.map_err(CommandError::bad_message)?;
+        if let (Shape::Commands, Node::Array { len, .. }) = (shape, document.node(Place::ROOT)) {
+            return Array::new(document, text, len).map(Commands::Many);
+        }
         let (command, _) = read::<true, _>(&mut document, text, Place::ROOT, keep_unescaped);
         match command {
             Err(error) if error.code == ErrorCode::BadMessage => Err(error),
@@ -89,22 +123,11 @@ impl Parser {
         }
     }
 
-    fn parse_array<'a>(&'a mut self, text: &'a str) -> Result<Array<'a>, CommandError<'a>> {
-        let checked = self.scratch.check_long(text.as_bytes(), Shape::Commands);
-        // Before simd-json makes nodes of all that are too many.
-        checked.map_or(Ok(()), check_count)?;
-        let document = self.scratch.parse(text.as_bytes(), Shape::Commands, checked.is_some());
-        let document = document.map_err(CommandError::bad_message)?;
-        match document.node(Place::ROOT) {
-            Node::Array { len, .. } => Array::new(document, text, len),
-            _ => unreachable!("a text that begins with a bracket is an array"),
-        }
-    }
-
     /// The one command in `text`, which must be an object. What it returns does not keep the parser
     /// borrowed, at the price of an allocation for a topic that is written with escapes.
     pub(super) fn parse_one<'a>(&mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
-        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
+        let checked = self.scratch.check_long(text.as_bytes(), Shape::Command);
+        let is_checked = checked.map_err(CommandError::bad_message)?.is_some();
         let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
         let mut document = document.map_err(CommandError::bad_message)?;
         read::<true, _>(&mut document, text, Place::ROOT, |unescaped: &str, raw| {
@@ -115,10 +138,9 @@ impl Parser {
 
     /// The one command in `text`, which was a command of an array that was checked as a whole.
     pub(super) fn read_again<'a>(&'a mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
-        let is_checked = self.scratch.check_long(text.as_bytes(), Shape::Command).is_some();
-        let mut document = self
-            .scratch
-            .parse(text.as_bytes(), Shape::Command, is_checked)
+        let checked = self.scratch.check_long(text.as_bytes(), Shape::Command);
+        let mut document = checked
+            .and_then(|checked| self.scratch.parse(text.as_bytes(), Shape::Command, checked.is_some()))
             .unwrap_or_else(|rule| unreachable!("an element of I-JSON is I-JSON: {rule}"));
         read::<false, _>(&mut document, text, Place::ROOT, keep_unescaped).0
     }
@@ -141,12 +163,32 @@ impl Parser {
     /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
-        if self.scratch.check_long(data, Shape::Data).is_some() {
+        let checked = self.scratch.check_long(data, Shape::Data)?;
+        self.name_broken_rule(data, checked)
+    }
+
+    /// The same for `data` that came to this verdict.
+    pub(super) fn judge_data(&mut self, data: &[u8], verdict: Verdict) -> Result<(), String> {
+        let checked = self.scratch.judge(verdict, data)?;
+        self.name_broken_rule(data, checked)
+    }
+
+    fn name_broken_rule(&mut self, data: &[u8], checked: Option<usize>) -> Result<(), String> {
+        if checked.is_some() {
             return Ok(());
         }
         let mut broken_rule = None;
         self.scratch.parse(data, Shape::Data, false)?.check(Place::ROOT, &mut broken_rule);
         broken_rule.map_or(Ok(()), Err)
+    }
+}
+
+/// Whether a message is one command or an array of them.
+fn shape_of(text: &str) -> Shape {
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    match text.as_bytes().iter().find(|byte| !is_space(byte)) {
+        Some(b'[') => Shape::Commands,
+        _ => Shape::Command,
     }
 }
 

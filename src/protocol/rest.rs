@@ -4,7 +4,7 @@
 pub(crate) mod naive;
 
 use super::{
-    binary,
+    binary::{self, Checked},
     command::{Command, CommandError},
     json::Parser,
 };
@@ -25,8 +25,8 @@ pub struct Rest {
 enum Bytes {
     /// Objects one behind the other, and where each ends.
     Json { text: Box<str>, ends: Box<[u32]> },
-    /// Bodies, each behind its length.
-    Binary(Box<[u8]>),
+    /// Bodies, each behind its length, and what is known of their payloads.
+    Binary { bodies: Box<[u8]>, checked: Box<[Checked]> },
 }
 
 impl Rest {
@@ -43,9 +43,12 @@ impl Rest {
         (left > 0).then(|| Box::new(Rest { commands, start: 0, left }))
     }
 
-    /// So many `bodies`, each behind its length; `None` if there is none.
-    pub(super) fn of_binary(bodies: &[u8], left: usize) -> Option<Box<Rest>> {
-        (left > 0).then(|| Box::new(Rest { commands: Bytes::Binary(bodies.into()), start: 0, left }))
+    /// So many `bodies`, each behind its length, with what is known of their payloads; `None` if there is none.
+    pub(super) fn of_binary(bodies: &[u8], checked: &[Checked], left: usize) -> Option<Box<Rest>> {
+        (left > 0).then(|| {
+            let commands = Bytes::Binary { bodies: bodies.into(), checked: checked.into() };
+            Box::new(Rest { commands, start: 0, left })
+        })
     }
 
     /// Reads the next command.
@@ -57,9 +60,9 @@ impl Rest {
                 self.start = ends[ends.len() - 1 - self.left] as usize;
                 Some(parser.read_again(&text[start..self.start]))
             }
-            Bytes::Binary(bodies) => {
+            Bytes::Binary { bodies, checked } => {
                 let mut rest = &bodies[start..];
-                let command = binary::read_next(parser, &mut rest);
+                let command = binary::read_next(parser, &mut rest, checked);
                 self.start = bodies.len() - rest.len();
                 Some(command)
             }
@@ -75,7 +78,7 @@ impl Rest {
     pub fn len_bytes(&self) -> usize {
         let held = match &self.commands {
             Bytes::Json { text, ends } => text.len() + size_of_val::<[u32]>(ends),
-            Bytes::Binary(bodies) => bodies.len(),
+            Bytes::Binary { bodies, checked } => bodies.len() + size_of_val::<[Checked]>(checked),
         };
         size_of::<Self>() + held
     }

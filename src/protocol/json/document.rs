@@ -14,15 +14,16 @@ use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
-use super::long::{Checker, Cut, whole_offset};
+use super::long::{Checker, Cut, Verdict, whole_offset};
 
 /// How deep a publication's `data` may be nested.
 pub(crate) const DATA_DEPTH_MAX: usize = 128;
 
 /// Where a text's `data` is, which says how deep the text as a whole may be nested.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Shape {
     /// The text is `data`.
+    #[default]
     Data,
     /// The text is a command.
     Command,
@@ -47,8 +48,12 @@ pub struct Read {
 }
 
 /// The memory that parsing needs, kept from one text to the next so that nothing is allocated once it
-/// is warm. At worst, for a text of nothing but brackets and commas, some 80 bytes per byte of the
-/// longest text: a tape node per structural, and its offset per [`Shape`], both with room to grow.
+/// is warm.
+///
+/// Of a text that simd-json reads that is, at worst for one of nothing but brackets and commas, some 80 bytes per
+/// byte: a tape node per structural, and its offset per [`Shape`], both with room to grow. Such are texts up to
+/// [`Scratch::NAMED_BYTES_MAX`], which makes some 5 MB. Of a longer text it reads only what is outside of the
+/// commands' own values, at worst the many short members of a command that has too many: some 30 bytes per byte.
 pub(super) struct Scratch {
     /// The text with padding; simd-json unescapes strings in it.
     padded: Vec<u8>,
@@ -65,6 +70,8 @@ pub(super) struct Scratch {
     aside: Aside,
     /// From here on a text is long.
     long_bytes_min: usize,
+    /// Up to here the rule that a text breaks is named.
+    named_bytes_max: usize,
     checker: Checker,
 }
 
@@ -94,7 +101,9 @@ impl Longest {
 impl Scratch {
     /// Longer texts are worth a way of their own. What shorter ones need, less than half a megabyte, is not
     /// worth keeping book of.
-    const SHORT_BYTES_MAX: usize = 4 << 10;
+    pub(super) const SHORT_BYTES_MAX: usize = 4 << 10;
+    /// To name the rule that a text breaks is to read it twice more, with a node for each of its values.
+    const NAMED_BYTES_MAX: usize = 64 << 10;
 
     pub(super) fn new() -> Self {
         Self {
@@ -106,6 +115,7 @@ impl Scratch {
             longest: [Longest::default(); 3],
             aside: Aside::default(),
             long_bytes_min: Self::SHORT_BYTES_MAX + 1,
+            named_bytes_max: Self::NAMED_BYTES_MAX,
             checker: Checker::default(),
         }
     }
@@ -121,7 +131,7 @@ impl Scratch {
             + self.blanked.capacity()
             + self.nodes.capacity() * size_of::<Node<'_>>()
             + buffers.sum::<usize>()
-            + self.aside.keys.table.capacity() * size_of::<u32>()
+            + self.aside.keys.kept_bytes()
             + self.aside.cuts.capacity() * size_of::<Cut>()
             + self.checker.kept_bytes()
     }
@@ -130,35 +140,46 @@ impl Scratch {
     pub(super) fn trim(&mut self, bytes_max: usize) {
         if self.kept_bytes() > bytes_max {
             let read = self.take_read();
-            *self = Self { long_bytes_min: self.long_bytes_min, ..Self::new() };
+            let Self { long_bytes_min, named_bytes_max, .. } = *self;
+            *self = Self { long_bytes_min, named_bytes_max, ..Self::new() };
             self.aside.read = read;
         }
     }
 
-    /// A scratch for which every text is long.
+    /// A scratch for which every text is long, and worth naming its broken rule up to `named_bytes_max`.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn for_long_texts() -> Self {
-        Self { long_bytes_min: 0, ..Self::new() }
+    pub(super) fn for_long_texts(named_bytes_max: usize) -> Self {
+        Self { long_bytes_min: 0, named_bytes_max, ..Self::new() }
     }
 
     /// Checks a long `text` as a whole, so that [`Scratch::parse`] has only what is outside of `data` to read.
-    /// Returns how many elements its array has, if it is one; `None` if it is short, or broken.
+    /// Returns how many elements its array has, if it is one; `None` if it is short, or broken in a way that
+    /// is to be named. The error says that it is broken.
     #[inline]
-    pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Option<usize> {
+    pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, String> {
         if text.len() < self.long_bytes_min {
-            return None;
+            return Ok(None);
         }
         self.check(text, shape)
     }
 
     #[cold]
-    fn check(&mut self, text: &[u8], shape: Shape) -> Option<usize> {
-        let Self { checker, aside, .. } = self;
-        aside.read.bytes += text.len();
-        simdutf8::basic::from_utf8(text).ok()?;
-        let checked = checker.check(text, shape, &mut aside.keys);
-        aside.read.values += checker.values;
-        checked.ok()
+    fn check(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, String> {
+        let verdict = self.checker.check(text, shape);
+        self.aside.read.bytes += text.len();
+        self.aside.read.values += self.checker.values;
+        self.judge(verdict, text)
+    }
+
+    /// What [`Scratch::check_long`] would return for a `text` that came to this verdict.
+    pub(super) fn judge(&self, verdict: Verdict, text: &[u8]) -> Result<Option<usize>, String> {
+        verdict.judge(text.len(), self.named_bytes_max)
+    }
+
+    /// Takes what `checker` left of a text, so that it is as if this scratch had checked it.
+    pub(super) fn adopt(&mut self, checker: &mut Checker) {
+        std::mem::swap(&mut self.checker.reduced, &mut checker.reduced);
+        std::mem::swap(&mut self.checker.cuts, &mut checker.cuts);
     }
 
     /// Parses `text`, which need not be UTF-8 and is already checked if `is_checked`. The error is the broken
@@ -379,16 +400,32 @@ impl KeySet {
     /// Up to here comparing each with each is cheaper than hashing: mostly lengths differ.
     const PAIRWISE_MAX: usize = 8;
 
-    /// Whether two of so many keys, each given by its place, are the same.
-    pub(super) fn has_duplicate<'k>(&mut self, len: usize, key: impl Fn(usize) -> &'k [u8]) -> bool {
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.table.capacity() * size_of::<u32>()
+    }
+
+    /// Whether two of `len` keys, each given by its place, are the same, after `looked_at` of them were looked
+    /// at: looks at some `count_max` more. Between two calls for the same keys there must be none for others.
+    pub(super) fn has_duplicate<'k>(
+        &mut self,
+        len: usize,
+        looked_at: &mut usize,
+        count_max: usize,
+        key: impl Fn(usize) -> &'k [u8],
+    ) -> bool {
         if len <= Self::PAIRWISE_MAX {
+            *looked_at = len;
             self.count_steps(len * (len - 1) / 2);
             return (1..len).any(|index| (0..index).any(|other| is_same(key(other), key(index))));
         }
         let slots = (len * 2).next_power_of_two();
-        self.table.clear();
-        self.table.resize(slots, 0);
-        for index in 0..len {
+        if *looked_at == 0 {
+            self.table.clear();
+            self.table.resize(slots, 0);
+        }
+        let from = *looked_at;
+        *looked_at = len.min(from.saturating_add(count_max));
+        for index in from..*looked_at {
             let mut slot = self.hasher.hash_one(key(index)) as usize & (slots - 1);
             self.count_steps(1);
             while let Some(other) = (self.table[slot] as usize).checked_sub(1) {

@@ -34,24 +34,55 @@ pub(super) fn whole_offset(cuts: &[Cut], at: usize) -> usize {
 #[derive(Debug, PartialEq)]
 pub(super) struct Broken;
 
-/// The memory that checking needs.
+/// What checking a whole text came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::protocol) enum Verdict {
+    /// It is I-JSON; its array has so many elements, if it is one.
+    Good { element_count: usize },
+    /// It is not UTF-8 at this byte.
+    NotUtf8 { at: usize },
+    /// It is not I-JSON: something is wrong at this byte or soon after it.
+    Broken { near: usize },
+}
+
+/// The memory that checking needs, and how far it has come.
 #[derive(Default)]
 pub(super) struct Checker {
+    progress: Progress,
     /// What is open around the innermost.
     open: Vec<Open>,
     /// Of all open objects whose keys must differ, the innermost's last.
     keys: Vec<Key>,
     /// Keys that were written with escapes, without them.
     unescaped: Vec<u8>,
-    /// The text without inner values.
+    /// The text without inner values; empty for one that is `data`.
     pub(super) reduced: Vec<u8>,
     pub(super) cuts: Vec<Cut>,
+    set: KeySet,
     /// Values and keys that were gone over.
     pub(super) values: usize,
 }
 
+/// Where the check stands: a value begins, or the innermost of what is open ends.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    shape: Shape,
+    at: usize,
+    /// Up to here the text is in `reduced`, or has a stand-in there.
+    copied: usize,
+    element_count: usize,
+    /// The innermost of what is open; of the text itself, which nothing closes, at first.
+    inner: Open,
+    /// The value is that of the key `data`.
+    is_data: bool,
+    /// The innermost ends here.
+    is_closing: bool,
+    /// So many of its keys were found to differ.
+    keys_looked_at: usize,
+}
+
 /// An array or object that has not ended.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Open {
     start: usize,
     is_object: bool,
@@ -75,22 +106,65 @@ struct Text {
 }
 
 impl Checker {
+    /// What looking for one key among others costs, in bytes gone over.
+    const KEY_BYTES: usize = 8;
+
     pub(super) fn kept_bytes(&self) -> usize {
         self.keys.capacity() * size_of::<Key>()
             + self.unescaped.capacity()
             + self.reduced.capacity()
             + self.cuts.capacity() * size_of::<Cut>()
+            + self.set.kept_bytes()
     }
 
-    /// Checks that `text`, which is UTF-8, is I-JSON, except that a command's own keys may repeat, and leaves
-    /// what is inside of it out of `reduced`. Returns how many elements the text's array has, if it is one.
-    pub(super) fn check(&mut self, text: &[u8], shape: Shape, set: &mut KeySet) -> Result<usize, Broken> {
+    /// Checks the whole `text`.
+    pub(super) fn check(&mut self, text: &[u8], shape: Shape) -> Verdict {
+        if let Err(error) = simdutf8::compat::from_utf8(text) {
+            return Verdict::NotUtf8 { at: error.valid_up_to() };
+        }
+        self.begin(shape);
+        self.go_on(text, usize::MAX).expect("a text ends")
+    }
+
+    /// Begins to check another text.
+    pub(super) fn begin(&mut self, shape: Shape) {
         self.open.clear();
         self.keys.clear();
         self.unescaped.clear();
         self.reduced.clear();
         self.cuts.clear();
         self.values = 0;
+        self.progress = Progress { shape, ..Progress::default() };
+    }
+
+    /// Up to where the text was gone over.
+    pub(super) fn at(&self) -> usize {
+        self.progress.at
+    }
+
+    /// Goes on to check that `text`, which is UTF-8 and always the same, is I-JSON, except that a command's own
+    /// keys may repeat, and leaves what is inside of it out of `reduced`. Stops at the end of the value, or
+    /// amid the keys of an object that ends, where some `bytes_max` bytes were gone over: `None` if that is
+    /// before the end.
+    pub(super) fn go_on(&mut self, text: &[u8], bytes_max: usize) -> Option<Verdict> {
+        match self.walk(text, bytes_max) {
+            Ok(None) => None,
+            Ok(Some(element_count)) => Some(Verdict::Good { element_count }),
+            Err(Broken) => Some(Verdict::Broken { near: self.progress.at }),
+        }
+    }
+
+    fn walk(&mut self, text: &[u8], bytes_max: usize) -> Result<Option<usize>, Broken> {
+        let Progress {
+            shape,
+            mut at,
+            mut copied,
+            mut element_count,
+            mut inner,
+            mut is_data,
+            mut is_closing,
+            mut keys_looked_at,
+        } = self.progress;
         let depth_max = shape.depth_max();
         // Members of a command stand so deep, and what else is in their place or in that of a command.
         let member_depth = match shape {
@@ -98,90 +172,106 @@ impl Checker {
             Shape::Command => 1,
             Shape::Commands => 2,
         };
-        let mut element_count = 0;
-        let mut copied = 0;
-        let mut is_data = false;
-        let mut at = 0;
-        // The innermost of what is open; of the text itself, which nothing closes, at first.
-        let mut inner = Open { start: 0, is_object: false, keys_from: 0 };
+        let mut pause_at = at.saturating_add(bytes_max.max(1));
         loop {
-            at = skip_spaces(text, at);
-            let mut start = at;
+            // Even if no one pauses here, this is what tells near which byte something is wrong.
+            self.progress.at = at;
+            if at >= pause_at {
+                self.progress =
+                    Progress { shape, at, copied, element_count, inner, is_data, is_closing, keys_looked_at };
+                return Ok(None);
+            }
+            let start;
             let mut is_container = false;
-            self.values += 1;
-            match *text.get(at).ok_or(Broken)? {
-                b'"' => at = string(text, at)?.end,
-                b'-' | b'0'..=b'9' => at = number(text, at)?,
-                b't' => at = literal(text, at, b"true")?,
-                b'f' => at = literal(text, at, b"false")?,
-                b'n' => at = literal(text, at, b"null")?,
-                bracket @ (b'{' | b'[') => {
-                    if self.open.len() == depth_max {
+            if is_closing {
+                let key_count = self.keys.len() - inner.keys_from;
+                if key_count > 1 && inner.is_object {
+                    let from = keys_looked_at;
+                    let count_max = ((pause_at - at) / Self::KEY_BYTES).max(1);
+                    if self.has_duplicate(text, inner.keys_from, &mut keys_looked_at, count_max) {
                         return Err(Broken);
                     }
-                    at = skip_spaces(text, at + 1);
-                    let is_object = bracket == b'{';
-                    if text.get(at) == Some(if is_object { &b'}' } else { &b']' }) {
-                        at += 1;
-                        is_container = true;
-                    } else {
-                        self.open.push(inner);
-                        inner = Open { start, is_object, keys_from: self.keys.len() };
-                        if is_object {
-                            (at, is_data) = self.key(text, at, member_depth)?;
-                        }
+                    pause_at = pause_at.saturating_sub((keys_looked_at - from) * Self::KEY_BYTES);
+                    if keys_looked_at < key_count {
                         continue;
                     }
+                    keys_looked_at = 0;
                 }
-                _ => return Err(Broken),
-            }
-            // A value has ended, and maybe what it is the last of.
-            loop {
-                let depth = self.open.len();
-                if at - start > CUT_BYTES_MIN && depth <= member_depth {
-                    let is_member = depth == member_depth && inner.is_object;
-                    // An array in the place of a command.
-                    let is_misplaced = depth + 1 == member_depth && text[start] == b'[';
-                    if is_misplaced || is_member && (is_container || is_data) {
-                        self.reduced.extend_from_slice(&text[copied..start]);
-                        let stand_in: &[u8] = match text[start] {
-                            b'[' => b"[]",
-                            b'{' => b"{}",
-                            _ => b"0",
-                        };
-                        self.reduced.extend_from_slice(stand_in);
-                        self.cuts.push(Cut { reduced: self.reduced.len(), whole: at });
-                        copied = at;
-                    }
-                }
-                at = skip_spaces(text, at);
-                if depth <= 1 {
-                    if depth == 0 {
-                        self.reduced.extend_from_slice(&text[copied..]);
-                        return if at == text.len() { Ok(element_count) } else { Err(Broken) };
-                    }
-                    element_count += 1;
-                }
-                match *text.get(at).ok_or(Broken)? {
-                    b',' => {
-                        at += 1;
-                        if inner.is_object {
-                            (at, is_data) = self.key(text, skip_spaces(text, at), member_depth)?;
-                        }
-                        break;
-                    }
-                    b'}' if inner.is_object => {
-                        if self.has_duplicate(text, inner.keys_from, set) {
-                            return Err(Broken);
-                        }
-                        self.keys.truncate(inner.keys_from);
-                    }
-                    b']' if !inner.is_object => {}
-                    _ => return Err(Broken),
-                }
+                self.keys.truncate(inner.keys_from);
                 at += 1;
                 (start, is_container) = (inner.start, true);
                 inner = self.open.pop().expect("what ends was open");
+                is_closing = false;
+            } else {
+                at = skip_spaces(text, at);
+                start = at;
+                self.values += 1;
+                match *text.get(at).ok_or(Broken)? {
+                    b'"' => at = string(text, at)?.end,
+                    b'-' | b'0'..=b'9' => at = number(text, at)?,
+                    b't' => at = literal(text, at, b"true")?,
+                    b'f' => at = literal(text, at, b"false")?,
+                    b'n' => at = literal(text, at, b"null")?,
+                    bracket @ (b'{' | b'[') => {
+                        if self.open.len() == depth_max {
+                            return Err(Broken);
+                        }
+                        at = skip_spaces(text, at + 1);
+                        let is_object = bracket == b'{';
+                        if text.get(at) == Some(if is_object { &b'}' } else { &b']' }) {
+                            at += 1;
+                            is_container = true;
+                        } else {
+                            self.open.push(inner);
+                            inner = Open { start, is_object, keys_from: self.keys.len() };
+                            if is_object {
+                                (at, is_data) = self.key(text, at, member_depth)?;
+                            }
+                            continue;
+                        }
+                    }
+                    _ => return Err(Broken),
+                }
+            }
+            // A value has ended.
+            let depth = self.open.len();
+            if at - start > CUT_BYTES_MIN && depth <= member_depth {
+                let is_member = depth == member_depth && inner.is_object;
+                // An array in the place of a command.
+                let is_misplaced = depth + 1 == member_depth && text[start] == b'[';
+                if is_misplaced || is_member && (is_container || is_data) {
+                    self.reduced.extend_from_slice(&text[copied..start]);
+                    let stand_in: &[u8] = match text[start] {
+                        b'[' => b"[]",
+                        b'{' => b"{}",
+                        _ => b"0",
+                    };
+                    self.reduced.extend_from_slice(stand_in);
+                    self.cuts.push(Cut { reduced: self.reduced.len(), whole: at });
+                    copied = at;
+                }
+            }
+            at = skip_spaces(text, at);
+            if depth <= 1 {
+                if depth == 0 {
+                    self.progress.at = at;
+                    if member_depth > 0 {
+                        self.reduced.extend_from_slice(&text[copied..]);
+                    }
+                    return if at == text.len() { Ok(Some(element_count)) } else { Err(Broken) };
+                }
+                element_count += 1;
+            }
+            match *text.get(at).ok_or(Broken)? {
+                b',' => {
+                    at += 1;
+                    if inner.is_object {
+                        (at, is_data) = self.key(text, skip_spaces(text, at), member_depth)?;
+                    }
+                }
+                b'}' if inner.is_object => is_closing = true,
+                b']' if !inner.is_object => is_closing = true,
+                _ => return Err(Broken),
             }
         }
     }
@@ -213,14 +303,36 @@ impl Checker {
         Ok((colon + 1, raw == b"data"))
     }
 
-    fn has_duplicate(&self, text: &[u8], keys_from: usize, set: &mut KeySet) -> bool {
-        let keys = &self.keys[keys_from..];
-        keys.len() > 1
-            && set.has_duplicate(keys.len(), |index| {
-                let Key { start, end, is_unescaped } = keys[index];
-                let bytes = if is_unescaped { &self.unescaped } else { text };
-                &bytes[start as usize..end as usize]
-            })
+    /// Whether a key of the innermost object is there twice, as far as `count_max` keys more tell.
+    fn has_duplicate(
+        &mut self,
+        text: &[u8],
+        keys_from: usize,
+        looked_at: &mut usize,
+        count_max: usize,
+    ) -> bool {
+        let Self { keys, unescaped, set, .. } = self;
+        let keys = &keys[keys_from..];
+        set.has_duplicate(keys.len(), looked_at, count_max, |index| {
+            let Key { start, end, is_unescaped } = keys[index];
+            let bytes = if is_unescaped { &**unescaped } else { text };
+            &bytes[start as usize..end as usize]
+        })
+    }
+}
+
+impl Verdict {
+    /// What becomes of a text of `text_len` bytes: its count of elements if it is good, `None` if the broken rule
+    /// is still to be looked for, which is worth it up to `named_bytes_max`, or words that do without.
+    pub(super) fn judge(self, text_len: usize, named_bytes_max: usize) -> Result<Option<usize>, String> {
+        match self {
+            Verdict::Good { element_count } => Ok(Some(element_count)),
+            _ if text_len <= named_bytes_max => Ok(None),
+            Verdict::NotUtf8 { at } => Err(format!("not UTF-8 at byte {at}")),
+            Verdict::Broken { near } => Err(format!(
+                "not I-JSON (RFC 7493) near byte {near} of {text_len}; the rule is named for texts of at most {named_bytes_max} bytes"
+            )),
+        }
     }
 }
 
@@ -421,7 +533,10 @@ mod tests {
     use crate::protocol::json::document::DATA_DEPTH_MAX;
 
     fn check(text: &str, shape: Shape) -> Result<usize, Broken> {
-        Checker::default().check(text.as_bytes(), shape, &mut KeySet::default())
+        match Checker::default().check(text.as_bytes(), shape) {
+            Verdict::Good { element_count } => Ok(element_count),
+            _ => Err(Broken),
+        }
     }
 
     fn nested(levels: usize) -> String {
@@ -452,7 +567,7 @@ mod tests {
             (format!("[{{\"data\":\"{long}\"}}, {long}]"), Shape::Commands, "[{\"data\":0}, []]".to_owned()),
             (format!("{{\"op\":\"{long}\"}}"), Shape::Command, format!("{{\"op\":\"{long}\"}}")),
         ] {
-            checker.check(text.as_bytes(), shape, &mut KeySet::default()).expect("I-JSON");
+            assert!(matches!(checker.check(text.as_bytes(), shape), Verdict::Good { .. }));
             assert_eq!(str::from_utf8(&checker.reduced), Ok(expected.as_str()));
             for cut in &checker.cuts {
                 assert_eq!(checker.reduced.get(cut.reduced), text.as_bytes().get(cut.whole));
@@ -469,12 +584,13 @@ mod tests {
                 let keys: Vec<String> = (0..key_count).map(|key| format!("\"{key:05}\":0")).collect();
                 let objects = vec![format!("{{{}}}", keys.join(",")); object_count];
                 let text = format!("[{}]", objects.join(","));
-                let mut set = KeySet::default();
-                Checker::default().check(text.as_bytes(), Shape::Data, &mut set).expect("I-JSON");
-                assert!(set.steps <= 8 * key_count * object_count, "{} for {key_count}", set.steps);
-                let mut set = KeySet::default();
+                let mut checker = Checker::default();
+                let verdict = checker.check(text.as_bytes(), Shape::Data);
+                assert!(matches!(verdict, Verdict::Good { .. }));
+                let steps = checker.set.steps;
+                assert!(steps <= 8 * key_count * object_count, "{steps} for {key_count}");
                 let twice = text.replacen("\"00001\"", "\"0000\\u0030\"", 1);
-                assert_eq!(Checker::default().check(twice.as_bytes(), Shape::Data, &mut set), Err(Broken));
+                assert_eq!(check(&twice, Shape::Data), Err(Broken));
             }
         }
     }

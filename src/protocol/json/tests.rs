@@ -377,7 +377,7 @@ fn duplicate_keys_in_data_are_refused_at_any_depth_and_number() {
     ] {
         assert_data_is_refused(data, &["twice"]);
     }
-    for count in [2, 7, 8, 9, 10, 100, 5000] {
+    for count in [2, 7, 8, 9, 10, 100, 3000] {
         let members: Vec<_> = (0..count).map(|i| format!(r#""k{i}":{{"k":{i}}}"#)).collect();
         let distinct = members.join(",");
         assert_data_passes(&format!("{{{distinct}}}"));
@@ -460,12 +460,30 @@ fn memory_is_kept_until_it_is_given_back() {
     };
     let (len, kept) = read(&mut parser, long("0"));
     assert!(kept < len, "nothing of a long text but what is outside of `data`: {kept}");
-    // What is broken goes the way of short texts, to be named.
-    let (len, kept) = read(&mut parser, long("x"));
+    let (_, kept_after) = read(&mut parser, long("x"));
+    assert_eq!(kept_after, kept, "nor of one that is broken");
+    // A shorter one goes the way of short texts, to be named.
+    let (len, kept) = read(&mut parser, publish(&format!("[{}x]", "0,".repeat(30_000))));
     assert!((len * 12..len * 80).contains(&kept), "{kept}");
     parser.trim(kept);
     assert_eq!(parser.kept_bytes(), kept);
     parser.trim(kept - 1);
     assert_eq!(parser.kept_bytes(), 0);
     assert!(parser.take_read().bytes > 3 * len, "what was read is not forgotten");
+}
+
+#[test]
+fn of_texts_over_64_kib_that_are_broken_only_the_place_is_told() {
+    let text = |bytes: usize| {
+        let without = publish("[,0]").len();
+        publish(&format!("[{},0]", " ".repeat(bytes - without)))
+    };
+    assert_refused(&text(65_536), ErrorCode::BadMessage, &["byte 65525", "a JSON value is due"]);
+    let parts = ["not I-JSON (RFC 7493)", "of 65537", "at most 65536 bytes"];
+    assert_refused(&text(65_537), ErrorCode::BadMessage, &parts);
+    let mut parser = Parser::new();
+    assert!(parser.parse(&text(1 << 20)).is_err());
+    assert_eq!(parser.take_read().bytes, 1 << 20, "it was gone over once");
+    let not_utf8 = [b"\"", "x".repeat(70_000).as_bytes(), b"\xff\""].concat();
+    assert_eq!(parser.check_data(&not_utf8), Err("not UTF-8 at byte 70001".to_owned()));
 }

@@ -238,6 +238,36 @@ proptest! {
     }
 
     #[test]
+    fn the_longest_texts_are_refused_as_others_are(text in text(), edits in vec(edit(), 0..3)) {
+        let text = mutate(&text, &edits);
+        let outcomes: Vec<_> =
+            outcomes(&mut Parser::for_longest_texts(), &text).into_iter().map(Outcome::without_details).collect();
+        prop_assert_eq!(outcomes, naive::outcomes(&text));
+    }
+
+    #[test]
+    fn slices_of_any_size_say_word_for_word_what_one_go_says(
+        text in text(),
+        edits in vec(edit(), 0..3),
+        bytes_max in 0_usize..40,
+    ) {
+        let text = mutate(&text, &edits);
+        let told = |commands: Result<Commands<'_>, CommandError<'_>>| match commands {
+            Ok(commands) => commands.map(|result| format!("{result:?}")).collect(),
+            Err(error) => vec![format!("{error:?}")],
+        };
+        for new_parser in [Parser::new, Parser::for_longest_texts] {
+            let (mut parser, mut twin) = (new_parser(), new_parser());
+            let mut long = LongMessage::text(&text);
+            while !long.go_on(bytes_max) {
+                // What is read in between has nothing to do with it.
+                prop_assert_eq!(outcomes(&mut parser, "[7,{}]").len(), 1);
+            }
+            prop_assert_eq!(told(parser.parse_long(&mut long)), told(twin.parse(&text)));
+        }
+    }
+
+    #[test]
     fn what_is_left_of_a_long_text_is_what_is_left_of_a_short_one(text in text()) {
         rest::naive::check_every_stop(Format::Json, format!("{}{text}", " ".repeat(5_000)).as_bytes());
     }

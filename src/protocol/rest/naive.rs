@@ -4,29 +4,45 @@ use super::Rest;
 use crate::protocol::{
     Format, binary,
     command::{Command, CommandError, Commands, Many},
-    json::Parser,
+    json::{LongMessage, Parser},
 };
 
-/// Checks that the commands of `message` are the same wherever one stops, told apart by every word.
+/// Checks that the commands of `message` are the same wherever one stops, and whether it was checked slice by
+/// slice before, told apart by every word.
 pub(crate) fn check_every_stop(format: Format, message: &[u8]) {
-    let expected = results(format, message, usize::MAX);
-    for taken in 0..expected.len() {
-        assert_eq!(results(format, message, taken), expected, "{taken} taken of {}", message.escape_ascii());
+    let expected = results(format, message, usize::MAX, None);
+    for taken in 0..=expected.len() {
+        for slice in [None, Some(1 + taken * 7)] {
+            assert_eq!(
+                results(format, message, taken, slice),
+                expected,
+                "{taken} taken, slices of {slice:?} bytes: {}",
+                message.escape_ascii()
+            );
+        }
     }
 }
 
 /// The commands of `message`, of which one goes on to read so many, and a lone one in any case, before one
 /// stops.
-fn results(format: Format, message: &[u8], taken: usize) -> Vec<String> {
+fn results(format: Format, message: &[u8], taken: usize, slice: Option<usize>) -> Vec<String> {
     let mut parser = Parser::new();
-    let (mut told, rest) = match format {
-        Format::Json => take(parser.parse(str::from_utf8(message).expect("text")), taken),
-        Format::Binary => take(binary::parse(&mut parser, message), taken),
+    let mut long = LongMessage::as_if_long(format, message);
+    if let Some(bytes_max) = slice {
+        while !long.go_on(bytes_max) {
+            // What the parser reads in between has nothing to do with it.
+            assert!(parser.parse("[[").is_err());
+        }
+    }
+    let (mut told, rest) = match (format, slice) {
+        (Format::Json, None) => take(parser.parse(str::from_utf8(message).expect("text")), taken),
+        (Format::Binary, None) => take(binary::parse(&mut parser, message), taken),
+        (Format::Json, Some(_)) => take(parser.parse_long(&mut long), taken),
+        (Format::Binary, Some(_)) => take(binary::parse_long(&mut parser, &mut long), taken),
     };
     let Some(mut rest) = rest else { return told };
-    // What the parser reads in between has nothing to do with it.
     assert!(parser.parse("[[").is_err());
-    assert!(rest.len_bytes() <= size_of::<Rest>() + message.len() + 4 * rest.left());
+    assert!(rest.len_bytes() <= size_of::<Rest>() + message.len() + 32 * rest.left());
     while let Some(result) = rest.next(&mut parser) {
         told.push(format!("{result:?}"));
     }
