@@ -35,7 +35,7 @@ enum Message {
 impl LongMessage {
     /// A copy of a text message.
     pub fn text(text: &str) -> Self {
-        Self::new(Message::Text(text.into()), vec![0..text.len()])
+        Self::new(Message::Text(text.into()), Vec::from_iter([Range { start: 0, end: text.len() }]))
     }
 
     /// A copy of a binary message. Of that the long payloads that are said to be JSON are checked; the rest is
