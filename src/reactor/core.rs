@@ -15,7 +15,7 @@ use super::{
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
-    reading::REPLIES_BYTES_MAX,
+    reading::{LONG_MESSAGE_BYTES, LongUnderWay, REPLIES_BYTES_MAX},
     share::{self, Share},
     timers::TimerWheel,
     upgrading::Upgrading,
@@ -30,7 +30,7 @@ use crate::{
         command::{Read, Rest},
         deflate::{Agreement, Deflater, Inflater, Settings},
         frame::{self, Opcode},
-        json,
+        json::{self, LongMessage},
         reply::{self, Reply},
         session::{Event, Limits},
     },
@@ -135,6 +135,8 @@ pub struct Core {
     pub long: VecDeque<u32>,
     /// For how many turns the first of them could not go on.
     pub(super) long_waits: u32,
+    /// The one that is being checked.
+    pub(super) long_message: Option<LongUnderWay>,
     /// The next message may be long.
     pub(super) takes_long: bool,
     /// Connections that are paused, whatever they wait for.
@@ -240,6 +242,7 @@ impl Core {
             waiting: VecDeque::new(),
             long: VecDeque::new(),
             long_waits: 0,
+            long_message: None,
             takes_long: false,
             paused_count: 0,
             is_crowded: false,
@@ -541,6 +544,7 @@ impl Core {
     /// Goes on with what takes more than a turn.
     pub fn run_tasks(&mut self) {
         self.go_on_shedding();
+        self.go_on_long();
         self.relieve();
         let now_ms = self.now_ms() as u32;
         self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
@@ -553,6 +557,7 @@ impl Core {
     pub fn has_tasks(&self) -> bool {
         self.fanout.has_tasks()
             || self.shed_flights.is_some()
+            || self.long_message.is_some()
             || self.buffered.is_looking()
             || (!self.holding.is_empty() && !self.buffered.is_short())
     }
@@ -913,33 +918,21 @@ impl Core {
             Event::Binary(message) if speech == Speech::Echo => {
                 self.echo(slot, Opcode::Binary, message, agreement);
             }
+            Event::Text(text) if text.len() > LONG_MESSAGE_BYTES => {
+                self.begin_long(slot, LongMessage::text(text));
+            }
+            Event::Binary(message) if message.len() > LONG_MESSAGE_BYTES => {
+                self.begin_long(slot, LongMessage::binary(message));
+            }
             Event::Text(text) => {
                 let mut parser = self.parser.take().unwrap_or_default();
-                let rest = match parser.parse(text) {
-                    Ok(mut commands) => {
-                        self.spend_read(commands.take_read());
-                        self.run_commands(slot, commands, until)
-                    }
-                    Err(error) => {
-                        self.handle_command(slot, Err(error));
-                        None
-                    }
-                };
+                let rest = self.run_parsed(slot, parser.parse(text), until);
                 self.keep_parser(parser);
                 return rest;
             }
             Event::Binary(message) => {
                 let mut parser = self.parser.take().unwrap_or_default();
-                let rest = match binary::parse(&mut parser, message) {
-                    Ok(mut commands) => {
-                        self.spend_read(commands.take_read());
-                        self.run_commands(slot, commands, until)
-                    }
-                    Err(error) => {
-                        self.handle_command(slot, Err(error));
-                        None
-                    }
-                };
+                let rest = self.run_parsed(slot, binary::parse(&mut parser, message), until);
                 self.keep_parser(parser);
                 return rest;
             }
@@ -958,7 +951,7 @@ impl Core {
         self.deflater.write_message(opcode, message, agreement, replies);
     }
 
-    fn spend_read(&mut self, read: Read) {
+    pub(super) fn spend_read(&mut self, read: Read) {
         self.meter.spend(read.bytes as u64 * price::READ_BYTE + read.values as u64 * price::READ_VALUE);
     }
 

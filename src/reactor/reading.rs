@@ -12,9 +12,11 @@ use super::{
 use crate::{
     metrics::Trouble,
     protocol::{
+        Format, Speech, binary,
         close::CloseReason,
-        command::{Commands, Many, Rest},
+        command::{CommandError, Commands, Many, Rest},
         frame,
+        json::LongMessage,
         session::Session,
     },
     work::price,
@@ -23,8 +25,17 @@ use crate::{
 /// While so many bytes of replies wait, a connection's commands are not taken.
 pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
-/// A message that is longer is taken in a turn with little else to do.
-const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
+/// A message that is longer is taken in a turn with little else to do, and checked by slices of so many bytes.
+pub(super) const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
+const LONG_SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
+
+/// A long message whose check is under way.
+#[derive(Debug)]
+pub(super) struct LongUnderWay {
+    slot: u32,
+    generation: u32,
+    message: LongMessage,
+}
 
 /// How many connections a turn looks at for the one with most under way, and lets go on when there is room again.
 const LOOKS_MAX: usize = if cfg!(test) { 4 } else { 4_096 };
@@ -76,7 +87,7 @@ impl Core {
     /// Lets one of those go on whose next message is long, if this turn has done little and has nothing to send,
     /// which would have to wait for it; or if so many turns had that it would wait for ever.
     fn resume_long(&mut self, resumed: &mut Vec<u32>) {
-        if self.long.is_empty() || !self.has_room() {
+        if self.long.is_empty() || self.long_message.is_some() || !self.has_room() {
             return;
         }
         let has_sends = !self.replying.is_empty() || !self.serving.is_empty() || self.fanout.is_sweeping();
@@ -189,6 +200,25 @@ impl Core {
         left
     }
 
+    /// Carries out the commands of a message that was read, or tells why there are none; returns those that are left.
+    pub(super) fn run_parsed<'a, M: Many<'a>>(
+        &mut self,
+        slot: u32,
+        parsed: Result<Commands<'a, M>, CommandError<'a>>,
+        until: u64,
+    ) -> Option<Box<Rest>> {
+        match parsed {
+            Ok(mut commands) => {
+                self.spend_read(commands.take_read());
+                self.run_commands(slot, commands, until)
+            }
+            Err(error) => {
+                self.handle_command(slot, Err(error));
+                None
+            }
+        }
+    }
+
     /// Carries out the commands of a message, the first in any case, until they have to wait; returns those that are
     /// left.
     pub(super) fn run_commands<'a, M: Many<'a>>(
@@ -205,6 +235,53 @@ impl Core {
             }
         }
         None
+    }
+
+    /// A long message is checked slice by slice, one at a time: its commands come when that is done.
+    pub(super) fn begin_long(&mut self, slot: u32, message: LongMessage) {
+        assert!(self.long_message.is_none(), "one long message is taken at a time");
+        let generation = self.connections[slot as usize].generation;
+        self.long_message = Some(LongUnderWay { slot, generation, message });
+    }
+
+    /// Goes on with the long message that is under way, by a slice; then with its commands.
+    pub(super) fn go_on_long(&mut self) {
+        let Some(mut long) = self.long_message.take() else { return };
+        let is_done = long.message.go_on(LONG_SLICE_BYTES);
+        self.meter.spend(share::LONG_SLICE);
+        self.spend_read(long.message.take_read());
+        if !is_done {
+            self.long_message = Some(long);
+            return;
+        }
+        let LongUnderWay { slot, generation, mut message } = long;
+        if self.connections[slot as usize].generation != generation {
+            return;
+        }
+        let until = self.meter.spent() + share::QUANTUM;
+        let mut parser = self.parser.take().unwrap_or_default();
+        let rest = match self.connections[slot as usize].speech {
+            Speech::Commands(Format::Binary) => {
+                let commands = binary::parse_long(&mut parser, &mut message);
+                self.run_parsed(slot, commands, until)
+            }
+            _ => {
+                let commands = parser.parse_long(&mut message);
+                self.run_parsed(slot, commands, until)
+            }
+        };
+        self.keep_parser(parser);
+        self.take_work();
+        if let Some(rest) = rest {
+            let connection = &mut self.connections[slot as usize];
+            connection.unread.get_or_insert_default().rest = Some(rest);
+            if !connection.is_paused() {
+                connection.pause = Pause::Turn;
+                self.pause(slot);
+            }
+        }
+        self.let_go_on(slot, Pause::Task);
+        self.note_buffered(slot);
     }
 
     /// Counts what the connection has under way.
@@ -248,7 +325,8 @@ impl Core {
 
     /// What the connection's next command has to wait for, at a work of `until` for its turn.
     pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
-        if self.fanout.is_unsubscribing(slot) {
+        if self.fanout.is_unsubscribing(slot) || self.long_message.as_ref().is_some_and(|it| it.slot == slot)
+        {
             Pause::Task
         } else if self.connections[slot as usize].replies.len() > REPLIES_BYTES_MAX {
             Pause::Replies

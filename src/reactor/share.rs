@@ -27,6 +27,8 @@ pub const TASKS: u64 = if cfg!(test) { 2 * UNIT } else { 100 * UNIT };
 pub const DEADLINES: u64 = if cfg!(test) { 20 * UNIT } else { 100 * UNIT };
 /// A turn that has done less, and has nothing to send, may take a long message.
 pub const IDLE: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
+/// The least that a slice of a long message counts for, whatever it finds there.
+pub const LONG_SLICE: u64 = if cfg!(test) { UNIT } else { 20 * UNIT };
 /// So many turns at most a long message waits for one.
 pub const LONG_TURNS: u32 = 8;
 /// What one connection may do in a turn before it has to wait.

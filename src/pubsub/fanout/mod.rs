@@ -273,7 +273,9 @@ impl Fanout {
                 let matching = entries.filter(|entry| {
                     entry.encoding == view.encoding && super::topic::matches(&entry.text, &view.name)
                 });
-                let key = self.by_name[view.encoding.index()].get(&*view.name).expect("a view is found by its name");
+                let key = self.by_name[view.encoding.index()]
+                    .get(&*view.name)
+                    .expect("a view is found by its name");
                 let counted = subscriber.find(key).map_or(0, |place| subscriber.get(place).filter_count);
                 assert_eq!(matching.count(), usize::from(counted), "{} of {connection}", view.name);
             }
