@@ -132,8 +132,9 @@ impl Client {
         self.next_id - 1
     }
 
-    /// Writes one message with these commands, each with its id, in `fragments` frames.
-    pub fn ask(&mut self, asks: &[(Ask, Option<u64>)], fragments: usize, rng: &mut Rng) {
+    /// Writes one message with these commands, each with its id, in `fragments` frames; tells how long the message
+    /// is before it is compressed, in bytes.
+    pub fn ask(&mut self, asks: &[(Ask, Option<u64>)], fragments: usize, rng: &mut Rng) -> usize {
         let mut message = match self.format {
             Format::Json => {
                 let commands: Vec<String> = asks.iter().map(|(ask, id)| json(ask, *id)).collect();
@@ -151,6 +152,7 @@ impl Client {
                 batch
             }
         };
+        let message_bytes = message.len();
         let mut first = if self.format == Format::Json { 1 } else { 2 };
         if self.is_deflate_agreed && rng.chance(1, 2) {
             first |= RSV1;
@@ -167,6 +169,7 @@ impl Client {
                 self.frame(10, true, b"unasked", rng);
             }
         }
+        message_bytes
     }
 
     /// Writes a close frame.

@@ -10,6 +10,7 @@
 
 mod client;
 mod directed;
+mod load;
 mod oracle;
 mod random;
 mod stranger;
@@ -25,7 +26,8 @@ use super::{
     connection::Phase,
     core::{OUTBOX_MAX, Shared},
     reading::REPLIES_BYTES_MAX,
-    turn::{FULL_RETRY_NS, Reactor, Turn},
+    share,
+    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, Turn},
 };
 use crate::{
     channel::Mesh,
@@ -40,6 +42,7 @@ use crate::{
         Wait,
         sim::{Rng, SimConfig, SimNet, SimRing, Stream},
     },
+    work::{UNIT, price},
 };
 use client::{Ask, Client, Event, Pace, State};
 use oracle::{Oracle, payload_of};
@@ -48,6 +51,29 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// The longest publication of a random world, in the longest of its encodings.
 const PUBLICATION_BYTES_MAX: usize = 28_000;
+
+/// The last thing that a part of a turn does may be more than was left of the part: a connection that comes, is
+/// upgraded or goes is the most that is not as long as a message is.
+const STEP_MAX: u64 = price::END + price::UPGRADE / 2;
+/// The most work of a turn in which no message is long, no deadline passes and nobody drains.
+const WORK_MAX: u64 = share::INPUT
+    // Its last completion.
+    + STEP_MAX
+    // Those who waited, with or without much, and a quantum of one whose message is long.
+    + share::RESUMED + share::QUANTUM
+    // What others say.
+    + share::EXCHANGE
+    // What the home says to its own reactor. No share bounds it but what came in: so much these worlds bring.
+    + 8 * UNIT
+    // Whatever was done before, sends get theirs; and the last of them.
+    + share::SENDS + price::SEND + price::SENT_KIB * 2
+    // Sweeps that begin, connections that are judged, tasks, and half as much for a search for old log.
+    + 3 * share::TASKS + share::TASKS / 2;
+/// And of one in which they do: each has a share, and its last connection goes.
+const DEADLINES_WORK_MAX: u64 = 2 * (share::DEADLINES + STEP_MAX);
+
+/// Before this no connection's deadline passes, in nanoseconds from the world's beginning.
+const DEADLINE_NS_MIN: u64 = SECOND;
 
 /// Everything, in one place.
 struct World {
@@ -68,6 +94,8 @@ struct World {
     peaks: Peaks,
     /// A client is over of which the broker may not know.
     has_lost: bool,
+    /// Reactors were told to close their connections.
+    is_draining: bool,
 }
 
 /// What a world is like.
@@ -105,6 +133,10 @@ struct Peaks {
     rest: usize,
     pending: usize,
     paused: usize,
+    /// Of a turn, in thousandths of a unit.
+    work: u64,
+    /// Of a client's.
+    message_bytes: usize,
 }
 
 impl Knobs {
@@ -193,6 +225,7 @@ impl World {
             batch: None,
             peaks: Peaks::default(),
             has_lost: false,
+            is_draining: false,
         }
     }
 
@@ -311,7 +344,8 @@ impl World {
     fn say(&mut self, client: usize, asks: &[(Ask, Option<u64>)]) {
         let is_cut = self.knobs.net.trouble > 0 && self.rng.chance(1, 6);
         let fragments = if is_cut { self.rng.between(2, 4) } else { 1 };
-        self.clients[client].ask(asks, fragments, &mut self.rng);
+        let bytes = self.clients[client].ask(asks, fragments, &mut self.rng);
+        self.peaks.message_bytes = self.peaks.message_bytes.max(bytes);
     }
 
     /// Sends what the client wrote, at most `bytes_max` of it.
@@ -420,6 +454,7 @@ impl World {
         self.write(client, usize::MAX);
         let bytes = stranger::utterance(rng);
         self.tell(|| format!("client {client} says {bytes:02x?}"));
+        self.peaks.message_bytes = self.peaks.message_bytes.max(bytes.len());
         self.net.write(self.clients[client].peer, &bytes);
         self.has_lost = true;
         self.over(client);
@@ -457,7 +492,15 @@ impl World {
         if self.asleep_until_ns[index].is_some() {
             reactor.io().run();
         }
+        let before = &reactor.core().stats;
+        let (completions, sends) = (before.completions_total, before.sends_total);
         let turn = reactor.turn(now_ns).expect("a simulated ring cannot fail");
+        let after = &reactor.core().stats;
+        assert!(
+            after.completions_total - completions <= COMPLETIONS_MAX as u64,
+            "a turn's completions are bounded"
+        );
+        assert!(after.sends_total - sends <= share::SENDS_MAX as u64, "a turn's sends are bounded");
         self.asleep_until_ns[index] = match reactor.io().waited() {
             Wait::Poll => None,
             Wait::Sleep { timeout_ns } => Some(now_ns + timeout_ns),
@@ -529,8 +572,16 @@ impl World {
     }
 
     fn check_bounds(&mut self, index: usize) {
+        let is_timed = self.is_draining || self.now_ns > SECOND + DEADLINE_NS_MIN;
         let core = self.reactors[index].as_ref().expect("it has just run").core();
         let peaks = &mut self.peaks;
+        peaks.work = peaks.work.max(core.meter.spent());
+        let message_price =
+            price::RECEIVED_BYTE + price::READ_BYTE + price::INFLATED_BYTE + price::PUBLISHED_BYTE;
+        let work_max = WORK_MAX
+            + if is_timed { DEADLINES_WORK_MAX } else { 0 }
+            + message_price * peaks.message_bytes as u64;
+        assert!(peaks.work <= work_max, "a turn's work is at most {work_max}: {peaks:?}");
         let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
         peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
         peaks.backlog = peaks.backlog.max(core.backlog.iter().map(VecDeque::len).max().unwrap_or(0));
@@ -568,6 +619,7 @@ impl World {
     }
 
     fn order(&mut self, index: usize, order: ControlRequest) {
+        self.is_draining |= matches!(order, ControlRequest::Drain { .. });
         match self.mesh.send_order(index, order) {
             Ok(true) => self.net.wake(index),
             Ok(false) => {}

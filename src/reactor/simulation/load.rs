@@ -1,0 +1,281 @@
+//! Load that never calms: clients that always have something more to say, beside clients that do nothing wrong.
+//!
+//! Nobody is waited for here: a moment is a turn of each reactor, in which flooders have bytes ready again, and what
+//! the healthy ask must have come within so many moments.
+
+use super::*;
+
+/// Two commands of a flooder are in each of so many commands' messages.
+const BATCH: usize = 4;
+/// A flooder writes again while the broker has received all but so many bytes.
+const READY_BYTES: usize = 600;
+/// A moment's time, in nanoseconds: longer than a full queue is waited for.
+const MOMENT_NS: u64 = FULL_RETRY_NS + 1;
+
+/// What a flooder does without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flood {
+    Pings,
+    Publishes,
+    Subscribes,
+    /// It pings, and reads nothing.
+    PingsUnread,
+}
+
+/// A world under load.
+struct Load {
+    world: World,
+    flooders: Vec<(usize, Flood)>,
+    rng: Rng,
+    moment: usize,
+    /// How often each flooder has written.
+    rounds: Vec<usize>,
+    /// And when it last did.
+    wrote: Vec<usize>,
+    read_worst: usize,
+}
+
+/// In how many moments a command is answered beside `flooder_count` flooders of its reactor.
+///
+/// A connection that floods has one buffer in flight; a crowded turn takes at least `INPUT / (2 * CROWDED)` of them,
+/// each of a share and what goes beyond it, and the ping's is behind all of them. Its answer is behind an answer to each; of the
+/// sends of a turn replies have half, and at least what is left of `SENDS`. Buffers may have been wanting once.
+const fn answered_within(flooder_count: usize) -> usize {
+    let taken_per_turn = (share::INPUT / (2 * share::CROWDED)) as usize;
+    let sent_per_turn = share::SENDS_MAX / 2;
+    2 * flooder_count.div_ceil(taken_per_turn) + flooder_count.div_ceil(sent_per_turn) + 4
+}
+
+/// In how many moments a publication is with its subscriber: it is taken like any command, carried to its home and
+/// to the subscriber's reactor, and sent when the topics before it had their quantum, of `due_count` sends together.
+const fn delivered_within(flooder_count: usize, due_count: usize) -> usize {
+    answered_within(flooder_count) + 2 * QUEUE_MOMENTS + due_count.div_ceil(share::SENDS_MAX / 2)
+}
+
+/// In how many moments what is in a queue between reactors is taken, however full it is.
+const QUEUE_MOMENTS: usize = 6;
+
+impl Load {
+    /// Flooders are connected and silent yet.
+    fn new(seed: u64, reactor_count: usize, floods: &[Flood]) -> Load {
+        let mut knobs = Knobs::calm(reactor_count);
+        knobs.net.seed = seed;
+        knobs.net.buffer_count = 6;
+        knobs.net.buffer_bytes = 256;
+        knobs.queue_entries = 8;
+        let mut world = World::new(knobs);
+        let flooders: Vec<(usize, Flood)> = floods
+            .iter()
+            .enumerate()
+            .map(|(place, flood)| {
+                let format = if place % 2 == 0 { Format::Json } else { Format::Binary };
+                (world.open(place % reactor_count, format), *flood)
+            })
+            .collect();
+        for (client, flood) in &flooders {
+            if *flood == Flood::PingsUnread {
+                world.stick(*client);
+            }
+        }
+        let rounds = vec![0; flooders.len()];
+        Load {
+            world,
+            flooders,
+            rng: Rng::new(seed),
+            moment: 0,
+            rounds,
+            wrote: vec![0; floods.len()],
+            read_worst: 0,
+        }
+    }
+
+    /// Every flooder has bytes ready again; every reactor has a turn; whoever reads does.
+    fn pass(&mut self) {
+        for place in 0..self.flooders.len() {
+            self.flood(place);
+            let waited = self.moment - self.wrote[place];
+            if self.flooders[place].1 != Flood::PingsUnread {
+                self.read_worst = self.read_worst.max(waited);
+            }
+        }
+        self.world.write_all();
+        for index in 0..self.world.reactors.len() {
+            self.world.turn(index);
+        }
+        for client in 0..self.world.clients.len() {
+            if self.world.clients[client].pace == Pace::Eager {
+                self.world.read(client, usize::MAX);
+            }
+        }
+        self.world.now_ns += MOMENT_NS;
+        self.moment += 1;
+    }
+
+    fn flood(&mut self, place: usize) {
+        let (client, flood) = self.flooders[place];
+        while self.world.net.unreceived(self.world.clients[client].peer) < READY_BYTES {
+            let round = self.rounds[place];
+            self.rounds[place] += 1;
+            self.wrote[place] = self.moment;
+            let topic = format!("f/{}", self.rng.below(3));
+            self.world.ask_together(client, |world| match flood {
+                Flood::Pings | Flood::PingsUnread => (0..BATCH).for_each(|_| world.ping(client)),
+                Flood::Publishes => (0..BATCH).for_each(|_| {
+                    world.publish(client, &topic);
+                }),
+                Flood::Subscribes => {
+                    let filter = if round % 2 == 0 { "f/+" } else { "own/x" };
+                    world.subscribe(client, filter);
+                    world.ping(client);
+                    world.unsubscribe(client, filter);
+                }
+            });
+            self.world.write(client, usize::MAX);
+        }
+    }
+
+    /// Passes moments until `is_done`; fails if that takes more than `moments_max`. Tells how many it took.
+    fn pass_until(
+        &mut self,
+        what: &str,
+        moments_max: usize,
+        mut is_done: impl FnMut(&Load) -> bool,
+    ) -> usize {
+        let began = self.moment;
+        while !is_done(self) {
+            if self.moment - began >= moments_max {
+                (0..self.world.reactors.len()).for_each(|index| self.world.describe(index));
+                panic!("{what} takes more than {moments_max} moments");
+            }
+            self.pass();
+        }
+        self.moment - began
+    }
+
+    /// The client's command is answered in time.
+    fn pass_until_answered(&mut self, client: usize, moments_max: usize) -> usize {
+        self.pass_until("an answer", moments_max, |load| load.world.oracle.asked_count(client) == 0)
+    }
+
+    fn per_reactor(&self) -> usize {
+        self.flooders.len().div_ceil(self.world.reactors.len())
+    }
+
+    /// Nobody floods any more, and nothing is lost of all that was said.
+    fn end(self) {
+        eprintln!("read worst {} of {} work {}", self.read_worst, self.flooders.len(), self.world.peaks.work);
+        self.world.end();
+    }
+}
+
+/// Floods of every kind, in turn.
+fn mixed(count: usize) -> Vec<Flood> {
+    let kinds = [Flood::Pings, Flood::Publishes, Flood::Subscribes, Flood::PingsUnread];
+    (0..count).map(|place| kinds[place / 2 % kinds.len()]).collect()
+}
+
+/// Beside clients that flood, those who ask little are answered in time, every time.
+#[test]
+fn who_asks_little_is_answered_in_time_beside_floods() {
+    let mut worst = 0;
+    for seed in 0..6 {
+        let count = 8 + 16 * seed as usize;
+        let mut load = Load::new(seed, 2, &mixed(count));
+        let healthy = [load.world.open(0, Format::Json), load.world.open(1, Format::Binary)];
+        (0..20).for_each(|_| load.pass());
+        for _ in 0..10 {
+            for client in healthy {
+                load.world.ping(client);
+                worst = worst.max(load.pass_until_answered(client, answered_within(load.per_reactor())));
+            }
+        }
+        load.end();
+    }
+    eprintln!("worst answer {worst}");
+}
+
+/// A topic's subscriber gets each publication in time, beside topics that are always behind.
+#[test]
+fn who_keeps_up_gets_each_publication_in_time_beside_floods() {
+    let mut worst = 0;
+    for seed in 0..6 {
+        let mut load = Load::new(seed, 2, &mixed(8));
+        let followers: Vec<usize> = (0..12).map(|place| load.world.open(place % 2, Format::Json)).collect();
+        let (publisher, near, far) = (
+            load.world.open(0, Format::Json),
+            load.world.open(0, Format::Json),
+            load.world.open(1, Format::Binary),
+        );
+        for client in followers {
+            load.world.subscribe(client, "f/#");
+        }
+        load.world.subscribe(near, "calm");
+        load.world.subscribe(far, "calm");
+        load.world.settle();
+        (0..20).for_each(|_| load.pass());
+        for published in 1..=10 {
+            load.world.publish(publisher, "calm");
+            // Three topics that flood, each to the followers and the flooders of a reactor, twice over.
+            let moments_max = delivered_within(load.per_reactor(), 2 * 3 * 10);
+            worst = worst.max(load.pass_until("a publication", moments_max, |load| {
+                [near, far].iter().all(|client| load.world.seqs(*client, "calm").len() == published)
+            }));
+        }
+        load.end();
+    }
+    eprintln!("worst delivery {worst}");
+}
+
+/// Connections come all at once, and what each asks is much: a turn takes as much of that as it may.
+#[test]
+fn many_who_come_at_once_are_taken_a_turns_share_at_a_time() {
+    let mut world = World::new(Knobs::calm(1));
+    let clients: Vec<usize> = (0..60).map(|_| world.connect(0, Format::Json)).collect();
+    world.write_all();
+    world.settle();
+    for client in &clients {
+        world.ask_together(*client, |world| (0..20).for_each(|_| world.ping(*client)));
+    }
+    world.write_all();
+    world.settle();
+    assert!(clients.iter().all(|client| world.oracle.asked_count(*client) == 0));
+    world.end();
+}
+
+/// What takes more than a turn comes to its end beside floods: a filter over many topics is taken back, a client
+/// that was in as many goes, and a new policy is taken over.
+#[test]
+fn tasks_end_in_time_beside_floods() {
+    const TOPICS: usize = 120;
+    let mut load = Load::new(1, 1, &mixed(8));
+    let (one, other) = (load.world.open(0, Format::Json), load.world.open(0, Format::Json));
+    let publisher = load.world.open(0, Format::Json);
+    for client in [one, other] {
+        load.world.subscribe(client, "w/#");
+    }
+    load.world.settle();
+    for topic in 0..TOPICS {
+        load.world.publish(publisher, &format!("w/{topic}"));
+    }
+    load.world.settle();
+    (0..20).for_each(|_| load.pass());
+    // A view costs a look, a match and a membership; a turn has a share for that, of which others' tasks, one per
+    // flooder, take theirs.
+    let view_price = (price::LOOK + price::MATCH + 2 * price::MEMBERSHIP + price::TOPIC) as usize;
+    let task_moments = TOPICS * view_price / (share::TASKS / 2) as usize;
+    let moments_max = answered_within(8) + task_moments;
+    load.world.unsubscribe(one, "w/#");
+    let took = load.pass_until_answered(one, moments_max);
+    assert!(took > 2, "it takes more than a turn: {took}");
+    let open_count = load.world.reactor(0).core().open_count();
+    load.world.hang_up(other);
+    load.pass_until("a disconnect", moments_max, |load| {
+        load.world.reactor(0).core().open_count() < open_count
+    });
+    let mut config = load.world.knobs.config();
+    config.delivery.owed_bytes_max = 2 << 20;
+    load.world.order(0, ControlRequest::Reload(Arc::new(config)));
+    load.pass();
+    load.pass_until("a reload", moments_max, |load| !load.world.reactor(0).core().has_tasks());
+    load.end();
+}
