@@ -16,6 +16,7 @@ use crate::{
         topic,
         view::Pin,
     },
+    work::{UNIT, price},
 };
 
 const CONNECTIONS: usize = 5;
@@ -587,4 +588,32 @@ fn who_was_not_visited_is_not_chosen() {
     stalled.visit();
     stalled.fanout.shed(u64::MAX);
     assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::LogBytes))]);
+}
+
+/// A connection in 1,000 topics goes, and then one that is in 20: each has its quantum in its turn, and what a turn
+/// does is what it is given and a step more.
+#[test]
+fn a_long_task_ends_a_quantum_at_a_time_and_does_not_hold_up_a_short_one() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    for (connection, count) in [(0, 1_000), (1, 20)] {
+        (0..count).for_each(|topic| stalled.subscribe(connection, &format!("{connection}/{topic}")));
+    }
+    let mut outcome = Outcome::default();
+    assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));
+    assert!(!stalled.fanout.handle_disconnect(1, &mut outcome));
+    let step_price = price::TOPIC + price::SUBSCRIPTION + 2 * price::MEMBERSHIP + price::LOOK;
+    let (mut turns, mut short_turns) = (0, 0);
+    loop {
+        stalled.fanout.take_work();
+        let goes_on = stalled.fanout.run_tasks(4 * UNIT, 0, &mut outcome);
+        assert!(stalled.fanout.take_work() <= 4 * UNIT + step_price);
+        turns += 1;
+        if !goes_on {
+            break;
+        }
+        short_turns += u32::from(!outcome.departed.contains(&1));
+    }
+    assert_eq!(outcome.departed, [1, 0]);
+    assert!(short_turns <= 12 && turns > 200, "{short_turns} and {turns} turns");
+    stalled.fanout.check();
 }

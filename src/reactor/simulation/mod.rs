@@ -52,9 +52,9 @@ const SECOND: u64 = 1_000 * MS;
 /// The longest publication of a random world, in the longest of its encodings.
 const PUBLICATION_BYTES_MAX: usize = 28_000;
 
-/// The last thing that a part of a turn does may be more than was left of the part: a connection that comes, is
-/// upgraded or goes is the most that is not as long as a message is.
-const STEP_MAX: u64 = price::END + price::UPGRADE / 2;
+/// The last thing that a part of a turn does may be more than was left of the part: the most that is not as long as a
+/// message is a connection that goes, and what a task does of that at once.
+const STEP_MAX: u64 = price::END + UNIT;
 /// The most work of a turn in which no message is long, no deadline passes and nobody drains.
 const WORK_MAX: u64 = share::INPUT
     // Its last completion.
@@ -63,8 +63,8 @@ const WORK_MAX: u64 = share::INPUT
     + share::RESUMED + share::QUANTUM
     // What others say.
     + share::EXCHANGE
-    // What the home says to its own reactor. No share bounds it but what came in: so much these worlds bring.
-    + 8 * UNIT
+    // What the home says to its own reactor, and who joins for that. No share bounds it: so much these worlds bring.
+    + 12 * UNIT
     // Whatever was done before, sends get theirs; and the last of them.
     + share::SENDS + price::SEND + price::SENT_KIB * 2
     // Sweeps that begin, connections that are judged, tasks, and half as much for a search for old log.
