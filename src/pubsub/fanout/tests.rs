@@ -377,13 +377,18 @@ impl Stalled {
     }
 
     fn publish_into(&mut self, topic: &str, appender: &mut Appender) {
+        self.publish_paced(topic, appender, 0);
+    }
+
+    /// As it is where sweeps keep a distance of `delay_ns`.
+    fn publish_paced(&mut self, topic: &str, appender: &mut Appender, delay_ns: u64) {
         let seq = self.seqs.entry(topic.into()).or_default();
         *seq += 1;
         let mut frame = vec![0; FRAME_BYTES as usize];
         frame::write_header(frame::Opcode::Text, FRAME_BYTES as usize - 2, &mut frame);
         let range = appender.append(frame.len(), |room| room.copy_from_slice(&frame));
         let batch = Batch { topic: topic.into(), encoding: ENCODING, seq: *seq, count: 1, range };
-        self.fanout.handle_batch(batch, u64::from(self.now_ms) * 1_000_000, 0);
+        self.fanout.handle_batch(batch, u64::from(self.now_ms) * 1_000_000, delay_ns);
     }
 
     /// Visits everybody, who all have a send in flight.
@@ -616,4 +621,20 @@ fn a_long_task_ends_a_quantum_at_a_time_and_does_not_hold_up_a_short_one() {
     assert_eq!(outcome.departed, [1, 0]);
     assert!(short_turns <= 12 && turns > 200, "{short_turns} and {turns} turns");
     stalled.fanout.check();
+}
+
+/// What is saved by waiting is in proportion to the members.
+#[test]
+fn a_topic_waits_for_its_next_sweep_by_its_members() {
+    const DELAY_NS: u64 = 120_000;
+    for (member_count, delay_ns) in [(1, 50_000), (2, 100_000), (3, DELAY_NS)] {
+        let mut stalled = Stalled::new(u64::MAX, None);
+        (0..member_count).for_each(|connection| stalled.subscribe(connection, "t"));
+        stalled.publish("t", 1);
+        let mut chunk = stalled.pool.acquire(FRAME_BYTES as usize, 0);
+        stalled.publish_paced("t", &mut chunk, DELAY_NS);
+        let began_ns = u64::from(stalled.now_ms) * 1_000_000;
+        assert_eq!(stalled.fanout.next_sweep_ns(), Some(began_ns + delay_ns));
+        stalled.pool.retire(chunk);
+    }
 }

@@ -1098,3 +1098,30 @@ fn who_never_reads_its_replies_is_closed_for_its_silence() {
     world.unstick(client);
     world.end();
 }
+
+/// One filter, or one level, beyond what a connection may have is refused; names do not count, and what is taken back
+/// makes room.
+#[test]
+fn a_filter_too_many_or_too_deep_is_refused_until_one_is_taken_back() {
+    let cases = [((2, 100), ["a/+", "b/c/#", "+/+"]), ((100, 6), ["a/b/+", "b/c/#", "+"])];
+    for (limits, [first, second, third]) in cases {
+        let knobs = Knobs { filter_limits: Some(limits), topics_max: 99, ..Knobs::calm(1) };
+        let mut world = World::new(knobs);
+        let client = world.open(0, Format::Json);
+        let refused_count = |world: &World| {
+            let is_refusal =
+                |event: &&Event| matches!(event, Event::Error { code, .. } if code == "limit_reached");
+            world.clients[client].seen.iter().filter(is_refusal).count()
+        };
+        for (filter, refused) in [(first, 0), (second, 0), ("x/y/z", 0), (third, 1)] {
+            world.subscribe(client, filter);
+            world.settle();
+            assert_eq!(refused_count(&world), refused, "{filter} with {limits:?}");
+        }
+        world.unsubscribe(client, first);
+        world.subscribe(client, third);
+        world.settle();
+        assert_eq!(refused_count(&world), 1);
+        world.end();
+    }
+}

@@ -117,6 +117,8 @@ struct Knobs {
     shares_listeners: bool,
     accepts_per_s_max: u32,
     subscriptions_max: usize,
+    /// How many filters a connection may have, and levels of all of them, if not as many as by default.
+    filter_limits: Option<(usize, usize)>,
     /// The broker compresses, and every other client offers that.
     deflates: bool,
     /// Clients may be closed for being too far behind, idle or late.
@@ -156,6 +158,7 @@ impl Knobs {
             shares_listeners: false,
             accepts_per_s_max: 0,
             subscriptions_max: 1_000,
+            filter_limits: None,
             deflates: false,
             may_close: false,
             is_verbose: false,
@@ -168,6 +171,9 @@ impl Knobs {
         config.limits.topics_max = self.topics_max;
         config.limits.accepts_per_s_max = self.accepts_per_s_max;
         config.limits.subscriptions_max = self.subscriptions_max;
+        if let Some(limits) = self.filter_limits {
+            (config.limits.filters_max, config.limits.filter_levels_max) = limits;
+        }
         config.limits.message_bytes_max = 1 << 20;
         // Simulated payloads repeat one byte.
         config.deflate.ratio_max = 1_032;
