@@ -8,6 +8,7 @@ mod commands;
 mod deflate;
 mod delivery;
 mod echo;
+mod fairness;
 mod flood;
 mod hostile;
 mod http;

@@ -8,6 +8,7 @@ pub mod raw;
 pub mod witness;
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
@@ -159,6 +160,37 @@ impl Broker {
         }
         assert!(!values.is_empty(), "no {name} in {text}");
         values
+    }
+
+    /// The same, of all reactors together.
+    pub fn total(&self, name: &str, labels: &str) -> f64 {
+        self.metric(name, labels).iter().sum()
+    }
+
+    /// Asks for `/metrics` until a counter or gauge is what it is expected to be, of all reactors together.
+    pub fn wait_for_total(&self, name: &str, labels: &str, is_expected: impl Fn(f64) -> bool) -> f64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let total = self.total(name, labels);
+            if is_expected(total) {
+                return total;
+            }
+            assert!(Instant::now() < deadline, "{name}{labels} stays {total}");
+        }
+    }
+
+    /// How many connections it has closed or lost, for whatever reason.
+    pub fn closed_count(&self) -> f64 {
+        let text = self.metrics();
+        let samples = text.lines().filter(|line| line.starts_with("fanfare_closes_total{"));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// The resident memory of its process.
+    pub fn resident_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
     }
 }
 

@@ -241,6 +241,16 @@ impl Raw {
         self.expect_end();
     }
 
+    /// Closes in good order, past whatever is still to come.
+    pub fn close_whatever_comes(mut self) {
+        self.send(&frame(CLOSE, &1000_u16.to_be_bytes()));
+        while self.peek_opcode() != CLOSE {
+            self.receive_frame();
+        }
+        assert_eq!(self.receive_close().0, 1000);
+        self.expect_end();
+    }
+
     /// Everything up to the end of the stream as an HTTP answer: its status, and the whole of it.
     pub fn receive_answer(mut self) -> (u16, String) {
         while self.receive_more() {}
