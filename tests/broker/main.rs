@@ -15,6 +15,7 @@ mod http;
 mod interop;
 mod lifecycle;
 mod limits;
+mod memory;
 mod reload;
 mod restart;
 mod slow;
