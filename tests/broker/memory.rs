@@ -4,13 +4,13 @@
 //!
 //! Bounds have slack for what the allocator keeps, and for vectors that grow by doubling.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 
 use serde_json::{Value, json};
 
 use crate::common::{
     Broker,
-    raw::{BINARY, Raw, TEXT, frame, header},
+    raw::{Raw, TEXT, frame},
 };
 
 /// The most commands of one message.
@@ -21,6 +21,32 @@ fn growth_each(broker: &Broker, before: usize, what: &str, count: usize) -> usiz
     let growth = broker.resident_bytes().saturating_sub(before);
     println!("{what}: {growth} bytes for {count}, {} each", growth / count);
     growth / count
+}
+
+/// Each sends one message again and again, whole and in order, until nobody can send any more and the broker carries
+/// out nothing more of what they sent.
+fn flood_until_calm(broker: &Broker, held: &[Raw], message: &[u8]) {
+    const PINGS: usize = 20;
+    let messages = message.repeat(2);
+    let mut places = vec![0; held.len()];
+    let mut other = Raw::open(broker.address);
+    let mut before = f64::NAN;
+    loop {
+        let mut sent_count = 0;
+        for (raw, place) in held.iter().zip(&mut places) {
+            let len = send_while_room(raw, &messages[*place..*place + message.len()]);
+            *place = (*place + len) % message.len();
+            sent_count += len;
+        }
+        for _ in 0..PINGS {
+            assert_eq!(other.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
+        }
+        let commands = broker.total("fanfare_commands_total", "");
+        if sent_count == 0 && commands == before + PINGS as f64 {
+            return other.close();
+        }
+        before = commands;
+    }
 }
 
 fn subscribe(raw: &mut Raw, topic: &str) {
@@ -101,8 +127,9 @@ fn levels_of_filters_take_what_the_key_says_and_give_it_back() {
 /// long; what is left of its message; and hardly anything of what it sends while it is paused.
 #[test]
 fn answers_that_nobody_reads_and_what_comes_meanwhile_are_bounded() {
-    const CONNECTIONS: usize = 64;
+    const CONNECTIONS: usize = 12;
     const REPLIES_BYTES: usize = 64 << 10;
+    const UNREAD_BYTES: usize = 32 << 10;
     let broker = Broker::start(1, &["listen.sndbuf_bytes=65536"]);
     let commands: Vec<Value> =
         (0..COMMANDS_MAX).map(|_| json!({"op": "subscribe", "topic": "a/#/b", "id": 1})).collect();
@@ -117,31 +144,12 @@ fn answers_that_nobody_reads_and_what_comes_meanwhile_are_bounded() {
     let before = broker.resident_bytes();
     let held: Vec<Raw> =
         (0..CONNECTIONS).map(|_| Raw::connect_small(broker.address, 32 << 10).upgraded()).collect();
-    // Four messages are 190 KB, and their answers half a megabyte.
-    let messages = message.repeat(4);
-    let sent_counts: Vec<usize> = held.iter().map(|raw| send_while_room(raw, &messages)).collect();
-    broker.wait_for_total("fanfare_paused", "", |total| total == CONNECTIONS as f64);
-    let each = growth_each(&broker, before, "paused connections with answers", CONNECTIONS);
-    let bound = 4 * REPLIES_BYTES + 2 * message.len();
-    assert!(each <= bound + (32 << 10), "{each} bytes per connection, of {bound}");
-
-    // What the kernel takes is its own, and nothing of it is received.
-    let received = broker.total("fanfare_received_bytes_total", "");
-    let before = broker.resident_bytes();
-    let more = message.repeat(64);
-    for (raw, sent_count) in held.iter().zip(&sent_counts) {
-        send_while_room(raw, &more[sent_count % message.len()..]);
-    }
-    let mut other = Raw::open(broker.address);
-    for _ in 0..100 {
-        assert_eq!(other.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
-    }
-    let each = growth_each(&broker, before, "what paused connections send", CONNECTIONS);
-    let received = broker.total("fanfare_received_bytes_total", "") - received;
-    println!("received meanwhile: {} bytes each", received as usize / CONNECTIONS);
-    assert!(each <= 64 << 10, "{each} bytes of each");
-    assert_eq!(broker.closed_count(), 0.0);
-    other.close();
+    flood_until_calm(&broker, &held, &message);
+    assert_eq!(broker.total("fanfare_paused", ""), CONNECTIONS as f64);
+    let each = growth_each(&broker, before, "paused connections that read nothing", CONNECTIONS);
+    let bound = 4 * REPLIES_BYTES + 2 * message.len() + UNREAD_BYTES;
+    assert!((REPLIES_BYTES..=bound).contains(&each), "{each} bytes per connection, of {bound}");
+    assert_eq!(broker.closed_count(), 1.0, "of the one that was there before");
     drop(held);
     broker.stop();
 }
@@ -154,12 +162,9 @@ fn messages_under_way_take_what_has_come_of_them() {
     let broker = Broker::start(1, &[]);
     let (before, received) = (broker.resident_bytes(), broker.total("fanfare_received_bytes_total", ""));
     let mut held: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::open(broker.address)).collect();
-    for raw in &mut held {
-        raw.send(&header(BINARY, true, 1_000_000));
-    }
-    let piece = vec![b'x'; COME_BYTES / 10];
-    for _ in 0..10 {
-        held.iter_mut().for_each(|raw| raw.send(&piece));
+    let message = frame(TEXT, &vec![b'x'; 2 * COME_BYTES]);
+    for piece in message[..COME_BYTES].chunks(COME_BYTES / 10) {
+        held.iter_mut().for_each(|raw| raw.send(piece));
     }
     let come_bytes = (CONNECTIONS * COME_BYTES) as f64;
     broker.wait_for_total("fanfare_received_bytes_total", "", |total| total - received >= come_bytes);
@@ -174,7 +179,7 @@ fn messages_under_way_take_what_has_come_of_them() {
 #[test]
 fn small_publications_that_nobody_takes_stay_within_the_budget_of_the_log() {
     const TOPICS: usize = 1_000;
-    const ROUNDS: usize = 300;
+    const ROUNDS: usize = 120;
     const LOG_BYTES: usize = 16 << 20;
     let settings = [
         "limits.log_bytes_max=16777216",
@@ -188,13 +193,19 @@ fn small_publications_that_nobody_takes_stay_within_the_budget_of_the_log() {
     publish_once_each(&mut publisher, topics());
     let mut stalled = Raw::connect_small(broker.address, 32 << 10).upgraded();
     subscribe(&mut stalled, "s/#");
-    // The kernels are full before anything is measured.
+    // The kernels are full before anything is measured. When log must go that its send in flight keeps, it is closed,
+    // and another takes its place.
     let filling = json!({"op": "publish", "topic": "s/0", "data": "x".repeat(500_000), "id": 1}).to_string();
     assert_eq!(publisher.ask(&filling)["op"], "ok");
     let before = broker.resident_bytes();
-    let mut most = 0;
+    let (mut most, mut closed) = (0, 0.0);
     for round in 1..=ROUNDS {
         publish_once_each(&mut publisher, topics());
+        if broker.closed_count() > closed {
+            closed += 1.0;
+            stalled = Raw::connect_small(broker.address, 32 << 10).upgraded();
+            subscribe(&mut stalled, "s/#");
+        }
         let growth = broker.resident_bytes().saturating_sub(before);
         most = most.max(growth);
         if [10, 50, 100].contains(&round) {
@@ -212,13 +223,14 @@ fn small_publications_that_nobody_takes_stay_within_the_budget_of_the_log() {
     broker.stop();
 }
 
-/// Subscribers to everything are members of each topic that is published to: 28 bytes for each pair, in vectors that
-/// grow by doubling, beside what the topic and its view take.
+/// Subscribers to everything are members of each topic that is published to: 20 bytes for the subscription, 16 for
+/// the member and some 14 for the table that finds it, in vectors that grow by doubling, beside what the topic and its
+/// view take.
 #[test]
-fn pairs_of_wide_filters_and_topics_take_28_bytes() {
-    const TOPICS: usize = 8_000;
+fn pairs_of_wide_filters_and_topics_take_what_a_membership_does() {
+    const TOPICS: usize = 2_500;
     const SUBSCRIBERS: usize = 32;
-    const PAIR_BYTES: usize = 28;
+    const PAIR_BYTES: usize = 20 + 16 + 14;
     let broker = Broker::start(1, &[]);
     let mut publisher = Raw::open(broker.address);
     let drain = |held: &mut Vec<Raw>| {
@@ -245,7 +257,7 @@ fn pairs_of_wide_filters_and_topics_take_28_bytes() {
     }
     publish_all(&mut publisher, &mut held);
     let pair = growth_each(&broker, before, "pairs", TOPICS * (SUBSCRIBERS - 1));
-    assert!(pair <= 2 * PAIR_BYTES + PAIR_BYTES / 2, "{pair} bytes per pair");
+    assert!(pair <= 2 * PAIR_BYTES, "{pair} bytes per pair");
     // What they leave serves those who come.
     for _ in 0..2 {
         held.drain(..).for_each(Raw::close);
@@ -258,7 +270,7 @@ fn pairs_of_wide_filters_and_topics_take_28_bytes() {
         publish_all(&mut publisher, &mut held);
     }
     let again = growth_each(&broker, before, "pairs, twice more", TOPICS * (SUBSCRIBERS - 1));
-    assert!(again <= 3 * PAIR_BYTES, "{again} bytes per pair");
+    assert!(again <= 5 * PAIR_BYTES / 2, "{again} bytes per pair");
     drop(held);
     publisher.close();
     broker.stop();
@@ -271,7 +283,7 @@ fn gaps_that_are_not_told_take_no_more_for_more_topics() {
     const TOPICS: usize = 500;
     let settings = [
         "delivery.slow_consumer=skip",
-        "delivery.owed_bytes_max=65536",
+        "delivery.owed_bytes_max=131072",
         "limits.message_bytes_max=65536",
         "listen.sndbuf_bytes=65536",
     ];
@@ -300,7 +312,7 @@ fn gaps_that_are_not_told_take_no_more_for_more_topics() {
         assert_eq!(publisher.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
     }
     assert!(broker.total("fanfare_skipped_total", "") > (64 * CONNECTIONS) as f64);
-    // What is owed, 64 KiB, is the same of all; members of topics are there already.
+    // What is owed, 128 KiB, is the same of all; members of topics are there already.
     let each = growth_each(&broker, before, "connections with gaps", CONNECTIONS);
     assert!(each <= 64 << 10, "{each} bytes per connection");
     drop(held);
