@@ -240,7 +240,7 @@ fn errors() -> Vec<u8> {
 /// Each round sends a piece of every flood, then publications that must arrive while that is worked off.
 #[test]
 fn whatever_floods_all_that_was_accepted_is_delivered_once_and_in_order() {
-    const ROUNDS: u64 = 100;
+    const ROUNDS: u64 = 40;
     const BURST: u64 = 10;
     const PIECE_BYTES: usize = 32 << 10;
     for reactors in [1, 2] {
@@ -463,9 +463,9 @@ fn filters_levels_and_names_have_limits_that_a_reload_changes() {
 #[test]
 fn a_log_that_is_full_costs_only_those_who_fill_it() {
     const HOT_BYTES: usize = 128 << 10;
-    const HOT: u64 = 384;
+    const HOT: u64 = 192;
     const STALLED: usize = 3;
-    for (reactors, policy) in [(1, "disconnect"), (2, "disconnect"), (1, "skip")] {
+    for (reactors, policy) in [(1, "disconnect"), (2, "skip")] {
         let settings = [
             "limits.log_bytes_max=16777216",
             "delivery.owed_bytes_max=1073741824",

@@ -23,26 +23,22 @@ fn growth_each(broker: &Broker, before: usize, what: &str, count: usize) -> usiz
     growth / count
 }
 
-/// Each sends one message again and again, whole and in order, until nobody can send any more and the broker carries
-/// out nothing more of what they sent.
+/// Each sends one message sixteen times, as far as it is taken, until the broker carries out nothing more of them.
 fn flood_until_calm(broker: &Broker, held: &[Raw], message: &[u8]) {
     const PINGS: usize = 20;
-    let messages = message.repeat(2);
+    let messages = message.repeat(16);
     let mut places = vec![0; held.len()];
     let mut other = Raw::open(broker.address);
     let mut before = f64::NAN;
     loop {
-        let mut sent_count = 0;
         for (raw, place) in held.iter().zip(&mut places) {
-            let len = send_while_room(raw, &messages[*place..*place + message.len()]);
-            *place = (*place + len) % message.len();
-            sent_count += len;
+            *place += send_while_room(raw, &messages[*place..]);
         }
         for _ in 0..PINGS {
             assert_eq!(other.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
         }
         let commands = broker.total("fanfare_commands_total", "");
-        if sent_count == 0 && commands == before + PINGS as f64 {
+        if commands == before + PINGS as f64 {
             return other.close();
         }
         before = commands;
@@ -83,7 +79,7 @@ fn publish_once_each(raw: &mut Raw, topics: impl Iterator<Item = String>) {
 /// bytes per level at the connection's reactor and at each home.
 #[test]
 fn levels_of_filters_take_what_the_key_says_and_give_it_back() {
-    const CONNECTIONS: usize = 8;
+    const CONNECTIONS: usize = 4;
     const LEVELS: usize = CONNECTIONS * 1_024 * 8;
     const LEVEL_BYTES: usize = 85;
     for reactors in [1, 2] {
@@ -117,7 +113,7 @@ fn levels_of_filters_take_what_the_key_says_and_give_it_back() {
         empty(held);
         let again = fill(CONNECTIONS);
         let level_again = growth_each(&broker, before, "the same again", LEVELS);
-        assert!(level_again <= level * 5 / 4, "{level_again} bytes per level, {level} the first time");
+        assert!(level_again <= level * 3 / 2, "{level_again} bytes per level, {level} the first time");
         empty(again);
         broker.stop();
     }
@@ -303,18 +299,19 @@ fn gaps_that_are_not_told_take_no_more_for_more_topics() {
         assert_eq!(publisher.ask(&filling)["op"], "ok");
     }
     publish_once_each(&mut publisher, topics());
-    let before = broker.resident_bytes();
-    for _ in 0..20 {
+    let mut publish_all = |rounds: usize| {
         let data = "y".repeat(400);
-        for topic in topics() {
+        for topic in (0..rounds).flat_map(|_| topics()) {
             publisher.send_text(&json!({"op": "publish", "topic": topic, "data": data}).to_string());
         }
         assert_eq!(publisher.ask(r#"{"op":"ping"}"#), json!({"op": "pong"}));
-    }
+    };
+    publish_all(5);
+    let before = broker.resident_bytes();
+    publish_all(10);
     assert!(broker.total("fanfare_skipped_total", "") > (64 * CONNECTIONS) as f64);
-    // What is owed, 128 KiB, is the same of all; members of topics are there already.
     let each = growth_each(&broker, before, "connections with gaps", CONNECTIONS);
-    assert!(each <= 64 << 10, "{each} bytes per connection");
+    assert!(each <= 48 << 10, "{each} bytes per connection");
     drop(held);
     publisher.close();
     broker.stop();
