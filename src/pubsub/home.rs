@@ -21,7 +21,10 @@ use super::{
     table::Table,
     topic,
 };
-use crate::protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication};
+use crate::{
+    protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication},
+    work::price,
+};
 
 /// The most reactors that a broker has: interest is a bit each.
 pub const REACTORS_MAX: usize = 64;
@@ -571,6 +574,8 @@ impl Home {
         outboxes: &mut Outboxes,
     ) {
         let format = encoding.format();
+        let byte_work = if encoding.is_deflated() { price::DEFLATED_BYTE } else { price::PUBLISHED_BYTE };
+        self.work += publication.payload.len() as u64 * byte_work;
         let deflated = match encoding.is_deflated() {
             true => deflater.publication(publication, format),
             false => None,

@@ -64,15 +64,20 @@ impl Buffered {
         share.buffered_kib = kib as u16;
     }
 
-    /// A turn begins: tells the others what this reactor has, and learns what all have.
+    /// A turn begins: learns what all have.
     pub fn begin_turn(&mut self) {
+        self.tell();
+        self.is_short = self.total.bytes() > self.bytes_max / 4 * 3;
+    }
+
+    /// Tells the others what this reactor has.
+    pub fn tell(&mut self) {
         let bytes = self.bytes();
         if bytes != self.told_bytes {
             // The order of the others' additions does not matter, and nothing else is published by it.
             self.total.0.fetch_add(bytes.wrapping_sub(self.told_bytes), Ordering::Relaxed);
             self.told_bytes = bytes;
         }
-        self.is_short = self.total.bytes() > self.bytes_max / 4 * 3;
     }
 
     /// Whether whoever has much is not read from.
@@ -107,7 +112,9 @@ impl Buffered {
             return None;
         }
         (self.walk, self.due_ns) = (None, now_ns + PERIOD_NS);
-        (kib >= MUCH_KIB).then_some(largest)
+        // Whoever it was may have let go since, or be gone.
+        let kib = kib.min(shares.get(largest as usize)?.buffered_kib);
+        (kib >= MUCH_KIB || (is_full && kib > 0)).then_some(largest)
     }
 
     /// Whether a walk is under way.

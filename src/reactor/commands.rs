@@ -327,6 +327,8 @@ impl Core {
         if !self.is_open(connection, generation) {
             return;
         }
+        // Of what an unsubscribe ends nothing is told behind its `ok`.
+        self.write_gaps(connection);
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
         if let Some(refused) = started.refusal {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());

@@ -69,8 +69,8 @@ pub enum Pause {
     Task,
     /// That all connections have less under way: it has much.
     Memory,
-    /// A turn in which there is little else to do: its next message is long.
-    Long,
+    /// That its last message, which is long, is checked.
+    Check,
 }
 
 /// What was received of a connection that waits.
@@ -78,6 +78,8 @@ pub enum Pause {
 pub struct Unread {
     /// The commands that are left of the message that came before.
     pub rest: Option<Box<Rest>>,
+    /// How long the message is that is being checked, if one is.
+    pub checked_bytes: usize,
     bytes: Vec<u8>,
     /// How many of them have been taken.
     taken: usize,
@@ -232,7 +234,7 @@ impl Connection {
 impl Unread {
     /// The commands and the bytes that are left.
     pub fn new(rest: Option<Box<Rest>>, bytes: &[u8]) -> Unread {
-        Unread { rest, bytes: bytes.to_vec(), taken: 0 }
+        Unread { rest, checked_bytes: 0, bytes: bytes.to_vec(), taken: 0 }
     }
 
     /// Adds what came.
@@ -261,7 +263,7 @@ impl Unread {
 
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity() + self.rest.as_ref().map_or(0, |rest| rest.len_bytes())
+        self.bytes.capacity() + self.checked_bytes + self.rest.as_ref().map_or(0, |rest| rest.len_bytes())
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
-    reading::{LONG_MESSAGE_BYTES, LongUnderWay, REPLIES_BYTES_MAX},
+    reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
     share::{self, Share},
     timers::TimerWheel,
     upgrading::Upgrading,
@@ -131,14 +131,8 @@ pub struct Core {
     pub little_waiting: VecDeque<u32>,
     /// Connections that wait for their turn to go on, with more.
     pub waiting: VecDeque<u32>,
-    /// Connections whose next message is long.
-    pub long: VecDeque<u32>,
-    /// For how many turns the first of them could not go on.
-    pub(super) long_waits: u32,
-    /// The one that is being checked.
-    pub(super) long_message: Option<LongUnderWay>,
-    /// The next message may be long.
-    pub(super) takes_long: bool,
+    /// Long messages that are being checked, each in its turn.
+    pub(super) checking: VecDeque<Check>,
     /// Connections that are paused, whatever they wait for.
     pub paused_count: usize,
     /// Connections that are not read from because they have much under way.
@@ -240,10 +234,7 @@ impl Core {
             resetting: Vec::new(),
             little_waiting: VecDeque::new(),
             waiting: VecDeque::new(),
-            long: VecDeque::new(),
-            long_waits: 0,
-            long_message: None,
-            takes_long: false,
+            checking: VecDeque::new(),
             paused_count: 0,
             is_crowded: false,
             holding: VecDeque::new(),
@@ -544,20 +535,21 @@ impl Core {
     /// Goes on with what takes more than a turn.
     pub fn run_tasks(&mut self) {
         self.go_on_shedding();
-        self.go_on_long();
+        self.go_on_checking();
         self.relieve();
         let now_ms = self.now_ms() as u32;
         self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
         self.take_work();
         self.settle();
         self.fanout.charge();
+        self.buffered.tell();
     }
 
     /// Whether there is anything for [`Core::run_tasks`].
     pub fn has_tasks(&self) -> bool {
         self.fanout.has_tasks()
             || self.shed_flights.is_some()
-            || self.long_message.is_some()
+            || !self.checking.is_empty()
             || self.buffered.is_looking()
             || (!self.holding.is_empty() && !self.buffered.is_short())
     }
@@ -608,6 +600,11 @@ impl Core {
     /// that wait for it.
     pub fn is_log_full(&self) -> bool {
         self.shared.budget.is_full() || self.carriers.allocated_bytes() > self.carriers_bytes_max
+    }
+
+    /// Whether this home has said something to this reactor that is not taken.
+    pub fn has_own_deliveries(&self) -> bool {
+        !self.outboxes[self.index].is_empty()
     }
 
     /// Whether everything that was said to other reactors is in their queues.
@@ -665,13 +662,17 @@ impl Core {
     /// Hands what this home says to this reactor over, and puts the rest into the others' queues as far
     /// as it fits. `wakes` gets the reactors whose ring must be woken.
     pub fn post(&mut self, wakes: &mut Vec<usize>) {
+        // As much as the turn has work for, and one in any case: what is left keeps this home from taking more.
         loop {
             self.home.flush(&mut self.outboxes);
             let Some(delivery) = self.outboxes[self.index].pop_front() else { break };
             self.handle_delivery(delivery);
+            self.take_work();
+            if self.meter.spent() >= share::TURN {
+                break;
+            }
         }
-        self.take_work();
-        (self.is_backlogged, self.is_outbox_full) = (false, false);
+        (self.is_backlogged, self.is_outbox_full) = (false, self.has_own_deliveries());
         for to in 0..self.port.count() {
             if to == self.index {
                 continue;
@@ -919,10 +920,10 @@ impl Core {
                 self.echo(slot, Opcode::Binary, message, agreement);
             }
             Event::Text(text) if text.len() > LONG_MESSAGE_BYTES => {
-                self.begin_long(slot, LongMessage::text(text));
+                self.begin_check(slot, LongMessage::text(text));
             }
             Event::Binary(message) if message.len() > LONG_MESSAGE_BYTES => {
-                self.begin_long(slot, LongMessage::binary(message));
+                self.begin_check(slot, LongMessage::binary(message));
             }
             Event::Text(text) => {
                 let mut parser = self.parser.take().unwrap_or_default();
@@ -948,6 +949,7 @@ impl Core {
         };
         self.list_replying(slot);
         let replies = &mut self.connections[slot as usize].replies;
+        self.meter.spend(message.len() as u64 * price::DEFLATED_BYTE);
         self.deflater.write_message(opcode, message, agreement, replies);
     }
 

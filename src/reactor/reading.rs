@@ -25,13 +25,13 @@ use crate::{
 /// While so many bytes of replies wait, a connection's commands are not taken.
 pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
-/// A message that is longer is taken in a turn with little else to do, and checked by slices of so many bytes.
+/// A message that is longer is checked by slices of so many bytes.
 pub(super) const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
-const LONG_SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
+const SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
 
 /// A long message whose check is under way.
 #[derive(Debug)]
-pub(super) struct LongUnderWay {
+pub(super) struct Check {
     slot: u32,
     generation: u32,
     message: LongMessage,
@@ -54,6 +54,11 @@ impl Core {
             connection.unread.get_or_insert_default().extend(bytes);
             return self.note_buffered(slot);
         }
+        if self.buffered.holds_up(self.shares[slot as usize]) {
+            connection.pause = Pause::Memory;
+            connection.unread = Some(Box::new(Unread::new(None, bytes)));
+            return self.pause(slot);
+        }
         let before = self.meter.spent();
         let share = if self.is_crowded { share::CROWDED } else { share::FRESH };
         let share = self.shares[slot as usize].left(turn, share);
@@ -61,7 +66,8 @@ impl Core {
         let left = self.take_bytes(slot, &mut rest, bytes, share);
         self.shares[slot as usize].spend(turn, self.meter.spent() - before);
         if self.connections[slot as usize].is_paused() {
-            let unread = Unread::new(rest, &bytes[bytes.len() - left..]);
+            let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
+            unread.checked_bytes = self.checked_bytes(slot);
             self.connections[slot as usize].unread = Some(Box::new(unread));
             self.pause(slot);
         }
@@ -81,26 +87,6 @@ impl Core {
             let Some(slot) = self.waiting.pop_front() else { break };
             self.go_on(slot, Pause::Turn, share::QUANTUM, resumed);
         }
-        self.resume_long(resumed);
-    }
-
-    /// Lets one of those go on whose next message is long, if this turn has done little and has nothing to send,
-    /// which would have to wait for it; or if so many turns had that it would wait for ever.
-    fn resume_long(&mut self, resumed: &mut Vec<u32>) {
-        if self.long.is_empty() || self.long_message.is_some() || !self.has_room() {
-            return;
-        }
-        let has_sends = !self.replying.is_empty() || !self.serving.is_empty() || self.fanout.is_sweeping();
-        let is_idle = !has_sends && self.meter.spent() < share::IDLE;
-        if !is_idle && self.long_waits < share::LONG_TURNS {
-            self.long_waits += 1;
-            return;
-        }
-        self.long_waits = 0;
-        let slot = self.long.pop_front().expect("it was just looked at");
-        self.takes_long = true;
-        self.go_on(slot, Pause::Long, share::QUANTUM, resumed);
-        self.takes_long = false;
     }
 
     /// Lets a connection that waits for `pause` go on, by a quantum.
@@ -120,12 +106,19 @@ impl Core {
         self.shares[slot as usize].is_flooding &= is_much;
         if self.connections[slot as usize].is_paused() {
             unread.keep(left);
+            unread.checked_bytes = self.checked_bytes(slot);
             self.connections[slot as usize].unread = Some(unread);
             self.stay_paused(slot);
         } else {
             resumed.push(slot);
         }
         self.note_buffered(slot);
+    }
+
+    /// How long the message is whose check the connection has just begun; 0 if it has not.
+    fn checked_bytes(&self, slot: u32) -> usize {
+        let last = self.checking.back().filter(|_| self.connections[slot as usize].pause == Pause::Check);
+        last.filter(|check| check.slot == slot).map_or(0, |check| check.message.len_bytes())
     }
 
     /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
@@ -140,14 +133,13 @@ impl Core {
 
     /// Whether somebody who waits could go on now.
     pub fn can_resume(&self) -> bool {
-        !(self.little_waiting.is_empty() && self.waiting.is_empty() && self.long.is_empty())
-            && self.has_room()
+        !(self.little_waiting.is_empty() && self.waiting.is_empty()) && self.has_room()
     }
 
     /// Whether nobody waits for a turn; for tests.
     #[cfg(test)]
     pub fn is_nobody_waiting(&self) -> bool {
-        self.little_waiting.is_empty() && self.waiting.is_empty() && self.long.is_empty()
+        self.little_waiting.is_empty() && self.waiting.is_empty()
     }
 
     /// Takes commands for as long as there is room, up to a share of the turn: those that are left of a message
@@ -165,11 +157,7 @@ impl Core {
             }
             // The session is asked once more when all is taken, so that it lets go of what it does not need.
             if !(input.is_empty() && rest.is_none()) {
-                let mut pause = self.pause_of(slot, until);
-                let is_long = || session.completes(input, &self.limits, LONG_MESSAGE_BYTES) > 0;
-                if pause == Pause::None && rest.is_none() && !self.takes_long && is_long() {
-                    pause = Pause::Long;
-                }
+                let pause = self.pause_of(slot, until);
                 if pause != Pause::None {
                     self.connections[slot as usize].pause = pause;
                     break input.len();
@@ -190,10 +178,13 @@ impl Core {
             self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
             let Some(event) = event else { break 0 };
             self.meter.spend(price::MESSAGE);
-            self.takes_long = false;
             *rest = self.handle_event(slot, event, until);
             self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
             self.take_work();
+            // Nothing behind a long message is taken, not even the end of the stream, before that is checked.
+            if self.connections[slot as usize].pause == Pause::Check {
+                break input.len();
+            }
         };
         self.connections[slot as usize].session = session;
         self.inflater = inflater;
@@ -237,50 +228,51 @@ impl Core {
         None
     }
 
-    /// A long message is checked slice by slice, one at a time: its commands come when that is done.
-    pub(super) fn begin_long(&mut self, slot: u32, message: LongMessage) {
-        assert!(self.long_message.is_none(), "one long message is taken at a time");
-        let generation = self.connections[slot as usize].generation;
-        self.long_message = Some(LongUnderWay { slot, generation, message });
+    /// A long message is checked slice by slice, in turn with those of others: its commands come when that is done,
+    /// and nothing behind it is taken before.
+    pub(super) fn begin_check(&mut self, slot: u32, message: LongMessage) {
+        // It was copied, and will be once more.
+        self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
+        let connection = &mut self.connections[slot as usize];
+        connection.pause = Pause::Check;
+        self.checking.push_back(Check { slot, generation: connection.generation, message });
     }
 
-    /// Goes on with the long message that is under way, by a slice; then with its commands.
-    pub(super) fn go_on_long(&mut self) {
-        let Some(mut long) = self.long_message.take() else { return };
-        let is_done = long.message.go_on(LONG_SLICE_BYTES);
-        self.meter.spend(share::LONG_SLICE);
-        self.spend_read(long.message.take_read());
-        if !is_done {
-            self.long_message = Some(long);
+    /// Goes on with the long messages that are being checked, by a slice of the first; then with its commands.
+    pub(super) fn go_on_checking(&mut self) {
+        let Some(mut check) = self.checking.pop_front() else { return };
+        let Check { slot, generation, .. } = check;
+        let connection = &self.connections[slot as usize];
+        // It may have ended since, and even another connection have the slot.
+        if connection.generation != generation || connection.pause != Pause::Check {
             return;
         }
-        let LongUnderWay { slot, generation, mut message } = long;
-        if self.connections[slot as usize].generation != generation {
-            return;
+        let is_done = check.message.go_on(SLICE_BYTES);
+        self.meter.spend(share::SLICE);
+        self.spend_read(check.message.take_read());
+        if !is_done {
+            return self.checking.push_back(check);
         }
         let until = self.meter.spent() + share::QUANTUM;
         let mut parser = self.parser.take().unwrap_or_default();
         let rest = match self.connections[slot as usize].speech {
             Speech::Commands(Format::Binary) => {
-                let commands = binary::parse_long(&mut parser, &mut message);
+                let commands = binary::parse_long(&mut parser, &mut check.message);
                 self.run_parsed(slot, commands, until)
             }
             _ => {
-                let commands = parser.parse_long(&mut message);
+                let commands = parser.parse_long(&mut check.message);
                 self.run_parsed(slot, commands, until)
             }
         };
         self.keep_parser(parser);
         self.take_work();
-        if let Some(rest) = rest {
-            let connection = &mut self.connections[slot as usize];
-            connection.unread.get_or_insert_default().rest = Some(rest);
-            if !connection.is_paused() {
-                connection.pause = Pause::Turn;
-                self.pause(slot);
-            }
-        }
-        self.let_go_on(slot, Pause::Task);
+        let connection = &mut self.connections[slot as usize];
+        let unread = connection.unread.get_or_insert_default();
+        (unread.rest, unread.checked_bytes) = (rest, 0);
+        connection.pause = Pause::Turn;
+        self.paused_count -= 1;
+        self.stay_paused(slot);
         self.note_buffered(slot);
     }
 
@@ -297,14 +289,17 @@ impl Core {
     /// While all connections have too much under way, closes the one with most, now and then or one after the
     /// other; else lets those go on that were not read from.
     pub(super) fn relieve(&mut self) {
-        self.meter.spend(price::VISIT);
         if !self.buffered.is_short() {
             for _ in 0..self.holding.len().min(HOLDING_MAX) {
                 let slot = self.holding.pop_front().expect("the loop counts what is there");
                 self.let_go_on(slot, Pause::Memory);
             }
         }
-        let Some(slot) = self.buffered.find_largest(&self.shares, LOOKS_MAX, self.now_ns) else { return };
+        let found = self.buffered.find_largest(&self.shares, LOOKS_MAX, self.now_ns);
+        if self.buffered.is_looking() || found.is_some() {
+            self.meter.spend(LOOKS_MAX.min(self.shares.len()) as u64 * price::VISIT);
+        }
+        let Some(slot) = found else { return };
         self.shared.troubles.note(Trouble::BufferedBytes);
         let connection = &self.connections[slot as usize];
         match connection.phase {
@@ -325,13 +320,10 @@ impl Core {
 
     /// What the connection's next command has to wait for, at a work of `until` for its turn.
     pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
-        if self.fanout.is_unsubscribing(slot) || self.long_message.as_ref().is_some_and(|it| it.slot == slot)
-        {
+        if self.fanout.is_unsubscribing(slot) {
             Pause::Task
         } else if self.connections[slot as usize].replies.len() > REPLIES_BYTES_MAX {
             Pause::Replies
-        } else if self.buffered.holds_up(self.shares[slot as usize]) {
-            Pause::Memory
         } else if self.meter.spent() >= until || !self.has_room() {
             Pause::Turn
         } else {
@@ -358,7 +350,6 @@ impl Core {
                 self.shares[slot as usize].is_flooding = true;
                 self.waiting.push_back(slot);
             }
-            Pause::Long => self.long.push_back(slot),
             Pause::Memory => self.holding.push_back(slot),
             _ => {}
         }

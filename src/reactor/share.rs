@@ -25,12 +25,8 @@ pub const SENDS: u64 = if cfg!(test) { 10 * UNIT } else { 300 * UNIT };
 pub const TASKS: u64 = if cfg!(test) { 2 * UNIT } else { 100 * UNIT };
 /// For deadlines that have passed, and for connections that are closed at the end.
 pub const DEADLINES: u64 = if cfg!(test) { 20 * UNIT } else { 100 * UNIT };
-/// A turn that has done less, and has nothing to send, may take a long message.
-pub const IDLE: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 /// The least that a slice of a long message counts for, whatever it finds there.
-pub const LONG_SLICE: u64 = if cfg!(test) { UNIT } else { 20 * UNIT };
-/// So many turns at most a long message waits for one.
-pub const LONG_TURNS: u32 = 8;
+pub const SLICE: u64 = if cfg!(test) { UNIT } else { 20 * UNIT };
 /// What one connection may do in a turn before it has to wait.
 pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
 /// What it may where more came than the turn before could take: many who send much at once must not hold up those

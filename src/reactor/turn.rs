@@ -40,6 +40,8 @@ const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
 const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
+/// How many topics one send looks at for what its connection is owed.
+const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };
 /// A turn that has done so much looks once more before it sleeps, so that its end is seen.
 const LONG_TURN: u64 = 50 * UNIT;
 /// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
@@ -470,7 +472,10 @@ impl<I: Io> Reactor<I> {
             // What a send kept comes free with it, which may have been since.
             if connection.is_sending() || reason == CloseReason::BufferedBytes {
                 self.io.reset_on_close(connection.socket);
-                self.core.note_close(reason);
+                // One that was closed before was told then.
+                if connection.phase == Phase::Open {
+                    self.core.note_close(reason);
+                }
                 self.end(slot, reason);
             }
         }
@@ -553,7 +558,10 @@ impl<I: Io> Reactor<I> {
                 if !self.core.connections[slot as usize].is_sending() {
                     self.send(slot, Some((view, member)));
                 } else if self.core.fanout.mark_owing(view, member) {
+                    let before = self.core.meter.spent();
                     self.core.judge(slot);
+                    self.core.take_work();
+                    self.budget.pass_by(self.core.meter.spent() - before);
                 }
             }
             let passed_by = u64::from(visits_before - visits) * price::VISIT;
@@ -598,6 +606,7 @@ impl<I: Io> Reactor<I> {
             self.core.let_go_on(slot, Pause::Replies);
         }
         let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
+        let mut pops_left = POPS_MAX;
         while let Some((view, member)) = next {
             while gather.vectors.len() < VECTORS_MAX
                 && gather.len < SEND_BYTES_MAX
@@ -609,10 +618,16 @@ impl<I: Io> Reactor<I> {
                 self.core.fanout.mark_owing(view, member);
                 break;
             }
-            next = self.core.fanout.pop_owing(slot);
+            pops_left -= 1;
+            next = if pops_left > 0 { self.core.fanout.pop_owing(slot) } else { None };
         }
+        self.core.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
         if gather.len == 0 {
             self.gathers.push(gather);
+            // So many were at their head by now that others are left.
+            if self.core.fanout.is_owing(slot) {
+                self.core.list(slot);
+            }
             return;
         }
         self.core.meter.spend(self.budget.spend(gather.len));
@@ -821,6 +836,7 @@ impl<I: Io> Reactor<I> {
             || !core.serving.is_empty()
             || !self.fired.is_empty()
             || core.has_tasks()
+            || core.has_own_deliveries()
             || self.drain.as_ref().is_some_and(|drain| drain.next_slot > 0)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
             || core.can_resume()

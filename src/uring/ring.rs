@@ -157,13 +157,11 @@ impl Ring {
     /// # Errors
     /// If the kernel lacks or refuses something; the message says what, and how to allow it.
     pub fn new(config: RingConfig) -> Result<Ring, SetupError> {
-        let ring = set_up(config.entries, config.completion_entries())
+        let mut ring = set_up(config.entries, config.completion_entries())
             .map_err(|source| SetupError { step: Step::Setup, source })?;
-        let buffers = BufferRing::new(&ring, config.buffer_count, config.buffer_bytes)
+        let mut buffers = BufferRing::new(&ring, config.buffer_count, config.buffer_bytes)
             .map_err(|source| SetupError { step: Step::BufferRing, source })?;
         let setup_error = |source| SetupError { step: Step::Setup, source };
-        let mut ring = ring;
-        let mut buffers = buffers;
         let can_bound = can_bound_receives(&mut ring, &mut buffers)
             .map_err(|source| SetupError { step: Step::BufferRing, source })?;
         let receive_bytes_max =

@@ -76,7 +76,7 @@ impl Fanout {
         view.is_dropping = true;
         // Those who left have to be found again.
         view.filters_generation = 0;
-        self.tasks.push_back(Task::Drop { key });
+        self.put_off(Task::Drop { key });
     }
 
     /// Drops the view if nobody needs it.

@@ -66,6 +66,8 @@ pub struct Fanout {
     policy: Policy,
     /// What goes on over turns, each in its turn.
     tasks: VecDeque<Task>,
+    /// Those for which nobody waits: they have half of what there is.
+    departures: VecDeque<Task>,
     /// By connection slot: the last search that met it.
     marks: Vec<u32>,
     mark: u32,
@@ -150,6 +152,7 @@ impl Fanout {
             homes,
             policy,
             tasks: VecDeque::new(),
+            departures: VecDeque::new(),
             marks: Vec::with_capacity(slots_max),
             mark: 0,
             matched: Vec::new(),
@@ -262,7 +265,7 @@ impl Fanout {
     /// as often as their count says, where the view has looked at all filters.
     #[cfg(test)]
     pub fn check_rested(&self) {
-        assert!(self.tasks.is_empty());
+        assert!(!self.has_tasks());
         for (_, view) in &self.views {
             if view.filters_generation != self.filters.generation {
                 continue;
@@ -289,7 +292,7 @@ impl Fanout {
             && self.by_name.iter().all(Table::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()
-            && self.tasks.is_empty()
+            && !self.has_tasks()
             && self.subscribers.iter().all(|subscriber| {
                 subscriber.asked_count == 0
                     && subscriber.subscriptions().is_empty()

@@ -252,8 +252,8 @@ impl Fanout {
         let owed_bytes_max = self.policy.owed_bytes_max;
         while self.work < until {
             let subscriber = &mut self.subscribers[connection as usize];
+            // Gone, or going; even another may have the slot.
             if subscriber.generation != judging.generation || subscriber.is_leaving {
-                subscriber.is_judged = false;
                 return true;
             }
             let mark = subscriber.judged_mark;
@@ -277,7 +277,6 @@ impl Fanout {
             // To the back, and marked: the order of those that wait stays.
             subscriber.forget_owing(place);
             subscriber.owe(place);
-            subscriber.get_mut(place).set_judged_mark(mark);
             let held = subscriber.get(place);
             let view = &self.views[held.view as usize];
             let bytes = view.owed_bytes(held.member);

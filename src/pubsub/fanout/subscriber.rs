@@ -147,8 +147,7 @@ impl Subscriber {
             // Most connections have one: room for four would be three quarters wasted on each.
             self.subscriptions.reserve_exact(1);
         }
-        let marks = if self.judged_mark { JUDGED } else { 0 };
-        let held = Subscription { view, member: NONE, previous: NONE, next: NONE, filter_count: 0, marks };
+        let held = Subscription { view, member: NONE, previous: NONE, next: NONE, filter_count: 0, marks: 0 };
         self.subscriptions.push(held);
         if let Some(places) = self.rare.as_mut().and_then(|rare| rare.places.as_mut()) {
             places.insert(view, place);
@@ -229,10 +228,12 @@ impl Subscriber {
 
     /// The subscription at `place` is owing, behind those that are.
     pub(super) fn owe(&mut self, place: u32) {
-        let [_, last] = self.owing;
+        let ([_, last], mark) = (self.owing, self.judged_mark);
         let held = self.get_mut(place);
         assert!(!held.is(OWING), "a subscription is owing once");
         held.set(OWING, true);
+        // Summed up already, or what nobody sums up: a round begins with those that bear the other mark.
+        held.set(JUDGED, mark);
         (held.previous, held.next) = (last, NONE);
         self.link(last, place, 1);
         self.owing[1] = place;
@@ -287,6 +288,10 @@ impl Subscriber {
         for place in self.owing() {
             let held = self.get(place);
             assert!(held.is(OWING) && held.previous == previous, "the chain leads both ways");
+            assert!(
+                self.is_judged || held.is(JUDGED) == self.judged_mark,
+                "whoever is owing while nobody sums up is in the next round"
+            );
             (previous, count) = (place, count + 1);
         }
         assert_eq!((self.owing[1], self.owing_count), (previous, count), "the chain ends where it says");
@@ -321,10 +326,6 @@ impl Subscription {
 
     pub(super) fn judged_mark(&self) -> bool {
         self.is(JUDGED)
-    }
-
-    pub(super) fn set_judged_mark(&mut self, mark: bool) {
-        self.set(JUDGED, mark);
     }
 
     fn is(&self, mark: u8) -> bool {

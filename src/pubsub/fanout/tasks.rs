@@ -10,6 +10,7 @@ use crate::{
         policy::{Bound, Policy, Verdict},
         subscription::{Started, ViewKey},
         topic,
+        view::Position,
     },
     work::{UNIT, price},
 };
@@ -31,7 +32,7 @@ pub(super) enum Task {
     /// Log that only stragglers keep comes free.
     Shed(Shed),
     /// Views and connections learn of a new policy.
-    Policy { owed_bytes_max_before: u64, next_view: usize, next_subscriber: usize },
+    Policy { next_view: usize, next_subscriber: usize },
 }
 
 /// Stragglers that keep what was appended before `clock` on the log's age clock are looked for.
@@ -46,10 +47,15 @@ impl Fanout {
     /// Goes on with what takes more than a turn, each task in its turn, for work of at most `price_max` (and
     /// what the last step takes); `now_ms` wraps. Tells whether anything is left.
     pub fn run_tasks(&mut self, price_max: u64, now_ms: u32, outcome: &mut Outcome) -> bool {
-        let until = self.work + price_max;
+        let (start, until) = (self.work, self.work + price_max);
         while self.work < until {
-            let Some(mut task) = self.tasks.pop_front() else { return false };
-            // Each costs something, or many that find nothing would be free; and gets on by a step at least.
+            // Connections that are gone, however many, leave half of it to those for which somebody waits.
+            let is_departures_turn = self.work - start >= price_max / 2 || self.tasks.is_empty();
+            let task = match is_departures_turn {
+                true => self.departures.pop_front().or_else(|| self.tasks.pop_front()),
+                false => self.tasks.pop_front(),
+            };
+            let Some(mut task) = task else { return false };            // Each costs something, or many that find nothing would be free; and gets on by a step at least.
             self.work += price::LOOK;
             let quantum = until.min(self.work + QUANTUM).max(self.work + 1);
             if self.go_on(&mut task, now_ms, quantum, outcome) {
@@ -62,25 +68,22 @@ impl Fanout {
                     _ => {}
                 }
             } else {
-                self.tasks.push_back(task);
+                self.put_off(task);
             }
         }
-        !self.tasks.is_empty()
+        self.has_tasks()
     }
 
     /// Whether there is anything for [`Fanout::run_tasks`].
     pub fn has_tasks(&self) -> bool {
-        !self.tasks.is_empty()
+        !(self.tasks.is_empty() && self.departures.is_empty())
     }
 
     /// Judges by `policy` from now on. Views that are there keep their rule until a task has come by.
     pub fn set_policy(&mut self, policy: Policy) {
-        let before = std::mem::replace(&mut self.policy, policy);
-        self.tasks.push_back(Task::Policy {
-            owed_bytes_max_before: before.owed_bytes_max,
-            next_view: 0,
-            next_subscriber: 0,
-        });
+        self.policy = policy;
+        self.tasks.retain(|task| !matches!(task, Task::Policy { .. }));
+        self.tasks.push_back(Task::Policy { next_view: 0, next_subscriber: 0 });
     }
 
     /// Looks for members that keep what was appended before `clock` on the log's age clock, in chunks that are
@@ -97,9 +100,17 @@ impl Fanout {
     pub(super) fn begin(&mut self, mut task: Task, outcome: &mut Outcome) -> bool {
         let is_over = self.go_on(&mut task, 0, self.work + QUANTUM, outcome);
         if !is_over {
-            self.tasks.push_back(task);
+            self.put_off(task);
         }
         is_over
+    }
+
+    /// The task goes on when it is its turn.
+    pub(super) fn put_off(&mut self, task: Task) {
+        match task {
+            Task::Depart { .. } | Task::Drop { .. } => self.departures.push_back(task),
+            _ => self.tasks.push_back(task),
+        }
     }
 
     /// Goes on until it has done work up to `until`; tells whether the task is over.
@@ -112,8 +123,8 @@ impl Fanout {
             Task::Judge(judging) => self.go_on_judging(judging, now_ms, until, outcome),
             Task::Drop { key } => self.go_on_dropping(*key, until),
             Task::Shed(shed) => self.go_on_shedding(shed, until, outcome),
-            Task::Policy { owed_bytes_max_before, next_view, next_subscriber } => {
-                self.go_on_reloading(*owed_bytes_max_before, next_view, next_subscriber, until)
+            Task::Policy { next_view, next_subscriber } => {
+                self.go_on_reloading(next_view, next_subscriber, until)
             }
         }
     }
@@ -220,12 +231,20 @@ impl Fanout {
             self.work += price::LOOK;
             let key = shed.next_view as ViewKey;
             let fresh = self.views.get(shed.next_view).and_then(|view| view.position_fresh(shed.clock));
-            let slot = shed.next_member;
-            let view = fresh.map(|fresh| (&self.views[key as usize], fresh));
-            let Some((view, fresh)) = view.filter(|(view, _)| slot < view.member_count()) else {
+            let Some(fresh) = fresh.filter(|_| shed.next_member < self.views[key as usize].member_count()) else {
                 (shed.next_view, shed.next_member) = (shed.next_view + 1, 0);
                 continue;
             };
+            self.shed_members(key, fresh, shed, until, outcome);
+        }
+        false
+    }
+
+    /// Looks at the members of one view, from where it was left.
+    fn shed_members(&mut self, key: ViewKey, fresh: Position, shed: &mut Shed, until: u64, outcome: &mut Outcome) {
+        while self.work < until && shed.next_member < self.views[key as usize].member_count() {
+            self.work += price::LOOK;
+            let (view, slot) = (&self.views[key as usize], shed.next_member);
             shed.next_member += 1;
             let member = view.member(slot);
             let (connection, place) = (member.connection, member.subscription);
@@ -240,12 +259,10 @@ impl Fanout {
                 outcome.judged.push((connection, Verdict::Disconnect(Bound::LogBytes)));
             }
         }
-        false
     }
 
     fn go_on_reloading(
         &mut self,
-        owed_bytes_max_before: u64,
         next_view: &mut usize,
         next_subscriber: &mut usize,
         until: u64,
@@ -260,8 +277,8 @@ impl Fanout {
                 continue;
             }
             let Some(subscriber) = self.subscribers.get_mut(*next_subscriber) else { return true };
-            let owed_bytes = owed_bytes_max_before.saturating_sub(subscriber.slack_bytes);
-            subscriber.slack_bytes = self.policy.owed_bytes_max.saturating_sub(owed_bytes);
+            // What it is owed is summed up when it is owed the next.
+            subscriber.slack_bytes = 0;
             *next_subscriber += 1;
         }
         false
