@@ -162,7 +162,7 @@ static FAMILIES: [Family; 31] = [
         Gauge,
         "fanfare_behind_max",
         Some(Unit::Bytes),
-        "How far the furthest subscriber is behind."
+        "The most log that any topic keeps here for subscribers that are behind."
     ),
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
     family!(
@@ -172,7 +172,13 @@ static FAMILIES: [Family; 31] = [
         Some(Unit::Bytes),
         "What connections have under way: unfinished messages, bytes that wait to be taken, replies that are not read."
     ),
-    family!(paused, Gauge, "fanfare_paused", None, "Publishers that are paused now by backpressure."),
+    family!(
+        paused,
+        Gauge,
+        "fanfare_paused",
+        None,
+        "Connections whose commands wait: for their turn, for room, or for their own replies to be read."
+    ),
     family!(
         pauses_total,
         Counter,

@@ -99,7 +99,7 @@ pub struct Context {
 ///
 /// Every rule is checked at the first byte that can break it, so that the outcome does not depend on
 /// how the bytes were split.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct HeaderDecoder {
     /// The bytes of a header whose end has not come.
     kept: [u8; CLIENT_HEADER_BYTES_MAX],

@@ -219,68 +219,6 @@ impl Session {
         })
     }
 
-    /// How long the message is that the next [`Session::poll`] of this input would complete and hand over, if
-    /// it is longer than `bytes_min`; else 0. Of a compressed one, how long it may be at most. So whoever has
-    /// other things to do can put off what takes long; [`Session::poll`] may still find a broken rule.
-    pub fn completes(&self, input: &[u8], limits: &Limits, bytes_min: usize) -> usize {
-        let Phase::Open(speech) = self.phase else { return 0 };
-        // Most of the time no frame need be looked at to see that there is too little for such a message.
-        let payload_len_max = self.assembly.len() + input.len();
-        if payload_len_max <= bytes_min
-            && (!self.is_deflate_agreed
-                || limits.inflate_bounds().message_len_max(payload_len_max) <= bytes_min)
-        {
-            return 0;
-        }
-        match self.look_ahead(speech, input, limits) {
-            Some(len) if len > bytes_min => len,
-            _ => 0,
-        }
-    }
-
-    /// The most that the message may be which ends in `input`, if no control frame and no broken header is
-    /// before its end.
-    #[cold]
-    fn look_ahead(&self, speech: Speech, mut input: &[u8], limits: &Limits) -> Option<usize> {
-        if self.frame.is_some_and(|frame| frame.opcode.is_control()) {
-            return None;
-        }
-        let mut fragment_count = self.fragment_count;
-        let mut is_deflated = self.is_deflated;
-        let mut payload_len = match fragment_count {
-            0 => 0,
-            _ => self.assembly.len() - usize::from(self.control_len),
-        };
-        let mut header = self.header.clone();
-        let mut frame = self.frame.map(|frame| (frame.is_final, self.frame_bytes_left));
-        loop {
-            let (is_final, bytes_left) = match frame.take() {
-                Some(frame) => frame,
-                None => {
-                    let context = self.context(speech, limits, fragment_count > 0, is_deflated, payload_len);
-                    let (taken, Some(header)) = header.take(input, &context).ok()? else { return None };
-                    input = &input[taken..];
-                    if header.opcode.is_control() || fragment_count == FRAGMENT_COUNT_MAX {
-                        return None;
-                    }
-                    if fragment_count == 0 {
-                        is_deflated = header.is_deflated;
-                    }
-                    fragment_count += 1;
-                    (header.is_final, header.payload_len)
-                }
-            };
-            input = input.get(bytes_left..)?;
-            payload_len += bytes_left;
-            if is_final {
-                return Some(match is_deflated {
-                    true => limits.inflate_bounds().message_len_max(payload_len),
-                    false => payload_len,
-                });
-            }
-        }
-    }
-
     /// The memory that it owns beyond itself, in bytes.
     pub fn memory(&self) -> usize {
         self.assembly.capacity()

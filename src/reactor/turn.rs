@@ -135,7 +135,7 @@ impl<I: Io> Reactor<I> {
         reactor
     }
 
-    /// One pass: see the module's and DESIGN's order. Never blocks but in its one enter.
+    /// One pass, in the order that docs/ARCHITECTURE.md explains. Never blocks but in its one enter.
     ///
     /// # Errors
     /// What io_uring_enter(2) says beyond the normal.

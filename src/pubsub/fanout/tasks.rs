@@ -55,7 +55,7 @@ impl Fanout {
                 true => self.departures.pop_front().or_else(|| self.tasks.pop_front()),
                 false => self.tasks.pop_front(),
             };
-            let Some(mut task) = task else { return false };            // Each costs something, or many that find nothing would be free; and gets on by a step at least.
+            let Some(mut task) = task else { return false }; // Each costs something, or many that find nothing would be free; and gets on by a step at least.
             self.work += price::LOOK;
             let quantum = until.min(self.work + QUANTUM).max(self.work + 1);
             if self.go_on(&mut task, now_ms, quantum, outcome) {
@@ -231,7 +231,8 @@ impl Fanout {
             self.work += price::LOOK;
             let key = shed.next_view as ViewKey;
             let fresh = self.views.get(shed.next_view).and_then(|view| view.position_fresh(shed.clock));
-            let Some(fresh) = fresh.filter(|_| shed.next_member < self.views[key as usize].member_count()) else {
+            let Some(fresh) = fresh.filter(|_| shed.next_member < self.views[key as usize].member_count())
+            else {
                 (shed.next_view, shed.next_member) = (shed.next_view + 1, 0);
                 continue;
             };
@@ -241,7 +242,14 @@ impl Fanout {
     }
 
     /// Looks at the members of one view, from where it was left.
-    fn shed_members(&mut self, key: ViewKey, fresh: Position, shed: &mut Shed, until: u64, outcome: &mut Outcome) {
+    fn shed_members(
+        &mut self,
+        key: ViewKey,
+        fresh: Position,
+        shed: &mut Shed,
+        until: u64,
+        outcome: &mut Outcome,
+    ) {
         while self.work < until && shed.next_member < self.views[key as usize].member_count() {
             self.work += price::LOOK;
             let (view, slot) = (&self.views[key as usize], shed.next_member);
@@ -261,12 +269,7 @@ impl Fanout {
         }
     }
 
-    fn go_on_reloading(
-        &mut self,
-        next_view: &mut usize,
-        next_subscriber: &mut usize,
-        until: u64,
-    ) -> bool {
+    fn go_on_reloading(&mut self, next_view: &mut usize, next_subscriber: &mut usize, until: u64) -> bool {
         while self.work < until {
             self.work += price::LOOK;
             if *next_view < self.views_end {
