@@ -1125,3 +1125,86 @@ fn a_filter_too_many_or_too_deep_is_refused_until_one_is_taken_back() {
         world.end();
     }
 }
+
+/// A subscriber is behind and has an answer to get: that is one send, not two.
+#[test]
+fn what_a_subscriber_is_owed_goes_along_with_its_answer() {
+    let mut world = World::new(Knobs::calm(1));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    let sends_before = world.reactor(0).core().stats.sends_total;
+    world.ping(reader);
+    world.publish_as(publisher, "t", 20, true, false, false, None);
+    world.settle();
+    assert_eq!(world.seqs(reader, "t"), [1]);
+    assert_eq!(world.reactor(0).core().stats.sends_total - sends_before, 1);
+    world.end();
+}
+
+/// Who sent much waits for its turn; once it has little to say it is taken at once again.
+#[test]
+fn who_has_calmed_down_does_not_wait_any_more() {
+    let mut world = World::new(Knobs::calm(1));
+    let client = world.open(0, Format::Json);
+    (0..60).for_each(|_| world.ping(client));
+    world.write_all();
+    world.turns(0, 2);
+    assert!(world.reactor(0).core().shares[0].is_flooding);
+    world.settle();
+    world.clients[client].frame(10, true, b"little", &mut Rng::new(1));
+    world.settle();
+    let pauses_before = world.reactor(0).core().stats.pauses_total;
+    world.ping(client);
+    world.settle();
+    assert_eq!(world.reactor(0).core().stats.pauses_total, pauses_before);
+    world.end();
+}
+
+/// A long message waits while others are to be answered.
+#[test]
+fn a_long_message_waits_for_others() {
+    let mut world = World::new(Knobs::calm(1));
+    let (long, other) = (world.open(0, Format::Binary), world.open(0, Format::Json));
+    world.publish_as(long, "t", 3_000, false, true, false, None);
+    world.ping(other);
+    world.write_all();
+    world.turn(0);
+    assert_eq!(world.reactor(0).core().long.len(), 1);
+    world.settle();
+    assert_eq!(world.oracle.asked_count(long), 0);
+    world.end();
+}
+
+/// A reactor that sleeps keeps log for one that takes nothing. Another finds that the log is short: it wakes it.
+#[test]
+fn who_finds_the_log_short_wakes_those_who_keep_it() {
+    let knobs =
+        Knobs { log_bytes_max: 256 << 10, policy: SlowConsumer::Skip, may_close: true, ..Knobs::calm(2) };
+    let mut world = World::new(knobs);
+    let (near, far) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let publisher = world.open(0, Format::Json);
+    let (kept_there, kept_here) = (world.topic_at(0, "far"), world.topic_at(0, "near"));
+    world.subscribe(far, &kept_there);
+    world.subscribe(near, &kept_here);
+    world.settle();
+    world.stick(near);
+    world.stick(far);
+    for _ in 0..20 {
+        world.publish_as(publisher, &kept_there, 1_500, true, true, false, None);
+        world.settle();
+    }
+    assert!(!world.shared.budget.is_short() && !world.net.is_woken(1));
+    while !world.shared.budget.is_short() {
+        world.publish_as(publisher, &kept_here, 1_500, true, true, false, None);
+        world.write_all();
+        world.now_ns += 3 * MS;
+        world.turns(0, 2);
+        world.read(publisher, usize::MAX);
+    }
+    world.now_ns += 3 * MS;
+    world.asleep_until_ns[0] = Some(0);
+    world.turns(0, 2);
+    assert!(world.net.is_woken(1));
+    world.end();
+}

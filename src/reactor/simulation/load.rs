@@ -277,3 +277,17 @@ fn tasks_end_in_time_beside_floods() {
     load.pass_until("a reload", moments_max, |load| !load.world.reactor(0).core().has_tasks());
     load.end();
 }
+
+/// A message that is longer than what a busy turn takes is taken in time all the same: each of its buffers in its turn,
+/// then the whole, when so many turns have passed it by.
+#[test]
+fn a_long_message_is_taken_in_time_beside_floods() {
+    const BYTES: usize = 3_000;
+    let mut load = Load::new(2, 1, &mixed(8));
+    let publisher = load.world.open(0, Format::Binary);
+    (0..20).for_each(|_| load.pass());
+    load.world.publish_as(publisher, "t", BYTES, false, true, false, None);
+    let moments_max = BYTES / 256 * answered_within(8) + share::LONG_TURNS as usize;
+    load.pass_until_answered(publisher, moments_max);
+    load.end();
+}
