@@ -55,6 +55,8 @@ pub const FLAG_JSON: u8 = 0x01;
 pub const FLAG_EXT: u8 = 0x02;
 /// The `ok` to this publish is to count the receivers.
 pub const FLAG_RECEIVERS: u8 = 0x04;
+/// The longest JSON object of a command: far above what any needs, and short enough to be read in one go.
+pub const OBJECT_BYTES_MAX: usize = 64 << 10;
 /// The length of a body's fixed fields.
 pub const HEADER_LEN: usize = 12;
 
@@ -437,6 +439,14 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
             body.seq
         );
         return Err(refuse(ErrorCode::BadValue, message));
+    }
+    if body.payload.len() > OBJECT_BYTES_MAX {
+        let message = format!(
+            "the object of a {} has {} bytes; at most {OBJECT_BYTES_MAX} are allowed",
+            kind.as_str(),
+            body.payload.len()
+        );
+        return Err(refuse(ErrorCode::LimitReached, message));
     }
     let text = simdutf8::compat::from_utf8(body.payload).map_err(|error| {
         refuse(ErrorCode::BadMessage, format!("the payload is not UTF-8 at its byte {}", error.valid_up_to()))

@@ -574,8 +574,9 @@ impl Home {
         outboxes: &mut Outboxes,
     ) {
         let format = encoding.format();
-        let byte_work = if encoding.is_deflated() { price::DEFLATED_BYTE } else { price::PUBLISHED_BYTE };
-        self.work += publication.payload.len() as u64 * byte_work;
+        if encoding.is_deflated() {
+            self.work += publication.payload.len() as u64 * price::DEFLATED_BYTE;
+        }
         let deflated = match encoding.is_deflated() {
             true => deflater.publication(publication, format),
             false => None,

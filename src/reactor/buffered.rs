@@ -17,8 +17,9 @@ use super::share::Share;
 const COUNTED_BYTES: usize = 4 << 10;
 /// Whoever has so many kibibytes has much.
 pub const MUCH_KIB: u16 = if cfg!(test) { 4 } else { 64 };
-/// How often the one with most is closed while it is more than three quarters, in nanoseconds.
-const PERIOD_NS: u64 = 100_000_000;
+/// How often the one with most is closed while it is more than three quarters, in nanoseconds: often enough that whoever
+/// begins one great message after the other does not hold up those who end theirs.
+const PERIOD_NS: u64 = 2_000_000;
 
 /// What all reactors' connections have under way, in bytes.
 #[derive(Debug, Default)]

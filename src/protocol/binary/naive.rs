@@ -104,6 +104,9 @@ fn object(fields: Fields, kind: &str) -> Outcome {
     if fields.flags > 3 || !fields.topic.is_empty() || fields.seq != 0 {
         return refuse(None, None, ErrorCode::BadValue);
     }
+    if fields.payload.len() > 65_536 {
+        return Outcome::error(ErrorCode::LimitReached);
+    }
     let Ok(text) = String::from_utf8(fields.payload) else { return Outcome::error(ErrorCode::BadMessage) };
     match json::naive::lone_outcome(&text) {
         Outcome::Command(command) if command.op != kind => {

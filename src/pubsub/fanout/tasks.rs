@@ -250,6 +250,8 @@ impl Fanout {
         until: u64,
         outcome: &mut Outcome,
     ) {
+        // One in any case, so that it gets on.
+        let until = until.max(self.work + 1);
         while self.work < until && shed.next_member < self.views[key as usize].member_count() {
             self.work += price::LOOK;
             let (view, slot) = (&self.views[key as usize], shed.next_member);

@@ -1161,18 +1161,64 @@ fn who_has_calmed_down_does_not_wait_any_more() {
     world.end();
 }
 
-/// A long message waits while others are to be answered.
+/// Lets reactor 0 turn until it checks a long message.
+fn until_checking(world: &mut World) {
+    for _ in 0..200 {
+        if world.reactor(0).core().checking.len() == 1 {
+            return;
+        }
+        world.turn(0);
+    }
+    panic!("no long message is checked");
+}
+
+/// It is the first to be answered, however long its check takes.
 #[test]
-fn a_long_message_waits_for_others() {
+fn what_is_said_behind_a_long_message_waits_for_its_check() {
     let mut world = World::new(Knobs::calm(1));
-    let (long, other) = (world.open(0, Format::Binary), world.open(0, Format::Json));
-    world.publish_as(long, "t", 3_000, false, true, false, None);
-    world.ping(other);
+    let client = world.open(0, Format::Json);
+    world.publish_as(client, "t", 9_000, true, true, false, None);
+    world.ping(client);
     world.write_all();
-    world.turn(0);
-    assert_eq!(world.reactor(0).core().long.len(), 1);
+    until_checking(&mut world);
+    world.read(client, usize::MAX);
+    assert_eq!(world.oracle.asked_count(client), 2);
     world.settle();
-    assert_eq!(world.oracle.asked_count(long), 0);
+    assert_eq!(world.oracle.asked_count(client), 0);
+    world.end();
+}
+
+/// The end of the stream is met behind the message, as behind any other.
+#[test]
+fn a_long_message_before_the_end_of_the_stream_is_carried_out() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (publisher, subscriber) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(subscriber, "t");
+    world.settle();
+    world.publish_as(publisher, "t", 9_000, true, false, false, None);
+    world.write_all();
+    world.net.finish(world.clients[publisher].peer);
+    world.clients[publisher].state = State::Closing;
+    world.oracle.on_over(publisher);
+    world.settle();
+    assert_eq!(world.seqs(subscriber, "t"), [1]);
+    world.end();
+}
+
+/// Whoever gets the slot of a client that left in mid-check is not held up by that.
+#[test]
+fn a_slot_whose_client_left_in_the_middle_of_a_check_serves_the_next() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let long = world.open(0, Format::Json);
+    world.publish_as(long, "t", 9_000, true, false, false, None);
+    world.write_all();
+    until_checking(&mut world);
+    world.reset(long);
+    world.settle();
+    let next = world.open(0, Format::Json);
+    world.ping(next);
+    world.settle();
+    assert_eq!(world.oracle.asked_count(next), 0);
     world.end();
 }
 

@@ -584,6 +584,8 @@ impl World {
         peaks.work = peaks.work.max(core.meter.spent());
         let message_price =
             price::RECEIVED_BYTE + price::READ_BYTE + price::INFLATED_BYTE + price::PUBLISHED_BYTE;
+        // Compressed once for each format.
+        let message_price = message_price + if self.knobs.deflates { 2 * price::DEFLATED_BYTE } else { 0 };
         let work_max = WORK_MAX
             + if is_timed { DEADLINES_WORK_MAX } else { 0 }
             + message_price * peaks.message_bytes as u64;
@@ -598,7 +600,7 @@ impl World {
             if let Some(unread) = &connection.unread {
                 let rest = unread.rest.as_ref().map_or(0, |rest| rest.len_bytes());
                 peaks.rest = peaks.rest.max(rest);
-                peaks.unread = peaks.unread.max(unread.memory() - rest);
+                peaks.unread = peaks.unread.max(unread.memory() - rest - unread.checked_bytes);
             }
         }
         let bounds = &self.knobs;
