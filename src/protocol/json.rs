@@ -75,7 +75,7 @@ impl Parser {
     }
 
     /// A parser for which every text is too long to name the rule that it breaks.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     pub(crate) fn for_longest_texts() -> Self {
         Self { scratch: Scratch::for_long_texts(0) }
     }

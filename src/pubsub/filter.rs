@@ -5,7 +5,7 @@
 //! were, since strangers choose the filters and can make it all of them.
 //!
 //! A level costs one node and one entry of one table, about 85 bytes; only a level of more than
-//! [`Level::INLINE_BYTES`] is an allocation of its own. What the tree has grown to is kept for the
+//! `Level::INLINE_BYTES` is an allocation of its own. What the tree has grown to is kept for the
 //! filters to come, and given back when the last one goes: how far it grows is bounded by how many
 //! filters, and of how many levels, whoever fills it may have.
 

@@ -2,7 +2,7 @@
 //!
 //! Unfinished messages, bytes that wait to be taken and replies that are not read are each bounded per connection;
 //! together they could still be as many times that as there are connections. A connection counts from
-//! [`COUNTED_BYTES`] on, to the kibibyte. Past three quarters of the bound whoever has [`MUCH_KIB`] is not read from,
+//! `COUNTED_BYTES` on, to the kibibyte. Past three quarters of the bound whoever has [`MUCH_KIB`] is not read from,
 //! and the one with most is closed now and then, because what was begun cannot end; past all of it one after the
 //! other.
 
