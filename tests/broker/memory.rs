@@ -147,7 +147,8 @@ fn answers_that_nobody_reads_and_what_comes_meanwhile_are_bounded() {
     flood_until_calm(&broker, &held, &message);
     broker.wait_for_total("fanfare_paused", "", |total| total == CONNECTIONS as f64);
     let each = growth_each(&broker, before, "paused connections that read nothing", CONNECTIONS);
-    let bound = 4 * REPLIES_BYTES + 2 * message.len() + UNREAD_BYTES;
+    // By half more: what the allocator keeps of vectors that grew.
+    let bound = (4 * REPLIES_BYTES + 2 * message.len() + UNREAD_BYTES) * 3 / 2;
     assert!((REPLIES_BYTES..=bound).contains(&each), "{each} bytes per connection, of {bound}");
     assert_eq!(broker.closed_count(), 1.0, "of the one that was there before");
     drop(held);
