@@ -422,6 +422,20 @@ impl View {
         Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
     }
 
+    /// Whether giving `pin` back lets go of nothing: somebody is behind, and another send of its segment is in flight
+    /// or a position is in it.
+    #[inline]
+    pub fn is_kept_without(&self, pin: Pin) -> bool {
+        let segment = self.segments.get(self.place(pin.segment)).expect("a pinned segment stays");
+        self.behind_count() > 0 && (segment.pin_count > 1 || segment.position_count > 0)
+    }
+
+    /// [`View::unpin`] where that is so.
+    #[inline]
+    pub fn unpin_kept(&mut self, pin: Pin) {
+        self.segment_mut(pin.segment).expect("a pinned segment stays").pin_count -= 1;
+    }
+
     /// A send of what [`View::take`] gave is over.
     pub fn unpin(&mut self, pin: Pin) {
         let segment = self.segment_mut(pin.segment).expect("a pinned segment stays");
