@@ -43,9 +43,16 @@ pub mod price {
     pub const SUBSCRIPTION: u64 = 800;
     /// A message from or to another reactor.
     pub const EXCHANGE: u64 = 200;
-    /// A topic or a view that comes into being, or goes.
-    pub const TOPIC: u64 = 800;
-    /// A node of a tree of filters, or a filter, that a name is held against.
+    /// A topic that comes into being at its home.
+    pub const TOPIC: u64 = 1_000;
+    /// A view that comes into being, or goes.
+    pub const VIEW: u64 = 800;
+    /// A node of a home's tree of filters that is visited, or followed when a filter comes or goes: between what
+    /// `benches/home.rs` says of warm caches and of cold ones, which is a quarter of it to three times as much.
+    pub const NODE: u64 = 100;
+    /// A filter that came or went at a home, held against a topic's name: likewise.
+    pub const CHANGE: u64 = 200;
+    /// A node of a fan-out's tree of filters, or a filter of its own, that a name is held against.
     pub const MATCH: u64 = 60;
     /// A holder of a filter that is looked at.
     pub const HOLDER: u64 = 8;
@@ -53,7 +60,7 @@ pub mod price {
     pub const MEMBERSHIP: u64 = 150;
     /// A member that a cursor passes by.
     pub const VISIT: u64 = 10;
-    /// A subscription that is judged, or a view, member or connection that a task looks at.
+    /// A subscription that is judged; a topic that might go; a view, member or connection that a task looks at.
     pub const LOOK: u64 = 50;
     /// A deadline that has passed.
     pub const DEADLINE: u64 = 500;

@@ -45,18 +45,6 @@ const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
 /// So many changes of filters are remembered, for topics whose matches are not much older.
 const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
-/// What work costs, in nanoseconds: between what `benches/home.rs` says of warm caches and of cold ones, which is
-/// a quarter of it to three times as much.
-///
-/// A node of the tree of filters is visited, or followed when a filter comes or goes.
-const NODE_WORK: u64 = 100;
-/// A filter that came or went is held against a topic's name.
-const CHANGE_WORK: u64 = 200;
-/// A topic is made.
-const CREATION_WORK: u64 = 1_000;
-/// A topic is looked at that might go.
-const PROBE_WORK: u64 = 40;
-
 /// The topics whose name hashes to one reactor.
 ///
 /// Its tables of topics keep the size that they once had, as memory for the next: what they hold is
@@ -92,7 +80,7 @@ pub struct Home {
     /// Which topic is looked at next for whether it was idle for too long.
     idle_hand: usize,
     publications_total: u64,
-    /// Since it was last taken, in nanoseconds.
+    /// What was done since it was last asked for, as a price.
     work: u64,
 }
 
@@ -226,8 +214,8 @@ impl Home {
         self.names_max = names_max;
     }
 
-    /// What filters and new topics have cost since the last call, in nanoseconds: a count by fixed prices, not
-    /// a time. What a publication costs whatever strangers have set up is not in it.
+    /// The price of what filters, new topics and compressing have cost since the last call. What a publication costs
+    /// whatever strangers have set up is not in it.
     pub fn take_work(&mut self) -> u64 {
         std::mem::take(&mut self.work)
     }
@@ -447,7 +435,7 @@ impl Home {
         if self.topics.len() >= self.topics_max {
             self.evict_one()?;
         }
-        self.work += CREATION_WORK;
+        self.work += price::TOPIC;
         let name: Arc<str> = name.into();
         let key = self.topics.insert(HomeTopic {
             name: name.clone(),
@@ -478,7 +466,7 @@ impl Home {
         for _ in 0..EVICTION_PROBES.min(self.topics_end) {
             let key = self.eviction_hand % self.topics_end;
             self.eviction_hand = key + 1;
-            self.work += PROBE_WORK;
+            self.work += price::LOOK;
             if self.topics.get(key).is_some_and(HomeTopic::is_idle) {
                 self.drop_topic(key);
                 return Ok(());
@@ -492,7 +480,7 @@ impl Home {
         for _ in 0..EVICTION_PROBES.min(self.topics_end) {
             let key = self.idle_hand % self.topics_end;
             self.idle_hand = key + 1;
-            self.work += PROBE_WORK;
+            self.work += price::LOOK;
             // As long as there is room nobody's numbering is cut off for having been quiet.
             let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
@@ -517,7 +505,7 @@ impl Home {
     }
 
     fn note_change(&mut self, change: Change) {
-        self.work += (1 + memchr::memchr_iter(b'/', change.filter.as_bytes()).count() as u64) * NODE_WORK;
+        self.work += topic::level_count(&change.filter) as u64 * price::NODE;
         self.filters_generation += 1;
         if self.changes.len() == CHANGES_MAX {
             self.changes.pop_front();
@@ -542,7 +530,7 @@ impl Home {
             return false;
         }
         for change in self.changes.iter().skip(self.changes.len() - missed as usize) {
-            self.work += CHANGE_WORK;
+            self.work += price::CHANGE;
             if !topic::matches(&change.filter, &topic.name) {
                 continue;
             }
@@ -562,7 +550,7 @@ impl Home {
         topic.matched = [0; Encoding::COUNT];
         let matched = &mut topic.matched;
         let visited = self.filters.for_each_match(&topic.name, |interested| interested.note(matched));
-        self.work += u64::from(visited) * NODE_WORK;
+        self.work += u64::from(visited) * price::NODE;
     }
 
     fn write(
@@ -1076,20 +1064,20 @@ mod tests {
         world.publish("a/x", 0).unwrap();
         assert_eq!(world.home.take_work(), 0, "nothing has changed");
         world.add_filter(1, "+/+/y", Encoding::Json);
-        assert_eq!(world.home.take_work(), 3 * NODE_WORK);
+        assert_eq!(world.home.take_work(), 3 * price::NODE);
         world.publish("a/x", 0).unwrap();
-        assert_eq!(world.home.take_work(), CHANGE_WORK);
+        assert_eq!(world.home.take_work(), price::CHANGE);
         world.remove_filter(1, "+/+/y", Encoding::Json);
         world.add_filter(1, "a/+", Encoding::Json);
         world.home.take_work();
         world.publish("a/x", 0).unwrap();
-        assert_eq!(world.home.take_work(), 2 * CHANGE_WORK);
+        assert_eq!(world.home.take_work(), 2 * price::CHANGE);
         // It matched: only the tree knows whether another does. It has the root, `+`, `+/x` and `a` on the way.
         world.remove_filter(1, "a/+", Encoding::Json);
         world.add_filter(1, "a/y", Encoding::Json);
         world.home.take_work();
         world.publish("a/x", 0).unwrap();
-        assert_eq!(world.home.take_work(), CHANGE_WORK + 4 * NODE_WORK);
+        assert_eq!(world.home.take_work(), price::CHANGE + 4 * price::NODE);
     }
 
     /// Adding a filter that a reactor has changes nothing, nor does taking away one that it has not.

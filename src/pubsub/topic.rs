@@ -100,6 +100,11 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// How many levels a name or filter has.
+pub fn level_count(text: &str) -> usize {
+    1 + memchr::memchr_iter(b'/', text.as_bytes()).count()
+}
+
 fn check_shape(text: &str) -> Result<(), TopicRule> {
     if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
         return Err(TopicRule::Length(text.len()));
@@ -107,7 +112,7 @@ fn check_shape(text: &str) -> Result<(), TopicRule> {
     if memchr::memchr(0, text.as_bytes()).is_some() {
         return Err(TopicRule::Nul);
     }
-    let levels = 1 + memchr::memchr_iter(b'/', text.as_bytes()).count();
+    let levels = level_count(text);
     if levels > TOPIC_LEVELS_MAX {
         return Err(TopicRule::Levels(levels));
     }

@@ -153,7 +153,7 @@ impl Core {
             let message = format!("a connection has at most {filters_max} filters (limits.filters_max)");
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
-        let levels = 1 + filter.matches('/').count();
+        let levels = topic::level_count(filter);
         if has_wildcards && level_count + levels > levels_max {
             let message = format!(
                 "this filter has {levels} levels, and this connection's filters {level_count}: all together have \
@@ -170,16 +170,16 @@ impl Core {
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let creator = self.creator(slot);
-        let (fanout, outcome, pending) = (&mut self.fanout, &mut self.outcome, Some(pending));
+        let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
         let subscribed = match has_wildcards {
-            true => fanout.handle_subscribe_filter(slot, generation, encoding, filter, pending, outcome),
+            true => fanout.handle_subscribe_filter(slot, generation, encoding, filter, asked, outcome),
             false => {
-                fanout.handle_subscribe_topic(slot, generation, encoding, filter, pending, creator, outcome)
+                fanout.handle_subscribe_topic(slot, generation, encoding, filter, asked, creator, outcome)
             }
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
-            pending.map(|pending| self.pending.remove(pending));
+            self.pending.remove(pending);
         }
         self.settle();
         match subscribed {

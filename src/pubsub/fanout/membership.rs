@@ -44,7 +44,7 @@ impl Fanout {
 
     /// A view without members, in place of an idle one where there are as many as may be.
     pub(super) fn create_view(&mut self, name: Arc<str>, encoding: Encoding) -> ViewKey {
-        self.work += price::TOPIC;
+        self.work += price::VIEW;
         if self.views.len() >= self.views_max {
             self.evict_one();
         }
@@ -83,7 +83,7 @@ impl Fanout {
     pub(super) fn remove_if_unused(&mut self, key: ViewKey) {
         let view = &self.views[key as usize];
         if view.is_unused() && !view.sweep.is_listed {
-            self.work += price::TOPIC;
+            self.work += price::VIEW;
             let view = self.views.remove(key as usize);
             self.by_name[view.encoding.index()].remove(&*view.name);
         }

@@ -11,6 +11,7 @@ use crate::{
         home::TopicRefusal,
         message::{PendingId, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        topic,
         view::{Registration, Waiting},
     },
     work::price,
@@ -77,7 +78,7 @@ impl Fanout {
         pending: Option<PendingId>,
         outcome: &mut Outcome,
     ) -> Result<Subscribed, Refused> {
-        self.work += price::SUBSCRIPTION + price::MATCH * level_count(filter);
+        self.work += price::SUBSCRIPTION + price::MATCH * topic::level_count(filter) as u64;
         self.open(connection, generation);
         let filters = &mut self.filters;
         let key = match filters.by_text[encoding.index()].get(filter) {
@@ -100,7 +101,7 @@ impl Fanout {
         }
         let place = filters.hold(key, connection);
         rare.filters.push(HeldFilter { key, place });
-        rare.level_count += level_count(filter) as u32;
+        rare.level_count += topic::level_count(filter) as u32;
         subscriber.asked_count += 1;
         self.subscription_count += 1;
         let entry = &mut filters.entries[key as usize];
@@ -273,8 +274,8 @@ impl Fanout {
     /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
     pub(super) fn drop_filter(&mut self, connection: u32, held: HeldFilter, outcome: &mut Outcome) {
         let entry = &mut self.filters.entries[held.key as usize];
-        let levels = level_count(&entry.text);
-        self.work += price::SUBSCRIPTION + price::MATCH * levels;
+        let levels = topic::level_count(&entry.text);
+        self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
         let subscriber = &mut self.subscribers[connection as usize];
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
@@ -315,9 +316,4 @@ impl Fanout {
         }
         self.subscribers[connection as usize].generation = generation;
     }
-}
-
-/// How many levels a filter has.
-pub(super) fn level_count(filter: &str) -> u64 {
-    1 + filter.bytes().filter(|byte| *byte == b'/').count() as u64
 }

@@ -606,7 +606,7 @@ fn a_long_task_ends_a_quantum_at_a_time_and_does_not_hold_up_a_short_one() {
     let mut outcome = Outcome::default();
     assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));
     assert!(!stalled.fanout.handle_disconnect(1, &mut outcome));
-    let step_price = price::TOPIC + price::SUBSCRIPTION + 2 * price::MEMBERSHIP + price::LOOK;
+    let step_price = price::VIEW + price::SUBSCRIPTION + 2 * price::MEMBERSHIP + price::LOOK;
     // Much at once: the short one has as much of it as the long one, and ends.
     assert!(stalled.fanout.run_tasks(100 * UNIT, 0, &mut outcome));
     assert_eq!(outcome.departed, [1]);

@@ -259,7 +259,7 @@ fn tasks_end_in_time_beside_floods() {
     (0..20).for_each(|_| load.pass());
     // A view costs a look, a match and a membership; a turn has a share for that, of which others' tasks, one per
     // flooder, take theirs.
-    let view_price = (price::LOOK + price::MATCH + 2 * price::MEMBERSHIP + price::TOPIC) as usize;
+    let view_price = (price::LOOK + price::MATCH + 2 * price::MEMBERSHIP + price::VIEW) as usize;
     let task_moments = TOPICS * view_price / (share::TASKS / 2) as usize;
     let moments_max = answered_within(8) + task_moments;
     load.world.unsubscribe(one, "w/#");
