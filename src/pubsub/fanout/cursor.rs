@@ -23,17 +23,22 @@ impl Fanout {
         self.work += price::EXCHANGE;
         let encoding = batch.encoding;
         let key = match self.by_name[encoding.index()].get(&*batch.topic) {
-            Some(key) => key,
+            Some(key) => {
+                self.views[key as usize].is_dropping = false;
+                self.join_matched(key);
+                key
+            }
             None => {
                 // Nobody by name: for those whose filter matches, or left over from who is gone.
-                if !self.filters.is_matched(encoding, &batch.topic) {
+                self.work += self.filters.matches_since(encoding, &batch.topic, 0, &mut self.matched);
+                if self.matched.is_empty() {
                     return;
                 }
-                self.create_view(batch.topic.clone(), encoding)
+                let key = self.create_view(batch.topic.clone(), encoding);
+                self.join_found(key, 0);
+                key
             }
         };
-        self.views[key as usize].is_dropping = false;
-        self.join_matched(key);
         let clock = self.budget.clock();
         self.deliveries_total += u64::from(batch.count) * u64::from(self.views[key as usize].member_count());
         self.change(key, |view| view.append(batch, (now_ns / 1_000_000) as u32, clock));

@@ -106,13 +106,6 @@ impl Filters {
         price::MATCH * u64::from(1 + visited)
     }
 
-    /// Whether any filter matches `name`.
-    pub(super) fn is_matched(&self, encoding: Encoding, name: &str) -> bool {
-        let mut is_matched = false;
-        self.trees[encoding.index()].for_each_match(name, |_| is_matched = true);
-        is_matched
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
             && self.by_registration.is_empty()

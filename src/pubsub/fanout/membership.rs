@@ -26,20 +26,26 @@ impl Fanout {
     /// anew when they do.
     pub fn handle_period(&mut self, now_ns: u64) {
         let count = (self.views.len() / HAND_PERIODS + HAND_VIEWS_MIN).min(HAND_VIEWS_MAX);
-        self.work += count as u64 * price::LOOK;
         for _ in 0..count.min(self.views_end) {
-            let key = self.eviction_hand;
-            self.eviction_hand += 1;
-            if self.eviction_hand >= self.views_end {
-                self.eviction_hand = 0;
-                self.kept.last_bytes_max = std::mem::take(&mut self.kept.bytes_max);
-            }
-            let Some(view) = self.views.get(key) else { continue };
-            self.kept.bytes_max = self.kept.bytes_max.max(view.kept_bytes());
-            if is_idle(view) && now_ns.saturating_sub(view.sweep.started_ns) > IDLE_NS {
-                self.begin_dropping(key as ViewKey);
+            let Some(key) = self.next_idle() else { continue };
+            if now_ns.saturating_sub(self.views[key as usize].sweep.started_ns) > IDLE_NS {
+                self.begin_dropping(key);
             }
         }
+    }
+
+    /// The hand comes by the next view: tells which if it is idle, and notes how much log it keeps.
+    fn next_idle(&mut self) -> Option<ViewKey> {
+        self.work += price::LOOK;
+        let key = self.eviction_hand;
+        self.eviction_hand += 1;
+        if self.eviction_hand >= self.views_end {
+            self.eviction_hand = 0;
+            self.kept.last_bytes_max = std::mem::take(&mut self.kept.bytes_max);
+        }
+        let view = self.views.get(key)?;
+        self.kept.bytes_max = self.kept.bytes_max.max(view.kept_bytes());
+        is_idle(view).then_some(key as ViewKey)
     }
 
     /// A view without members, in place of an idle one where there are as many as may be.
@@ -59,10 +65,8 @@ impl Fanout {
     /// head, which is where they will be when it is made anew.
     fn evict_one(&mut self) {
         for _ in 0..EVICTION_PROBES.min(self.views_end) {
-            let key = self.eviction_hand % self.views_end;
-            self.eviction_hand = key + 1;
-            if self.views.get(key).is_some_and(is_idle) {
-                return self.begin_dropping(key as ViewKey);
+            if let Some(key) = self.next_idle() {
+                return self.begin_dropping(key);
             }
         }
     }
@@ -92,15 +96,21 @@ impl Fanout {
     /// Makes members of those who subscribed to a filter that matches since the view last looked: from the head
     /// on. The price is of the filters that match and, of those that somebody subscribed to since, their holders.
     pub(super) fn join_matched(&mut self, key: ViewKey) {
-        let view = &mut self.views[key as usize];
+        let view = &self.views[key as usize];
         let since = view.filters_generation;
         if since == self.filters.generation {
             return;
         }
+        self.work += self.filters.matches_since(view.encoding, &view.name, since, &mut self.matched);
+        self.join_found(key, since);
+    }
+
+    /// The second half of [`Fanout::join_matched`], when the filters that were subscribed to after `since` are found.
+    pub(super) fn join_found(&mut self, key: ViewKey, since: u64) {
+        let view = &mut self.views[key as usize];
         view.filters_generation = self.filters.generation;
         view.is_dropping = false;
         let mut matched = std::mem::take(&mut self.matched);
-        self.work += self.filters.matches_since(view.encoding, &view.name, since, &mut matched);
         // Where the view looks for all of them it counts anew, also for those who are members already.
         self.mark = self.mark.wrapping_add(1);
         let mark = (since == 0).then_some(self.mark);

@@ -68,6 +68,8 @@ pub struct Fanout {
     tasks: VecDeque<Task>,
     /// Those for which nobody waits: they have half of what there is.
     departures: VecDeque<Task>,
+    /// One of the tasks is a search for who keeps old log.
+    is_shedding: bool,
     /// By connection slot: the last search that met it.
     marks: Vec<u32>,
     mark: u32,
@@ -153,6 +155,7 @@ impl Fanout {
             policy,
             tasks: VecDeque::new(),
             departures: VecDeque::new(),
+            is_shedding: false,
             marks: Vec::with_capacity(slots_max),
             mark: 0,
             matched: Vec::new(),

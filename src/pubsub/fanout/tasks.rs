@@ -55,7 +55,8 @@ impl Fanout {
                 true => self.departures.pop_front().or_else(|| self.tasks.pop_front()),
                 false => self.tasks.pop_front(),
             };
-            let Some(mut task) = task else { return false }; // Each costs something, or many that find nothing would be free; and gets on by a step at least.
+            let Some(mut task) = task else { return false };
+            // Each costs something, or many that find nothing would be free; and gets on by a step at least.
             self.work += price::LOOK;
             let quantum = until.min(self.work + QUANTUM).max(self.work + 1);
             if self.go_on(&mut task, now_ms, quantum, outcome) {
@@ -65,6 +66,7 @@ impl Fanout {
                         outcome.started.push(Started::at(pending, None));
                         outcome.released.push(connection);
                     }
+                    Task::Shed(_) => self.is_shedding = false,
                     _ => {}
                 }
             } else {
@@ -91,7 +93,7 @@ impl Fanout {
     /// allow that. Whoever takes what it is given is not looked for: only those who have a send in flight, which
     /// keeps them from it. One search at a time.
     pub fn shed(&mut self, clock: u64) {
-        if !self.tasks.iter().any(|task| matches!(task, Task::Shed(_))) {
+        if !std::mem::replace(&mut self.is_shedding, true) {
             self.tasks.push_back(Task::Shed(Shed { clock, next_view: 0, next_member: 0 }));
         }
     }
