@@ -347,32 +347,28 @@ impl Session {
         input: &mut &mut [u8],
         limits: &Limits,
     ) -> Result<Option<Header>, BrokenRule> {
-        let is_inside_message = self.fragment_count > 0;
-        let context = self.context(speech, limits, is_inside_message, self.is_deflated, self.assembly.len());
+        let context = Context {
+            message_opcode: message_opcode(speech),
+            is_inside_message: self.fragment_count > 0,
+            // Saturating, because a reload may have lowered the limit within a message.
+            message_bytes_left: self.payload_bytes_max(limits).saturating_sub(self.assembly.len()),
+            deflated_bytes_max: self
+                .is_deflate_agreed
+                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
+            frame_bytes_max: limits.frame_bytes_max,
+        };
         let (taken, header) = self.header.take(input, &context)?;
         take_front(input, taken);
         Ok(header)
     }
 
-    /// What a header may be behind `payload_len` bytes of a message, if one has begun.
+    /// How long the payloads of a message may be together: of the one that has begun, else of one that is not
+    /// compressed.
     #[inline]
-    fn context(
-        &self,
-        speech: Speech,
-        limits: &Limits,
-        is_inside_message: bool,
-        is_deflated: bool,
-        payload_len: usize,
-    ) -> Context {
-        Context {
-            message_opcode: message_opcode(speech),
-            is_inside_message,
-            // Saturating, because a reload may have lowered the limit within a message.
-            message_bytes_left: payload_bytes_max(is_deflated, limits).saturating_sub(payload_len),
-            deflated_bytes_max: self
-                .is_deflate_agreed
-                .then(|| deflate::deflated_len_max(limits.message_bytes_max)),
-            frame_bytes_max: limits.frame_bytes_max,
+    fn payload_bytes_max(&self, limits: &Limits) -> usize {
+        match self.is_deflated {
+            true => deflate::deflated_len_max(limits.message_bytes_max),
+            false => limits.message_bytes_max,
         }
     }
 
@@ -391,7 +387,7 @@ impl Session {
         let len_max = if frame.is_final && !frame.opcode.is_control() {
             old_len + self.frame_bytes_left
         } else {
-            payload_bytes_max(self.is_deflated, limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
+            self.payload_bytes_max(limits).saturating_add(CONTROL_PAYLOAD_BYTES_MAX)
         };
         reserve(&mut self.assembly, taken, len_max);
         mask::append_unmasked(chunk, self.key, 0, &mut self.assembly);
@@ -465,16 +461,6 @@ fn inflate(
     match utf8::validate(message) {
         Ok(_) => Ok(Found::InflatedText),
         Err(utf8::InvalidUtf8) => Err(BrokenRule::TextNotUtf8),
-    }
-}
-
-/// How long the payloads of a message may be together: of the one that has begun, else of one that is not
-/// compressed.
-#[inline]
-fn payload_bytes_max(is_deflated: bool, limits: &Limits) -> usize {
-    match is_deflated {
-        true => deflate::deflated_len_max(limits.message_bytes_max),
-        false => limits.message_bytes_max,
     }
 }
 

@@ -375,8 +375,8 @@ impl Budget {
     /// on its way to a reactor. Of the first, and of what was charged for content since, there is half the
     /// budget, by what the clock counts. Of the second there is one for each appender, with what is charged for
     /// its older content: the shared ones of each home, one per encoding; its topics' own, for which homes
-    /// together have a quarter of the budget; and each reactor's carrier. A chunk that is still being written is one of these two, however old its
-    /// content: making somebody let go of it would free nothing.
+    /// together have a quarter of the budget; and each reactor's carrier. A chunk that is still being written is
+    /// one of these two, however old its content: making somebody let go of it would free nothing.
     pub fn stale_before(&self) -> u64 {
         self.clock().saturating_sub(self.bytes_max as u64 / 2)
     }

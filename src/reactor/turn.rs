@@ -506,22 +506,21 @@ impl<I: Io> Reactor<I> {
 
     /// Serves connections that have replies, until no more than `kept` is left.
     fn send_replies(&mut self, kept: SendBudget) {
-        for _ in 0..self.core.replying.len() {
-            if self.budget.is_spent(kept) {
-                return;
-            }
-            let slot = self.core.replying.pop_front().expect("the loop counts what is there");
-            self.serve_one(slot);
-        }
+        self.serve_listed(kept, |core| &mut core.replying);
     }
 
     /// Serves connections in whose views ranges waited for a send to end, likewise.
     fn serve_owing(&mut self, kept: SendBudget) {
-        for _ in 0..self.core.serving.len() {
+        self.serve_listed(kept, |core| &mut core.serving);
+    }
+
+    /// Each of those that are in `list` now, once.
+    fn serve_listed(&mut self, kept: SendBudget, list: fn(&mut Core) -> &mut VecDeque<u32>) {
+        for _ in 0..list(&mut self.core).len() {
             if self.budget.is_spent(kept) {
                 return;
             }
-            let slot = self.core.serving.pop_front().expect("the loop counts what is there");
+            let slot = list(&mut self.core).pop_front().expect("the loop counts what is there");
             self.serve_one(slot);
         }
     }

@@ -124,3 +124,10 @@ pub trait Io {
     /// included: what pacing adapts to. Called at most every 50 ms.
     fn busy_share(&mut self, elapsed_ns: u64) -> f64;
 }
+
+/// Whether an enter that failed so is simply tried again by the next one: the wait timed out or was interrupted, the
+/// kernel is short of memory for requests (EAGAIN), or wants completions reaped before it takes more (EBUSY). What
+/// was not submitted is kept by whoever entered.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}

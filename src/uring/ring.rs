@@ -46,6 +46,7 @@ use socket2::SockRef;
 use super::{
     Completion, Io, Lease, Token, Wait,
     buffers::{self, BufferRing, Mapping},
+    is_passing,
     remedy::{self, Step, Surroundings},
     wake::wake_entry,
 };
@@ -625,13 +626,6 @@ fn can_bound_receives(ring: &mut IoUring, buffers: &mut BufferRing) -> io::Resul
     }
 }
 
-/// Whether an enter that failed so is simply tried again by the next one: the wait timed out or was
-/// interrupted, the kernel is short of memory for requests (EAGAIN), or wants completions reaped before
-/// it takes more (EBUSY). What was not submitted is still staged.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
-}
-
 /// How much of a core this thread used, or wanted and did not get.
 #[derive(Debug)]
 struct ThreadLoad {
@@ -1067,7 +1061,7 @@ pub(super) mod tests {
     }
 
     /// How many wakes have come to `ring`.
-    fn wake_count(ring: &mut Ring) -> usize {
+    pub fn wake_count(ring: &mut Ring) -> usize {
         ring.enter(Wait::Poll).unwrap();
         let is_wake = |it: &Completion| (it.token, it.result) == (Token::new(Op::Wake, 0, 0), 0);
         std::iter::from_fn(|| ring.reap()).filter(is_wake).count()

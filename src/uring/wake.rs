@@ -6,7 +6,7 @@ use std::{io, os::fd::RawFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::{Op, Token};
+use super::{Op, Token, is_passing};
 
 /// How often a doorbell enters its ring before it tells why a message did not go.
 const TRIES_MAX: usize = 64;
@@ -76,12 +76,6 @@ impl Doorbell {
     }
 }
 
-/// Whether an enter that failed so is tried again: a signal came, or the kernel is short of memory or wants
-/// completions reaped. What was not submitted is still queued.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
-}
-
 /// Whether a wake with this result failed because there is no ring, or no thread behind it, to wake any more.
 /// Any other failure (`EOVERFLOW`, `ENOMEM`, `EAGAIN`) passes.
 pub fn is_gone(result: i32) -> bool {
@@ -104,7 +98,10 @@ mod tests {
     use super::*;
     use crate::uring::{
         Io, Op, Wait,
-        ring::{Ring, tests::small_ring},
+        ring::{
+            Ring,
+            tests::{small_ring, wake_count},
+        },
     };
 
     #[test]
@@ -142,11 +139,6 @@ mod tests {
         let ring = small_ring()?;
         let doorbell = Doorbell::new(vec![ring.as_raw_fd()]).unwrap();
         Some((ring, doorbell))
-    }
-
-    fn wake_count(ring: &mut Ring) -> usize {
-        ring.enter(Wait::Poll).unwrap();
-        std::iter::from_fn(|| ring.reap()).filter(|it| it.token.op() == Op::Wake).count()
     }
 
     #[test]
