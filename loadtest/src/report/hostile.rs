@@ -68,20 +68,9 @@ pub struct Round {
     pub delivery_ms: Option<Latency>,
     /// How late this program's own timer fired during the attack, on the core of the healthy.
     pub own_delay_ms: Option<Latency>,
-    /// Healthy publications that were due during the attack.
-    pub published: u64,
-    /// Healthy publications that were acknowledged, before the attack too.
-    pub acknowledged: u64,
-    /// Healthy commands that were refused.
-    pub refused: u64,
-    /// Healthy pings and publications that were not answered until patience was over.
-    pub unanswered: u64,
-    /// Acknowledged publications that a healthy subscriber did not get.
-    pub lost: u64,
-    /// Deliveries that came twice, in another order or with other bytes.
-    pub wrong: u64,
-    /// Healthy connections that the broker closed.
-    pub closed: u64,
+    /// What the healthy counted.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// What the attackers sent.
     pub sent_bytes: u64,
     /// What they read.
@@ -94,6 +83,25 @@ pub struct Round {
     pub bytes_each: Option<(f64, &'static str)>,
     /// The broker's turns that were longer than two milliseconds and twenty, if its metrics tell.
     pub turns: Option<[Turns; 2]>,
+}
+
+/// What those who do nothing wrong counted.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Publications that were due during the attack.
+    pub published: u64,
+    /// Publications that were acknowledged, before the attack too.
+    pub acknowledged: u64,
+    /// Commands that were refused.
+    pub refused: u64,
+    /// Pings and publications that were not answered until patience was over.
+    pub unanswered: u64,
+    /// Acknowledged publications that a subscriber did not get.
+    pub lost: u64,
+    /// Deliveries that came twice, in another order or with other bytes.
+    pub wrong: u64,
+    /// Connections that the broker closed.
+    pub closed: u64,
 }
 
 /// Turns that were longer than a bound of the broker's histogram.
@@ -136,13 +144,7 @@ impl Round {
             delivery_before_ms: None,
             delivery_ms: None,
             own_delay_ms: None,
-            published: 0,
-            acknowledged: 0,
-            refused: 0,
-            unanswered: 0,
-            lost: 0,
-            wrong: 0,
-            closed: 0,
+            counts: Counts::default(),
             sent_bytes: 0,
             received_bytes: 0,
             attackers_closed: 0,
@@ -165,11 +167,11 @@ impl Round {
             ("ping p99", exceeds(&self.ping_ms, |it| it.p99, bounds.ping_p99_ms)),
             ("ping max", exceeds(&self.ping_ms, |it| it.max, bounds.ping_max_ms)),
             ("delivery p99", exceeds(&self.delivery_ms, |it| it.p99, bounds.delivery_p99_ms)),
-            ("unanswered", self.unanswered > 0),
-            ("refused", self.refused > 0),
-            ("lost", self.lost > 0),
-            ("wrong", self.wrong > 0),
-            ("closed", self.closed > bounds.closed_max),
+            ("unanswered", self.counts.unanswered > 0),
+            ("refused", self.counts.refused > 0),
+            ("lost", self.counts.lost > 0),
+            ("wrong", self.counts.wrong > 0),
+            ("closed", self.counts.closed > bounds.closed_max),
             ("memory", memory.is_some_and(|(max, most)| most > max)),
         ];
         self.broken = judged.into_iter().filter(|it| it.1).map(|it| it.0).collect();
@@ -204,8 +206,8 @@ impl Round {
             figures(&self.ping_before_ms, &[|it| it.p99]),
             figures(&self.ping_ms, &[|it| it.p50, |it| it.p99, |it| it.max]),
             figures(&self.delivery_ms, &[|it| it.p99, |it| it.max]),
-            count(self.lost),
-            count(self.closed),
+            count(self.counts.lost),
+            count(self.counts.closed),
             self.turns.map_or_else(
                 || if was_run { "not reported".to_owned() } else { unknown() },
                 |turns| turns.map(|it| it.count.to_string()).join(" / "),
@@ -222,8 +224,8 @@ impl Round {
         if let Some((bytes, unit)) = self.bytes_each {
             remarks.push(format!("the broker kept {bytes:.0} {unit}"));
         }
-        if self.unanswered + self.refused + self.wrong > 0 {
-            let Round { unanswered, refused, wrong, .. } = self;
+        if self.counts.unanswered + self.counts.refused + self.counts.wrong > 0 {
+            let Counts { unanswered, refused, wrong, .. } = self.counts;
             remarks.push(format!("unanswered {unanswered}, refused {refused}, wrong {wrong}"));
         }
         if self.attackers_closed > 0 {
@@ -389,11 +391,11 @@ mod tests {
         assert_eq!(broken(|it| it.ping_ms = latency(5.1, 20.0)), ["ping p99"]);
         assert_eq!(broken(|it| it.ping_ms = latency(5.0, 20.1)), ["ping max"]);
         assert_eq!(broken(|it| it.delivery_ms = latency(20.1, 21.0)), ["delivery p99"]);
-        assert_eq!(broken(|it| it.closed = 1), ["closed"]);
-        assert_eq!(broken(|it| it.lost = 1), ["lost"]);
-        assert_eq!(broken(|it| it.wrong = 1), ["wrong"]);
-        assert_eq!(broken(|it| it.refused = 1), ["refused"]);
-        assert_eq!(broken(|it| it.unanswered = 1), ["unanswered"]);
+        assert_eq!(broken(|it| it.counts.closed = 1), ["closed"]);
+        assert_eq!(broken(|it| it.counts.lost = 1), ["lost"]);
+        assert_eq!(broken(|it| it.counts.wrong = 1), ["wrong"]);
+        assert_eq!(broken(|it| it.counts.refused = 1), ["refused"]);
+        assert_eq!(broken(|it| it.counts.unanswered = 1), ["unanswered"]);
         assert_eq!(broken(|it| it.resident_bytes_max = Some((1 << 30) + 1)), ["memory"]);
         assert_eq!(broken(|it| it.delivery_count = 0), ["no delivery"]);
         assert_eq!(broken(|it| (it.ping_count, it.ping_ms) = (0, None)), ["no ping", "ping p99", "ping max"]);
@@ -412,7 +414,10 @@ mod tests {
         assert!(report(vec![judged(held()), skipped()]).passed);
         assert!(!report(Vec::new()).passed);
         assert!(!report(vec![judged(held()), Round::new("wide", 1)]).passed);
-        let broken = report(vec![judged(held()), judged(Round { lost: 1, ..held() })]);
+        let broken = report(vec![
+            judged(held()),
+            judged(Round { counts: Counts { lost: 1, ..Counts::default() }, ..held() }),
+        ]);
         let text = broken.to_string();
         assert!(!broken.passed && text.contains("BROKEN: lost") && text.ends_with("FAIL"), "{text}");
         assert!(text.contains("not reported") && broken.page().contains("BROKEN: lost"));

@@ -133,9 +133,30 @@ fn run_against(misdeed: Misdeed) -> Report {
         .unwrap()
 }
 
-fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
+fn serve(connection: usize, socket: TcpStream, state: &Mutex<State>, misdeed: Misdeed) {
+    let mut is_known = false;
+    serve_commands(socket, |command, mut socket| {
+        let topic = command["topic"].as_str().unwrap().to_owned();
+        let mut state = state.lock().unwrap();
+        if command["op"] == "subscribe" {
+            let seq = state.seqs.get(&topic).copied().unwrap_or(0);
+            let ok = format!(r#"{{"op":"ok","id":1,"topic":"{topic}","seq":{seq}}}"#);
+            socket.write_all(&text_frame(&ok)).unwrap();
+            let socket = socket.try_clone().unwrap();
+            state.subscribers.push(Subscription { connection, topic, socket });
+        } else {
+            if !std::mem::replace(&mut is_known, true) {
+                state.publishers.push(socket.try_clone().unwrap());
+            }
+            publish(&mut state, &topic, command["data"].as_str().unwrap(), misdeed);
+        }
+    });
+}
+
+/// A broker's side of a connection: upgrades and greets it, and hands on what it asks, until its end.
+pub fn serve_commands(mut socket: TcpStream, mut on_command: impl FnMut(serde_json::Value, &TcpStream)) {
     let mut input = Vec::new();
-    let (mut is_upgraded, mut is_known) = (false, false);
+    let mut is_upgraded = false;
     let mut part = [0; 4096];
     while let Ok(len @ 1..) = socket.read(&mut part) {
         input.extend_from_slice(&part[..len]);
@@ -145,28 +166,13 @@ fn serve(connection: usize, mut socket: TcpStream, state: &Mutex<State>, misdeed
             socket.write_all(&[UPGRADE, &text_frame(r#"{"op":"hello","v":1}"#)].concat()).unwrap();
         }
         while let Some(text) = is_upgraded.then(|| take_frame(&mut input)).flatten() {
-            let command: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let topic = command["topic"].as_str().unwrap().to_owned();
-            let mut state = state.lock().unwrap();
-            if command["op"] == "subscribe" {
-                let seq = state.seqs.get(&topic).copied().unwrap_or(0);
-                let ok = format!(r#"{{"op":"ok","id":1,"topic":"{topic}","seq":{seq}}}"#);
-                socket.write_all(&text_frame(&ok)).unwrap();
-                let socket = socket.try_clone().unwrap();
-                state.subscribers.push(Subscription { connection, topic, socket });
-            } else {
-                if !std::mem::replace(&mut is_known, true) {
-                    state.publishers.push(socket.try_clone().unwrap());
-                }
-                publish(&mut state, &topic, command["data"].as_str().unwrap(), misdeed);
-            }
+            on_command(serde_json::from_str(&text).unwrap(), &socket);
         }
     }
 }
 
 /// What a broker answers to an upgrade.
-pub const UPGRADE: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
@@ -224,7 +230,7 @@ pub fn text_frame(text: &str) -> Vec<u8> {
 }
 
 /// Takes one masked frame off the front, if it is all there; anything but text reads as nothing.
-pub fn take_frame(input: &mut Vec<u8>) -> Option<String> {
+fn take_frame(input: &mut Vec<u8>) -> Option<String> {
     let &[first, second, ..] = &input[..] else { return None };
     let (header, len) = match second & 0x7f {
         126 => (8, u16::from_be_bytes([*input.get(2)?, *input.get(3)?]) as usize),

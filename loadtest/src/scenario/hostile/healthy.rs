@@ -19,6 +19,7 @@ use crate::{
     connect::Target,
     dialect::{Dialect, Message, Reader},
     payload::{Payload, Stamp},
+    report::hostile::Counts,
 };
 
 /// What the healthy publish to and are subscribed to.
@@ -86,21 +87,9 @@ pub struct Findings {
     pub deliveries: Latencies,
     /// How late this program's own timer fired while it attacked.
     pub own_delay: Histogram<u64>,
-    /// Publications that were due during the attack.
-    pub published: u64,
-    /// Publications that were acknowledged, before it too.
-    pub acknowledged: u64,
-    /// Commands that were refused.
-    pub refused: u64,
-    /// Pings and publications that were never answered.
-    pub unanswered: u64,
-    /// Acknowledged publications that a subscriber did not get.
-    pub lost: u64,
-    /// Deliveries that came twice, in another order or with other bytes.
-    pub wrong: u64,
-    /// Connections that the broker closed.
-    pub closed: u64,
-    /// Why the first of them was, or what was refused first.
+    /// What they counted.
+    pub counts: Counts,
+    /// Why the first that the broker closed was, or what was refused first.
     pub first_trouble: Option<String>,
 }
 
@@ -172,13 +161,7 @@ impl Healthy {
             pings: pingers.iter().map(|_| Latencies::new()).collect(),
             deliveries: Latencies::new(),
             own_delay: fine_histogram(),
-            published: 0,
-            acknowledged: 0,
-            refused: 0,
-            unanswered: 0,
-            lost: 0,
-            wrong: 0,
-            closed: 0,
+            counts: Counts::default(),
             first_trouble: None,
         };
         let payload = Payload::new(PAYLOAD_BYTES);
@@ -203,7 +186,7 @@ impl Healthy {
                 next_ping_ns += PING_NS;
             }
             while !is_over && next_publication_ns <= now_ns {
-                self.findings.published += phase.has_begun(next_publication_ns) as u64;
+                self.findings.counts.published += phase.has_begun(next_publication_ns) as u64;
                 self.publish(next_publication_ns);
                 next_publication_ns += PUBLICATION_NS;
             }
@@ -265,7 +248,7 @@ impl Healthy {
         let ready = |it: &libc::pollfd| it.revents & !libc::POLLOUT != 0;
         let (count, findings) = (self.pingers.len(), &mut self.findings);
         for (index, pinger) in self.pingers.iter_mut().enumerate().filter(|it| ready(&polled[it.0])) {
-            pinger.receive(&mut findings.pings[index], &mut findings.refused, phase, scratch);
+            pinger.receive(&mut findings.pings[index], &mut findings.counts.refused, phase, scratch);
         }
         if ready(&polled[count]) {
             self.publisher.receive(findings, scratch);
@@ -294,25 +277,22 @@ impl Healthy {
 
     /// What never came counts as long as it was waited for.
     fn finish(mut self, now_ns: u64, phase: &Phase) -> Findings {
+        let ended = self.links().filter(|it| !it.is_open);
+        let ends: Vec<String> = ended.map(|it| std::mem::take(&mut it.end)).collect();
         let mut findings = self.findings;
         for (pinger, latencies) in self.pingers.iter_mut().zip(&mut findings.pings) {
-            findings.unanswered += pinger.due_ns.len() as u64;
+            findings.counts.unanswered += pinger.due_ns.len() as u64;
             pinger.due_ns.iter().for_each(|due_ns| latencies.record(*due_ns, now_ns, phase));
         }
-        findings.unanswered += self.publisher.due_ns.len() as u64;
+        findings.counts.unanswered += self.publisher.due_ns.len() as u64;
         for due_ns in &self.publisher.due_ns {
             findings.deliveries.record(*due_ns, now_ns, phase);
         }
         for subscriber in &self.subscribers {
-            findings.lost += (self.publisher.acknowledged_seq + 1).saturating_sub(subscriber.next_seq);
+            findings.counts.lost += (self.publisher.acknowledged_seq + 1).saturating_sub(subscriber.next_seq);
         }
-        let links = self.pingers.iter_mut().map(|it| &mut it.link);
-        let links = links.chain([&mut self.publisher.link]);
-        let links = links.chain(self.subscribers.iter_mut().map(|it| &mut it.link));
-        for link in links.filter(|it| !it.is_open) {
-            findings.closed += 1;
-            findings.first_trouble.get_or_insert(std::mem::take(&mut link.end));
-        }
+        findings.counts.closed = ends.len() as u64;
+        findings.first_trouble = findings.first_trouble.or(ends.into_iter().next());
         findings
     }
 }
@@ -351,12 +331,12 @@ impl Publisher {
         link.receive(scratch, |message, _| match message {
             Message::Ok { seq } => {
                 due_ns.pop_front();
-                findings.acknowledged += 1;
+                findings.counts.acknowledged += 1;
                 *acknowledged_seq = seq.max(*acknowledged_seq);
             }
             Message::Error(error) => {
                 due_ns.pop_front();
-                findings.refused += 1;
+                findings.counts.refused += 1;
                 findings.first_trouble.get_or_insert(error);
             }
             _ => {}
@@ -372,13 +352,13 @@ impl Subscriber {
                 let seq = seq.unwrap_or(0);
                 match payload.check(&data) {
                     Some(stamp) => findings.deliveries.record(stamp.due_ns, now_ns, phase),
-                    None => findings.wrong += 1,
+                    None => findings.counts.wrong += 1,
                 }
                 if seq < *next_seq {
-                    findings.wrong += 1;
+                    findings.counts.wrong += 1;
                     return;
                 }
-                findings.lost += seq - *next_seq;
+                findings.counts.lost += seq - *next_seq;
                 *next_seq = seq + 1;
             }
             Message::Gap { .. } => {

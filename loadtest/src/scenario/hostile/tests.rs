@@ -2,7 +2,7 @@
 //! against one that does wrong on purpose.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -25,7 +25,7 @@ use crate::{
     cli::{Attack, Cli, Command},
     clock,
     connect::Target,
-    scenario::tests::{UPGRADE, take_frame, text_frame},
+    scenario::tests::{serve_commands, text_frame},
 };
 
 /// One reactor with these settings, at a port of its own.
@@ -183,38 +183,29 @@ fn what_is_lost_or_twice_or_unanswered_is_found() {
         phase.end();
         waiting.join().unwrap()
     });
-    assert!(findings.unanswered > 0 && findings.pings[0].during.len() == findings.unanswered);
-    assert!(findings.acknowledged >= 5 && findings.published >= 5);
-    assert_eq!((findings.lost, findings.wrong, findings.closed), (2, 2, 0));
+    let counts = findings.counts;
+    assert!(counts.unanswered > 0 && findings.pings[0].during.len() == counts.unanswered);
+    assert!(counts.acknowledged >= 5 && counts.published >= 5);
+    assert_eq!((counts.lost, counts.wrong, counts.closed), (2, 2, 0));
 }
 
-fn deceive(mut socket: TcpStream, subscribers: &Mutex<Vec<TcpStream>>, publications: &mpsc::Sender<u64>) {
-    let (mut input, mut part) = (Vec::new(), [0; 4096]);
-    let (mut is_upgraded, mut seq) = (false, 0);
-    while let Ok(len @ 1..) = socket.read(&mut part) {
-        input.extend_from_slice(&part[..len]);
-        if !is_upgraded && input.ends_with(b"\r\n\r\n") {
-            input.clear();
-            is_upgraded = true;
-            socket.write_all(&[UPGRADE, &text_frame(r#"{"op":"hello","v":1}"#)].concat()).unwrap();
-        }
-        while let Some(text) = is_upgraded.then(|| take_frame(&mut input)).flatten() {
-            let command: serde_json::Value = serde_json::from_str(&text).unwrap();
-            if command["op"] == "subscribe" {
-                subscribers.lock().unwrap().push(socket.try_clone().unwrap());
-                socket.write_all(&text_frame(r#"{"op":"ok","id":1,"topic":"t","seq":0}"#)).unwrap();
-            } else if command["op"] == "publish" {
-                seq += 1;
-                let message =
-                    format!(r#"{{"op":"message","topic":"{TOPIC}","seq":{seq},"data":{}}}"#, command["data"]);
-                let times = [1, 0, 2].get(seq - 1).copied().unwrap_or(1);
-                for mut subscriber in subscribers.lock().unwrap().iter() {
-                    subscriber.write_all(&text_frame(&message).repeat(times)).unwrap();
-                }
-                socket.write_all(&text_frame(&format!(r#"{{"op":"ok","id":1,"seq":{seq}}}"#))).unwrap();
-                // Nobody counts any more when the test is over.
-                let _ = publications.send(seq as u64);
+fn deceive(socket: TcpStream, subscribers: &Mutex<Vec<TcpStream>>, publications: &mpsc::Sender<u64>) {
+    let mut seq = 0;
+    serve_commands(socket, |command, mut socket| {
+        if command["op"] == "subscribe" {
+            subscribers.lock().unwrap().push(socket.try_clone().unwrap());
+            socket.write_all(&text_frame(r#"{"op":"ok","id":1,"topic":"t","seq":0}"#)).unwrap();
+        } else if command["op"] == "publish" {
+            seq += 1;
+            let message =
+                format!(r#"{{"op":"message","topic":"{TOPIC}","seq":{seq},"data":{}}}"#, command["data"]);
+            let times = [1, 0, 2].get(seq - 1).copied().unwrap_or(1);
+            for mut subscriber in subscribers.lock().unwrap().iter() {
+                subscriber.write_all(&text_frame(&message).repeat(times)).unwrap();
             }
+            socket.write_all(&text_frame(&format!(r#"{{"op":"ok","id":1,"seq":{seq}}}"#))).unwrap();
+            // Nobody counts any more when the test is over.
+            let _ = publications.send(seq as u64);
         }
-    }
+    });
 }
