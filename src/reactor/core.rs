@@ -125,7 +125,8 @@ pub struct Core {
     pub serving: VecDeque<u32>,
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
-    /// Connections that are to be reset: their send in flight keeps log, or other memory, that must go. By slot and generation.
+    /// Connections that are to be reset, by slot and generation: their send in flight keeps log, or other memory, that
+    /// must go.
     pub resetting: Vec<(u32, u32, CloseReason)>,
     /// Connections that wait for their turn to go on, with little.
     pub little_waiting: VecDeque<u32>,
