@@ -367,8 +367,9 @@ impl Budget {
         self.begun_bytes.load(Ordering::Relaxed)
     }
 
-    /// Content whose reading of [`Budget::clock`] is less is stale: half the budget was begun since. A chunk
-    /// that is sealed and whose newest content is stale holds memory that is needed.
+    /// Content whose reading of [`Budget::clock`] is less is stale: half the budget was begun since, or a quarter
+    /// where homes must take no more. A chunk that is sealed and whose newest content is stale holds memory that is
+    /// needed.
     ///
     /// Once nothing refers to such chunks, what is left has its bounds. A chunk that is left was begun since
     /// that reading, or has content from since: then it was being written at that moment, or its content was
@@ -376,9 +377,12 @@ impl Budget {
     /// budget, by what the clock counts. Of the second there is one for each appender, with what is charged for
     /// its older content: the shared ones of each home, one per encoding; its topics' own, for which homes
     /// together have a quarter of the budget; and each reactor's carrier. A chunk that is still being written is
-    /// one of these two, however old its content: making somebody let go of it would free nothing.
+    /// one of these two, however old its content: making somebody let go of it would free nothing. Of these there may
+    /// be more than a quarter of the budget: with half of it they would be three quarters, and while homes take no
+    /// more nothing gets older. So a full log lets go of more.
     pub fn stale_before(&self) -> u64 {
-        self.clock().saturating_sub(self.bytes_max as u64 / 2)
+        let young = if self.is_full() { self.bytes_max / 4 } else { self.bytes_max / 2 };
+        self.clock().saturating_sub(young as u64)
     }
 
     /// How many bytes are allowed.
@@ -618,6 +622,7 @@ mod tests {
                 // that chunk.
                 let open_bytes = APPENDERS * (CHUNK_BYTES + CHUNK_BYTES / 2);
                 prop_assert!(budget.bytes() <= BYTES_MAX / 2 + open_bytes, "{} bytes are left", budget.bytes());
+                prop_assert!(!budget.is_full(), "{} bytes are left, and nothing gets older", budget.bytes());
             }
         }
     }
