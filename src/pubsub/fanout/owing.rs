@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// So many subscriptions are summed up at once; more by a task.
-const AT_ONCE_MAX: usize = if cfg!(test) { 8 } else { 64 };
+pub(super) const AT_ONCE_MAX: usize = if cfg!(test) { 8 } else { 64 };
 /// Of so many subscriptions at most a reply's send takes along what they are behind on.
 const ALONG_MAX: usize = 8;
 /// How many classes of what a subscription is owed there are: powers of two of bytes.
@@ -34,6 +34,8 @@ pub(super) struct Judging {
     /// What of that is of topics that do not skip.
     firm_bytes: u64,
     exceeded: Option<Bound>,
+    /// The same, of topics that do not skip.
+    firm_exceeded: Option<Bound>,
     /// All together it is more than the connection may be owed.
     is_too_much: bool,
     /// What is owed in topics that skip, by the class of each.
@@ -282,11 +284,7 @@ impl Fanout {
             let bytes = view.owed_bytes(held.member);
             let exceeded = view.exceeded(held.member, now_ms);
             let Some(moves_from) = judging.moves_from else {
-                if let Some(bound) = exceeded.filter(|_| !view.rule.may_skip) {
-                    subscriber.is_judged = false;
-                    outcome.judged.push((connection, Verdict::Disconnect(bound)));
-                    return true;
-                }
+                // Whatever is found, the round goes on to its end: after it all bear one mark.
                 judging.add(bytes, view.rule.may_skip, exceeded);
                 continue;
             };
@@ -316,6 +314,7 @@ impl Judging {
             total_bytes: 0,
             firm_bytes: 0,
             exceeded: None,
+            firm_exceeded: None,
             is_too_much: false,
             classes: [0; CLASS_COUNT],
             moves_from: None,
@@ -325,16 +324,19 @@ impl Judging {
     fn add(&mut self, bytes: u64, may_skip: bool, exceeded: Option<Bound>) {
         self.total_bytes += bytes;
         self.exceeded = self.exceeded.or(exceeded);
-        match may_skip {
-            true => self.classes[class_of(bytes)] += bytes,
-            false => self.firm_bytes += bytes,
+        if may_skip {
+            self.classes[class_of(bytes)] += bytes;
+        } else {
+            self.firm_bytes += bytes;
+            self.firm_exceeded = self.firm_exceeded.or(exceeded);
         }
     }
 
     /// All of what is owed is known.
     fn summed_up(&mut self, owed_bytes_max: u64) -> Verdict {
-        if self.firm_bytes > owed_bytes_max {
-            return Verdict::Disconnect(Bound::OwedBytes);
+        let is_firm_too_much = self.firm_bytes > owed_bytes_max;
+        if let Some(bound) = self.firm_exceeded.or(is_firm_too_much.then_some(Bound::OwedBytes)) {
+            return Verdict::Disconnect(bound);
         }
         self.is_too_much = self.total_bytes > owed_bytes_max;
         self.exceeded = self.exceeded.or(self.is_too_much.then_some(Bound::OwedBytes));

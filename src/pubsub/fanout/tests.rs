@@ -5,7 +5,7 @@ use proptest::{
     test_runner::{Config, RngSeed},
 };
 
-use super::{subscriber::GAPS_MAX, *};
+use super::{owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
 use crate::{
     protocol::{command::PayloadKind, frame, publication::Publication},
     pubsub::{
@@ -484,6 +484,23 @@ fn a_connection_with_topics_of_both_policies_is_closed_for_the_old_one_that_does
     assert_eq!(stalled.gaps(0), [("skip/a".into(), 1, 4)], "what is left is younger than half");
     stalled.now_ms += 600;
     assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Disconnect(Bound::OwedMs));
+}
+
+/// However early it is clear that it will be closed: whoever is judged anew before that is judged whole.
+#[test]
+fn a_connection_that_a_task_closes_was_summed_up_to_the_end() {
+    let mut stalled = Stalled::new(u64::MAX, Some(1_000));
+    let topics: Vec<String> = (0..2 * AT_ONCE_MAX).map(|topic| format!("keep/{topic}")).collect();
+    for topic in &topics {
+        stalled.subscribe(0, topic);
+        assert_eq!(stalled.publish(topic, 1), None);
+    }
+    stalled.now_ms += 1_200;
+    for _ in 0..2 {
+        assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Keep, "a task tells");
+        assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::OwedMs))]);
+        stalled.fanout.check();
+    }
 }
 
 /// Beyond 64, gaps are not told one by one. Judging once must be enough, and quick.
