@@ -28,7 +28,7 @@ use crate::{
 
 /// The most reactors that a broker has: interest is a bit each.
 pub const REACTORS_MAX: usize = 64;
-/// How many topics of a home may have a chunk of their own at a time, if a quarter of the budget is
+/// How many topics of a home may have a chunk of their own at a time, if an eighth of the budget is
 /// enough for them.
 const OWN_CHUNKS_MAX: usize = 256;
 /// A topic that wrote so much lately gets a chunk of its own, so that its publications are contiguous.
@@ -183,9 +183,9 @@ impl Home {
         encoding_count: usize,
         budget: Arc<Budget>,
     ) -> Home {
-        let own_chunks = budget.bytes_max() / 4 / home_count / (encoding_count * OWN_CHUNK_BYTES);
+        let own_chunks = budget.bytes_max() / 8 / home_count / (encoding_count * OWN_CHUNK_BYTES);
         Home {
-            owners_max: own_chunks.clamp(1, OWN_CHUNKS_MAX),
+            owners_max: own_chunks.min(OWN_CHUNKS_MAX),
             // As address space: a table that grows would move all of it.
             topics: slab::Slab::with_capacity(topics_max.min(RESERVED_MAX)),
             topics_end: 0,

@@ -376,7 +376,7 @@ impl Budget {
     /// on its way to a reactor. Of the first, and of what was charged for content since, there is half the
     /// budget, by what the clock counts. Of the second there is one for each appender, with what is charged for
     /// its older content: the shared ones of each home, one per encoding; its topics' own, for which homes
-    /// together have a quarter of the budget; and each reactor's carrier. A chunk that is still being written is
+    /// together have an eighth of the budget; and each reactor's carrier. A chunk that is still being written is
     /// one of these two, however old its content: making somebody let go of it would free nothing. Of these there may
     /// be more than a quarter of the budget: with half of it they would be three quarters, and while homes take no
     /// more nothing gets older. So a full log lets go of more.
