@@ -72,6 +72,10 @@ const WORK_MAX: u64 = share::INPUT
 /// And of one in which they do: each has a share, and its last connection goes.
 const DEADLINES_WORK_MAX: u64 = 2 * (share::DEADLINES + STEP_MAX);
 
+/// So many parts of a turn take messages: what comes in, who waited with little and with much, the long message that is
+/// checked, and what other reactors publish. Each may end with one that is longer than its part.
+const MESSAGE_PARTS: u64 = 5;
+
 /// Before this no connection's deadline passes, in nanoseconds from the world's beginning.
 const DEADLINE_NS_MIN: u64 = SECOND;
 
@@ -588,7 +592,7 @@ impl World {
         let message_price = message_price + if self.knobs.deflates { 2 * price::DEFLATED_BYTE } else { 0 };
         let work_max = WORK_MAX
             + if is_timed { DEADLINES_WORK_MAX } else { 0 }
-            + message_price * peaks.message_bytes as u64;
+            + MESSAGE_PARTS * message_price * peaks.message_bytes as u64;
         assert!(peaks.work <= work_max, "a turn's work is at most {work_max}: {peaks:?}");
         let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
         peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
