@@ -363,8 +363,10 @@ impl View {
     }
 
     /// Whether the member in `slot` is owed anything.
+    #[inline]
     pub fn is_behind(&self, slot: u32) -> bool {
-        self.position(slot) != self.head()
+        // A segment holds a frame at least: no place but the head's own is the head, however it is normalized.
+        !self.segments.is_empty() && self.members[slot as usize].position != self.head()
     }
 
     /// How many bytes the member in `slot` is owed.
@@ -401,10 +403,10 @@ impl View {
     /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole frames, but
     /// at least one frame. They count as sent, and are pinned until [`View::unpin`].
     pub fn take(&mut self, slot: u32, bytes_max: u32) -> Option<Owed> {
-        if !self.is_behind(slot) {
+        let (from, head) = (self.position(slot), self.head());
+        if from == head {
             return None;
         }
-        let from = self.position(slot);
         let counted = self.counted_segment(slot);
         let segment = &self.segments[self.place(from.segment)];
         let available = segment.range.end() - from.offset;
@@ -417,23 +419,21 @@ impl View {
         segment.pin_count += 1;
         let at = (from.offset - segment.range.start()) as usize;
         let bytes = segment.range.bytes()[at..at + len as usize].as_ptr();
-        self.members[slot as usize].position = Position { segment: from.segment, offset: from.offset + len };
-        self.at_head_count += u32::from(!self.is_behind(slot));
+        let to = Position { segment: from.segment, offset: from.offset + len };
+        self.members[slot as usize].position = to;
+        self.at_head_count += u32::from(to == head);
         Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
     }
 
-    /// Whether giving `pin` back lets go of nothing: somebody is behind, and another send of its segment is in flight
-    /// or a position is in it.
+    /// [`View::unpin`] if that lets go of nothing: somebody is behind, and another send of the segment is in flight or
+    /// a position is in it. Else does nothing; tells which.
     #[inline]
-    pub fn is_kept_without(&self, pin: Pin) -> bool {
-        let segment = self.segments.get(self.place(pin.segment)).expect("a pinned segment stays");
-        self.behind_count() > 0 && (segment.pin_count > 1 || segment.position_count > 0)
-    }
-
-    /// [`View::unpin`] where that is so.
-    #[inline]
-    pub fn unpin_kept(&mut self, pin: Pin) {
-        self.segment_mut(pin.segment).expect("a pinned segment stays").pin_count -= 1;
+    pub fn unpin_kept(&mut self, pin: Pin) -> bool {
+        let is_anybody_behind = self.behind_count() > 0;
+        let segment = self.segment_mut(pin.segment).expect("a pinned segment stays");
+        let is_kept = is_anybody_behind && (segment.pin_count > 1 || segment.position_count > 0);
+        segment.pin_count -= u32::from(is_kept);
+        is_kept
     }
 
     /// A send of what [`View::take`] gave is over.
@@ -523,6 +523,7 @@ impl View {
         for (slot, _) in self.members() {
             let position = self.position(slot);
             at_head += u32::from(position == head);
+            assert_eq!(self.is_behind(slot), position != head, "the head is one place");
             match self.segments.get(self.place(position.segment)) {
                 Some(segment) => {
                     assert!((segment.range.start()..=segment.range.end()).contains(&position.offset));

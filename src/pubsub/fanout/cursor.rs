@@ -161,8 +161,8 @@ impl Fanout {
     /// A send of what was taken is over.
     pub fn unpin(&mut self, key: ViewKey, pin: Pin) {
         // Most of them let go of nothing: then no sum changes, and the view stays.
-        if self.views[key as usize].is_kept_without(pin) {
-            return self.views[key as usize].unpin_kept(pin);
+        if self.views[key as usize].unpin_kept(pin) {
+            return;
         }
         self.change(key, |view| view.unpin(pin));
         self.remove_if_unused(key);
