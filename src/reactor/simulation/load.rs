@@ -36,13 +36,15 @@ struct Load {
 
 /// In how many moments a command is answered beside `flooder_count` flooders of its reactor.
 ///
-/// Those who flood have one buffer in flight each. A crowded turn takes at least `INPUT / (3 * CROWDED)` of them, each
-/// of a share and some two thirds as much beyond it, and the command may be behind all of them, as its answer may be behind
+/// Those who flood have one buffer in flight each. A crowded turn takes at least `INPUT / TAKEN_MAX` of them, and the command may be behind all of them, as its answer may be behind
 /// theirs: but these come as they were taken. Then there are a buffer that was wanting, a wait in the queue of those with
 /// little, what waits of this home's own, and the send. That part is what worlds were seen to take, and some more.
 const fn answered_within(flooder_count: usize) -> usize {
-    flooder_count.div_ceil((share::INPUT / (3 * share::CROWDED)) as usize) + 12
+    flooder_count.div_ceil((share::INPUT / TAKEN_MAX) as usize) + 12
 }
+
+/// What a crowded turn does at most for one buffer of these: its first message, and the pause that follows.
+const TAKEN_MAX: u64 = 6 * UNIT;
 
 /// In how many moments a publication is with its subscriber, beside flooders and `topic_count` topics that are always
 /// behind: it is taken like any command, carried to its home and to the subscriber's reactor by queues that may be

@@ -533,7 +533,9 @@ impl World {
         let sends_before = reactor.core().stats.sends_total;
         let has_run = self.turn(index);
         let sends = self.reactors[index].as_ref().map(|reactor| reactor.core().stats.sends_total);
-        has_run && !(is_due_only && sends == Some(sends_before))
+        // Whoever goes on at once has begun something.
+        let sleeps_again = self.asleep_until_ns[index].is_some();
+        has_run && !(is_due_only && sleeps_again && sends == Some(sends_before))
     }
 
     /// Several turns of one reactor.
@@ -676,7 +678,10 @@ impl World {
         });
         for reactor in self.reactors.iter().flatten() {
             let core = reactor.core();
-            assert!(core.port.is_drained(true) && core.is_posted(), "what was said is not taken");
+            if !(core.port.is_drained(true) && core.is_posted()) {
+                (0..self.reactors.len()).for_each(|index| self.describe(index));
+                panic!("what was said is not taken");
+            }
             assert!(core.has_room() && core.outboxes.iter().all(VecDeque::is_empty));
         }
     }

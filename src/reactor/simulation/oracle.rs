@@ -284,7 +284,10 @@ impl Oracle {
             // The one before was refused for want of room, which the client did not know.
             Asked::SubscribeAgain(filter) if self.evicts => {
                 let seen = &mut self.clients[client];
+                // Who asked once more since, after another unsubscribe, has that.
+                let newer = seen.held.get(&filter).copied();
                 let place = seen.hold(&filter, Some(id));
+                seen.held.extend(newer.map(|newer| (filter.clone(), newer)));
                 seen.on_started(place, topic, seq, self.step);
             }
             Asked::UnsubscribeNothing(filter) if self.evicts => {
