@@ -389,6 +389,16 @@ impl Home {
         self.pool.trim();
     }
 
+    /// Writes no chunk on that is begun: while the log is full, whoever keeps the old content of one can be made to let
+    /// go of it only when nothing more is appended to it.
+    pub fn seal(&mut self) {
+        self.shared.iter_mut().filter_map(Option::take).for_each(|shared| self.pool.retire(shared));
+        for &key in &self.owners {
+            let own = &mut self.topics[key].own;
+            own.iter_mut().filter_map(Option::take).for_each(|own| self.pool.retire(own));
+        }
+    }
+
     /// Asserts the invariants; for tests and simulations.
     pub fn check(&self) {
         for (key, topic) in &self.topics {
@@ -1091,6 +1101,33 @@ mod tests {
         world.home.take_work();
         world.publish("a", 0).unwrap();
         assert_eq!(world.home.take_work(), 0);
+    }
+
+    /// A chunk shared by topics and one of a topic's own; what is published then is in others.
+    #[test]
+    fn a_home_that_seals_writes_no_chunk_on() {
+        let mut world = World::new(0, 100);
+        let batch_of = |world: &mut World| match world.outboxes[0].pop_back() {
+            Some(Delivery::Batch(batch)) => batch,
+            other => panic!("{other:?} is no batch"),
+        };
+        world.subscribe("cold", 0).unwrap();
+        world.subscribe("busy", 0).unwrap();
+        while !world.home.topics.iter().any(|(_, topic)| topic.own.iter().any(Option::is_some)) {
+            world.publish("busy", 0).unwrap();
+        }
+        world.publish("busy", 0).unwrap();
+        let busy = batch_of(&mut world).range;
+        world.publish("cold", 0).unwrap();
+        let cold = batch_of(&mut world).range;
+        assert!(!busy.is_sealed() && !cold.is_sealed());
+        world.home.seal();
+        assert!(busy.is_sealed() && cold.is_sealed());
+        for name in ["busy", "cold"] {
+            world.publish(name, 0).unwrap();
+            assert!(!batch_of(&mut world).range.is_sealed());
+        }
+        world.home.check();
     }
 
     /// Its next publication goes on with its numbering, however long it was quiet.

@@ -848,6 +848,9 @@ impl Core {
         }
         // Others may keep it, and one that sleeps would not look.
         self.touched.fill(true);
+        if self.shared.budget.is_full() {
+            self.home.seal();
+        }
         let clock = self.shared.budget.stale_before();
         self.fanout.shed(clock);
         self.shed_flights = Some(ShedFlights { next_slot: 0, clock });
