@@ -45,8 +45,8 @@ use crate::{
     work::{Meter, price},
 };
 
-/// Spare reply buffers: how many, and how large each may be to be kept.
-const SPARES_MAX: usize = 1_024;
+/// Spare reply buffers: how many, which is as many as a turn's sends empty, and how large each may be to be kept.
+const SPARES_MAX: usize = share::SENDS_MAX;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 /// So many deliveries may wait for room in another reactor's queue before this home takes no more
 /// publications.

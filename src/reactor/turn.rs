@@ -50,8 +50,8 @@ pub const FULL_RETRY_NS: u64 = 200_000;
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond `limits.connections_max` that are told so before they are just closed.
 pub const REFUSED_MAX: usize = 64;
-/// How many gathers are kept for the next sends.
-const GATHERS_MAX: usize = 1_024;
+/// How many gathers are kept for the next sends: as many as a turn submits.
+const GATHERS_MAX: usize = share::SENDS_MAX;
 
 /// One reactor on its ring.
 pub struct Reactor<I: Io> {
