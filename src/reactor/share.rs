@@ -30,8 +30,8 @@ pub const SLICE: u64 = if cfg!(test) { UNIT } else { 20 * UNIT };
 /// What one connection may do in a turn before it has to wait.
 pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
 /// What it may where more came than the turn before could take: many who send much at once must not hold up those
-/// who send little.
-pub const CROWDED: u64 = 2 * UNIT;
+/// who send little. It is its first message.
+pub const CROWDED: u64 = UNIT / 2;
 /// What one that waits with little may do when it is its turn.
 pub const LITTLE: u64 = if cfg!(test) { UNIT } else { 5 * UNIT };
 /// So many bytes that wait are little.
