@@ -51,6 +51,28 @@ fn nodes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What limits.plus_levels_max leaves of the worst that strangers can make a name meet: all filters of ten levels that
+/// are `a` or `+`, and one without `+` to the depth of a topic.
+fn worst_name(criterion: &mut Criterion) {
+    const PLUS_LEVELS: usize = 10;
+    let mut tree = FilterTree::new();
+    for bits in 1..1u32 << PLUS_LEVELS {
+        let levels = (0..PLUS_LEVELS).map(|level| if bits >> level & 1 == 1 { "+" } else { "a" });
+        tree.insert(&levels.collect::<Vec<_>>().join("/"), bits);
+    }
+    tree.insert(&format!("{}#", "a/".repeat(31)), 0);
+    let name = "a/".repeat(31) + "a";
+    let mut group = criterion.benchmark_group("worst_name");
+    group.throughput(Throughput::Elements(tree.node_count() as u64));
+    group.bench_function("every node", |bencher| {
+        bencher.iter(|| {
+            let mut sum = 0;
+            tree.for_each_match(black_box(&name), |key| sum += key) + sum
+        });
+    });
+    group.finish();
+}
+
 fn change(criterion: &mut Criterion) {
     let names: Vec<String> = (0..FILTERS).map(filter).collect();
     let mut group = criterion.benchmark_group("change");
@@ -92,6 +114,6 @@ criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_millis(500))
         .measurement_time(std::time::Duration::from_secs(2));
-    targets = nodes, change, creation
+    targets = nodes, worst_name, change, creation
 }
 criterion_main!(benches);

@@ -102,6 +102,8 @@ pub struct Limits {
     pub filters_max: usize,
     /// Levels of a connection's filters together; 8,192.
     pub filter_levels_max: usize,
+    /// Levels of one filter that has a `+`; 10.
+    pub plus_levels_max: usize,
     /// Topics of each home that one connection has brought into being; 0 is without a limit.
     pub names_per_connection_max: usize,
     /// What clients have under way of all connections together; 256 MiB.
@@ -226,6 +228,7 @@ impl Default for Config {
                 subscriptions_max: 1_024,
                 filters_max: 1_024,
                 filter_levels_max: 8_192,
+                plus_levels_max: 10,
                 names_per_connection_max: 0,
                 buffered_bytes_max: 256 << 20,
                 commands_per_s_max: 0,

@@ -2,7 +2,8 @@
 //!
 //! The tree holds every (filter, value) pair at most once. Matching visits at most two branches per
 //! level that exist (the level itself and `+`), and every `#` on the way; it tells how many nodes that
-//! were, since strangers choose the filters and can make it all of them.
+//! were, since strangers choose the filters and can make it all of them. What bounds that is the shape of
+//! filters: those with `+` have few levels (`limits.plus_levels_max`).
 //!
 //! A level costs one node and one entry of one table, about 85 bytes; only a level of more than
 //! `Level::INLINE_BYTES` is an allocation of its own. What the tree has grown to is kept for the
@@ -510,6 +511,74 @@ mod tests {
                 expected.sort_unstable();
                 prop_assert_eq!(found, expected, "{}", name);
             }
+        }
+    }
+
+    /// The most nodes that a name of so many levels visits, where filters with `+` have at most so many: of each
+    /// depth the one that the name spells, and down to where `+` may be every other that has it.
+    fn visited_max(plus_levels_max: usize, level_count: usize) -> usize {
+        let deep = level_count.min(topic::TOPIC_LEVELS_MAX - 1).saturating_sub(plus_levels_max);
+        (2 << plus_levels_max.min(level_count)) - 1 + deep
+    }
+
+    /// Every filter of so many levels that are `a` or `+`, and one without `+` that is as deep as may be.
+    fn full_tree(plus_levels_max: usize) -> FilterTree<u32> {
+        let mut tree = FilterTree::new();
+        for bits in 1..1u32 << plus_levels_max {
+            let levels = (0..plus_levels_max).map(|level| if bits >> level & 1 == 1 { "+" } else { "a" });
+            tree.insert(&levels.collect::<Vec<_>>().join("/"), bits);
+        }
+        tree.insert(&format!("{}#", "a/".repeat(topic::TOPIC_LEVELS_MAX - 1)), 0);
+        tree
+    }
+
+    #[test]
+    fn the_worst_name_visits_every_node_of_a_full_tree_and_there_are_as_many_as_is_said() {
+        for plus_levels_max in 1..=10 {
+            let tree = full_tree(plus_levels_max);
+            for level_count in 1..=topic::TOPIC_LEVELS_MAX {
+                let name = vec!["a"; level_count].join("/");
+                let visited = tree.for_each_match(&name, |_| {}) as usize;
+                assert_eq!(visited, visited_max(plus_levels_max, level_count), "{name}");
+            }
+            assert_eq!(tree.node_count(), visited_max(plus_levels_max, topic::TOPIC_LEVELS_MAX));
+        }
+        assert_eq!(visited_max(10, topic::TOPIC_LEVELS_MAX), 2_068);
+    }
+
+    /// Of at most twelve levels; one with `+` of no more than `plus_levels_max`.
+    fn bounded_filters(plus_levels_max: usize) -> impl Strategy<Value = Vec<String>> {
+        let level = prop_oneof![2 => Just("a"), 1 => Just("b"), 3 => Just("+")];
+        let levels = (prop::collection::vec(level, 1..=12), any::<bool>());
+        let filter = levels.prop_map(move |(mut levels, ends_in_hash)| {
+            if ends_in_hash {
+                levels.push("#");
+            }
+            if levels.len() > plus_levels_max {
+                levels.iter_mut().filter(|level| **level == "+").for_each(|level| *level = "a");
+            }
+            levels.join("/")
+        });
+        prop::collection::vec(filter, 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(Config { failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(7), ..Config::default() })]
+
+        #[test]
+        fn no_name_visits_more_nodes_than_the_levels_of_filters_with_a_plus_allow(
+            (plus_levels_max, filters) in (1usize..=6).prop_flat_map(|max| (Just(max), bounded_filters(max))),
+            levels in prop::collection::vec(prop_oneof![3 => Just("a"), 1 => Just("b")], 1..=14),
+        ) {
+            let mut tree = FilterTree::new();
+            let filters: Vec<(String, u8)> = filters.into_iter().map(|filter| (filter, 0)).collect();
+            for (filter, value) in &filters {
+                tree.insert(filter, *value);
+            }
+            let name = levels.join("/");
+            let visited = tree.for_each_match(&name, |_| {}) as usize;
+            prop_assert_eq!(visited, matching_prefixes(&filters, &name), "{}", name);
+            prop_assert!(visited <= visited_max(plus_levels_max, levels.len()), "{visited} nodes for {name}");
         }
     }
 

@@ -147,13 +147,20 @@ impl Core {
         let has_wildcards =
             topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
         let limits = &self.shared.config.limits;
+        let levels = topic::level_count(filter);
+        let plus_levels_max = limits.plus_levels_max;
+        if has_wildcards && levels > plus_levels_max && filter.contains('+') {
+            let message = format!(
+                "a filter with + has at most {plus_levels_max} levels, this one has {levels} (limits.plus_levels_max)"
+            );
+            return Err(refused(ErrorCode::LimitReached, message.into()));
+        }
         let (filters_max, levels_max) = (limits.filters_max, limits.filter_levels_max);
         let (filter_count, level_count) = self.fanout.filters_of(slot);
         if has_wildcards && filter_count >= filters_max {
             let message = format!("a connection has at most {filters_max} filters (limits.filters_max)");
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
-        let levels = topic::level_count(filter);
         if has_wildcards && level_count + levels > levels_max {
             let message = format!(
                 "this filter has {levels} levels, and this connection's filters {level_count}: all together have \

@@ -396,7 +396,8 @@ fn filters_levels_and_names_have_limits_that_a_reload_changes() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fairness.toml");
     let write = |filters: u64, levels: u64, names: u64| {
         let text = format!(
-            "[limits]\nfilters_max = {filters}\nfilter_levels_max = {levels}\nnames_per_connection_max = {names}\n"
+            "[limits]\nfilters_max = {filters}\nfilter_levels_max = {levels}\nplus_levels_max = 32\n\
+             names_per_connection_max = {names}\n"
         );
         fs::write(&file, text).unwrap();
     };

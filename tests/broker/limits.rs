@@ -1,8 +1,8 @@
 //! Limits of connections and of what one may do: who goes beyond is told so, and nobody else notices.
 
-use std::time::Instant;
+use std::{fs, path::PathBuf, time::Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{
     Broker, Log, PATIENCE,
@@ -158,6 +158,59 @@ fn accepts_beyond_their_rate_wait() {
         raw.expect_upgraded();
     }
     assert_eq!(closes(&broker, "try_again_later"), 0.0);
+    broker.stop();
+}
+
+/// Ten levels pass and eleven do not, `#` counts, and without `+` there may be 32. A reload changes that for who is
+/// there; what it has stays.
+#[test]
+fn a_filter_with_a_plus_has_no_more_levels_than_it_may() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plus.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("");
+    let (broker, _log) = Broker::start_logged(2, &[], |command| {
+        command.arg("--config").arg(&file);
+    });
+    let mut raw = Raw::open(broker.address);
+    let mut subscribe =
+        |topic: &str| raw.ask(&json!({"op": "subscribe", "topic": topic, "id": 1}).to_string());
+    let plus = |count: usize, last: &str| "+/".repeat(count - 1) + last;
+    let refused = |answer: Value, levels: usize, levels_max: usize| {
+        let message = format!(
+            "a filter with + has at most {levels_max} levels, this one has {levels} (limits.plus_levels_max)"
+        );
+        assert_eq!((&answer["code"], &answer["message"]), (&json!("limit_reached"), &json!(message)));
+    };
+    for filter in [plus(10, "x"), plus(10, "#"), "a/".repeat(31) + "#", "a/".repeat(31) + "x"] {
+        assert_eq!(subscribe(&filter)["op"], "ok", "{filter}");
+    }
+    for filter in [plus(11, "x"), plus(11, "#"), "a/".repeat(10) + "+"] {
+        refused(subscribe(&filter), 11, 10);
+    }
+
+    write("[limits]\nplus_levels_max = 3\n");
+    broker.reload();
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 1"#);
+    refused(subscribe("a/b/+/#"), 4, 3);
+    assert_eq!(subscribe("a/+/#")["op"], "ok");
+    let mut publisher = Raw::open(broker.address);
+    let topic = "b/".repeat(9) + "x";
+    let publish = json!({"op": "publish", "topic": topic, "data": 1, "id": 1}).to_string();
+    assert_eq!(publisher.ask(&publish)["op"], "ok");
+
+    write("[limits]\nplus_levels_max = 32\n");
+    broker.reload();
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 2"#);
+    // What it had before the first reload matched in between.
+    let mut received = vec![subscribe(&plus(32, "x"))];
+    while received.len() < 2 {
+        received.push(raw.receive());
+    }
+    let of =
+        |op: &str| received.iter().find(|it| it["op"] == op).unwrap_or_else(|| panic!("{op}: {received:?}"));
+    assert_eq!((&of("message")["topic"], &of("ok")["topic"]), (&json!(topic), &json!(plus(32, "x"))));
+    raw.close();
+    publisher.close();
     broker.stop();
 }
 

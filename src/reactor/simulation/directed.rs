@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::pubsub::policy::Bound;
+use crate::pubsub::{policy::Bound, topic};
 
 /// Two clients on one reactor; one publishes, the other receives.
 #[test]
@@ -1122,6 +1122,37 @@ fn a_filter_too_many_or_too_deep_is_refused_until_one_is_taken_back() {
         world.subscribe(client, third);
         world.settle();
         assert_eq!(refused_count(&world), 1);
+        world.end();
+    }
+}
+
+/// A filter with `+` may have ten levels by default, its `#` included; without `+` it may have as many as a topic.
+#[test]
+fn a_filter_with_a_plus_is_refused_beyond_its_levels_and_no_other_is() {
+    let filter = |levels: usize, first: &str, last: &str| {
+        [&[first][..], &vec!["a"; levels - 2], &[last]].concat().join("/")
+    };
+    for (plus_levels_max, levels_max) in [(None, 10), (Some(2), 2), (Some(32), 32)] {
+        let mut world = World::new(Knobs { plus_levels_max, topics_max: 99, ..Knobs::calm(1) });
+        let client = world.open(0, Format::Json);
+        let mut taken = vec![filter(32, "a", "b"), filter(32, "a", "#")];
+        taken.extend(
+            [("+", "b"), ("a", "+"), ("+", "#")].map(|(first, last)| filter(levels_max, first, last)),
+        );
+        let beyond =
+            [("+", "b"), ("a", "+"), ("+", "#")].map(|(first, last)| filter(levels_max + 1, first, last));
+        let refused = if levels_max < topic::TOPIC_LEVELS_MAX { &beyond[..] } else { &[] };
+        for (filter, is_refused) in
+            taken.iter().map(|it| (it, false)).chain(refused.iter().map(|it| (it, true)))
+        {
+            let before = world.clients[client].seen.len();
+            world.subscribe(client, filter);
+            world.settle();
+            let answers = &world.clients[client].seen[before..];
+            let is_refusal =
+                |event: &Event| matches!(event, Event::Error { code, .. } if code == "limit_reached");
+            assert_eq!(answers.iter().any(is_refusal), is_refused, "{filter} with {plus_levels_max:?}");
+        }
         world.end();
     }
 }

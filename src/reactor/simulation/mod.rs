@@ -123,6 +123,8 @@ struct Knobs {
     subscriptions_max: usize,
     /// How many filters a connection may have, and levels of all of them, if not as many as by default.
     filter_limits: Option<(usize, usize)>,
+    /// Levels that a filter with `+` may have, if not as many as by default.
+    plus_levels_max: Option<usize>,
     /// The broker compresses, and every other client offers that.
     deflates: bool,
     /// Clients may be closed for being too far behind, idle or late.
@@ -163,6 +165,7 @@ impl Knobs {
             accepts_per_s_max: 0,
             subscriptions_max: 1_000,
             filter_limits: None,
+            plus_levels_max: None,
             deflates: false,
             may_close: false,
             is_verbose: false,
@@ -177,6 +180,9 @@ impl Knobs {
         config.limits.subscriptions_max = self.subscriptions_max;
         if let Some(limits) = self.filter_limits {
             (config.limits.filters_max, config.limits.filter_levels_max) = limits;
+        }
+        if let Some(levels) = self.plus_levels_max {
+            config.limits.plus_levels_max = levels;
         }
         config.limits.message_bytes_max = 1 << 20;
         // Simulated payloads repeat one byte.

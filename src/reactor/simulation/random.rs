@@ -84,6 +84,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         accepts_per_s_max: 0,
         subscriptions_max: 1_000,
         filter_limits: None,
+        plus_levels_max: None,
         deflates,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
