@@ -65,15 +65,11 @@ impl Fanout {
         {
             return u64::from(self.views[key as usize].member_count());
         }
-        let matched = &mut self.matched;
-        self.work += self.filters.matches_since(encoding, topic, 0, matched);
-        let entries = &self.filters.entries;
-        let holders = matched.drain(..).flat_map(|key| &entries[key as usize].holders);
-        let mut connections: Vec<u32> = holders.map(|holder| holder.connection).collect();
-        self.work += connections.len() as u64 * price::HOLDER;
-        connections.sort_unstable();
-        connections.dedup();
-        connections.len() as u64
+        self.work += self.filters.matches_since(encoding, topic, 0, &mut self.matched);
+        self.find_holders(0);
+        let count = self.found.len() as u64;
+        self.found.drain(..).for_each(|connection| self.counts[connection as usize] = 0);
+        count
     }
 
     /// Lists what is due to sweep, as far as `price_max` goes.

@@ -7,6 +7,7 @@ use crate::{
     protocol::Encoding,
     pubsub::{
         subscription::ViewKey,
+        topic,
         view::{Registration, View},
     },
     work::price,
@@ -110,43 +111,60 @@ impl Fanout {
         let view = &mut self.views[key as usize];
         view.filters_generation = self.filters.generation;
         view.is_dropping = false;
-        let mut matched = std::mem::take(&mut self.matched);
-        // Where the view looks for all of them it counts anew, also for those who are members already.
-        self.mark = self.mark.wrapping_add(1);
-        let mark = (since == 0).then_some(self.mark);
-        if mark.is_some() {
-            self.marks.resize(self.subscribers.len(), self.mark.wrapping_sub(1));
+        self.find_holders(since);
+        let mut found = std::mem::take(&mut self.found);
+        for connection in found.drain(..) {
+            let count = std::mem::take(&mut self.counts[connection as usize]);
+            self.join_by_filters(connection, count, key, since);
         }
-        for filter in matched.drain(..) {
-            let holder_count = self.filters.entries[filter as usize].holders.len();
-            self.work += holder_count as u64 * price::HOLDER;
-            for place in 0..holder_count {
-                let holder = self.filters.entries[filter as usize].holders[place];
+        self.found = found;
+    }
+
+    /// Who subscribed to a filter that was matched, after `since`: each connection once, since a stranger may hold a
+    /// thousand of them, and with how many. Both are to be taken.
+    pub(super) fn find_holders(&mut self, since: u64) {
+        self.counts.resize(self.subscribers.len(), 0);
+        for filter in self.matched.drain(..) {
+            let holders = &self.filters.entries[filter as usize].holders;
+            self.work += holders.len() as u64 * price::HOLDER;
+            for holder in holders {
                 if holder.since > since {
-                    self.join_by_filter(holder.connection, filter, key, mark);
+                    let count = &mut self.counts[holder.connection as usize];
+                    if *count == 0 {
+                        self.found.push(holder.connection);
+                    }
+                    *count += 1;
                 }
             }
         }
-        self.matched = matched;
     }
 
-    /// One more of the connection's filters matches the view. With a mark the count is of those that bear it.
-    fn join_by_filter(&mut self, connection: u32, filter: u32, key: ViewKey, mark: Option<u32>) {
+    /// So many more of the connection's filters match the view, those that it subscribed to after `since`.
+    fn join_by_filters(&mut self, connection: u32, mut count: u16, key: ViewKey, since: u64) {
         let subscriber = &mut self.subscribers[connection as usize];
         if subscriber.is_leaving {
             return;
         }
+        let place = subscriber.find(key);
         // A filter that is being taken back counts only where the task that does so has still to come by.
-        let unsubscribing = subscriber.rare.as_ref().and_then(|rare| rare.unsubscribing);
-        if unsubscribing == Some(filter) && !subscriber.find(key).is_some_and(|it| subscriber.is_ahead(it)) {
+        if let Some(held) = subscriber.unsubscribing_filter()
+            && !place.is_some_and(|it| subscriber.is_ahead(it))
+        {
+            let filter = &self.filters.entries[held.key as usize];
+            self.work += price::MATCH;
+            let is_new = filter.holders[held.place as usize].since > since;
+            if is_new && topic::matches(&filter.text, &self.views[key as usize].name) {
+                count -= 1;
+            }
+        }
+        if count == 0 {
             return;
         }
         self.work += price::MEMBERSHIP;
-        let place = subscriber.find(key).unwrap_or_else(|| subscriber.push(key));
+        let place = place.unwrap_or_else(|| subscriber.push(key));
         let held = subscriber.get_mut(place);
-        let is_first =
-            mark.is_some_and(|mark| std::mem::replace(&mut self.marks[connection as usize], mark) != mark);
-        held.filter_count = if is_first { 1 } else { held.filter_count + 1 };
+        // Where the view looks for all of them it counts anew, also for those who are members already.
+        held.filter_count = if since == 0 { count } else { held.filter_count + count };
         if held.member == NONE {
             held.member = self.views[key as usize].join(connection, place, false);
         }

@@ -70,10 +70,11 @@ pub struct Fanout {
     departures: VecDeque<Task>,
     /// One of the tasks is a search for who keeps old log.
     is_shedding: bool,
-    /// By connection slot: the last search that met it.
-    marks: Vec<u32>,
-    mark: u32,
     matched: Vec<u32>,
+    /// By connection slot, while members are looked for: how many of its filters were found to match.
+    counts: Vec<u16>,
+    /// Connections of which that is any.
+    found: Vec<u32>,
     /// Since this was last set to false, a connection has begun to owe.
     may_owe: bool,
     deliveries_total: u64,
@@ -156,9 +157,9 @@ impl Fanout {
             tasks: VecDeque::new(),
             departures: VecDeque::new(),
             is_shedding: false,
-            marks: Vec::with_capacity(slots_max),
-            mark: 0,
             matched: Vec::new(),
+            counts: Vec::with_capacity(slots_max),
+            found: Vec::with_capacity(slots_max),
             may_owe: false,
             deliveries_total: 0,
             skipped_total: 0,

@@ -211,6 +211,13 @@ impl Subscriber {
         self.rare.get_or_insert_default().walk = Walk::new(len);
     }
 
+    /// The filter that it is taking back, while that walk goes on.
+    pub(super) fn unsubscribing_filter(&self) -> Option<HeldFilter> {
+        let rare = self.rare.as_ref()?;
+        let key = rare.unsubscribing?;
+        rare.filters.iter().find(|held| held.key == key).copied()
+    }
+
     /// Whether that walk still comes by `place`.
     pub(super) fn is_ahead(&self, place: u32) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.walk.is_ahead(place))

@@ -640,6 +640,29 @@ fn a_long_task_ends_a_quantum_at_a_time_and_does_not_hold_up_a_short_one() {
     stalled.fanout.check();
 }
 
+/// It joins once, and each filter is looked at.
+#[test]
+fn a_connection_joins_a_view_at_one_price_however_many_of_its_filters_match() {
+    let price_of_joining = |filters: &[&str]| {
+        let mut stalled = Stalled::new(u64::MAX, None);
+        for filter in filters {
+            let mut outcome = Outcome::default();
+            let fanout = &mut stalled.fanout;
+            fanout.handle_subscribe_filter(0, 0, ENCODING, filter, None, &mut outcome).unwrap();
+        }
+        stalled.fanout.take_work();
+        let mut chunk = stalled.pool.acquire(FRAME_BYTES as usize, 0);
+        stalled.publish_into("a/x", &mut chunk);
+        stalled.pool.retire(chunk);
+        assert_eq!(stalled.fanout.receiver_count("a/x"), 1);
+        stalled.fanout.take_work()
+    };
+    let one = price_of_joining(&["#"]);
+    // Nodes that the name visits besides the root: `a`, `+`, `a/+` and `a/x`.
+    let five = price_of_joining(&["#", "a/#", "+/#", "a/+", "a/x/#"]);
+    assert_eq!(five - one, 4 * (price::MATCH + price::HOLDER));
+}
+
 /// What is saved by waiting is in proportion to the members.
 #[test]
 fn a_topic_waits_for_its_next_sweep_by_its_members() {
