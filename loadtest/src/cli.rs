@@ -84,7 +84,12 @@ pub enum Command {
         fanfare-loadtest hostile --pid $! --metrics http://127.0.0.1:7601/metrics --cores 1\n\n  \
         taskset -c 0 fanfare serve --reactors 1 --set limits.log_bytes_max=16777216 \\\n      \
             --set delivery.owed_bytes_max=2097152 &\n  \
-        fanfare-loadtest hostile --attack shed --log-bytes 134217728 --subscribers 1000 --cores 1")]
+        fanfare-loadtest hostile --attack shed --log-bytes 134217728 --subscribers 1000 --cores 1\n\n\
+        Filters deeper than a broker takes unless it is told to, and what a broker without that limit is held up by:\n  \
+        taskset -c 0 fanfare serve --reactors 1 --set limits.plus_levels_max=32 \\\n      \
+            --set limits.filter_levels_max=20480 &\n  \
+        fanfare-loadtest hostile --attack unsubscribe,idle-filters --levels 20 --cores 1\n  \
+        fanfare-loadtest hostile --attack filter-bomb --levels 32 --cores 1")]
     Hostile(Hostile),
     /// The same fan-out by a bare io_uring loop: what the kernel costs, for comparison
     #[command(after_help = "Example:\n  \
@@ -503,12 +508,13 @@ pub struct Hostile {
     /// Topics that `unsubscribe`, `stalled` and `wide` publish to
     #[arg(long, default_value_t = 20_000, value_parser = count(1, 1_000_000))]
     pub topics: usize,
-    /// Filters of each attacker of `unsubscribe` and `idle-filters`; the broker's limit is 1,024
+    /// Filters of each attacker of `unsubscribe`, `idle-filters` and `filter-bomb`; the broker's limit is 1,024
     #[arg(long, default_value_t = 1_024, value_parser = count(2, 100_000))]
     pub filters: usize,
-    /// Levels of those filters and topics
-    #[arg(long, default_value_t = 20, value_parser = count(2, 32))]
-    pub levels: usize,
+    /// Levels of those filters; without it as many as a broker's usual limits take: 8, and 10 for `filter-bomb`.
+    /// More take a broker with limits.plus_levels_max, and but for `filter-bomb` limits.filter_levels_max, to match
+    #[arg(long, value_parser = count(2, 32))]
+    pub levels: Option<usize>,
     /// What `shed` takes for the broker's limits.log_bytes_max, to publish twice as much in each second: run the
     /// broker with a small one, or nothing is shed
     #[arg(long, default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 20..1 << 36))]
@@ -557,6 +563,9 @@ pub enum Attack {
     Subscribes,
     /// Subscribe to overlapping filters of 8 levels and unsubscribe again
     Filters,
+    /// Publish to ever new topics that have every node of all filters on their way: filters of a and +, as many as
+    /// there may be, of which first none matches, then all do
+    FilterBomb,
     /// Commands that are refused with long errors, which are not read
     Errors,
     /// Messages of 1,024 commands

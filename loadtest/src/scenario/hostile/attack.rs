@@ -30,7 +30,11 @@ const STREAM_BYTES: usize = 256 * 1024;
 /// Commands of one array: as many as there may be.
 const ARRAY_COMMANDS: usize = 1024;
 /// Levels of the filters that [`Attack::Filters`] subscribes to, each of them one of two.
-const FILTER_LEVELS: u32 = 8;
+const FILTER_LEVELS: usize = 8;
+/// The most levels that a broker lets a connection's filters have together unless it is configured otherwise.
+const LEVELS_MAX: usize = 8_192;
+/// The most levels of a topic.
+const TOPIC_LEVELS_MAX: usize = 32;
 /// The ratio that the second kind of bomb stays within.
 const RATIO_MAX: usize = 100;
 /// Topics that are published to at a time, so that nobody is owed too much of them.
@@ -66,6 +70,7 @@ pub fn variants(attack: Attack) -> Vec<Variant> {
         Attack::Names => &["names"],
         Attack::Subscribes => &["subscribes"],
         Attack::Filters => &["filters"],
+        Attack::FilterBomb => &["filter bomb, unmatched", "filter bomb, matched"],
         Attack::Errors => &["errors"],
         Attack::Arrays => &["arrays"],
         Attack::Dense => &["dense numbers", "dense objects", "dense spaces"],
@@ -87,8 +92,14 @@ pub fn attackers(options: &Hostile, attack: Attack) -> usize {
         Attack::Unsubscribe | Attack::Stalled => 1,
         Attack::Shed => 16,
         Attack::IdleFilters | Attack::Wide => 10,
+        Attack::FilterBomb => 60,
         _ => 100,
     })
+}
+
+/// How many levels the filters have, unless it is said: what usual limits take.
+fn levels(options: &Hostile, attack: Attack) -> usize {
+    options.levels.unwrap_or(if attack == Attack::FilterBomb { 10 } else { 8 })
 }
 
 /// Everything that is there before an attack begins.
@@ -125,21 +136,26 @@ pub fn prepare(
     let count = attackers(options, variant.attack);
     let share = options.bytes_per_s.map(|it| it.div_ceil(threads as u64));
     let is_compressed = variant.attack == Attack::Bombs;
-    let flood = |source: &dyn Fn(usize) -> Source, reads: bool| {
-        let mut attackers: Vec<Vec<Attacker>> = (0..threads).map(|_| Vec::new()).collect();
-        for index in 0..count {
-            let client = Client::open(target, index, is_compressed)?;
-            if is_compressed && !client.is_compressed {
-                return Ok(Prepared::Skipped("the broker agrees to no compression (deflate.enabled)"));
+    let flood_after =
+        |filters: &dyn Fn(usize) -> Vec<String>, source: &dyn Fn(usize) -> Source, reads: bool| {
+            let mut attackers: Vec<Vec<Attacker>> = (0..threads).map(|_| Vec::new()).collect();
+            for index in 0..count {
+                let mut client = Client::open(target, index, is_compressed)?;
+                if is_compressed && !client.is_compressed {
+                    return Ok(Prepared::Skipped("the broker agrees to no compression (deflate.enabled)"));
+                }
+                if !reads {
+                    client.receive_little();
+                }
+                for filter in filters(index) {
+                    client.subscribe(&filter)?;
+                }
+                attackers[index % threads].push(Attacker::new(client, source(index), reads));
             }
-            if !reads {
-                client.receive_little();
-            }
-            attackers[index % threads].push(Attacker::new(client, source(index), reads));
-        }
-        let floods = attackers.into_iter().map(|it| Flood::new(target, it, share));
-        Ok(Prepared::Flood(floods.collect::<Result<_, String>>()?))
-    };
+            let floods = attackers.into_iter().map(|it| Flood::new(target, it, share));
+            Ok(Prepared::Flood(floods.collect::<Result<_, String>>()?))
+        };
+    let flood = |source: &dyn Fn(usize) -> Source, reads: bool| flood_after(&|_| Vec::new(), source, reads);
     let same = |frames: Vec<u8>| {
         let stream = Arc::new(frames.repeat((STREAM_BYTES / frames.len()).max(1)));
         move |_: usize| Source::again(Arc::clone(&stream))
@@ -151,12 +167,27 @@ pub fn prepare(
         Attack::Replies => {
             flood(&same(text(r#"{"op":"publish","topic":"hostile/flood","data":1,"id":1}"#)), true)
         }
-        Attack::Names => flood(&|index| Source::ever_new(0, Arc::new(new_names(index))), true),
+        Attack::Names => {
+            flood(&|index| Source::ever_new(0, Arc::new(new_names("hostile/name/".to_owned(), index))), true)
+        }
         Attack::Subscribes => {
             let commands = ["subscribe", "unsubscribe"].map(|op| on_topic(op, "hostile/churn"));
             flood(&same(commands.concat()), true)
         }
         Attack::Filters => flood(&same(filter_churn()), true),
+        Attack::FilterBomb => {
+            let levels = levels(options, variant.attack);
+            let filters = |index: usize| match variant.name {
+                "filter bomb, matched" => matching_filters(levels, options.filters),
+                _ => filters_on_the_way(index, levels, options.filters),
+            };
+            let prefix = "a/".repeat(levels.min(TOPIC_LEVELS_MAX - 1));
+            flood_after(
+                &filters,
+                &|index| Source::ever_new(0, Arc::new(new_names(prefix.clone(), index))),
+                true,
+            )
+        }
         Attack::Errors => {
             // What is escaped in the error that names it.
             flood(&same(on_topic("unsubscribe", &"\\u0001".repeat(40))), false)
@@ -225,7 +256,8 @@ impl Settle {
 
 /// Filters of which only the last matches what is published; one of the others goes.
 fn unsubscribe(options: &Hostile, target: &Target, count: usize) -> Result<Leave, String> {
-    let Hostile { filters, levels, topics, .. } = *options;
+    let Hostile { filters, topics, .. } = *options;
+    let levels = levels(options, Attack::Unsubscribe);
     let filter = |index: usize| format!("{}z{index}", "+/".repeat(levels - 1));
     let mut clients = Vec::new();
     for index in 0..count {
@@ -297,7 +329,7 @@ fn shed(options: &Hostile, target: &Target, count: usize) -> Result<Prepared, St
 
 /// Each has filters of its own, which share nothing with the others'.
 fn idle_filters(options: &Hostile, target: &Target, count: usize) -> Result<Prepared, String> {
-    let levels = "ab/".repeat(options.levels - 2);
+    let levels = "ab/".repeat(levels(options, Attack::IdleFilters) - 2);
     let mut attackers = Vec::new();
     for index in 0..count {
         let subscribe =
@@ -351,20 +383,49 @@ fn publication(topic: &str, data: &str) -> Vec<u8> {
 }
 
 /// Publications to names that nobody else uses, and each time others.
-fn new_names(attacker: usize) -> impl Fn(u64, &mut Vec<u8>) {
+fn new_names(prefix: String, attacker: usize) -> impl Fn(u64, &mut Vec<u8>) {
     move |round, out| {
         for index in 0..BATCH {
-            out.extend(publication(&format!("hostile/name/{attacker}/{round}/{index}"), "1"));
+            out.extend(publication(&format!("{prefix}{attacker}.{round}.{index}"), "1"));
         }
     }
 }
 
+/// Filters of an attacker that the names of [`Attack::FilterBomb`] are held against to their ends, and which do not
+/// match them unless they are as deep: what has the same beginning differs as early as may be, so that the tree gets
+/// as many nodes as so many levels can.
+fn filters_on_the_way(attacker: usize, levels: usize, filters_max: usize) -> Vec<String> {
+    let count = filters_max.min(LEVELS_MAX / levels) as u64;
+    // The one that is `a` throughout is no filter.
+    let first = attacker as u64 * count;
+    (first..first + count).map(|it| a_or_plus(it % ((1 << levels) - 1) + 1, levels)).collect()
+}
+
+/// Filters that all match these names, from the shortest on.
+fn matching_filters(levels: usize, filters_max: usize) -> Vec<String> {
+    let mut left = LEVELS_MAX;
+    let prefixes = (0..levels).flat_map(|count| (0..1u64 << count).map(move |bits| (bits, count)));
+    let fits = |&(_, count): &(u64, usize)| {
+        let fits = left > count;
+        left = left.saturating_sub(count + 1);
+        fits
+    };
+    let filter = |(bits, count): (u64, usize)| match count {
+        0 => "#".to_owned(),
+        _ => a_or_plus(bits, count) + "/#",
+    };
+    prefixes.take(filters_max).take_while(fits).map(filter).collect()
+}
+
+/// So many levels: `+` where a bit is set, `a` elsewhere.
+fn a_or_plus(bits: u64, levels: usize) -> String {
+    let levels = (0..levels).map(|level| if bits >> level & 1 == 1 { "+" } else { "a" });
+    levels.collect::<Vec<_>>().join("/")
+}
+
 /// Every filter of so many levels that are `a` or `+`: subscribed, then unsubscribed.
 fn filter_churn() -> Vec<u8> {
-    let filter = |bits: u32| {
-        let levels = (0..FILTER_LEVELS).map(|level| if bits >> level & 1 == 1 { "+" } else { "a" });
-        levels.collect::<Vec<_>>().join("/")
-    };
+    let filter = |bits: u64| a_or_plus(bits, FILTER_LEVELS);
     let commands = |op| (0..1 << FILTER_LEVELS).flat_map(move |bits| on_topic(op, &filter(bits)));
     commands("subscribe").chain(commands("unsubscribe")).collect()
 }
@@ -483,10 +544,34 @@ mod tests {
     #[test]
     fn names_are_never_the_same() {
         let mut out = [Vec::new(), Vec::new(), Vec::new()];
-        new_names(1)(0, &mut out[0]);
-        new_names(1)(1, &mut out[1]);
-        new_names(2)(0, &mut out[2]);
+        new_names("a/".to_owned(), 1)(0, &mut out[0]);
+        new_names("a/".to_owned(), 1)(1, &mut out[1]);
+        new_names("a/".to_owned(), 2)(0, &mut out[2]);
         assert!(out[0] != out[1] && out[0] != out[2]);
+    }
+
+    #[test]
+    fn bombs_of_filters_are_as_many_as_usual_limits_take_and_all_different() {
+        let unmatched = [0, 1].map(|attacker| filters_on_the_way(attacker, 10, 1_024));
+        let matched = matching_filters(10, 1_024);
+        for filters in [&unmatched[0], &unmatched[1], &matched] {
+            let levels: usize = filters.iter().map(|it| it.split('/').count()).sum();
+            assert!((LEVELS_MAX - 10..=LEVELS_MAX).contains(&levels), "{levels} levels");
+            assert!(filters.iter().all(|it| it.split('/').count() <= 10 && it.contains(['+', '#'])));
+            let mut distinct = filters.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct.len(), filters.len());
+        }
+        // Two have all that there are, and more have them again.
+        let mut all = unmatched.concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 1_023);
+        assert_eq!(matched.len(), 920);
+        assert_eq!(filters_on_the_way(7, 32, 1_024).len(), 256);
+        assert_eq!(matching_filters(3, 1_024), ["#", "a/#", "+/#", "a/a/#", "+/a/#", "a/+/#", "+/+/#"]);
+        assert_eq!(matching_filters(10, 2), ["#", "a/#"]);
     }
 
     #[test]
@@ -495,6 +580,6 @@ mod tests {
         let mut names: Vec<&str> = all.iter().flat_map(|it| variants(*it)).map(|it| it.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), all.len() + 3);
+        assert_eq!(names.len(), all.len() + 4);
     }
 }
