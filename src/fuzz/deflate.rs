@@ -36,9 +36,11 @@ fn inflate(size: usize, bytes: &[u8]) {
         let (payload, behind) =
             bytes.split_at(usize::from(u16::from_be_bytes([*high, *low])).min(bytes.len()));
         rest = behind;
-        let expected = naive::inflate(payload, &bounds, 15);
+        let (expected, block_count) = naive::inflate_and_count(payload, &bounds, 15);
+        let blocks_before = inflater.blocks_total();
         let message = inflater.inflate(payload, &bounds).map(<[u8]>::to_vec);
         assert_eq!(message, expected, "{payload:x?}");
+        assert_eq!(inflater.blocks_total() - blocks_before, block_count, "{payload:x?}");
         if let Ok(message) = message {
             assert!(message.len() <= bounds.message_len_max(payload.len()));
         }

@@ -25,7 +25,8 @@ pub enum CloseReason {
     InvalidDeflate,
     /// 1008: too many refused commands, or another policy.
     PolicyViolation,
-    /// 1009: a message over `limits.message_bytes_max`, or one that inflates beyond `deflate.ratio_max`.
+    /// 1009: a message over `limits.message_bytes_max`, or one that inflates beyond `deflate.ratio_max` or is too
+    /// many blocks.
     MessageTooBig,
     /// 1011: the broker could not go on with this connection.
     InternalError,
@@ -162,6 +163,9 @@ pub enum BrokenRule {
     FrameTooBig,
     /// A compressed message that is longer than `deflate.ratio_max` allows.
     InflatesTooMuch,
+    /// A compressed message of more blocks than [`BLOCKS_FREE`](super::deflate::BLOCKS_FREE) and one for each
+    /// [`BYTES_PER_BLOCK`](super::deflate::BYTES_PER_BLOCK) that came out before.
+    TooManyBlocks,
     /// A message of more fragments than [`FRAGMENT_COUNT_MAX`](super::session::FRAGMENT_COUNT_MAX).
     TooManyFragments,
     /// A text message that is not UTF-8.
@@ -178,7 +182,7 @@ pub enum BrokenRule {
 
 impl BrokenRule {
     /// Every rule.
-    pub const ALL: [BrokenRule; 21] = [
+    pub const ALL: [BrokenRule; 22] = [
         BrokenRule::ReservedBits,
         BrokenRule::DeflatedBitMisplaced,
         BrokenRule::UnknownOpcode,
@@ -194,6 +198,7 @@ impl BrokenRule {
         BrokenRule::MessageTooBig,
         BrokenRule::FrameTooBig,
         BrokenRule::InflatesTooMuch,
+        BrokenRule::TooManyBlocks,
         BrokenRule::TooManyFragments,
         BrokenRule::TextNotUtf8,
         BrokenRule::CorruptDeflate,
@@ -220,9 +225,10 @@ impl BrokenRule {
             BrokenRule::TextOnBinary | BrokenRule::BinaryOnText => CloseReason::UnsupportedData,
             BrokenRule::TextNotUtf8 | BrokenRule::CloseReasonNotUtf8 => CloseReason::InvalidUtf8,
             BrokenRule::CorruptDeflate => CloseReason::InvalidDeflate,
-            BrokenRule::MessageTooBig | BrokenRule::FrameTooBig | BrokenRule::InflatesTooMuch => {
-                CloseReason::MessageTooBig
-            }
+            BrokenRule::MessageTooBig
+            | BrokenRule::FrameTooBig
+            | BrokenRule::InflatesTooMuch
+            | BrokenRule::TooManyBlocks => CloseReason::MessageTooBig,
             BrokenRule::TooManyFragments => CloseReason::PolicyViolation,
         }
     }
@@ -260,6 +266,9 @@ impl BrokenRule {
             BrokenRule::FrameTooBig => "a frame must not be longer than limits.frame_bytes_max",
             BrokenRule::InflatesTooMuch => {
                 "a message over 64 KiB must not be longer than deflate.ratio_max times its compressed length"
+            }
+            BrokenRule::TooManyBlocks => {
+                "a compressed message must not have more than 256 blocks and one per 4096 bytes that came out before"
             }
             BrokenRule::TooManyFragments => "a message must not have more than 1048576 fragments",
             BrokenRule::TextNotUtf8 => "a text message must be UTF-8 (RFC 6455 section 8.1)",
@@ -300,6 +309,7 @@ pub fn read_code(payload: &[u8]) -> Result<Option<u16>, BrokenRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::deflate;
 
     #[test]
     fn every_reason_stands_at_its_index() {
@@ -328,6 +338,13 @@ mod tests {
     fn the_sentence_about_fragments_states_the_bound_in_force() {
         let bound = super::super::session::FRAGMENT_COUNT_MAX.to_string();
         assert!(BrokenRule::TooManyFragments.sentence().contains(&bound));
+    }
+
+    #[test]
+    fn the_sentence_about_blocks_states_the_bounds_in_force() {
+        for bound in [deflate::BLOCKS_FREE, deflate::BYTES_PER_BLOCK] {
+            assert!(BrokenRule::TooManyBlocks.sentence().contains(&format!(" {bound} b")));
+        }
     }
 
     #[test]

@@ -711,6 +711,7 @@ mod tests {
             (Binary, frame(0xC2, twin::deflated(&[7; 1001], 6)), BrokenRule::MessageTooBig),
             (Binary, frame(0xC2, "x".repeat(1147)), BrokenRule::MessageTooBig),
             (Binary, frame(0xC2, twin::deflated(&[7; 65_537], 6)), BrokenRule::InflatesTooMuch),
+            (Binary, frame(0xC2, [0x03, 0x00].repeat(257)), BrokenRule::TooManyBlocks),
             (Json, frame(0xC1, twin::deflated(b"cut \xe2\x82", 6)), BrokenRule::TextNotUtf8),
             (Json, frame(0x8B, "x"), BrokenRule::UnknownOpcode),
             (Json, frame(0x09, "x"), BrokenRule::FragmentedControl),

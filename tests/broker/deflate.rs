@@ -437,6 +437,7 @@ fn compressed_messages_that_break_a_rule_are_answered_by_its_code() {
             ]
             .concat(),
         ),
+        ("257 streams of nothing", 1009, text(&[0x03, 0x00].repeat(257))),
         ("RSV1 on a ping", 1002, compressed(raw::frame(PING, b""))),
         ("RSV1 on a pong", 1002, compressed(raw::frame(PONG, b""))),
         ("RSV1 on a close frame", 1002, compressed(raw::frame(raw::CLOSE, b"\x03\xe8"))),

@@ -1,6 +1,6 @@
 //! The twin of [`Inflater`](super::Inflater): RFC 1951 a bit at a time.
 
-use super::{Bounds, FINAL_BLOCK, TAIL};
+use super::{Bounds, FINAL_BLOCK, TAIL, blocks_max};
 use crate::protocol::close::BrokenRule;
 
 /// The lengths of the code lengths' codes come in this order (RFC 1951 section 3.2.7).
@@ -10,6 +10,25 @@ const BLOCK_END: u16 = 256;
 
 /// The message of a compressed `payload`, whose sender kept to a window of `window_bits`.
 pub(crate) fn inflate(payload: &[u8], bounds: &Bounds, window_bits: u8) -> Result<Vec<u8>, BrokenRule> {
+    inflate_and_count(payload, bounds, window_bits).0
+}
+
+/// And how many of its blocks have begun when it ends or is given up.
+pub(crate) fn inflate_and_count(
+    payload: &[u8],
+    bounds: &Bounds,
+    window_bits: u8,
+) -> (Result<Vec<u8>, BrokenRule>, u64) {
+    let mut block_count = 0;
+    (run(payload, bounds, window_bits, &mut block_count), block_count)
+}
+
+fn run(
+    payload: &[u8],
+    bounds: &Bounds,
+    window_bits: u8,
+    block_count: &mut u64,
+) -> Result<Vec<u8>, BrokenRule> {
     let mut message = Vec::new();
     let mut rest = payload;
     while !rest.is_empty() {
@@ -23,6 +42,7 @@ pub(crate) fn inflate(payload: &[u8], bounds: &Bounds, window_bits: u8) -> Resul
             payload_len: payload.len(),
             bounds,
             message: &mut message,
+            block_count,
             is_message_cut: false,
         };
         stream.run()?;
@@ -51,6 +71,8 @@ struct Stream<'a> {
     payload_len: usize,
     bounds: &'a Bounds,
     message: &'a mut Vec<u8>,
+    /// Of all streams together.
+    block_count: &'a mut u64,
     /// Something came out only thanks to bits behind the payload.
     is_message_cut: bool,
 }
@@ -62,6 +84,13 @@ struct Codes([(u32, Vec<u16>); CODE_BITS_MAX as usize + 1]);
 impl Stream<'_> {
     fn run(&mut self) -> Result<(), BrokenRule> {
         loop {
+            // What has no byte of its own is no whole block.
+            if self.at.next_multiple_of(8) < self.bits_of_payload {
+                *self.block_count += 1;
+                if *self.block_count > blocks_max(self.message.len()) {
+                    return Err(BrokenRule::TooManyBlocks);
+                }
+            }
             let is_final = self.bits(1)? == 1;
             match self.bits(2)? {
                 0 => self.stored()?,
