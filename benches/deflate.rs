@@ -1,4 +1,5 @@
-//! What compressing a publication costs at some levels, and what it leaves of it.
+//! What compressing a publication costs at some levels, and what it leaves of it; and what blocks cost that say
+//! nothing, from which [`fanfare::work::price::INFLATED_BLOCK`] comes.
 //!
 //! `cargo bench --bench deflate`. The payloads are made up, of two kinds that brokers carry: quotes, JSON
 //! objects with the same keys and other numbers, and chat, words of a few dozen in no order. What is left of
@@ -10,9 +11,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fanfare::protocol::{
     Format,
     command::PayloadKind,
-    deflate::{Deflater, Settings},
+    deflate::{BLOCKS_FREE, BYTES_PER_BLOCK, Bounds, Deflater, Inflater, Settings},
     publication::Publication,
 };
+use flate2::{Compress, Compression, FlushCompress};
 
 const LEVELS: [u8; 5] = [1, 2, 3, 6, 9];
 const LENS: [usize; 3] = [600, 2_000, 10_000];
@@ -99,9 +101,46 @@ fn publications(criterion: &mut Criterion) {
     }
 }
 
+/// A block of nothing whose only code is its end, one whose code tables are full, and a stream.
+const SINGLE: [u8; 12] = [0x04, 0xc0, 0x81, 0x08, 0x00, 0x00, 0x00, 0x00, 0x20, 0x7f, 0xe9, 0x3a];
+const FULL: [u8; 31] = [
+    0xec, 0x9d, 0x03, 0x60, 0x18, 0x30, 0x0c, 0x00, 0x66, 0xdb, 0xb6, 0x6d, 0xdb, 0xb6, 0x6d, 0xdb, 0xb6,
+    0x6d, 0xdb, 0xb6, 0x6d, 0xdb, 0xc6, 0x6d, 0xdb, 0xb6, 0xcd, 0xa4, 0xb6, 0x8d, 0x47,
+];
+const STREAM: [u8; 2] = [0x03, 0x00];
+
+/// As many blocks as may be: by themselves, and behind a message of 1 MiB, which is also inflated alone.
+fn blocks(criterion: &mut Criterion) {
+    let quotes = quotes(&mut Numbers(7692), 1 << 20);
+    let mut before = Vec::with_capacity(quotes.len());
+    let mut compress = Compress::new(Compression::new(6), false);
+    compress.compress_vec(quotes.as_bytes(), &mut before, FlushCompress::Sync).expect("it shrinks");
+    let bounds = Bounds::of_len(2 << 20);
+    let mut inflater = Inflater::default();
+    let mut inflate = |payload: &[u8]| inflater.inflate(payload, &bounds).expect("as many as may be").len();
+    let mut group = criterion.benchmark_group("blocks");
+    for (name, block) in [("single", &SINGLE[..]), ("full", &FULL), ("stream", &STREAM)] {
+        let payload = [&block.repeat(BLOCKS_FREE as usize - 1)[..], &STREAM].concat();
+        group.throughput(Throughput::Elements(BLOCKS_FREE));
+        group.bench_function(BenchmarkId::new("of", name), |bencher| {
+            bencher.iter(|| inflate(black_box(&payload)))
+        });
+    }
+    // Its own blocks are long ones.
+    let block_count = BLOCKS_FREE + quotes.len() as u64 / BYTES_PER_BLOCK - 20;
+    for block_count in [0, block_count] {
+        let payload = [&before[..], &FULL.repeat(block_count as usize), &STREAM].concat();
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("a MiB and", block_count), |bencher| {
+            bencher.iter(|| inflate(black_box(&payload)))
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = publications
+    targets = publications, blocks
 }
 criterion_main!(benches);

@@ -31,6 +31,9 @@ pub mod price {
     pub const READ_VALUE: u64 = 8;
     /// A byte that was inflated.
     pub const INFLATED_BYTE: u64 = 2;
+    /// A deflate block, whatever comes out of it: between what `benches/deflate.rs` says of code tables of a single
+    /// code and of full ones, which is a sixth of it to twice as much.
+    pub const INFLATED_BLOCK: u64 = 2_500;
     /// A command, beside what it does.
     pub const COMMAND: u64 = 300;
     /// Giving a publication its place.

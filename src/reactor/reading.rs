@@ -173,13 +173,14 @@ impl Core {
                 self.take_work();
                 continue;
             }
-            let before = (input.len(), inflater.bytes_out_total());
+            let before = (input.len(), inflater.bytes_out_total(), inflater.blocks_total());
             let event = session.poll(&mut input, &self.limits, &mut inflater);
             self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
             let Some(event) = event else { break 0 };
             self.meter.spend(price::MESSAGE);
             *rest = self.handle_event(slot, event, until);
             self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
+            self.meter.spend((inflater.blocks_total() - before.2) * price::INFLATED_BLOCK);
             self.take_work();
             // Nothing behind a long message is taken, not even the end of the stream, before that is checked.
             if self.connections[slot as usize].pause == Pause::Check {

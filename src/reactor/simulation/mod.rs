@@ -76,6 +76,9 @@ const DEADLINES_WORK_MAX: u64 = 2 * (share::DEADLINES + STEP_MAX);
 /// checked, and what other reactors publish. Each may end with one that is longer than its part.
 const MESSAGE_PARTS: u64 = 5;
 
+/// A longer message may be more than one block.
+const ZLIB_BLOCK_BYTES_MIN: u64 = 16_383;
+
 /// Before this no connection's deadline passes, in nanoseconds from the world's beginning.
 const DEADLINE_NS_MIN: u64 = SECOND;
 
@@ -598,9 +601,12 @@ impl World {
             price::RECEIVED_BYTE + price::READ_BYTE + price::INFLATED_BYTE + price::PUBLISHED_BYTE;
         // Compressed once for each format.
         let message_price = message_price + if self.knobs.deflates { 2 * price::DEFLATED_BYTE } else { 0 };
+        // zlib's blocks, and the empty one at the end.
+        let block_count = 2 + peaks.message_bytes as u64 / ZLIB_BLOCK_BYTES_MIN;
+        let blocks_price = if self.knobs.deflates { block_count * price::INFLATED_BLOCK } else { 0 };
         let work_max = WORK_MAX
             + if is_timed { DEADLINES_WORK_MAX } else { 0 }
-            + MESSAGE_PARTS * message_price * peaks.message_bytes as u64;
+            + MESSAGE_PARTS * (message_price * peaks.message_bytes as u64 + blocks_price);
         assert!(peaks.work <= work_max, "a turn's work is at most {work_max}: {peaks:?}");
         let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
         peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
