@@ -574,6 +574,8 @@ pub enum Attack {
     Dense,
     /// Compressed messages of 1 MiB: a thousandth on the wire, and a hundredth; needs deflate.enabled
     Bombs,
+    /// Compressed messages of blocks that say nothing: 1 MiB of them, and as many as may be; needs deflate.enabled
+    Blocks,
     /// One of many filters is unsubscribed by a client that received from many topics, which then leaves
     Unsubscribe,
     /// A subscriber of # that does not read and is owed something of many topics unsubscribes, then leaves

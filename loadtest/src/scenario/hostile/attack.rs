@@ -37,6 +37,15 @@ const LEVELS_MAX: usize = 8_192;
 const TOPIC_LEVELS_MAX: usize = 32;
 /// The ratio that the second kind of bomb stays within.
 const RATIO_MAX: usize = 100;
+/// What a flush ends with, and is not sent.
+const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+/// A block of nothing whose code tables are full: 286 codes of 8 and 9 bits, 30 of 4 and 5.
+const EMPTY_BLOCK: [u8; 31] = [
+    0xec, 0x9d, 0x03, 0x60, 0x18, 0x30, 0x0c, 0x00, 0x66, 0xdb, 0xb6, 0x6d, 0xdb, 0xb6, 0x6d, 0xdb, 0xb6,
+    0x6d, 0xdb, 0xb6, 0x6d, 0xdb, 0xc6, 0x6d, 0xdb, 0xb6, 0xcd, 0xa4, 0xb6, 0x8d, 0x47,
+];
+/// Of 256 and one for each 4 KiB of a message: a few less, for those that the message is made of.
+const BLOCKS_ALLOWED: usize = 256 + 256 - 10;
 /// Topics that are published to at a time, so that nobody is owed too much of them.
 const BATCH: usize = 500;
 /// What a subscriber that does not read is owed, less than a broker's usual bound of 8 MiB.
@@ -75,6 +84,7 @@ pub fn variants(attack: Attack) -> Vec<Variant> {
         Attack::Arrays => &["arrays"],
         Attack::Dense => &["dense numbers", "dense objects", "dense spaces"],
         Attack::Bombs => &["bombs of 1000", "bombs of 100"],
+        Attack::Blocks => &["blocks", "blocks allowed"],
         Attack::Unsubscribe => &["unsubscribe"],
         Attack::Stalled => &["stalled"],
         Attack::Shed => &["shed"],
@@ -88,7 +98,7 @@ pub fn variants(attack: Attack) -> Vec<Variant> {
 pub fn attackers(options: &Hostile, attack: Attack) -> usize {
     options.attackers.unwrap_or(match attack {
         Attack::Pings | Attack::Replies => 2000,
-        Attack::Dense | Attack::Bombs => 4,
+        Attack::Dense | Attack::Bombs | Attack::Blocks => 4,
         Attack::Unsubscribe | Attack::Stalled => 1,
         Attack::Shed => 16,
         Attack::IdleFilters | Attack::Wide => 10,
@@ -135,7 +145,7 @@ pub fn prepare(
 ) -> Result<Prepared, String> {
     let count = attackers(options, variant.attack);
     let share = options.bytes_per_s.map(|it| it.div_ceil(threads as u64));
-    let is_compressed = variant.attack == Attack::Bombs;
+    let is_compressed = matches!(variant.attack, Attack::Bombs | Attack::Blocks);
     let flood_after =
         |filters: &dyn Fn(usize) -> Vec<String>, source: &dyn Fn(usize) -> Source, reads: bool| {
             let mut attackers: Vec<Vec<Attacker>> = (0..threads).map(|_| Vec::new()).collect();
@@ -194,7 +204,8 @@ pub fn prepare(
         }
         Attack::Arrays => flood(&same(array()), true),
         Attack::Dense => flood(&same(text(&dense(variant.name))), true),
-        Attack::Bombs => flood(&same(compressed_frame(bomb(variant.name).as_bytes())), true),
+        Attack::Bombs => flood(&same(compressed_frame(&deflate(bomb(variant.name).as_bytes()))), true),
+        Attack::Blocks => flood(&same(compressed_frame(&blocks(variant.name))), true),
         Attack::Unsubscribe => Ok(Prepared::Leave(unsubscribe(options, target, count)?)),
         Attack::Stalled => Ok(Prepared::Leave(stalled(options, target, count)?)),
         Attack::Shed => shed(options, target, count),
@@ -476,14 +487,28 @@ fn deflate(message: &[u8]) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let mut out = Vec::with_capacity(message.len() + 1024);
     let status = compress.compress_vec(message, &mut out, FlushCompress::Sync);
-    assert!(status.is_ok() && out.ends_with(&[0, 0, 0xff, 0xff]), "there was room for all of it");
-    out.truncate(out.len() - 4);
+    assert!(status.is_ok() && out.ends_with(&TAIL), "there was room for all of it");
+    out.truncate(out.len() - TAIL.len());
     out
 }
 
-fn compressed_frame(message: &[u8]) -> Vec<u8> {
+/// The payload of a command, among blocks that say nothing: of a short one behind as many as fit, or of one as
+/// long as may be, at whose end there are as many as that allows.
+fn blocks(name: &str) -> Vec<u8> {
+    if name == "blocks" {
+        let end = deflate(br#"{"op":"ping"}"#);
+        return [EMPTY_BLOCK.repeat((MESSAGE_BYTES - end.len()) / EMPTY_BLOCK.len()), end].concat();
+    }
+    let plain = dense("dense spaces");
+    let (before, after) = plain.as_bytes().split_at(plain.len() - 1);
+    // What a flush ends with makes a block of what comes before it.
+    let before = [&deflate(before)[..], &TAIL].concat();
+    [before, EMPTY_BLOCK.repeat(BLOCKS_ALLOWED), deflate(after)].concat()
+}
+
+fn compressed_frame(payload: &[u8]) -> Vec<u8> {
     const RSV1: u8 = 0x40;
-    let mut frame = frame(opcode::TEXT, &deflate(message));
+    let mut frame = frame(opcode::TEXT, payload);
     frame[0] |= RSV1;
     frame
 }
@@ -498,6 +523,10 @@ pub fn sleep_until(at_ns: u64) {
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
+    use fanfare::protocol::{
+        close::BrokenRule,
+        deflate::{Bounds, Inflater},
+    };
     use flate2::{Decompress, FlushDecompress};
 
     use super::*;
@@ -525,6 +554,25 @@ mod tests {
             let mut inflater = Decompress::new(false);
             inflater.decompress_vec(&whole, &mut inflated, FlushDecompress::Sync).unwrap();
             assert_eq!(inflated, message.as_bytes());
+        }
+    }
+
+    #[test]
+    fn blocks_are_a_command_and_many_that_say_nothing() {
+        let broken = [Some(BrokenRule::TooManyBlocks), None];
+        for ((variant, len), broken) in
+            variants(Attack::Blocks).into_iter().zip([13, MESSAGE_BYTES]).zip(broken)
+        {
+            let payload = blocks(variant.name);
+            assert!(payload.len() <= MESSAGE_BYTES, "{variant:?}");
+            let whole = [&payload[..], &TAIL].concat();
+            let mut inflated = Vec::with_capacity(MESSAGE_BYTES + 1);
+            Decompress::new(false).decompress_vec(&whole, &mut inflated, FlushDecompress::Sync).unwrap();
+            assert!(inflated.len() <= len && inflated.len() > len - 10, "{variant:?}");
+            let value: serde_json::Value = serde_json::from_slice(&inflated).unwrap();
+            assert_eq!(value["op"], "ping");
+            let result = Inflater::default().inflate(&payload, &Bounds::of_len(MESSAGE_BYTES)).err();
+            assert_eq!(result, broken, "{variant:?}");
         }
     }
 
