@@ -1192,6 +1192,67 @@ fn who_has_calmed_down_does_not_wait_any_more() {
     world.end();
 }
 
+/// Many are behind on one topic when another with one member moves on: that is sent in the same turn, be it that many
+/// sends or their bytes would take all of a turn.
+#[test]
+fn a_small_topic_is_sent_in_its_turn_beside_a_large_one() {
+    for large_bytes in [20, 5 << 10] {
+        let mut world = World::new(Knobs::calm(1));
+        let publishers = [world.open(0, Format::Json), world.open(0, Format::Json)];
+        let readers: Vec<usize> = (0..30).map(|_| world.open(0, Format::Json)).collect();
+        let reader = world.open(0, Format::Json);
+        for &reader in &readers {
+            world.subscribe(reader, "large");
+        }
+        world.subscribe(reader, "small");
+        world.settle();
+        world.publish_as(publishers[0], "large", large_bytes, true, false, false, None);
+        world.write_all();
+        while !world.reactor(0).core().fanout.is_sweeping() {
+            world.turn(0);
+        }
+        world.publish_as(publishers[1], "small", 20, true, false, false, None);
+        world.write_all();
+        // It is received with the first turn's end, and taken and sent by the second.
+        world.turns(0, 2);
+        world.read(reader, usize::MAX);
+        assert_eq!(world.seqs(reader, "small"), [1], "beside frames of {large_bytes} bytes");
+        assert!(world.reactor(0).core().fanout.is_sweeping(), "the large one is not over");
+        world.settle();
+        world.end();
+    }
+}
+
+/// Many have sent much, of which most waits; then somebody sends a little more than is taken at once. It goes on in
+/// the same turn, however many they are.
+#[test]
+fn who_has_little_left_does_not_wait_for_those_with_much() {
+    const FLOODERS: usize = 40;
+    let mut world = World::new(Knobs::calm(1));
+    let flooders: Vec<usize> = (0..FLOODERS).map(|_| world.open(0, Format::Json)).collect();
+    let client = world.open(0, Format::Json);
+    for &flooder in &flooders {
+        for _ in 0..60 {
+            world.publish_as(flooder, "t", 20, true, false, false, None);
+        }
+    }
+    world.write_all();
+    while world.reactor(0).core().waiting.len() < FLOODERS {
+        world.turn(0);
+    }
+    (0..8).for_each(|_| world.ping(client));
+    world.write_all();
+    let pauses_before = world.reactor(0).core().stats.pauses_total;
+    // It is received with the first turn's end.
+    world.turns(0, 2);
+    world.read(client, usize::MAX);
+    assert_eq!(world.oracle.asked_count(client), 0);
+    let core = world.reactor(0).core();
+    assert_eq!((core.stats.pauses_total - pauses_before, core.waiting.len()), (1, FLOODERS));
+    world.settle();
+    world.end();
+}
+
 /// Lets reactor 0 turn until it checks a long message.
 fn until_checking(world: &mut World) {
     for _ in 0..200 {
