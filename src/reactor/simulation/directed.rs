@@ -1223,6 +1223,46 @@ fn a_small_topic_is_sent_in_its_turn_beside_a_large_one() {
     }
 }
 
+/// Members that take nothing are owed something already when their topic moves on: the cursor passes all of them by,
+/// which is all that a turn does for them.
+#[test]
+fn members_that_are_passed_by_count_for_the_turn() {
+    const MEMBERS: u64 = 500;
+    let mut world = World::new(Knobs::calm(1));
+    let publisher = world.open(0, Format::Json);
+    let readers: Vec<usize> = (0..MEMBERS).map(|_| world.connect(0, Format::Json)).collect();
+    world.settle();
+    for &reader in &readers {
+        world.subscribe(reader, "t");
+    }
+    world.settle();
+    readers.iter().for_each(|&reader| world.stick(reader));
+    world.publish_each_turn(publisher, "t", 2);
+    let work_before = world.reactor(0).core().stats.turn_work_total;
+    world.publish_each_turn(publisher, "t", 1);
+    let work = world.reactor(0).core().stats.turn_work_total - work_before;
+    assert!(work >= MEMBERS * price::VISIT / UNIT, "{work} units");
+    world.end();
+}
+
+/// Somebody sends as many commands as there are, one in each message: a turn takes what it has for what comes in.
+#[test]
+fn so_many_commands_are_taken_at_once_as_a_turn_can_pay_for() {
+    let mut world = World::new(Knobs::calm(1));
+    let client = world.open(0, Format::Json);
+    (0..100).for_each(|_| world.ping(client));
+    world.write_all();
+    // It is received with the first turn's end.
+    world.turn(0);
+    let before = world.reactor(0).core().stats.commands_total;
+    world.turn(0);
+    let count = world.reactor(0).core().stats.commands_total - before;
+    let count_max = share::INPUT.div_ceil(price::MESSAGE + price::COMMAND);
+    assert!((1..=count_max).contains(&count), "{count} of {count_max} commands");
+    world.settle();
+    world.end();
+}
+
 /// Many have sent much, of which most waits; then somebody sends a little more than is taken at once. It goes on in
 /// the same turn, however many they are.
 #[test]

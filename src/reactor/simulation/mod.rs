@@ -511,15 +511,19 @@ impl World {
         if self.asleep_until_ns[index].is_some() {
             reactor.io().run();
         }
-        let before = &reactor.core().stats;
-        let (completions, sends) = (before.completions_total, before.sends_total);
+        let before = reactor.core().stats.clone();
         let turn = reactor.turn(now_ns).expect("a simulated ring cannot fail");
-        let after = &reactor.core().stats;
-        assert!(
-            after.completions_total - completions <= COMPLETIONS_MAX as u64,
-            "a turn's completions are bounded"
-        );
-        assert!(after.sends_total - sends <= share::SENDS_MAX as u64, "a turn's sends are bounded");
+        let (after, spent) = (&reactor.core().stats, reactor.core().meter.spent());
+        let completions = after.completions_total - before.completions_total;
+        let sends = after.sends_total - before.sends_total;
+        assert!(completions <= COMPLETIONS_MAX as u64, "a turn's completions are bounded");
+        assert!(sends <= share::SENDS_MAX as u64, "a turn's sends are bounded");
+        let least = completions * price::COMPLETION
+            + sends * price::SEND
+            + (after.commands_total - before.commands_total) * price::COMMAND
+            + (after.accepts_total - before.accepts_total) * price::ACCEPT
+            + (after.upgrades_total - before.upgrades_total) * price::UPGRADE;
+        assert!(spent >= least, "a turn that counts work of {least} is charged {spent}");
         self.asleep_until_ns[index] = match reactor.io().waited() {
             Wait::Poll => None,
             Wait::Sleep { timeout_ns } => Some(now_ns + timeout_ns),
