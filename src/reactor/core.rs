@@ -52,9 +52,9 @@ const SPARE_BYTES_MAX: usize = 4 << 10;
 /// publications.
 pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many requests of each other reactor a turn takes at most.
-const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+pub(super) const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
-const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
+pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 /// For how long a send makes no progress before what it keeps may be taken from it, in milliseconds.
 const SHED_STALLED_MS: u64 = 200;
 /// How much memory a parser keeps that has not met a long message for a while, in bytes.

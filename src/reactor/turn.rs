@@ -36,7 +36,7 @@ use crate::{
 /// The most completions that a turn takes.
 pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
 /// The most bytes of one send; one frame may be longer: what a stalled peer's socket takes is copied in one go.
-const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+pub const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
 const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };

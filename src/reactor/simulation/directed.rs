@@ -631,6 +631,36 @@ fn a_want_of_buffers_loses_no_byte() {
     world.end();
 }
 
+/// A long message comes where there are two buffers: when it has used them up, it gets one, and only with what follows
+/// as many as there are.
+#[test]
+fn who_was_short_of_buffers_gets_one_first() {
+    let mut short_count = 0;
+    for seed in 0..20 {
+        let mut knobs = Knobs::calm(1);
+        (knobs.net.seed, knobs.net.buffer_count, knobs.net.buffer_bytes) = (seed, 2, 64);
+        let mut world = World::new(knobs);
+        let client = world.open(0, Format::Binary);
+        world.publish_as(client, "t", 1_000, true, true, false, None);
+        world.write_all();
+        for _ in 0..20 {
+            let before = world.reactor(0).core().stats.clone();
+            world.turn(0);
+            if before.no_buffers_total == world.reactor(0).core().stats.no_buffers_total {
+                continue;
+            }
+            short_count += 1;
+            let bytes_before = world.reactor(0).core().stats.received_bytes_total;
+            world.turn(0);
+            let bytes = world.reactor(0).core().stats.received_bytes_total - bytes_before;
+            assert!((1..=64).contains(&bytes), "{bytes} bytes come at once");
+        }
+        world.settle();
+        world.end();
+    }
+    assert!(short_count > 10, "buffers were wanting {short_count} times");
+}
+
 /// A send is cut short by the client's reset while others, and the log that it sends from, go on.
 #[test]
 fn a_send_that_is_cut_short_ends_its_connection_and_no_other() {
@@ -1057,6 +1087,112 @@ fn a_home_takes_no_more_while_a_reactor_does_not_take_what_it_says() {
     world.end();
 }
 
+/// What is said to a reactor while it does not run: how many subscribe to what is published elsewhere, by name or by
+/// filter; or none, and it is the home of the topic.
+#[derive(Clone, Copy)]
+enum Said {
+    DeliveriesByName,
+    DeliveriesByFilter { readers: u64 },
+    Publications { bytes: usize },
+}
+
+/// Another reactor has said much: of that a turn takes so many, or as many as its share pays for.
+#[test]
+fn what_another_reactor_says_is_taken_a_turns_share_at_a_time() {
+    const COUNT: usize = 40;
+    let cases = [
+        Said::DeliveriesByName,
+        Said::DeliveriesByFilter { readers: 10 },
+        Said::Publications { bytes: 20 },
+        Said::Publications { bytes: 1_500 },
+    ];
+    for said in cases {
+        let mut world = World::new(Knobs::calm(2));
+        let publisher = world.open(1, Format::Binary);
+        let (is_home, readers, bytes) = match said {
+            Said::DeliveriesByName => (false, 1, 20),
+            Said::DeliveriesByFilter { readers } => (false, readers, 20),
+            Said::Publications { bytes } => (true, 0, bytes),
+        };
+        let topics: Vec<String> = match is_home {
+            true => vec![world.topic_at(0, "t/"); COUNT],
+            false => (0..COUNT).map(|topic| world.topic_at(1, &format!("t/{topic}/"))).collect(),
+        };
+        for _ in 0..readers {
+            let reader = world.open(0, Format::Binary);
+            let filters = if readers == 1 { &topics[..] } else { &["t/#".to_owned()] };
+            for filter in filters {
+                world.subscribe(reader, filter);
+            }
+        }
+        world.settle();
+        for topic in &topics {
+            world.publish_as(publisher, topic, bytes, false, false, false, None);
+        }
+        world.write_all();
+        world.turns(1, 60);
+        let (max, price) = match said {
+            Said::DeliveriesByName => (DELIVERIES_MAX, price::EXCHANGE),
+            // Each is of a topic that comes into view with it.
+            Said::DeliveriesByFilter { readers } => {
+                (DELIVERIES_MAX, price::EXCHANGE + price::VIEW + readers * price::MEMBERSHIP)
+            }
+            Said::Publications { bytes } => {
+                (RECEIVES_MAX, price::EXCHANGE + price::PUBLICATION + bytes as u64 * price::PUBLISHED_BYTE)
+            }
+        };
+        let max = (share::EXCHANGE / 2).div_ceil(price).min(max as u64);
+        let taken = |world: &World| match world.reactor(0).core() {
+            core if is_home => core.home.publications_total(),
+            core => core.fanout.deliveries_total() / readers,
+        };
+        let mut counts = Vec::new();
+        while taken(&world) < COUNT as u64 {
+            let before = taken(&world);
+            world.turn(0);
+            counts.push(taken(&world) - before);
+        }
+        assert_eq!(counts.iter().max(), Some(&max), "{counts:?}");
+        world.settle();
+        world.end();
+    }
+}
+
+/// Two reactors ask more of a home than it takes in a turn, without end. What a third asks is taken, at the latest in
+/// the turn in which that one is first.
+#[test]
+fn a_home_hears_each_reactor_however_much_others_ask() {
+    const REACTORS: usize = 4;
+    let mut world = World::new(Knobs::calm(REACTORS));
+    let flooders = [world.open(1, Format::Binary), world.open(2, Format::Binary)];
+    let client = world.open(3, Format::Binary);
+    let topic = world.topic_at(0, "t");
+    let mut asked = 0;
+    for round in 0..60 {
+        for flooder in flooders {
+            while world.net.unreceived(world.clients[flooder].peer) < 600 {
+                world.publish_as(flooder, &topic, 20, false, false, false, None);
+                world.write(flooder, usize::MAX);
+            }
+        }
+        if world.oracle.asked_count(client) == 0 {
+            asked = round;
+            world.publish(client, &topic);
+        }
+        world.write_all();
+        for index in 0..REACTORS {
+            world.turn(index);
+        }
+        world.read(client, usize::MAX);
+        // Two rounds to come and be carried, and one to be answered.
+        assert!(round - asked <= 3 + REACTORS, "an answer takes {} rounds", round - asked);
+    }
+    let is_behind = |index: usize| !world.reactor(index).core().is_posted();
+    assert!(is_behind(1) && is_behind(2), "more waits for the home than finds room in its queues");
+    world.settle();
+    world.end();
+}
+
 /// A reactor with a subscriber does not run, so that nobody lets go of the log: what is published waits
 /// with its publisher, and goes on when there is room.
 #[test]
@@ -1263,6 +1399,47 @@ fn so_many_commands_are_taken_at_once_as_a_turn_can_pay_for() {
     world.end();
 }
 
+/// Readers are owed much: of one piece of log when its topic has waited for its sweep, of several when they took nothing.
+/// A send, of which a connection has one in a turn, takes so much of that, and the rest of a frame.
+#[test]
+fn what_is_owed_goes_out_a_sends_share_at_a_time() {
+    const FRAMES: usize = 20;
+    const BYTES: usize = 900;
+    for is_stuck in [false, true] {
+        let mut world = World::new(Knobs { max_delay_us: Some(10_000), ..Knobs::calm(1) });
+        let publisher = world.open(0, Format::Binary);
+        let readers: Vec<usize> = (0..20).map(|_| world.open(0, Format::Binary)).collect();
+        for &reader in &readers {
+            world.subscribe(reader, "t");
+        }
+        world.settle();
+        if is_stuck {
+            readers.iter().for_each(|&reader| world.stick(reader));
+        }
+        for _ in 0..FRAMES {
+            world.publish_as(publisher, "t", BYTES, false, false, false, None);
+            world.write_all();
+            // No time passes: but for the first, the sweep is not due.
+            world.turns(0, 12);
+        }
+        world.now_ns += MS;
+        for &reader in &readers {
+            world.read(reader, usize::MAX);
+            world.net.set_window(world.clients[reader].peer, 1 << 20);
+        }
+        let got = |world: &World| world.seqs(readers[0], "t").len();
+        while got(&world) < FRAMES {
+            let before = got(&world);
+            world.turn(0);
+            world.read(readers[0], usize::MAX);
+            // What was in flight already may be another.
+            let (count, bytes_max) = (got(&world) - before, SEND_BYTES_MAX as usize + 2 * BYTES);
+            assert!(count * BYTES <= bytes_max, "{count} frames at once");
+        }
+        world.end();
+    }
+}
+
 /// Many have sent much, of which most waits; then somebody sends a little more than is taken at once. It goes on in
 /// the same turn, however many they are.
 #[test]
@@ -1302,6 +1479,29 @@ fn until_checking(world: &mut World) {
         world.turn(0);
     }
     panic!("no long message is checked");
+}
+
+/// Long messages are checked a slice at a time, in turn: one that is much shorter than another before it is done first.
+#[test]
+fn a_long_message_does_not_wait_for_a_longer_one() {
+    const LONGER: usize = 1_000;
+    let mut world = World::new(Knobs::calm(1));
+    let (longer, long) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let ask = |world: &mut World, client, count: usize| {
+        world.ask_together(client, |world| (0..count).for_each(|_| world.ping(client)));
+        world.write_all();
+    };
+    ask(&mut world, longer, LONGER);
+    until_checking(&mut world);
+    ask(&mut world, long, LONGER / 10);
+    while world.oracle.asked_count(long) > 0 {
+        assert_eq!(world.oracle.asked_count(longer), LONGER, "the longer is done");
+        world.turn(0);
+        world.read(long, usize::MAX);
+        world.read(longer, usize::MAX);
+    }
+    world.settle();
+    world.end();
 }
 
 /// It is the first to be answered, however long its check takes.

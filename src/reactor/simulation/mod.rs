@@ -24,10 +24,10 @@ use super::{
     ControlRequest,
     accept::Source,
     connection::Phase,
-    core::{OUTBOX_MAX, Shared},
+    core::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX, Shared},
     reading::REPLIES_BYTES_MAX,
     share,
-    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, Turn},
+    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, SEND_BYTES_MAX, Turn},
 };
 use crate::{
     channel::Mesh,
