@@ -1061,6 +1061,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_compressed_costs_more_for_each_byte_of_it() {
+        const BYTES: u64 = 500;
+        let work = |encoding| {
+            let World { mut home, mut deflater, mut outboxes } = World::new(0, 100);
+            home.handle_add_filter(0, &"#".into(), encoding, 0, &mut outboxes);
+            home.take_work();
+            let payload = [b'1'; BYTES as usize];
+            let kind = PayloadKind::Json;
+            home.handle_publish("t", &payload, kind, 0, &mut deflater, &mut outboxes).expect("there is room");
+            home.take_work()
+        };
+        let more = work(Encoding::DeflatedJson) - work(Encoding::Json);
+        assert!(more >= BYTES * price::DEFLATED_BYTE, "{more} more");
+    }
+
     /// A thousand filters that all match what is published, and one that comes and goes.
     #[test]
     fn a_filter_that_comes_costs_a_topic_one_comparison_and_not_the_whole_tree() {

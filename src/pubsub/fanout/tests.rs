@@ -458,6 +458,31 @@ fn a_gap_that_is_not_told_yet_is_widened_in_place() {
     assert_eq!(stalled.owed_bytes(0), 4 * FRAME_BYTES);
 }
 
+/// It was not told, and nobody else is.
+#[test]
+fn a_gap_goes_with_the_connection_that_it_was_of() {
+    let mut stalled = Stalled::new(6 * FRAME_BYTES, None);
+    stalled.subscribe(0, "skip/a");
+    assert_eq!(stalled.publish("skip/a", 7), Some(Verdict::Skip(Bound::OwedBytes)));
+    stalled.fanout.handle_disconnect(0, &mut Outcome::default());
+    stalled.run_tasks();
+    assert_eq!(stalled.gaps(0), []);
+}
+
+#[test]
+fn a_connection_is_served_topics_in_the_order_in_which_they_began_to_wait() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    ["a", "b", "c"].iter().for_each(|topic| stalled.subscribe(0, topic));
+    for topic in ["b", "c", "a", "b"] {
+        stalled.publish(topic, 1);
+    }
+    let served = std::iter::from_fn(|| {
+        let (view, _) = stalled.fanout.pop_owing(0)?;
+        Some(stalled.fanout.views[view as usize].name.to_string())
+    });
+    assert_eq!(served.collect::<Vec<_>>(), ["b", "c", "a"]);
+}
+
 /// A bound of a topic's own, far below the connection's.
 #[test]
 fn a_topic_may_have_a_bound_of_its_own() {
