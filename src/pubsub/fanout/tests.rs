@@ -333,6 +333,33 @@ proptest! {
     }
 }
 
+/// Nothing moved for long, and a view lets go of its members, some of which are left: then it moves on.
+#[test]
+fn a_view_that_moves_on_while_its_members_leave_it_loses_none_of_them() {
+    let mut bench = Bench::new();
+    (0..CONNECTIONS).for_each(|connection| bench.add_filter(connection, "a/#"));
+    let serve = |bench: &mut Bench| {
+        while !bench.coming.is_empty() {
+            bench.arrive();
+        }
+        bench.finish_tasks();
+        for _ in 0..10 {
+            bench.sweep(10, 100);
+            (0..CONNECTIONS).for_each(|connection| bench.complete(connection, true));
+        }
+        assert!(bench.is_served());
+        bench.fanout.check();
+        bench.fanout.check_rested();
+    };
+    serve(&mut bench);
+    bench.publish("a/x");
+    serve(&mut bench);
+    bench.fanout.handle_period(u64::MAX);
+    assert!(bench.fanout.run_tasks(1, 0, &mut bench.outcome), "members are left");
+    bench.publish("a/x");
+    serve(&mut bench);
+}
+
 /// A fan-out whose connections all have a send in flight, and topics of which some may skip.
 struct Stalled {
     fanout: Fanout,
@@ -605,6 +632,21 @@ fn who_was_owed_nothing_a_moment_ago_is_not_chosen() {
     assert_eq!(stalled.run_tasks(), [], "the content is young, however old its chunk");
     stalled.fanout.shed(clock + 1);
     assert_eq!(stalled.run_tasks(), [(0, Verdict::Disconnect(Bound::LogBytes))]);
+}
+
+#[test]
+fn the_budget_knows_what_refers_to_the_log() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "a");
+    stalled.publish("a", 100);
+    stalled.fanout.charge();
+    let index_bytes: usize = stalled.fanout.views.iter().map(|(_, view)| view.index_bytes()).sum();
+    assert!(index_bytes > 0);
+    assert_eq!(stalled.budget.charged_bytes(), index_bytes);
+    stalled.fanout.handle_disconnect(0, &mut Outcome::default());
+    stalled.run_tasks();
+    stalled.fanout.charge();
+    assert_eq!(stalled.budget.charged_bytes(), 0);
 }
 
 /// Old content in a chunk that is still written: letting go of it frees nothing.
