@@ -185,7 +185,11 @@ pub(super) struct Checked {
 
 impl Checked {
     /// In a list in the order of the message.
+    #[inline]
     fn find(list: &[Checked], bytes_behind: usize) -> Option<Verdict> {
+        if list.is_empty() {
+            return None;
+        }
         let index = list.binary_search_by(|checked| bytes_behind.cmp(&checked.bytes_behind)).ok()?;
         Some(list[index].verdict)
     }
