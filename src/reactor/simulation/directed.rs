@@ -1470,6 +1470,40 @@ fn who_has_little_left_does_not_wait_for_those_with_much() {
     world.end();
 }
 
+/// A home takes nothing, so that everybody waits, with little. When it does again, they go on in the order in which they
+/// came.
+#[test]
+fn who_waits_with_little_goes_on_first_come_first_served() {
+    let mut world = World::new(Knobs { queue_entries: 1, ..Knobs::calm(2) });
+    let publisher = world.open(0, Format::Json);
+    let clients: Vec<usize> = (0..20).map(|_| world.open(0, Format::Json)).collect();
+    let topic = world.topic_at(1, "t");
+    for _ in 0..10 {
+        world.publish(publisher, &topic);
+    }
+    world.write_all();
+    world.turns(0, 3);
+    for &client in &clients {
+        world.ping(client);
+        world.write_all();
+        world.now_ns += FULL_RETRY_NS;
+        world.turns(0, 2);
+    }
+    assert_eq!(world.reactor(0).core().little_waiting.len(), clients.len());
+    let is_answered = |world: &World, client: usize| world.oracle.asked_count(client) == 0;
+    while !clients.iter().all(|&client| is_answered(&world, client)) {
+        world.now_ns += FULL_RETRY_NS;
+        world.turn(1);
+        world.turn(0);
+        for &client in &clients {
+            world.read(client, usize::MAX);
+        }
+        assert!(clients.iter().map(|&client| is_answered(&world, client)).is_sorted_by(|a, b| a >= b));
+    }
+    world.settle();
+    world.end();
+}
+
 /// Lets reactor 0 turn until it checks a long message.
 fn until_checking(world: &mut World) {
     for _ in 0..200 {

@@ -294,19 +294,21 @@ fn a_long_message_is_taken_in_time_beside_floods() {
     load.end();
 }
 
-/// Clients of one reactor always have `pings` to be answered, again as soon as they were; `times` is how many times as
-/// often as another any of them may be.
-fn all_get_as_much(mut knobs: Knobs, client_count: usize, pings: usize, times: usize) {
+/// There is one buffer, and all have always something to say. Whoever comes first when it is free has it, as chance will
+/// have it: but whoever does not get it then stands in a queue, so that all get about as much.
+#[test]
+fn whoever_waits_for_a_buffer_gets_one_in_its_turn() {
     for seed in 0..4 {
-        knobs.net.seed = seed;
-        let mut world = World::new(knobs.clone());
-        let clients: Vec<usize> = (0..client_count).map(|_| world.open(0, Format::Json)).collect();
-        let mut answered = vec![0; client_count];
+        let mut knobs = Knobs::calm(1);
+        (knobs.net.seed, knobs.net.buffer_count) = (seed, 1);
+        let mut world = World::new(knobs);
+        let clients: Vec<usize> = (0..12).map(|_| world.open(0, Format::Json)).collect();
+        let mut answered = vec![0; clients.len()];
         for _ in 0..400 {
             for (client, answered) in clients.iter().zip(&mut answered) {
                 if world.oracle.asked_count(*client) == 0 {
                     *answered += 1;
-                    (0..pings).for_each(|_| world.ping(*client));
+                    world.ping(*client);
                 }
             }
             world.write_all();
@@ -317,24 +319,8 @@ fn all_get_as_much(mut knobs: Knobs, client_count: usize, pings: usize, times: u
             world.now_ns += MOMENT_NS;
         }
         let (least, most) = (answered.iter().min().unwrap(), answered.iter().max().unwrap());
-        assert!(least * times >= *most, "{answered:?}");
-        let stats = &world.reactor(0).core().stats;
-        assert!(stats.no_buffers_total + stats.pauses_total > 400, "they have to wait");
+        assert!(4 * least >= *most, "{answered:?}");
+        assert!(world.reactor(0).core().stats.no_buffers_total > 400, "buffers are wanting");
         world.end();
     }
-}
-
-/// There is one buffer. Whoever comes first when it is free has it, as chance will have it: but whoever does not get it
-/// then stands in a queue.
-#[test]
-fn whoever_waits_for_a_buffer_gets_one_in_its_turn() {
-    let mut knobs = Knobs::calm(1);
-    knobs.net.buffer_count = 1;
-    all_get_as_much(knobs, 12, 1, 4);
-}
-
-/// Each sends a little more than is taken at once where many come.
-#[test]
-fn whoever_waits_with_little_goes_on_in_its_turn() {
-    all_get_as_much(Knobs::calm(1), 40, 6, 2);
 }
