@@ -27,7 +27,7 @@ pub(super) const REPLIES_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 
 
 /// A message that is longer is checked by slices of so many bytes.
 pub(super) const LONG_MESSAGE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 10 };
-const SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
+pub(super) const SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
 
 /// A long message whose check is under way.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
 /// The most bytes of one send; one frame may be longer: what a stalled peer's socket takes is copied in one go.
 pub const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
-const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
+pub const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
 /// How many topics one send looks at for what its connection is owed.
 const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };

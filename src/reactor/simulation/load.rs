@@ -34,27 +34,40 @@ struct Load {
     wrote: Vec<usize>,
 }
 
-/// In how many moments a command is answered beside `flooder_count` flooders of its reactor.
-///
-/// Those who flood have one buffer in flight each. A crowded turn takes at least `INPUT / TAKEN_MAX` of them, and the command may be behind all of them, as its answer may be behind
-/// theirs: but these come as they were taken. Then there are a buffer that was wanting, a wait in the queue of those with
-/// little, what waits of this home's own, and the send. That part is what worlds were seen to take, and some more.
-const fn answered_within(flooder_count: usize) -> usize {
-    flooder_count.div_ceil((share::INPUT / TAKEN_MAX) as usize) + 12
-}
+/// Buffers of the ring of each reactor, and the size of each.
+const BUFFERS: usize = 6;
+const BUFFER_BYTES: usize = 256;
+/// Entries of each queue between two reactors.
+const QUEUE_ENTRIES: usize = 8;
 
 /// What a crowded turn does at most for one buffer of these: its first message, and the pause that follows.
 const TAKEN_MAX: u64 = 6 * UNIT;
 
-/// In how many moments a publication is with its subscriber, beside flooders and `topic_count` topics that are always
-/// behind: it is taken like any command, carried to its home and to the subscriber's reactor by queues that may be
-/// full, and sent when each of the topics had its quantum once.
-const fn delivered_within(flooder_count: usize, topic_count: usize) -> usize {
-    answered_within(flooder_count) + 2 * QUEUE_MOMENTS + topic_count
+/// In how many moments a buffer is taken that is behind one of each of so many connections.
+const fn taken_within(connection_count: usize) -> usize {
+    connection_count.div_ceil((share::INPUT / TAKEN_MAX) as usize)
 }
 
-/// In how many moments what is in a queue between reactors is taken, however full it is.
-const QUEUE_MOMENTS: usize = 2;
+/// In how many moments a command is answered beside `flooder_count` flooders of its reactor.
+///
+/// Those who flood have one buffer in flight each. The command may be behind all of them, as its answer may be behind
+/// theirs: but these come as they were taken. Then there are a buffer that was wanting, a wait in the queue of those with
+/// little, what waits of this home's own, and the send. That part is what worlds were seen to take, and some more.
+const fn answered_within(flooder_count: usize) -> usize {
+    taken_within(flooder_count) + 12
+}
+
+/// In how many moments a publication is with its subscriber, beside flooders and `topic_count` topics that are always
+/// behind: it is taken like any command, carried to its home and to the subscriber's reactor by queues that may be
+/// full, and sent when each of the topics had its quantum once, of the half of a turn's sends that sweeps get.
+const fn delivered_within(flooder_count: usize, topic_count: usize) -> usize {
+    let swept = share::SENDS_MAX / 2 / QUANTUM;
+    answered_within(flooder_count) + 2 * QUEUE_MOMENTS + topic_count.div_ceil(swept)
+}
+
+/// In how many moments what is in a queue between reactors is taken, however full it is: a turn takes so many requests of
+/// each other reactor, and more deliveries, as these cost little here.
+const QUEUE_MOMENTS: usize = QUEUE_ENTRIES.div_ceil(RECEIVES_MAX);
 
 /// In how many moments a flooder's next bytes are taken: of those who wait with much a turn lets at least one go on
 /// by a quantum, and a message takes two.
@@ -67,9 +80,9 @@ impl Load {
     fn new(seed: u64, reactor_count: usize, floods: &[Flood]) -> Load {
         let mut knobs = Knobs::calm(reactor_count);
         knobs.net.seed = seed;
-        knobs.net.buffer_count = 6;
-        knobs.net.buffer_bytes = 256;
-        knobs.queue_entries = 8;
+        knobs.net.buffer_count = BUFFERS;
+        knobs.net.buffer_bytes = BUFFER_BYTES;
+        knobs.queue_entries = QUEUE_ENTRIES;
         let mut world = World::new(knobs);
         let flooders: Vec<(usize, Flood)> = floods
             .iter()
@@ -289,8 +302,10 @@ fn a_long_message_is_taken_in_time_beside_floods() {
     let publisher = load.world.open(0, Format::Binary);
     (0..20).for_each(|_| load.pass());
     load.world.publish_as(publisher, "t", BYTES, false, true, false, None);
-    let moments_max = BYTES / 256 * (answered_within(8) + 1);
-    load.pass_until_answered(publisher, moments_max);
+    let received = BYTES.div_ceil(BUFFER_BYTES) * (taken_within(8) + 1);
+    let checked = BYTES.div_ceil(SLICE_BYTES);
+    load.pass_until_answered(publisher, received + checked + answered_within(8));
+
     load.end();
 }
 

@@ -25,9 +25,9 @@ use super::{
     accept::Source,
     connection::Phase,
     core::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX, Shared},
-    reading::REPLIES_BYTES_MAX,
+    reading::{REPLIES_BYTES_MAX, SLICE_BYTES},
     share,
-    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, SEND_BYTES_MAX, Turn},
+    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, QUANTUM, Reactor, SEND_BYTES_MAX, Turn},
 };
 use crate::{
     channel::Mesh,
