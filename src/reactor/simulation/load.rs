@@ -310,16 +310,18 @@ fn a_long_message_is_taken_in_time_beside_floods() {
 }
 
 /// There is one buffer, and all have always something to say. Whoever comes first when it is free has it, as chance will
-/// have it: but whoever does not get it then stands in a queue, so that all get about as much.
+/// have it: but whoever does not get it then stands in a queue, so that all get about as much, and in a turn no more look
+/// for one in vain than whoever is next in the queue and whoever had it last.
 #[test]
 fn whoever_waits_for_a_buffer_gets_one_in_its_turn() {
+    const TURNS: u64 = 400;
     for seed in 0..4 {
         let mut knobs = Knobs::calm(1);
         (knobs.net.seed, knobs.net.buffer_count) = (seed, 1);
         let mut world = World::new(knobs);
         let clients: Vec<usize> = (0..12).map(|_| world.open(0, Format::Json)).collect();
         let mut answered = vec![0; clients.len()];
-        for _ in 0..400 {
+        for _ in 0..TURNS {
             for (client, answered) in clients.iter().zip(&mut answered) {
                 if world.oracle.asked_count(*client) == 0 {
                     *answered += 1;
@@ -335,7 +337,8 @@ fn whoever_waits_for_a_buffer_gets_one_in_its_turn() {
         }
         let (least, most) = (answered.iter().min().unwrap(), answered.iter().max().unwrap());
         assert!(4 * least >= *most, "{answered:?}");
-        assert!(world.reactor(0).core().stats.no_buffers_total > 400, "buffers are wanting");
+        let in_vain = world.reactor(0).core().stats.no_buffers_total;
+        assert!((TURNS..=2 * TURNS).contains(&in_vain), "{in_vain} find none in {TURNS} turns");
         world.end();
     }
 }
