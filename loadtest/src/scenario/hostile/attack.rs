@@ -628,6 +628,6 @@ mod tests {
         let mut names: Vec<&str> = all.iter().flat_map(|it| variants(*it)).map(|it| it.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), all.len() + 4);
+        assert_eq!(names.len(), all.len() + 5);
     }
 }
