@@ -839,7 +839,8 @@ impl Core {
         }
     }
 
-    /// Frees log that only those who are far behind keep: the oldest half of the budget goes.
+    /// Frees log that only those who are far behind keep: the oldest half of the budget goes, and where the log is
+    /// full the oldest three quarters, those of chunks that were being written as well.
     fn shed(&mut self) {
         self.home.release_free_chunks();
         self.carriers.release_free();
