@@ -238,7 +238,8 @@ impl Home {
     /// Gives a publication its `seq` and writes it in every encoding that somebody receives.
     ///
     /// If the topic is new, `creator` answers for it until it goes: a number that the caller chose for whoever
-    /// publishes, or 0 for nobody.
+    /// publishes, or 0 for nobody. Where all filters had to be looked at the publication is handed over at once: those
+    /// whom it goes to have to look at theirs as well, and it is known then for whom that is done.
     ///
     /// # Errors
     /// [`TopicRefusal`]: nothing was published.
@@ -252,7 +253,7 @@ impl Home {
         outboxes: &mut Outboxes,
     ) -> Result<u64, TopicRefusal> {
         let key = self.find_or_create(topic, creator)?;
-        self.match_filters(key);
+        let is_matched_anew = self.match_filters(key);
         let topic = &mut self.topics[key];
         topic.active_period = self.period;
         topic.seq += 1;
@@ -263,6 +264,9 @@ impl Home {
             if self.topics[key].interest(encoding) != 0 {
                 self.write(key, encoding, &publication, deflater, outboxes);
             }
+        }
+        if is_matched_anew {
+            self.flush_topic(key, outboxes);
         }
         Ok(self.topics[key].seq)
     }
@@ -523,12 +527,14 @@ impl Home {
         self.changes.push_back(change);
     }
 
-    /// Brings the topic's matches up to the filters that there are.
+    /// Brings the topic's matches up to the filters that there are; tells whether all of them had to be looked at.
     #[inline]
-    fn match_filters(&mut self, key: usize) {
-        if self.topics[key].filters_generation != self.filters_generation && !self.mend_matched(key) {
-            self.match_anew(key);
+    fn match_filters(&mut self, key: usize) -> bool {
+        if self.topics[key].filters_generation == self.filters_generation || self.mend_matched(key) {
+            return false;
         }
+        self.match_anew(key);
+        true
     }
 
     /// Brings them up to date by the changes that were made since; false if that is not enough to know.

@@ -77,8 +77,7 @@ impl Core {
             return Ok(());
         }
         let creator = self.creator(slot);
-        match self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, &mut self.outboxes)
-        {
+        match self.publish_here(topic, payload, kind, creator) {
             Ok(seq) if id.is_some() => {
                 self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
             }
@@ -86,6 +85,25 @@ impl Core {
             Err(refusal) => return Err(refused(ErrorCode::LimitReached, refusal.to_string().into())),
         }
         Ok(())
+    }
+
+    /// Publishes at this reactor's home. What that hands over at once this reactor takes at once, so that whoever names
+    /// a topic that nobody knew has spent what it costs to find out who receives it.
+    fn publish_here(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        kind: PayloadKind,
+        creator: u32,
+    ) -> Result<u64, TopicRefusal> {
+        // Else what waits goes first.
+        let is_first = self.outboxes[self.index].is_empty();
+        let outboxes = &mut self.outboxes;
+        let seq = self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, outboxes)?;
+        while is_first && let Some(batch) = self.outboxes[self.index].pop_front() {
+            self.handle_delivery(batch);
+        }
+        Ok(seq)
     }
 
     /// Sends a publication to its home, which may be this reactor's, by way of a request.
@@ -238,19 +256,18 @@ impl Core {
     /// Carries out a request to this home.
     pub(super) fn handle_request(&mut self, from: usize, request: Request) {
         self.meter.spend(price::EXCHANGE);
-        let outboxes = &mut self.outboxes;
         match request {
             Request::Publish(publish) => {
                 self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
                 let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
-                let deflater = &mut self.deflater;
-                let (kind, creator) = (publish.kind, publish.creator);
-                let published = self.home.handle_publish(topic, payload, kind, creator, deflater, outboxes);
-                let seq = match published {
+                let seq = match self.publish_here(topic, payload, publish.kind, publish.creator) {
                     Ok(seq) => seq,
-                    Err(refusal) => return outboxes[from].push_back(Delivery::Refused(publish, refusal)),
+                    Err(refusal) => {
+                        return self.outboxes[from].push_back(Delivery::Refused(publish, refusal));
+                    }
                 };
+                let outboxes = &mut self.outboxes;
                 if let Some(pending) = publish.pending {
                     let counts = match publish.receivers {
                         true => self.home.handle_count(topic, from as u32, pending, outboxes),
@@ -260,16 +277,16 @@ impl Core {
                 }
             }
             Request::Subscribe { topic, encoding, creator } => {
-                self.home.handle_subscribe(from, &topic, encoding, creator, outboxes)
+                self.home.handle_subscribe(from, &topic, encoding, creator, &mut self.outboxes)
             }
             Request::Unsubscribe { topic, encoding } => {
-                self.home.handle_unsubscribe(from, &topic, encoding, outboxes);
+                self.home.handle_unsubscribe(from, &topic, encoding, &mut self.outboxes);
             }
             Request::AddFilter { filter, encoding, registration } => {
-                self.home.handle_add_filter(from, &filter, encoding, registration, outboxes);
+                self.home.handle_add_filter(from, &filter, encoding, registration, &mut self.outboxes);
             }
             Request::RemoveFilter { filter, encoding } => {
-                self.home.handle_remove_filter(from, &filter, encoding, outboxes);
+                self.home.handle_remove_filter(from, &filter, encoding, &mut self.outboxes);
             }
         }
     }

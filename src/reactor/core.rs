@@ -141,6 +141,10 @@ pub struct Core {
     pub(super) buffered: Buffered,
     /// More completions came than the turn before could take.
     pub(super) is_crowded: bool,
+    /// What the turn before did.
+    pub(super) last_spent: u64,
+    /// Those who send much wait for this turn to be over.
+    pub(super) is_put_off: bool,
     /// Connections that are over, and in nothing any more.
     pub departed: Vec<u32>,
     /// What this turn has done.
@@ -238,6 +242,8 @@ impl Core {
             checking: VecDeque::new(),
             paused_count: 0,
             is_crowded: false,
+            last_spent: 0,
+            is_put_off: false,
             holding: VecDeque::new(),
             buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
             departed: Vec::new(),
@@ -291,6 +297,7 @@ impl Core {
     /// A turn begins.
     pub fn begin_turn(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+        self.last_spent = self.meter.spent();
         self.meter = Meter::default();
         self.stats.turns_total += 1;
         self.buffered.begin_turn();

@@ -60,11 +60,17 @@ impl Core {
             return self.pause(slot);
         }
         let before = self.meter.spent();
-        let share = if self.is_crowded { share::CROWDED } else { share::FRESH };
+        let share = match self.is_crowded {
+            true if bytes.len() > share::LITTLE_BYTES => 0,
+            true => share::CROWDED,
+            false => share::FRESH,
+        };
         let share = self.shares[slot as usize].left(turn, share);
         let mut rest = None;
         let left = self.take_bytes(slot, &mut rest, bytes, share);
-        self.shares[slot as usize].spend(turn, self.meter.spent() - before);
+        let spent = self.meter.spent() - before;
+        self.shares[slot as usize].spend(turn, spent);
+        self.shares[slot as usize].is_flooding |= spent >= share::HEAVY;
         if self.connections[slot as usize].is_paused() {
             let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
             unread.checked_bytes = self.checked_bytes(slot);
@@ -79,11 +85,15 @@ impl Core {
     pub fn resume(&mut self, resumed: &mut Vec<u32>) {
         let until = share::INPUT.max(self.meter.spent() + share::RESUMED);
         let little_until = until - share::RESUMED / 2;
-        while self.meter.spent() < little_until && self.has_room() {
+        // Who came while a step was taken that cannot be divided is answered before the next of these, but nobody is put off
+        // twice on end.
+        let is_long = self.meter.spent() > 2 * share::TURN;
+        self.is_put_off = (is_long || self.last_spent > 2 * share::TURN) && !self.is_put_off;
+        while !(is_long && self.is_put_off) && self.meter.spent() < little_until && self.has_room() {
             let Some(slot) = self.little_waiting.pop_front() else { break };
             self.go_on(slot, Pause::LittleTurn, share::LITTLE, resumed);
         }
-        while self.meter.spent() < until && self.has_room() {
+        while !self.is_put_off && self.meter.spent() < until && self.has_room() {
             let Some(slot) = self.waiting.pop_front() else { break };
             self.go_on(slot, Pause::Turn, share::QUANTUM, resumed);
         }
@@ -101,9 +111,10 @@ impl Core {
         let (rest, bytes) = unread.parts();
         let before = self.meter.spent();
         let left = self.take_bytes(slot, rest, bytes, quantum);
-        let is_much = self.meter.spent() - before >= quantum / 2;
+        let spent = self.meter.spent() - before;
+        let share = &mut self.shares[slot as usize];
         // Whoever had little to say is calm again.
-        self.shares[slot as usize].is_flooding &= is_much;
+        share.is_flooding = (share.is_flooding && spent >= quantum / 2) || spent >= share::HEAVY;
         if self.connections[slot as usize].is_paused() {
             unread.keep(left);
             unread.checked_bytes = self.checked_bytes(slot);
@@ -342,13 +353,16 @@ impl Core {
     fn stay_paused(&mut self, slot: u32) {
         self.paused_count += 1;
         let connection = &mut self.connections[slot as usize];
+        let share = &mut self.shares[slot as usize];
+        let is_little = connection.unread.as_ref().is_none_or(|unread| unread.is_little());
         match connection.pause {
-            Pause::Turn if connection.unread.as_ref().is_none_or(|unread| unread.is_little()) => {
+            // What is little to read may be much to do.
+            Pause::Turn if is_little && !share.is_flooding => {
                 connection.pause = Pause::LittleTurn;
                 self.little_waiting.push_back(slot);
             }
             Pause::Turn => {
-                self.shares[slot as usize].is_flooding = true;
+                share.is_flooding = true;
                 self.waiting.push_back(slot);
             }
             Pause::Memory => self.holding.push_back(slot),

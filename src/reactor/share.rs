@@ -32,6 +32,9 @@ pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
 /// What it may where more came than the turn before could take: many who send much at once must not hold up those
 /// who send little. It is its first message.
 pub const CROWDED: u64 = UNIT / 2;
+/// Whoever does so much at once is flooding, however few bytes it took: a message is carried out as a whole, and may do
+/// more than any share.
+pub const HEAVY: u64 = if cfg!(test) { 12 * UNIT } else { 100 * UNIT };
 /// What one that waits with little may do when it is its turn.
 pub const LITTLE: u64 = if cfg!(test) { UNIT } else { 5 * UNIT };
 /// So many bytes that wait are little.
@@ -51,7 +54,7 @@ pub struct Share {
     turn: u8,
     /// In units, saturating.
     spent: u8,
-    /// Much that it sent had to wait: it gets one buffer at a time, in its turn, until it is calm.
+    /// Much that it sent had to wait, or was [`HEAVY`]: it gets one buffer at a time, in its turn, until it is calm.
     pub is_flooding: bool,
     /// There was no buffer for what it sent: it gets one for its next, and as many as it likes after that.
     pub is_starved: bool,

@@ -1470,6 +1470,109 @@ fn who_has_little_left_does_not_wait_for_those_with_much() {
     world.end();
 }
 
+/// A world in which a publication to a topic that nobody knew is heavy: many receive it, as it turns out. With those who
+/// publish such.
+fn world_of_heavy_names(reader_count: usize, publisher_count: usize) -> (World, Vec<usize>) {
+    let mut world = World::new(Knobs { topics_max: 999, ..Knobs::calm(1) });
+    let readers: Vec<usize> = (0..reader_count).map(|_| world.open(0, Format::Json)).collect();
+    for &reader in &readers {
+        world.subscribe(reader, "new/#");
+    }
+    world.settle();
+    let publishers = (0..publisher_count).map(|_| world.open(0, Format::Json)).collect();
+    world.settle();
+    (world, publishers)
+}
+
+/// Whoever names a topic that nobody knew spends what it costs to find out who receives it, then and there: the
+/// home is not kept from taking more, and whoever sent that waits with those who send much.
+#[test]
+fn who_does_much_by_little_waits_with_those_who_send_much() {
+    let (mut world, publishers) = world_of_heavy_names(100, 1);
+    for index in 0..10 {
+        world.publish(publishers[0], &format!("new/{index}"));
+    }
+    world.write_all();
+    let slot = world.reactor(0).core().shares.len() - 1;
+    let mut turns = 0;
+    while world.reactor(0).core().home.topic_count() < 10 {
+        let before = world.reactor(0).core().home.topic_count();
+        world.turn(0);
+        turns += 1;
+        let core = world.reactor(0).core();
+        assert!(core.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
+        assert!(core.has_room() && !core.has_own_deliveries(), "nothing of it is left to others");
+        assert!(core.shares[slot].is_flooding || core.home.topic_count() == 0);
+        assert!(core.little_waiting.is_empty(), "what is left is few bytes, and much");
+    }
+    assert!(turns <= 2 * 10 + 2, "{turns} turns");
+    world.settle();
+    world.end();
+}
+
+/// Many come at once, each with much that is heavy, and one with little behind them: it does not wait for one of theirs
+/// each.
+#[test]
+fn who_asks_little_does_not_wait_for_the_first_of_many_who_ask_much() {
+    const PUBLISHERS: usize = 12;
+    let (mut world, publishers) = world_of_heavy_names(100, PUBLISHERS);
+    let client = world.open(0, Format::Json);
+    world.settle();
+    for &publisher in &publishers {
+        for index in 0..3 {
+            world.publish(publisher, &format!("new/{publisher}.{index}"));
+        }
+        world.write_all();
+    }
+    world.ping(client);
+    world.write_all();
+    let mut turns = 0;
+    while world.oracle.asked_count(client) > 0 {
+        world.turn(0);
+        world.read(client, usize::MAX);
+        turns += 1;
+    }
+    let taken = world.reactor(0).core().home.topic_count();
+    assert!(taken <= 3, "{taken} of {PUBLISHERS} are taken before it, in {turns} turns");
+    world.settle();
+    world.end();
+}
+
+/// A turn was far too long for one step of somebody who sends much: the next serves the others alone.
+#[test]
+fn those_who_send_much_wait_a_turn_after_one_that_was_far_too_long() {
+    let (mut world, publishers) = world_of_heavy_names(600, 4);
+    for &publisher in &publishers {
+        (0..60).for_each(|_| drop(world.publish(publisher, "t")));
+    }
+    world.write_all();
+    for _ in 0..20 {
+        if world.reactor(0).core().waiting.len() < publishers.len() {
+            world.turn(0);
+        }
+    }
+    assert_eq!(world.reactor(0).core().waiting.len(), publishers.len());
+    for &publisher in &publishers {
+        for index in 0..3 {
+            world.publish(publisher, &format!("new/{publisher}.{index}"));
+        }
+    }
+    world.write_all();
+    let (mut last, mut turns) = (None, 0);
+    while world.reactor(0).core().home.topic_count() < 13 {
+        let before = world.reactor(0).core().home.topic_count();
+        world.turn(0);
+        turns += 1;
+        assert!(turns < 1_000, "all are taken");
+        if world.reactor(0).core().home.topic_count() > before {
+            let waited = turns - last.replace(turns).unwrap_or(turns - 2);
+            assert!((2..=8).contains(&waited), "{waited} turns from one to the next");
+        }
+    }
+    world.settle();
+    world.end();
+}
+
 /// A home takes nothing, so that everybody waits, with little. When it does again, they go on in the order in which they
 /// came.
 #[test]
