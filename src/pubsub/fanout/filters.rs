@@ -19,7 +19,7 @@ pub(super) struct Filters {
     next_registration: PendingId,
     /// Keys of `entries`.
     trees: [FilterTree<u32>; Encoding::COUNT],
-    /// Counts subscriptions to filters.
+    /// Counts when subscriptions to filters started.
     pub(super) generation: u64,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Filter {
     pub(super) registration: PendingId,
     /// Connections that subscribed to it.
     pub(super) holders: Vec<Holder>,
-    /// The generation of the newest of them.
+    /// The generation of the newest of them; 0 as long as a home has not answered.
     newest: u64,
     /// Homes that have not answered yet.
     pub(super) missing_count: usize,
@@ -41,7 +41,8 @@ pub(super) struct Filter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holder {
     pub(super) connection: u32,
-    /// The generation of the filters that its subscription made: views of an earlier one have not met it.
+    /// The generation of the filters that its subscription made: views of an earlier one have not met it. 0 if it has
+    /// not started, and none has.
     pub(super) since: u64,
 }
 
@@ -73,24 +74,42 @@ impl Filters {
         entry
     }
 
-    /// The connection subscribes to the filter `key`; tells its place among the holders.
+    /// The connection subscribes to the filter `key`; tells its place among the holders. It starts now if all homes have
+    /// answered, else with the last answer: what comes before was sent for another filter, which may have been taken
+    /// back meanwhile, so that there would be a hole behind it.
     pub(super) fn hold(&mut self, key: u32, connection: u32) -> u32 {
-        self.generation += 1;
         let entry = &mut self.entries[key as usize];
-        entry.newest = self.generation;
-        entry.holders.push(Holder { connection, since: self.generation });
+        let mut since = 0;
+        if entry.missing_count == 0 {
+            self.generation += 1;
+            since = self.generation;
+            entry.newest = since;
+        }
+        entry.holders.push(Holder { connection, since });
         entry.holders.len() as u32 - 1
     }
 
-    /// The filter of a registration that a home has answered, if it is still there.
-    pub(super) fn registered(&mut self, registration: PendingId) -> Option<&mut Filter> {
-        // It may have been taken back while a home's answer was on its way: nothing waits for it.
-        let &key = self.by_registration.get(&registration)?;
-        Some(&mut self.entries[key as usize])
+    /// All homes have answered: those who hold the filter `key` start, but for those of whom `is_leaving` says that they
+    /// are taking it back.
+    pub(super) fn start(&mut self, key: u32, is_leaving: impl Fn(u32) -> bool) {
+        self.generation += 1;
+        let entry = &mut self.entries[key as usize];
+        entry.newest = self.generation;
+        for holder in &mut entry.holders {
+            if !is_leaving(holder.connection) {
+                holder.since = self.generation;
+            }
+        }
     }
 
-    /// The filters that match `name` and were subscribed to after `since`, by their keys; and the price of the
-    /// search.
+    /// The key of the filter of a registration that a home has answered, if it is still there.
+    pub(super) fn registered(&self, registration: PendingId) -> Option<u32> {
+        // It may have been taken back while a home's answer was on its way: nothing waits for it.
+        self.by_registration.get(&registration).copied()
+    }
+
+    /// The filters that match `name` and of which a subscription started after `since`, by their keys; and the price of
+    /// the search.
     pub(super) fn matches_since(
         &self,
         encoding: Encoding,

@@ -265,8 +265,8 @@ impl Fanout {
         }
     }
 
-    /// Asserts what holds when every task has come to its end: members by filter are those whose filters match,
-    /// as often as their count says, where the view has looked at all filters.
+    /// Asserts what holds when every task has come to its end: members by filter are those whose filters have
+    /// started and match, as often as their count says, where the view has looked at all filters.
     #[cfg(test)]
     pub fn check_rested(&self) {
         assert!(!self.has_tasks());
@@ -275,8 +275,10 @@ impl Fanout {
                 continue;
             }
             for (connection, subscriber) in (0u32..).zip(&self.subscribers) {
-                let filters = subscriber.rare.iter().flat_map(|rare| &rare.filters);
-                let entries = filters.map(|held| &self.filters.entries[held.key as usize]);
+                let held = subscriber.rare.iter().flat_map(|rare| &rare.filters);
+                let entries = held.map(|held| (held, &self.filters.entries[held.key as usize]));
+                let started = entries.filter(|(held, entry)| entry.holders[held.place as usize].since > 0);
+                let entries = started.map(|(_, entry)| entry);
                 let matching = entries.filter(|entry| {
                     entry.encoding == view.encoding && super::topic::matches(&entry.text, &view.name)
                 });

@@ -176,7 +176,11 @@ impl Fanout {
         let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
         let rare = subscriber.rare.as_mut().ok_or(Refused)?;
         let held = rare.filters.iter().find(|held| held.key == key).ok_or(Refused)?;
-        let since = self.filters.entries[key as usize].holders[held.place as usize].since;
+        // No view has met one that has not started.
+        let since = match self.filters.entries[key as usize].holders[held.place as usize].since {
+            0 => u64::MAX,
+            since => since,
+        };
         rare.unsubscribing = Some(key);
         subscriber.begin_walk();
         subscriber.is_unsubscribing = true;
@@ -263,12 +267,21 @@ impl Fanout {
 
     /// One more home has a filter.
     pub fn handle_filter_added(&mut self, registration: PendingId, outcome: &mut Outcome) {
-        let Some(entry) = self.filters.registered(registration) else { return };
+        let Some(key) = self.filters.registered(registration) else { return };
+        let entry = &mut self.filters.entries[key as usize];
         entry.missing_count -= 1;
-        if entry.missing_count == 0 {
-            self.work += entry.waiting.len() as u64 * price::SUBSCRIPTION;
-            outcome.started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
+        if entry.missing_count > 0 {
+            return;
         }
+        self.work +=
+            entry.waiting.len() as u64 * price::SUBSCRIPTION + entry.holders.len() as u64 * price::HOLDER;
+        outcome.started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
+        let subscribers = &self.subscribers;
+        let is_leaving = |connection: u32| {
+            let rare = subscribers[connection as usize].rare.as_ref();
+            rare.is_some_and(|rare| rare.unsubscribing == Some(key))
+        };
+        self.filters.start(key, is_leaving);
     }
 
     /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.

@@ -59,6 +59,8 @@ struct Reader {
     generation: u32,
     waiting: BTreeSet<&'static str>,
     exact: BTreeSet<&'static str>,
+    /// Filters that the home has not answered.
+    waiting_filters: BTreeSet<&'static str>,
     filters: BTreeSet<&'static str>,
     owed: BTreeMap<&'static str, VecDeque<Vec<u8>>>,
     in_flight: Vec<(ViewKey, Pin)>,
@@ -96,7 +98,8 @@ struct Bench {
     seqs: BTreeMap<&'static str, u64>,
     /// What the home knows.
     names: BTreeSet<&'static str>,
-    filters: BTreeSet<&'static str>,
+    /// With the registration that counts.
+    filters: BTreeMap<&'static str, PendingId>,
     /// What it said, and has not arrived.
     coming: VecDeque<Coming>,
     outcome: Outcome,
@@ -125,7 +128,7 @@ impl Bench {
             pool,
             seqs: BTreeMap::new(),
             names: BTreeSet::new(),
-            filters: BTreeSet::new(),
+            filters: BTreeMap::new(),
             coming: VecDeque::new(),
             outcome: Outcome::default(),
             now_ns: 1,
@@ -144,10 +147,12 @@ impl Bench {
                 }
                 Request::Unsubscribe { topic, .. } => assert!(self.names.remove(&*topic)),
                 Request::AddFilter { filter, registration, .. } => {
-                    self.filters.insert(ours(&FILTERS, &filter));
+                    self.filters.insert(ours(&FILTERS, &filter), registration);
                     self.coming.push_back(Coming::FilterAdded(registration));
                 }
-                Request::RemoveFilter { filter, .. } => assert!(self.filters.remove(&*filter)),
+                Request::RemoveFilter { filter, .. } => {
+                    assert!(self.filters.remove(&*filter).is_some());
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -157,7 +162,7 @@ impl Bench {
     fn publish(&mut self, name: &'static str) {
         let seq = self.seqs.entry(name).or_default();
         *seq += 1;
-        if !self.names.contains(name) && !self.filters.iter().any(|filter| topic::matches(filter, name)) {
+        if !self.names.contains(name) && !self.filters.keys().any(|filter| topic::matches(filter, name)) {
             return;
         }
         let publication = Publication { topic: name, seq: *seq, payload: b"1", kind: PayloadKind::Json };
@@ -191,6 +196,12 @@ impl Bench {
             }
             Coming::FilterAdded(registration) => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
+                // From here on all that matches comes. What came before was for others.
+                let started = self.filters.iter().find(|(_, counts)| **counts == registration);
+                for reader in &mut self.readers {
+                    let started = started.and_then(|(filter, _)| reader.waiting_filters.take(filter));
+                    reader.filters.extend(started);
+                }
             }
         }
         self.ask_home();
@@ -211,7 +222,10 @@ impl Bench {
 
     fn unsubscribe(&mut self, connection: usize, text: &'static str) {
         let reader = &mut self.readers[connection];
-        let is_held = reader.exact.remove(text) | reader.waiting.remove(text) | reader.filters.remove(text);
+        let is_held = reader.exact.remove(text)
+            | reader.waiting.remove(text)
+            | reader.waiting_filters.remove(text)
+            | reader.filters.remove(text);
         let outcome = &mut self.outcome;
         let left = self.fanout.handle_unsubscribe(connection as u32, ENCODING, text, Some(0), outcome);
         assert_eq!(left.is_ok(), is_held);
@@ -224,8 +238,12 @@ impl Bench {
         let reader = &mut self.readers[connection];
         let (slot, generation) = (connection as u32, reader.generation);
         let outcome = &mut self.outcome;
-        let added = self.fanout.handle_subscribe_filter(slot, generation, ENCODING, filter, Some(0), outcome);
-        assert_eq!(added.is_ok(), reader.filters.insert(filter));
+        let is_held = reader.filters.contains(filter) || reader.waiting_filters.contains(filter);
+        match self.fanout.handle_subscribe_filter(slot, generation, ENCODING, filter, Some(0), outcome) {
+            Err(Refused) => assert!(is_held),
+            Ok(Subscribed::Now(_)) => assert!(!is_held && reader.filters.insert(filter)),
+            Ok(Subscribed::Later) => assert!(!is_held && reader.waiting_filters.insert(filter)),
+        }
         self.ask_home();
     }
 
@@ -716,6 +734,10 @@ fn a_connection_joins_a_view_at_one_price_however_many_of_its_filters_match() {
             let mut outcome = Outcome::default();
             let fanout = &mut stalled.fanout;
             fanout.handle_subscribe_filter(0, 0, ENCODING, filter, None, &mut outcome).unwrap();
+            let [(_, Request::AddFilter { registration, .. })] = outcome.requests[..] else {
+                panic!("it is registered: {:?}", outcome.requests)
+            };
+            fanout.handle_filter_added(registration, &mut outcome);
         }
         stalled.fanout.take_work();
         let mut chunk = stalled.pool.acquire(FRAME_BYTES as usize, 0);

@@ -1507,6 +1507,15 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
     }
     assert!(turns <= 2 * 10 + 2, "{turns} turns");
     world.settle();
+    // It says little, and is calm; then one of that kind is enough.
+    world.ping(publishers[0]);
+    world.settle();
+    assert!(!world.reactor(0).core().shares[slot].is_flooding);
+    world.publish(publishers[0], "new/last");
+    world.write_all();
+    world.turns(0, 2);
+    assert!(world.reactor(0).core().shares[slot].is_flooding);
+    world.settle();
     world.end();
 }
 

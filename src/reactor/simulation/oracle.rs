@@ -23,13 +23,15 @@ pub(super) struct Oracle {
     jumps: Vec<Jump>,
 }
 
-/// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there,
-/// or before its subscription had started for certain.
+/// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there, or before
+/// its first message where its subscription had not started for certain.
 struct Jump {
     client: usize,
     topic: String,
     first: u64,
     last: u64,
+    /// It had the `seq` before that by a subscription that it still has.
+    is_inside: bool,
     /// The subscriptions that matched.
     by: Vec<usize>,
 }
@@ -356,6 +358,7 @@ impl Oracle {
         let mut jump = None;
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
         assert!(seq > delivered.last, "client {client} gets {topic} {seq} after {}", delivered.last);
+        let is_inside = matches!(delivered.next, Next::Exactly(_));
         let expected = match delivered.next {
             Next::Exactly(next) => next,
             Next::AtMost(next) => next.min(seq),
@@ -363,7 +366,7 @@ impl Oracle {
         };
         if expected != seq {
             assert!(expected < seq, "client {client} gets {topic} {seq} instead of {:?}", delivered.next);
-            jump = Some((expected, seq - 1));
+            jump = Some((expected, seq - 1, is_inside));
         }
         delivered.last = seq;
         delivered.next = if is_covered { Next::Exactly(seq + 1) } else { Next::Any };
@@ -371,27 +374,29 @@ impl Oracle {
         self.note_jump(client, topic, jump);
     }
 
-    fn note_jump(&mut self, client: usize, topic: &str, jump: Option<(u64, u64)>) {
-        let Some((first, last)) = jump else { return };
+    fn note_jump(&mut self, client: usize, topic: &str, jump: Option<(u64, u64, bool)>) {
+        let Some((first, last, is_inside)) = jump else { return };
         let subscriptions = self.clients[client].subscriptions.iter().enumerate();
         let by = subscriptions.filter(|(_, it)| it.covers(topic)).map(|(place, _)| place).collect();
-        let jump = Jump { client, topic: topic.to_owned(), first, last, by };
+        let jump = Jump { client, topic: topic.to_owned(), first, last, is_inside, by };
         self.check_jump(&jump, false);
         self.jumps.push(jump);
     }
 
     /// `is_over`: nothing more will be known.
     fn check_jump(&self, jump: &Jump, is_over: bool) {
-        let Jump { client, topic, first, last, by } = jump;
+        let Jump { client, topic, first, last, is_inside, by } = jump;
         let subscriptions = || by.iter().map(|place| &self.clients[*client].subscriptions[*place]);
         for seq in *first..=*last {
             let is_due = match self.topics.get(topic).and_then(|by_seq| by_seq.get(&seq)) {
-                Some(&number) => subscriptions().any(|it| it.is_due(seq, self.publications[number].step)),
+                Some(&number) => {
+                    *is_inside || subscriptions().any(|it| it.is_due(seq, self.publications[number].step))
+                }
                 // Nobody saw it, so that it may be any that nobody saw.
                 None if !self.evicts && is_over => {
                     let mut unseen =
                         self.publications.iter().filter(|it| it.seq.is_none() && it.topic == *topic);
-                    !unseen.any(|unseen| subscriptions().all(|it| !it.is_due(seq, unseen.step)))
+                    *is_inside || !unseen.any(|unseen| subscriptions().all(|it| !it.is_due(seq, unseen.step)))
                 }
                 None => false,
             };
@@ -412,11 +417,11 @@ impl Oracle {
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
         assert!(from > delivered.last, "client {client} is told a gap {from}..{to} after {}", delivered.last);
         match delivered.next {
-            Next::Exactly(next) if next < from => jump = Some((next, from - 1)),
+            Next::Exactly(next) if next < from => jump = Some((next, from - 1, true)),
             Next::Exactly(next) => {
                 assert_eq!(from, next, "client {client}: a gap {from}..{to} of {topic} begins where it was");
             }
-            Next::AtMost(next) if next < from => jump = Some((next, from - 1)),
+            Next::AtMost(next) if next < from => jump = Some((next, from - 1, false)),
             Next::AtMost(_) | Next::Any => {}
         }
         delivered.last = to;
@@ -528,7 +533,7 @@ impl Seen {
             other != place
                 && !subscription.is_ended
                 && !subscription.is_refused
-                && (is_wild(&subscription.filter) || subscription.id.is_none())
+                && (subscription.ok_step.is_some() || subscription.id.is_none())
                 && matches(&subscription.filter, topic)
         });
         let subscription = &mut self.subscriptions[place];
@@ -559,10 +564,9 @@ impl Subscription {
         self.ok_step.is_some_and(|ok_step| step > ok_step) || self.ok_seq.is_some_and(|ok_seq| seq > ok_seq)
     }
 
-    /// Whether it lets messages through: a topic's only after its `ok`, a filter's perhaps before. Which
-    /// must be the first is checked elsewhere.
+    /// Whether it lets messages through: only after its `ok`. Which must be the first is checked elsewhere.
     fn allows(&self, topic: &str) -> bool {
-        let may_have_started = is_wild(&self.filter) || self.id.is_none() || self.ok_step.is_some();
+        let may_have_started = self.id.is_none() || self.ok_step.is_some();
         may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
     }
 }

@@ -192,7 +192,7 @@ impl Seen {
     ) -> Result<(), String> {
         match message {
             Message::Ok { seq } => {
-                // By name, it says where the subscription begins. A filter begins where it begins.
+                // By name, it says where the subscription begins. A filter begins with what comes first behind it.
                 if self.oks.is_empty()
                     && let Some(topic) = around.topics.iter().position(|it| it == subscription)
                 {
@@ -211,6 +211,11 @@ impl Seen {
                 let name = &around.topics[topic];
                 if self.is_unsubscribed {
                     return Err(format!("{name} {seq} came after the unsubscribe was answered"));
+                }
+                if self.oks.is_empty() {
+                    return Err(format!(
+                        "{subscription}: {name} {seq} came before the subscribe was answered"
+                    ));
                 }
                 if let Some(next) = self.next[topic].filter(|it| *it != seq) {
                     return Err(format!("{subscription}: {name} {seq} came instead of {next}"));
@@ -303,10 +308,20 @@ mod tests {
     fn by_filter_each_topic_goes_on_from_where_it_began() {
         let around = surroundings();
         let all = |parts: &[(u16, u64)]| {
-            fault("#", parts.iter().map(|(topic, seq)| delivery(&around, *topic, *seq)).collect())
+            let deliveries = parts.iter().map(|(topic, seq)| delivery(&around, *topic, *seq));
+            fault("#", std::iter::once(Message::Ok { seq: 0 }).chain(deliveries).collect())
         };
         assert_eq!(all(&[(0, 5), (1, 90), (0, 6), (2, 1), (1, 91)]), None);
         assert!(all(&[(0, 5), (1, 90), (0, 7)]).unwrap().ends_with("soak/out 7 came instead of 6"));
+    }
+
+    #[test]
+    fn nothing_comes_before_a_subscribe_was_answered() {
+        let around = surroundings();
+        for subscription in ["#", "soak/out"] {
+            let text = fault(subscription, vec![delivery(&around, 0, 5)]).unwrap();
+            assert_eq!(text, format!("{subscription}: soak/out 5 came before the subscribe was answered"));
+        }
     }
 
     #[test]
