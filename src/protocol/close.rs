@@ -102,6 +102,20 @@ impl CloseReason {
         }
     }
 
+    /// Whether the peer may be in the middle of bytes that are not understood any more, so that its own close frame
+    /// cannot be told from them.
+    pub fn leaves_bytes(self) -> bool {
+        matches!(
+            self,
+            CloseReason::ProtocolError
+                | CloseReason::UnsupportedData
+                | CloseReason::InvalidUtf8
+                | CloseReason::InvalidDeflate
+                | CloseReason::MessageTooBig
+                | CloseReason::BufferedBytes
+        )
+    }
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -14,7 +14,7 @@ use crate::{
 
 /// A slot of the connection table.
 ///
-/// Life: `Free → Upgrading → Open → Closing → Flushing → Finishing → Ending → Free`, where any phase may
+/// Life: `Free → Upgrading → Open → Closing → Flushing → Lingering → Finishing → Ending → Free`, where any phase may
 /// go straight to `Ending`, and the slot is freed, and its socket closed, only when neither a receive
 /// nor a send is in flight: until then the kernel may still write to our buffers or read from them.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Connection {
     pub pause: Pause,
     /// It is on the list of connections with replies to send.
     pub is_listed: bool,
-    /// A ping went out and nothing came since.
+    /// A ping went out and nothing came since; or it lingers and nothing came since it was looked at.
     pub is_pinged: bool,
     /// When a byte last came or a send made progress, in milliseconds (wrapping).
     pub active_ms: u32,
@@ -98,6 +98,10 @@ pub enum Phase {
     Closing(CloseReason),
     /// Nothing more is to be said once what waits is sent.
     Flushing(CloseReason),
+    /// All is sent to a peer whose bytes mean nothing any more, and which may be in the middle of them. They are taken and
+    /// forgotten until it falls silent: whoever it is reached by would else see our end of stream before it has read what
+    /// was sent, and pass on a broken connection.
+    Lingering(CloseReason),
     /// All is sent and our direction shut down; the peer's end of stream is awaited.
     Finishing(CloseReason),
     /// Shut down; the kernel's last completions are awaited.

@@ -59,6 +59,10 @@ pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 const SHED_STALLED_MS: u64 = 200;
 /// How much memory a parser keeps that has not met a long message for a while, in bytes.
 const PARSER_BYTES_KEPT: usize = 1 << 20;
+/// A connection that lingers has fallen silent when nothing came for so long, in milliseconds.
+pub(super) const QUIET_MS: u64 = 250;
+/// The most bytes of one that are passed over.
+pub(super) const LINGER_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 16 << 20 };
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 /// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
@@ -476,6 +480,43 @@ impl Core {
         }
     }
 
+    /// All is sent to a connection whose bytes are not understood any more.
+    pub fn begin_lingering(&mut self, slot: u32, reason: CloseReason) {
+        let now_ms = self.now_ms();
+        self.leave(slot, Phase::Lingering(reason));
+        let connection = &mut self.connections[slot as usize];
+        // No send is in flight whose progress these would tell.
+        (connection.active_ms, connection.acked_bytes, connection.is_pinged) = (now_ms as u32, 0, true);
+        self.timers.set(slot, now_ms + QUIET_MS);
+    }
+
+    /// More has come of a connection that lingers.
+    pub fn pass_over(&mut self, slot: u32, len: usize) {
+        let now_ms = self.now_ms();
+        let connection = &mut self.connections[slot as usize];
+        connection.is_pinged = false;
+        connection.acked_bytes = connection.acked_bytes.saturating_add(len as u32);
+        if connection.acked_bytes > LINGER_BYTES_MAX {
+            self.timers.set(slot, now_ms);
+        }
+    }
+
+    /// Whether the connection, which lingers, goes on to: something came since it was looked at, and it has not lingered
+    /// for long.
+    pub fn goes_on_lingering(&mut self, slot: u32) -> bool {
+        let now_ms = self.now_ms();
+        let connection = &mut self.connections[slot as usize];
+        let is_silent = std::mem::replace(&mut connection.is_pinged, true);
+        let elapsed_ms = (now_ms as u32).wrapping_sub(connection.active_ms);
+        let is_long = u64::from(elapsed_ms) >= self.shared.config.timeouts.close_ms
+            || connection.acked_bytes > LINGER_BYTES_MAX;
+        if is_silent || is_long {
+            return false;
+        }
+        self.timers.set(slot, now_ms + QUIET_MS);
+        true
+    }
+
     /// Counts what the operator is told of a connection that the broker ends.
     pub fn note_close(&self, reason: CloseReason) {
         match reason {
@@ -757,6 +798,7 @@ impl Core {
                 self.handle_open_deadline(slot, acked_bytes);
                 None
             }
+            Phase::Lingering(_) => unreachable!("whether it falls silent is looked at elsewhere"),
             Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => Some(reason),
             Phase::Ending(_) => None,
         }

@@ -346,9 +346,13 @@ impl<I: Io> Reactor<I> {
         );
         connection.is_receiving = completion.more;
         let is_reading = connection.is_reading();
+        let is_lingering = matches!(connection.phase, Phase::Lingering(_));
         if let Some(lease) = completion.lease {
+            let bytes = self.io.leased(&lease);
             if is_reading {
-                self.core.handle_bytes(slot, self.io.leased(&lease));
+                self.core.handle_bytes(slot, bytes);
+            } else if is_lingering {
+                self.core.pass_over(slot, bytes.len());
             }
             self.io.recycle(lease);
         }
@@ -373,6 +377,7 @@ impl<I: Io> Reactor<I> {
         let connection = &self.core.connections[slot as usize];
         match connection.phase {
             Phase::Ending(_) => self.settle(slot),
+            Phase::Lingering(_) => self.receive(slot),
             _ if connection.is_paused() => {}
             _ => self.receive(slot),
         }
@@ -385,7 +390,9 @@ impl<I: Io> Reactor<I> {
             Phase::Open | Phase::Closing(_) if connection.is_paused() => {}
             // The peer shut its direction down and may still read: what waits is sent.
             Phase::Flushing(_) => {}
-            Phase::Finishing(reason) | Phase::Ending(reason) => self.end(slot, reason),
+            Phase::Lingering(reason) | Phase::Finishing(reason) | Phase::Ending(reason) => {
+                self.end(slot, reason);
+            }
             Phase::Closing(reason) => self.end(slot, reason),
             _ => self.end(slot, CloseReason::PeerGone),
         }
@@ -428,7 +435,7 @@ impl<I: Io> Reactor<I> {
         connection.active_ms = now_ms;
         match connection.phase {
             Phase::Ending(_) => self.settle(slot),
-            Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
+            Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
             _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => self.core.list(slot),
             _ => {}
         }
@@ -534,8 +541,8 @@ impl<I: Io> Reactor<I> {
             return;
         }
         match connection.phase {
-            Phase::Free | Phase::Finishing(_) | Phase::Ending(_) => {}
-            Phase::Flushing(reason) if connection.replies.is_empty() => self.finish(slot, reason),
+            Phase::Free | Phase::Lingering(_) | Phase::Finishing(_) | Phase::Ending(_) => {}
+            Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
             _ => self.send(slot, None),
         }
     }
@@ -657,6 +664,12 @@ impl<I: Io> Reactor<I> {
             if connection.generation != generation || self.core.timers.is_armed(slot) {
                 continue;
             }
+            if let Phase::Lingering(reason) = connection.phase {
+                if !self.core.goes_on_lingering(slot) {
+                    self.finish(slot, reason);
+                }
+                continue;
+            }
             // Asked only where it says something.
             let acked_bytes =
                 if connection.is_sending() { self.io.acked_bytes(connection.socket) } else { 0 };
@@ -667,6 +680,17 @@ impl<I: Io> Reactor<I> {
                 }
                 self.end(slot, reason);
             }
+        }
+    }
+
+    /// Everything is sent: waits for a peer that may be in the middle of something to fall silent, and goes on to the end.
+    fn linger(&mut self, slot: u32, reason: CloseReason) {
+        if !reason.leaves_bytes() {
+            return self.finish(slot, reason);
+        }
+        self.core.begin_lingering(slot, reason);
+        if !self.core.connections[slot as usize].is_receiving {
+            self.receive(slot);
         }
     }
 
@@ -693,7 +717,10 @@ impl<I: Io> Reactor<I> {
             phase => {
                 // What closed it stays the reason, however the peer takes it.
                 let reason = match phase {
-                    Phase::Closing(first) | Phase::Flushing(first) | Phase::Finishing(first) => first,
+                    Phase::Closing(first)
+                    | Phase::Flushing(first)
+                    | Phase::Lingering(first)
+                    | Phase::Finishing(first) => first,
                     _ => reason,
                 };
                 self.core.leave(slot, Phase::Ending(reason));
@@ -799,7 +826,10 @@ impl<I: Io> Reactor<I> {
                 phase if ends => {
                     self.io.reset_on_close(connection.socket);
                     let reason = match phase {
-                        Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => reason,
+                        Phase::Closing(reason)
+                        | Phase::Flushing(reason)
+                        | Phase::Lingering(reason)
+                        | Phase::Finishing(reason) => reason,
                         _ => CloseReason::Restart,
                     };
                     self.end(slot, reason);

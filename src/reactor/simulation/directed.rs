@@ -3,7 +3,10 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::pubsub::{policy::Bound, topic};
+use crate::{
+    pubsub::{policy::Bound, topic},
+    reactor::core::{LINGER_BYTES_MAX, QUIET_MS},
+};
 
 /// Two clients on one reactor; one publishes, the other receives.
 #[test]
@@ -1580,6 +1583,55 @@ fn those_who_send_much_wait_a_turn_after_one_that_was_far_too_long() {
     }
     world.settle();
     world.end();
+}
+
+/// A peer breaks a rule in the middle of what it sends. It is told so, and its connection ends when it falls silent: or
+/// when it has gone on for long, or with much.
+#[test]
+fn whoever_is_not_understood_any_more_is_listened_to_until_it_falls_silent() {
+    let close_ms = Knobs::calm(1).config().timeouts.close_ms;
+    for (written_bytes, silence_ms, lasts_ms) in
+        [(10, 10 * QUIET_MS, 0), (10, QUIET_MS / 2, close_ms), (QUIET_MS as usize * 10, QUIET_MS / 5, 0)]
+    {
+        let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+        let client = world.open(0, Format::Json);
+        let peer = world.clients[client].peer;
+        let said = |world: &World| {
+            let mut bytes = Vec::new();
+            (world.net.read(peer, usize::MAX, &mut bytes), bytes)
+        };
+        let say = |world: &mut World, len: usize| {
+            world.net.write(peer, &vec![0xff; len]);
+            world.turns(0, 6);
+        };
+        said(&world);
+        say(&mut world, 20);
+        let (stream, bytes) = said(&world);
+        assert_eq!(
+            (stream, &bytes[..1], &bytes[2..4]),
+            (Stream::Open, &[0x88][..], &1002u16.to_be_bytes()[..])
+        );
+        let began_ns = world.now_ns;
+        let mut passed_bytes = 0;
+        loop {
+            say(&mut world, written_bytes);
+            passed_bytes += written_bytes;
+            let stream = said(&world).0;
+            if stream != Stream::Open {
+                assert_eq!(stream, Stream::Ended);
+                break;
+            }
+            assert!(passed_bytes <= LINGER_BYTES_MAX as usize + 2 * written_bytes);
+            world.now_ns += silence_ms * MS;
+            world.turns(0, 6);
+        }
+        let elapsed_ms = (world.now_ns - began_ns) / MS;
+        let slack_ms = 2 * QUIET_MS.max(silence_ms);
+        assert!((lasts_ms..=lasts_ms + slack_ms).contains(&elapsed_ms), "{elapsed_ms} ms, {silence_ms} each");
+        world.over(client);
+        world.net.close(peer);
+        world.end();
+    }
 }
 
 /// A home takes nothing, so that everybody waits, with little. When it does again, they go on in the order in which they

@@ -572,7 +572,10 @@ impl World {
                 !has_something
                     || connection.is_sending()
                     || connection.is_listed
-                    || matches!(connection.phase, Phase::Finishing(_) | Phase::Ending(_)),
+                    || matches!(
+                        connection.phase,
+                        Phase::Lingering(_) | Phase::Finishing(_) | Phase::Ending(_)
+                    ),
                 "slot {place} has something to send, and nobody will: {:?}",
                 connection.phase
             );
