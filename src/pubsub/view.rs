@@ -23,6 +23,8 @@ use crate::protocol::{Encoding, frame};
 const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
 /// How many segments and frame starts an idle view keeps room for.
 const INDEX_KEPT: usize = 16;
+/// The ordinal of a view's first segment. They wrap, in tests soon.
+const FRONT_FIRST: u32 = if cfg!(test) { u32::MAX - 2 } else { 0 };
 /// And in so many milliseconds of it: how exactly a frame's age is known.
 pub(super) const INDEX_MS: u32 = 100;
 
@@ -185,7 +187,7 @@ impl View {
             rule,
             sweep: Sweep::default(),
             segments: VecDeque::new(),
-            front: 0,
+            front: FRONT_FIRST,
             index: VecDeque::new(),
             head_bytes: 0,
             head_seq: 0,

@@ -163,6 +163,9 @@ pub struct Moment(u16);
 /// The unit of a [`Moment`], in milliseconds.
 const MOMENT_MS: u64 = 50;
 
+/// Of a slot that nobody has had. Generations wrap, in tests soon: also those of a token, which are shorter.
+const GENERATION_FIRST: u32 = if cfg!(test) { u32::MAX - 1 } else { 0 };
+
 /// The most ranges in one send.
 pub const VECTORS_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
@@ -171,7 +174,7 @@ impl Connection {
     pub fn free() -> Connection {
         Connection {
             socket: -1,
-            generation: 0,
+            generation: GENERATION_FIRST,
             phase: Phase::Free,
             speech: Speech::Commands(Format::Json),
             agreement: None,

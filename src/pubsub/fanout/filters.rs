@@ -10,8 +10,11 @@ use crate::{
     work::price,
 };
 
+/// They wrap, in tests soon.
+const REGISTRATION_FIRST: PendingId = if cfg!(test) { PendingId::MAX - 1 } else { 0 };
+
 /// Filters with wildcards of this reactor's connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Filters {
     pub(super) entries: slab::Slab<Filter>,
     pub(super) by_text: [HashMap<Arc<str>, u32, RandomState>; Encoding::COUNT],
@@ -44,6 +47,19 @@ pub(super) struct Holder {
     /// The generation of the filters that its subscription made: views of an earlier one have not met it. 0 if it has
     /// not started, and none has.
     pub(super) since: u64,
+}
+
+impl Default for Filters {
+    fn default() -> Filters {
+        Filters {
+            entries: slab::Slab::new(),
+            by_text: Default::default(),
+            by_registration: HashMap::default(),
+            next_registration: REGISTRATION_FIRST,
+            trees: Default::default(),
+            generation: 0,
+        }
+    }
 }
 
 impl Filters {

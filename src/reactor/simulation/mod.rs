@@ -49,6 +49,8 @@ use oracle::{Oracle, payload_of};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
+/// When worlds begin: milliseconds in 32 bits wrap soon after, as they do on a machine that runs for 49 days.
+const START_NS: u64 = (1 << 32) * MS - 2 * SECOND;
 /// The longest publication of a random world, in the longest of its encodings.
 const PUBLICATION_BYTES_MAX: usize = 28_000;
 
@@ -237,7 +239,7 @@ impl World {
             net,
             mesh,
             shared,
-            now_ns: SECOND,
+            now_ns: START_NS,
             clients: Vec::new(),
             oracle,
             knobs,
@@ -600,7 +602,7 @@ impl World {
     }
 
     fn check_bounds(&mut self, index: usize) {
-        let is_timed = self.is_draining || self.now_ns > SECOND + DEADLINE_NS_MIN;
+        let is_timed = self.is_draining || self.now_ns > START_NS + DEADLINE_NS_MIN;
         let core = self.reactors[index].as_ref().expect("it has just run").core();
         let peaks = &mut self.peaks;
         peaks.work = peaks.work.max(core.meter.spent());
