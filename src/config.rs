@@ -129,6 +129,8 @@ pub struct Timeouts {
     pub pong_ms: u64,
     /// Without a message either way for so long: 4008; 0 is never.
     pub idle_ms: u64,
+    /// From the first bytes of a message that do not hold all of it to its last: 4008; 120,000 ms, 0 is never.
+    pub message_ms: u64,
     /// A send in flight without progress for so long: 4000; 30,000 ms, 0 is never.
     pub write_stall_ms: u64,
     /// From our close frame to the peer's; 5,000 ms.
@@ -241,6 +243,7 @@ impl Default for Config {
                 ping_ms: 25_000,
                 pong_ms: 10_000,
                 idle_ms: 0,
+                message_ms: 120_000,
                 write_stall_ms: 30_000,
                 close_ms: 5_000,
                 drain_ms: 10_000,

@@ -322,10 +322,17 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.idle_ms",
-        about: "A connection that sent no message and was sent none for so long is closed with 4008; pings and pongs are\n\
-                no messages. 0 is never.",
+        about: "A connection that sent nothing of a message and took none for so long is closed with 4008; pings and pongs\n\
+                are no messages. 0 is never.",
         is_reloadable: true,
         kind: integer!(IntegerOrZero, timeouts.idle_ms, 100..=86_400_000, "milliseconds"),
+    },
+    Key {
+        path: "timeouts.message_ms",
+        about: "A connection that has begun a message and does not end it for so long is closed with 4008. It is looked at\n\
+                about as often as it would be pinged, so this may come as late. 0 is never.",
+        is_reloadable: true,
+        kind: integer!(IntegerOrZero, timeouts.message_ms, 100..=86_400_000, "milliseconds"),
     },
     Key {
         path: "timeouts.write_stall_ms",

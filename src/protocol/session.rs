@@ -224,6 +224,11 @@ impl Session {
         self.assembly.capacity()
     }
 
+    /// Whether a message has begun, of which all that came is taken, and has not ended.
+    pub fn is_inside_message(&self) -> bool {
+        self.fragment_count > 0
+    }
+
     fn poll_upgrade(&mut self, input: &mut &mut [u8], limits: &Limits) -> Option<Event<'static>> {
         let kept_len = self.assembly.len();
         let room = limits.header_bytes_max.saturating_sub(kept_len);

@@ -37,7 +37,8 @@ pub struct Connection {
     pub is_listed: bool,
     /// A ping went out and nothing came since; or it lingers and nothing came since it was looked at.
     pub is_pinged: bool,
-    /// When a byte last came or a send made progress, in milliseconds (wrapping).
+    /// When a byte last came, or a slow send was seen to make progress, in milliseconds (wrapping). That a send was taken
+    /// says little: a proxy or a kernel takes what is sent to the dead.
     pub active_ms: u32,
     /// How much the peer had taken when its deadline last passed, in bytes (wrapping).
     pub acked_bytes: u32,

@@ -813,18 +813,21 @@ impl Core {
         {
             // A send makes progress, however slowly.
             connection.note_progress(now_ms);
+            self.meters.note_message(slot, now_ms as u32);
             (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
         }
         if connection.is_paused() && connection.replies.len() <= REPLIES_BYTES_MAX {
             // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
             connection.active_ms = now_ms as u32;
             self.meters.note_message(slot, now_ms as u32);
+            self.meters.forget_part(slot);
         }
         let message_ms = if timeouts.idle_ms == 0 { 0 } else { self.meters.quiet_ms(slot, now_ms as u32) };
         let since = Since {
             life_ms: u64::from((now_ms as u32).wrapping_sub(connection.active_ms)),
             is_pinged: connection.is_pinged,
             message_ms: u64::from(message_ms),
+            begun_ms: self.meters.begun_ms(slot, now_ms as u32).map(u64::from),
             progress_ms: connection.stalled_ms(now_ms),
         };
         match since.due(timeouts) {
@@ -841,6 +844,10 @@ impl Core {
             }
             Due::Idle => {
                 let text = "no message came or went for timeouts.idle_ms";
+                self.close(slot, CloseReason::IdleTimeout, text);
+            }
+            Due::Unfinished => {
+                let text = "a message was begun and not ended for timeouts.message_ms";
                 self.close(slot, CloseReason::IdleTimeout, text);
             }
             Due::Silent => self.close(slot, CloseReason::IdleTimeout, "nothing came for too long"),
@@ -939,6 +946,7 @@ impl Core {
         if matches!(event, Event::Text(_) | Event::Binary(_)) {
             let now_ms = self.now_ms() as u32;
             self.meters.note_message(slot, now_ms);
+            self.meters.forget_part(slot);
         }
         match event {
             Event::Upgraded { speech, agreement, response } => {
@@ -1039,7 +1047,7 @@ impl Core {
         self.stats.upgrades_total += 1;
         let now_ms = self.now_ms();
         self.meters.note_message(slot, now_ms as u32);
-        let fresh = Since { life_ms: 0, is_pinged: false, message_ms: 0, progress_ms: None };
+        let fresh = Since { life_ms: 0, is_pinged: false, message_ms: 0, begun_ms: None, progress_ms: None };
         let Due::Wait(left_ms) = fresh.due(&self.shared.config.timeouts) else {
             unreachable!("every timeout is longer than nothing")
         };

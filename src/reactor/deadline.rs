@@ -5,12 +5,14 @@ use crate::config::Timeouts;
 /// What is known of an open connection when its deadline has passed, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// Since a byte came or a send made progress; since the ping, if it is pinged.
+    /// Since a byte came or a slow send made progress; since the ping, if it is pinged.
     pub life_ms: u64,
     /// A ping went out and nothing came since.
     pub is_pinged: bool,
-    /// Since a message came or went; with `timeouts.idle_ms`.
+    /// Since a message came or went, or a part of one; with `timeouts.idle_ms`.
     pub message_ms: u64,
+    /// Since a message was begun that is not whole, if one is.
+    pub begun_ms: Option<u64>,
     /// Since the send in flight was submitted or made progress, if there is one.
     pub progress_ms: Option<u64>,
 }
@@ -28,6 +30,8 @@ pub enum Due {
     Idle,
     /// Nothing came after the ping.
     Silent,
+    /// A message was begun and not ended.
+    Unfinished,
 }
 
 impl Since {
@@ -41,7 +45,11 @@ impl Since {
             return Due::Stalled;
         };
         let Some(idle_ms) = left(timeouts.idle_ms, self.message_ms) else { return Due::Idle };
-        let others_ms = stall_ms.min(idle_ms);
+        let Some(message_ms) = left(timeouts.message_ms, self.begun_ms.unwrap_or(0)) else {
+            return Due::Unfinished;
+        };
+        let message_ms = if self.begun_ms.is_some() { message_ms } else { u64::MAX };
+        let others_ms = stall_ms.min(idle_ms).min(message_ms);
         let life_max_ms = if self.is_pinged { timeouts.pong_ms } else { timeouts.ping_ms };
         match left(life_max_ms, self.life_ms) {
             Some(left_ms) => Due::Wait(left_ms.min(others_ms)),
@@ -57,11 +65,12 @@ mod tests {
     use crate::config::Config;
 
     fn timeouts(ping_ms: u64, pong_ms: u64, idle_ms: u64, write_stall_ms: u64) -> Timeouts {
-        Timeouts { ping_ms, pong_ms, idle_ms, write_stall_ms, ..Config::default().timeouts }
+        let message_ms = 500;
+        Timeouts { ping_ms, pong_ms, idle_ms, message_ms, write_stall_ms, ..Config::default().timeouts }
     }
 
     fn since(life_ms: u64, is_pinged: bool, message_ms: u64, progress_ms: Option<u64>) -> Since {
-        Since { life_ms, is_pinged, message_ms, progress_ms }
+        Since { life_ms, is_pinged, message_ms, begun_ms: None, progress_ms }
     }
 
     #[test]
@@ -84,6 +93,16 @@ mod tests {
         ] {
             assert_eq!(since.due(timeouts), due, "{since:?}");
         }
+    }
+
+    #[test]
+    fn a_message_has_a_deadline_of_its_own_whatever_else_comes() {
+        let all = timeouts(1_000, 40, 0, 2_000);
+        let begun = |begun_ms| Since { begun_ms: Some(begun_ms), ..since(10, false, 0, None) };
+        assert_eq!(begun(0).due(&all), Due::Wait(500));
+        assert_eq!(begun(499).due(&all), Due::Wait(1));
+        assert_eq!(begun(500).due(&all), Due::Unfinished);
+        assert_eq!(begun(u64::MAX).due(&Timeouts { message_ms: 0, ..all }), Due::Wait(990));
     }
 
     /// Whatever a send does after a look, the next one comes in time.

@@ -1,5 +1,9 @@
 //! What is known of a connection only where the configuration asks for it: tables by slot, empty without.
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
 use super::{addresses::Origin, rate::Rate};
 use crate::config::Config;
 
@@ -7,8 +11,10 @@ use crate::config::Config;
 #[derive(Debug, Default)]
 pub struct Meters {
     keeps_messages: bool,
-    /// When a message last came or went, in milliseconds (wrapping); with `timeouts.idle_ms`.
+    /// When a message last came or went, or a part of one, in milliseconds (wrapping); with `timeouts.idle_ms`.
     messaged_ms: Vec<u32>,
+    /// When those began a message that have not ended it, in milliseconds (wrapping): few have.
+    begun_ms: HashMap<u32, u32, RandomState>,
     command_rate: Option<Rate>,
     /// What the rate knows of its commands; with `limits.commands_per_s_max`.
     commands_due_ns: Vec<u64>,
@@ -37,6 +43,7 @@ impl Meters {
     /// The slot is given to a new connection.
     pub fn open(&mut self, slot: u32, origin: Option<Origin>, now_ms: u32) {
         self.note_message(slot, now_ms);
+        self.begun_ms.remove(&slot);
         if let Some(due_ns) = self.commands_due_ns.get_mut(slot as usize) {
             *due_ns = 0;
         }
@@ -50,11 +57,29 @@ impl Meters {
         self.origins.get_mut(slot as usize)?.take()
     }
 
-    /// A message came or goes.
+    /// A message came or goes, or a part of one.
     pub fn note_message(&mut self, slot: u32, now_ms: u32) {
         if self.keeps_messages {
             *entry(&mut self.messaged_ms, slot) = now_ms;
         }
+    }
+
+    /// A part came of a message that is not whole.
+    pub fn note_part(&mut self, slot: u32, now_ms: u32) {
+        self.note_message(slot, now_ms);
+        self.begun_ms.entry(slot).or_insert(now_ms);
+    }
+
+    /// A message is whole, so that what is behind it is another; or that it is not is our doing.
+    pub fn forget_part(&mut self, slot: u32) {
+        if !self.begun_ms.is_empty() {
+            self.begun_ms.remove(&slot);
+        }
+    }
+
+    /// For how long a message is under way that is not whole, in milliseconds, if one is.
+    pub fn begun_ms(&self, slot: u32, now_ms: u32) -> Option<u32> {
+        self.begun_ms.get(&slot).map(|begun_ms| now_ms.wrapping_sub(*begun_ms))
     }
 
     /// For how long no message came or went, in milliseconds; only with `timeouts.idle_ms`.

@@ -198,6 +198,9 @@ impl Core {
                 break input.len();
             }
         };
+        if left == 0 && session.is_inside_message() {
+            self.meters.note_part(slot, self.now_ms() as u32);
+        }
         self.connections[slot as usize].session = session;
         self.inflater = inflater;
         left

@@ -402,7 +402,7 @@ impl<I: Io> Reactor<I> {
         let slot = completion.token.slot();
         let now_ms = self.core.now_ms() as u32;
         let connection = &mut self.core.connections[slot as usize];
-        let mut has_replies = false;
+        let (mut has_replies, mut has_messages) = (false, true);
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
@@ -411,6 +411,7 @@ impl<I: Io> Reactor<I> {
                 len
             }
             Flight::Gather(mut gather) => {
+                has_messages = !gather.pins.is_empty();
                 for (view, pin) in gather.pins.drain(..) {
                     self.core.fanout.unpin(view, pin);
                 }
@@ -431,8 +432,10 @@ impl<I: Io> Reactor<I> {
             return self.end(slot, CloseReason::PeerGone);
         }
         self.core.stats.sent_bytes_total += u64::from(len);
-        let connection = &mut self.core.connections[slot as usize];
-        connection.active_ms = now_ms;
+        if has_messages {
+            self.core.meters.note_message(slot, now_ms);
+        }
+        let connection = &self.core.connections[slot as usize];
         match connection.phase {
             Phase::Ending(_) => self.settle(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::common::{
     Broker,
-    raw::{PING, PONG, Raw, frame},
+    raw::{CLOSE, CONTINUATION, PING, PONG, Raw, TEXT, fragment, frame},
     witness::Witness,
 };
 
@@ -43,6 +43,51 @@ fn a_connection_without_messages_is_closed_with_4008() {
     idle.answer_close(4008);
     assert_eq!(closes(&broker, "idle_timeout"), 1.0);
     drop((sender, receiver));
+    broker.stop();
+}
+
+/// A message comes in small parts: that is not idle, but it has a deadline of its own.
+#[test]
+fn a_message_that_is_begun_is_to_be_ended() {
+    let settings = [
+        "timeouts.idle_ms=1000",
+        "timeouts.message_ms=3000",
+        "timeouts.ping_ms=100",
+        "timeouts.pong_ms=60000",
+    ];
+    let broker = Broker::start(1, &settings);
+    let mut raw = Raw::open(broker.address);
+    raw.send(&fragment(TEXT, false, b" "));
+    let payload = loop {
+        match raw.receive_frame().expect("a close frame") {
+            (PING, _) => raw.send(&fragment(CONTINUATION, false, b" ")),
+            (_, payload) => break payload,
+        }
+    };
+    assert_eq!(&payload[2..], b"a message was begun and not ended for timeouts.message_ms");
+    assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 4008);
+    broker.stop();
+}
+
+/// Its kernel, or a proxy before it, takes what is sent to it, and it says nothing: it is asked, and closed.
+#[test]
+fn who_is_sent_messages_and_gives_no_sign_of_life_is_closed_with_4008() {
+    let broker = Broker::start(1, &["timeouts.ping_ms=100", "timeouts.pong_ms=300"]);
+    let (mut silent, mut publisher) = (Raw::open(broker.address), Raw::open(broker.address));
+    assert_eq!(silent.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["op"], "ok");
+    let mut message_count = 0;
+    let payload = loop {
+        publisher.send_text(r#"{"op":"publish","topic":"t","data":1}"#);
+        match silent.receive_frame().expect("a close frame") {
+            (CLOSE, payload) => break payload,
+            (TEXT, _) => message_count += 1,
+            (PING, _) => {}
+            (opcode, _) => panic!("a frame of opcode {opcode}"),
+        }
+    };
+    assert!(message_count > 2);
+    assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 4008);
+    assert_eq!(&payload[2..], b"nothing came for too long");
     broker.stop();
 }
 
