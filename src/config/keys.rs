@@ -280,7 +280,8 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "limits.commands_per_s_max",
         about: "Commands per second of a connection, each of an array or batch for itself; 0 is without a limit.\n\
-                One that sends more is closed with 4029.",
+                Pings of WebSocket and messages without a command are counted likewise, apart from these. One that sends more\n\
+                is closed with 4029.",
         is_reloadable: true,
         kind: integer!(Integer, limits.commands_per_s_max, 0..=10_000_000, "commands"),
     },

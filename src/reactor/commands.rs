@@ -31,9 +31,7 @@ impl Core {
             return;
         }
         if !self.meters.take_command(slot, self.now_ns) {
-            let rate = self.shared.config.limits.commands_per_s_max;
-            let text = format!("a connection gives at most {rate} commands/s (limits.commands_per_s_max)");
-            return self.close(slot, CloseReason::RateLimited, &text);
+            return self.close_for_rate(slot, "gives", "commands");
         }
         self.stats.commands_total += 1;
         self.meter.spend(price::COMMAND);
@@ -52,6 +50,20 @@ impl Core {
         if let Err(error) = result {
             self.refuse_command(slot, &error);
         }
+    }
+
+    /// The connection has sent what is no command: more of it than it may closes it.
+    pub(super) fn meter_other(&mut self, slot: u32) {
+        if self.connections[slot as usize].phase == Phase::Open && !self.meters.take_other(slot, self.now_ns)
+        {
+            self.close_for_rate(slot, "sends", "pings or messages without commands");
+        }
+    }
+
+    fn close_for_rate(&mut self, slot: u32, sends: &str, what: &str) {
+        let rate = self.shared.config.limits.commands_per_s_max;
+        let text = format!("a connection {sends} at most {rate} {what}/s (limits.commands_per_s_max)");
+        self.close(slot, CloseReason::RateLimited, &text);
     }
 
     fn refuse_command(&mut self, slot: u32, error: &CommandError<'_>) {

@@ -999,8 +999,11 @@ impl Core {
                 self.keep_parser(parser);
                 return rest;
             }
-            Event::Ping(payload) => frame::write_control(Opcode::Pong, payload, self.replies(slot)),
-            Event::Pong => {}
+            Event::Ping(payload) => {
+                frame::write_control(Opcode::Pong, payload, self.replies(slot));
+                self.meter_other(slot);
+            }
+            Event::Pong => self.meter_other(slot),
         }
         None
     }

@@ -18,6 +18,9 @@ pub struct Meters {
     command_rate: Option<Rate>,
     /// What the rate knows of its commands; with `limits.commands_per_s_max`.
     commands_due_ns: Vec<u64>,
+    /// And of what it sends that is no command, which is a class of its own: who gives as many commands as it may is not
+    /// kept from saying that it lives.
+    others_due_ns: Vec<u64>,
     /// Whose it is, if it was counted; with `limits.connections_per_address_max`.
     origins: Vec<Option<Origin>>,
 }
@@ -30,7 +33,7 @@ impl Meters {
         let command_rate = Rate::new(limits.commands_per_s_max, 1, limits.commands_burst_max);
         if std::mem::replace(&mut self.command_rate, command_rate) != command_rate {
             // What is known is in intervals of the old rate: everybody begins anew.
-            self.commands_due_ns = Vec::new();
+            (self.commands_due_ns, self.others_due_ns) = (Vec::new(), Vec::new());
         }
         let kept_messages = std::mem::replace(&mut self.keeps_messages, config.timeouts.idle_ms > 0);
         if !self.keeps_messages {
@@ -44,8 +47,10 @@ impl Meters {
     pub fn open(&mut self, slot: u32, origin: Option<Origin>, now_ms: u32) {
         self.note_message(slot, now_ms);
         self.begun_ms.remove(&slot);
-        if let Some(due_ns) = self.commands_due_ns.get_mut(slot as usize) {
-            *due_ns = 0;
+        for due_ns in [&mut self.commands_due_ns, &mut self.others_due_ns] {
+            if let Some(due_ns) = due_ns.get_mut(slot as usize) {
+                *due_ns = 0;
+            }
         }
         if origin.is_some() {
             *entry(&mut self.origins, slot) = origin;
@@ -92,6 +97,12 @@ impl Meters {
         let Some(rate) = self.command_rate else { return true };
         rate.take(entry(&mut self.commands_due_ns, slot), now_ns)
     }
+
+    /// Whether it may send one more of what is no command: a ping of WebSocket, or a message of none.
+    pub fn take_other(&mut self, slot: u32, now_ns: u64) -> bool {
+        let Some(rate) = self.command_rate else { return true };
+        rate.take(entry(&mut self.others_due_ns, slot), now_ns)
+    }
 }
 
 fn entry<T: Clone + Default>(table: &mut Vec<T>, slot: u32) -> &mut T {
@@ -118,5 +129,11 @@ mod tests {
         assert!((0..burst).all(|_| meters.take_command(0, 0)) && !meters.take_command(0, 0));
         meters.reload(&config, 1, 0);
         assert!(!meters.take_command(0, 0), "what did not change goes on");
+        assert!((0..burst).all(|_| meters.take_other(0, 0)) && !meters.take_other(0, 0));
+        meters.open(0, None, 0);
+        assert!(
+            meters.take_command(0, 0) && meters.take_other(0, 0),
+            "whoever has the slot next begins anew"
+        );
     }
 }

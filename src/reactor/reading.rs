@@ -233,12 +233,17 @@ impl Core {
         mut commands: Commands<'a, M>,
         until: u64,
     ) -> Option<Box<Rest>> {
+        let mut is_empty = true;
         while let Some(command) = commands.next() {
+            is_empty = false;
             self.handle_command(slot, command);
             self.take_work();
             if self.pause_of(slot, until) != Pause::None {
                 return commands.into_rest();
             }
+        }
+        if is_empty {
+            self.meter_other(slot);
         }
         None
     }

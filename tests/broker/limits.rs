@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Broker, Log, PATIENCE,
-    raw::{CONTINUATION, Raw, TEXT, UPGRADE, fragment, frame, header},
+    raw::{CONTINUATION, PING, PONG, Raw, TEXT, UPGRADE, fragment, frame, header},
     witness::Witness,
 };
 
@@ -144,6 +144,33 @@ fn commands_beyond_the_rate_are_answered_by_4029() {
     calm.close();
     assert_eq!(closes(&broker, "rate_limited"), 2.0);
     log.wait_for("limits.commands_per_s_max");
+    broker.stop();
+}
+
+/// What is no command has the same rate for itself, so that whoever gives as many commands as it may can say that it
+/// lives.
+#[test]
+fn pings_and_messages_without_commands_have_a_rate_of_their_own() {
+    let broker = Broker::start(1, &["limits.commands_per_s_max=1", "limits.commands_burst_max=100"]);
+    let mut raw = Raw::open(broker.address);
+    (0..100).for_each(|_| raw.send_text(r#"{"op":"ping"}"#));
+    raw.send(&frame(PING, b"lives"));
+    (0..100).for_each(|_| assert_eq!(raw.receive_text(), r#"{"op":"pong"}"#));
+    assert_eq!(raw.receive_frame().expect("a pong"), (PONG, b"lives".to_vec()));
+    raw.close();
+    for bytes in [frame(PING, b""), frame(PONG, b""), frame(TEXT, b"[]")] {
+        let mut raw = Raw::open(broker.address);
+        for _ in 0..200 {
+            raw.send_while_taken(&bytes, usize::MAX);
+        }
+        while raw.peek_opcode() == PONG {
+            raw.receive_frame();
+        }
+        let (code, text) = raw.receive_close();
+        let rule =
+            "a connection sends at most 1 pings or messages without commands/s (limits.commands_per_s_max)";
+        assert_eq!((code, &text[..]), (4029, rule));
+    }
     broker.stop();
 }
 
