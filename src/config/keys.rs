@@ -338,7 +338,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "timeouts.write_stall_ms",
         about: "A connection that takes nothing of what is being sent to it for so long is closed with 4000, whatever it\n\
-                sends itself. It is looked at about as often, so this may come as late again. 0 is never.",
+                sends itself. It is noticed a quarter of that later at most. 0 is never.",
         is_reloadable: true,
         kind: integer!(IntegerOrZero, timeouts.write_stall_ms, 100..=60_000, "milliseconds"),
     },

@@ -2,6 +2,9 @@
 
 use crate::config::Timeouts;
 
+/// So often a connection is looked at in `timeouts.write_stall_ms`: a stall is noticed a quarter of that late at most.
+const LOOKS_PER_STALL: u64 = 8;
+
 /// What is known of an open connection when its deadline has passed, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
@@ -35,7 +38,8 @@ pub enum Due {
 }
 
 impl Since {
-    /// What is due. A send that begins later is looked at within `timeouts.write_stall_ms` as well.
+    /// What is due. Whether a send goes on is seen at looks alone, so these come so often that a stall is noticed soon
+    /// after it has lasted for `timeouts.write_stall_ms`, also of a send that begins later.
     pub fn due(&self, timeouts: &Timeouts) -> Due {
         let left = |limit_ms: u64, since_ms: u64| match limit_ms {
             0 => Some(u64::MAX),
@@ -49,7 +53,11 @@ impl Since {
             return Due::Unfinished;
         };
         let message_ms = if self.begun_ms.is_some() { message_ms } else { u64::MAX };
-        let others_ms = stall_ms.min(idle_ms).min(message_ms);
+        let look_ms = match timeouts.write_stall_ms {
+            0 => u64::MAX,
+            stall_ms => (stall_ms / LOOKS_PER_STALL).max(1),
+        };
+        let others_ms = look_ms.min(stall_ms).min(idle_ms).min(message_ms);
         let life_max_ms = if self.is_pinged { timeouts.pong_ms } else { timeouts.ping_ms };
         match left(life_max_ms, self.life_ms) {
             Some(left_ms) => Due::Wait(left_ms.min(others_ms)),
@@ -78,10 +86,11 @@ mod tests {
         let all = timeouts(100, 40, 300, 200);
         let off = timeouts(100, 40, 0, 0);
         for (timeouts, since, due) in [
-            (&all, since(0, false, 0, None), Due::Wait(100)),
-            (&all, since(30, false, 0, Some(150)), Due::Wait(50)),
+            (&all, since(0, false, 0, None), Due::Wait(25)),
+            (&all, since(80, false, 0, None), Due::Wait(20)),
+            (&all, since(30, false, 0, Some(190)), Due::Wait(10)),
             (&all, since(30, false, 290, Some(0)), Due::Wait(10)),
-            (&all, since(100, false, 0, None), Due::Ping(40)),
+            (&all, since(100, false, 0, None), Due::Ping(25)),
             (&all, since(100, false, 0, Some(190)), Due::Ping(10)),
             (&all, since(39, true, 0, None), Due::Wait(1)),
             (&all, since(40, true, 0, None), Due::Silent),
@@ -97,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_message_has_a_deadline_of_its_own_whatever_else_comes() {
-        let all = timeouts(1_000, 40, 0, 2_000);
+        let all = timeouts(1_000, 40, 0, 0);
         let begun = |begun_ms| Since { begun_ms: Some(begun_ms), ..since(10, false, 0, None) };
         assert_eq!(begun(0).due(&all), Due::Wait(500));
         assert_eq!(begun(499).due(&all), Due::Wait(1));
@@ -109,6 +118,6 @@ mod tests {
     #[test]
     fn no_look_lies_beyond_what_may_become_due() {
         let timeouts = timeouts(25_000, 10_000, 0, 1_000);
-        assert_eq!(since(0, false, 0, None).due(&timeouts), Due::Wait(1_000));
+        assert_eq!(since(0, false, 0, None).due(&timeouts), Due::Wait(125));
     }
 }
