@@ -221,6 +221,23 @@ fn too_little_log_for_the_reactors() {
     }
 }
 
+/// It would be replaced at the start and removed at the end.
+#[test]
+fn a_control_socket_where_a_file_is() {
+    let precious = file("precious");
+    let path = precious.to_str().unwrap();
+    assert_fails(
+        fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", "", "--reactors", "1"])
+            .args(["--set", &format!("control.socket={path}")]),
+        1,
+        &format!(
+            "control.socket = \"{path}\" is an ordinary file, which is left alone: \
+             name a path where nothing is, or a socket that a broker left behind"
+        ),
+    );
+    assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
+
 #[test]
 fn an_admin_port_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::{MetadataExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::UnixListener,
         },
     },
@@ -31,9 +31,11 @@ impl ControlSocket {
     /// Makes it under a name of its own; nobody finds it before [`ControlSocket::publish`].
     ///
     /// # Errors
-    /// A sentence that names the path: it cannot be made, or `is_exclusive` and another broker listens there.
+    /// A sentence that names the path: it cannot be made, something that is no socket is there, or `is_exclusive`
+    /// and another broker listens there.
     pub fn bind(path: &Path, is_exclusive: bool) -> Result<ControlSocket, String> {
         let name = path.display();
+        ensure_replaceable(path)?;
         if is_exclusive && is_alive(path) {
             return Err(format!(
                 "control.socket = \"{name}\" is another broker's; choose another, or take its place with --takeover"
@@ -42,7 +44,9 @@ impl ControlSocket {
         let own = own_path(path);
         let bound = || {
             // Of a process that had our id and ended in the middle.
-            let _ = fs::remove_file(&own);
+            if fs::symlink_metadata(&own).is_ok_and(|it| it.file_type().is_socket()) {
+                fs::remove_file(&own)?;
+            }
             let listener = UnixListener::bind(&own)?;
             fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
@@ -58,11 +62,13 @@ impl ControlSocket {
         Ok(ControlSocket { path: path.into(), listener, identity, is_published: false })
     }
 
-    /// Puts it at its path, in the place of whatever is there, at once.
+    /// Puts it at its path at once, in the place of the socket that is there.
     ///
     /// # Errors
     /// A sentence that names the path.
     pub fn publish(&mut self) -> Result<(), String> {
+        // Much time may have passed: the reactors have started, or a predecessor has ended.
+        ensure_replaceable(&self.path)?;
         fs::rename(own_path(&self.path), &self.path).map_err(|error| {
             format!("control.socket = \"{}\" cannot be put there: {error}", self.path.display())
         })?;
@@ -99,6 +105,24 @@ pub(super) fn is_same_user(stream: impl AsFd) -> bool {
     socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
 }
 
+/// Whatever is no socket is somebody's, and stays: a file, a directory, and a link wherever it leads.
+fn ensure_replaceable(path: &Path) -> Result<(), String> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let kind = metadata.file_type();
+    let what = match kind {
+        _ if kind.is_socket() => return Ok(()),
+        _ if kind.is_symlink() => "a symbolic link",
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_file() => "an ordinary file",
+        _ => "a device or a pipe",
+    };
+    Err(format!(
+        "control.socket = \"{}\" is {what}, which is left alone: name a path where nothing is, or a socket that a \
+         broker left behind",
+        path.display()
+    ))
+}
+
 /// Whether somebody listens at `path`. A file that a process left behind refuses.
 fn is_alive(path: &Path) -> bool {
     let connect = || {
@@ -118,7 +142,7 @@ fn own_path(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::{fs::symlink, net::UnixStream};
 
     use super::*;
 
@@ -176,6 +200,52 @@ pub(super) mod tests {
         UnixStream::connect(&path).unwrap();
         drop(socket);
         fs::remove_dir(directory).unwrap();
+    }
+
+    /// A file, a link to one, a link to nothing, a directory, and a file with the name of its own before it is
+    /// published: each is as it was.
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let directory = directory("files");
+        let (file, link, loose, folder) = (
+            directory.join("file"),
+            directory.join("link"),
+            directory.join("loose"),
+            directory.join("folder"),
+        );
+        fs::write(&file, "precious").unwrap();
+        symlink(&file, &link).unwrap();
+        symlink(directory.join("nothing"), &loose).unwrap();
+        fs::create_dir(&folder).unwrap();
+        for (path, what) in [
+            (&file, "an ordinary file"),
+            (&link, "a symbolic link"),
+            (&loose, "a symbolic link"),
+            (&folder, "a directory"),
+        ] {
+            for is_exclusive in [true, false] {
+                let error = ControlSocket::bind(path, is_exclusive).unwrap_err();
+                let line = format!("control.socket = \"{}\" is {what}, which is left alone", path.display());
+                assert!(error.starts_with(&line), "{error}");
+            }
+        }
+
+        // It comes between the two steps.
+        let late = directory.join("late");
+        let mut socket = ControlSocket::bind(&late, true).unwrap();
+        fs::write(&late, "precious").unwrap();
+        assert!(socket.publish().unwrap_err().contains("an ordinary file"));
+        drop(socket);
+
+        let taken = directory.join("taken");
+        fs::write(own_path(&taken), "precious").unwrap();
+        assert!(ControlSocket::bind(&taken, true).unwrap_err().contains("cannot be made"));
+
+        for path in [file, link, late, own_path(&taken)] {
+            assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+        }
+        assert!(loose.is_symlink() && folder.is_dir());
+        fs::remove_dir_all(directory).unwrap();
     }
 
     /// It accepts nothing, and its queue is full.

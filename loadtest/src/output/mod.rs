@@ -33,7 +33,8 @@ impl Outputs {
     /// One line that names the file.
     pub fn check(&self) -> Result<(), String> {
         for path in [&self.json, &self.html].into_iter().flatten() {
-            let is_new = !path.exists();
+            // A link to a file that is not there yet is no file of ours to remove.
+            let is_new = path.symlink_metadata().is_err();
             let opened = OpenOptions::new().append(true).create(true).open(path);
             opened.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
             if is_new {
@@ -96,6 +97,10 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let (absent, present) = (directory.join("absent"), directory.join("present"));
         std::fs::write(&present, "before").unwrap();
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(directory.join("target"), &link).unwrap();
+        assert_eq!(Outputs { json: Some(link.clone()), html: None }.check(), Ok(()));
+        assert!(link.is_symlink());
         let outputs = Outputs { json: Some(absent.clone()), html: Some(present.clone()) };
         assert_eq!(outputs.check(), Ok(()));
         assert!(!absent.exists());
