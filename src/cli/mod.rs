@@ -87,6 +87,8 @@ enum Failure {
     Usage(String),
     /// Exit code 1: it was understood and did not work.
     Run(String),
+    /// It has been said; the exit code.
+    Told(u8),
 }
 
 /// Runs the command that the process was started with.
@@ -104,6 +106,7 @@ pub fn run() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(line)) => (line, 2),
         Err(Failure::Run(line)) => (line, 1),
+        Err(Failure::Told(code)) => return ExitCode::from(code),
     };
     eprintln!("fanfare: {line}");
     ExitCode::from(code)

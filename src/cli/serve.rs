@@ -1,10 +1,14 @@
 //! `fanfare serve`: logging, the kernel's limits, the probe, and then the control thread's loop.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env,
     io::{IsTerminal, stderr},
     net::SocketAddr,
+    panic,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use tracing::{info, warn};
@@ -18,21 +22,39 @@ use crate::{
         Config,
         load::{self, Sources},
     },
-    control::{self, Launch, activation::Inherited, reload::Hooks, takeover::Predecessor},
+    control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
     protocol::mask,
     reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
 };
+
+/// How long the end of the process waits for a stderr that does not take the last lines.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
 /// one's. SIGHUP reads `sources` again.
 pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
     let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     keep_pages_small();
+    start_writing()?;
     let hooks = Hooks {
         set_log_level: start_logging(&config),
         load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
     };
+    let result = serve_logged(config, hooks, takes_over);
+    let (line, code) = match result {
+        Ok(()) => (String::new(), None),
+        Err(Failure::Run(line)) => (format!("fanfare: {line}\n"), Some(1)),
+        Err(Failure::Usage(line)) => (format!("fanfare: {line}\n"), Some(2)),
+        Err(Failure::Told(code)) => (String::new(), Some(code)),
+    };
+    // Behind what was logged, and no more than that may it keep the process from its end.
+    STDERR.push(line.as_bytes());
+    STDERR.flush(FLUSH_LIMIT);
+    code.map_or(Ok(()), |code| Err(Failure::Told(code)))
+}
+
+fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Failure> {
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
@@ -134,11 +156,28 @@ fn missing(report: &Report) -> Option<String> {
     })
 }
 
+/// Has whatever goes to stderr from now on written by a thread of its own, the last words of a panic too.
+fn start_writing() -> Result<(), Failure> {
+    STDERR.start(stderr()).map_err(|error| Failure::Run(format!("cannot start a thread: {error}")))?;
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let mut words = format!("thread '{}' {panic}\n", thread.name().unwrap_or("unnamed"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            words += &format!("{backtrace}\n");
+        }
+        // It may abort the process.
+        STDERR.push(words.as_bytes());
+        STDERR.flush(FLUSH_LIMIT);
+    }));
+    Ok(())
+}
+
 /// Logs to stderr as `[log]` says; returns what changes the level. A filter was parsed once when its
 /// configuration was checked.
 fn start_logging(config: &Config) -> Box<dyn FnMut(&str)> {
     let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.log.level));
-    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = fmt::layer().with_writer(|| &STDERR).with_ansi(stderr().is_terminal());
     let lines = if config.log.json { lines.json().boxed() } else { lines.boxed() };
     tracing_subscriber::registry().with(filter).with(lines).init();
     Box::new(move |level| {
@@ -195,7 +234,7 @@ fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, fea
         7600 if listen.ip().is_loopback() && listen.is_ipv4() => String::new(),
         _ => format!(" --url ws://{}/ws", reachable(listen)),
     };
-    print(&format!(
+    let banner = format!(
         "fanfare {version} is ready\n\
          \x20 clients   ws://{listen}/ws\n\
          \x20 admin     {admin}\n\
@@ -206,7 +245,11 @@ fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, fea
          Try it from two other terminals:\n\
          \x20 {program} sub 'room/#'{url}\n\
          \x20 {program} pub room/42 '{{\"text\":\"hi\"}}'{url}\n\n"
-    ));
+    );
+    // A stdout that takes nothing, a terminal that was stopped, must not hold up the control thread.
+    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(move || print(&banner)) {
+        warn!(%error, "the banner could not be printed");
+    }
 }
 
 /// An address that a client on this machine can connect to.

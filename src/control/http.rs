@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::{
     ACCEPT_PAUSE,
     fleet::{Fleet, Phase, Watch},
+    lines::STDERR,
     metrics::{self, Process},
     notices::Seldom,
 };
@@ -134,7 +135,12 @@ async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     let answers = watch.answers().await;
     let text = metrics::exposition(
         &answers,
-        Process { phase: watch.phase(), uptime: watch.started().elapsed(), reloads: watch.reloads() },
+        Process {
+            phase: watch.phase(),
+            uptime: watch.started().elapsed(),
+            reloads: watch.reloads(),
+            log_lines_dropped: STDERR.dropped_total(),
+        },
     );
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

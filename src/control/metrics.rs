@@ -234,6 +234,8 @@ pub struct Process {
     pub uptime: Duration,
     /// Reloads applied and refused.
     pub reloads: (u64, u64),
+    /// Lines of the log that stderr did not take.
+    pub log_lines_dropped: u64,
 }
 
 impl Collector for Process {
@@ -246,6 +248,10 @@ impl Collector for Process {
         let mut metric = encoder.encode_descriptor("fanfare_reloads", help, None, MetricType::Counter)?;
         counter(&mut metric, &[("result", "applied")], &self.reloads.0)?;
         counter(&mut metric, &[("result", "refused")], &self.reloads.1)?;
+        let help = "Lines of the broker's own log that were dropped, because stderr did not take them.";
+        encoder
+            .encode_descriptor("fanfare_log_lines_dropped", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&self.log_lines_dropped, None)?;
         if let Some(bytes) = resident_bytes() {
             let help = "Resident memory of the process.";
             gauge(&mut encoder, "process_resident_memory", help, Some(&Unit::Bytes), &bytes)?;
@@ -385,7 +391,7 @@ mod tests {
     use super::*;
 
     fn process(phase: Phase) -> Process {
-        Process { phase, uptime: Duration::from_millis(1_500), reloads: (3, 4) }
+        Process { phase, uptime: Duration::from_millis(1_500), reloads: (3, 4), log_lines_dropped: 5 }
     }
 
     /// A different value in every field, so that a field in the wrong family shows.
@@ -462,6 +468,7 @@ mod tests {
             "fanfare_uptime_seconds 1.5",
             "fanfare_reloads_total{result=\"applied\"} 3",
             "fanfare_reloads_total{result=\"refused\"} 4",
+            "fanfare_log_lines_dropped_total 5",
             "fanfare_reactor_up{reactor=\"0\"} 1",
             "fanfare_connections{reactor=\"1\"} 1",
             "fanfare_upgrading{reactor=\"1\"} 23",

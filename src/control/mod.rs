@@ -9,6 +9,7 @@ mod admin;
 mod ending;
 pub mod fleet;
 pub mod http;
+pub mod lines;
 pub mod metrics;
 pub mod notices;
 pub mod reload;

@@ -1,7 +1,9 @@
 //! How the broker starts and ends.
 
 use std::{
+    io::{self, BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Write},
     net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
     time::Instant,
 };
 
@@ -122,5 +124,50 @@ fn a_port_in_use_is_an_error_of_one_line() {
         assert_eq!(output.status.code(), Some(1));
         assert!(output.stdout.is_empty());
     }
+    broker.stop();
+}
+
+/// A pipe that takes nothing before it is read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let set_nonblocking = |writer: &PipeWriter, mut is_nonblocking: libc::c_int| {
+        // SAFETY: ioctl reads the number that it is given.
+        unsafe { libc::ioctl(writer.as_raw_fd(), libc::FIONBIO, &raw mut is_nonblocking) };
+    };
+    set_nonblocking(&writer, 1);
+    let error = loop {
+        if let Err(error) = writer.write(b"\n") {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    set_nonblocking(&writer, 0);
+    (reader, writer)
+}
+
+/// As a terminal that was stopped, or a log shipper that hangs. What does not fit is counted, and said when somebody
+/// reads again.
+#[test]
+fn a_stderr_that_takes_nothing_stops_nothing() {
+    const DROPPED: &str = "\nfanfare_log_lines_dropped_total ";
+    let (reader, writer) = full_pipe();
+    let broker = Broker::start_with_stderr(1, &[], writer);
+    let deadline = Instant::now() + PATIENCE;
+    while broker.metrics().contains(&format!("{DROPPED}0\n")) {
+        assert!(Instant::now() < deadline, "{}", broker.metrics());
+        broker.reload();
+    }
+    assert!(broker.metrics().contains(DROPPED));
+    assert!(broker.get("/healthz").ends_with("\r\n\r\nok\n"));
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("log lines were dropped") && line.contains("count=")));
+    broker.stop();
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_keep_a_broker_alive() {
+    let (_reader, writer) = full_pipe();
+    let broker = Broker::start_with_stderr(1, &[], writer);
+    // It logs that it drains.
     broker.stop();
 }

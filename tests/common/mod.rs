@@ -72,6 +72,13 @@ impl Broker {
         (broker, Log { lines })
     }
 
+    /// Starts one whose log, of everything from `info` on, goes to `stderr`.
+    pub fn start_with_stderr(reactors: usize, settings: &[&str], stderr: impl Into<Stdio>) -> Broker {
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--listen", ANY_PORT, "--admin", ANY_PORT]).stderr(stderr);
+        Starting::spawn(command, settings).wait_until_ready()
+    }
+
     /// Starts one with listeners at `address` and `admin` that `command` is to hand down.
     pub fn start_activated(
         command: Command,
