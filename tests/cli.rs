@@ -2,7 +2,8 @@
 //! wins over the environment, that over the file, that over the defaults.
 
 use std::{
-    fs,
+    fs, io,
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
@@ -236,6 +237,50 @@ fn a_control_socket_where_a_file_is() {
         ),
     );
     assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
+
+/// Has the kernel refuse a system call to `command` with `errno`, as a container's seccomp profile does.
+fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
+    let statement = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    // SAFETY: only system calls, with a program that lives as long as the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            let is_set = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0;
+            if is_set { Ok(()) } else { Err(io::Error::last_os_error()) }
+        });
+    }
+}
+
+/// Whatever the kernel refuses, the line names what to change. What needs more memory or more threads than there
+/// may be is refused with the errors of the kernel, since no limit holds for a test that root runs.
+#[test]
+fn what_the_kernel_refuses_at_the_start_is_told_with_its_remedy() {
+    for (call, errno, words) in [
+        (libc::SYS_clone3, libc::EPERM, &["clone3 is forbidden", "seccomp"][..]),
+        (libc::SYS_clone3, libc::EAGAIN, &["no more threads", "LimitNPROC=", "TasksMax="]),
+        (libc::SYS_io_uring_setup, libc::EPERM, &["io_uring_setup", "seccomp"]),
+        (libc::SYS_io_uring_setup, libc::ENOMEM, &["raise RLIMIT_MEMLOCK to 2 MiB or more", "LimitMEMLOCK="]),
+        (libc::SYS_io_uring_register, libc::ENOMEM, &["raise RLIMIT_MEMLOCK to 2 MiB or more"]),
+        (libc::SYS_io_uring_enter, libc::EPERM, &["allow io_uring"]),
+    ] {
+        let mut command = fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", "", "--reactors", "1"]);
+        refuse(&mut command, call, errno);
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let line = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{line}");
+        assert!(stdout.is_empty() && line.lines().count() == 1, "{line}");
+        for word in words {
+            assert!(line.contains(word), "{word} is missing: {line}");
+        }
+    }
 }
 
 #[test]

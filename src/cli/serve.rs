@@ -24,7 +24,7 @@ use crate::{
     },
     control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
     protocol::mask,
-    reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
+    reactor::{Prepared, Reactors, listeners::Listeners, locked_bytes, reactor_count},
     uring::probe::{Finding, Needs, Report, State},
 };
 
@@ -123,14 +123,14 @@ fn serve_after(
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.
 pub(super) fn probe() -> Result<(), Failure> {
     raise_descriptor_limit();
-    let report = Report::run(&Needs::default());
+    let report = Report::run(&needs(&Config::default()));
     print(&report.to_string());
     missing(&report).map_or(Ok(()), |line| Err(Failure::Run(line)))
 }
 
 /// What this configuration asks of the machine; the probe's own guess where it leaves it open.
 fn needs(config: &Config) -> Needs {
-    let mut needs = Needs::default();
+    let mut needs = Needs { locked_bytes: Some(locked_bytes(config)), ..Needs::default() };
     if config.limits.connections_max > 0 {
         needs.connections = config.limits.connections_max as u64;
     }
@@ -158,7 +158,7 @@ fn missing(report: &Report) -> Option<String> {
 
 /// Has whatever goes to stderr from now on written by a thread of its own, the last words of a panic too.
 fn start_writing() -> Result<(), Failure> {
-    STDERR.start(stderr()).map_err(|error| Failure::Run(format!("cannot start a thread: {error}")))?;
+    STDERR.start(stderr()).map_err(|error| Failure::Run(control::no_thread(&error)))?;
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let mut words = format!("thread '{}' {panic}\n", thread.name().unwrap_or("unnamed"));

@@ -19,13 +19,17 @@ mod succession;
 pub mod takeover;
 mod upkeep;
 
-use std::{net::SocketAddr, os::fd::OwnedFd, process, sync::Arc, thread, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, process, sync::Arc, thread, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::{config::Config, reactor::ControlRequest};
+use crate::{
+    config::Config,
+    reactor::{ControlRequest, locked_bytes},
+    uring::remedy::{self, Step, Surroundings},
+};
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
@@ -62,8 +66,10 @@ pub fn run<F: Fleet>(
 ) -> Result<(), String> {
     // First of all: a signal while the broker starts must end it too.
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
-        .map_err(|error| format!("cannot start the control thread's io_uring: {error}"))?;
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
+        let around = Surroundings::read(Some(locked_bytes(&config)));
+        format!("the control thread has no ring: {}", remedy::line(Step::Setup, &error, &around))
+    })?;
     runtime.block_on(control(launch, Reloader::new(config, hooks), signals, start, on_ready))
 }
 
@@ -95,7 +101,7 @@ async fn control<F: Fleet>(
     thread::Builder::new()
         .name("start".into())
         .spawn(move || started_sender.send(start(start_config)))
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+        .map_err(|error| no_thread(&error))?;
     let fleet = loop {
         tokio::select! {
             result = &mut started => {
@@ -180,6 +186,11 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
     }
     watch.count_reload(is_applied);
     notify(&[NotifyState::Ready]);
+}
+
+/// Why the broker is short of a thread, and what to do about it.
+pub fn no_thread(error: &io::Error) -> String {
+    remedy::line(Step::Thread, error, &Surroundings::read(None))
 }
 
 /// Tells the service manager, if there is one.

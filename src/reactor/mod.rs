@@ -44,7 +44,8 @@ use crate::{
     uring::{
         Io,
         probe::DESCRIPTORS_RESERVED,
-        ring::{Ring, RingConfig},
+        remedy::{self, Step, Surroundings},
+        ring::{Ring, RingConfig, SetupError},
         wake::Doorbell,
     },
 };
@@ -106,7 +107,7 @@ pub struct Prepared {
 }
 
 /// What a reactor's thread says when it has its ring: the ring's descriptor, or why there is none.
-type Setup = Result<(usize, RawFd), String>;
+type Setup = Result<(usize, RawFd), SetupError>;
 
 impl Prepared {
     /// Starts the threads of as many reactors as [`reactor_count`] says, which accept from `listeners`, and
@@ -126,6 +127,7 @@ impl Prepared {
             ));
         }
         let connections_max = connections_max(&config, count);
+        let around = Surroundings::read(Some(locked_bytes(&config)));
         let connection_count = Arc::new(AtomicUsize::new(0));
         let shared = Shared {
             homes: Homes::new(count, random()),
@@ -156,19 +158,25 @@ impl Prepared {
             let thread = thread::Builder::new()
                 .name(format!("reactor-{index}"))
                 .spawn(move || run.run(said, started))
-                .map_err(|error| format!("reactor {index} has no thread: {error}"))?;
+                .map_err(|error| {
+                    format!("reactor {index} of {count}: {}", remedy::line(Step::Thread, &error, &around))
+                })?;
             threads.push(thread);
             starts.push(start);
         }
         drop(said);
         let mut rings = vec![-1; count];
         for _ in 0..count {
-            let (index, ring) =
-                setups.recv().map_err(|_| "a reactor ended before it had its ring".to_string())??;
+            let setup = setups.recv().map_err(|_| "a reactor ended before it had its ring".to_string())?;
+            let (index, ring) = setup.map_err(|SetupError { step, source }| {
+                format!("a reactor of {count} has no ring: {}", remedy::line(step, &source, &around))
+            })?;
             rings[index] = ring;
         }
-        let doorbell = Doorbell::new(rings.clone())
-            .map_err(|error| format!("the control thread has no ring to wake reactors with: {error}"))?;
+        let doorbell = Doorbell::new(rings.clone()).map_err(|error| {
+            let why = remedy::line(Step::Setup, &error, &around);
+            format!("the control thread has no ring to wake reactors with: {why}")
+        })?;
         let address = listeners.address();
         let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
         let troubles = shared.troubles;
@@ -264,7 +272,7 @@ impl ReactorThread {
             Ok(ring) => ring,
             Err(error) => {
                 // The starter may have given up over another reactor's error.
-                let _ = said.send(Err(error.to_string()));
+                let _ = said.send(Err(error));
                 return;
             }
         };
@@ -316,6 +324,14 @@ fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
         sends_per_turn: share::SENDS_MAX,
         pending_sends: connections_share.clamp(1_024, 16_384),
     }
+}
+
+/// What all rings of the broker lock on kernels that count it, the probe's and the control thread's included.
+pub fn locked_bytes(config: &Config) -> u64 {
+    const OTHER_RINGS_BYTES: u64 = 512 * 1024;
+    let count = reactor_count(config);
+    let ring = ring_config(config, connections_max(config, count) / count);
+    count as u64 * ring.locked_bytes() + OTHER_RINGS_BYTES
 }
 
 /// How many connections the configuration and the limit of descriptors allow.

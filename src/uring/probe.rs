@@ -35,11 +35,13 @@ pub struct Needs {
     /// What the kernel may buffer for one that does not read: `[listen] sndbuf_bytes`, or about 320 KiB with
     /// the TCP_NOTSENT_LOWAT that our listeners set.
     pub kernel_bytes_per_connection: u64,
+    /// What its rings lock, on kernels that count that.
+    pub locked_bytes: Option<u64>,
 }
 
 impl Default for Needs {
     fn default() -> Needs {
-        Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024 }
+        Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024, locked_bytes: None }
     }
 }
 
@@ -88,7 +90,7 @@ pub struct Report {
 impl Report {
     /// Tries everything. Takes some milliseconds; opens and closes a few descriptors on loopback.
     pub fn run(needs: &Needs) -> Report {
-        let around = Surroundings::read();
+        let around = Surroundings::read(needs.locked_bytes);
         let mut findings =
             vec![Finding { name: "kernel", state: State::Ok, detail: around.kernel_release.clone() }];
         let setup = ring::set_up(8, 64);
@@ -97,7 +99,9 @@ impl Report {
         if let Ok(ring) = setup {
             findings.extend(try_features(&ring, &around));
             findings.extend(try_data_path(&around));
-            findings.push(tried(Step::Wake, try_wake().as_ref().map(drop), &around, ""));
+            let woken = try_wake();
+            let step = woken.as_ref().map_or_else(|(step, _)| *step, |()| Step::Wake);
+            findings.push(tried(step, woken.as_ref().copied().map_err(|(_, error)| error), &around, ""));
             findings.extend(optional_features(&ring));
         }
         findings.push(descriptors(descriptor_limits(), needs));
@@ -259,20 +263,22 @@ impl Drop for Socket {
     }
 }
 
-fn try_wake() -> io::Result<()> {
+fn try_wake() -> Result<(), (Step, io::Error)> {
     let (tell, told) = mpsc::channel();
-    let sleeper = thread::Builder::new().name("probe".to_owned()).spawn(move || {
+    let sleep = move || {
         let mut ring = probe_ring()?;
         let _ = tell.send(ring.as_raw_fd());
         expect(&mut ring, Token::new(Op::Wake, 0, 0)).map(drop)
-    })?;
+    };
+    let sleeper = thread::Builder::new().name("probe".to_owned()).spawn(sleep);
+    let sleeper = sleeper.map_err(|error| (Step::Thread, error))?;
     // If the sleeper could not make its ring, its own error is the one to tell.
     let rung = match told.recv() {
         Ok(target) => Doorbell::new(vec![target]).and_then(|mut doorbell| doorbell.ring(0)),
         Err(_) => Ok(()),
     };
     let woken = sleeper.join().unwrap_or_else(|_| Err(io::Error::other("the sleeping thread panicked")));
-    rung.and(woken)
+    rung.and(woken).map_err(|error| (Step::Wake, error))
 }
 
 fn probe_ring() -> io::Result<Ring> {
@@ -402,7 +408,8 @@ mod tests {
     }
 
     fn kernel(release: &str, io_uring_disabled: Option<u32>) -> Surroundings {
-        Surroundings { io_uring_disabled, kernel_release: release.to_owned() }
+        let locked_bytes = Some(5 << 20);
+        Surroundings { io_uring_disabled, kernel_release: release.to_owned(), locked_bytes }
     }
 
     /// Each way in which the kernel can refuse a ring, and the words that help.
@@ -415,9 +422,22 @@ mod tests {
             (Step::Setup, libc::EPERM, kernel("6.6.1", Some(0)), "seccomp"),
             (Step::Setup, libc::EPERM, plain.clone(), "seccomp"),
             (Step::Setup, libc::ENOSYS, plain.clone(), "CONFIG_IO_URING"),
-            (Step::Setup, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::Setup, libc::ENOMEM, plain.clone(), "to 5 MiB or more (`ulimit -l`, `LimitMEMLOCK=`"),
             (Step::BufferRing, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::Opcodes, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::Accept, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
+            (Step::Wake, libc::ENOMEM, plain.clone(), "LimitMEMLOCK="),
             (Step::Setup, libc::EMFILE, plain.clone(), "LimitNOFILE="),
+            (Step::Wake, libc::EMFILE, plain.clone(), "LimitNOFILE="),
+            (Step::Setup, libc::EAGAIN, plain.clone(), "LimitNPROC="),
+            (Step::Thread, libc::EAGAIN, plain.clone(), "TasksMax="),
+            (
+                Step::Thread,
+                libc::EPERM,
+                plain.clone(),
+                "clone3 is forbidden, most likely by a container's seccomp",
+            ),
+            (Step::Thread, libc::ENOMEM, plain.clone(), "a thread's stack"),
             (Step::Setup, libc::EINVAL, plain.clone(), "5.15.0 lacks io_uring's SINGLE_ISSUER"),
             (Step::BufferRing, libc::EINVAL, plain.clone(), "provided buffers"),
             (Step::Receive, libc::EINVAL, plain.clone(), "5.15.0 has no multishot receive"),
@@ -448,7 +468,8 @@ mod tests {
 
     #[test]
     fn limits_are_compared_with_what_is_configured() {
-        let needs = Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024 };
+        let needs =
+            Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024, locked_bytes: None };
         assert_eq!(descriptors((1024, 20_000), &needs).state, State::Ok);
         assert!(matches!(descriptors((1024, 4096), &needs).state, State::Warning { .. }));
         assert!(matches!(descriptors((16, 32), &needs).state, State::Missing { .. }));
@@ -464,7 +485,8 @@ mod tests {
         if small_ring().is_none() {
             return;
         }
-        let report = Report::run(&Needs { connections: 1, kernel_bytes_per_connection: 0 });
+        let report =
+            Report::run(&Needs { connections: 1, kernel_bytes_per_connection: 0, ..Needs::default() });
         println!("{report}{}", report.summary());
         assert!(report.is_usable(), "{report}");
         for step in [Step::Opcodes, Step::BufferRing, Step::Accept, Step::Receive, Step::Send, Step::Wake] {

@@ -100,6 +100,18 @@ impl RingConfig {
         let sum = self.buffer_count + self.sends_per_turn + SET_BACK + self.pending_sends + SET_BACK;
         u32::try_from(sum).unwrap_or(u32::MAX).max(2 * self.entries)
     }
+
+    /// Bytes that count for RLIMIT_MEMLOCK on kernels that count rings: both queues and the ring that names the
+    /// provided buffers, but not the buffers.
+    pub fn locked_bytes(&self) -> u64 {
+        const PAGES: u64 = 3 * 4096;
+        let entries = u64::from(self.entries.next_power_of_two());
+        let submissions = entries * (size_of::<squeue::Entry>() + size_of::<u32>()) as u64;
+        let completions = u64::from(self.completion_entries().next_power_of_two());
+        let completions = completions * size_of::<cqueue::Entry>() as u64;
+        let buffers = (self.buffer_count.next_power_of_two() * size_of::<types::BufRingEntry>()) as u64;
+        submissions + completions + buffers + PAGES
+    }
 }
 
 /// Why there is no ring.
@@ -113,8 +125,7 @@ pub struct SetupError {
 
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (why, remedy) = remedy::explain(self.step, &self.source, &Surroundings::read());
-        write!(f, "{why}: {remedy}")
+        f.write_str(&remedy::line(self.step, &self.source, &Surroundings::read(None)))
     }
 }
 
