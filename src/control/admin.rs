@@ -15,6 +15,7 @@ use super::{
     fleet::{Fleet, Watch},
     http,
 };
+use crate::uring::listener::wait_until_unused;
 
 /// How long requests under way may delay the end of the process.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ impl Admin {
         let is_inherited = inherited.is_some();
         let listener = match inherited {
             Some(socket) => TcpListener::from(socket),
-            None => TcpListener::bind(address).map_err(cannot_listen)?,
+            None => wait_until_unused(|| TcpListener::bind(address)).map_err(cannot_listen)?,
         };
         listener.set_nonblocking(true).map_err(cannot_listen)?;
         let configured = address;

@@ -2,7 +2,13 @@
 //!
 //! What is set here is set once, because an accepted socket inherits it: no system call per accept.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -11,6 +17,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an address in use is waited for: the kernel closes the listeners of a broker that was killed when it has
+/// taken its rings apart, some 100 ms after the process is gone.
+const IN_USE_LIMIT: Duration = Duration::from_secs(1);
+/// Between two looks at it.
+const IN_USE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A socket that listens on `address`, with what every connection is to inherit. It blocks, because a
 /// ring waits for a blocking socket and reports `EAGAIN` for another. `sndbuf_bytes` is a hard cap on
@@ -69,7 +80,7 @@ pub fn is_shared(socket: &OwnedFd) -> bool {
 /// `count` sockets that share `address`. Port 0 gives all of them the port that the first one gets.
 ///
 /// # Errors
-/// `AddrInUse` if anyone listens there already, another fanfare included; else what [`listen`] says.
+/// `AddrInUse` if anyone listens there and goes on to, another fanfare included; else what [`listen`] says.
 pub fn listen_group(
     address: SocketAddr,
     count: usize,
@@ -77,7 +88,7 @@ pub fn listen_group(
     sndbuf_bytes: Option<usize>,
 ) -> io::Result<Vec<OwnedFd>> {
     if address.port() != 0 {
-        ensure_unused(address)?;
+        wait_until_unused(|| ensure_unused(address))?;
     }
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
@@ -87,6 +98,22 @@ pub fn listen_group(
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Binds with `bind`, again and again for a second while the address is in use.
+///
+/// # Errors
+/// The last one of `bind`.
+pub fn wait_until_unused<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + IN_USE_LIMIT;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(IN_USE_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The address that a socket is bound to.
@@ -130,6 +157,28 @@ mod tests {
     use super::*;
 
     const ANY_PORT: &str = "127.0.0.1:0";
+
+    /// It comes free after three looks; another error is no reason to wait, and neither is a port that stays in use.
+    #[test]
+    fn an_address_in_use_is_waited_for() {
+        let mut looks = 0;
+        let free = wait_until_unused(|| {
+            looks += 1;
+            if looks < 3 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(looks) }
+        });
+        assert_eq!(free.unwrap(), 3);
+
+        let mut looks = 0;
+        let refused = wait_until_unused(|| {
+            looks += 1;
+            Err::<(), _>(io::ErrorKind::PermissionDenied.into())
+        });
+        assert_eq!((refused.unwrap_err().kind(), looks), (io::ErrorKind::PermissionDenied, 1));
+
+        let taken = TcpListener::bind(ANY_PORT).unwrap();
+        let error = listen_group(taken.local_addr().unwrap(), 1, 16, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
 
     #[test]
     fn a_group_shares_the_port_that_the_first_one_got() {

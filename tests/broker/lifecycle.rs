@@ -171,3 +171,13 @@ fn a_stderr_that_takes_nothing_does_not_keep_a_broker_alive() {
     // It logs that it drains.
     broker.stop();
 }
+
+/// The kernel closes the listeners of the first one some time after its process is gone.
+#[test]
+fn a_broker_starts_where_one_was_just_killed() {
+    let broker = Broker::start(2, &[]);
+    let (address, admin) = (broker.address, broker.admin);
+    let _client = Raw::open(address);
+    broker.kill();
+    Broker::start_activated(broker_command(), address, admin, 2, &[]).stop();
+}
