@@ -118,6 +118,8 @@ pub enum Trouble {
     NoDescriptors,
     /// A connection beyond `limits.connections_max`.
     ConnectionsMax,
+    /// A connection beyond what the limit of descriptors allows, which is less.
+    DescriptorsMax,
     /// A connection beyond `limits.connections_per_address_max`.
     AddressMax,
     /// A connection that was upgrading made room for another.
@@ -134,9 +136,10 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 8] = [
+    pub const ALL: [Trouble; 9] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
+        Trouble::DescriptorsMax,
         Trouble::AddressMax,
         Trouble::UpgradingMax,
         Trouble::AcceptRate,
@@ -152,6 +155,9 @@ impl Trouble {
                 "accepting stops for want of file descriptors and goes on as they come free: raise LimitNOFILE"
             }
             Trouble::ConnectionsMax => "connections are refused with 503: limits.connections_max is reached",
+            Trouble::DescriptorsMax => {
+                "connections are refused with 503: file descriptors allow no more: raise LimitNOFILE"
+            }
             Trouble::AddressMax => {
                 "connections are refused with 429: an address has limits.connections_per_address_max"
             }

@@ -283,6 +283,26 @@ fn what_the_kernel_refuses_at_the_start_is_told_with_its_remedy() {
     }
 }
 
+/// One reactor and what the broker has of its own take 131.
+#[test]
+fn too_few_descriptors_for_the_first_connection() {
+    let mut command = fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", "", "--reactors", "1"]);
+    // SAFETY: only a system call, on a value of the closure.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 130, rlim_max: 130 };
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            Ok(())
+        });
+    }
+    assert_fails(
+        &mut command,
+        1,
+        "this machine lacks file descriptors: 130 are too few, the first connection needs 132; \
+         raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd)",
+    );
+}
+
 #[test]
 fn an_admin_port_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -25,7 +25,7 @@ use crate::{
     control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
     protocol::mask,
     reactor::{Prepared, Reactors, listeners::Listeners, locked_bytes, reactor_count},
-    uring::probe::{Finding, Needs, Report, State},
+    uring::probe::{DESCRIPTORS, Finding, Needs, Report, State},
 };
 
 /// How long the end of the process waits for a stderr that does not take the last lines.
@@ -60,11 +60,7 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
     if let Some(line) = missing(&report) {
         return Err(Failure::Run(line));
     }
-    // Without a number of connections of the operator's, what would not suffice is the probe's guess: the
-    // banner counts it, and `fanfare probe` tells it.
-    if config.limits.connections_max > 0 {
-        warn_of_shortages(&report);
-    }
+    warn_of_shortages(&report, config.limits.connections_max > 0);
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
     let on_ready = move |reactors: &Reactors, admin: Option<SocketAddr>| {
@@ -130,7 +126,11 @@ pub(super) fn probe() -> Result<(), Failure> {
 
 /// What this configuration asks of the machine; the probe's own guess where it leaves it open.
 fn needs(config: &Config) -> Needs {
-    let mut needs = Needs { locked_bytes: Some(locked_bytes(config)), ..Needs::default() };
+    let mut needs = Needs {
+        reactor_count: reactor_count(config),
+        locked_bytes: Some(locked_bytes(config)),
+        ..Needs::default()
+    };
     if config.limits.connections_max > 0 {
         needs.connections = config.limits.connections_max as u64;
     }
@@ -140,9 +140,13 @@ fn needs(config: &Config) -> Needs {
     needs
 }
 
-fn warn_of_shortages(report: &Report) {
+/// Without a number of connections of the operator's, what would not suffice is the probe's guess: the banner counts
+/// it, and `fanfare probe` tells it. Descriptors are said all the same, because they are then the number.
+fn warn_of_shortages(report: &Report, is_configured: bool) {
     for Finding { name, state, .. } in &report.findings {
-        if let State::Warning { why, remedy } = state {
+        if let State::Warning { why, remedy } = state
+            && (is_configured || *name == DESCRIPTORS)
+        {
             warn!("{name}: {why}; {remedy}");
         }
     }

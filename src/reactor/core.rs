@@ -16,6 +16,7 @@ use super::{
     pacing::Pacing,
     pending::PendingTable,
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
+    refusal::Refusal,
     share::{self, Share},
     timers::TimerWheel,
     upgrading::Upgrading,
@@ -383,20 +384,9 @@ impl Core {
         self.refused_count
     }
 
-    /// Refuses an accepted socket that is one too many, of all or of its address: an HTTP answer, then the
-    /// end.
-    pub fn refuse(&mut self, slot: u32, reason: CloseReason) {
-        let (status, body) = match reason {
-            CloseReason::AddressLimit => (
-                "429 Too Many Requests",
-                "your address has as many connections as limits.connections_per_address_max allows; \
-                 try again later\n",
-            ),
-            _ => (
-                "503 Service Unavailable",
-                "this broker has as many connections as limits.connections_max allows; try again later\n",
-            ),
-        };
+    /// Refuses an accepted socket that is one too many: an HTTP answer, then the end.
+    pub fn refuse(&mut self, slot: u32, refusal: Refusal) {
+        let (status, body) = refusal.answer();
         self.refused_count += 1;
         let replies = self.replies(slot);
         replies.extend_from_slice(
@@ -407,7 +397,7 @@ impl Core {
             )
             .as_bytes(),
         );
-        self.flush(slot, reason);
+        self.flush(slot, refusal.reason());
     }
 
     /// Makes the slot free for the next connection. Its socket is closed, or about to be.

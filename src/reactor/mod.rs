@@ -16,6 +16,7 @@ pub mod pacing;
 pub mod pending;
 mod rate;
 mod reading;
+mod refusal;
 pub mod share;
 #[cfg(test)]
 mod simulation;
@@ -43,7 +44,7 @@ use crate::{
     },
     uring::{
         Io,
-        probe::DESCRIPTORS_RESERVED,
+        probe::{DESCRIPTORS_RESERVED, reserved_descriptors},
         remedy::{self, Step, Surroundings},
         ring::{Ring, RingConfig, SetupError},
         wake::Doorbell,
@@ -56,8 +57,6 @@ use turn::{Reactor, Turn};
 
 /// Entries that the queue between two reactors has at least.
 const QUEUE_ENTRIES_MIN: usize = 16;
-/// A reactor's ring, its listener and the duplicate of that.
-const DESCRIPTORS_PER_REACTOR: usize = 3;
 const _: () =
     assert!(DESCRIPTORS_RESERVED as usize >= turn::REFUSED_MAX + 64, "refusals take the operator's");
 const _: () = assert!(REACTORS_MAX <= PORTS_MAX, "a reactor has a bit in the others' words");
@@ -340,8 +339,7 @@ fn connections_max(config: &Config, reactor_count: usize) -> usize {
     // SAFETY: getrlimit writes to the struct that it is given.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
     let descriptors = if is_known { limit.rlim_cur as usize } else { 1_024 };
-    let reserved = DESCRIPTORS_RESERVED as usize + DESCRIPTORS_PER_REACTOR * reactor_count;
-    let possible = descriptors.saturating_sub(reserved);
+    let possible = descriptors.saturating_sub(reserved_descriptors(reactor_count) as usize);
     match config.limits.connections_max {
         0 => possible,
         configured => configured.min(possible),

@@ -22,6 +22,7 @@ use super::{
     connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
     rate::Rate,
+    refusal::Refusal,
     share::{self, SendBudget},
 };
 use crate::{
@@ -48,7 +49,7 @@ const LONG_TURN: u64 = 50 * UNIT;
 pub const FULL_RETRY_NS: u64 = 200_000;
 /// The longest sleep, in nanoseconds.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
-/// Connections beyond `limits.connections_max` that are told so before they are just closed.
+/// Connections beyond as many as there may be that are told so before they are just closed.
 pub const REFUSED_MAX: usize = 64;
 /// How many gathers are kept for the next sends: as many as a turn submits.
 const GATHERS_MAX: usize = share::SENDS_MAX;
@@ -280,27 +281,29 @@ impl<I: Io> Reactor<I> {
         self.core.meter.spend(price::ACCEPT);
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
         let (origin, is_address_full) = self.origin(socket);
-        let is_full = before >= self.connections_max;
-        if is_full {
-            self.core.shared.troubles.note(Trouble::ConnectionsMax);
-        }
-        let refusal = match is_full {
-            true => Some(CloseReason::TryAgainLater),
-            false => is_address_full.then_some(CloseReason::AddressLimit),
+        let refusal = match before >= self.connections_max {
+            true if self.connections_max == self.core.shared.config.limits.connections_max => {
+                Some(Refusal::ConnectionsMax)
+            }
+            true => Some(Refusal::Descriptors),
+            false => is_address_full.then_some(Refusal::AddressMax),
         };
+        if let Some(refusal) = refusal {
+            self.core.shared.troubles.note(refusal.trouble());
+        }
         let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
         let slot = match refusal {
-            Some(reason) if is_far_beyond || self.core.refused_count() >= REFUSED_MAX => {
+            Some(refusal) if is_far_beyond || self.core.refused_count() >= REFUSED_MAX => {
                 self.connection_count.fetch_sub(1, Ordering::Relaxed);
-                self.core.stats.closes_total[reason.index()] += 1;
+                self.core.stats.closes_total[refusal.reason().index()] += 1;
                 origin.into_iter().for_each(|origin| self.core.shared.addresses.leave(origin));
                 return self.io.close(socket);
             }
             _ => self.core.open(socket, origin),
         };
         self.receive(slot);
-        if let Some(reason) = refusal {
-            self.core.refuse(slot, reason);
+        if let Some(refusal) = refusal {
+            self.core.refuse(slot, refusal);
         }
         if let Some(oldest) = self.core.displaced() {
             self.end(oldest, CloseReason::Displaced);
@@ -317,9 +320,6 @@ impl<I: Io> Reactor<I> {
         let Some(address) = self.io.peer_address(socket) else { return (None, false) };
         let origin = Origin::of(address.ip());
         let has_room = self.core.shared.addresses.enter(origin, count_max);
-        if !has_room {
-            self.core.shared.troubles.note(Trouble::AddressMax);
-        }
         (has_room.then_some(origin), !has_room)
     }
 

@@ -26,12 +26,23 @@ use super::{
 /// Descriptors that are not for connections to be served: those of connections that are being refused, and
 /// logs, files, the admin listener's and the control socket's.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// A reactor's ring, its listener and the duplicate of that.
+const DESCRIPTORS_PER_REACTOR: u64 = 3;
+/// The name of the finding about their limit.
+pub const DESCRIPTORS: &str = "file descriptors";
+
+/// Descriptors that a broker with so many reactors needs besides one per connection.
+pub fn reserved_descriptors(reactor_count: usize) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_REACTOR * reactor_count as u64
+}
 
 /// What is asked of this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     /// Connections that the broker is to hold.
     pub connections: u64,
+    /// Its reactors.
+    pub reactor_count: usize,
     /// What the kernel may buffer for one that does not read: `[listen] sndbuf_bytes`, or about 320 KiB with
     /// the TCP_NOTSENT_LOWAT that our listeners set.
     pub kernel_bytes_per_connection: u64,
@@ -41,7 +52,12 @@ pub struct Needs {
 
 impl Default for Needs {
     fn default() -> Needs {
-        Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024, locked_bytes: None }
+        Needs {
+            connections: 10_000,
+            reactor_count: 1,
+            kernel_bytes_per_connection: 320 * 1024,
+            locked_bytes: None,
+        }
     }
 }
 
@@ -347,24 +363,29 @@ fn descriptor_limits() -> (u64, u64) {
 }
 
 fn descriptors((soft, hard): (u64, u64), needs: &Needs) -> Finding {
-    let needed = needs.connections + DESCRIPTORS_RESERVED;
+    let Needs { connections, reactor_count, .. } = *needs;
+    let reserved = reserved_descriptors(reactor_count);
+    let needed = connections + reserved;
     let detail = format!("{soft} (hard limit {hard})");
+    let raise = "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd)";
     // The broker raises its soft limit to the hard one by itself.
     let state = if hard >= needed {
         State::Ok
-    } else if hard > DESCRIPTORS_RESERVED {
+    } else if hard > reserved {
         State::Warning {
-            why: format!("{} connections need {needed}", needs.connections),
-            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd) or lower [limits] connections_max"
-                .into(),
+            why: format!(
+                "{connections} connections need {needed}, and these are enough for {}",
+                hard - reserved
+            ),
+            remedy: format!("{raise} or set limits.connections_max to that"),
         }
     } else {
         State::Missing {
-            why: format!("{DESCRIPTORS_RESERVED} are needed before the first connection"),
-            remedy: "raise it (`ulimit -Hn`, `LimitNOFILE=` in systemd)".into(),
+            why: format!("{hard} are too few, the first connection needs {}", reserved + 1),
+            remedy: raise.into(),
         }
     };
-    Finding { name: "file descriptors", state, detail }
+    Finding { name: DESCRIPTORS, state, detail }
 }
 
 /// `tcp_mem` is three counts of pages; past the last, the kernel drops connections' data at random.
@@ -384,7 +405,7 @@ fn socket_memory(tcp_mem: &str, page_bytes: u64, needs: &Needs) -> Finding {
         State::Warning {
             why: format!("{} connections that do not read could hold {needed_mib} MiB", needs.connections),
             remedy: format!(
-                "sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\", or set [listen] sndbuf_bytes",
+                "sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\", or set listen.sndbuf_bytes",
                 pages / 2,
                 pages * 3 / 4
             ),
@@ -468,11 +489,15 @@ mod tests {
 
     #[test]
     fn limits_are_compared_with_what_is_configured() {
-        let needs =
-            Needs { connections: 10_000, kernel_bytes_per_connection: 320 * 1024, locked_bytes: None };
+        let needs = Needs::default();
         assert_eq!(descriptors((1024, 20_000), &needs).state, State::Ok);
         assert!(matches!(descriptors((1024, 4096), &needs).state, State::Warning { .. }));
         assert!(matches!(descriptors((16, 32), &needs).state, State::Missing { .. }));
+        // What is left for connections is looked at, not only what the broker itself needs.
+        let four = Needs { reactor_count: 4, ..needs };
+        assert!(matches!(descriptors((140, 140), &four).state, State::Missing { .. }));
+        let scarce = descriptors((150, 150), &four).to_string();
+        assert!(scarce.contains("10000 connections need 10140, and these are enough for 10"), "{scarce}");
         // 3,125 MiB are 800,000 pages.
         assert_eq!(socket_memory("1 2 800000\n", 4096, &needs).state, State::Ok);
         let short = socket_memory("1 2 575802", 4096, &needs);

@@ -1,6 +1,6 @@
 //! Limits of connections and of what one may do: who goes beyond is told so, and nobody else notices.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, os::unix::process::CommandExt, path::PathBuf, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -37,6 +37,31 @@ fn let_in(broker: &Broker) -> Raw {
 
 fn closes(broker: &Broker, reason: &str) -> f64 {
     sum(broker, "fanfare_closes_total", &format!(r#",reason="{reason}""#))
+}
+
+/// The limit of descriptors leaves room for two connections: it is named at the start, to whoever is the third, and
+/// in the log.
+#[test]
+fn too_few_descriptors_are_named_and_not_a_limit() {
+    let (broker, log) = Broker::start_logged(1, &[], |command| {
+        // SAFETY: only a system call, on a value of the closure.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 133, rlim_max: 133 };
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+                Ok(())
+            });
+        }
+    });
+    log.wait_for("file descriptors: 10000 connections need 10131, and these are enough for 2");
+    let held = [Raw::open(broker.address), Raw::open(broker.address)];
+    let mut third = Raw::connect(broker.address);
+    third.send_while_taken(UPGRADE.as_bytes(), usize::MAX);
+    let (status, text) = third.receive_answer();
+    assert!(status == 503 && text.contains("as its file descriptors allow"), "{text}");
+    log.wait_for("connections are refused with 503: file descriptors allow no more");
+    held.into_iter().for_each(Raw::close);
+    broker.stop();
 }
 
 /// Three times as many requests that never end as may be upgrading: honest clients get in all the same, and
