@@ -50,7 +50,7 @@ pub struct Listen {
 /// `[reactor]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reactor {
-    /// How many; 0 is one per core that the process may run on. At most 64.
+    /// How many; 0 is one per core that the process may run on, or as many as its CPU quota gives. At most 64.
     pub count: usize,
     /// Pin each to one core of those that the process may run on.
     pub pin: bool,

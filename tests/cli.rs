@@ -2,10 +2,11 @@
 //! wins over the environment, that over the file, that over the defaults.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead, BufReader},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -141,6 +142,7 @@ fn wrong_variables() {
         2,
         "environment: there is no variable FANFARE_LISTEN_ADRESS; did you mean FANFARE_LISTEN_ADDRESS?",
     );
+    assert_eq!(status.code(), Some(0));
     assert_fails(
         fanfare(&["serve"]).env("FANFARE_REACTOR_COUNT", "65"),
         2,
@@ -280,6 +282,40 @@ fn what_the_kernel_refuses_at_the_start_is_told_with_its_remedy() {
         for word in words {
             assert!(line.contains(word), "{word} is missing: {line}");
         }
+    }
+}
+
+/// The process may run on one core only; five reactors share it.
+#[test]
+fn the_banner_says_on_how_many_cores_reactors_run() {
+    for (arguments, line) in [
+        (&["--reactors", "5"][..], "  reactors  5 on 1 core, pinned (reactor.count)"),
+        (
+            &["--reactors", "5", "--set", "reactor.pin=false"],
+            "  reactors  5 on 1 core, not pinned (reactor.count)",
+        ),
+    ] {
+        let mut command = fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", ""]);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        // SAFETY: only system calls, on values of the closure.
+        unsafe {
+            command.pre_exec(|| {
+                let mut cores: libc::cpu_set_t = std::mem::zeroed();
+                libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut cores);
+                let is_in = |core: &usize| libc::CPU_ISSET(*core, &cores);
+                let first = (0..libc::CPU_SETSIZE as usize).find(is_in).unwrap_or(0);
+                libc::CPU_ZERO(&mut cores);
+                libc::CPU_SET(first, &mut cores);
+                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores);
+                Ok(())
+            });
+        }
+        let mut broker = command.spawn().unwrap();
+        let banner = BufReader::new(broker.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let lines: Vec<String> = banner.take(5).collect();
+        broker.kill().unwrap();
+        broker.wait().unwrap();
+        assert!(lines.iter().any(|it| it == line), "{lines:?}");
     }
 }
 

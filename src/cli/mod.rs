@@ -65,7 +65,7 @@ struct ServeArgs {
     /// Where health and metrics are served, '' for nowhere [default: 127.0.0.1:7601].
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// How many reactors, 0 for one per core [default: 0].
+    /// How many reactors, 0 for one per core, within a CPU quota [default: 0].
     #[arg(long, value_name = "N")]
     reactors: Option<String>,
     /// off, error, warn, info, debug, trace or a filter [default: info].

@@ -216,21 +216,27 @@ fn keep_pages_small() {
 fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, features: &str) {
     // Not the configuration's, whose port may be 0.
     let listen = reactors.address();
-    let reactor_count = reactors.count();
+    let placement = reactors.placement();
     let unmask = mask::kind().as_str();
     if config.log.json {
         let admin = admin.map_or("off".into(), |address| address.to_string());
-        info!(%listen, reactors = reactor_count, kernel = features, unmask, %admin, "ready");
+        info!(
+            %listen,
+            reactors = placement.reactor_count,
+            cores = placement.core_count,
+            pinned = placement.pinned_count,
+            placement = %placement,
+            kernel = features,
+            unmask,
+            %admin,
+            "ready"
+        );
         return;
     }
     let version = env!("CARGO_PKG_VERSION");
     let admin = match admin {
         Some(address) => format!("http://{address}/ (healthz, readyz, metrics)"),
         None => "off".into(),
-    };
-    let reactors = match reactor_count {
-        1 => "1, on one core".into(),
-        count => format!("{count}, one core each"),
     };
     // As the user typed it, so that it can be typed again.
     let program = env::args().next().unwrap_or_else(|| "fanfare".into());
@@ -242,7 +248,7 @@ fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, fea
         "fanfare {version} is ready\n\
          \x20 clients   ws://{listen}/ws\n\
          \x20 admin     {admin}\n\
-         \x20 reactors  {reactors}\n\
+         \x20 reactors  {placement}\n\
          \x20 kernel    {features}\n\
          \x20 unmask    {unmask}\n\
          \n\

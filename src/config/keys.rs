@@ -132,7 +132,8 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "reactor.count",
-        about: "How many reactors; 0 is one per core that the process may run on.",
+        about: "How many reactors; 0 is one per core that the process may run on, or fewer if the CPU quota of its\n\
+                control group (cpu.max, rounded down) is less.",
         is_reloadable: false,
         kind: integer!(Integer, reactor.count, 0..=64, "reactors"),
     },

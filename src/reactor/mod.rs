@@ -9,6 +9,7 @@ pub mod buffered;
 mod commands;
 pub mod connection;
 pub mod core;
+pub mod cores;
 mod deadline;
 pub mod listeners;
 mod meters;
@@ -52,6 +53,7 @@ use crate::{
 };
 use accept::Source;
 use core::{ReactorPort, Shared};
+use cores::{Cores, Placement, pin_to};
 use listeners::Listeners;
 use turn::{Reactor, Turn};
 
@@ -94,6 +96,7 @@ pub struct Reactors {
     /// For a successor; the reactors have duplicates of their own. None when they are closed.
     listeners: Mutex<Option<Listeners>>,
     address: SocketAddr,
+    placement: Placement,
     troubles: Arc<Troubles>,
 }
 
@@ -105,8 +108,15 @@ pub struct Prepared {
     rings: Vec<RawFd>,
 }
 
-/// What a reactor's thread says when it has its ring: the ring's descriptor, or why there is none.
-type Setup = Result<(usize, RawFd), SetupError>;
+/// What a reactor's thread says when it has its ring, or why there is none.
+type Setup = Result<Ready, SetupError>;
+
+/// A reactor that has its ring.
+struct Ready {
+    index: usize,
+    ring: RawFd,
+    is_pinned: bool,
+}
 
 impl Prepared {
     /// Starts the threads of as many reactors as [`reactor_count`] says, which accept from `listeners`, and
@@ -115,8 +125,9 @@ impl Prepared {
     /// # Errors
     /// A sentence that says what is wanting.
     pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
-        let cores = allowed_cores();
-        let count = reactor_count(&config);
+        let cores = Cores::read();
+        let (count, origin) = cores.reactor_count(&config);
+        let cores = cores.allowed;
         let log_bytes_min = count * log_bytes_min(&config);
         if config.limits.log_bytes_max < log_bytes_min {
             return Err(format!(
@@ -165,23 +176,28 @@ impl Prepared {
         }
         drop(said);
         let mut rings = vec![-1; count];
+        let mut pinned_count = 0;
         for _ in 0..count {
             let setup = setups.recv().map_err(|_| "a reactor ended before it had its ring".to_string())?;
-            let (index, ring) = setup.map_err(|SetupError { step, source }| {
+            let Ready { index, ring, is_pinned } = setup.map_err(|SetupError { step, source }| {
                 format!("a reactor of {count} has no ring: {}", remedy::line(step, &source, &around))
             })?;
             rings[index] = ring;
+            pinned_count += usize::from(is_pinned);
         }
         let doorbell = Doorbell::new(rings.clone()).map_err(|error| {
             let why = remedy::line(Step::Setup, &error, &around);
             format!("the control thread has no ring to wake reactors with: {why}")
         })?;
         let address = listeners.address();
+        // Those that are pinned take the cores in turn; the others run on any.
+        let core_count = if pinned_count == count { cores.len().min(count) } else { cores.len() };
+        let placement = Placement { reactor_count: count, core_count, pinned_count, origin };
         let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
         let troubles = shared.troubles;
         Ok(Prepared {
             config,
-            reactors: Reactors { mesh, doorbell, threads, listeners, address, troubles },
+            reactors: Reactors { mesh, doorbell, threads, listeners, address, placement, troubles },
             starts,
             rings,
         })
@@ -211,6 +227,11 @@ impl Reactors {
     /// Where clients connect; the port is a real one even if the configuration says 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// On which cores they run.
+    pub fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// Asks reactor `index`; false when its control queue is full or it has ended.
@@ -263,9 +284,7 @@ struct ReactorThread {
 
 impl ReactorThread {
     fn run(self, said: mpsc::Sender<Setup>, started: mpsc::Receiver<Vec<RawFd>>) {
-        if let Some(core) = self.core {
-            pin_to(core);
-        }
+        let is_pinned = self.core.is_some_and(pin_to);
         let index = self.port.index();
         let mut ring = match Ring::new(self.ring) {
             Ok(ring) => ring,
@@ -275,7 +294,7 @@ impl ReactorThread {
                 return;
             }
         };
-        let _ = said.send(Ok((index, ring.as_raw_fd())));
+        let _ = said.send(Ok(Ready { index, ring: ring.as_raw_fd(), is_pinned }));
         let Ok(peers) = started.recv() else { return };
         ring.set_peers(peers);
         let raw = |Source { socket, is_shared }: Source<OwnedFd>| Source {
@@ -301,12 +320,9 @@ impl ReactorThread {
     }
 }
 
-/// How many reactors the configuration asks for; one per core where it leaves that open.
+/// How many reactors the configuration asks for; as many as there are cores for where it leaves that open.
 pub fn reactor_count(config: &Config) -> usize {
-    match config.reactor.count {
-        0 => allowed_cores().len().clamp(1, REACTORS_MAX),
-        count => count,
-    }
+    Cores::read().reactor_count(config).0
 }
 
 /// What each reactor must have of the log: the chunks that are being written, one per encoding and the
@@ -343,30 +359,6 @@ fn connections_max(config: &Config, reactor_count: usize) -> usize {
     match config.limits.connections_max {
         0 => possible,
         configured => configured.min(possible),
-    }
-}
-
-/// The cores that this process may run on.
-fn allowed_cores() -> Vec<usize> {
-    // SAFETY: a zeroed set is an empty one, which the call fills.
-    let (set, result) = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let result = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        (set, result)
-    };
-    // SAFETY: the index is below the size of the set.
-    let is_in = |core: &usize| unsafe { libc::CPU_ISSET(*core, &set) };
-    let cores: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(is_in).collect();
-    if result == 0 && !cores.is_empty() { cores } else { vec![0] }
-}
-
-/// Keeps the calling thread on `core`. Where that is not allowed it runs wherever it may.
-fn pin_to(core: usize) {
-    // SAFETY: a zeroed set is an empty one, and the core is below its size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
     }
 }
 
