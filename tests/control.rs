@@ -355,7 +355,9 @@ fn the_service_manager_is_told_of_reloads() {
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    for (name, signal, code) in [("term", libc::SIGTERM, 143), ("int", libc::SIGINT, 130)] {
+    for (name, signal, code) in
+        [("term", libc::SIGTERM, 143), ("int", libc::SIGINT, 130), ("quit", libc::SIGQUIT, 131)]
+    {
         let broker = Process::start(name, &["SLOW"]);
         broker.wait_for("READY=1");
         broker.signal(libc::SIGTERM);

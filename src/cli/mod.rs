@@ -128,6 +128,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let sources =
                 Sources { file: file.or_else(config_variable), environment: environment()?, flags: vec![] };
             load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
+            for line in load::unknown_variables(&sources) {
+                eprintln!("fanfare: {line}");
+            }
             let file = sources.file.map_or("the defaults".into(), |file| file.display().to_string());
             print(&format!("{file}: ok\n"));
             Ok(())

@@ -35,12 +35,16 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// one's. SIGHUP reads `sources` again.
 pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
     let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
+    let strangers = load::unknown_variables(&sources);
     keep_pages_small();
     start_writing()?;
     let hooks = Hooks {
         set_log_level: start_logging(&config),
         load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
     };
+    for line in strangers {
+        warn!("{line}");
+    }
     let result = serve_logged(config, hooks, takes_over);
     let (line, code) = match result {
         Ok(()) => (String::new(), None),

@@ -80,6 +80,20 @@ pub fn load_text(file: &str, text: &str, sources: &Sources) -> Result<Config, Co
     Ok(config)
 }
 
+/// A line about each variable that begins as ours do and is no key: a slip perhaps, or, as `FANFARE_VERSION` in a
+/// container's image, nothing of ours.
+pub fn unknown_variables(sources: &Sources) -> Vec<String> {
+    let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let strangers = ours(&sources.environment).into_iter().map(|(name, _)| name);
+    strangers
+        .filter(|name| Key::find_by_variable(name).is_none())
+        .map(|name| {
+            format!("the variable {} is no key and is passed over; {}", abridged(name), hint(name, &known))
+        })
+        .collect()
+}
+
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
         ConfigError(format!("cannot read the configuration file {}: {error}", path.display()))
@@ -117,22 +131,27 @@ fn apply_toml(config: &mut Config, file: &str, text: &str) -> Result<(), ConfigE
 }
 
 fn apply_environment(config: &mut Config, variables: &[(String, String)]) -> Result<(), ConfigError> {
-    let mut ours: Vec<&(String, String)> = variables
-        .iter()
-        .filter(|(name, _)| name.starts_with("FANFARE_"))
-        .filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str()) && !is_kubernetes(name))
-        .collect();
-    // The environment has no order of its own: the same mistake must give the same line.
-    ours.sort();
-    for (name, value) in ours {
-        let Some(key) = Key::find_by_variable(name) else {
-            let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            return Err(unknown("environment", name, &known));
-        };
-        apply_text(config, key, value).map_err(|refusal| refused(name, value, refusal))?;
+    for (name, value) in ours(variables) {
+        if let Some(key) = Key::find_by_variable(name) {
+            // A line feed from `$(cat …)` or an indented file is nobody's intention.
+            let value = value.trim();
+            apply_text(config, key, value).map_err(|refusal| refused(name, value, refusal))?;
+        }
     }
     Ok(())
+}
+
+/// Those with our prefix that may be meant for us, in order: the environment has none of its own, and the same mistake
+/// must give the same line.
+fn ours(variables: &[(String, String)]) -> Vec<(&str, &str)> {
+    let mut ours: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .filter(|(name, _)| name.starts_with("FANFARE_"))
+        .filter(|(name, _)| !OTHER_VARIABLES.contains(name) && !is_kubernetes(name))
+        .collect();
+    ours.sort_unstable();
+    ours
 }
 
 /// Kubernetes gives every container variables of each service: with a service named `fanfare` these
@@ -194,12 +213,15 @@ fn refused(origin: &str, text: &str, refusal: Refusal) -> ConfigError {
 }
 
 fn unknown(origin: &str, name: &str, known: &[&str]) -> ConfigError {
-    let what = if name.starts_with("FANFARE_") { "variable" } else { "key" };
-    let hint = match nearest(name, known) {
+    ConfigError(format!("{origin}: there is no key {}; {}", abridged(name), hint(name, known)))
+}
+
+/// What may have been meant.
+fn hint(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
         Some(near) => format!("did you mean {near}?"),
         None => "`fanfare config default` lists every key".into(),
-    };
-    ConfigError(format!("{origin}: there is no {what} {}; {hint}", abridged(name)))
+    }
 }
 
 fn all_paths() -> Vec<&'static str> {
@@ -287,9 +309,34 @@ mod tests {
             let from_environment =
                 Sources { environment: variables(&[(&key.variable(), value)]), ..Sources::default() };
             assert_eq!(load(&from_environment), Ok(Config::default()), "{}", key.variable());
+            let with_space = format!(" {value}\n");
+            let from_environment =
+                Sources { environment: variables(&[(&key.variable(), &with_space)]), ..Sources::default() };
+            assert_eq!(load(&from_environment), Ok(Config::default()), "{}", key.variable());
             let from_flags = Sources { flags: vec![flag(key.path, value)], ..Sources::default() };
             assert_eq!(load(&from_flags), Ok(Config::default()), "{}", key.path);
         }
+    }
+
+    #[test]
+    fn variables_that_are_no_keys_are_named_and_passed_over() {
+        let environment = variables(&[
+            ("FANFARE_VERSION", "1.2"),
+            ("FANFARE_LISTEN_ADRESS", "127.0.0.1:1"),
+            ("FANFARE_LISTEN_BACKLOG", "5"),
+            ("FANFARE_URL", "ws://x/ws"),
+            ("FANFARE_PORT_7600_TCP", "tcp://10.0.0.1:7600"),
+            ("OTHER", ""),
+        ]);
+        let sources = Sources { environment, ..Sources::default() };
+        assert_eq!(load(&sources).unwrap().listen.backlog, 5);
+        assert_eq!(
+            unknown_variables(&sources),
+            [
+                "the variable FANFARE_LISTEN_ADRESS is no key and is passed over; did you mean FANFARE_LISTEN_ADDRESS?",
+                "the variable FANFARE_VERSION is no key and is passed over; `fanfare config default` lists every key",
+            ]
+        );
     }
 
     #[test]

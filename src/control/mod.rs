@@ -53,7 +53,7 @@ pub struct Launch {
 
 /// Runs the broker until a signal ends it or a successor takes its place: starts the reactors with `start` once
 /// everything else is there that can fail, calls `on_ready` with them and the address of the admin listener once
-/// they accept, takes a new configuration from `hooks` on SIGHUP, drains them on SIGTERM or SIGINT.
+/// they accept, takes a new configuration from `hooks` on SIGHUP, drains them on SIGTERM, SIGINT or SIGQUIT.
 ///
 /// # Errors
 /// One line that says why the broker could not start or go on.

@@ -1,4 +1,5 @@
-//! Signals as values: SIGTERM and SIGINT stop the broker, SIGHUP asks for a reload.
+//! Signals as values: SIGTERM, SIGINT and SIGQUIT stop the broker, SIGHUP asks for a reload. SIGUSR1 and SIGUSR2,
+//! which would end the process, are told and ignored.
 
 use std::{
     io,
@@ -10,16 +11,17 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     flag,
     low_level::pipe,
 };
 use tokio::{io::AsyncReadExt, net::UnixStream};
+use tracing::info;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// SIGTERM or SIGINT, the first one.
+    /// SIGTERM, SIGINT or SIGQUIT, the first one.
     Stop,
     /// SIGHUP.
     Reload,
@@ -33,11 +35,13 @@ pub(super) struct Signals {
     stop: Arc<AtomicBool>,
     is_stop_told: bool,
     reload: Arc<AtomicBool>,
+    /// What came of those that mean nothing here.
+    ignored: [(&'static str, Arc<AtomicBool>); 2],
 }
 
 impl Signals {
-    /// Installs the handlers. From now on a second SIGTERM or SIGINT ends the process in the handler
-    /// itself, with 128 and the signal's number, whatever the threads are doing.
+    /// Installs the handlers. From now on a second one that stops the broker ends the process in the
+    /// handler itself, with 128 and the signal's number, whatever the threads are doing.
     pub fn register() -> io::Result<Signals> {
         let (wake, waker) = StdUnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -45,14 +49,19 @@ impl Signals {
         let reload = Arc::new(AtomicBool::new(false));
         // Handlers of one signal run in the order of registration: the exit sees the flag of the
         // signal before this one, and the flag is set before the pipe wakes its reader.
-        for signal in [SIGTERM, SIGINT] {
+        for signal in [SIGTERM, SIGINT, SIGQUIT] {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
             flag::register(signal, Arc::clone(&stop))?;
             pipe::register(signal, waker.try_clone()?)?;
         }
         flag::register(SIGHUP, Arc::clone(&reload))?;
-        pipe::register(SIGHUP, waker)?;
-        Ok(Signals { wake: Some(wake), receiver: None, stop, is_stop_told: false, reload })
+        pipe::register(SIGHUP, waker.try_clone()?)?;
+        let ignored = [("SIGUSR1", Arc::default()), ("SIGUSR2", Arc::default())];
+        for (signal, (_, flag)) in [SIGUSR1, SIGUSR2].into_iter().zip(&ignored) {
+            flag::register(signal, Arc::clone(flag))?;
+            pipe::register(signal, waker.try_clone()?)?;
+        }
+        Ok(Signals { wake: Some(wake), receiver: None, stop, is_stop_told: false, reload, ignored })
     }
 
     /// Waits for the next one. Dropping the future loses nothing.
@@ -64,6 +73,11 @@ impl Signals {
             }
             if self.reload.swap(false, Ordering::SeqCst) {
                 return Signal::Reload;
+            }
+            for (name, flag) in &self.ignored {
+                if flag.swap(false, Ordering::SeqCst) {
+                    info!("{name} means nothing here and is ignored");
+                }
             }
             if let Some(wake) = self.wake.take() {
                 self.receiver =

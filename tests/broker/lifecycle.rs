@@ -181,3 +181,19 @@ fn a_broker_starts_where_one_was_just_killed() {
     broker.kill();
     Broker::start_activated(broker_command(), address, admin, 2, &[]).stop();
 }
+
+#[test]
+fn signals_that_mean_nothing_are_told_and_sigquit_drains() {
+    let (broker, log) = Broker::start_logged(1, &[], |command| {
+        command.env("FANFARE_VERSION", "7");
+    });
+    log.wait_for("the variable FANFARE_VERSION is no key and is passed over");
+    for (signal, name) in [(libc::SIGUSR1, "SIGUSR1"), (libc::SIGUSR2, "SIGUSR2")] {
+        broker.signal(signal);
+        log.wait_for(&format!("{name} means nothing here and is ignored"));
+    }
+    let raw = Raw::open(broker.address);
+    broker.signal(libc::SIGQUIT);
+    expect_restart(raw);
+    broker.wait();
+}

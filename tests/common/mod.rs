@@ -118,7 +118,8 @@ impl Broker {
         self.signal(libc::SIGHUP);
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes no pointer, and the process is ours and has not been waited for.
         assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
     }
