@@ -1,34 +1,44 @@
 //! The admin listener: health for load balancers and service managers, metrics for Prometheus.
 
 use std::{
-    sync::Arc,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, Request, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time,
+};
 use tracing::{debug, warn};
 
 use super::{
     ACCEPT_PAUSE,
     fleet::{Fleet, Phase, Watch},
     lines::STDERR,
-    metrics::{self, Process},
+    metrics::{self, Format, Process},
     notices::Seldom,
 };
 
-/// Connections served at once; more wait in the accept queue.
+/// Connections served at once. For one more the oldest whose request is not complete makes room; where all are, it
+/// waits.
 const CONNECTIONS_MAX: usize = 32;
 /// The longest request head; beyond it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -45,7 +55,7 @@ fanfare
 
 /healthz  200 while every reactor answers
 /readyz   200 while clients are accepted; 503 while starting, draining and taking over
-/metrics  OpenMetrics text for Prometheus
+/metrics  OpenMetrics text for Prometheus; its classic text for Accept: text/plain; version=0.0.4
 ";
 
 /// Connections that are served.
@@ -69,9 +79,9 @@ impl Places {
 pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<Watch<F>>) {
     let router = router(watch);
     let permits = places.0;
+    let mut listening = Listening::default();
     let mut seldom = Seldom::default();
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -83,22 +93,56 @@ pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<W
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
-        tokio_uring::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD_BYTES_MAX)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            match time::timeout(CONNECTION_TIMEOUT, connection).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%error, "an admin connection failed"),
-                Err(_) => debug!("an admin connection took too long"),
-            }
-            drop(permit);
-        });
+        if permits.available_permits() == 0 {
+            listening.displace_oldest();
+        }
+        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+        let is_heard = Arc::new(AtomicBool::new(false));
+        let answering = answer(stream, router.clone(), Arc::clone(&is_heard), permit);
+        listening.add(tokio_uring::spawn(answering).abort_handle(), is_heard);
     }
+}
+
+/// Connections whose request is not complete, the oldest first.
+#[derive(Default)]
+struct Listening(VecDeque<(AbortHandle, Arc<AtomicBool>)>);
+
+impl Listening {
+    fn add(&mut self, connection: AbortHandle, is_heard: Arc<AtomicBool>) {
+        self.0
+            .retain(|(connection, is_heard)| !connection.is_finished() && !is_heard.load(Ordering::Relaxed));
+        self.0.push_back((connection, is_heard));
+    }
+
+    /// Ends the oldest: half a request holds a place that a health check needs.
+    fn displace_oldest(&mut self) {
+        while let Some((connection, is_heard)) = self.0.pop_front() {
+            if !connection.is_finished() && !is_heard.load(Ordering::Relaxed) {
+                return connection.abort();
+            }
+        }
+    }
+}
+
+/// One request and its answer; says when the request is complete, and holds its place until the end.
+async fn answer(stream: TcpStream, router: Router, is_heard: Arc<AtomicBool>, place: OwnedSemaphorePermit) {
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        is_heard.store(true, Ordering::Relaxed);
+        hyper::service::Service::call(&service, request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match time::timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "an admin connection failed"),
+        Err(_) => debug!("an admin connection took too long"),
+    }
+    drop(place);
 }
 
 fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
@@ -131,7 +175,8 @@ async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     }
 }
 
-async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
+async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok()));
     let answers = watch.answers().await;
     let text = metrics::exposition(
         &answers,
@@ -141,6 +186,7 @@ async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
             reloads: watch.reloads(),
             log_lines_dropped: STDERR.dropped_total(),
         },
+        format,
     );
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], text).into_response()
 }

@@ -1,4 +1,5 @@
-//! What `/metrics` says: OpenMetrics text from the reactors' counters, taken at the moment of the scrape.
+//! What `/metrics` says: OpenMetrics text from the reactors' counters, taken at the moment of the scrape, or the same
+//! in the classic format of Prometheus for those that ask for it.
 
 use std::{fmt, fs, time::Duration};
 
@@ -19,8 +20,46 @@ use crate::{
     pubsub::policy::Bound,
 };
 
-/// The type of [`exposition`]'s text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How [`exposition`] writes its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus's own from before, version 0.0.4.
+    Classic,
+}
+
+impl Format {
+    /// What a scraper whose `Accept` headers these are likes best: the classic one if it names that and likes it
+    /// better than OpenMetrics, and else OpenMetrics.
+    pub fn accepted<'a>(accept: impl Iterator<Item = &'a str>) -> Format {
+        let (mut open, mut classic) = (0.0, 0.0);
+        for range in accept.flat_map(|header| header.split(',')) {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+            let parameter = |name: &str| {
+                let found = parameters.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name));
+                found.map(|(_, value)| value.trim().trim_matches('"'))
+            };
+            let quality: f64 = parameter("q").and_then(|quality| quality.parse().ok()).unwrap_or(1.0);
+            match (name.as_str(), parameter("version")) {
+                ("application/openmetrics-text", _) => open = quality.max(open),
+                ("text/plain", Some("0.0.4") | None) => classic = quality.max(classic),
+                _ => {}
+            }
+        }
+        if classic > open { Format::Classic } else { Format::OpenMetrics }
+    }
+
+    /// The type of the text.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Classic => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// One field of [`ReactorStats`] as a family of metrics, labelled with the reactor.
 struct Family {
@@ -209,9 +248,9 @@ static FAMILIES: [Family; 31] = [
     },
 ];
 
-/// Everything as OpenMetrics text. A reactor that did not answer has `fanfare_reactor_up` 0 and no
+/// Everything as text. A reactor that did not answer has `fanfare_reactor_up` 0 and no
 /// other sample: a stale number would look like a healthy one.
-pub fn exposition(answers: &[Answer], process: Process) -> String {
+pub fn exposition(answers: &[Answer], process: Process, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register(
         "fanfare_build",
@@ -222,7 +261,39 @@ pub fn exposition(answers: &[Answer], process: Process) -> String {
     registry.register_collector(Box::new(Fleet { answers: answers.to_vec() }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a String cannot fail");
-    text
+    match format {
+        Format::OpenMetrics => text,
+        Format::Classic => classic(&text),
+    }
+}
+
+/// OpenMetrics text as the classic format has it: a family has the name of its samples, there are no units, infos or
+/// end, and the help of a line may hold quotes as they are.
+fn classic(text: &str) -> String {
+    let mut classic = String::with_capacity(text.len());
+    // A family's help comes before its type, which its name depends on.
+    let mut family_help = "";
+    for line in text.lines() {
+        match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            ["#", "HELP", _, help] => family_help = help,
+            ["#", "TYPE", name, kind] => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    _ => ("", kind),
+                };
+                let help = family_help.replace("\\\"", "\"");
+                classic += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
+            }
+            ["#", ..] => {}
+            _ => {
+                classic += line;
+                classic.push('\n');
+            }
+        }
+    }
+    classic
 }
 
 /// What the process as a whole says.
@@ -461,7 +532,7 @@ mod tests {
     #[test]
     fn each_value_has_its_name_and_its_reactor() {
         let answers = [Answer::Stats(Box::default()), Answer::Stats(Box::new(numbered()))];
-        let text = exposition(&answers, process(Phase::Ready));
+        let text = exposition(&answers, process(Phase::Ready), Format::OpenMetrics);
         for line in [
             "fanfare_build_info{version=\"0.1.0\"} 1",
             "fanfare_ready 1",
@@ -500,7 +571,7 @@ mod tests {
     #[test]
     fn the_text_is_well_formed() {
         let answers = [Answer::Stats(Box::new(numbered())), Answer::Silent, Answer::Stats(Box::default())];
-        let text = exposition(&answers, process(Phase::Draining));
+        let text = exposition(&answers, process(Phase::Draining), Format::OpenMetrics);
         assert!(text.ends_with("\n# EOF\n"));
 
         let mut families = HashSet::new();
@@ -539,5 +610,78 @@ mod tests {
             }
         }
         assert!(!samples.iter().any(|sample| sample.contains("reactor=\"1\"") && !sample.contains("_up")));
+    }
+
+    /// The rules of the classic format: every sample follows a TYPE of its own name, that of a histogram with its
+    /// three suffixes; there is no comment but HELP and TYPE.
+    #[test]
+    fn the_classic_text_is_well_formed() {
+        let answers = [Answer::Stats(Box::new(numbered())), Answer::Silent];
+        let text = exposition(&answers, process(Phase::Ready), Format::Classic);
+        let mut families = HashSet::new();
+        let (mut family, mut kind) = ("", "");
+        for line in text.lines() {
+            match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+                ["#", "HELP", name, _] => {
+                    assert!(families.insert(name), "{name} comes twice");
+                    family = name;
+                }
+                ["#", "TYPE", name, new_kind] => {
+                    assert_eq!(name, family);
+                    assert!(["counter", "gauge", "histogram"].contains(&new_kind), "{line}");
+                    assert_eq!(new_kind == "counter", name.ends_with("_total"), "{line}");
+                    kind = new_kind;
+                }
+                ["#", ..] => panic!("{line}"),
+                _ => {
+                    let name = line.split(['{', ' ']).next().unwrap();
+                    match kind {
+                        "histogram" => assert!(
+                            ["_bucket", "_sum", "_count"].contains(&name.strip_prefix(family).unwrap()),
+                            "{line}"
+                        ),
+                        _ => assert_eq!(name, family),
+                    }
+                }
+            }
+        }
+        for line in [
+            "# TYPE fanfare_build_info gauge",
+            "# HELP fanfare_sent_bytes_total Bytes whose send has completed.",
+            "# TYPE fanfare_sent_bytes_total counter",
+            "fanfare_sent_bytes_total{reactor=\"0\"} 7",
+            "# TYPE fanfare_turn_seconds histogram",
+            "process_cpu_seconds_total",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "{line} is missing in:\n{text}");
+        }
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_is_liked_best() {
+        use Format::{Classic, OpenMetrics};
+        for (accept, format) in [
+            ("", OpenMetrics),
+            ("*/*", OpenMetrics),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", OpenMetrics),
+            ("text/plain; version=0.0.4", Classic),
+            ("text/plain;version=0.0.4;q=1,*/*;q=0.1", Classic),
+            ("Text/Plain", Classic),
+            ("text/plain;version=1.0.0", OpenMetrics),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                OpenMetrics,
+            ),
+            ("application/openmetrics-text;q=0.5, text/plain;version=0.0.4;q=0.6", Classic),
+            ("application/openmetrics-text; version=\"1.0.0\", text/plain; version=\"0.0.4\"", OpenMetrics),
+        ] {
+            assert_eq!(Format::accepted([accept].into_iter()), format, "{accept}");
+        }
+        assert_eq!(
+            Format::accepted(["text/plain;q=0.2", "application/openmetrics-text"].into_iter()),
+            OpenMetrics
+        );
     }
 }
