@@ -124,7 +124,7 @@ fn hooks() -> Hooks {
         config.limits.subscriptions_max = count;
         if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(config) }
     };
-    Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}) }
+    Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}), release_memory: || {} }
 }
 
 /// Sends `request` as it is and returns the status and the whole answer.

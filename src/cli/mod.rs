@@ -91,10 +91,11 @@ enum Failure {
     Told(u8),
 }
 
-/// Runs the command that the process was started with.
-pub fn run() -> ExitCode {
+/// Runs the command that the process was started with. A broker calls `release_memory` about once a second: it gives
+/// memory that is not used back to the kernel.
+pub fn run(release_memory: fn()) -> ExitCode {
     let result = match Cli::try_parse() {
-        Ok(cli) => dispatch(cli),
+        Ok(cli) => dispatch(cli, release_memory),
         Err(error) if !error.use_stderr() => {
             // --help and --version.
             print(&error.render().to_string());
@@ -112,11 +113,11 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
+fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => {
             let takes_over = args.takeover;
-            serve::serve(sources(args)?, takes_over)
+            serve::serve(sources(args)?, takes_over, release_memory)
         }
         Command::Sub(args) => subscribe::subscribe(args),
         Command::Pub(args) => publish::publish(args),

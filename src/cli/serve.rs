@@ -32,8 +32,8 @@ use crate::{
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
-/// one's. SIGHUP reads `sources` again.
-pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
+/// one's. SIGHUP reads `sources` again. `release_memory` is called about once a second.
+pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) -> Result<(), Failure> {
     let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
     let strangers = load::unknown_variables(&sources);
     keep_pages_small();
@@ -41,6 +41,7 @@ pub(super) fn serve(sources: Sources, takes_over: bool) -> Result<(), Failure> {
     let hooks = Hooks {
         set_log_level: start_logging(&config),
         load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
+        release_memory,
     };
     for line in strangers {
         warn!("{line}");

@@ -70,12 +70,15 @@ pub fn run<F: Fleet>(
         let around = Surroundings::read(Some(locked_bytes(&config)));
         format!("the control thread has no ring: {}", remedy::line(Step::Setup, &error, &around))
     })?;
-    runtime.block_on(control(launch, Reloader::new(config, hooks), signals, start, on_ready))
+    let release_memory = hooks.release_memory;
+    let reloader = Reloader::new(config, hooks);
+    runtime.block_on(control(launch, reloader, release_memory, signals, start, on_ready))
 }
 
 async fn control<F: Fleet>(
     Launch { admin, takes_over }: Launch,
     mut reloader: Reloader,
+    release_memory: fn(),
     mut signals: Signals,
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
@@ -133,7 +136,7 @@ async fn control<F: Fleet>(
     if is_reload_due {
         reload(&mut reloader, &*fleet, &watch).await;
     }
-    let mut upkeep = Upkeep::new(&fleet, &watch);
+    let mut upkeep = Upkeep::new(&fleet, &watch, release_memory);
     loop {
         let successor = tokio::select! {
             signal = signals.next() => match signal {

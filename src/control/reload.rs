@@ -9,12 +9,15 @@ use crate::config::{
     reload::{Change, Reload},
 };
 
-/// What a reload calls: where a new configuration comes from, and who takes its log level.
+/// What the control thread calls: where a new configuration comes from, who takes its log level, and what is due from
+/// time to time.
 pub struct Hooks {
     /// Reads every source again; one line if that cannot be.
     pub load: Box<dyn FnMut() -> Result<Config, String>>,
     /// Logs at this level from now on.
     pub set_log_level: Box<dyn FnMut(&str)>,
+    /// Gives memory that is not used back to the kernel.
+    pub release_memory: fn(),
 }
 
 /// The configuration that runs.

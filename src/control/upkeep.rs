@@ -19,23 +19,31 @@ use super::{
 /// How often it looks whether every reactor still runs, and what went wrong.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Whether the reactors run, what the operator is to be told, and the service manager's watchdog.
+/// How often memory that is not used goes back to the kernel.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether the reactors run, what the operator is to be told, the service manager's watchdog, and unused memory.
 pub(super) struct Upkeep<F> {
     fleet: Arc<F>,
     watch: Arc<Watch<F>>,
     check: Interval,
+    release: Interval,
+    release_memory: fn(),
     notices: Notices,
     watchdog: Option<Interval>,
 }
 
 impl<F: Fleet> Upkeep<F> {
-    pub fn new(fleet: &Arc<F>, watch: &Arc<Watch<F>>) -> Upkeep<F> {
-        let mut check = interval(CHECK_INTERVAL);
+    pub fn new(fleet: &Arc<F>, watch: &Arc<Watch<F>>, release_memory: fn()) -> Upkeep<F> {
+        let (mut check, mut release) = (interval(CHECK_INTERVAL), interval(RELEASE_INTERVAL));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        release.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Upkeep {
             fleet: Arc::clone(fleet),
             watch: Arc::clone(watch),
             check,
+            release,
+            release_memory,
             notices: Notices::default(),
             // Two reports per deadline, as sd_watchdog_enabled(3) advises.
             watchdog: sd_notify::watchdog_enabled().map(|deadline| interval(deadline / 2)),
@@ -53,6 +61,8 @@ impl<F: Fleet> Upkeep<F> {
                     }
                     self.notices.tell(self.fleet.troubles(), Instant::now());
                 }
+                // Here and not in the reactors: giving back a passed peak takes the kernel milliseconds.
+                _ = self.release.tick() => (self.release_memory)(),
                 () = next_tick(&mut self.watchdog) => {
                     // Apart, because a silent reactor takes a second to be sure of.
                     let watch = Arc::clone(&self.watch);

@@ -4,12 +4,15 @@
 //!
 //! Bounds have slack for what the allocator keeps, and for vectors that grow by doubling.
 
-use std::io::{ErrorKind, Write};
+use std::{
+    io::{ErrorKind, Write},
+    time::Instant,
+};
 
 use serde_json::{Value, json};
 
 use crate::common::{
-    Broker,
+    Broker, PATIENCE,
     raw::{Raw, TEXT, frame},
 };
 
@@ -319,5 +322,31 @@ fn gaps_that_are_not_told_take_no_more_for_more_topics() {
     assert!(each <= 48 << 10, "{each} bytes per connection");
     drop(held);
     publisher.close();
+    broker.stop();
+}
+
+/// Messages that do not end take memory, and with their connections it goes back to the kernel, though no reactor has
+/// anything to do any more.
+#[test]
+fn a_passed_peak_goes_back_to_the_kernel() {
+    const COUNT: usize = 64;
+    const LEN: usize = 1_000_000;
+    let broker = Broker::start(1, &[]);
+    Raw::open(broker.address).close();
+    let before = broker.resident_bytes();
+    let message = frame(TEXT, &vec![b'x'; LEN]);
+    let held: Vec<Raw> = (0..COUNT).map(|_| Raw::open(broker.address)).collect();
+    for raw in &held {
+        (&raw.stream).write_all(&message[..message.len() - 1]).unwrap();
+    }
+    broker.wait_for_total("fanfare_buffered_bytes", "", |bytes| bytes > (COUNT * LEN / 10 * 9) as f64);
+    assert!(broker.resident_bytes() > before + COUNT * LEN / 10 * 9);
+    drop(held);
+    let deadline = Instant::now() + PATIENCE;
+    while broker.resident_bytes() > before + COUNT * LEN / 4 {
+        assert!(Instant::now() < deadline, "{before} bytes have become {}", broker.resident_bytes());
+        // Whatever happens on the admin port is no work of a reactor's.
+        broker.get("/readyz");
+    }
     broker.stop();
 }
