@@ -8,21 +8,23 @@ use std::{
 
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{
     fleet::{Fleet, Watch},
     notices::Notices,
     notify,
 };
+use crate::reactor::cores::CoreWatch;
 
 /// How often it looks whether every reactor still runs, and what went wrong.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often memory that is not used goes back to the kernel.
+/// How often memory that is not used goes back to the kernel, and cores are looked at.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the reactors run, what the operator is to be told, the service manager's watchdog, and unused memory.
+/// Whether the reactors run, and on which cores, what the operator is to be told, the service manager's watchdog, and
+/// unused memory.
 pub(super) struct Upkeep<F> {
     fleet: Arc<F>,
     watch: Arc<Watch<F>>,
@@ -30,6 +32,7 @@ pub(super) struct Upkeep<F> {
     release: Interval,
     release_memory: fn(),
     notices: Notices,
+    cores: CoreWatch,
     watchdog: Option<Interval>,
 }
 
@@ -45,6 +48,7 @@ impl<F: Fleet> Upkeep<F> {
             release,
             release_memory,
             notices: Notices::default(),
+            cores: CoreWatch::new(),
             // Two reports per deadline, as sd_watchdog_enabled(3) advises.
             watchdog: sd_notify::watchdog_enabled().map(|deadline| interval(deadline / 2)),
         }
@@ -62,7 +66,12 @@ impl<F: Fleet> Upkeep<F> {
                     self.notices.tell(self.fleet.troubles(), Instant::now());
                 }
                 // Here and not in the reactors: giving back a passed peak takes the kernel milliseconds.
-                _ = self.release.tick() => (self.release_memory)(),
+                _ = self.release.tick() => {
+                    (self.release_memory)();
+                    if let Some(line) = self.cores.look() {
+                        warn!("{line}");
+                    }
+                }
                 () = next_tick(&mut self.watchdog) => {
                     // Apart, because a silent reactor takes a second to be sure of.
                     let watch = Arc::clone(&self.watch);

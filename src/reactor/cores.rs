@@ -84,6 +84,43 @@ impl fmt::Display for Placement {
     }
 }
 
+/// Sees when the cores that the process may run on become others: the kernel then moves pinned threads as well.
+#[derive(Debug)]
+pub struct CoreWatch {
+    known: Vec<usize>,
+}
+
+impl CoreWatch {
+    /// Those that the calling thread may run on, which must not be pinned.
+    pub fn new() -> CoreWatch {
+        CoreWatch { known: allowed() }
+    }
+
+    /// What there is to say, if they are others than at the last look of this thread.
+    pub fn look(&mut self) -> Option<String> {
+        self.compare(allowed())
+    }
+
+    fn compare(&mut self, now: Vec<usize>) -> Option<String> {
+        if now == self.known {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.known, now);
+        Some(format!(
+            "the process may run on {} now, which was {}: the reactors go on where the kernel puts them; restart to \
+             have one per core again",
+            said(&self.known),
+            said(&before)
+        ))
+    }
+}
+
+/// Cores as taskset(1) lists them.
+fn said(cores: &[usize]) -> String {
+    let list = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    format!("{} {list}", if cores.len() == 1 { "core" } else { "cores" })
+}
+
 /// Keeps the calling thread on `core`. False where that is not allowed: it runs wherever it may.
 pub(super) fn pin_to(core: usize) -> bool {
     // SAFETY: a zeroed set is an empty one, and the core is below its size.
@@ -188,6 +225,16 @@ mod tests {
             let placement = Placement { reactor_count, core_count, pinned_count, origin };
             assert_eq!(placement.to_string(), line);
         }
+    }
+
+    #[test]
+    fn cores_that_become_others_are_said_once() {
+        let mut watch = CoreWatch { known: vec![0, 1, 2] };
+        assert_eq!(watch.compare(vec![0, 1, 2]), None);
+        let line = watch.compare(vec![1]).unwrap();
+        assert!(line.starts_with("the process may run on core 1 now, which was cores 0,1,2: "), "{line}");
+        assert_eq!(watch.compare(vec![1]), None);
+        assert!(watch.compare(vec![1, 2]).unwrap().contains("on cores 1,2 now, which was core 1: "));
     }
 
     /// A service in a slice with less, a container that sees only its own group, and one without a bound.

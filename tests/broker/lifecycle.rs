@@ -182,6 +182,23 @@ fn a_broker_starts_where_one_was_just_killed() {
     Broker::start_activated(broker_command(), address, admin, 2, &[]).stop();
 }
 
+/// As when a cpuset shrinks: it says so, and goes on.
+#[test]
+fn cores_that_are_taken_away_are_told_and_reactors_go_on() {
+    let (broker, log) = Broker::start_logged(2, &[], |command| {
+        command.args(["--log", "warn"]);
+    });
+    if broker.keep_on_one_core() {
+        log.wait_for("the process may run on core ");
+    } else {
+        println!("skipped: there is one core");
+    }
+    for _ in 0..4 {
+        assert_eq!(Raw::open(broker.address).ask(r#"{"op":"ping"}"#)["op"], "pong");
+    }
+    broker.stop();
+}
+
 #[test]
 fn signals_that_mean_nothing_are_told_and_sigquit_drains() {
     let (broker, log) = Broker::start_logged(1, &[], |command| {

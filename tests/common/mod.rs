@@ -56,6 +56,26 @@ impl Broker {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
+    /// Takes all cores but one of this process's from it, pinned threads too; false if this process has no more.
+    pub fn keep_on_one_core(&self) -> bool {
+        // SAFETY: a zeroed set is an empty one, which the call fills; the cores are below its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set), 0);
+            if libc::CPU_COUNT(&set) < 2 {
+                return false;
+            }
+            let first = (0..libc::CPU_SETSIZE as usize).find(|core| libc::CPU_ISSET(*core, &set)).unwrap();
+            let mut one: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(first, &mut one);
+            for task in fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap() {
+                let id: i32 = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
+                assert_eq!(libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const one), 0);
+            }
+        }
+        true
+    }
+
     /// Starts one whose log is read, after `change` has had its way with what it is started by.
     pub fn start_logged(
         reactors: usize,
