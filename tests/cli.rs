@@ -273,6 +273,8 @@ fn what_the_kernel_refuses_at_the_start_is_told_with_its_remedy() {
         (libc::SYS_io_uring_setup, libc::ENOMEM, &["raise RLIMIT_MEMLOCK to 2 MiB or more", "LimitMEMLOCK="]),
         (libc::SYS_io_uring_register, libc::ENOMEM, &["raise RLIMIT_MEMLOCK to 2 MiB or more"]),
         (libc::SYS_io_uring_enter, libc::EPERM, &["allow io_uring"]),
+        (libc::SYS_epoll_create1, libc::EPERM, &["allow epoll_create1", "seccomp"]),
+        (libc::SYS_eventfd2, libc::EMFILE, &["LimitNOFILE="]),
     ] {
         let mut command = fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", "", "--reactors", "1"]);
         refuse(&mut command, call, errno);

@@ -68,7 +68,7 @@ pub fn run<F: Fleet>(
     let signals = Signals::register().map_err(|error| format!("cannot handle signals: {error}"))?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
         let around = Surroundings::read(Some(locked_bytes(&config)));
-        format!("the control thread has no ring: {}", remedy::line(Step::Setup, &error, &around))
+        remedy::line(Step::Control, &error, &around)
     })?;
     let release_memory = hooks.release_memory;
     let reloader = Reloader::new(config, hooks);

@@ -11,6 +11,8 @@ pub const PATIENCE_NS: u64 = 2_000_000_000;
 pub enum Step {
     /// Making a thread.
     Thread,
+    /// The control thread's runtime: a ring, an epoll and an eventfd.
+    Control,
     /// io_uring_setup(2) with a reactor's flags.
     Setup,
     /// The opcodes that the data path uses.
@@ -32,6 +34,7 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Thread => "threads",
+            Step::Control => "the control thread",
             Step::Setup => "io_uring",
             Step::Opcodes => "opcodes",
             Step::BufferRing => "buffer ring",
@@ -113,6 +116,11 @@ pub fn explain(step: Step, error: &io::Error, around: &Surroundings) -> (String,
                     format!(" to {} MiB or more", bytes.div_ceil(1 << 20))
                 })
             ),
+        ),
+        // The probe has made a ring by then: it is something else that is forbidden.
+        (Step::Control, libc::EPERM | libc::EACCES) => (
+            "what the control thread waits with is forbidden, most likely by a container's seccomp profile".to_owned(),
+            "allow epoll_create1, eventfd2 and io_uring_setup in it".to_owned(),
         ),
         (Step::Setup, libc::EPERM | libc::EACCES) => match around.io_uring_disabled {
             Some(disabled @ 1..) => (
