@@ -34,6 +34,20 @@ impl Server {
     }
 }
 
+/// A server that speaks no WebSocket: it reads the request, says `answer` and waits for the client to go.
+fn no_broker(answer: &'static [u8]) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let script = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(answer).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    Server { url, script }
+}
+
 /// The server's end of a connection.
 struct Socket(BufReader<TcpStream>);
 
@@ -331,6 +345,69 @@ fn a_url_that_is_none() {
             assert_eq!(output.status.code(), Some(2));
         }
     }
+}
+
+#[test]
+fn a_server_that_is_silent() {
+    let server = no_broker(b"");
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/ws").to_owned();
+    let (code, _, stderr) = run(server, &["pub", "t", "1", "--timeout", "1"], None);
+    assert_eq!((code, stderr), (1, format!("fanfare: {address} has not answered for 1 s\n")));
+}
+
+#[test]
+fn a_server_that_speaks_something_else() {
+    for answer in [&b"\x15\x03\x01\0\x02\x02\x16"[..], b"SSH-2.0-OpenSSH_9.2\r\n"] {
+        for command in [&["pub", "t", "1"][..], &["sub", "t"]] {
+            let (code, _, stderr) = run(no_broker(answer), command, None);
+            let line = "fanfare: the server does not speak fanfare.json.v1: no answer in HTTP (";
+            assert!(stderr.starts_with(line) && stderr.lines().count() == 1, "{stderr}");
+            assert_eq!(code, 1);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_of_the_upgrade_is_passed_on() {
+    for (answer, line) in [
+        (
+            &b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\nthe path is `/wrong`\n"
+                [..],
+            "HTTP 404: the path is `/wrong`",
+        ),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", "HTTP 404"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP 200"),
+    ] {
+        let (code, _, stderr) = run(no_broker(answer), &["pub", "t", "1"], None);
+        assert_eq!((code, stderr), (1, format!("fanfare: the upgrade was refused with {line}\n")));
+    }
+}
+
+/// It lives, by its pings, and neither takes nor refuses what it got.
+#[test]
+fn a_broker_that_does_not_answer() {
+    let script = |_, mut socket: Socket| {
+        assert_eq!(socket.receive()["id"], 0);
+        socket.send_frame(0x9, b"");
+        assert_eq!(socket.receive_frame().0, 0xA);
+        let _ = socket.0.read_to_end(&mut Vec::new());
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t", "1", "--timeout", "1"], None);
+    let line = "fanfare: no answer for 1 s; 0 publications were confirmed, 1 were not\n";
+    assert_eq!((code, stderr.as_str()), (1, line));
+}
+
+#[test]
+fn pub_takes_an_error_without_an_id_for_an_answer() {
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.send(r#"{"op":"error","code":"bad_message","message":"no"}"#);
+        socket.receive_close();
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t", "1e400"], None);
+    let lines =
+        "fanfare: a command was refused: no (bad_message)\nfanfare: 1 of 1 publications were refused\n";
+    assert_eq!((code, stderr.as_str()), (1, lines));
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! The client side of a WebSocket connection: what `sub` and `pub` share.
 
-use std::{borrow::Cow, cell::Cell, fmt, future::Future, io, rc::Rc, time::Duration};
+use std::{borrow::Cow, cell::Cell, fmt, io, rc::Rc, time::Duration};
 
 use fastwebsockets::{
-    FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, WebSocketWrite, handshake,
+    FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketWrite, handshake,
 };
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
-    Request, Uri,
-    body::Bytes,
-    header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
-    upgrade::Upgraded,
+    Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{
+        CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
+    upgrade::{self, Upgraded},
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -22,8 +26,10 @@ use tokio::{
     time::timeout,
 };
 
-/// From the first packet to the `hello`, step by step.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message may take to go out: then the broker takes nothing any more.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of a refusal's body is read, which is to be one line.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 /// Beyond two of the broker's ping intervals: then the connection is taken for dead.
 const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 /// How long a close that we began may take.
@@ -74,8 +80,8 @@ impl fmt::Display for Server {
 pub(super) enum Ended {
     /// The broker closed it.
     Closed { code: u16, reason: String },
-    /// The broker refused the upgrade.
-    Refused { status: u16 },
+    /// The broker, or something before it, refused the upgrade with this line.
+    Refused { status: u16, line: String },
     /// It broke, went silent or never came to be.
     Broken(String),
     /// The other end is no fanfare.
@@ -91,7 +97,7 @@ impl Ended {
                 let ms = reason.strip_prefix("retry_after_ms=").and_then(|ms| ms.parse().ok());
                 Some(Duration::from_millis(ms.unwrap_or(0)))
             }
-            Ended::Refused { status } => matches!(status, 408 | 429 | 500..).then_some(Duration::ZERO),
+            Ended::Refused { status, .. } => matches!(status, 408 | 429 | 500..).then_some(Duration::ZERO),
             Ended::Broken(_) => Some(Duration::ZERO),
             Ended::NotFanfare(_) => None,
         }
@@ -103,7 +109,12 @@ impl fmt::Display for Ended {
         match self {
             Ended::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
             Ended::Closed { code, reason } => write!(f, "closed with {code} ({reason})"),
-            Ended::Refused { status } => write!(f, "the upgrade was refused with HTTP {status}"),
+            Ended::Refused { status, line } if line.is_empty() => {
+                write!(f, "the upgrade was refused with HTTP {status}")
+            }
+            Ended::Refused { status, line } => {
+                write!(f, "the upgrade was refused with HTTP {status}: {line}")
+            }
             Ended::Broken(reason) => f.write_str(reason),
             Ended::NotFanfare(reason) => write!(f, "the server does not speak fanfare.json.v1: {reason}"),
         }
@@ -150,6 +161,20 @@ impl Message<'_> {
     }
 }
 
+/// How long to wait for the broker, each time.
+#[derive(Debug, clap::Args)]
+pub(super) struct Patience {
+    /// How long the broker may take to answer, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+impl Patience {
+    pub fn time_max(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
 type Stream = TokioIo<Upgraded>;
 
 /// A connection after its `hello`. What is received and what is sent are separate, because a publisher
@@ -171,11 +196,16 @@ pub(super) struct Sender {
 }
 
 impl Connection {
-    /// Connects, upgrades and waits for the `hello`.
-    pub async fn open(server: &Server) -> Result<Connection, Ended> {
+    /// Connects, upgrades and waits for the `hello`, all within `time_max`.
+    pub async fn open(server: &Server, time_max: Duration) -> Result<Connection, Ended> {
+        timeout(time_max, Self::open_unhurried(server)).await.unwrap_or_else(|_| {
+            Err(Ended::Broken(format!("{server} has not answered for {} s", time_max.as_secs())))
+        })
+    }
+
+    async fn open_unhurried(server: &Server) -> Result<Connection, Ended> {
         let broken = |error: io::Error| Ended::Broken(format!("cannot connect to {server}: {error}"));
-        let stream =
-            in_time(TcpStream::connect((server.host.as_str(), server.port))).await?.map_err(broken)?;
+        let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
 
         let request = Request::get(&server.path)
@@ -187,15 +217,23 @@ impl Connection {
             .header(SEC_WEBSOCKET_PROTOCOL, "fanfare.json.v1")
             .body(Empty::<Bytes>::new())
             .expect("a parsed URL makes a valid request");
-        let (socket, response) = match in_time(handshake::client(&Executor, request, stream)).await? {
-            Ok(opened) => opened,
-            Err(WebSocketError::InvalidStatusCode(status)) => return Err(Ended::Refused { status }),
-            Err(error) => return Err(Ended::Broken(format!("cannot connect to {server}: {error}"))),
+        let no_http = |error: hyper::Error| match error.is_parse() {
+            true => Ended::NotFanfare(format!("no answer in HTTP ({error})")),
+            false => Ended::Broken(format!("cannot connect to {server}: {error}")),
         };
+        let (mut requests, http) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
+        // What ends it ends the request as well, which tells why.
+        tokio::spawn(async { _ = http.with_upgrades().await });
+        let response = requests.send_request(request).await.map_err(no_http)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(response).await);
+        }
         if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != "fanfare.json.v1") {
             return Err(Ended::NotFanfare("it did not choose the subprotocol".into()));
         }
 
+        let upgraded = upgrade::on(response).await.map_err(no_http)?;
+        let socket = WebSocket::after_handshake(TokioIo::new(upgraded), Role::Client);
         let (mut reader, writer) = socket.split(split);
         // Pings and closes come to `receive`, where they count as signs of life.
         reader.set_auto_pong(false);
@@ -203,7 +241,8 @@ impl Connection {
         let mut connection = Connection {
             reader: FragmentCollectorRead::new(reader),
             sender: Sender { writer: Rc::new(Mutex::new(writer)), has_closed: Rc::default() },
-            silence_max: CONNECT_TIMEOUT,
+            // Until the `hello` says better, whoever opens it is the one to lose patience.
+            silence_max: Duration::MAX,
             message_bytes_max: usize::MAX,
         };
         let hello = connection.receive().await?;
@@ -280,7 +319,10 @@ impl Sender {
             return Ok(());
         }
         self.has_closed.set(frame.opcode == OpCode::Close);
-        writer.write_frame(frame).await.map_err(lost)
+        match timeout(SEND_TIMEOUT, writer.write_frame(frame)).await {
+            Ok(sent) => sent.map_err(lost),
+            Err(_) => Err(lost(format!("a message is not taken within {} s", SEND_TIMEOUT.as_secs()))),
+        }
     }
 }
 
@@ -288,20 +330,17 @@ fn lost(reason: impl fmt::Display) -> Ended {
     Ended::Broken(format!("the connection was lost: {reason}"))
 }
 
-/// Runs hyper's part of the connection on the client's only thread.
-struct Executor;
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::spawn(future);
-    }
-}
-
-async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, Ended> {
-    timeout(CONNECT_TIMEOUT, future).await.map_err(|_| {
-        Ended::Broken(format!("the server has not answered for {} s", CONNECT_TIMEOUT.as_secs()))
-    })
+/// What a response that is no upgrade says, if it says it in a line of plain text.
+async fn refused(response: Response<Incoming>) -> Ended {
+    let status = response.status().as_u16();
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let is_plain = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+    let body = match is_plain {
+        true => Limited::new(response, REFUSAL_BYTES_MAX).collect().await.ok(),
+        false => None,
+    };
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    let line = text.lines().next().unwrap_or_default();
+    Ended::Refused { status, line: line.chars().filter(|c| !c.is_control()).collect() }
 }

@@ -1,6 +1,11 @@
 //! `fanfare pub`: one publication from the command line, or one per line of stdin.
 
-use std::{cell::Cell, future, pin::pin};
+use std::{
+    cell::Cell,
+    future,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use serde_json::value::RawValue;
@@ -11,7 +16,7 @@ use tokio::{
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Sender, Server},
+    client::{Connection, Ended, Message, Patience, Sender, Server},
     print, run_client,
 };
 
@@ -37,6 +42,8 @@ pub(super) struct PubArgs {
     /// Print the seq of every publication.
     #[arg(long)]
     verbose: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// Publishes and returns when the broker has confirmed all of it.
@@ -50,7 +57,9 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
         None => None,
     };
     run_client(async move {
-        let connection = Connection::open(&server).await.map_err(|ended| Failure::Run(ended.to_string()))?;
+        let time_max = args.patience.time_max();
+        let opened = Connection::open(&server, time_max).await;
+        let connection = opened.map_err(|ended| Failure::Run(ended.to_string()))?;
         let line_bytes_max = connection.message_bytes_max.min(LINE_BYTES_MAX);
         let publisher = Publisher::new(connection.sender(), &args.topic);
         let sending = async {
@@ -71,6 +80,10 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
                 Err(ended) => return Err(publisher.interrupted(&ended)),
                 Ok(_) => unreachable!("the reader was not told to finish"),
             },
+            () = publisher.wait_in_vain(time_max) => {
+                let ended = Ended::Broken(format!("no answer for {} s", time_max.as_secs()));
+                return Err(publisher.interrupted(&ended));
+            }
         };
         // Everything is confirmed: a connection that is lost now loses nothing.
         if let Ok(connection) = reading.await {
@@ -135,6 +148,9 @@ struct Publisher {
     finished: Notify,
     /// How many were sent; the id of the next one.
     sent_count: Cell<u64>,
+    answered_count: Cell<u64>,
+    /// When one was sent or answered last.
+    progress: Cell<Instant>,
     refused_count: Cell<u64>,
 }
 
@@ -146,6 +162,8 @@ impl Publisher {
             window: Semaphore::new(WINDOW),
             finished: Notify::new(),
             sent_count: Cell::new(0),
+            answered_count: Cell::new(0),
+            progress: Cell::new(Instant::now()),
             refused_count: Cell::new(0),
         }
     }
@@ -160,7 +178,26 @@ impl Publisher {
             // The reader will find out too, and may find a close frame that says why.
             future::pending::<()>().await;
         }
+        self.progress.set(Instant::now());
         Ok(())
+    }
+
+    fn unanswered_count(&self) -> u64 {
+        self.sent_count.get() - self.answered_count.get()
+    }
+
+    /// Waits until publications have gone without an answer for `time_max`, though the connection lives.
+    async fn wait_in_vain(&self, time_max: Duration) {
+        loop {
+            let waited = match self.unanswered_count() {
+                0 => Duration::ZERO,
+                _ => self.progress.get().elapsed(),
+            };
+            match time_max.checked_sub(waited) {
+                None | Some(Duration::ZERO) => return,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
     }
 
     /// Waits until every publication has its reply, and tells the reader.
@@ -186,7 +223,10 @@ impl Publisher {
                 }
                 _ => {}
             }
-            if reply.id.is_some() {
+            // An error can be about nothing but a publication, even if it could not be read whose.
+            if reply.id.is_some() || reply.op == "error" {
+                self.answered_count.update(|count| count + 1);
+                self.progress.set(Instant::now());
                 self.window.add_permits(1);
             }
         }
@@ -194,8 +234,8 @@ impl Publisher {
 
     /// What to say when the connection ends too early.
     fn interrupted(&self, ended: &Ended) -> Failure {
-        let unconfirmed = (WINDOW - self.window.available_permits()) as u64;
-        let confirmed = self.sent_count.get() - unconfirmed;
+        let unconfirmed = self.unanswered_count();
+        let confirmed = self.answered_count.get() - self.refused_count.get();
         Failure::Run(format!("{ended}; {confirmed} publications were confirmed, {unconfirmed} were not"))
     }
 }

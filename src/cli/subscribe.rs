@@ -12,10 +12,11 @@ use std::{
 use clap::Args;
 use fastwebsockets::Payload;
 use serde_json::value::RawValue;
+use tokio::time::timeout_at;
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Server},
+    client::{Connection, Ended, Message, Patience, Server},
     run_client,
 };
 
@@ -39,6 +40,8 @@ pub(super) struct SubArgs {
     /// Print only the data, without topic and seq.
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// How one connection came to its end.
@@ -63,14 +66,14 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
         let mut wait = WAIT_MIN;
         let mut was_connected = false;
         loop {
-            let ended = match Connection::open(&server).await {
+            let ended = match Connection::open(&server, args.patience.time_max()).await {
                 Ok(connection) => {
                     if was_connected {
                         eprintln!("fanfare: connected again; what was published in between is not replayed");
                     }
                     was_connected = true;
                     let since = Instant::now();
-                    let outcome = follow(connection, &args.filters, &mut printer).await;
+                    let outcome = follow(connection, &args, &mut printer).await;
                     // A broker that takes connections only to end them is not hurried.
                     if since.elapsed() > wait {
                         wait = WAIT_MIN;
@@ -94,9 +97,12 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
 }
 
 /// Subscribes and prints until the connection or the count comes to its end.
-async fn follow(mut connection: Connection, filters: &[String], printer: &mut Printer) -> Outcome {
+async fn follow(mut connection: Connection, args: &SubArgs, printer: &mut Printer) -> Outcome {
     let sender = connection.sender();
-    for (index, filter) in filters.iter().enumerate() {
+    let time_max = args.patience.time_max();
+    let deadline = Instant::now() + time_max;
+    let mut unanswered_count = args.filters.len();
+    for (index, filter) in args.filters.iter().enumerate() {
         let topic = serde_json::to_string(filter).expect("a string is JSON");
         let command = format!(r#"{{"op":"subscribe","topic":{topic},"id":{index}}}"#);
         if let Err(ended) = sender.send_text(command).await {
@@ -104,7 +110,17 @@ async fn follow(mut connection: Connection, filters: &[String], printer: &mut Pr
         }
     }
     while printer.left > 0 {
-        let text = match receive(&mut connection, printer).await {
+        let receiving = receive(&mut connection, printer);
+        let received = match unanswered_count {
+            0 => receiving.await,
+            _ => timeout_at(deadline.into(), receiving).await.unwrap_or_else(|_| {
+                let waited = time_max.as_secs();
+                Err(Ended::Broken(format!(
+                    "no answer to {unanswered_count} subscribe commands for {waited} s"
+                )))
+            }),
+        };
+        let text = match received {
             Ok(Some(text)) => text,
             Ok(None) => return Outcome::Done,
             Err(ended) => return Outcome::Ended(ended),
@@ -117,6 +133,7 @@ async fn follow(mut connection: Connection, filters: &[String], printer: &mut Pr
             "message" if printer.print(&message).is_err() => return Outcome::Done,
             "message" => {}
             "gap" => eprintln!("fanfare: {}", gap_line(&message)),
+            "ok" => unanswered_count = unanswered_count.saturating_sub(1),
             "error" if message.refused_op == "subscribe" => return Outcome::Refused(message.error_line()),
             "error" => eprintln!("fanfare: {}", message.error_line()),
             // Clients pass over what they do not know.

@@ -7,6 +7,7 @@
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
 //! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
 
+mod culprit;
 mod document;
 mod long;
 mod message;
@@ -16,6 +17,7 @@ mod write;
 
 use std::borrow::Cow;
 
+use culprit::Culprit;
 use document::{Document, Place, Scratch, Shape, Size};
 use simd_json::{Node, StaticNode};
 
@@ -84,7 +86,8 @@ impl Parser {
     /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
         let shape = shape_of(text);
-        let checked = self.scratch.check_long(text.as_bytes(), shape).map_err(CommandError::bad_message)?;
+        let checked = self.scratch.check_long(text.as_bytes(), shape);
+        let checked = checked.map_err(|fault| fault.accuse(text))?;
         self.parse_checked(text, shape, checked)
     }
 
@@ -93,9 +96,10 @@ impl Parser {
     ///
     /// Panics if the message is binary, or not checked to its end.
     pub fn parse_long<'a>(&'a mut self, long: &'a mut LongMessage) -> Result<Commands<'a>, CommandError<'a>> {
-        let (text, verdict, checker) = long.checked_text();
+        let (text, verdict, culprit, checker) = long.checked_text();
         self.scratch.adopt(checker);
-        let checked = self.scratch.judge(verdict, text.as_bytes()).map_err(CommandError::bad_message)?;
+        let checked = self.scratch.judge(verdict, text.as_bytes(), culprit);
+        let checked = checked.map_err(|fault| fault.accuse(text))?;
         self.parse_checked(text, shape_of(text), checked)
     }
 
@@ -112,7 +116,7 @@ impl Parser {
             checked.map_or(Ok(()), check_count)?;
         }
         let document = self.scratch.parse(text.as_bytes(), shape, checked.is_some());
-        let mut document = document.map_err(CommandError::bad_message)?;
+        let mut document = document.map_err(|fault| fault.accuse(text))?;
         if let (Shape::Commands, Node::Array { len, .. }) = (shape, document.node(Place::ROOT)) {
             return Array::new(document, text, len).map(Commands::Many);
         }
@@ -127,9 +131,9 @@ impl Parser {
     /// borrowed, at the price of an allocation for a topic that is written with escapes.
     pub(super) fn parse_one<'a>(&mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
         let checked = self.scratch.check_long(text.as_bytes(), Shape::Command);
-        let is_checked = checked.map_err(CommandError::bad_message)?.is_some();
+        let is_checked = checked.map_err(|fault| fault.accuse(text))?.is_some();
         let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
-        let mut document = document.map_err(CommandError::bad_message)?;
+        let mut document = document.map_err(|fault| fault.accuse(text))?;
         read::<true, _>(&mut document, text, Place::ROOT, |unescaped: &str, raw| {
             if unescaped.len() == raw.len() { Cow::Borrowed(raw) } else { Cow::Owned(unescaped.to_owned()) }
         })
@@ -141,7 +145,7 @@ impl Parser {
         let checked = self.scratch.check_long(text.as_bytes(), Shape::Command);
         let mut document = checked
             .and_then(|checked| self.scratch.parse(text.as_bytes(), Shape::Command, checked.is_some()))
-            .unwrap_or_else(|rule| unreachable!("an element of I-JSON is I-JSON: {rule}"));
+            .unwrap_or_else(|fault| unreachable!("an element of I-JSON is I-JSON: {}", fault.rule));
         read::<false, _>(&mut document, text, Place::ROOT, keep_unescaped).0
     }
 
@@ -163,13 +167,13 @@ impl Parser {
     /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
-        let checked = self.scratch.check_long(data, Shape::Data)?;
+        let checked = self.scratch.check_long(data, Shape::Data).map_err(|fault| fault.rule)?;
         self.name_broken_rule(data, checked)
     }
 
     /// The same for `data` that came to this verdict.
     pub(super) fn judge_data(&mut self, data: &[u8], verdict: Verdict) -> Result<(), String> {
-        let checked = self.scratch.judge(verdict, data)?;
+        let checked = self.scratch.judge(verdict, data, Culprit::default()).map_err(|fault| fault.rule)?;
         self.name_broken_rule(data, checked)
     }
 
@@ -178,7 +182,8 @@ impl Parser {
             return Ok(());
         }
         let mut broken_rule = None;
-        self.scratch.parse(data, Shape::Data, false)?.check(Place::ROOT, &mut broken_rule);
+        let document = self.scratch.parse(data, Shape::Data, false);
+        document.map_err(|fault| fault.rule)?.check(Place::ROOT, &mut broken_rule);
         broken_rule.map_or(Ok(()), Err)
     }
 }

@@ -108,7 +108,7 @@ fn object(fields: Fields, kind: &str) -> Outcome {
         return Outcome::error(ErrorCode::LimitReached);
     }
     let Ok(text) = String::from_utf8(fields.payload) else { return Outcome::error(ErrorCode::BadMessage) };
-    match json::naive::lone_outcome(&text) {
+    match json::naive::lone_outcome(&text).without_details() {
         Outcome::Command(command) if command.op != kind => {
             refuse(command.id, command.topic, ErrorCode::BadValue)
         }

@@ -24,7 +24,7 @@ impl Outcome {
         Outcome::Error { op: None, id: None, topic: None, code }
     }
 
-    /// What is not I-JSON may name its command or not: the parser does where it can, the twin never.
+    /// What is not I-JSON may name its command or not: the parser does where it can, a twin where that is easy.
     pub(crate) fn without_details(self) -> Outcome {
         match self {
             Outcome::Error { code: ErrorCode::BadMessage, .. } => Outcome::error(ErrorCode::BadMessage),

@@ -14,7 +14,11 @@ use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
-use super::long::{Checker, Cut, Verdict, whole_offset};
+use super::{
+    culprit::{Culprit, Search},
+    long::{Checker, Cut, Verdict, whole_offset},
+};
+use crate::protocol::command::CommandError;
 
 /// How deep a publication's `data` may be nested.
 pub(crate) const DATA_DEPTH_MAX: usize = 128;
@@ -33,7 +37,27 @@ pub(super) enum Shape {
 
 impl Shape {
     pub(super) fn depth_max(self) -> usize {
-        DATA_DEPTH_MAX + self as usize
+        DATA_DEPTH_MAX + self.member_depth()
+    }
+
+    /// So deep in the text the members of commands stand.
+    pub(super) fn member_depth(self) -> usize {
+        self as usize
+    }
+}
+
+/// A text is not I-JSON.
+#[derive(Debug)]
+pub(super) struct NotIJson {
+    /// Why.
+    pub(super) rule: String,
+    culprit: Culprit,
+}
+
+impl NotIJson {
+    /// The error about `text`.
+    pub(super) fn accuse(self, text: &str) -> CommandError<'_> {
+        self.culprit.accuse(text, self.rule)
     }
 }
 
@@ -156,7 +180,7 @@ impl Scratch {
     /// Returns how many elements its array has, if it is one; `None` if it is short, or broken in a way that
     /// is to be named. The error says that it is broken.
     #[inline]
-    pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, String> {
+    pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, NotIJson> {
         if text.len() < self.long_bytes_min {
             return Ok(None);
         }
@@ -164,16 +188,30 @@ impl Scratch {
     }
 
     #[cold]
-    fn check(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, String> {
+    fn check(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, NotIJson> {
         let verdict = self.checker.check(text, shape);
         self.aside.read.bytes += text.len();
         self.aside.read.values += self.checker.values;
-        self.judge(verdict, text)
+        let culprit = match verdict {
+            Verdict::Broken { near } if text.len() > self.named_bytes_max => {
+                self.aside.read.bytes += text.len();
+                Search::new(shape, near).finish(text)
+            }
+            // There is none, or it is found by the way of short texts.
+            _ => Culprit::default(),
+        };
+        self.judge(verdict, text, culprit)
     }
 
-    /// What [`Scratch::check_long`] would return for a `text` that came to this verdict.
-    pub(super) fn judge(&self, verdict: Verdict, text: &[u8]) -> Result<Option<usize>, String> {
-        verdict.judge(text.len(), self.named_bytes_max)
+    /// What [`Scratch::check_long`] would return for a `text` that came to this verdict, by the fault of `culprit`.
+    pub(super) fn judge(
+        &self,
+        verdict: Verdict,
+        text: &[u8],
+        culprit: Culprit,
+    ) -> Result<Option<usize>, NotIJson> {
+        let judged = verdict.judge(text.len(), self.named_bytes_max);
+        judged.map_err(|rule| NotIJson { rule, culprit })
     }
 
     /// Takes what `checker` left of a text, so that it is as if this scratch had checked it.
@@ -182,8 +220,7 @@ impl Scratch {
         std::mem::swap(&mut self.checker.cuts, &mut checker.cuts);
     }
 
-    /// Parses `text`, which need not be UTF-8 and is already checked if `is_checked`. The error is the broken
-    /// rule.
+    /// Parses `text`, which need not be UTF-8 and is already checked if `is_checked`.
     ///
     /// Values are still to be checked with [`Document::check`].
     pub(super) fn parse<'s>(
@@ -191,7 +228,7 @@ impl Scratch {
         text: &[u8],
         shape: Shape,
         is_checked: bool,
-    ) -> Result<Document<'s>, String> {
+    ) -> Result<Document<'s>, NotIJson> {
         let Self { padded, blanked, nodes: slot, buffers, longest, aside, checker, .. } = self;
         aside.cuts.clear();
         let text = if is_checked {
@@ -224,7 +261,16 @@ impl Scratch {
         if let Err(error) = result {
             *slot = tape.reset().0;
             read.bytes += text.len();
-            return Err(broken_rule(text, &error, shape, buffers.structural_indexes()));
+            let rule = broken_rule(text, &error, shape, buffers.structural_indexes());
+            read.bytes += shape.member_depth() * text.len();
+            let near = match shape {
+                Shape::Data | Shape::Command => 0,
+                Shape::Commands => match Checker::default().check(text, shape) {
+                    Verdict::Broken { near } => near,
+                    _ => text.len(),
+                },
+            };
+            return Err(NotIJson { rule, culprit: Search::new(shape, near).finish(text) });
         }
         let may_hold_noncharacters =
             text.iter().fold(false, |found, &byte| found | (byte >= 0xef) | (byte == b'\\'));

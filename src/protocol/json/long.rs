@@ -99,10 +99,10 @@ struct Key {
 }
 
 /// One value's or key's string.
-struct Text {
+pub(super) struct Text {
     /// Past the closing quote.
-    end: usize,
-    has_escapes: bool,
+    pub(super) end: usize,
+    pub(super) has_escapes: bool,
 }
 
 impl Checker {
@@ -167,11 +167,7 @@ impl Checker {
         } = self.progress;
         let depth_max = shape.depth_max();
         // Members of a command stand so deep, and what else is in their place or in that of a command.
-        let member_depth = match shape {
-            Shape::Data => 0,
-            Shape::Command => 1,
-            Shape::Commands => 2,
-        };
+        let member_depth = shape.member_depth();
         let mut pause_at = at.saturating_add(bytes_max.max(1));
         loop {
             // Even if no one pauses here, this is what tells near which byte something is wrong.
@@ -252,9 +248,10 @@ impl Checker {
                 }
             }
             at = skip_spaces(text, at);
+            // What is wrong from here on is not that value's fault.
+            self.progress.at = at;
             if depth <= 1 {
                 if depth == 0 {
-                    self.progress.at = at;
                     if member_depth > 0 {
                         self.reduced.extend_from_slice(&text[copied..]);
                     }
@@ -337,7 +334,7 @@ impl Verdict {
 }
 
 #[inline(always)]
-fn skip_spaces(text: &[u8], mut at: usize) -> usize {
+pub(super) fn skip_spaces(text: &[u8], mut at: usize) -> usize {
     while matches!(text.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
         at += 1;
     }
@@ -351,7 +348,7 @@ fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Broken> {
 
 /// The string that begins with the quote at `at`.
 #[inline]
-fn string(text: &[u8], at: usize) -> Result<Text, Broken> {
+pub(super) fn string(text: &[u8], at: usize) -> Result<Text, Broken> {
     /// So many plain bytes in a row are likely to be followed by more.
     const RUN: usize = 16;
     /// A quote, an escape, a control character, or what a noncharacter begins with.
@@ -445,7 +442,7 @@ fn unicode_escape(text: &[u8], at: usize) -> Result<(u32, usize), Broken> {
 }
 
 /// Appends what `raw`, a good string without its quotes, stands for.
-fn unescape(raw: &[u8], out: &mut Vec<u8>) {
+pub(super) fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while at < raw.len() {
         match raw[at] {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    culprit::{Culprit, Search},
     document::{Read, Scratch, Shape},
     long::{Checker, Verdict},
     shape_of,
@@ -23,6 +24,9 @@ pub struct LongMessage {
     /// The first of that has been begun.
     is_begun: bool,
     checked: Vec<Checked>,
+    /// The text is checked and is not I-JSON, which some command of it is to blame for.
+    search: Option<Search>,
+    culprit: Culprit,
     checker: Checker,
     read: Read,
 }
@@ -65,12 +69,14 @@ impl LongMessage {
             unchecked,
             is_begun: false,
             checked: Vec::new(),
+            search: None,
+            culprit: Culprit::default(),
             checker: Checker::default(),
             read: Read::default(),
         }
     }
 
-    /// Goes on for about `bytes_max` bytes, up to the end of a value; returns whether nothing is left to check.
+    /// Goes on for about `bytes_max` bytes, up to the end of a value or string; returns whether nothing is left to check.
     /// That a payload is UTF-8 is found out of all of it at once.
     pub fn go_on(&mut self, bytes_max: usize) -> bool {
         let Some(range) = self.unchecked.last() else { return true };
@@ -79,6 +85,16 @@ impl LongMessage {
             Message::Binary(message) => (&message[..], Shape::Data),
         };
         let text = &message[range.clone()];
+        if let Some(search) = &mut self.search {
+            let at = search.at();
+            let found = search.go_on(text, bytes_max);
+            self.read.bytes += search.at() - at;
+            if let Some(culprit) = found {
+                self.culprit = culprit;
+                self.unchecked.pop();
+            }
+            return self.unchecked.is_empty();
+        }
         let verdict = if self.is_begun {
             let (at, values) = (self.checker.at(), self.checker.values);
             let verdict = self.checker.go_on(text, bytes_max);
@@ -98,6 +114,10 @@ impl LongMessage {
         };
         if let Some(verdict) = verdict {
             self.checked.push(Checked { bytes_behind: message.len() - range.end, verdict });
+            if let (Message::Text(_), Verdict::Broken { near }) = (&self.message, verdict) {
+                self.search = Some(Search::new(shape, near));
+                return false;
+            }
             self.unchecked.pop();
             self.is_begun = false;
         }
@@ -122,11 +142,12 @@ impl LongMessage {
             + self.checker.kept_bytes()
     }
 
-    /// The text, what checking it came to, and who checked it.
-    pub(super) fn checked_text(&mut self) -> (&str, Verdict, &mut Checker) {
+    /// The text, what checking it came to, whose fault that is, and who checked it.
+    pub(super) fn checked_text(&mut self) -> (&str, Verdict, Culprit, &mut Checker) {
+        assert!(self.unchecked.is_empty(), "the message is checked to its end");
         let Message::Text(text) = &self.message else { panic!("a binary message is no text") };
-        let verdict = self.checked.first().expect("the message is checked to its end").verdict;
-        (text, verdict, &mut self.checker)
+        let verdict = self.checked.first().expect("a text is checked as a whole").verdict;
+        (text, verdict, self.culprit, &mut self.checker)
     }
 
     /// The message, and what checking its payloads came to.

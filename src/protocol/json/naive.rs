@@ -11,13 +11,13 @@ use crate::protocol::command::{
 };
 
 /// An object's members in order, duplicates included.
-struct Members<'t>(Vec<(String, &'t RawValue)>);
+struct Members<'t, K>(Vec<(K, &'t RawValue)>);
 
-impl<'de> serde::Deserialize<'de> for Members<'de> {
+impl<'de, K: serde::Deserialize<'de>> serde::Deserialize<'de> for Members<'de, K> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
+        struct Visitor<K>(std::marker::PhantomData<K>);
+        impl<'de, K: serde::Deserialize<'de>> serde::de::Visitor<'de> for Visitor<K> {
+            type Value = Members<'de, K>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
@@ -29,7 +29,26 @@ impl<'de> serde::Deserialize<'de> for Members<'de> {
                 Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(Visitor)
+        deserializer.deserialize_map(Visitor(std::marker::PhantomData))
+    }
+}
+
+/// A key that may hold lone surrogates: none of those that count.
+struct AnyKey(Option<String>);
+
+impl<'de> serde::Deserialize<'de> for AnyKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = AnyKey;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<AnyKey, E> {
+                Ok(AnyKey(String::from_utf8(bytes.to_vec()).ok()))
+            }
+        }
+        deserializer.deserialize_bytes(Visitor)
     }
 }
 
@@ -44,7 +63,7 @@ pub(crate) fn has_noncharacter(string: &str) -> bool {
 fn is_i_json_value(raw: &str, depth: usize, keys_may_repeat: bool) -> bool {
     match raw.as_bytes()[0] {
         b'{' => {
-            let Ok(Members(members)) = serde_json::from_str(raw) else { return false };
+            let Ok(Members::<String>(members)) = serde_json::from_str(raw) else { return false };
             let repeats =
                 (1..members.len()).any(|i| members[..i].iter().any(|(key, _)| *key == members[i].0));
             depth > 0
@@ -78,8 +97,9 @@ pub(crate) fn outcomes(text: &str) -> Vec<Outcome> {
         _ => return nothing(ErrorCode::BadMessage),
     };
     // Here keys may repeat: those of the command itself are its own fault and not the text's.
-    if !raws.iter().all(|raw| raw.starts_with('{') && is_i_json_value(raw, DEPTH, true)) {
-        return nothing(ErrorCode::BadMessage);
+    let is_good = |raw: &str| raw.starts_with('{') && is_i_json_value(raw, DEPTH, true);
+    if let Some(bad) = raws.iter().find(|raw| !is_good(raw)) {
+        return vec![if bad.starts_with('{') { blamed(bad) } else { Outcome::error(ErrorCode::BadMessage) }];
     }
     if raws.len() > 1024 {
         return nothing(ErrorCode::LimitReached);
@@ -100,21 +120,53 @@ pub(crate) fn is_i_json(text: &str, depth: usize) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| is_i_json_value(raw.get(), depth, false))
 }
 
-/// A command's own object and the levels of its data.
-const DEPTH: usize = 1 + 128;
+/// Whether the twin says of `text` whose fault it is that it is not I-JSON: it does if it is JSON at least.
+pub(crate) fn names_culprit(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
 
-fn command(raw: &str) -> Outcome {
-    let Members(members) = serde_json::from_str(raw).expect("checked");
-    let get = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
-    let string = |name: &str| get(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
-    let op = string("op").filter(|op| ["subscribe", "unsubscribe", "publish", "ping"].contains(&op.as_str()));
-    let id = get("id").filter(|raw| match raw.strip_prefix('"') {
+/// What is told of the command that makes its text no I-JSON.
+fn blamed(raw: &str) -> Outcome {
+    let Members::<AnyKey>(members) = serde_json::from_str(raw).expect("JSON");
+    let get = |name: &str| {
+        members.iter().find(|(key, _)| key.0.as_deref() == Some(name)).map(|(_, value)| value.get())
+    };
+    let string = |name: &str| {
+        let string = get(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+        string.filter(|string| !has_noncharacter(string))
+    };
+    let is_text = string("id").is_some();
+    Outcome::Error {
+        op: string("op").filter(|op| is_op(op)),
+        id: get("id").filter(|raw| is_id(raw) && (is_text || !raw.starts_with('"'))).map(str::to_owned),
+        topic: string("topic").filter(|topic| topic.len() <= 256),
+        code: ErrorCode::BadMessage,
+    }
+}
+
+fn is_op(name: &str) -> bool {
+    ["subscribe", "unsubscribe", "publish", "ping"].contains(&name)
+}
+
+fn is_id(raw: &str) -> bool {
+    match raw.strip_prefix('"') {
         Some(text) => text.len() <= 65,
         None => {
             raw.bytes().all(|byte| byte.is_ascii_digit())
                 && raw.parse::<u64>().is_ok_and(|number| number < 1 << 53)
         }
-    });
+    }
+}
+
+/// A command's own object and the levels of its data.
+const DEPTH: usize = 1 + 128;
+
+fn command(raw: &str) -> Outcome {
+    let Members::<String>(members) = serde_json::from_str(raw).expect("checked");
+    let get = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
+    let string = |name: &str| get(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+    let op = string("op").filter(|op| is_op(op));
+    let id = get("id").filter(|raw| is_id(raw));
     let topic = string("topic").filter(|topic| topic.len() <= 256);
     let error =
         |code| Outcome::Error { op: op.clone(), id: id.map(str::to_owned), topic: topic.clone(), code };

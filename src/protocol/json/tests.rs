@@ -200,6 +200,94 @@ fn an_error_tells_what_could_be_read_of_its_command() {
     });
 }
 
+/// What the error about a text that is not I-JSON says of its command, whichever way the text takes.
+fn culprit_of(text: &str) -> (Option<String>, Option<String>, Option<String>) {
+    let mut long = LongMessage::text(text);
+    while !long.go_on(3) {}
+    let told = [
+        format!("{:?}", Parser::new().parse(text).err()),
+        format!("{:?}", Parser::new().parse_long(&mut long).err()),
+    ];
+    assert_eq!(told[0], told[1], "{text}");
+    let of = |error: CommandError<'_>| {
+        assert_eq!(error.code, ErrorCode::BadMessage, "{text}");
+        let id = error.id.map(|id| match id {
+            RequestId::Number(number) => number.to_string(),
+            RequestId::Text(raw) => raw.to_owned(),
+        });
+        (error.op.map(str::to_owned), id, error.topic.map(Cow::into_owned))
+    };
+    let told = of(Parser::new().parse(text).err().expect(text));
+    assert_eq!(of(Parser::for_longest_texts().parse(text).err().expect(text)), told, "{text}");
+    assert_eq!(of(Parser::for_longest_texts().parse_long(&mut long).err().expect(text)), told, "{text}");
+    told
+}
+
+#[test]
+fn what_is_not_i_json_is_answered_by_its_id() {
+    let owned = |text: &str| Some(text.to_owned());
+    let long = format!("[{}1e400]", "0,".repeat(50_000));
+    for data in [
+        "1e400",
+        r#""\ud800""#,
+        r#""\uffff""#,
+        r#"{"a":1,"a":2}"#,
+        r#"{"\ud800":{"id":8}}"#,
+        r#""\x \"id\":8""#,
+        &"[".repeat(1_000),
+        &format!("{}{}", "[".repeat(1_000), "]".repeat(1_000)),
+        "nul",
+        "",
+        &long,
+    ] {
+        let is_open = data.starts_with("[[") && !data.ends_with(']');
+        let id = if is_open { None } else { owned("7") };
+        assert_eq!(culprit_of(&publish(data)), (owned("publish"), id, owned("t")), "{data}");
+        let first = format!(r#"{{"id":7,"\u006fp":"p\u0069ng","topic":"\u0061/\ud83d\ude00","x":{data}}}"#);
+        assert_eq!(culprit_of(&first), (owned("ping"), owned("7"), owned("a/😀")), "{data}");
+    }
+    for (text, id) in [
+        (r#"{"id":"a\"b","x":1e400}"#, owned(r#""a\"b""#)),
+        (r#"{"id":"\ud800","x":1}"#, None),
+        ("{\"id\":\"\u{ffff}\",\"x\":1}", None),
+        (r#"{"id":-7,"x":1e400}"#, None),
+        (r#"{"id":07}"#, None),
+        (r#"{"id":7.5,"x":1e400}"#, None),
+        (r#"{"id":9007199254740992,"x":1e400}"#, None),
+        (r#"{"id":[],"id":7,"x":1e400}"#, None),
+        (r#"{"id":7"#, None),
+        (r#"{"id":7 ,"x":"#, owned("7")),
+        (r#"{"id":7,"x":"abc"#, owned("7")),
+        (r#"{"id":7} x"#, owned("7")),
+        (r#"{"x" "y","id":7}"#, owned("7")),
+        (r#"{"x":{"id":8},"y":1e400}"#, None),
+        (r#"x{"id":7}"#, None),
+        (r#"7"#, None),
+    ] {
+        assert_eq!(culprit_of(text).1, id, "{text}");
+    }
+}
+
+#[test]
+fn of_an_array_the_command_at_fault_is_told() {
+    let good = r#"{"op":"ping","id":1}"#;
+    for (array, id) in [
+        (format!(r#"[{good},{{"id":2,"x":1e400}},{{"id":3,"x":1e400}}]"#), Some("2")),
+        (format!(r#"[{good}, {{"x\ud800":1,"id":2}}]"#), Some("2")),
+        (format!(r#"[{good},{{"id":2,"x":[1}},{good}]"#), Some("2")),
+        (format!(r#"[{good} {{"id":2}}]"#), Some("2")),
+        (format!(r#"[{good} x {{"id":2}}]"#), None),
+        (format!(r#"[{good},,{{"id":2}}]"#), None),
+        (format!("[{good},]"), None),
+        (format!("[{good}"), None),
+        (format!("[{good},[1e400],{good}]"), None),
+        (format!(r#"[{good},"\ud800",{good}]"#), None),
+        (format!("[{good}]{good}"), None),
+    ] {
+        assert_eq!(culprit_of(&array).1.as_deref(), id, "{array}");
+    }
+}
+
 #[test]
 fn an_error_does_not_repeat_what_is_not_i_json() {
     for (topic, id) in [("t", r#""\uffff""#), ("\u{1ffff}", "7"), (r"\ud83f\udfff", r#""\ufdd0""#)] {
@@ -440,8 +528,9 @@ fn what_was_read_counts_each_time_that_it_was_gone_over() {
     for (text, passes, values) in [
         (r#"{"op":"ping"}"#.to_owned(), 1, 3),
         (publish(&long_integer), 3, 4 + 9),
-        (r#"{"op":"ping"#.to_owned(), 2, 0),
-        (publish("[0,1e999]"), 3, 4 + 2),
+        (r#"{"op":"ping"#.to_owned(), 3, 0),
+        (publish("[0,1e999]"), 4, 4 + 2),
+        (format!("[{}]", publish("[0,1e999]")), 5, 4 + 2),
     ] {
         parser.parse(&text).map(|commands| commands.count()).unwrap_or_default();
         let Read { bytes, values: read } = parser.take_read();
@@ -483,7 +572,8 @@ fn of_texts_over_64_kib_that_are_broken_only_the_place_is_told() {
     assert_refused(&text(65_537), ErrorCode::BadMessage, &parts);
     let mut parser = Parser::new();
     assert!(parser.parse(&text(1 << 20)).is_err());
-    assert_eq!(parser.take_read().bytes, 1 << 20, "it was gone over once");
+    let bytes = parser.take_read().bytes;
+    assert_eq!(bytes, 2 << 20, "it was gone over once, and once more to find out whose fault it is");
     let not_utf8 = [b"\"", "x".repeat(70_000).as_bytes(), b"\xff\""].concat();
     assert_eq!(parser.check_data(&not_utf8), Err("not UTF-8 at byte 70001".to_owned()));
 }
