@@ -11,6 +11,8 @@ pub mod reload;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use crate::protocol::json;
+
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -96,6 +98,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// The longest frame of a message; 0 is as the message.
     pub frame_bytes_max: usize,
+    /// How deep JSON that is published may be nested; 63 levels.
+    pub json_depth_max: usize,
     /// Subscriptions per connection, topics and filters together; 1,024.
     pub subscriptions_max: usize,
     /// Filters with wildcards per connection; 1,024.
@@ -227,6 +231,7 @@ impl Default for Config {
                 header_bytes_max: 8_192,
                 message_bytes_max: 1_048_576,
                 frame_bytes_max: 0,
+                json_depth_max: json::DEPTH_MAX_DEFAULT,
                 subscriptions_max: 1_024,
                 filters_max: 1_024,
                 filter_levels_max: 8_192,

@@ -238,6 +238,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: integer!(Integer, limits.frame_bytes_max, 0..=67_108_864, "bytes"),
     },
     Key {
+        path: "limits.json_depth_max",
+        about: "How deep JSON that is published may be nested, in levels: a subscriber gets one more, and its parser must\n\
+                take that. The default suits all common ones; .NET stops at 64, Ruby and MongoDB at 100, serde at 128.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.json_depth_max, 1..=1_024, "levels"),
+    },
+    Key {
         path: "limits.subscriptions_max",
         about: "Subscriptions per connection, topics and filters together.",
         is_reloadable: true,

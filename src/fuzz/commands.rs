@@ -96,7 +96,7 @@ fn check_publication(publication: &Publication<'_>) {
     };
     let frame = frame_in(Format::Json);
     let text = str::from_utf8(message_of(&frame, Format::Json)).expect("JSON is text");
-    assert!(json::naive::is_i_json(text, 1 + 128), "{text:?}");
+    assert!(json::naive::is_i_json(text, 1 + 63), "{text:?}");
     let message: Message<'_> = serde_json::from_str(text).expect("it was just read");
     assert_eq!((message.op, &*message.topic, message.seq), ("message", topic, seq));
     match kind {

@@ -700,12 +700,12 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_json_may_be_128_levels_deep() {
+    fn a_payload_that_is_json_may_be_63_levels_deep() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         let message = |levels| body(1, FLAG_JSON, 0, b"", "t", nested(levels).as_bytes());
-        assert!(parse(&mut Parser::new(), &message(128)).is_ok());
-        assert_refused(&message(129), ErrorCode::BadMessage, &["128"]);
-        assert_refused(&message(10_000), ErrorCode::BadMessage, &["128"]);
+        assert!(parse(&mut Parser::new(), &message(63)).is_ok());
+        assert_refused(&message(64), ErrorCode::BadMessage, &["63"]);
+        assert_refused(&message(10_000), ErrorCode::BadMessage, &["63"]);
     }
 
     #[test]

@@ -32,6 +32,9 @@ use super::{
     rest::Rest,
 };
 
+/// How deep `data` may be nested unless a parser is told otherwise. With the message around it that is one level
+/// more, which is what the least patient of common parsers takes.
+pub const DEPTH_MAX_DEFAULT: usize = 63;
 /// The most commands in one array.
 pub const COMMANDS_MAX: usize = 1024;
 /// The largest number that may be an `id`: what every JSON reader holds exactly.
@@ -65,21 +68,26 @@ impl std::fmt::Debug for Parser {
 }
 
 impl Parser {
-    /// A parser that has allocated nothing yet.
+    /// A parser that has allocated nothing yet, and takes `data` of [`DEPTH_MAX_DEFAULT`] levels.
     pub fn new() -> Self {
-        Self { scratch: Scratch::new() }
+        Self::with_depth_max(DEPTH_MAX_DEFAULT)
+    }
+
+    /// A parser that takes `data` of so many levels.
+    pub fn with_depth_max(depth_max: usize) -> Self {
+        Self { scratch: Scratch::new(depth_max) }
     }
 
     /// A parser for which every text is long.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn for_long_texts() -> Self {
-        Self { scratch: Scratch::for_long_texts(usize::MAX) }
+        Self { scratch: Scratch::for_long_texts(DEPTH_MAX_DEFAULT, usize::MAX) }
     }
 
     /// A parser for which every text is too long to name the rule that it breaks.
     #[cfg(test)]
     pub(crate) fn for_longest_texts() -> Self {
-        Self { scratch: Scratch::for_long_texts(0) }
+        Self { scratch: Scratch::for_long_texts(DEPTH_MAX_DEFAULT, 0) }
     }
 
     /// The commands in `text`, each with its own result. An error means that there is none to run:
@@ -140,12 +148,13 @@ impl Parser {
         .0
     }
 
-    /// The one command in `text`, which was a command of an array that was checked as a whole.
+    /// The one command in `text`, which was a command of an array that was checked as a whole: it is I-JSON, and
+    /// only too deep if less is allowed than was then.
     pub(super) fn read_again<'a>(&'a mut self, text: &'a str) -> Result<Command<'a>, CommandError<'a>> {
         let checked = self.scratch.check_long(text.as_bytes(), Shape::Command);
-        let mut document = checked
-            .and_then(|checked| self.scratch.parse(text.as_bytes(), Shape::Command, checked.is_some()))
-            .unwrap_or_else(|fault| unreachable!("an element of I-JSON is I-JSON: {}", fault.rule));
+        let is_checked = checked.map_err(|fault| fault.accuse(text))?.is_some();
+        let document = self.scratch.parse(text.as_bytes(), Shape::Command, is_checked);
+        let mut document = document.map_err(|fault| fault.accuse(text))?;
         read::<false, _>(&mut document, text, Place::ROOT, keep_unescaped).0
     }
 
@@ -164,7 +173,7 @@ impl Parser {
         self.scratch.trim(bytes_max);
     }
 
-    /// Checks that `data` can be a publication's: one I-JSON value, at most 128 levels deep. The
+    /// Checks that `data` can be a publication's: one I-JSON value, no deeper than allowed. The
     /// error is the broken rule.
     pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
         let checked = self.scratch.check_long(data, Shape::Data).map_err(|fault| fault.rule)?;

@@ -335,6 +335,9 @@ impl Core {
         self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;
         self.meters.reload(config, self.connections.len(), now_ms);
+        if config.limits.json_depth_max != before.limits.json_depth_max {
+            self.parser = None;
+        }
         if config.delivery != before.delivery {
             let policy = policy_of(&config.delivery);
             self.stalled_round = StalledRound::of(&policy);
@@ -972,19 +975,22 @@ impl Core {
                 self.echo(slot, Opcode::Binary, message, agreement);
             }
             Event::Text(text) if text.len() > LONG_MESSAGE_BYTES => {
-                self.begin_check(slot, LongMessage::text(text));
+                self.begin_check(slot, LongMessage::text(text, self.shared.config.limits.json_depth_max));
             }
             Event::Binary(message) if message.len() > LONG_MESSAGE_BYTES => {
-                self.begin_check(slot, LongMessage::binary(message));
+                self.begin_check(
+                    slot,
+                    LongMessage::binary(message, self.shared.config.limits.json_depth_max),
+                );
             }
             Event::Text(text) => {
-                let mut parser = self.parser.take().unwrap_or_default();
+                let mut parser = self.take_parser();
                 let rest = self.run_parsed(slot, parser.parse(text), until);
                 self.keep_parser(parser);
                 return rest;
             }
             Event::Binary(message) => {
-                let mut parser = self.parser.take().unwrap_or_default();
+                let mut parser = self.take_parser();
                 let rest = self.run_parsed(slot, binary::parse(&mut parser, message), until);
                 self.keep_parser(parser);
                 return rest;
@@ -1010,6 +1016,11 @@ impl Core {
 
     pub(super) fn spend_read(&mut self, read: Read) {
         self.meter.spend(read.bytes as u64 * price::READ_BYTE + read.values as u64 * price::READ_VALUE);
+    }
+
+    pub(super) fn take_parser(&mut self) -> json::Parser {
+        let depth_max = self.shared.config.limits.json_depth_max;
+        self.parser.take().unwrap_or_else(|| json::Parser::with_depth_max(depth_max))
     }
 
     /// What it has read counts for this turn.

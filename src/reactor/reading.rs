@@ -175,7 +175,7 @@ impl Core {
                 }
             }
             if let Some(commands) = rest {
-                let mut parser = self.parser.take().unwrap_or_default();
+                let mut parser = self.take_parser();
                 match commands.next(&mut parser) {
                     Some(command) => self.handle_command(slot, command),
                     None => *rest = None,
@@ -274,7 +274,7 @@ impl Core {
             return self.checking.push_back(check);
         }
         let until = self.meter.spent() + share::QUANTUM;
-        let mut parser = self.parser.take().unwrap_or_default();
+        let mut parser = self.take_parser();
         let rest = match self.connections[slot as usize].speech {
             Speech::Commands(Format::Binary) => {
                 let commands = binary::parse_long(&mut parser, &mut check.message);

@@ -45,7 +45,7 @@ fn a_reload_changes_what_it_can_and_drops_nobody() {
 
     file.write(
         "[listen]\nbacklog = 77\n[limits]\nsubscriptions_max = 2\nheader_bytes_max = 4096\n\
-         topics_max = 9\n[timeouts]\nping_ms = 9000\n[log]\nlevel = \"warn\"\n",
+         topics_max = 9\njson_depth_max = 1\n[timeouts]\nping_ms = 9000\n[log]\nlevel = \"warn\"\n",
     );
     broker.reload();
     let line = log.wait_for("needs a restart");
@@ -59,6 +59,8 @@ fn a_reload_changes_what_it_can_and_drops_nobody() {
         (&refused["code"], &refused["message"]),
         (&json!("limit_reached"), &json!("a connection has at most 2 subscriptions"),)
     );
+    let refused = raw.ask(r#"{"op":"publish","topic":"z","data":[[1]],"id":2}"#);
+    assert_eq!((&refused["code"], &refused["id"]), (&json!("bad_message"), &json!(2)));
     let mut new = Raw::connect(broker.address);
     new.send(crate::common::raw::UPGRADE.as_bytes());
     new.receive_head();

@@ -86,7 +86,7 @@ fn publish(fields: Fields) -> Outcome {
     }
     let Some(topic) = topic.clone() else { return refuse(ErrorCode::BadTopic) };
     let is_json = fields.flags & 1 != 0;
-    if is_json && !str::from_utf8(&fields.payload).is_ok_and(|text| json::naive::is_i_json(text, 128)) {
+    if is_json && !str::from_utf8(&fields.payload).is_ok_and(|text| json::naive::is_i_json(text, 63)) {
         return Outcome::error(ErrorCode::BadMessage);
     }
     let kind = if is_json { PayloadKind::Json } else { PayloadKind::Bytes };

@@ -2,8 +2,7 @@
 //!
 //! simd-json checks the grammar, UTF-8, escapes, lone surrogates, numbers outside a double and depth.
 //! What it lets pass and I-JSON does not is looked for here: the same key twice in an object, and
-//! noncharacters in strings. What it refuses and we do not, integers of any length, is blanked and
-//! parsed again.
+//! noncharacters in strings.
 //!
 //! The tape has unescaped values but no raw spans. simd-json's list of *structurals* has those: the
 //! offset of every `{ } [ ] : ,`, of every string's opening quote and of every other scalar's first
@@ -20,9 +19,6 @@ use super::{
 };
 use crate::protocol::command::CommandError;
 
-/// How deep a publication's `data` may be nested.
-pub(crate) const DATA_DEPTH_MAX: usize = 128;
-
 /// Where a text's `data` is, which says how deep the text as a whole may be nested.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Shape {
@@ -36,8 +32,9 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    pub(super) fn depth_max(self) -> usize {
-        DATA_DEPTH_MAX + self.member_depth()
+    /// How deep the text may be nested where `data` may be `data_depth_max` levels deep.
+    pub(super) fn depth_max(self, data_depth_max: usize) -> usize {
+        data_depth_max + self.member_depth()
     }
 
     /// So deep in the text the members of commands stand.
@@ -64,8 +61,7 @@ impl NotIJson {
 /// How much was read, which says what it cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Of text, each time that one went over it: what is refused, or holds long integers, is read twice or
-    /// three times.
+    /// Of text, each time that one went over it: what is refused is read several times.
     pub bytes: usize,
     /// Values and keys.
     pub values: usize,
@@ -79,11 +75,10 @@ pub struct Read {
 /// [`Scratch::NAMED_BYTES_MAX`], which makes some 5 MB. Of a longer text it reads only what is outside of the
 /// commands' own values, at worst the many short members of a command that has too many: some 30 bytes per byte.
 pub(super) struct Scratch {
+    /// How deep `data` may be nested.
+    data_depth_max: usize,
     /// The text with padding; simd-json unescapes strings in it.
     padded: Vec<u8>,
-    /// The same with long integers blanked: apart from `padded`, because a failed attempt's borrow
-    /// of that lasts.
-    blanked: Vec<u8>,
     /// Empty between texts.
     nodes: Vec<Node<'static>>,
     /// By [`Shape`], because simd-json fixes the depth with the buffers.
@@ -129,13 +124,13 @@ impl Scratch {
     /// To name the rule that a text breaks is to read it twice more, with a node for each of its values.
     const NAMED_BYTES_MAX: usize = 64 << 10;
 
-    pub(super) fn new() -> Self {
+    pub(super) fn new(data_depth_max: usize) -> Self {
         Self {
+            data_depth_max,
             padded: Vec::new(),
-            blanked: Vec::new(),
             nodes: Vec::new(),
             buffers: [Shape::Data, Shape::Command, Shape::Commands]
-                .map(|shape| Buffers::with_max_depth(0, shape.depth_max())),
+                .map(|shape| Buffers::with_max_depth(0, shape.depth_max(data_depth_max))),
             longest: [Longest::default(); 3],
             aside: Aside::default(),
             long_bytes_min: Self::SHORT_BYTES_MAX + 1,
@@ -152,7 +147,6 @@ impl Scratch {
     pub(super) fn kept_bytes(&self) -> usize {
         let buffers = self.longest.iter().map(|it| it.bytes + 2 * it.structurals * size_of::<u32>());
         self.padded.capacity()
-            + self.blanked.capacity()
             + self.nodes.capacity() * size_of::<Node<'_>>()
             + buffers.sum::<usize>()
             + self.aside.keys.kept_bytes()
@@ -164,16 +158,16 @@ impl Scratch {
     pub(super) fn trim(&mut self, bytes_max: usize) {
         if self.kept_bytes() > bytes_max {
             let read = self.take_read();
-            let Self { long_bytes_min, named_bytes_max, .. } = *self;
-            *self = Self { long_bytes_min, named_bytes_max, ..Self::new() };
+            let Self { data_depth_max, long_bytes_min, named_bytes_max, .. } = *self;
+            *self = Self { long_bytes_min, named_bytes_max, ..Self::new(data_depth_max) };
             self.aside.read = read;
         }
     }
 
     /// A scratch for which every text is long, and worth naming its broken rule up to `named_bytes_max`.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn for_long_texts(named_bytes_max: usize) -> Self {
-        Self { long_bytes_min: 0, named_bytes_max, ..Self::new() }
+    pub(super) fn for_long_texts(data_depth_max: usize, named_bytes_max: usize) -> Self {
+        Self { long_bytes_min: 0, named_bytes_max, ..Self::new(data_depth_max) }
     }
 
     /// Checks a long `text` as a whole, so that [`Scratch::parse`] has only what is outside of `data` to read.
@@ -189,7 +183,7 @@ impl Scratch {
 
     #[cold]
     fn check(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, NotIJson> {
-        let verdict = self.checker.check(text, shape);
+        let verdict = self.checker.check(text, shape, self.data_depth_max);
         self.aside.read.bytes += text.len();
         self.aside.read.values += self.checker.values;
         let culprit = match verdict {
@@ -229,7 +223,7 @@ impl Scratch {
         shape: Shape,
         is_checked: bool,
     ) -> Result<Document<'s>, NotIJson> {
-        let Self { padded, blanked, nodes: slot, buffers, longest, aside, checker, .. } = self;
+        let Self { data_depth_max, padded, nodes: slot, buffers, longest, aside, checker, .. } = self;
         aside.cuts.clear();
         let text = if is_checked {
             std::mem::swap(&mut aside.cuts, &mut checker.cuts);
@@ -242,30 +236,20 @@ impl Scratch {
         let mut tape = Tape(std::mem::take(slot)).reset();
 
         pad(text, padded);
-        let mut result = fill_tape_padded(padded, text.len(), buffers, &mut tape);
+        let result = fill_tape_padded(padded, text.len(), buffers, &mut tape);
         read.bytes += text.len();
         read.values += tape.0.len();
-        if let Err(error) = &result
-            && *error.error() == ErrorType::InvalidNumber
-        {
-            read.bytes += text.len();
-            if blank_long_integers(text, blanked) {
-                read.bytes += text.len();
-                result = fill_tape_padded(blanked, text.len(), buffers, &mut tape);
-                read.values += tape.0.len();
-            }
-        }
         if text.len() > Self::SHORT_BYTES_MAX {
             longest[shape as usize].note(text.len(), buffers.structural_indexes().len());
         }
         if let Err(error) = result {
             *slot = tape.reset().0;
             read.bytes += text.len();
-            let rule = broken_rule(text, &error, shape, buffers.structural_indexes());
+            let rule = broken_rule(text, &error, shape, *data_depth_max, buffers.structural_indexes());
             read.bytes += shape.member_depth() * text.len();
             let near = match shape {
                 Shape::Data | Shape::Command => 0,
-                Shape::Commands => match Checker::default().check(text, shape) {
+                Shape::Commands => match Checker::default().check(text, shape, *data_depth_max) {
                     Verdict::Broken { near } => near,
                     _ => text.len(),
                 },
@@ -595,30 +579,6 @@ fn pad(text: &[u8], padded: &mut Vec<u8>) {
     padded.extend_from_slice(&[b' '; INPUT_PADDING]);
 }
 
-/// Pads `text` into `blanked` with `1.0` in place of every integer too long for simd-json's 64 bits,
-/// at the same offset. A fraction, so that it is no valid `id`. Returns whether there was any.
-fn blank_long_integers(text: &[u8], blanked: &mut Vec<u8>) -> bool {
-    pad(text, blanked);
-    let mut any = false;
-    for token in tokens(text) {
-        if let Token::Number(span) = token
-            && is_integer(&text[span.clone()])
-            && span.len() >= "18446744073709551616".len()
-        {
-            let place = &mut blanked[span];
-            place.fill(b' ');
-            place[..3].copy_from_slice(b"1.0");
-            any = true;
-        }
-    }
-    any
-}
-
-fn is_integer(number: &[u8]) -> bool {
-    let digits = number.strip_prefix(b"-").unwrap_or(number);
-    digits.iter().all(u8::is_ascii_digit) && !has_leading_zero(number)
-}
-
 fn has_leading_zero(number: &[u8]) -> bool {
     let digits = number.strip_prefix(b"-").unwrap_or(number);
     matches!(digits, [b'0', b'0'..=b'9', ..])
@@ -687,7 +647,13 @@ fn hex_escape(text: &[u8], at: usize) -> Option<u32> {
 /// simd-json's own words are few and its offsets inside strings are not the text's, so the rules that
 /// a client is likely to break are looked for here, at leisure.
 #[cold]
-fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape, structurals: &[u32]) -> String {
+fn broken_rule(
+    text: &[u8],
+    error: &simd_json::Error,
+    shape: Shape,
+    data_depth_max: usize,
+    structurals: &[u32],
+) -> String {
     if let Err(error) = std::str::from_utf8(text) {
         return format!("not UTF-8 at byte {}", error.valid_up_to());
     }
@@ -696,19 +662,17 @@ fn broken_rule(text: &[u8], error: &simd_json::Error, shape: Shape, structurals:
     }
     if *error.error() == ErrorType::DepthLimitExceeded {
         return format!(
-            "nested deeper than allowed at byte {}: data may have {DATA_DEPTH_MAX} levels, this text {}",
+            "nested deeper than allowed at byte {}: data may have {data_depth_max} levels (limits.json_depth_max), \
+             this text {}",
             error.index(),
-            shape.depth_max()
+            shape.depth_max(data_depth_max)
         );
     }
     for token in tokens(text) {
         match token {
             Token::Number(span) => {
                 let number = std::str::from_utf8(&text[span.clone()]).unwrap_or_default();
-                if !is_integer(number.as_bytes())
-                    && !has_leading_zero(number.as_bytes())
-                    && number.parse::<f64>().is_ok_and(f64::is_infinite)
-                {
+                if !has_leading_zero(number.as_bytes()) && number.parse::<f64>().is_ok_and(f64::is_infinite) {
                     return format!(
                         "not I-JSON: the number {} at byte {} is outside a double; up to 1.7976931348623157e308 is allowed",
                         Quoted(number),

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+#[cfg(any(test, fuzzing))]
+use super::DEPTH_MAX_DEFAULT;
 use super::{
     culprit::{Culprit, Search},
     document::{Read, Scratch, Shape},
@@ -19,6 +21,7 @@ use crate::protocol::binary::{self, Checked};
 /// `Parser::parse_long` or `binary::parse_long`, whichever its language, gives its commands.
 pub struct LongMessage {
     message: Message,
+    depth_max: usize,
     /// What is still to be checked, the first last.
     unchecked: Vec<Range<usize>>,
     /// The first of that has been begun.
@@ -37,35 +40,37 @@ enum Message {
 }
 
 impl LongMessage {
-    /// A copy of a text message.
-    pub fn text(text: &str) -> Self {
-        Self::new(Message::Text(text.into()), Vec::from_iter([Range { start: 0, end: text.len() }]))
+    /// A copy of a text message, whose `data` may be `depth_max` levels deep.
+    pub fn text(text: &str, depth_max: usize) -> Self {
+        let whole = Range { start: 0, end: text.len() };
+        Self::new(Message::Text(text.into()), Vec::from_iter([whole]), depth_max)
     }
 
-    /// A copy of a binary message. Of that the long payloads that are said to be JSON are checked; the rest is
+    /// A copy of a binary message, whose JSON may be `depth_max` levels deep. Of that the long payloads that are said to be JSON are checked; the rest is
     /// read as fast as it is checked.
-    pub fn binary(message: &[u8]) -> Self {
-        Self::binary_with_payloads(message, Scratch::SHORT_BYTES_MAX + 1)
+    pub fn binary(message: &[u8], depth_max: usize) -> Self {
+        Self::binary_with_payloads(message, Scratch::SHORT_BYTES_MAX + 1, depth_max)
     }
 
     /// A copy of a message in either language, of which everything is checked that could be long.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn as_if_long(format: Format, message: &[u8]) -> Self {
         match format {
-            Format::Json => Self::text(str::from_utf8(message).expect("text")),
-            Format::Binary => Self::binary_with_payloads(message, 0),
+            Format::Json => Self::text(str::from_utf8(message).expect("text"), DEPTH_MAX_DEFAULT),
+            Format::Binary => Self::binary_with_payloads(message, 0, DEPTH_MAX_DEFAULT),
         }
     }
 
-    fn binary_with_payloads(message: &[u8], bytes_min: usize) -> Self {
+    fn binary_with_payloads(message: &[u8], bytes_min: usize, depth_max: usize) -> Self {
         let mut payloads = binary::json_payloads(message, bytes_min);
         payloads.reverse();
-        Self::new(Message::Binary(message.into()), payloads)
+        Self::new(Message::Binary(message.into()), payloads, depth_max)
     }
 
-    fn new(message: Message, unchecked: Vec<Range<usize>>) -> Self {
+    fn new(message: Message, unchecked: Vec<Range<usize>>, depth_max: usize) -> Self {
         Self {
             message,
+            depth_max,
             unchecked,
             is_begun: false,
             checked: Vec::new(),
@@ -102,7 +107,7 @@ impl LongMessage {
             self.read.values += self.checker.values - values;
             verdict
         } else {
-            self.checker.begin(shape);
+            self.checker.begin(shape, self.depth_max);
             self.is_begun = true;
             match &self.message {
                 Message::Text(_) => return self.go_on(bytes_max),
