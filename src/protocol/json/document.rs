@@ -743,7 +743,8 @@ fn after_the_end(text: &[u8], index: usize, structurals: &[u32]) -> Option<usize
     if depth == 0 && matches!(text.get(index)?, b'}' | b']') { structurals.next() } else { None }
 }
 
-/// A peer's text inside a message: escaped, in quotes, cut before 64 bytes.
+/// A peer's text inside a message, in quotes and cut before 64 bytes: what cannot be printed is escaped, all else as
+/// the peer wrote it.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl std::fmt::Display for Quoted<'_> {
@@ -752,8 +753,8 @@ impl std::fmt::Display for Quoted<'_> {
         f.write_char('`')?;
         let mut len = 0;
         for c in self.0.chars() {
-            // Quotes stay: the value is in backticks, and the reply escapes them again.
-            let plain = matches!(c, '"' | '\'');
+            // The value is in backticks, and the reply escapes quotes and backslashes itself.
+            let plain = matches!(c, '"' | '\'' | '\\');
             let escaped_len = if plain { 1 } else { c.escape_debug().map(char::len_utf8).sum() };
             len += escaped_len;
             if len > LEN_MAX {

@@ -430,13 +430,13 @@ fn malformed_numbers_are_refused() {
 #[test]
 fn lone_surrogates_are_refused_by_name() {
     for (string, escape) in [
-        (r#""\ud800""#, "ud800"),
-        (r#""\udfff""#, "udfff"),
-        (r#""\ud83dx""#, "ud83d"),
-        (r#""\ud83d\n""#, "ud83d"),
-        (r#""\ud83d\ud83d""#, "ud83d"),
-        (r#""\\\uDC00\ud83d""#, "uDC00"),
-        (r#"{"\ud800":1}"#, "ud800"),
+        (r#""\ud800""#, r"`\ud800`"),
+        (r#""\udfff""#, r"`\udfff`"),
+        (r#""\ud83dx""#, r"`\ud83d`"),
+        (r#""\ud83d\n""#, r"`\ud83d`"),
+        (r#""\ud83d\ud83d""#, r"`\ud83d`"),
+        (r#""\\\uDC00\ud83d""#, r"`\uDC00`"),
+        (r#"{"\ud800":1}"#, r"`\ud800`"),
     ] {
         assert_data_is_refused(string, &["lone surrogate", escape, "pairs"]);
     }
