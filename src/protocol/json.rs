@@ -464,7 +464,8 @@ fn judge<'s, 'a>(
         _ => None,
     };
     let id = match members.get(Key::Id) {
-        None => Ok(None),
+        // Libraries write a field that is not set as null.
+        None | Some(Value { node: Node::Static(StaticNode::Null), .. }) => Ok(None),
         Some(value) => read_id(value).map(Some),
     };
     let mut topic = match members.get(Key::Topic) {

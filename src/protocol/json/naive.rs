@@ -185,7 +185,7 @@ fn command(raw: &str) -> Outcome {
     if members.iter().any(|(key, _)| !takes.contains(&key.as_str())) {
         return error(ErrorCode::UnknownKey);
     }
-    if id.is_none() && get("id").is_some() {
+    if id.is_none() && get("id").is_some_and(|raw| raw != "null") {
         return error(ErrorCode::BadValue);
     }
     if get("since").is_some() || get("last").is_some() {

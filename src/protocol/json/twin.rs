@@ -134,7 +134,10 @@ fn member() -> BoxedStrategy<String> {
         .prop_flat_map(|key| {
             let right = match key {
                 r#""topic""# => mostly_first(STRINGS, 6),
-                r#""id""# => prop_oneof![mostly_first(NUMBERS, 2), mostly_first(STRINGS, 6)].boxed(),
+                r#""id""# => {
+                    prop_oneof![mostly_first(NUMBERS, 2), mostly_first(STRINGS, 6), Just("null".to_owned())]
+                        .boxed()
+                }
                 r#""receivers""# => Just("true".to_owned()).boxed(),
                 _ => value(),
             };
