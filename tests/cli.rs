@@ -68,6 +68,24 @@ fn the_default_file_is_printed_and_passes_its_check() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_told() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for args in [&["config", "default"][..], &["config", "check"], &["probe"], &["--help"], &["--version"]] {
+        let Output { status, stderr, .. } = fanfare(args).stdout(full()).output().unwrap();
+        let line = "fanfare: cannot write to stdout: No space left on device (os error 28)\n";
+        assert_eq!((String::from_utf8(stderr).unwrap().as_str(), status.code()), (line, Some(1)), "{args:?}");
+        // Nor is it a reason to panic if even that cannot be told.
+        let status = fanfare(args).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{args:?}");
+    }
+    // A reader that went away wants no more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let Output { status, stderr, .. } = fanfare(&["config", "default"]).stdout(writer).output().unwrap();
+    assert_eq!((stderr, status.code()), (vec![], Some(0)));
+}
+
+#[test]
 fn an_unknown_key_in_a_file() {
     assert_file_refused(
         "# a comment\n[listen]\nadress = \"127.0.0.1:1\"\n",

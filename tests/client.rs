@@ -272,6 +272,31 @@ fn pub_sends_a_thousand_lines_without_waiting_for_each() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_told() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let message = r#"{"op":"message","topic":"a","seq":1,"data":1}"#;
+    for (args, answer) in [
+        (&["sub", "a"][..], message),
+        (&["sub", "a", "--count", "1"], message),
+        (&["pub", "a", "1", "--verbose"], r#"{"op":"ok","id":0,"topic":"a","seq":1}"#),
+    ] {
+        let server = Server::start(1, move |_, mut socket: Socket| {
+            socket.receive();
+            socket.send(answer);
+            let _ = socket.0.read_to_end(&mut Vec::new());
+        });
+        let mut command = fanfare(args);
+        let output = command.args(["--url", &server.url]).stdout(full()).output().unwrap();
+        server.script.join().unwrap();
+        let line = "fanfare: cannot write to stdout: No space left on device (os error 28)\n";
+        assert_eq!(
+            (String::from_utf8(output.stderr).unwrap().as_str(), output.status.code()),
+            (line, Some(1))
+        );
+    }
+}
+
+#[test]
 fn pub_fails_when_a_publication_is_refused() {
     let script = |_, mut socket: Socket| {
         socket.receive();

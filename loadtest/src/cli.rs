@@ -17,8 +17,8 @@ use crate::{
 /// broker that falls behind is seen as latency (no coordinated omission). Every run verifies: on sampled
 /// subscribers each delivery's place and checksum, on the others the exact number of bytes.
 ///
-/// Exit codes: 0 all is well; 1 something was lost, duplicated, reordered or corrupted, or a connection
-/// ended; 2 it could not run.
+/// Exit codes: 0 all is well; 1 something was lost, duplicated, reordered or corrupted, a connection ended, or
+/// the result could not be printed; 2 it could not run.
 #[derive(Debug, Parser)]
 #[command(version, about, args_override_self = true, max_term_width = 100)]
 pub struct Cli {
@@ -95,7 +95,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  \
         fanfare-loadtest floor --rate 14000 --server-core 0 --cores 1")]
     Floor(Floor),
-    /// A scenario from a TOML file: `scenario = \"fanout\"` and the same names as the flags
+    /// A scenario from a TOML file: `scenario = "fanout"` and the same names as the flags
     #[command(after_help = "The file:\n  \
         scenario = \"fanout\"\n  rate = 14000\n  subscribers = 1000\n  cores = [1]\n  html = \"out.html\"\n\n\
         Flags after the file's name take precedence:\n  fanfare-loadtest run fanout.toml --rate 100")]

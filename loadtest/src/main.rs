@@ -12,7 +12,8 @@
 //! - [`compare`]: several brokers in turn, and one table;
 //! - [`report`], [`output`]: what is printed, written and seen while it runs.
 //!
-//! It exits with 1 if anything was lost, duplicated, reordered or corrupted, with 2 if it could not run.
+//! It exits with 1 if anything was lost, duplicated, reordered or corrupted, or the result could not be printed,
+//! with 2 if it could not run.
 
 mod broker;
 mod cli;
@@ -40,7 +41,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use client::Pace;
-use output::tell;
+use output::{is_printed, print, tell};
 use scenario::{Setting, run_load, run_plan, topics};
 
 #[global_allocator]
@@ -48,9 +49,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    match run(Cli::parse().command, arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.command, arguments),
+        Err(error) if !error.use_stderr() => {
+            // --help and --version.
+            print(error.render().to_string().trim_end());
+            Ok(true)
+        }
+        Err(error) => Err(one_line(&error)),
+    };
+    match result {
+        Ok(true) if is_printed() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
         Err(error) => {
             tell(format_args!("fanfare-loadtest: {error}"));
             ExitCode::from(2)
@@ -93,16 +103,22 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
         Command::Run(file) => {
             let arguments = run_file::command_line(file)?;
             let cli = Cli::try_parse_from(&arguments)
-                .map_err(|error| format!("{}: {}", file.file.display(), first_line(&error.to_string())))?;
+                .map_err(|error| format!("{}: {}", file.file.display(), one_line(&error)))?;
             run(cli.command, arguments)
         }
     }
 }
 
-/// clap's messages are pages; the first line says it.
-fn first_line(message: &str) -> String {
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    message.lines().next().unwrap_or("").to_owned()
+/// clap's messages are pages; what is before the usage says it.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let wrong = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let wrong: Vec<&str> = wrong.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let wrong = wrong.join("; ").replace(":; ", ": ");
+    format!(
+        "{}; `fanfare-loadtest --help` says what there is",
+        wrong.strip_prefix("error: ").unwrap_or(&wrong)
+    )
 }
 
 /// The first ^C ends a run with what there is, the second the program.

@@ -8,7 +8,15 @@ mod publish;
 mod serve;
 mod subscribe;
 
-use std::{env, ffi::OsString, future::Future, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    future::Future,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -98,8 +106,7 @@ pub fn run(release_memory: fn()) -> ExitCode {
         Ok(cli) => dispatch(cli, release_memory),
         Err(error) if !error.use_stderr() => {
             // --help and --version.
-            print(&error.render().to_string());
-            Ok(())
+            print(&error.render().to_string())
         }
         Err(error) => Err(Failure::Usage(one_line(&error))),
     };
@@ -109,7 +116,7 @@ pub fn run(release_memory: fn()) -> ExitCode {
         Err(Failure::Run(line)) => (line, 1),
         Err(Failure::Told(code)) => return ExitCode::from(code),
     };
-    eprintln!("fanfare: {line}");
+    tell(line);
     ExitCode::from(code)
 }
 
@@ -121,10 +128,7 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
         }
         Command::Sub(args) => subscribe::subscribe(args),
         Command::Pub(args) => publish::publish(args),
-        Command::Config(ConfigCommand::Default) => {
-            print(&document::default_toml());
-            Ok(())
-        }
+        Command::Config(ConfigCommand::Default) => print(&document::default_toml()),
         Command::Config(ConfigCommand::Check { file }) => {
             let sources =
                 Sources { file: file.or_else(config_variable), environment: environment()?, flags: vec![] };
@@ -133,8 +137,7 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
                 eprintln!("fanfare: {line}");
             }
             let file = sources.file.map_or("the defaults".into(), |file| file.display().to_string());
-            print(&format!("{file}: ok\n"));
-            Ok(())
+            print(&format!("{file}: ok\n"))
         }
         Command::Probe => serve::probe(),
     }
@@ -201,9 +204,25 @@ fn run_client(client: impl Future<Output = Result<(), Failure>>) -> Result<(), F
     result
 }
 
-/// Writes to stdout. A reader that went away (`| head`) is no error of ours.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Writes to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout();
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// What became of writing to stdout. A reader that went away (`| head`) is no error of ours.
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Run(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to stderr, as far as that can be written to.
+fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "fanfare: {line}");
 }
 
 /// What clap found wrong without the usage that follows it.

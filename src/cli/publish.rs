@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Sender, Server},
-    print, run_client,
+    print, run_client, tell,
 };
 
 /// How many publications may be without their reply.
@@ -91,7 +91,7 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
         }
         sent?;
         match publisher.refused_count.get() {
-            0 => Ok(()),
+            0 => publisher.unprinted.take().map_or(Ok(()), Err),
             count => {
                 let sent = publisher.sent_count.get();
                 Err(Failure::Run(format!("{count} of {sent} publications were refused")))
@@ -152,6 +152,8 @@ struct Publisher {
     /// When one was sent or answered last.
     progress: Cell<Instant>,
     refused_count: Cell<u64>,
+    /// Why what was to be printed was not: told at the end, since publishing goes on.
+    unprinted: Cell<Option<Failure>>,
 }
 
 impl Publisher {
@@ -165,6 +167,7 @@ impl Publisher {
             answered_count: Cell::new(0),
             progress: Cell::new(Instant::now()),
             refused_count: Cell::new(0),
+            unprinted: Cell::new(None),
         }
     }
 
@@ -216,9 +219,9 @@ impl Publisher {
             };
             let reply = Message::parse(&text)?;
             match &*reply.op {
-                "ok" if is_verbose => print(&format!("{}\n", reply.seq.unwrap_or(0))),
+                "ok" if is_verbose => self.print(reply.seq.unwrap_or(0)),
                 "error" => {
-                    eprintln!("fanfare: {}", reply.error_line());
+                    tell(reply.error_line());
                     self.refused_count.update(|count| count + 1);
                 }
                 _ => {}
@@ -229,6 +232,12 @@ impl Publisher {
                 self.progress.set(Instant::now());
                 self.window.add_permits(1);
             }
+        }
+    }
+
+    fn print(&self, seq: u64) {
+        if let Err(failure) = print(&format!("{seq}\n")) {
+            self.unprinted.set(Some(failure));
         }
     }
 

@@ -125,7 +125,7 @@ fn serve_after(
 pub(super) fn probe() -> Result<(), Failure> {
     raise_descriptor_limit();
     let report = Report::run(&needs(&Config::default()));
-    print(&report.to_string());
+    print(&report.to_string())?;
     missing(&report).map_or(Ok(()), |line| Err(Failure::Run(line)))
 }
 
@@ -261,8 +261,9 @@ fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, fea
          \x20 {program} sub 'room/#'{url}\n\
          \x20 {program} pub room/42 '{{\"text\":\"hi\"}}'{url}\n\n"
     );
-    // A stdout that takes nothing, a terminal that was stopped, must not hold up the control thread.
-    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(move || print(&banner)) {
+    // A stdout that takes nothing, a terminal that was stopped, must not hold up the control thread; and a disk that is
+    // full does not end a broker that serves.
+    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(move || drop(print(&banner))) {
         warn!(%error, "the banner could not be printed");
     }
 }

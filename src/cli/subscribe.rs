@@ -17,7 +17,7 @@ use tokio::time::timeout_at;
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Server},
-    run_client,
+    printed, run_client, tell,
 };
 
 /// The first wait after a connection is lost; each further one may be twice as long.
@@ -48,6 +48,8 @@ pub(super) struct SubArgs {
 enum Outcome {
     /// All that was asked for is printed, or nobody reads it any more.
     Done,
+    /// It could not be printed.
+    Unprinted(io::Error),
     /// It is over.
     Ended(Ended),
     /// The broker does not take our subscription: trying again would not help.
@@ -69,7 +71,7 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
             let ended = match Connection::open(&server, args.patience.time_max()).await {
                 Ok(connection) => {
                     if was_connected {
-                        eprintln!("fanfare: connected again; what was published in between is not replayed");
+                        tell("connected again; what was published in between is not replayed");
                     }
                     was_connected = true;
                     let since = Instant::now();
@@ -80,6 +82,7 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
                     }
                     match outcome {
                         Outcome::Done => return Ok(()),
+                        Outcome::Unprinted(error) => return printed(Err(error)),
                         Outcome::Refused(line) => return Err(Failure::Run(line)),
                         Outcome::Ended(ended) => ended,
                     }
@@ -89,7 +92,7 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
             let Some(retry_after) = ended.retry_after() else { return Err(Failure::Run(ended.to_string())) };
             // Half of it by chance: clients that lost the same broker do not come back in step.
             let pause = retry_after + wait.mul_f64(0.5 + 0.5 * random_share());
-            eprintln!("fanfare: {ended}; trying again in {:.1} s", pause.as_secs_f64());
+            tell(format_args!("{ended}; trying again in {:.1} s", pause.as_secs_f64()));
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(WAIT_MAX);
         }
@@ -121,8 +124,8 @@ async fn follow(mut connection: Connection, args: &SubArgs, printer: &mut Printe
             }),
         };
         let text = match received {
-            Ok(Some(text)) => text,
-            Ok(None) => return Outcome::Done,
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => return Outcome::Unprinted(error),
             Err(ended) => return Outcome::Ended(ended),
         };
         let message = match Message::parse(&text) {
@@ -130,39 +133,42 @@ async fn follow(mut connection: Connection, args: &SubArgs, printer: &mut Printe
             Err(ended) => return Outcome::Ended(ended),
         };
         match &*message.op {
-            "message" if printer.print(&message).is_err() => return Outcome::Done,
-            "message" => {}
-            "gap" => eprintln!("fanfare: {}", gap_line(&message)),
+            "message" => {
+                if let Err(error) = printer.print(&message) {
+                    return Outcome::Unprinted(error);
+                }
+            }
+            "gap" => tell(gap_line(&message)),
             "ok" => unanswered_count = unanswered_count.saturating_sub(1),
             "error" if message.refused_op == "subscribe" => return Outcome::Refused(message.error_line()),
-            "error" => eprintln!("fanfare: {}", message.error_line()),
+            "error" => tell(message.error_line()),
             // Clients pass over what they do not know.
             _ => {}
         }
     }
-    let _ = printer.out.flush();
+    let flushed = printer.out.flush();
     connection.close().await;
-    Outcome::Done
+    flushed.map_or_else(Outcome::Unprinted, |()| Outcome::Done)
 }
 
 /// The next message. What was printed is flushed only when there is none yet, so that a burst costs one
-/// write. `None` when nobody reads stdout any more.
+/// write. The inner error is that of printing.
 async fn receive(
     connection: &mut Connection,
     printer: &mut Printer,
-) -> Result<Option<Payload<'static>>, Ended> {
+) -> Result<io::Result<Payload<'static>>, Ended> {
     let mut receiving = pin!(connection.receive());
     let at_once = future::poll_fn(|context| match receiving.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => Poll::Ready(None),
     });
     if let Some(result) = at_once.await {
-        return result.map(Some);
+        return result.map(Ok);
     }
-    if printer.out.flush().is_err() {
-        return Ok(None);
+    if let Err(error) = printer.out.flush() {
+        return Ok(Err(error));
     }
-    receiving.await.map(Some)
+    receiving.await.map(Ok)
 }
 
 /// Writes messages as lines.

@@ -5,8 +5,9 @@ mod live;
 use std::{
     fmt::Display,
     fs::OpenOptions,
-    io::{Write, stderr, stdout},
+    io::{ErrorKind, Write, stderr, stdout},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use clap::Args;
@@ -64,10 +65,23 @@ impl Outputs {
     }
 }
 
+/// Whether all that was to be printed was.
+static IS_PRINTED: AtomicBool = AtomicBool::new(true);
+
 /// Prints a line of the result. A reader that went away (`| head`) is no error of ours: files are written
-/// all the same, and the exit code says what came of it.
+/// all the same, and the exit code says what came of it. Any other error is told once, and by [`is_printed`].
 pub fn print(text: impl Display) {
-    let _ = writeln!(stdout(), "{text}");
+    match writeln!(stdout(), "{text}").and_then(|()| stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe && IS_PRINTED.swap(false, Relaxed) => {
+            tell(format_args!("fanfare-loadtest: cannot write to stdout: {error}"));
+        }
+        _ => {}
+    }
+}
+
+/// Whether all that was to be printed was, or nobody wanted it any more.
+pub fn is_printed() -> bool {
+    IS_PRINTED.load(Relaxed)
 }
 
 /// Tells, on standard error, a line about how it goes.
