@@ -4,7 +4,10 @@
 //! Whatever is no valid upgrade gets one plain HTTP response that names the broken rule, the value and
 //! what is allowed, and the connection ends.
 
-use std::fmt::{self, Write};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 use base64::{
     Engine, alphabet,
@@ -24,6 +27,8 @@ pub(crate) mod naive;
 pub const HEADER_LINES_MAX: usize = 64;
 /// No registered HTTP method is longer.
 const METHOD_BYTES_MAX: usize = 24;
+/// What old clients send behind a body, which then stands before the next request.
+const EMPTY_LINE: &[u8] = b"\r\n";
 /// How much of a peer's value an answer repeats, escaped.
 const QUOTED_BYTES_MAX: usize = 64;
 /// What the accept value is a hash of, after the key (RFC 6455 section 1.3).
@@ -68,8 +73,8 @@ pub enum Scan {
 /// Looks for the end of the request in `bytes`, of which the first `scanned_len` were in an earlier
 /// `bytes` without finding it, so that each byte is looked at once however they trickle in.
 pub fn scan(bytes: &[u8], scanned_len: usize) -> Scan {
-    if scanned_len <= METHOD_BYTES_MAX
-        && let Err(refusal) = check_method(bytes)
+    if scanned_len <= EMPTY_LINE.len() + METHOD_BYTES_MAX
+        && let Err(refusal) = check_method(without_empty_line(bytes))
     {
         return Scan::Refused(refusal.response(Body::Sent));
     }
@@ -86,12 +91,37 @@ pub fn scan(bytes: &[u8], scanned_len: usize) -> Scan {
     Scan::Incomplete
 }
 
+/// `bytes` without the empty line that may stand before a request (RFC 9112 section 2.2), or the part of it that is
+/// there.
+fn without_empty_line(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        b"\r" => b"",
+        _ => bytes.strip_prefix(EMPTY_LINE).unwrap_or(bytes),
+    }
+}
+
+/// A request of a later HTTP/1.x as one of HTTP/1.1, which is what its sender must be able to take it for (RFC 9110
+/// section 2.5).
+fn as_known_version(request: &[u8]) -> Cow<'_, [u8]> {
+    let start = request.len() - without_empty_line(request).len();
+    let line_len = memchr::memchr(b'\r', &request[start..]).unwrap_or(0);
+    match request[start..start + line_len] {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => {
+            let mut request = request.to_vec();
+            request[start + line_len - 1] = b'1';
+            Cow::Owned(request)
+        }
+        _ => Cow::Borrowed(request),
+    }
+}
+
 /// Answers the whole request, blank line included, that [`scan`] found the end of. permessage-deflate is
 /// negotiated for a window of `deflate_window_bits`, or not at all.
 pub fn answer(request: &[u8], is_echo_served: bool, deflate_window_bits: Option<u8>) -> Answer {
+    let request = as_known_version(request);
     let mut lines = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
-    let verdict = match parsed.parse(request) {
+    let verdict = match parsed.parse(&request) {
         Ok(httparse::Status::Complete(len)) if len == request.len() => {
             judge(&parsed, is_echo_served, deflate_window_bits)
         }
@@ -172,7 +202,7 @@ impl Refusal {
             ),
             httparse::Error::Version => Refusal::new(
                 Status::VersionNotSupported,
-                "the HTTP version is unknown; HTTP/1.1 is spoken here",
+                "the HTTP version is not 1.x; HTTP/1.1 is spoken here",
             ),
             error => Refusal::new(
                 Status::BadRequest,
@@ -265,6 +295,11 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// Whether `byte` may stand in a host and its port (RFC 3986 sections 3.2.2 and 3.2.3).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
 /// Applies the rules in the order in which their breach should be told.
 fn judge(
     request: &httparse::Request<'_, '_>,
@@ -279,8 +314,13 @@ fn judge(
     };
     let fields = Fields(request.headers);
     let is_http_1_1 = version == 1;
-    if is_http_1_1 {
-        fields.exactly_one("Host")?;
+    let host = match is_http_1_1 {
+        true => Some(fields.exactly_one("Host")?),
+        false => fields.at_most_one("Host")?,
+    };
+    if let Some(host) = host.filter(|host| !host.iter().all(|byte| is_host_byte(*byte))) {
+        let text = format!("the Host header is {}; a host and a port are allowed", Quoted(host));
+        return Err(Refusal::new(Status::BadRequest, text));
     }
     let path = path_of(target)?;
     let is_echo = is_echo_served && path == "/echo";
@@ -546,6 +586,11 @@ mod tests {
             ("dGhlIHNhbXBsZSBub25jZQ==", "  dGhlIHNhbXBsZSBub25jZQ==  "),
             ("dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAAAB=="),
             ("Host: example.org", "Host: example.org\r\nContent-Length: 0"),
+            ("Host: example.org", "Host: [::1]:7600"),
+            ("Host: example.org", "Host: "),
+            ("HTTP/1.1", "HTTP/1.2"),
+            ("HTTP/1.1", "HTTP/1.9"),
+            ("GET", "\r\nGET"),
             ("Host: example.org", "Host: example.org\r\nSec-WebSocket-Extensions: permessage-deflate"),
             ("Host: example.org", "Host: example.org\r\nSec-WebSocket-Protocol: "),
         ];
@@ -582,6 +627,10 @@ mod tests {
         let cases = [
             ("Host: example.org\r\n", "", 400, "no Host header"),
             ("Host: example.org", "Host: a\r\nHost: b", 400, "\"b\""),
+            ("Host: example.org", "Host: a b", 400, "\"a b\""),
+            ("Host: example.org", "Host: a/b", 400, "\"a/b\""),
+            ("Host: example.org", "Host: a@b", 400, "\"a@b\""),
+            ("HTTP/1.1\r\nHost: example.org", "HTTP/1.0\r\nHost: a\r\nHost: b", 400, "\"b\""),
             ("Upgrade: websocket\r\n", "", 426, "WebSocket endpoint"),
             ("Upgrade: websocket", "Upgrade: h2c", 426, "WebSocket endpoint"),
             ("Connection: Upgrade\r\n", "", 400, "no Connection header"),
@@ -662,7 +711,11 @@ mod tests {
         let client_hello = [0x16, 0x03, 0x01, 0x02, 0x00];
         let Scan::Refused(response) = scan(&client_hello, 0) else { panic!("TLS must be refused") };
         assert!(String::from_utf8_lossy(&response).contains("\"\\x16\""));
-        assert!(matches!(scan(b"\r\n", 0), Scan::Refused(_)));
+        assert!(matches!(scan(b"\r\n", 0), Scan::Incomplete));
+        assert!(matches!(scan(b"\r\n\r\n", 0), Scan::Refused(_)), "one empty line is skipped");
+        assert!(matches!(scan(b"\r\n\r\n", 3), Scan::Refused(_)));
+        assert!(matches!(scan(b"\n", 0), Scan::Refused(_)));
+        assert!(matches!(scan(b"\rG", 0), Scan::Refused(_)));
         assert!(matches!(scan(b" GET", 0), Scan::Refused(_)));
         assert!(matches!(scan(&[b'A'; METHOD_BYTES_MAX + 1], 0), Scan::Refused(_)));
         assert!(matches!(scan(&[b'A'; METHOD_BYTES_MAX], 0), Scan::Incomplete));

@@ -32,6 +32,8 @@ fn plain_requests_get_plain_answers() {
         (400, "Upgrade", with("Connection: Upgrade\r\n", "Connection: keep-alive\r\n")),
         (400, "fanfare.json.v1", with("\r\n\r\n", "\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")),
         (400, "HTTP method", "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}".into()),
+        (400, "a b", get("/ws").replace("Host: x", "Host: a b")),
+        (426, "Upgrade: websocket", format!("\r\n{}", get("/ws").replace("1.1", "1.2"))),
         (505, "HTTP/1.1", get("/ws").replace("1.1", "3.0")),
     ];
     for (status, word, request) in cases {

@@ -8,11 +8,15 @@ use crate::protocol::{Format, Speech};
 
 /// As [`scan`](super::scan) of `bytes` at once, without the response's words.
 pub(crate) fn scan(bytes: &[u8]) -> Scan {
+    if b"\r\n".starts_with(bytes) {
+        return Scan::Incomplete;
+    }
+    let method_at = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let mut is_method = true;
-    for (index, &byte) in bytes.iter().enumerate() {
-        is_method &= byte != b' ' || index == 0;
+    for (index, &byte) in bytes.iter().enumerate().skip(method_at) {
+        is_method &= byte != b' ' || index == method_at;
         let is_token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if is_method && (!is_token || index == 24) {
+        if is_method && (!is_token || index == method_at + 24) {
             return Scan::Refused(Vec::new());
         }
         if byte == b'\n' && (index == 0 || bytes[index - 1] != b'\r') {
@@ -48,7 +52,10 @@ pub(crate) fn check(request: &[u8], is_echo_served: bool, answer: &Answer) {
         (Answer::Answered { response }, Some((true, Some(_)))) => {
             panic!("{} gets {}", request.escape_ascii(), response.escape_ascii())
         }
-        (Answer::Answered { response }, _) => check_refusal(response, request.starts_with(b"HEAD ")),
+        (Answer::Answered { response }, _) => {
+            let request = request.strip_prefix(b"\r\n").unwrap_or(request);
+            check_refusal(response, request.starts_with(b"HEAD "));
+        }
     }
 }
 
@@ -90,6 +97,7 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn read(request: &'a [u8]) -> Option<Self> {
+        let request = request.strip_prefix(b"\r\n").unwrap_or(request);
         let request = request.strip_suffix(b"\r\n\r\n")?;
         let mut lines = split(request, b"\r\n").into_iter();
         let first = split(lines.next()?, b" ");
@@ -113,7 +121,8 @@ impl<'a> Request<'a> {
 
     /// The upgrade that this asks for, if it breaks no rule.
     fn upgrade(&self, is_echo_served: bool) -> Option<Upgrade<'a>> {
-        let [b"GET", target, b"HTTP/1.1"] = self.first[..] else { return None };
+        let [b"GET", target, version] = self.first[..] else { return None };
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] = version else { return None };
         let path = match target {
             [b'/', ..] => target,
             _ => {
@@ -124,7 +133,10 @@ impl<'a> Request<'a> {
         };
         let path = split(path, b"?")[0];
         let is_echo = is_echo_served && path == b"/echo";
-        let [_host] = self.values("host")[..] else { return None };
+        let [host] = self.values("host")[..] else { return None };
+        if host.iter().any(|byte| !byte.is_ascii_graphic() || b"\"#/<>?@\\^`{|}".contains(byte)) {
+            return None;
+        }
         let [b"13"] = self.values("sec-websocket-version")[..] else { return None };
         let [key] = self.values("sec-websocket-key")[..] else { return None };
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
