@@ -248,7 +248,10 @@ fn pub_sends_one_and_waits_for_its_ok() {
         socket.send(r#"{"op":"ok","id":0,"topic":"room/42","seq":121}"#);
         socket.receive_close();
     };
-    let result = run(Server::start(1, script), &["pub", "room/42", "-5", "--verbose"], None);
+    let mut server = Server::start(1, script);
+    // Schemes have no case.
+    server.url = server.url.replacen("ws", "WS", 1);
+    let result = run(server, &["pub", "room/42", "-5", "--verbose"], None);
     assert_eq!(result, (0, "121\n".into(), String::new()));
 }
 
@@ -359,13 +362,16 @@ fn pub_refuses_what_is_no_json() {
 #[test]
 fn a_url_that_is_none() {
     for (url, line) in [
-        ("http://localhost/", "it must be as ws://127.0.0.1:7600/ws"),
-        ("localhost:7600", "it must be as ws://127.0.0.1:7600/ws"),
-        ("wss://localhost/", "this client speaks ws:// only"),
+        ("http://localhost/", "only ws:// is spoken here"),
+        ("localhost:7600", "only ws:// is spoken here"),
+        ("wss://localhost/", "only ws:// is spoken here"),
+        ("ws://127.0.0.1:99999/ws", "invalid port number"),
     ] {
         for command in ["sub", "pub"] {
             let output = fanfare(&[command, "t", "--url", url]).output().unwrap();
-            let expected = format!("fanfare: --url {url} is not allowed: {line}\n");
+            let expected = format!(
+                "fanfare: --url {url} is not allowed: {line}; it must be as ws://127.0.0.1:7600/ws\n"
+            );
             assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
             assert_eq!(output.status.code(), Some(2));
         }

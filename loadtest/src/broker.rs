@@ -2,11 +2,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::TcpStream,
     time::Duration,
 };
 
-use crate::process;
+use fanfare::cli::url::Server;
+
+use crate::{connect::resolve, process};
 
 /// Where to look.
 #[derive(Clone, Debug, Default)]
@@ -97,15 +99,13 @@ fn turns(url: &str) -> Result<u64, String> {
 }
 
 fn fetch(url: &str) -> Result<String, String> {
-    let rest = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let server = Server::parse(url, "http")?;
     let patience = Duration::from_secs(2);
     let fetch = || -> std::io::Result<String> {
-        let address = host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
-        let mut socket = TcpStream::connect_timeout(&address, patience)?;
+        let mut socket = TcpStream::connect_timeout(&resolve(&server)?, patience)?;
         socket.set_read_timeout(Some(patience))?;
-        let path = if path.is_empty() { "/metrics" } else { path };
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let path = if server.target == "/" { "/metrics" } else { &server.target };
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         Ok(answer)

@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, cell::Cell, fmt, io, rc::Rc, time::Duration};
 
+use super::{Failure, url::Server};
 use fastwebsockets::{
     FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketWrite, handshake,
 };
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
-    Request, Response, StatusCode, Uri,
+    Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header::{
@@ -36,43 +37,8 @@ const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The server of a `--url`.
-#[derive(Clone, Debug)]
-pub(super) struct Server {
-    host: String,
-    port: u16,
-    /// As it goes into the Host header.
-    authority: String,
-    path: String,
-}
-
-impl Server {
-    /// Reads `ws://host:port/path`.
-    pub fn parse(url: &str) -> Result<Server, String> {
-        let refused = || format!("--url {url} is not allowed: it must be as ws://127.0.0.1:7600/ws");
-        let uri: Uri = url.parse().map_err(|_| refused())?;
-        match uri.scheme_str() {
-            Some("ws") => {}
-            Some("wss") => return Err(format!("--url {url} is not allowed: this client speaks ws:// only")),
-            _ => return Err(refused()),
-        }
-        let authority = uri.authority().ok_or_else(refused)?;
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(refused());
-        }
-        Ok(Server {
-            // Brackets belong to a URL, not to an address.
-            host: authority.host().trim_start_matches('[').trim_end_matches(']').into(),
-            port: authority.port_u16().unwrap_or(80),
-            authority: authority.as_str().into(),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
-        })
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority)
-    }
+pub(super) fn server_of(url: &str) -> Result<Server, Failure> {
+    Server::parse(url, "ws").map_err(|why| Failure::Usage(format!("--url {why}")))
 }
 
 /// Why there is no connection, or none any more.
@@ -208,7 +174,7 @@ impl Connection {
         let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
 
-        let request = Request::get(&server.path)
+        let request = Request::get(&server.target)
             .header(HOST, &server.authority)
             .header(UPGRADE, "websocket")
             .header(CONNECTION, "Upgrade")

@@ -7,6 +7,7 @@ mod client;
 mod publish;
 mod serve;
 mod subscribe;
+pub mod url;
 
 use std::{
     env,

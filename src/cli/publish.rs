@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Patience, Sender, Server},
+    client::{Connection, Ended, Message, Patience, Sender, server_of},
     print, run_client, tell,
 };
 
@@ -48,7 +48,7 @@ pub(super) struct PubArgs {
 
 /// Publishes and returns when the broker has confirmed all of it.
 pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
-    let server = Server::parse(&args.url).map_err(Failure::Usage)?;
+    let server = server_of(&args.url)?;
     // Before connecting: bad data is the caller's slip whether or not there is a broker.
     let data = match &args.data {
         Some(data) => Some(to_json(data, args.text).map_err(|error| {

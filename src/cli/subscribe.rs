@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Patience, Server},
+    client::{Connection, Ended, Message, Patience, server_of},
     printed, run_client, tell,
 };
 
@@ -58,7 +58,7 @@ enum Outcome {
 
 /// Prints messages until `--count`, a signal or an end that no retry can mend.
 pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
-    let server = Server::parse(&args.url).map_err(Failure::Usage)?;
+    let server = server_of(&args.url)?;
     run_client(async move {
         let mut printer = Printer {
             out: BufWriter::new(io::stdout()),

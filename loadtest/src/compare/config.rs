@@ -145,7 +145,11 @@ mod tests {
             ("start =", "stert =", "line 6: unknown field `stert`"),
             ("[[broker]]", "[[brokers]]", "line 2: unknown field `brokers`"),
             ("fanfare-json", "amqp", "line 4: unknown variant `amqp`"),
-            ("ws://", "http://", "broker 1 (one): http://127.0.0.1:1/ws does not begin with ws://"),
+            (
+                "ws://",
+                "http://",
+                "broker 1 (one): http://127.0.0.1:1/ws is not allowed: only ws:// is spoken here",
+            ),
             (
                 "${PEERS:-/tmp/peers}",
                 "${PEERS}",

@@ -11,6 +11,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use fanfare::cli::url::Server;
+
 use crate::dialect::{Dialect, Message, Reader, Role};
 
 /// Connections that are opened at once: a broker's backlog is not what is tested.
@@ -21,6 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// RFC 6455's own example.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The first address of a server.
+///
+/// # Errors
+/// If its name is none.
+pub fn resolve(server: &Server) -> std::io::Result<SocketAddr> {
+    (server.host.as_str(), server.port)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+}
 
 /// Where the broker listens.
 #[derive(Clone, Debug)]
@@ -36,20 +49,9 @@ impl Target {
     /// # Errors
     /// A sentence for whoever typed it.
     pub fn parse(url: &str) -> Result<Target, String> {
-        let rest = url.strip_prefix("ws://").ok_or_else(|| format!("{url} does not begin with ws://"))?;
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let with_port = if host.rsplit(']').next().is_some_and(|it| it.contains(':')) {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
-        let address = with_port
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut it| it.next())
-            .ok_or_else(|| format!("{url}: no such host"))?;
-        let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
+        let server = Server::parse(url, "ws")?;
+        let address = resolve(&server).map_err(|error| format!("{url}: {error}"))?;
+        Ok(Target { address, host: server.authority, path: server.target })
     }
 
     /// Where to connect to.

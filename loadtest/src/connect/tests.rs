@@ -15,7 +15,9 @@ fn an_address_is_taken_apart() {
     assert_eq!((target.address, &*target.path), ("127.0.0.1:7600".parse().unwrap(), "/ws"));
     assert_eq!(Target::parse("ws://[::1]:1").unwrap().path, "/");
     assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
+    assert_eq!(Target::parse("WS://127.0.0.1:1").unwrap().address.port(), 1);
     assert!(Target::parse("http://x").is_err());
+    assert!(Target::parse("ws://127.0.0.1:99999/ws").is_err());
 }
 
 /// A frame as a test writes it down: its opcode and payload.
