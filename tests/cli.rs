@@ -111,7 +111,7 @@ fn a_bad_value_in_a_file() {
     assert_file_refused(
         "[listen]\n\naddress = \"localhost\"\n",
         ":3: listen.address = \"localhost\" is not allowed: \
-         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600",
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)",
     );
     assert_file_refused(
         "[timeouts]\nping_ms = \"25s\"\n",
@@ -131,6 +131,10 @@ fn a_bad_value_in_a_file() {
     assert_file_refused(
         "[log]\njson = yes\n",
         ":2: not valid TOML: string values must be quoted, expected literal string",
+    );
+    assert_file_refused(
+        "[listen]\naddress = 0.0.0.0:80 # everywhere\n",
+        ":2: not valid TOML: strings need quotes: write address = \"0.0.0.0:80\"",
     );
 }
 
@@ -192,12 +196,33 @@ fn wrong_flags() {
         &mut fanfare(&["serve", "--listen", "7600"]),
         2,
         "--listen: listen.address = 7600 is not allowed: \
-         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600",
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)",
     );
     assert_fails(
         &mut fanfare(&["--set", "reactor.counts=1"]),
         2,
         "--set: there is no key reactor.counts; did you mean reactor.count?",
+    );
+    assert_fails(
+        &mut fanfare(&["--set", "backlog=5"]),
+        2,
+        "--set: there is no key backlog; did you mean listen.backlog?",
+    );
+    assert_fails(
+        &mut fanfare(&["--set", "address=5"]),
+        2,
+        "--set: there is no key address; did you mean listen.address or admin.address?",
+    );
+    assert_fails(
+        &mut fanfare(&["sub"]),
+        2,
+        "the following required arguments were not provided: <FILTERS>...; `fanfare --help` says what there is",
+    );
+    assert_fails(
+        &mut fanfare(&["config"]),
+        2,
+        "'fanfare config' requires a subcommand but one was not provided; [subcommands: default, check, help]; \
+         `fanfare --help` says what there is",
     );
     assert_fails(
         &mut fanfare(&["--set", "reactor.count"]),

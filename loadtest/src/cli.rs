@@ -20,7 +20,7 @@ use crate::{
 /// Exit codes: 0 all is well; 1 something was lost, duplicated, reordered or corrupted, a connection ended, or
 /// the result could not be printed; 2 it could not run.
 #[derive(Debug, Parser)]
-#[command(version, about, args_override_self = true, max_term_width = 100)]
+#[command(version, about, args_override_self = true, max_term_width = 100, arg_required_else_help = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -99,7 +99,7 @@ pub fn pin_to_cores(cores: &[usize]) -> Result<(), String> {
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for &core in cores {
         if core >= libc::CPU_SETSIZE as usize {
-            return Err(format!("there is no core {core}"));
+            return Err(not_ours(cores));
         }
         // SAFETY: the set is valid and `core` is within it.
         unsafe { libc::CPU_SET(core, &mut set) };
@@ -107,8 +107,16 @@ pub fn pin_to_cores(cores: &[usize]) -> Result<(), String> {
     // SAFETY: the set is valid and of the size that is told.
     match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } {
         0 => Ok(()),
-        _ => Err(format!("cannot run on cores {cores:?}: {}", std::io::Error::last_os_error())),
+        _ => Err(not_ours(cores)),
     }
+}
+
+/// That `cores` cannot be run on, and which can.
+fn not_ours(cores: &[usize]) -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    format!("cannot run on core {}: there are {}", cores.join(","), allowed.unwrap_or("others").trim())
 }
 
 /// Puts the calling thread above this process's others: to nice -20, or among real-time threads one
@@ -188,6 +196,15 @@ pub fn socket_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_that_is_not_ours_is_told_with_those_that_are() {
+        for cores in [&[777_777][..], &[1_000]] {
+            let error = pin_to_cores(cores).unwrap_err();
+            let rest = error.strip_prefix(&format!("cannot run on core {}: there are ", cores[0]));
+            assert!(rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())), "{error}");
+        }
+    }
 
     #[test]
     fn this_process_has_used_time_and_memory() {

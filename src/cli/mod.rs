@@ -45,7 +45,7 @@ enum Command {
     /// Publish to a topic.
     Pub(publish::PubArgs),
     /// Print or check a configuration.
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Config(ConfigCommand),
     /// Say which kernel features the broker needs and whether they are here.
     Probe,
@@ -235,6 +235,6 @@ fn one_line(error: &clap::Error) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .collect();
-    let wrong = wrong.join("; ");
+    let wrong = wrong.join("; ").replace(":; ", ": ");
     format!("{}; `fanfare --help` says what there is", wrong.strip_prefix("error: ").unwrap_or(&wrong))
 }

@@ -479,9 +479,12 @@ impl Key {
     /// What it may be: completes "it must be …".
     pub fn allowed(&self) -> String {
         match &self.kind {
-            Kind::Address(_) => "an IP address and port such as 127.0.0.1:7600 or [::]:7600".into(),
+            Kind::Address(_) => {
+                "an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)".into()
+            }
             Kind::OptionalAddress(_) => {
-                "an IP address and port such as 127.0.0.1:7601, or \"\" for none".into()
+                "an IP address and port such as 127.0.0.1:7601 (names are not resolved), or \"\" for none"
+                    .into()
             }
             Kind::OptionalSocket(_) => format!(
                 "an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes such as \

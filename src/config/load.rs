@@ -104,7 +104,8 @@ fn apply_toml(config: &mut Config, file: &str, text: &str) -> Result<(), ConfigE
     let at = |offset: usize| format!("{file}:{}", line_of(text, offset));
     let root = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        ConfigError(format!("{}: not valid TOML: {}", at(offset), one_line(error.message())))
+        let why = unquoted(text, offset).unwrap_or_else(|| one_line(error.message()));
+        ConfigError(format!("{}: not valid TOML: {why}", at(offset)))
     })?;
 
     for (section, value) in root.get_ref().iter() {
@@ -128,6 +129,17 @@ fn apply_toml(config: &mut Config, file: &str, text: &str) -> Result<(), ConfigE
         }
     }
     Ok(())
+}
+
+/// What to write where the text at `offset` is the value of a key that takes a string, without its quotes.
+fn unquoted(text: &str, offset: usize) -> Option<String> {
+    let line = text.lines().nth(line_of(text, offset) - 1)?;
+    let (name, value) = line.split_once('=')?;
+    let (name, value) = (name.trim(), value.split('#').next()?.trim());
+    let is_text = KEYS.iter().any(|key| key.is_text() && last_part(key.path) == name);
+    let quoted = format!("{name} = \"{value}\"");
+    let is_bare = !value.starts_with(['"', '\'']) && DeTable::parse(&quoted).is_ok();
+    (is_text && is_bare).then(|| format!("strings need quotes: write {}", abridged(&quoted)))
 }
 
 fn apply_environment(config: &mut Config, variables: &[(String, String)]) -> Result<(), ConfigError> {
@@ -218,10 +230,17 @@ fn unknown(origin: &str, name: &str, known: &[&str]) -> ConfigError {
 
 /// What may have been meant.
 fn hint(name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "`fanfare config default` lists every key".into(),
+    let without_section: Vec<&str> = known.iter().copied().filter(|key| last_part(key) == name).collect();
+    match (&without_section[..], nearest(name, known)) {
+        ([_, ..], _) => format!("did you mean {}?", without_section.join(" or ")),
+        ([], Some(near)) => format!("did you mean {near}?"),
+        ([], None) => "`fanfare config default` lists every key".into(),
     }
+}
+
+/// A key's name without its section.
+fn last_part(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 fn all_paths() -> Vec<&'static str> {

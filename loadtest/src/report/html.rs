@@ -210,11 +210,12 @@ fn costs(report: &Report) -> Vec<(&'static str, String)> {
         let calls = broker
             .system_calls_per_delivery
             .map_or("system calls unknown".to_owned(), |it| format!("{it:.5} system calls (turns)"));
+        let user_share = broker
+            .user_share
+            .map_or(String::new(), |share| format!("; {:.0} % of its CPU in user mode", share * 100.0));
         let figures = format!(
-            "{:.5} voluntary and {:.5} involuntary context switches, {calls}; {:.0} % of its CPU in user mode",
-            broker.voluntary_switches_per_delivery,
-            broker.involuntary_switches_per_delivery,
-            broker.user_share * 100.0
+            "{:.5} voluntary and {:.5} involuntary context switches, {calls}{user_share}",
+            broker.voluntary_switches_per_delivery, broker.involuntary_switches_per_delivery,
         );
         costs.push(("Broker per delivery", figures));
     }

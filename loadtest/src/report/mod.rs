@@ -75,8 +75,8 @@ pub struct Report {
 /// More of what the broker took, while it was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct BrokerReport {
-    /// The part of its CPU time in user mode, to a hundredth of a second.
-    pub user_share: f64,
+    /// The part of its CPU time in user mode; unknown where all of it is too few of the kernel's ticks to tell.
+    pub user_share: Option<f64>,
     /// Context switches per delivery, because it had to wait.
     pub voluntary_switches_per_delivery: f64,
     /// Context switches per delivery, because another was to run.
@@ -327,12 +327,14 @@ pub fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
 
 impl BrokerReport {
     fn new(before: &BrokerSample, after: &BrokerSample, deliveries: f64) -> BrokerReport {
+        /// Of a hundredth of a second each.
+        const TICKS_MIN: f64 = 20.0;
         let user = after.ticks.0.saturating_sub(before.ticks.0) as f64;
         let system = after.ticks.1.saturating_sub(before.ticks.1) as f64;
         let per_delivery =
             |before: u64, after: u64| after.saturating_sub(before) as f64 / deliveries.max(1.0);
         BrokerReport {
-            user_share: user / (user + system).max(1.0),
+            user_share: (user + system >= TICKS_MIN).then(|| user / (user + system)),
             voluntary_switches_per_delivery: per_delivery(before.switches.0, after.switches.0),
             involuntary_switches_per_delivery: per_delivery(before.switches.1, after.switches.1),
             system_calls_per_delivery: before.turns.zip(after.turns).map(|it| per_delivery(it.0, it.1)),

@@ -101,8 +101,8 @@ impl Report {
             (None, Some(share)) => write!(f, " {:.1} % of a core", share * 100.0)?,
             _ => write!(f, " CPU unknown (--pid)")?,
         }
-        if let Some(broker) = &self.broker {
-            write!(f, " ({:.0} % of it user)", broker.user_share * 100.0)?;
+        if let Some(share) = self.broker.as_ref().and_then(|broker| broker.user_share) {
+            write!(f, " ({:.0} % of it user)", share * 100.0)?;
         }
         if let Some(bytes) = self.broker_resident_bytes {
             write!(f, ", {:.1} MiB resident", bytes as f64 / (1 << 20) as f64)?;
