@@ -181,6 +181,7 @@ fn sub_prints_a_line_per_message_and_gaps_apart() {
         socket.send(r#"{"op":"message","topic":"room/42","seq":7,"data":{"n":1.0,  "big":123456789012345678901234567890}}"#);
         socket.send(r#"{"op":"gap","topic":"room/42","from":8,"to":9,"reason":"slow_consumer"}"#);
         socket.send(r#"{"op":"something_new","topic":"room/42"}"#);
+        socket.send(r#"{"op":"ok","id":1,"topic":"room/*","hint":"it is one topic"}"#);
         socket.send("{\"op\":\"message\",\"topic\":\"room/ 1\",\"seq\":1,\"data\":[\n1,\r\n2]}");
         socket.send(r#"{"op":"message","topic":"a","seq":2,"base64":"AAEC"}"#);
         socket.receive_close();
@@ -190,7 +191,10 @@ fn sub_prints_a_line_per_message_and_gaps_apart() {
         stdout,
         "room/42 7 {\"n\":1.0,  \"big\":123456789012345678901234567890}\n\"room/ 1\" 1 [ 1,  2]\na 2 \"AAEC\"\n"
     );
-    assert_eq!(stderr, "fanfare: gap in room/42: 8 to 9 are lost (slow_consumer)\n");
+    assert_eq!(
+        stderr,
+        "fanfare: gap in room/42: 8 to 9 are lost (slow_consumer)\nfanfare: room/*: it is one topic\n"
+    );
     assert_eq!(code, 0);
 }
 

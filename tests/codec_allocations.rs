@@ -27,7 +27,7 @@ fn carry_out<'a>(
                 let publication = Publication { topic: &topic, seq: 121, payload, kind };
                 let len = publication.encoded_len(format);
                 publication.encode(format, &mut frame[..len]);
-                let ok = Reply::Ok { id, topic: &topic, seq: Some(121), receivers: Some(3) };
+                let ok = Reply::Ok { id, topic: &topic, seq: Some(121), receivers: Some(3), hint: None };
                 reply::write(format, &ok, replies);
             }
             Command::Ping { id } => reply::write(format, &Reply::Pong { id }, replies),

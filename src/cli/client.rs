@@ -109,6 +109,7 @@ pub(super) struct Message<'a> {
     #[serde(rename = "for")]
     pub refused_op: String,
     pub code: String,
+    pub hint: String,
     pub message: String,
     pub max_message: Option<u64>,
     pub ping_s: Option<u64>,

@@ -139,7 +139,12 @@ async fn follow(mut connection: Connection, args: &SubArgs, printer: &mut Printe
                 }
             }
             "gap" => tell(gap_line(&message)),
-            "ok" => unanswered_count = unanswered_count.saturating_sub(1),
+            "ok" => {
+                unanswered_count = unanswered_count.saturating_sub(1);
+                if !message.hint.is_empty() {
+                    tell(format_args!("{}: {}", shown(&message.topic), message.hint));
+                }
+            }
             "error" if message.refused_op == "subscribe" => return Outcome::Refused(message.error_line()),
             "error" => tell(message.error_line()),
             // Clients pass over what they do not know.

@@ -54,10 +54,10 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
         Ok(Command::Publish { id, topic, payload, kind, .. }) => {
             let publication = Publication { topic, seq: u64::MAX / 3, payload, kind: *kind };
             check_publication(&publication);
-            check_reply(&Reply::Ok { id: *id, topic, seq: Some(1), receivers: None });
+            check_reply(&Reply::Ok { id: *id, topic, seq: Some(1), receivers: None, hint: None });
         }
         Ok(Command::Subscribe { id, filter } | Command::Unsubscribe { id, filter }) => {
-            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, receivers: None });
+            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, receivers: None, hint: None });
         }
         Ok(Command::Ping { id }) => check_reply(&Reply::Pong { id: *id }),
     }

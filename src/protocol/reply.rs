@@ -33,6 +33,8 @@ pub enum Reply<'a> {
         seq: Option<u64>,
         /// How many subscribers had the publication to come, if that was asked.
         receivers: Option<u64>,
+        /// For people: what is probably meant otherwise.
+        hint: Option<&'static str>,
     },
     /// A command was refused.
     Error(&'a CommandError<'a>),
@@ -116,7 +118,7 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_number(*ping_s, out);
             out.extend_from_slice(br#","features":["binary"]"#);
         }
-        Reply::Ok { id, topic, seq, receivers } => {
+        Reply::Ok { id, topic, seq, receivers, hint } => {
             out.extend_from_slice(br#"{"op":"ok""#);
             push_id(id, out);
             push_text_field(br#","topic":"#, topic, out);
@@ -125,6 +127,9 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             }
             if let Some(receivers) = receivers {
                 push_number_field(br#","receivers":"#, *receivers, out);
+            }
+            if let Some(hint) = hint {
+                push_text_field(br#","hint":"#, hint, out);
             }
         }
         Reply::Error(error) => {
@@ -211,15 +216,19 @@ mod tests {
             r#"{"op":"hello","v":1,"epoch":"9f3ac0de12345678","conn":"000000000000002a","max_message":1048576,"ping_s":25,"features":["binary"]}"#,
         );
         look(
-            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: None },
+            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: None, hint: None },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":121}"#,
         );
         look(
-            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: Some(3) },
+            &Reply::Ok { id, topic: "room/42", seq: Some(121), receivers: Some(3), hint: None },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"receivers":3}"#,
         );
         look(
-            &Reply::Ok { id: None, topic: "a\"/#", seq: None, receivers: None },
+            &Reply::Ok { id, topic: "*", seq: Some(0), receivers: None, hint: Some("no") },
+            r#"{"op":"ok","id":7,"topic":"*","seq":0,"hint":"no"}"#,
+        );
+        look(
+            &Reply::Ok { id: None, topic: "a\"/#", seq: None, receivers: None, hint: None },
             r#"{"op":"ok","topic":"a\"/#"}"#,
         );
         look(
@@ -280,7 +289,11 @@ mod tests {
         for message_len in [100, 124, 125, 126, 127, 128, 200] {
             let topic = "x".repeat(message_len - empty);
             let mut out = Vec::new();
-            write(Format::Json, &Reply::Ok { id: None, topic: &topic, seq: None, receivers: None }, &mut out);
+            write(
+                Format::Json,
+                &Reply::Ok { id: None, topic: &topic, seq: None, receivers: None, hint: None },
+                &mut out,
+            );
             assert_eq!(unframe(&out).1.len(), message_len);
         }
         let mut out = Vec::new();

@@ -82,6 +82,17 @@ pub fn check_filter(filter: &str) -> Result<bool, TopicRule> {
     Ok(true)
 }
 
+/// What to tell whoever subscribes to a name without wildcards that has those of another system, by which nobody
+/// publishes.
+pub fn hint(name: &str) -> Option<&'static str> {
+    let separator = if name.contains('/') { '/' } else { '.' };
+    let is_foreign = |level| matches!(level, "*" | "**" | ">");
+    let has_ours = memchr::memchr2(b'+', b'#', name.as_bytes()).is_some();
+    (!has_ours && name.split(separator).any(is_foreign)).then_some(
+        "this is the name of one topic: levels are split by /, + stands for one of them and # for all that follow",
+    )
+}
+
 /// Whether `filter` matches `topic`, level by level. Both are already checked.
 pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
@@ -122,6 +133,16 @@ fn check_shape(text: &str) -> Result<(), TopicRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wildcards_of_other_systems_get_a_hint() {
+        for name in ["room/*", "*", ">", "**", "room.>", "room.*.a", "a/**/b", "a.b/*"] {
+            assert!(hint(name).is_some(), "{name}");
+        }
+        for name in ["room", "room/a*", "a.b", "a->b", "a/b.*", "room/+", "*/#", "a/>b"] {
+            assert_eq!(hint(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_name_is_refused_for_each_rule_it_breaks() {

@@ -91,7 +91,7 @@ impl Core {
         let creator = self.creator(slot);
         match self.publish_here(topic, payload, kind, creator) {
             Ok(seq) if id.is_some() => {
-                self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None });
+                self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None, hint: None });
             }
             Ok(_) => {}
             Err(refusal) => return Err(refused(ErrorCode::LimitReached, refusal.to_string().into())),
@@ -222,7 +222,10 @@ impl Core {
         match subscribed {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
-                self.write_reply(slot, &Reply::Ok { id, topic: filter, seq, receivers: None });
+                self.write_reply(
+                    slot,
+                    &Reply::Ok { id, topic: filter, seq, receivers: None, hint: topic::hint(filter) },
+                );
             }
             Ok(Subscribed::Now(_)) => {}
             Err(Refused) => {
@@ -254,7 +257,10 @@ impl Core {
         self.settle();
         match unsubscribed {
             Ok(Unsubscribed::Now) if id.is_some() => {
-                self.write_reply(slot, &Reply::Ok { id, topic: filter, seq: None, receivers: None });
+                self.write_reply(
+                    slot,
+                    &Reply::Ok { id, topic: filter, seq: None, receivers: None, hint: None },
+                );
             }
             Ok(_) => {}
             Err(Refused) => {
@@ -370,7 +376,8 @@ impl Core {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());
             self.refuse_command(connection, &error);
         } else if id.is_some() {
-            self.write_reply(connection, &Reply::Ok { id, topic, seq: started.seq, receivers: None });
+            let (seq, hint) = (started.seq, topic::hint(topic));
+            self.write_reply(connection, &Reply::Ok { id, topic, seq, receivers: None, hint });
         }
     }
 
@@ -414,7 +421,7 @@ impl Core {
         let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
         if self.is_open(connection, generation) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
-            self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers });
+            self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers, hint: None });
         }
     }
 

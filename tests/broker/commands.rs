@@ -67,6 +67,27 @@ fn hello_comes_first_and_says_what_the_broker_is() {
     broker.stop();
 }
 
+/// Whoever subscribes as to another broker is told that it is a name here; a publisher is not.
+#[test]
+fn a_subscribe_with_wildcards_of_others_is_answered_with_a_hint() {
+    let broker = Broker::start(2, &[]);
+    for language in BOTH {
+        let mut client = Client::open(&broker, language);
+        for topic in ["room/*", "room.>", "**"] {
+            let ok = client.ask(json!({"op": "subscribe", "topic": topic, "id": 1}));
+            assert!(ok["hint"].as_str().is_some_and(|hint| hint.contains("+ stands for")), "{ok}");
+            assert_eq!((&ok["op"], &ok["seq"]), (&json!("ok"), &json!(0)));
+            let ok = client.ask(json!({"op": "unsubscribe", "topic": topic, "id": 2}));
+            assert_eq!(ok, json!({"op": "ok", "id": 2, "topic": topic}));
+        }
+        publish(&mut client, &format!("{language:?}.>"), &json!(1), 3);
+        assert_eq!(client.receive()["hint"], Value::Null);
+        assert_eq!(client.ask(json!({"op": "subscribe", "topic": "a.b", "id": 4}))["hint"], Value::Null);
+        client.close();
+    }
+    broker.stop();
+}
+
 /// One connection subscribes and another publishes, in each pair of languages.
 #[test]
 fn a_subscriber_gets_what_is_published_after_its_ok() {
