@@ -48,7 +48,7 @@ impl<F: Fleet> Upkeep<F> {
             release,
             release_memory,
             notices: Notices::default(),
-            cores: CoreWatch::new(),
+            cores: CoreWatch::here(),
             // Two reports per deadline, as sd_watchdog_enabled(3) advises.
             watchdog: sd_notify::watchdog_enabled().map(|deadline| interval(deadline / 2)),
         }

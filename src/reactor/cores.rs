@@ -92,7 +92,7 @@ pub struct CoreWatch {
 
 impl CoreWatch {
     /// Those that the calling thread may run on, which must not be pinned.
-    pub fn new() -> CoreWatch {
+    pub fn here() -> CoreWatch {
         CoreWatch { known: allowed() }
     }
 
