@@ -94,6 +94,10 @@ pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<W
             }
         };
         if permits.available_permits() == 0 {
+            // Those whose request has come, and who had no turn to say so, have it now.
+            tokio::task::yield_now().await;
+        }
+        if permits.available_permits() == 0 {
             listening.displace_oldest();
         }
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");

@@ -109,12 +109,15 @@ impl Core {
         creator: u32,
     ) -> Result<u64, TopicRefusal> {
         // Else what waits goes first.
-        let is_first = self.outboxes[self.index].is_empty();
+        let waiting_count = self.outboxes[self.index].len();
+        let is_first = waiting_count == 0;
         let outboxes = &mut self.outboxes;
         let seq = self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, outboxes)?;
         while is_first && let Some(batch) = self.outboxes[self.index].pop_front() {
             self.handle_delivery(batch);
         }
+        // What it costs is not known yet: no more is taken before it is.
+        self.is_outbox_full |= self.outboxes[self.index].len() > waiting_count;
         Ok(seq)
     }
 

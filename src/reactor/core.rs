@@ -121,7 +121,7 @@ pub struct Core {
     /// Some backlog has something, and some outbox as much as it may: as of the last post, and of what was said
     /// since to homes.
     is_backlogged: bool,
-    is_outbox_full: bool,
+    pub(super) is_outbox_full: bool,
     /// Our end of the queues between reactors.
     pub port: ReactorPort,
     /// Connections with replies to send.
@@ -471,6 +471,8 @@ impl Core {
         if !connection.is_reading() {
             connection.unread = None;
         }
+        // It is nobody else's, and this turn's.
+        self.take_work();
     }
 
     /// All is sent to a connection whose bytes are not understood any more.
@@ -483,15 +485,12 @@ impl Core {
         self.timers.set(slot, now_ms + QUIET_MS);
     }
 
-    /// More has come of a connection that lingers.
-    pub fn pass_over(&mut self, slot: u32, len: usize) {
-        let now_ms = self.now_ms();
+    /// More has come of a connection to which all is sent; tells whether that is more than is passed over.
+    pub fn pass_over(&mut self, slot: u32, len: usize) -> bool {
         let connection = &mut self.connections[slot as usize];
         connection.is_pinged = false;
         connection.acked_bytes = connection.acked_bytes.saturating_add(len as u32);
-        if connection.acked_bytes > LINGER_BYTES_MAX {
-            self.timers.set(slot, now_ms);
-        }
+        connection.acked_bytes > LINGER_BYTES_MAX
     }
 
     /// Whether the connection, which lingers, goes on to: something came since it was looked at, and it has not lingered
@@ -501,9 +500,7 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         let is_silent = std::mem::replace(&mut connection.is_pinged, true);
         let elapsed_ms = (now_ms as u32).wrapping_sub(connection.active_ms);
-        let is_long = u64::from(elapsed_ms) >= self.shared.config.timeouts.close_ms
-            || connection.acked_bytes > LINGER_BYTES_MAX;
-        if is_silent || is_long {
+        if is_silent || u64::from(elapsed_ms) >= self.shared.config.timeouts.close_ms {
             return false;
         }
         self.timers.set(slot, now_ms + QUIET_MS);
@@ -773,8 +770,8 @@ impl Core {
     }
 
     /// The deadline of `slot` has passed. `acked_bytes` is how many bytes the peer took since the socket was
-    /// opened (wrapping). A reason is why the connection is to be reset.
-    pub fn handle_deadline(&mut self, slot: u32, acked_bytes: u32) -> Option<CloseReason> {
+    /// opened (wrapping), where there is something for it to take. A reason is why the connection is to be reset.
+    pub fn handle_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) -> Option<CloseReason> {
         let now_ms = self.now_ms();
         let pong_ms = self.shared.config.timeouts.pong_ms;
         let connection = &mut self.connections[slot as usize];
@@ -797,14 +794,14 @@ impl Core {
         }
     }
 
-    fn handle_open_deadline(&mut self, slot: u32, acked_bytes: u32) {
+    fn handle_open_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) {
         let now_ms = self.now_ms();
         let timeouts = &self.shared.config.timeouts;
         let connection = &mut self.connections[slot as usize];
-        if connection.is_sending()
+        if let Some(acked_bytes) = acked_bytes
             && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
         {
-            // A send makes progress, however slowly.
+            // What is sent is taken, however slowly; a ping behind it can not be answered before.
             connection.note_progress(now_ms);
             self.meters.note_message(slot, now_ms as u32);
             (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);

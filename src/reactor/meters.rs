@@ -59,6 +59,7 @@ impl Meters {
 
     /// The connection is over; returns whose it was, if it was counted.
     pub fn close(&mut self, slot: u32) -> Option<Origin> {
+        self.begun_ms.remove(&slot);
         self.origins.get_mut(slot as usize)?.take()
     }
 

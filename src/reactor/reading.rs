@@ -59,9 +59,10 @@ impl Core {
             connection.unread = Some(Box::new(Unread::new(None, bytes)));
             return self.pause(slot);
         }
+        let is_upgrading = connection.phase == Phase::Upgrading;
         let before = self.meter.spent();
         let share = match self.is_crowded {
-            true if bytes.len() > share::LITTLE_BYTES => 0,
+            true if bytes.len() > share::LITTLE_BYTES && !is_upgrading => 0,
             true => share::CROWDED,
             false => share::FRESH,
         };
@@ -87,12 +88,15 @@ impl Core {
         let little_until = until - share::RESUMED / 2;
         // Who came while a step was taken that cannot be divided is answered before the next of these, but nobody is put off
         // twice on end.
-        let is_long = self.meter.spent() > 2 * share::TURN;
-        self.is_put_off = (is_long || self.last_spent > 2 * share::TURN) && !self.is_put_off;
-        while !(is_long && self.is_put_off) && self.meter.spent() < little_until && self.has_room() {
+        let is_late = |spent: u64| spent > 2 * share::TURN;
+        let is_over = is_late(self.meter.spent()) && !self.is_put_off;
+        while !is_over && self.meter.spent() < little_until && self.has_room() {
             let Some(slot) = self.little_waiting.pop_front() else { break };
             self.go_on(slot, Pause::LittleTurn, share::LITTLE, resumed);
         }
+        // Whatever the last of those did: the others have their half.
+        let until = until.max(self.meter.spent() + share::RESUMED / 2);
+        self.is_put_off = is_late(self.last_spent.max(self.meter.spent())) && !self.is_put_off;
         while !self.is_put_off && self.meter.spent() < until && self.has_room() {
             let Some(slot) = self.waiting.pop_front() else { break };
             self.go_on(slot, Pause::Turn, share::QUANTUM, resumed);
@@ -198,7 +202,7 @@ impl Core {
                 break input.len();
             }
         };
-        if left == 0 && session.is_inside_message() {
+        if left == 0 && session.is_inside_message() && self.connections[slot as usize].is_reading() {
             self.meters.note_part(slot, self.now_ms() as u32);
         }
         self.connections[slot as usize].session = session;
@@ -362,7 +366,9 @@ impl Core {
         self.paused_count += 1;
         let connection = &mut self.connections[slot as usize];
         let share = &mut self.shares[slot as usize];
-        let is_little = connection.unread.as_ref().is_none_or(|unread| unread.is_little());
+        // A request has a bound of its own, which is little, and may have many bytes of cookies.
+        let is_little = connection.phase == Phase::Upgrading
+            || connection.unread.as_ref().is_none_or(|unread| unread.is_little());
         match connection.pause {
             // What is little to read may be much to do.
             Pause::Turn if is_little && !share.is_flooding => {

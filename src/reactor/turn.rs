@@ -346,15 +346,20 @@ impl<I: Io> Reactor<I> {
         );
         connection.is_receiving = completion.more;
         let is_reading = connection.is_reading();
-        let is_lingering = matches!(connection.phase, Phase::Lingering(_));
+        let over = match connection.phase {
+            Phase::Lingering(reason) | Phase::Finishing(reason) => Some(reason),
+            _ => None,
+        };
         if let Some(lease) = completion.lease {
             let bytes = self.io.leased(&lease);
             if is_reading {
                 self.core.handle_bytes(slot, bytes);
-            } else if is_lingering {
-                self.core.pass_over(slot, bytes.len());
             }
+            let is_too_much = over.is_some() && self.core.pass_over(slot, bytes.len());
             self.io.recycle(lease);
+            if let Some(reason) = over.filter(|_| is_too_much) {
+                return self.end(slot, reason);
+            }
         }
         if completion.more {
             return;
@@ -674,9 +679,10 @@ impl<I: Io> Reactor<I> {
                 continue;
             }
             // Asked only where it says something.
-            let acked_bytes =
-                if connection.is_sending() { self.io.acked_bytes(connection.socket) } else { 0 };
-            if let Some(reason) = self.core.handle_deadline(slot, acked_bytes as u32) {
+            let is_taking =
+                connection.is_sending() || (connection.is_pinged && self.io.has_unacked(connection.socket));
+            let acked_bytes = is_taking.then(|| self.io.acked_bytes(connection.socket) as u32);
+            if let Some(reason) = self.core.handle_deadline(slot, acked_bytes) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
                     self.io.reset_on_close(self.core.connections[slot as usize].socket);
@@ -699,8 +705,12 @@ impl<I: Io> Reactor<I> {
 
     /// Everything is sent: ends our direction, and waits for the peer to end its own.
     fn finish(&mut self, slot: u32, reason: CloseReason) {
+        let is_counted = matches!(self.core.connections[slot as usize].phase, Phase::Lingering(_));
         self.core.leave(slot, Phase::Finishing(reason));
-        let connection = &self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot as usize];
+        if !is_counted {
+            connection.acked_bytes = 0;
+        }
         self.io.shutdown_write(connection.socket);
         if !connection.is_receiving {
             if connection.is_paused() {

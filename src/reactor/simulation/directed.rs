@@ -1522,6 +1522,28 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
     world.end();
 }
 
+/// One that asks how many receive it goes by way of the home's answers, and what stands behind it may not be done at once.
+/// It is no way around the bound: at most one more is taken before it is known what that costs.
+#[test]
+fn who_asks_for_receivers_makes_no_more_new_topics_in_a_turn() {
+    let (mut world, publishers) = world_of_heavy_names(100, 1);
+    for index in 0..6 {
+        world.publish_as(publishers[0], "count", 20, true, true, true, None);
+        world.publish(publishers[0], &format!("new/{index}"));
+        world.publish(publishers[0], &format!("new/{index}/too"));
+    }
+    world.write_all();
+    for _ in 0..60 {
+        let before = world.reactor(0).core().home.topic_count();
+        world.turn(0);
+        let made = world.reactor(0).core().home.topic_count() - before;
+        assert!(made <= 3, "{made} topics in a turn");
+    }
+    assert_eq!(world.reactor(0).core().home.topic_count(), 13);
+    world.settle();
+    world.end();
+}
+
 /// Many come at once, each with much that is heavy, and one with little behind them: it does not wait for one of theirs
 /// each.
 #[test]

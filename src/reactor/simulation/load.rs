@@ -70,9 +70,9 @@ const fn delivered_within(flooder_count: usize, topic_count: usize) -> usize {
 const QUEUE_MOMENTS: usize = QUEUE_ENTRIES.div_ceil(RECEIVES_MAX);
 
 /// In how many moments a flooder's next bytes are taken: of those who wait with much a turn lets at least one go on
-/// by a quantum, and a message takes two.
+/// by a quantum, and a message takes two; and a turn that was far too long puts them off for the next.
 const fn read_within(flooder_count: usize) -> usize {
-    2 * flooder_count + 8
+    4 * flooder_count + 8
 }
 
 impl Load {
