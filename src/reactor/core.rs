@@ -486,10 +486,17 @@ impl Core {
     }
 
     /// More has come of a connection to which all is sent; tells whether that is more than is passed over.
-    pub fn pass_over(&mut self, slot: u32, len: usize) -> bool {
+    pub fn pass_over(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        let now_ms = self.now_ms();
         let connection = &mut self.connections[slot as usize];
         connection.is_pinged = false;
-        connection.acked_bytes = connection.acked_bytes.saturating_add(len as u32);
+        if matches!(connection.phase, Phase::Lingering(_)) && is_close_frame(bytes) {
+            // It has read ours and says no more: it is looked at now.
+            connection.is_pinged = true;
+            self.timers.set(slot, now_ms);
+        }
+        let connection = &mut self.connections[slot as usize];
+        connection.acked_bytes = connection.acked_bytes.saturating_add(bytes.len() as u32);
         connection.acked_bytes > LINGER_BYTES_MAX
     }
 
@@ -1101,4 +1108,12 @@ fn policy_of(config: &DeliveryConfig) -> Policy {
         rules: rules.collect(),
         default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
     }
+}
+
+/// Whether these bytes are a client's close frame and nothing else (RFC 6455 section 5.2): one that comes by itself is told
+/// from the middle of something by that.
+fn is_close_frame(bytes: &[u8]) -> bool {
+    const FIN_CLOSE: u8 = 0x88;
+    const MASK: u8 = 0x80;
+    matches!(bytes, [FIN_CLOSE, len, ..] if len & MASK != 0 && bytes.len() == 6 + usize::from(len & !MASK))
 }

@@ -355,7 +355,7 @@ impl<I: Io> Reactor<I> {
             if is_reading {
                 self.core.handle_bytes(slot, bytes);
             }
-            let is_too_much = over.is_some() && self.core.pass_over(slot, bytes.len());
+            let is_too_much = over.is_some() && self.core.pass_over(slot, bytes);
             self.io.recycle(lease);
             if let Some(reason) = over.filter(|_| is_too_much) {
                 return self.end(slot, reason);

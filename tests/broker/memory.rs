@@ -120,7 +120,8 @@ fn levels_of_filters_take_what_the_key_says_and_give_it_back() {
         empty(held);
         let again = fill(CONNECTIONS);
         let level_again = growth_each(&broker, before, "the same again", LEVELS);
-        assert!(level_again <= level * 3 / 2, "{level_again} bytes per level, {level} the first time");
+        // What was free went back to the kernel meanwhile, or did not.
+        assert!(level_again <= level * 2, "{level_again} bytes per level, {level} the first time");
         empty(again);
         broker.stop();
     }
@@ -261,7 +262,8 @@ fn pairs_of_wide_filters_and_topics_take_what_a_membership_does() {
     }
     publish_all(&mut publisher, &mut held);
     let pair = growth_each(&broker, before, "pairs", TOPICS * (SUBSCRIBERS - 1));
-    assert!(pair <= 2 * PAIR_BYTES, "{pair} bytes per pair");
+    // What was free before may have gone back to the kernel meanwhile, and is counted then.
+    assert!(pair <= 5 * PAIR_BYTES / 2, "{pair} bytes per pair");
     // What they leave serves those who come.
     for _ in 0..2 {
         held.drain(..).for_each(Raw::close);

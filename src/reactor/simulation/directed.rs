@@ -1658,6 +1658,34 @@ fn whoever_is_not_understood_any_more_is_listened_to_until_it_falls_silent() {
     }
 }
 
+/// It answers with a close frame, and is not waited for any longer.
+#[test]
+fn whoever_is_not_understood_and_says_goodbye_is_let_go_at_once() {
+    for (bytes, ends) in [
+        (&[0x88, 0x82, 0, 0, 0, 0, 3, 0xea][..], true),
+        (&[0x88, 0x80, 1, 2, 3, 4][..], true),
+        // Not masked, cut off, and the middle of something.
+        (&[0x88, 0x02, 0, 0, 0, 0, 3, 0xea][..], false),
+        (&[0x88, 0x82, 0, 0, 0, 0, 3][..], false),
+        (&[0x81, 0x82, 0, 0, 0, 0, 3, 0xea][..], false),
+    ] {
+        let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+        let client = world.open(0, Format::Json);
+        let peer = world.clients[client].peer;
+        world.net.write(peer, &[0xff; 20]);
+        world.turns(0, 6);
+        world.net.write(peer, bytes);
+        world.turns(0, 6);
+        world.now_ns += 60 * MS;
+        world.turns(0, 6);
+        let stream = world.net.read(peer, usize::MAX, &mut Vec::new());
+        assert_eq!(stream == Stream::Ended, ends, "{bytes:02x?}: {stream:?}");
+        world.over(client);
+        world.net.close(peer);
+        world.end();
+    }
+}
+
 /// A home takes nothing, so that everybody waits, with little. When it does again, they go on in the order in which they
 /// came.
 #[test]
