@@ -808,7 +808,7 @@ impl Core {
         if let Some(acked_bytes) = acked_bytes
             && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
         {
-            // What is sent is taken, however slowly; a ping behind it can not be answered before.
+            // A send makes progress, however slowly.
             connection.note_progress(now_ms);
             self.meters.note_message(slot, now_ms as u32);
             (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);

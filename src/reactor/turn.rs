@@ -679,8 +679,7 @@ impl<I: Io> Reactor<I> {
                 continue;
             }
             // Asked only where it says something.
-            let is_taking =
-                connection.is_sending() || (connection.is_pinged && self.io.has_unacked(connection.socket));
+            let is_taking = connection.is_sending();
             let acked_bytes = is_taking.then(|| self.io.acked_bytes(connection.socket) as u32);
             if let Some(reason) = self.core.handle_deadline(slot, acked_bytes) {
                 // Else the kernel keeps what the peer does not take long after the close.

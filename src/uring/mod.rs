@@ -116,9 +116,6 @@ pub trait Io {
     /// How many bytes the peer has acknowledged since the socket was opened (`TCP_INFO`): how a send in
     /// flight is seen to make progress. Called when a deadline has passed.
     fn acked_bytes(&mut self, socket: RawFd) -> u64;
-    /// Whether there is anything that the peer has not acknowledged (`SIOCOUTQ`, tcp(7)): a ping behind it has not
-    /// reached the peer. Called when a deadline has passed.
-    fn has_unacked(&mut self, socket: RawFd) -> bool;
     /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
     /// Nanoseconds on the clock that turns are told, now: never less than before.

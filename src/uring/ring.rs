@@ -481,13 +481,6 @@ impl Io for Ring {
         if result == 0 { u64::from_ne_bytes(acked) } else { 0 }
     }
 
-    fn has_unacked(&mut self, socket: RawFd) -> bool {
-        let mut count: libc::c_int = 0;
-        // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int to where it is told.
-        let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut count) };
-        result == 0 && count > 0
-    }
-
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
         // SAFETY: the caller's socket is open during the call.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };

@@ -1016,10 +1016,6 @@ impl Io for SimRing {
         self.net.borrow_mut().link_of(socket).read_bytes
     }
 
-    fn has_unacked(&mut self, socket: RawFd) -> bool {
-        !self.net.borrow_mut().link_of(socket).down.is_empty()
-    }
-
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
         let link = self.net.borrow_mut().socket(socket).link;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, link as u16)))
