@@ -109,6 +109,20 @@ pub enum Phase {
     Ending(CloseReason),
 }
 
+impl Phase {
+    /// Why the connection is being closed, if it is.
+    pub fn reason(self) -> Option<CloseReason> {
+        match self {
+            Phase::Free | Phase::Upgrading | Phase::Open => None,
+            Phase::Closing(reason)
+            | Phase::Flushing(reason)
+            | Phase::Lingering(reason)
+            | Phase::Finishing(reason)
+            | Phase::Ending(reason) => Some(reason),
+        }
+    }
+}
+
 /// The send in flight.
 #[derive(Debug)]
 pub enum Flight {

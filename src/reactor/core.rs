@@ -60,10 +60,6 @@ pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 const SHED_STALLED_MS: u64 = 200;
 /// How much memory a parser keeps that has not met a long message for a while, in bytes.
 const PARSER_BYTES_KEPT: usize = 1 << 20;
-/// A connection that lingers has fallen silent when nothing came for so long, in milliseconds.
-pub(super) const QUIET_MS: u64 = 250;
-/// The most bytes of one that are passed over.
-pub(super) const LINGER_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 16 << 20 };
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 /// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
@@ -475,45 +471,6 @@ impl Core {
         self.take_work();
     }
 
-    /// All is sent to a connection whose bytes are not understood any more.
-    pub fn begin_lingering(&mut self, slot: u32, reason: CloseReason) {
-        let now_ms = self.now_ms();
-        self.leave(slot, Phase::Lingering(reason));
-        let connection = &mut self.connections[slot as usize];
-        // No send is in flight whose progress these would tell.
-        (connection.active_ms, connection.acked_bytes, connection.is_pinged) = (now_ms as u32, 0, true);
-        self.timers.set(slot, now_ms + QUIET_MS);
-    }
-
-    /// More has come of a connection to which all is sent; tells whether that is more than is passed over.
-    pub fn pass_over(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let now_ms = self.now_ms();
-        let connection = &mut self.connections[slot as usize];
-        connection.is_pinged = false;
-        if matches!(connection.phase, Phase::Lingering(_)) && is_close_frame(bytes) {
-            // It has read ours and says no more: it is looked at now.
-            connection.is_pinged = true;
-            self.timers.set(slot, now_ms);
-        }
-        let connection = &mut self.connections[slot as usize];
-        connection.acked_bytes = connection.acked_bytes.saturating_add(bytes.len() as u32);
-        connection.acked_bytes > LINGER_BYTES_MAX
-    }
-
-    /// Whether the connection, which lingers, goes on to: something came since it was looked at, and it has not lingered
-    /// for long.
-    pub fn goes_on_lingering(&mut self, slot: u32) -> bool {
-        let now_ms = self.now_ms();
-        let connection = &mut self.connections[slot as usize];
-        let is_silent = std::mem::replace(&mut connection.is_pinged, true);
-        let elapsed_ms = (now_ms as u32).wrapping_sub(connection.active_ms);
-        if is_silent || u64::from(elapsed_ms) >= self.shared.config.timeouts.close_ms {
-            return false;
-        }
-        self.timers.set(slot, now_ms + QUIET_MS);
-        true
-    }
-
     /// Counts what the operator is told of a connection that the broker ends.
     pub fn note_close(&self, reason: CloseReason) {
         match reason {
@@ -777,7 +734,7 @@ impl Core {
     }
 
     /// The deadline of `slot` has passed. `acked_bytes` is how many bytes the peer took since the socket was
-    /// opened (wrapping), where there is something for it to take. A reason is why the connection is to be reset.
+    /// opened (wrapping), if a send is in flight. A reason is why the connection is to be reset.
     pub fn handle_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) -> Option<CloseReason> {
         let now_ms = self.now_ms();
         let pong_ms = self.shared.config.timeouts.pong_ms;
@@ -1108,12 +1065,4 @@ fn policy_of(config: &DeliveryConfig) -> Policy {
         rules: rules.collect(),
         default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
     }
-}
-
-/// Whether these bytes are a client's close frame and nothing else (RFC 6455 section 5.2): one that comes by itself is told
-/// from the middle of something by that.
-fn is_close_frame(bytes: &[u8]) -> bool {
-    const FIN_CLOSE: u8 = 0x88;
-    const MASK: u8 = 0x80;
-    matches!(bytes, [FIN_CLOSE, len, ..] if len & MASK != 0 && bytes.len() == 6 + usize::from(len & !MASK))
 }

@@ -46,7 +46,6 @@ impl Meters {
     /// The slot is given to a new connection.
     pub fn open(&mut self, slot: u32, origin: Option<Origin>, now_ms: u32) {
         self.note_message(slot, now_ms);
-        self.begun_ms.remove(&slot);
         for due_ns in [&mut self.commands_due_ns, &mut self.others_due_ns] {
             if let Some(due_ns) = due_ns.get_mut(slot as usize) {
                 *due_ns = 0;

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod core;
 pub mod cores;
 mod deadline;
+mod lingering;
 pub mod listeners;
 mod meters;
 pub mod pacing;

@@ -30,7 +30,7 @@ pub const SLICE: u64 = if cfg!(test) { UNIT } else { 20 * UNIT };
 /// What one connection may do in a turn before it has to wait.
 pub const FRESH: u64 = if cfg!(test) { 4 * UNIT } else { 50 * UNIT };
 /// What it may where more came than the turn before could take: many who send much at once must not hold up those
-/// who send little. It is its first message.
+/// who send little. It is its first message, or nothing where it sent more than [`LITTLE_BYTES`] at once.
 pub const CROWDED: u64 = UNIT / 2;
 /// Whoever does so much at once is flooding, however few bytes it took: a message is carried out as a whole, and may do
 /// more than any share.

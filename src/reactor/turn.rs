@@ -679,8 +679,8 @@ impl<I: Io> Reactor<I> {
                 continue;
             }
             // Asked only where it says something.
-            let is_taking = connection.is_sending();
-            let acked_bytes = is_taking.then(|| self.io.acked_bytes(connection.socket) as u32);
+            let is_sending = connection.is_sending();
+            let acked_bytes = is_sending.then(|| self.io.acked_bytes(connection.socket) as u32);
             if let Some(reason) = self.core.handle_deadline(slot, acked_bytes) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
@@ -728,13 +728,7 @@ impl<I: Io> Reactor<I> {
             Phase::Ending(_) => {}
             phase => {
                 // What closed it stays the reason, however the peer takes it.
-                let reason = match phase {
-                    Phase::Closing(first)
-                    | Phase::Flushing(first)
-                    | Phase::Lingering(first)
-                    | Phase::Finishing(first) => first,
-                    _ => reason,
-                };
+                let reason = phase.reason().unwrap_or(reason);
                 self.core.leave(slot, Phase::Ending(reason));
                 self.io.shutdown(self.core.connections[slot as usize].socket);
             }
@@ -835,16 +829,10 @@ impl<I: Io> Reactor<I> {
                 || self.core.fanout.is_sweeping();
             match connection.phase {
                 Phase::Free => {}
-                phase if ends => {
+                _ if ends => {
                     self.io.reset_on_close(connection.socket);
-                    let reason = match phase {
-                        Phase::Closing(reason)
-                        | Phase::Flushing(reason)
-                        | Phase::Lingering(reason)
-                        | Phase::Finishing(reason) => reason,
-                        _ => CloseReason::Restart,
-                    };
-                    self.end(slot, reason);
+                    // Which one that is being closed already does not take.
+                    self.end(slot, CloseReason::Restart);
                 }
                 Phase::Upgrading if hurries => self.end(slot, CloseReason::Restart),
                 Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),

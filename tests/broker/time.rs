@@ -58,14 +58,12 @@ fn a_message_that_is_begun_is_to_be_ended() {
     let broker = Broker::start(1, &settings);
     let mut raw = Raw::open(broker.address);
     raw.send(&fragment(TEXT, false, b" "));
-    let payload = loop {
-        match raw.receive_frame().expect("a close frame") {
-            (PING, _) => raw.send(&fragment(CONTINUATION, false, b" ")),
-            (_, payload) => break payload,
-        }
-    };
-    assert_eq!(&payload[2..], b"a message was begun and not ended for timeouts.message_ms");
-    assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 4008);
+    while raw.peek_opcode() == PING {
+        raw.receive_frame();
+        raw.send(&fragment(CONTINUATION, false, b" "));
+    }
+    let text = "a message was begun and not ended for timeouts.message_ms";
+    assert_eq!(raw.receive_close(), (4008, text.into()));
     broker.stop();
 }
 
@@ -76,18 +74,15 @@ fn who_is_sent_messages_and_gives_no_sign_of_life_is_closed_with_4008() {
     let (mut silent, mut publisher) = (Raw::open(broker.address), Raw::open(broker.address));
     assert_eq!(silent.ask(r#"{"op":"subscribe","topic":"t","id":1}"#)["op"], "ok");
     let mut message_count = 0;
-    let payload = loop {
+    while silent.peek_opcode() != CLOSE {
         publisher.send_text(r#"{"op":"publish","topic":"t","data":1}"#);
-        match silent.receive_frame().expect("a close frame") {
-            (CLOSE, payload) => break payload,
+        match silent.receive_frame().expect("a message") {
             (TEXT, _) => message_count += 1,
-            (PING, _) => {}
-            (opcode, _) => panic!("a frame of opcode {opcode}"),
+            (opcode, _) => assert_eq!(opcode, PING),
         }
-    };
+    }
     assert!(message_count > 2);
-    assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 4008);
-    assert_eq!(&payload[2..], b"nothing came for too long");
+    assert_eq!(silent.receive_close(), (4008, "nothing came for too long".into()));
     broker.stop();
 }
 

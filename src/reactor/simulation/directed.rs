@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::*;
 use crate::{
     pubsub::{policy::Bound, topic},
-    reactor::core::{LINGER_BYTES_MAX, QUIET_MS},
+    reactor::lingering::{LINGER_BYTES_MAX, QUIET_MS},
 };
 
 /// Two clients on one reactor; one publishes, the other receives.
