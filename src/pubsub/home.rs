@@ -329,6 +329,13 @@ impl Home {
         topic.exact[encoding.index()] &= !(1 << reactor);
     }
 
+    /// What was published to the topic before is in `outboxes` when this is done.
+    pub fn handle_mark(&mut self, topic: &str, outboxes: &mut Outboxes) {
+        if let Some(key) = self.by_name.get(topic) {
+            self.flush_topic(key, outboxes);
+        }
+    }
+
     /// Registers `reactor` for every topic that `filter` matches, now or later.
     pub fn handle_add_filter(
         &mut self,

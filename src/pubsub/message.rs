@@ -33,6 +33,19 @@ pub enum Request {
         /// The encoding of the batches.
         encoding: Encoding,
     },
+    /// Answered with [`Delivery::Marked`], behind the batches of what was published before.
+    Mark {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The encoding of the batches.
+        encoding: Encoding,
+        /// Whose mark it is: the slot.
+        connection: u32,
+        /// Which life of the slot.
+        generation: u32,
+        /// Comes back in the answer.
+        pending: PendingId,
+    },
     /// Send the batches of every topic that `filter` matches; answered with [`Delivery::FilterAdded`].
     AddFilter {
         /// A filter with wildcards.
@@ -50,6 +63,9 @@ pub enum Request {
         encoding: Encoding,
     },
 }
+
+// Queues between reactors hold a thousand of each, and backlogs more.
+const _: () = assert!(size_of::<Request>() <= 40 && size_of::<Delivery>() <= 56);
 
 /// A publication on its way to its home.
 #[derive(Debug)]
@@ -85,6 +101,19 @@ pub enum Delivery {
         encoding: Encoding,
         /// The topic's newest publication, or why there is no such topic.
         seq: Result<u64, TopicRefusal>,
+    },
+    /// A mark comes back.
+    Marked {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The encoding of the batches.
+        encoding: Encoding,
+        /// As in the request.
+        connection: u32,
+        /// As in the request.
+        generation: u32,
+        /// As in the request.
+        pending: PendingId,
     },
     /// This home has the filter.
     FilterAdded {

@@ -85,8 +85,6 @@ pub struct Waiting {
     pub generation: u32,
     /// The question to answer with `ok`.
     pub pending: Option<PendingId>,
-    /// It takes an earlier one back. Whether the connection is to join is what its subscription says.
-    pub is_unsubscribe: bool,
 }
 
 /// Where a topic's cursor is.
@@ -216,6 +214,16 @@ impl View {
     /// The newest publication's `seq`.
     pub fn head_seq(&self) -> u64 {
         self.head_seq
+    }
+
+    /// How many bytes were ever appended.
+    pub fn head_bytes(&self) -> u64 {
+        self.head_bytes
+    }
+
+    /// How many of those the member in `slot` was sent, or does not get.
+    pub fn sent_bytes(&self, slot: u32) -> u64 {
+        self.head_bytes - self.owed_bytes(slot)
     }
 
     /// The member in `slot`.

@@ -113,12 +113,19 @@ impl Core {
         let is_first = waiting_count == 0;
         let outboxes = &mut self.outboxes;
         let seq = self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, outboxes)?;
-        while is_first && let Some(batch) = self.outboxes[self.index].pop_front() {
-            self.handle_delivery(batch);
+        if is_first {
+            self.take_own();
         }
         // What it costs is not known yet: no more is taken before it is.
         self.is_outbox_full |= self.outboxes[self.index].len() > waiting_count;
         Ok(seq)
+    }
+
+    /// Takes at once what this home has to say to this reactor.
+    fn take_own(&mut self) {
+        while let Some(delivery) = self.outboxes[self.index].pop_front() {
+            self.handle_delivery(delivery);
+        }
     }
 
     /// Sends a publication to its home, which may be this reactor's, by way of a request.
@@ -252,12 +259,16 @@ impl Core {
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
+        let is_first = self.outboxes[self.index].is_empty();
         let outcome = &mut self.outcome;
-        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, Some(pending), outcome);
+        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, pending, outcome);
         if unsubscribed != Ok(Unsubscribed::Later) {
             self.pending.remove(pending);
         }
         self.settle();
+        if is_first {
+            self.take_own();
+        }
         match unsubscribed {
             Ok(Unsubscribed::Now) if id.is_some() => {
                 self.write_reply(
@@ -303,6 +314,11 @@ impl Core {
             Request::Unsubscribe { topic, encoding } => {
                 self.home.handle_unsubscribe(from, &topic, encoding, &mut self.outboxes);
             }
+            Request::Mark { topic, encoding, connection, generation, pending } => {
+                self.home.handle_mark(&topic, &mut self.outboxes);
+                let mark = Delivery::Marked { topic, encoding, connection, generation, pending };
+                self.outboxes[from].push_back(mark);
+            }
             Request::AddFilter { filter, encoding, registration } => {
                 self.home.handle_add_filter(from, &filter, encoding, registration, &mut self.outboxes);
             }
@@ -318,6 +334,11 @@ impl Core {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
             Delivery::Subscribed { topic, encoding, seq } => {
                 self.fanout.handle_subscribed(&topic, encoding, seq, &mut self.outcome);
+                self.settle();
+            }
+            Delivery::Marked { topic, encoding, connection, generation, pending } => {
+                let (whose, outcome) = ((connection, generation), &mut self.outcome);
+                self.fanout.handle_marked(&topic, encoding, whose, pending, outcome);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {

@@ -601,6 +601,7 @@ impl<I: Io> Reactor<I> {
         if let Some((view, member)) = first
             && connection.replies.is_empty()
             && !self.core.fanout.is_owing(slot)
+            && !self.core.fanout.is_ending(slot)
         {
             let Some(owed) = self.core.fanout.take(view, member, SEND_BYTES_MAX) else { return };
             if self.core.fanout.is_behind(view, member) {
@@ -619,6 +620,7 @@ impl<I: Io> Reactor<I> {
             gather.take_replies(std::mem::take(&mut connection.replies));
             self.core.let_go_on(slot, Pause::Replies);
         }
+        let is_ending = self.core.fanout.is_ending(slot);
         let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
         let mut pops_left = POPS_MAX;
         while let Some((view, member)) = next {
@@ -628,7 +630,8 @@ impl<I: Io> Reactor<I> {
             {
                 gather.take_owed(view, owed);
             }
-            if self.core.fanout.is_behind(view, member) {
+            let has_left = is_ending && self.core.fanout.note_sent(view, member, &mut self.core.outcome);
+            if !has_left && self.core.fanout.is_behind(view, member) {
                 self.core.fanout.mark_owing(view, member);
                 break;
             }

@@ -10,6 +10,7 @@
 //! [`Member`]: super::view::Member
 
 mod cursor;
+mod ending;
 mod filters;
 mod membership;
 mod owing;

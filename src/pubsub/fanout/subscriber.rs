@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::ending::Endings;
 use crate::pubsub::{
     subscription::{Gap, ViewKey},
     table::Table,
@@ -53,6 +54,8 @@ pub(super) struct Rare {
     /// How many levels these have together.
     pub(super) level_count: u32,
     pub(super) gaps: Option<Gaps>,
+    /// What it has unsubscribed from by name and not left yet.
+    pub(super) endings: Option<Box<Endings>>,
     /// The filter that is being taken back, while a task walks through the subscriptions for that.
     pub(super) unsubscribing: Option<u32>,
     walk: Walk,
@@ -88,6 +91,8 @@ const WAITING: u8 = 2;
 const OWING: u8 = 4;
 /// See [`Subscriber::judged_mark`].
 const JUDGED: u8 = 8;
+/// By name, and taken back: see [`super::ending`].
+const ENDING: u8 = 16;
 
 /// What a connection must be told that it will not get.
 #[derive(Debug, Default)]
@@ -304,6 +309,11 @@ impl Subscriber {
         assert_eq!((self.owing[1], self.owing_count), (previous, count), "the chain ends where it says");
         let owing = self.subscriptions.iter().filter(|held| held.is(OWING)).count();
         assert_eq!(owing, count as usize, "whoever is owing is in the chain");
+        let ending = self.subscriptions.iter().filter(|held| held.is(ENDING)).count();
+        match self.rare.as_ref().and_then(|rare| rare.endings.as_ref()) {
+            Some(endings) => endings.check(ending),
+            None => assert_eq!(ending, 0, "whatever is ending is recorded"),
+        }
         for (place, held) in (0..).zip(&self.subscriptions) {
             assert_eq!(self.find(held.view), Some(place), "a subscription is found where it is");
         }
@@ -333,6 +343,14 @@ impl Subscription {
 
     pub(super) fn judged_mark(&self) -> bool {
         self.is(JUDGED)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.is(ENDING)
+    }
+
+    pub(super) fn set_ending(&mut self, is_ending: bool) {
+        self.set(ENDING, is_ending);
     }
 
     fn is(&self, mark: u8) -> bool {

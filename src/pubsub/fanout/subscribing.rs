@@ -41,13 +41,17 @@ impl Fanout {
             None => self.create_view(name.into(), encoding),
         };
         let subscriber = &mut self.subscribers[connection as usize];
-        let held = subscriber.find(key);
-        if held.map(|place| subscriber.get(place)).is_some_and(|held| held.is_exact() || held.is_waiting()) {
+        let place = subscriber.find(key);
+        let held = place.map(|place| subscriber.get(place));
+        if held.is_some_and(|held| held.is_ending()) {
+            return Ok(self.begin_after_ending(connection, key, pending, creator));
+        }
+        if held.is_some_and(|held| held.is_exact() || held.is_waiting()) {
             return Err(Refused);
         }
         subscriber.asked_count += 1;
         self.subscription_count += 1;
-        let place = held.unwrap_or_else(|| subscriber.push(key));
+        let place = place.unwrap_or_else(|| subscriber.push(key));
         let view = &mut self.views[key as usize];
         view.is_dropping = false;
         if view.registration == Registration::Active {
@@ -60,7 +64,7 @@ impl Fanout {
             let request = Request::Subscribe { topic: view.name.clone(), encoding, creator };
             outcome.requests.push((self.homes.of(name), request));
         }
-        view.waiting.push(Waiting { connection, generation, pending, is_unsubscribe: false });
+        view.waiting.push(Waiting { connection, generation, pending });
         subscriber.get_mut(place).set_waiting(true);
         Ok(Subscribed::Later)
     }
@@ -121,7 +125,7 @@ impl Fanout {
         connection: u32,
         encoding: Encoding,
         text: &str,
-        pending: Option<PendingId>,
+        pending: PendingId,
         outcome: &mut Outcome,
     ) -> Result<Unsubscribed, Refused> {
         self.work += price::SUBSCRIPTION;
@@ -132,36 +136,12 @@ impl Fanout {
         let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
         let place = subscriber.find(key).ok_or(Refused)?;
         let held = subscriber.get(place);
-        if !held.is_exact() && !held.is_waiting() {
+        if held.is_ending() || !(held.is_exact() || held.is_waiting()) {
             return Err(Refused);
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
-        if held.is_waiting() {
-            let generation = subscriber.generation;
-            subscriber.get_mut(place).set_waiting(false);
-            self.views[key as usize].waiting.push(Waiting {
-                connection,
-                generation,
-                pending,
-                is_unsubscribe: true,
-            });
-            if held.member == NONE {
-                self.remove_subscription(connection, place);
-            }
-            return Ok(Unsubscribed::Later);
-        }
-        // A filter of the connection's that the view has not looked at yet may hold it there.
-        self.join_matched(key);
-        let held = self.subscribers[connection as usize].get_mut(place);
-        if held.filter_count > 0 {
-            held.set_exact(false);
-            self.views[key as usize].set_exact(false);
-        } else {
-            self.leave(connection, place);
-        }
-        self.settle(key, outcome);
-        Ok(Unsubscribed::Now)
+        Ok(self.begin_ending(connection, place, pending, outcome))
     }
 
     /// Takes back a filter. The connection leaves at once what it matched if that is little; else a task sees to
@@ -170,7 +150,7 @@ impl Fanout {
         &mut self,
         connection: u32,
         key: u32,
-        pending: Option<PendingId>,
+        pending: PendingId,
         outcome: &mut Outcome,
     ) -> Result<Unsubscribed, Refused> {
         let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
@@ -192,10 +172,13 @@ impl Fanout {
         })
     }
 
-    /// Whether the connection is still leaving what a filter matched that it has taken back: what else it asks
-    /// has to wait.
+    /// Whether the connection is still leaving what a filter matched that it has taken back, or very many topics, or
+    /// one to which it has subscribed again: what else it asks has to wait.
     pub fn is_unsubscribing(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| subscriber.is_unsubscribing)
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| {
+            let endings = subscriber.rare.as_ref().and_then(|rare| rare.endings.as_ref());
+            subscriber.is_unsubscribing || endings.is_some_and(|endings| endings.is_full())
+        })
     }
 
     /// Forgets the connection: nothing more is taken for it. Tells whether that is done; else a task goes on with
@@ -233,18 +216,22 @@ impl Fanout {
         }
         for waiting in std::mem::take(&mut view.waiting) {
             self.work += price::SUBSCRIPTION;
-            let Waiting { connection, generation, pending, is_unsubscribe } = waiting;
-            outcome.started.push(match is_unsubscribe {
-                true => Started::at(pending, None),
-                false => Started { pending, seq: seq.ok(), refusal: seq.err() },
-            });
-            self.answer_waiting(connection, generation, key, seq.is_ok());
+            let Waiting { connection, generation, pending } = waiting;
+            outcome.started.push(Started { pending, seq: seq.ok(), refusal: seq.err() });
+            self.answer_waiting(connection, generation, key, seq.is_ok(), outcome);
         }
         self.settle(key, outcome);
     }
 
     /// The connection's subscription to the view has started or was refused, if it still waits for that.
-    fn answer_waiting(&mut self, connection: u32, generation: u32, key: ViewKey, is_granted: bool) {
+    fn answer_waiting(
+        &mut self,
+        connection: u32,
+        generation: u32,
+        key: ViewKey,
+        is_granted: bool,
+        outcome: &mut Outcome,
+    ) {
         let subscriber = &mut self.subscribers[connection as usize];
         if subscriber.generation != generation {
             return;
@@ -257,6 +244,9 @@ impl Fanout {
         subscriber.get_mut(place).set_waiting(false);
         if is_granted {
             return self.make_exact(connection, place);
+        }
+        if subscriber.get(place).is_ending() {
+            return self.end_refused(connection, key, place, outcome);
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;

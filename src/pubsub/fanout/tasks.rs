@@ -24,7 +24,7 @@ pub(super) enum Task {
     Depart { connection: u32 },
     /// A connection lets go of the filter `key`, and leaves what no other of its filters matches. Views that have
     /// not looked at filters since the generation `since` did not count it.
-    Unsubscribe { connection: u32, generation: u32, key: u32, since: u64, pending: Option<PendingId> },
+    Unsubscribe { connection: u32, generation: u32, key: u32, since: u64, pending: PendingId },
     /// A connection that is owed in many topics is held to its bounds.
     Judge(Box<Judging>),
     /// The members of an idle view leave it.
@@ -63,7 +63,7 @@ impl Fanout {
                 match task {
                     Task::Depart { connection } => outcome.departed.push(connection),
                     Task::Unsubscribe { connection, pending, .. } => {
-                        outcome.started.push(Started::at(pending, None));
+                        outcome.started.push(Started::at(Some(pending), None));
                         outcome.released.push(connection);
                     }
                     Task::Shed(_) => self.is_shedding = false,
@@ -143,7 +143,10 @@ impl Fanout {
                 return true;
             };
             let place = subscriber.subscriptions().len() as u32 - 1;
-            if held.is_exact() || held.is_waiting() {
+            if held.is_ending() {
+                let again = self.forget_ending(connection, place, outcome);
+                outcome.started.extend(again.map(|again| Started::at(again.pending, None)));
+            } else if held.is_exact() || held.is_waiting() {
                 subscriber.asked_count -= 1;
                 self.subscription_count -= 1;
             }

@@ -5,7 +5,7 @@ use proptest::{
     test_runner::{Config, RngSeed},
 };
 
-use super::{owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
+use super::{ending::ENDINGS_MAX, owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
 use crate::{
     protocol::{command::PayloadKind, frame, publication::Publication},
     pubsub::{
@@ -62,8 +62,19 @@ struct Reader {
     /// Filters that the home has not answered.
     waiting_filters: BTreeSet<&'static str>,
     filters: BTreeSet<&'static str>,
+    /// Topics that it has unsubscribed from and still receives.
+    ending: BTreeMap<&'static str, Ending>,
+    /// One of those, to which it has subscribed again, and that question.
+    again: Option<(&'static str, PendingId)>,
     owed: BTreeMap<&'static str, VecDeque<Vec<u8>>>,
     in_flight: Vec<(ViewKey, Pin)>,
+}
+
+/// An unsubscribe that is not answered.
+struct Ending {
+    question: PendingId,
+    /// How many frames it gets at least before that is answered: known when the mark has come back.
+    left: Option<usize>,
 }
 
 impl Reader {
@@ -80,12 +91,23 @@ impl Reader {
     /// Takes `bytes` off what it is owed: they must be next, of one topic.
     fn get(&mut self, bytes: &[u8]) {
         let of = |frames: &VecDeque<Vec<u8>>| frames.front().is_some_and(|frame| bytes.starts_with(frame));
-        let frames = self.owed.values_mut().find(|frames| of(frames)).expect("some topic's next frame");
+        let (name, frames) =
+            self.owed.iter_mut().find(|(_, frames)| of(frames)).expect("some topic's next frame");
+        let left = self.ending.get_mut(name).and_then(|ending| ending.left.as_mut());
+        let before = frames.len();
         let mut rest = bytes;
         while !rest.is_empty() {
             let frame = frames.pop_front().expect("a frame that is owed");
             rest = rest.strip_prefix(frame.as_slice()).expect("the frame that is next");
         }
+        if let Some(left) = left {
+            *left = left.saturating_sub(before - frames.len());
+        }
+    }
+
+    /// Whether its further commands wait.
+    fn is_unsubscribing(&self) -> bool {
+        self.again.is_some() || self.ending.len() >= ENDINGS_MAX
     }
 }
 
@@ -103,12 +125,16 @@ struct Bench {
     /// What it said, and has not arrived.
     coming: VecDeque<Coming>,
     outcome: Outcome,
+    /// Questions that were answered.
+    answered: BTreeSet<PendingId>,
+    next_question: PendingId,
     now_ns: u64,
 }
 
 enum Coming {
     Batch(Batch, &'static str, Vec<u8>),
     Subscribed(&'static str, u64),
+    Marked(&'static str, u32, u32, PendingId),
     FilterAdded(PendingId),
 }
 
@@ -131,8 +157,15 @@ impl Bench {
             filters: BTreeMap::new(),
             coming: VecDeque::new(),
             outcome: Outcome::default(),
+            answered: BTreeSet::new(),
+            next_question: 1,
             now_ns: 1,
         }
+    }
+
+    fn question(&mut self) -> PendingId {
+        self.next_question += 1;
+        self.next_question
     }
 
     /// The home carries out what it was asked, at once, and answers later.
@@ -146,6 +179,10 @@ impl Bench {
                     self.coming.push_back(Coming::Subscribed(name, seq));
                 }
                 Request::Unsubscribe { topic, .. } => assert!(self.names.remove(&*topic)),
+                Request::Mark { topic, connection, generation, pending, .. } => {
+                    let name = ours(&TOPICS, &topic);
+                    self.coming.push_back(Coming::Marked(name, connection, generation, pending));
+                }
                 Request::AddFilter { filter, registration, .. } => {
                     self.filters.insert(ours(&FILTERS, &filter), registration);
                     self.coming.push_back(Coming::FilterAdded(registration));
@@ -156,7 +193,38 @@ impl Bench {
                 other => panic!("{other:?}"),
             }
         }
-        self.outcome.started.clear();
+        self.answered.extend(self.outcome.started.drain(..).filter_map(|started| started.pending));
+        self.end();
+    }
+
+    /// Whoever has been sent what it was owed when its mark came back has left, and is answered; nobody else is.
+    fn end(&mut self) {
+        for (connection, reader) in self.readers.iter_mut().enumerate() {
+            let mut ending = std::mem::take(&mut reader.ending);
+            ending.retain(|name, Ending { question, left }| {
+                let is_held = reader.filters.iter().any(|filter| topic::matches(filter, name));
+                let is_over = *left == Some(0);
+                assert_eq!(self.answered.contains(question), is_over, "{name} of {connection}");
+                if !is_over {
+                    return true;
+                }
+                reader.exact.remove(name);
+                if let Some((_, question)) = reader.again.take_if(|again| again.0 == *name) {
+                    match self.answered.contains(&question) {
+                        true => assert!(reader.exact.insert(name)),
+                        false => assert!(reader.waiting.insert(name)),
+                    }
+                    // What it was owed before is not of this one.
+                    if !is_held {
+                        reader.owed.remove(name);
+                    }
+                }
+                false
+            });
+            reader.ending = ending;
+            reader.forget_unmatched();
+            assert_eq!(self.fanout.is_unsubscribing(connection as u32), reader.is_unsubscribing());
+        }
     }
 
     fn publish(&mut self, name: &'static str) {
@@ -194,6 +262,15 @@ impl Bench {
                     }
                 }
             }
+            Coming::Marked(name, connection, generation, pending) => {
+                let whose = (connection, generation);
+                self.fanout.handle_marked(name, ENCODING, whose, pending, &mut self.outcome);
+                let reader = &mut self.readers[connection as usize];
+                if reader.generation == generation {
+                    let owed = reader.owed.get(name).map_or(0, VecDeque::len);
+                    reader.ending.get_mut(name).expect("it waits for that").left = Some(owed);
+                }
+            }
             Coming::FilterAdded(registration) => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
                 // From here on all that matches comes. What came before was for others.
@@ -208,11 +285,21 @@ impl Bench {
     }
 
     fn subscribe(&mut self, connection: usize, name: &'static str) {
+        let question = self.question();
         let reader = &mut self.readers[connection];
-        let is_held = reader.exact.contains(name) || reader.waiting.contains(name);
+        if reader.is_unsubscribing() {
+            return;
+        }
+        let is_ending = reader.ending.contains_key(name);
+        let is_held = !is_ending && (reader.exact.contains(name) || reader.waiting.contains(name));
         let (slot, generation) = (connection as u32, reader.generation);
         let outcome = &mut self.outcome;
-        match self.fanout.handle_subscribe_topic(slot, generation, ENCODING, name, Some(0), 0, outcome) {
+        match self.fanout.handle_subscribe_topic(slot, generation, ENCODING, name, Some(question), 0, outcome)
+        {
+            Ok(subscribed) if is_ending => {
+                assert_eq!(subscribed, Subscribed::Later);
+                reader.again = Some((name, question));
+            }
             Err(Refused) => assert!(is_held),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.exact.insert(name)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting.insert(name)),
@@ -221,14 +308,20 @@ impl Bench {
     }
 
     fn unsubscribe(&mut self, connection: usize, text: &'static str) {
+        let question = self.question();
         let reader = &mut self.readers[connection];
-        let is_held = reader.exact.remove(text)
-            | reader.waiting.remove(text)
-            | reader.waiting_filters.remove(text)
-            | reader.filters.remove(text);
+        if reader.is_unsubscribing() {
+            return;
+        }
+        let is_name = reader.exact.contains(text) || reader.waiting.contains(text);
+        let is_ending = is_name && !reader.ending.contains_key(text);
+        let is_held = is_ending | reader.waiting_filters.remove(text) | reader.filters.remove(text);
         let outcome = &mut self.outcome;
-        let left = self.fanout.handle_unsubscribe(connection as u32, ENCODING, text, Some(0), outcome);
+        let left = self.fanout.handle_unsubscribe(connection as u32, ENCODING, text, question, outcome);
         assert_eq!(left.is_ok(), is_held);
+        if is_ending {
+            reader.ending.insert(text, Ending { question, left: None });
+        }
         reader.forget_unmatched();
         self.finish_tasks();
         self.ask_home();
@@ -287,8 +380,13 @@ impl Bench {
         let bytes = unsafe { std::slice::from_raw_parts(owed.bytes, owed.len as usize) };
         self.readers[connection].get(bytes);
         self.readers[connection].in_flight.push((view, owed.pin));
-        if self.fanout.is_behind(view, member) {
+        let is_ending = self.fanout.is_ending(connection as u32);
+        let has_left = is_ending && self.fanout.note_sent(view, member, &mut self.outcome);
+        if !has_left && self.fanout.is_behind(view, member) {
             self.fanout.mark_owing(view, member);
+        }
+        if is_ending {
+            self.ask_home();
         }
     }
 

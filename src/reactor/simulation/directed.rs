@@ -91,8 +91,8 @@ fn a_reactor_that_ends_wakes_those_whom_it_answered() {
     world.end();
 }
 
-/// A subscriber that takes nothing is moved forward twice, and between the two leaves the topic and comes
-/// back.
+/// A subscriber that takes nothing is moved forward twice, and between the two says that it leaves the topic and comes
+/// back: it leaves when it has been sent, or told, what was published before.
 #[test]
 fn a_gap_is_told_before_its_topic_is_left() {
     let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
@@ -114,9 +114,9 @@ fn a_gap_is_told_before_its_topic_is_left() {
     };
     let first_gap = at(&|event| *event == gap(2, 7));
     let ok_left = at(&|event| matches!(event, Event::Ok { id, .. } if *id == left));
-    let ok_back = at(&|event| matches!(event, Event::Ok { id, seq: Some(8), .. } if *id == back));
-    let second_gap = at(&|event| *event == gap(9, 14));
-    assert!(first_gap < ok_left && ok_left < ok_back && ok_back < second_gap, "{told:?}");
+    let ok_back = at(&|event| matches!(event, Event::Ok { id, seq: Some(16), .. } if *id == back));
+    let second_gap = at(&|event| *event == gap(8, 13));
+    assert!(first_gap < second_gap && second_gap < ok_left && ok_left < ok_back, "{told:?}");
     world.end();
 }
 
@@ -456,6 +456,68 @@ fn an_unsubscribe_may_overtake_the_answer_to_its_subscribe() {
     assert_eq!(world.seqs(reader, &topic), [2]);
     let core = world.reactor(0).core();
     assert_eq!((core.fanout.view_count(), core.pending.len()), (1, 0));
+    world.end();
+}
+
+/// At home on the same reactor, or another; with an answer to the subscribe before, or without; while it reads, or not.
+#[test]
+fn whoever_publishes_and_unsubscribes_has_its_own_message_before_the_answer() {
+    for (home, waits, sticks) in [(0, true, false), (1, true, false), (1, false, false), (1, true, true)] {
+        let mut world = World::new(Knobs::calm(2));
+        let topic = world.topic_at(home, "t");
+        let (reader, other) = (world.open(0, Format::Json), world.open(1, Format::Json));
+        world.subscribe(reader, &topic);
+        if waits {
+            world.settle();
+        }
+        if sticks {
+            world.stick(reader);
+            world.publish_each_turn(other, &topic, 3);
+        }
+        world.publish(reader, &topic);
+        let left = world.unsubscribe(reader, &topic);
+        world.settle();
+        // Whoever reads has left; whoever does not is still owed this one as well.
+        world.publish(other, &topic);
+        world.settle();
+        if sticks {
+            world.unstick(reader);
+        }
+        let seqs = if sticks { vec![1, 2, 3, 4, 5] } else { vec![1] };
+        assert_eq!(world.seqs(reader, &topic), seqs, "home {home}");
+        let last = world.clients[reader].seen.last();
+        assert!(matches!(last, Some(Event::Ok { id, .. }) if *id == left), "{last:?}");
+        world.publish_counted(other, &topic, Some(0));
+        world.settle();
+        assert_eq!(world.reactor(0).core().pending.len(), 0);
+        world.end();
+    }
+}
+
+/// It reads nothing, so that each of its unsubscribes waits: so do its commands, once there are as many as may be.
+#[test]
+fn whoever_is_leaving_many_topics_waits_with_its_commands() {
+    let mut world = World::new(Knobs::calm(1));
+    let (reader, other) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let topics: Vec<String> = (0..10).map(|number| format!("t/{number}")).collect();
+    for topic in &topics {
+        world.subscribe(reader, topic);
+    }
+    world.settle();
+    world.stick(reader);
+    for topic in &topics {
+        world.publish(other, topic);
+    }
+    world.settle();
+    for topic in &topics {
+        world.unsubscribe(reader, topic);
+    }
+    world.settle();
+    // One whose message is in flight, and as many as may wait.
+    assert_eq!(world.reactor(0).core().fanout.subscription_count(), 10 - 1 - 3);
+    world.unstick(reader);
+    assert_eq!(world.reactor(0).core().fanout.view_count(), 0);
+    assert!(topics.iter().all(|topic| world.seqs(reader, topic) == [1]));
     world.end();
 }
 

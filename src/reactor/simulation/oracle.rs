@@ -72,6 +72,8 @@ struct Subscription {
     is_refused: bool,
     /// Its unsubscribe is under way, or done.
     is_left: bool,
+    /// How many publications there were when it was sent.
+    left_count: usize,
     /// The unsubscribe's `ok` was read.
     is_ended: bool,
 }
@@ -191,6 +193,7 @@ impl Oracle {
             None => Asked::UnsubscribeNothing(filter.to_owned()),
             Some(place) => {
                 seen.subscriptions[place].is_left = true;
+                seen.subscriptions[place].left_count = self.publications.len();
                 seen.forget_uncovered(filter);
                 Asked::Unsubscribe(place)
             }
@@ -274,6 +277,7 @@ impl Oracle {
                 seen.subscriptions[place].is_ended = true;
                 // One that was refused, and another that was taken in its place.
                 seen.end_before(topic, id);
+                self.check_own(client, place);
             }
             Asked::Publish { number, counts, receivers: expected } => {
                 let seq = seq.expect("the ok to a publish has a seq");
@@ -296,6 +300,26 @@ impl Oracle {
                 self.clients[client].end_before(&filter, id);
             }
             asked => panic!("client {client}: ok {id} for {asked:?}"),
+        }
+    }
+
+    /// A subscription by name has ended: its client has what it published to the topic before it unsubscribed.
+    fn check_own(&self, client: usize, place: usize) {
+        let seen = &self.clients[client];
+        let subscription = &seen.subscriptions[place];
+        let Some(ok_seq) = subscription.ok_seq else { return };
+        let topic = &subscription.filter;
+        if seen.resyncs.iter().any(|(filter, _)| matches(filter, topic)) {
+            return;
+        }
+        let own = self.publications[..subscription.left_count].iter();
+        let own = own.filter(|it| it.client == client && it.topic == *topic);
+        for seq in own.filter_map(|it| it.seq).filter(|seq| *seq > ok_seq) {
+            let is_there = seen.topics.get(topic).is_some_and(|delivered| delivered.has(seq));
+            assert!(
+                is_there,
+                "client {client} unsubscribed from {topic} behind its own {seq}, and has it not"
+            );
         }
     }
 
@@ -456,10 +480,7 @@ impl Oracle {
             if !subscription.is_due(seq, step) || resync_step.is_some_and(|resync_step| step <= resync_step) {
                 continue;
             }
-            let is_there = delivered.is_some_and(|delivered| {
-                delivered.seqs.contains(&seq)
-                    || delivered.gaps.iter().any(|(from, to)| (*from..=*to).contains(&seq))
-            });
+            let is_there = delivered.is_some_and(|delivered| delivered.has(seq));
             assert!(is_there, "client {client} neither has nor misses {topic} {seq}");
         }
     }
@@ -467,6 +488,10 @@ impl Oracle {
     /// The world is over: what could not be told before.
     pub fn check_over(&self) {
         self.jumps.iter().for_each(|jump| self.check_jump(jump, true));
+        for (client, seen) in self.clients.iter().enumerate() {
+            let ended = (0..seen.subscriptions.len()).filter(|place| seen.subscriptions[*place].has_own());
+            ended.for_each(|place| self.check_own(client, place));
+        }
         // One publisher's publications to one topic are in the order in which it sent them.
         let mut newest: BTreeMap<(usize, &str), u64> = BTreeMap::new();
         for publication in &self.publications {
@@ -500,6 +525,7 @@ impl Seen {
             id,
             is_refused: false,
             is_left: false,
+            left_count: 0,
             is_ended: false,
         });
         self.subscriptions.len() - 1
@@ -553,7 +579,19 @@ impl Seen {
     }
 }
 
+impl Delivered {
+    /// Whether the client got `seq`, or was told that it will not.
+    fn has(&self, seq: u64) -> bool {
+        self.seqs.contains(&seq) || self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&seq))
+    }
+}
+
 impl Subscription {
+    /// Whether its unsubscribe was answered: by then its client has what it published before.
+    fn has_own(&self) -> bool {
+        self.is_ended && self.left_count > 0
+    }
+
     /// Whether it matches, has started for certain and is not left.
     fn covers(&self, topic: &str) -> bool {
         self.ok_step.is_some() && !self.is_left && matches(&self.filter, topic)
