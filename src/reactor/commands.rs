@@ -258,7 +258,7 @@ impl Core {
         // missed once it has come back.
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Unsubscribe);
         let is_first = self.outboxes[self.index].is_empty();
         let outcome = &mut self.outcome;
         let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, pending, outcome);
@@ -389,7 +389,7 @@ impl Core {
 
     fn answer_started(&mut self, started: Started) {
         let Some(pending) = started.pending else { return };
-        let Pending { connection, generation, id, topic, .. } = self.pending.remove(pending);
+        let Pending { connection, generation, id, topic, kind } = self.pending.remove(pending);
         if !self.is_open(connection, generation) {
             return;
         }
@@ -400,7 +400,8 @@ impl Core {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());
             self.refuse_command(connection, &error);
         } else if id.is_some() {
-            let (seq, hint) = (started.seq, topic::hint(topic));
+            let is_subscribe = matches!(kind, PendingKind::Subscribe);
+            let (seq, hint) = (started.seq, topic::hint(topic).filter(|_| is_subscribe));
             self.write_reply(connection, &Reply::Ok { id, topic, seq, receivers: None, hint });
         }
     }

@@ -31,8 +31,10 @@ pub struct Pending {
 /// What was asked.
 #[derive(Debug)]
 pub enum PendingKind {
-    /// To subscribe, or to unsubscribe before that was answered.
+    /// To subscribe.
     Subscribe,
+    /// To unsubscribe.
+    Unsubscribe,
     /// To publish.
     Publish {
         /// Its `seq`, once that is known.
