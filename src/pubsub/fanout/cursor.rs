@@ -113,7 +113,7 @@ impl Fanout {
             }
             // Whoever is gone is left to the task that takes it out of here.
             let connection = view.member(slot).connection;
-            if !self.subscribers[connection as usize].is_leaving {
+            if !self.subscribers[connection as usize].is_leaving() {
                 return Some((connection, slot));
             }
         }

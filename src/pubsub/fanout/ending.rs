@@ -107,7 +107,7 @@ impl Fanout {
         self.work += price::SUBSCRIPTION;
         let subscriber = self.subscribers.get_mut(connection as usize);
         let endings = subscriber
-            .filter(|subscriber| subscriber.generation == generation && !subscriber.is_leaving)
+            .filter(|subscriber| subscriber.generation == generation && !subscriber.is_leaving())
             .and_then(|subscriber| subscriber.rare.as_mut()?.endings.as_mut());
         let key = self.by_name[encoding.index()].get(topic);
         let ending = key.and_then(|key| Some((key, endings?)));
@@ -220,7 +220,7 @@ impl Fanout {
     ) {
         let Some(Again { pending, creator, .. }) = again else { return };
         let subscriber = &self.subscribers[connection as usize];
-        if subscriber.is_leaving {
+        if subscriber.is_leaving() {
             return outcome.started.push(Started::at(pending, None));
         }
         let generation = subscriber.generation;

@@ -142,7 +142,7 @@ impl Fanout {
     /// So many more of the connection's filters match the view, those that it subscribed to after `since`.
     fn join_by_filters(&mut self, connection: u32, mut count: u16, key: ViewKey, since: u64) {
         let subscriber = &mut self.subscribers[connection as usize];
-        if subscriber.is_leaving {
+        if subscriber.is_leaving() {
             return;
         }
         let place = subscriber.find(key);

@@ -245,11 +245,11 @@ impl Fanout {
                 let will_be_visited =
                     sweep.is_listed && (sweep.is_outrun || sweep.walk.is_ahead(slot) || sweep.walk.is_over());
                 assert!(
-                    will_be_visited || held.is_owing() || subscriber.is_leaving || !view.is_behind(slot),
+                    will_be_visited || held.is_owing() || subscriber.is_leaving() || !view.is_behind(slot),
                     "whoever is behind is visited, or served when its send is over"
                 );
                 assert!(
-                    subscriber.is_leaving || held.is_exact() || held.filter_count > 0,
+                    subscriber.is_leaving() || held.is_exact() || held.filter_count > 0,
                     "a member is one by name or by a filter"
                 );
             }

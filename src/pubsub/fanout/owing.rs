@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     Fanout, Outcome,
-    subscriber::{GAPS_MAX, NONE},
+    subscriber::{GAPS_MAX, JUDGED_MARK, NONE, SUMMED_UP},
     tasks::Task,
 };
 use crate::{
@@ -55,15 +55,14 @@ impl Fanout {
         let mut grown_bytes = view.grown_bytes().min(owed_bytes);
         if !subscriber.get(member.subscription).is_owing() {
             if subscriber.owing_count() == 0 {
-                subscriber.slack_bytes = self.policy.owed_bytes_max;
+                subscriber.set_slack(0, self.policy.owed_bytes_max);
             }
             subscriber.owe(member.subscription);
             self.may_owe = true;
             grown_bytes = owed_bytes;
         }
-        let slack_bytes = subscriber.slack_bytes.checked_sub(grown_bytes);
-        subscriber.slack_bytes = slack_bytes.unwrap_or(0);
-        !subscriber.is_judged && (slack_bytes.is_none() || owed_bytes > view.rule.owed_bytes_max)
+        let is_beyond = subscriber.take_slack(grown_bytes);
+        !subscriber.is(SUMMED_UP) && (is_beyond || owed_bytes > view.rule.owed_bytes_max)
     }
 
     /// What a connection with few subscriptions is behind on is owed from now on: a send that goes to it anyway
@@ -71,7 +70,7 @@ impl Fanout {
     pub fn owe_along(&mut self, connection: u32) {
         let Some(subscriber) = self.subscribers.get(connection as usize) else { return };
         let count = subscriber.subscriptions().len();
-        if count > ALONG_MAX || subscriber.is_leaving {
+        if count > ALONG_MAX || subscriber.is_leaving() {
             return;
         }
         for place in 0..count as u32 {
@@ -88,7 +87,7 @@ impl Fanout {
     /// Takes one of the views that the connection is to be served from, and its place among the members: the one
     /// that has waited longest.
     pub fn pop_owing(&mut self, connection: u32) -> Option<(ViewKey, u32)> {
-        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving)?;
+        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
         let place = subscriber.first_owing()?;
         subscriber.forget_owing(place);
         let held = subscriber.get(place);
@@ -101,7 +100,7 @@ impl Fanout {
         let subscriber = self.subscribers.get(connection as usize);
         subscriber.is_some_and(|subscriber| {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
-            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving
+            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving()
         })
     }
 
@@ -129,13 +128,13 @@ impl Fanout {
     pub fn judge(&mut self, connection: u32, now_ms: u32) -> Verdict {
         let owed_bytes_max = self.policy.owed_bytes_max;
         let subscriber = &mut self.subscribers[connection as usize];
-        if subscriber.is_judged || subscriber.is_leaving {
+        if subscriber.is(SUMMED_UP) || subscriber.is_leaving() {
             return Verdict::Keep;
         }
         if subscriber.owing_count() > AT_ONCE_MAX {
-            subscriber.is_judged = true;
+            subscriber.set(SUMMED_UP, true);
             let judging = Judging::new(connection, subscriber.generation);
-            subscriber.judged_mark = !subscriber.judged_mark;
+            subscriber.set(JUDGED_MARK, !subscriber.is(JUDGED_MARK));
             self.tasks.push_back(Task::Judge(Box::new(judging)));
             return Verdict::Keep;
         }
@@ -168,7 +167,7 @@ impl Fanout {
     /// Takes the gaps that the connection must be told before anything else of those topics, and
     /// whether there are more than are listed.
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
-        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving)?;
+        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
         let gaps = subscriber.rare.as_mut()?.gaps.take()?;
         Some((gaps.by_topic, gaps.resync))
     }
@@ -255,10 +254,10 @@ impl Fanout {
         while self.work < until {
             let subscriber = &mut self.subscribers[connection as usize];
             // Gone, or going; even another may have the slot.
-            if subscriber.generation != judging.generation || subscriber.is_leaving {
+            if subscriber.generation != judging.generation || subscriber.is_leaving() {
                 return true;
             }
-            let mark = subscriber.judged_mark;
+            let mark = subscriber.is(JUDGED_MARK);
             let next = subscriber.first_owing().filter(|place| subscriber.get(*place).judged_mark() != mark);
             let Some(place) = next else {
                 let verdict = match judging.moves_from {
@@ -267,10 +266,10 @@ impl Fanout {
                 };
                 if judging.moves_from.is_none() && matches!(verdict, Verdict::Skip(_)) {
                     judging.begin_moving(owed_bytes_max);
-                    subscriber.judged_mark = !mark;
+                    subscriber.set(JUDGED_MARK, !mark);
                     continue;
                 }
-                subscriber.is_judged = false;
+                subscriber.set(SUMMED_UP, false);
                 subscriber.set_slack(judging.total_bytes, owed_bytes_max);
                 outcome.judged.push((connection, verdict));
                 return true;

@@ -26,25 +26,29 @@ pub(super) struct Subscriber {
     /// What it subscribed to, by name and by filter, whether or not that has started.
     pub(super) asked_count: u32,
     subscriptions: Vec<Subscription>,
-    /// How much more it may be owed until all of it is summed up: at most so much has room in its bound.
-    pub(super) slack_bytes: u64,
     /// The ends of the chain of subscriptions that are owing.
     owing: [u32; 2],
+    /// How many these are, and marks in the bits above [`COUNT`].
     owing_count: u32,
-    /// It is gone: a task takes it out of what it was in, and nothing more is sent to it.
-    pub(super) is_leaving: bool,
-    /// A task takes it out of what a filter matched.
-    pub(super) is_unsubscribing: bool,
-    /// A task sums up what it is owed.
-    pub(super) is_judged: bool,
-    /// Which subscriptions have been summed up: those whose mark is the same.
-    pub(super) judged_mark: bool,
+    /// See [`Subscriber::take_slack`].
+    slack_bytes: u32,
     /// What few connections have, out of the way of the others.
     pub(super) rare: Option<Box<Rare>>,
 }
 
 // Every connection that subscribes to anything has one.
-const _: () = assert!(size_of::<Subscriber>() <= 64);
+const _: () = assert!(size_of::<Subscriber>() <= 56);
+
+/// The bits of [`Subscriber::owing_count`] that count: more subscriptions than that nobody has.
+const COUNT: u32 = (1 << 28) - 1;
+/// It is gone: a task takes it out of what it was in, and nothing more is sent to it.
+pub(super) const LEAVING: u32 = 1 << 28;
+/// A task takes it out of what a filter matched.
+pub(super) const UNSUBSCRIBING: u32 = 1 << 29;
+/// A task sums up what it is owed.
+pub(super) const SUMMED_UP: u32 = 1 << 30;
+/// Which subscriptions have been summed up: those of which [`Subscription::judged_mark`] tells the same.
+pub(super) const JUDGED_MARK: u32 = 1 << 31;
 
 /// The parts of a subscriber that most do without.
 #[derive(Debug, Default)]
@@ -89,7 +93,7 @@ const EXACT: u8 = 1;
 /// By name, and the home has not answered yet.
 const WAITING: u8 = 2;
 const OWING: u8 = 4;
-/// See [`Subscriber::judged_mark`].
+/// See [`JUDGED_MARK`].
 const JUDGED: u8 = 8;
 /// By name, and taken back: see [`super::ending`].
 const ENDING: u8 = 16;
@@ -108,13 +112,9 @@ impl Default for Subscriber {
             generation: 0,
             asked_count: 0,
             subscriptions: Vec::new(),
-            slack_bytes: 0,
             owing: [NONE; 2],
             owing_count: 0,
-            is_leaving: false,
-            is_unsubscribing: false,
-            is_judged: false,
-            judged_mark: false,
+            slack_bytes: 0,
             rare: None,
         }
     }
@@ -235,12 +235,28 @@ impl Subscriber {
 
     /// How many of its subscriptions are owing.
     pub(super) fn owing_count(&self) -> usize {
-        self.owing_count as usize
+        (self.owing_count & COUNT) as usize
+    }
+
+    /// Whether it has one of the marks above.
+    #[inline]
+    pub(super) fn is(&self, mark: u32) -> bool {
+        self.owing_count & mark != 0
+    }
+
+    pub(super) fn set(&mut self, mark: u32, value: bool) {
+        self.owing_count = if value { self.owing_count | mark } else { self.owing_count & !mark };
+    }
+
+    /// See [`LEAVING`].
+    #[inline]
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is(LEAVING)
     }
 
     /// The subscription at `place` is owing, behind those that are.
     pub(super) fn owe(&mut self, place: u32) {
-        let ([_, last], mark) = (self.owing, self.judged_mark);
+        let ([_, last], mark) = (self.owing, self.is(JUDGED_MARK));
         let held = self.get_mut(place);
         assert!(!held.is(OWING), "a subscription is owing once");
         held.set(OWING, true);
@@ -277,9 +293,23 @@ impl Subscriber {
     }
 
     /// What it was owed was summed up to `total_bytes`. The sum is not taken anew for less than a sixteenth of
-    /// the bound, so much it may be exceeded.
+    /// the bound, so much it may be exceeded; but for 4 GiB in any case.
     pub(super) fn set_slack(&mut self, total_bytes: u64, owed_bytes_max: u64) {
-        self.slack_bytes = owed_bytes_max.saturating_sub(total_bytes).max(owed_bytes_max / 16);
+        let slack_bytes = owed_bytes_max.saturating_sub(total_bytes).max(owed_bytes_max / 16);
+        self.slack_bytes = u32::try_from(slack_bytes).unwrap_or(u32::MAX);
+    }
+
+    /// It is owed so many bytes more. Tells whether that is more than was left until all of it is summed up: at most so
+    /// much has room in its bound.
+    pub(super) fn take_slack(&mut self, bytes: u64) -> bool {
+        let left = u64::from(self.slack_bytes).checked_sub(bytes);
+        self.slack_bytes = left.unwrap_or(0) as u32;
+        left.is_none()
+    }
+
+    /// All is summed up when it is owed the next.
+    pub(super) fn forget_slack(&mut self) {
+        self.slack_bytes = 0;
     }
 
     /// Of the subscription at `place`, or of the chain where that is `NONE`, the link back (0) or on (1) leads
@@ -301,14 +331,14 @@ impl Subscriber {
             let held = self.get(place);
             assert!(held.is(OWING) && held.previous == previous, "the chain leads both ways");
             assert!(
-                self.is_judged || held.is(JUDGED) == self.judged_mark,
+                self.is(SUMMED_UP) || held.is(JUDGED) == self.is(JUDGED_MARK),
                 "whoever is owing while nobody sums up is in the next round"
             );
             (previous, count) = (place, count + 1);
         }
-        assert_eq!((self.owing[1], self.owing_count), (previous, count), "the chain ends where it says");
+        assert_eq!((self.owing[1], self.owing_count()), (previous, count), "the chain ends where it says");
         let owing = self.subscriptions.iter().filter(|held| held.is(OWING)).count();
-        assert_eq!(owing, count as usize, "whoever is owing is in the chain");
+        assert_eq!(owing, count, "whoever is owing is in the chain");
         let ending = self.subscriptions.iter().filter(|held| held.is(ENDING)).count();
         match self.rare.as_ref().and_then(|rare| rare.endings.as_ref()) {
             Some(endings) => endings.check(ending),

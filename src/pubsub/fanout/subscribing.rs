@@ -2,7 +2,7 @@
 
 use super::{
     Fanout, Outcome,
-    subscriber::{HeldFilter, NONE},
+    subscriber::{HeldFilter, LEAVING, NONE, UNSUBSCRIBING},
     tasks::Task,
 };
 use crate::{
@@ -163,7 +163,7 @@ impl Fanout {
         };
         rare.unsubscribing = Some(key);
         subscriber.begin_walk();
-        subscriber.is_unsubscribing = true;
+        subscriber.set(UNSUBSCRIBING, true);
         let generation = subscriber.generation;
         let task = Task::Unsubscribe { connection, generation, key, since, pending };
         Ok(match self.begin(task, outcome) {
@@ -177,7 +177,7 @@ impl Fanout {
     pub fn is_unsubscribing(&self, connection: u32) -> bool {
         self.subscribers.get(connection as usize).is_some_and(|subscriber| {
             let endings = subscriber.rare.as_ref().and_then(|rare| rare.endings.as_ref());
-            subscriber.is_unsubscribing || endings.is_some_and(|endings| endings.is_full())
+            subscriber.is(UNSUBSCRIBING) || endings.is_some_and(|endings| endings.is_full())
         })
     }
 
@@ -185,16 +185,16 @@ impl Fanout {
     /// it, and until [`Outcome::departed`] names the connection its slot must not be given away.
     pub fn handle_disconnect(&mut self, connection: u32, outcome: &mut Outcome) -> bool {
         let Some(subscriber) = self.subscribers.get_mut(connection as usize) else { return true };
-        if subscriber.is_leaving {
+        if subscriber.is_leaving() {
             return false;
         }
-        subscriber.is_leaving = true;
+        subscriber.set(LEAVING, true);
         self.begin(Task::Depart { connection }, outcome)
     }
 
     /// Whether a task still takes the connection out of what it was in.
     pub fn is_leaving(&self, connection: u32) -> bool {
-        self.subscribers.get(connection as usize).is_some_and(|subscriber| subscriber.is_leaving)
+        self.subscribers.get(connection as usize).is_some_and(|subscriber| subscriber.is_leaving())
     }
 
     /// The home answered: who waited starts after `seq`; or it refused, and nobody starts.
@@ -236,7 +236,7 @@ impl Fanout {
         if subscriber.generation != generation {
             return;
         }
-        let is_granted = is_granted && !subscriber.is_leaving;
+        let is_granted = is_granted && !subscriber.is_leaving();
         let Some(place) = subscriber.find(key) else { return };
         if !subscriber.get(place).is_waiting() {
             return;

@@ -3,7 +3,11 @@
 //! A task owns nothing that others need: between two of its steps anything may join, leave or go away, and it
 //! finds what is left. Each gets a quantum in its turn, so that a long one does not hold up the others.
 
-use super::{Fanout, Outcome, owing::Judging, subscriber::NONE};
+use super::{
+    Fanout, Outcome,
+    owing::Judging,
+    subscriber::{NONE, UNSUBSCRIBING},
+};
 use crate::{
     pubsub::{
         message::PendingId,
@@ -171,11 +175,12 @@ impl Fanout {
         while self.work < until {
             let subscriber = &mut self.subscribers[connection as usize];
             // Whoever is gone, or going, has let go of all filters.
-            if subscriber.generation != generation || subscriber.is_leaving || !subscriber.is_unsubscribing {
+            if subscriber.generation != generation || subscriber.is_leaving() || !subscriber.is(UNSUBSCRIBING)
+            {
                 return true;
             }
             let Some(place) = subscriber.step() else {
-                subscriber.is_unsubscribing = false;
+                subscriber.set(UNSUBSCRIBING, false);
                 let rare = subscriber.rare.as_mut().expect("who holds a filter has the rare parts");
                 rare.unsubscribing = None;
                 let place = rare.filters.iter().position(|held| held.key == key);
@@ -264,7 +269,7 @@ impl Fanout {
             let member = view.member(slot);
             let (connection, place) = (member.connection, member.subscription);
             let subscriber = &self.subscribers[connection as usize];
-            if !view.is_before(slot, fresh) || !subscriber.get(place).is_owing() || subscriber.is_leaving {
+            if !view.is_before(slot, fresh) || !subscriber.get(place).is_owing() || subscriber.is_leaving() {
                 continue;
             }
             if view.rule.may_skip {
@@ -288,7 +293,7 @@ impl Fanout {
             }
             let Some(subscriber) = self.subscribers.get_mut(*next_subscriber) else { return true };
             // What it is owed is summed up when it is owed the next.
-            subscriber.slack_bytes = 0;
+            subscriber.forget_slack();
             *next_subscriber += 1;
         }
         false
