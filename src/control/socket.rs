@@ -1,30 +1,26 @@
 //! The control socket: where a fanfare of the same user reaches the running one.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     os::{
         fd::AsFd,
-        unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
-            net::UnixListener,
-        },
+        unix::{fs::PermissionsExt, net::UnixListener},
     },
     path::{Path, PathBuf},
     process,
 };
 
 use rustix::{net::sockopt::socket_peercred, process::geteuid};
-use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::uring::socket_file::{SocketFile, ensure_replaceable, is_alive, remove_left_behind};
 
 /// A listening socket in the file system, which is removed with it.
 #[derive(Debug)]
 pub(super) struct ControlSocket {
+    /// Where it is found once it is published.
     path: PathBuf,
     listener: UnixListener,
-    /// What says whether the file at `path` is still this socket's: device and inode.
-    identity: (u64, u64),
-    is_published: bool,
+    file: SocketFile,
 }
 
 impl ControlSocket {
@@ -35,7 +31,7 @@ impl ControlSocket {
     /// and another broker listens there.
     pub fn bind(path: &Path, is_exclusive: bool) -> Result<ControlSocket, String> {
         let name = path.display();
-        ensure_replaceable(path)?;
+        ensure_free(path)?;
         if is_exclusive && is_alive(path) {
             return Err(format!(
                 "control.socket = \"{name}\" is another broker's; choose another, or take its place with --takeover"
@@ -44,22 +40,20 @@ impl ControlSocket {
         let own = own_path(path);
         let bound = || {
             // Of a process that had our id and ended in the middle.
-            if fs::symlink_metadata(&own).is_ok_and(|it| it.file_type().is_socket()) {
-                fs::remove_file(&own)?;
-            }
+            remove_left_behind(&own)?;
             let listener = UnixListener::bind(&own)?;
+            let file = SocketFile::of(&own)?;
             fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
-            let metadata = fs::symlink_metadata(&own)?;
-            Ok((listener, (metadata.dev(), metadata.ino())))
+            Ok((listener, file))
         };
-        let (listener, identity) = bound().map_err(|error: io::Error| {
+        let (listener, file) = bound().map_err(|error: io::Error| {
             format!(
                 "control.socket = \"{name}\" cannot be made: {error}; choose a path in a directory that this user \
                  may write, or \"\" for none"
             )
         })?;
-        Ok(ControlSocket { path: path.into(), listener, identity, is_published: false })
+        Ok(ControlSocket { path: path.into(), listener, file })
     }
 
     /// Puts it at its path at once, in the place of the socket that is there.
@@ -68,12 +62,10 @@ impl ControlSocket {
     /// A sentence that names the path.
     pub fn publish(&mut self) -> Result<(), String> {
         // Much time may have passed: the reactors have started, or a predecessor has ended.
-        ensure_replaceable(&self.path)?;
-        fs::rename(own_path(&self.path), &self.path).map_err(|error| {
+        ensure_free(&self.path)?;
+        self.file.move_to(&self.path).map_err(|error| {
             format!("control.socket = \"{}\" cannot be put there: {error}", self.path.display())
-        })?;
-        self.is_published = true;
-        Ok(())
+        })
     }
 
     /// A listener on it for the runtime.
@@ -85,18 +77,8 @@ impl ControlSocket {
     }
 
     /// Leaves the path to a successor, which puts its own socket there.
-    pub fn leave(mut self) {
-        self.identity = (0, 0);
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let path = if self.is_published { self.path.clone() } else { own_path(&self.path) };
-        let is_ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
-        if fs::symlink_metadata(&path).is_ok_and(is_ours) {
-            let _ = fs::remove_file(path);
-        }
+    pub fn leave(self) {
+        self.file.leave();
     }
 }
 
@@ -105,33 +87,9 @@ pub(super) fn is_same_user(stream: impl AsFd) -> bool {
     socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
 }
 
-/// Whatever is no socket is somebody's, and stays: a file, a directory, and a link wherever it leads.
-fn ensure_replaceable(path: &Path) -> Result<(), String> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
-    let kind = metadata.file_type();
-    let what = match kind {
-        _ if kind.is_socket() => return Ok(()),
-        _ if kind.is_symlink() => "a symbolic link",
-        _ if kind.is_dir() => "a directory",
-        _ if kind.is_file() => "an ordinary file",
-        _ => "a device or a pipe",
-    };
-    Err(format!(
-        "control.socket = \"{}\" is {what}, which is left alone: name a path where nothing is, or a socket that a \
-         broker left behind",
-        path.display()
-    ))
-}
-
-/// Whether somebody listens at `path`. A file that a process left behind refuses.
-fn is_alive(path: &Path) -> bool {
-    let connect = || {
-        // It must not wait for a process that accepts nothing.
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        socket.connect(&SockAddr::unix(path)?)
-    };
-    // One whose queue is full is there as well.
-    connect().map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
+/// Nothing is at `path` but perhaps a socket.
+fn ensure_free(path: &Path) -> Result<(), String> {
+    ensure_replaceable(path).map_err(|why| format!("control.socket = \"{}\" {why}", path.display()))
 }
 
 fn own_path(path: &Path) -> PathBuf {
@@ -143,6 +101,8 @@ fn own_path(path: &Path) -> PathBuf {
 #[cfg(test)]
 pub(super) mod tests {
     use std::os::unix::{fs::symlink, net::UnixStream};
+
+    use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
 

@@ -11,6 +11,7 @@ pub mod remedy;
 pub mod ring;
 #[cfg(test)]
 pub mod sim;
+pub mod socket_file;
 pub mod token;
 pub mod wake;
 
