@@ -4,6 +4,7 @@
 //! which field it sets. Reading TOML, the environment and flags ([`load`]), the commented default file
 //! ([`document`]) and every error text are derived from it.
 
+mod address;
 pub mod document;
 mod keys;
 pub mod load;
@@ -12,6 +13,7 @@ pub mod reload;
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::protocol::json;
+pub use address::ListenAddress;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +42,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listen {
     /// `127.0.0.1:7600`.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
+    /// The permission bits of a Unix socket's file; 0o660.
+    pub mode: u32,
     /// The accept queue of each reactor's listener; 4,096.
     pub backlog: u32,
     /// A hard cap of the kernel's send buffer per socket, in bytes; 0 leaves it to the kernel.
@@ -208,7 +212,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: Listen {
-                address: SocketAddr::from(([127, 0, 0, 1], 7600)),
+                address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 7600))),
+                mode: 0o660,
                 backlog: 4_096,
                 sndbuf_bytes: 0,
                 echo: false,

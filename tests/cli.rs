@@ -111,7 +111,8 @@ fn a_bad_value_in_a_file() {
     assert_file_refused(
         "[listen]\n\naddress = \"localhost\"\n",
         ":3: listen.address = \"localhost\" is not allowed: \
-         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)",
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved), \
+         or unix: and an absolute path of at most 107 bytes such as unix:/run/fanfare/ws.sock",
     );
     assert_file_refused(
         "[timeouts]\nping_ms = \"25s\"\n",
@@ -196,7 +197,8 @@ fn wrong_flags() {
         &mut fanfare(&["serve", "--listen", "7600"]),
         2,
         "--listen: listen.address = 7600 is not allowed: \
-         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)",
+         it must be an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved), \
+         or unix: and an absolute path of at most 107 bytes such as unix:/run/fanfare/ws.sock",
     );
     assert_fails(
         &mut fanfare(&["--set", "reactor.counts=1"]),

@@ -108,6 +108,8 @@ impl Fleet for FakeFleet {
         Ok(vec![File::open("/dev/null")?.into()])
     }
 
+    fn leave_listeners(&self) {}
+
     fn close_listeners(&self) {}
 
     fn troubles(&self) -> &Troubles {

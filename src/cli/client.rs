@@ -1,8 +1,9 @@
 //! The client side of a WebSocket connection: what `sub` and `pub` share.
 
-use std::{borrow::Cow, cell::Cell, fmt, io, rc::Rc, time::Duration};
+use std::{borrow::Cow, cell::Cell, fmt, io, path::PathBuf, rc::Rc, time::Duration};
 
 use super::{Failure, url::Server};
+use crate::config::ListenAddress;
 use fastwebsockets::{
     FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketWrite, handshake,
 };
@@ -21,8 +22,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
-    io::{ReadHalf, WriteHalf, split},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split},
+    net::{TcpStream, UnixStream},
     sync::Mutex,
     time::timeout,
 };
@@ -36,9 +37,46 @@ const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 /// How long a close that we began may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The server of a `--url`.
-pub(super) fn server_of(url: &str) -> Result<Server, Failure> {
-    Server::parse(url, "ws").map_err(|why| Failure::Usage(format!("--url {why}")))
+/// Where the broker of a `--url` is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At an address of the network.
+    Tcp(Server),
+    /// At a socket of this host.
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Reads `ws://host:port/path` or `unix:/path/of/the/socket`.
+    pub fn parse(url: &str) -> Result<Place, Failure> {
+        match url.parse() {
+            Ok(ListenAddress::Unix(path)) => Ok(Place::Unix(path)),
+            _ if url.starts_with("unix:") => Err(Failure::Usage(format!(
+                "--url {url} is not allowed: a socket has an absolute path; it must be as unix:/run/fanfare/ws.sock"
+            ))),
+            _ => match Server::parse(url, "ws") {
+                Ok(server) => Ok(Place::Tcp(server)),
+                Err(why) => Err(Failure::Usage(format!("--url {why}"))),
+            },
+        }
+    }
+
+    /// As it goes into the Host header, and what is asked for there.
+    fn request(&self) -> (&str, &str) {
+        match self {
+            Place::Tcp(server) => (&server.authority, &server.target),
+            Place::Unix(_) => ("localhost", "/ws"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(server) => write!(f, "{server}"),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Why there is no connection, or none any more.
@@ -164,19 +202,31 @@ pub(super) struct Sender {
 
 impl Connection {
     /// Connects, upgrades and waits for the `hello`, all within `time_max`.
-    pub async fn open(server: &Server, time_max: Duration) -> Result<Connection, Ended> {
-        timeout(time_max, Self::open_unhurried(server)).await.unwrap_or_else(|_| {
-            Err(Ended::Broken(format!("{server} has not answered for {} s", time_max.as_secs())))
+    pub async fn open(place: &Place, time_max: Duration) -> Result<Connection, Ended> {
+        timeout(time_max, Self::open_unhurried(place)).await.unwrap_or_else(|_| {
+            Err(Ended::Broken(format!("{place} has not answered for {} s", time_max.as_secs())))
         })
     }
 
-    async fn open_unhurried(server: &Server) -> Result<Connection, Ended> {
-        let broken = |error: io::Error| Ended::Broken(format!("cannot connect to {server}: {error}"));
-        let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(broken)?;
-        stream.set_nodelay(true).map_err(broken)?;
+    async fn open_unhurried(place: &Place) -> Result<Connection, Ended> {
+        let broken = |error: io::Error| Ended::Broken(format!("cannot connect to {place}: {error}"));
+        match place {
+            Place::Tcp(server) => {
+                let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(broken)?;
+                stream.set_nodelay(true).map_err(broken)?;
+                Self::upgrade(place, stream).await
+            }
+            Place::Unix(path) => Self::upgrade(place, UnixStream::connect(path).await.map_err(broken)?).await,
+        }
+    }
 
-        let request = Request::get(&server.target)
-            .header(HOST, &server.authority)
+    async fn upgrade(
+        place: &Place,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Connection, Ended> {
+        let (authority, target) = place.request();
+        let request = Request::get(target)
+            .header(HOST, authority)
             .header(UPGRADE, "websocket")
             .header(CONNECTION, "Upgrade")
             .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
@@ -186,7 +236,7 @@ impl Connection {
             .expect("a parsed URL makes a valid request");
         let no_http = |error: hyper::Error| match error.is_parse() {
             true => Ended::NotFanfare(format!("no answer in HTTP ({error})")),
-            false => Ended::Broken(format!("cannot connect to {server}: {error}")),
+            false => Ended::Broken(format!("cannot connect to {place}: {error}")),
         };
         let (mut requests, http) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
         // What ends it ends the request as well, which tells why.

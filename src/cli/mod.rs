@@ -68,7 +68,7 @@ struct ServeArgs {
     /// A TOML file; FANFARE_CONFIG names one too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where clients connect [default: 127.0.0.1:7600].
+    /// Where clients connect: an address and port, or unix:/run/fanfare/ws.sock [default: 127.0.0.1:7600].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Where health and metrics are served, '' for nowhere [default: 127.0.0.1:7601].

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Patience, Sender, server_of},
+    client::{Connection, Ended, Message, Patience, Place, Sender},
     print, run_client, tell,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct PubArgs {
     /// JSON; without it, every line of stdin is published.
     #[arg(allow_hyphen_values = true)]
     data: Option<String>,
-    /// The broker.
+    /// The broker; unix:/run/fanfare/ws.sock where it listens on a Unix socket.
     #[arg(long, env = "FANFARE_URL", default_value = "ws://127.0.0.1:7600/ws")]
     url: String,
     /// Send DATA, or each line, as a JSON string instead of taking it for JSON.
@@ -48,7 +48,7 @@ pub(super) struct PubArgs {
 
 /// Publishes and returns when the broker has confirmed all of it.
 pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
-    let server = server_of(&args.url)?;
+    let place = Place::parse(&args.url)?;
     // Before connecting: bad data is the caller's slip whether or not there is a broker.
     let data = match &args.data {
         Some(data) => Some(to_json(data, args.text).map_err(|error| {
@@ -58,7 +58,7 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
     };
     run_client(async move {
         let time_max = args.patience.time_max();
-        let opened = Connection::open(&server, time_max).await;
+        let opened = Connection::open(&place, time_max).await;
         let connection = opened.map_err(|ended| Failure::Run(ended.to_string()))?;
         let line_bytes_max = connection.message_bytes_max.min(LINE_BYTES_MAX);
         let publisher = Publisher::new(connection.sender(), &args.topic);

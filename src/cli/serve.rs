@@ -19,7 +19,7 @@ use tracing_subscriber::{
 use super::{Failure, print};
 use crate::{
     config::{
-        Config,
+        Config, ListenAddress,
         load::{self, Sources},
     },
     control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
@@ -107,7 +107,7 @@ fn serve_after(
     let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
     let prepare = || {
         let mut listeners = Listeners::inherit(&config, listeners)?;
-        listeners.reserve(&config, reactor_count(&config))?;
+        listeners.succeed(&config, reactor_count(&config))?;
         Prepared::new(Arc::clone(&config), listeners)
     };
     let prepared = prepare().map_err(Failure::Run)?;
@@ -139,8 +139,11 @@ fn needs(config: &Config) -> Needs {
     if config.limits.connections_max > 0 {
         needs.connections = config.limits.connections_max as u64;
     }
-    if config.listen.sndbuf_bytes > 0 {
-        needs.kernel_bytes_per_connection = u64::from(config.listen.sndbuf_bytes);
+    match (&config.listen.address, config.listen.sndbuf_bytes) {
+        // Nothing that is counted as TCP's.
+        (ListenAddress::Unix(_), _) => needs.kernel_bytes_per_connection = 0,
+        (ListenAddress::Tcp(_), 0) => {}
+        (ListenAddress::Tcp(_), bytes) => needs.kernel_bytes_per_connection = u64::from(bytes),
     }
     needs
 }
@@ -245,13 +248,19 @@ fn announce(config: &Config, reactors: &Reactors, admin: Option<SocketAddr>, fea
     };
     // As the user typed it, so that it can be typed again.
     let program = env::args().next().unwrap_or_else(|| "fanfare".into());
-    let url = match listen.port() {
-        7600 if listen.ip().is_loopback() && listen.is_ipv4() => String::new(),
-        _ => format!(" --url ws://{}/ws", reachable(listen)),
+    let (clients, url) = match listen {
+        ListenAddress::Tcp(listen) => {
+            let url = match listen.port() {
+                7600 if listen.ip().is_loopback() && listen.is_ipv4() => String::new(),
+                _ => format!(" --url ws://{}/ws", reachable(*listen)),
+            };
+            (format!("ws://{listen}/ws"), url)
+        }
+        ListenAddress::Unix(_) => (listen.to_string(), format!(" --url '{listen}'")),
     };
     let banner = format!(
         "fanfare {version} is ready\n\
-         \x20 clients   ws://{listen}/ws\n\
+         \x20 clients   {clients}\n\
          \x20 admin     {admin}\n\
          \x20 reactors  {placement}\n\
          \x20 kernel    {features}\n\

@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 
 use super::{
     Failure,
-    client::{Connection, Ended, Message, Patience, server_of},
+    client::{Connection, Ended, Message, Patience, Place},
     printed, run_client, tell,
 };
 
@@ -31,7 +31,7 @@ pub(super) struct SubArgs {
     /// Topics, or filters with + for one level and # for all that follow.
     #[arg(required = true)]
     filters: Vec<String>,
-    /// The broker.
+    /// The broker; unix:/run/fanfare/ws.sock where it listens on a Unix socket.
     #[arg(long, env = "FANFARE_URL", default_value = "ws://127.0.0.1:7600/ws")]
     url: String,
     /// End after so many messages.
@@ -58,7 +58,7 @@ enum Outcome {
 
 /// Prints messages until `--count`, a signal or an end that no retry can mend.
 pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
-    let server = server_of(&args.url)?;
+    let place = Place::parse(&args.url)?;
     run_client(async move {
         let mut printer = Printer {
             out: BufWriter::new(io::stdout()),
@@ -68,7 +68,7 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
         let mut wait = WAIT_MIN;
         let mut was_connected = false;
         loop {
-            let ended = match Connection::open(&server, args.patience.time_max()).await {
+            let ended = match Connection::open(&place, args.patience.time_max()).await {
                 Ok(connection) => {
                     if was_connected {
                         tell("connected again; what was published in between is not replayed");

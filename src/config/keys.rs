@@ -9,7 +9,10 @@ use std::{
 use toml::{Spanned, de::DeValue};
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, SlowConsumer, TopicPolicy};
+use super::{
+    Config, ListenAddress, SlowConsumer, TopicPolicy,
+    address::{PATH_BYTES_MAX, is_socket_path},
+};
 
 /// The sections in the order of the default file, each with what it is about.
 pub(super) const SECTIONS: [(&str, &str); 9] = [
@@ -38,12 +41,14 @@ pub(super) struct Key {
 
 /// What a key may be and which field of [`Config`] it sets.
 pub(super) enum Kind {
-    /// An IP address and port.
-    Address(fn(&mut Config) -> &mut SocketAddr),
+    /// An IP address and port, or `unix:` and the absolute path of a socket.
+    ListenAddress(fn(&mut Config) -> &mut ListenAddress),
     /// An IP address and port, or `""` for none.
     OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// The absolute path of a socket, or `""` for none.
     OptionalSocket(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// Permission bits in octal digits.
+    Mode(fn(&mut Config) -> &mut u32),
     /// `true` or `false`.
     Bool(fn(&mut Config) -> &mut bool),
     /// An integer within a range.
@@ -108,19 +113,29 @@ macro_rules! integer {
 pub(super) static KEYS: &[Key] = &[
     Key {
         path: "listen.address",
-        about: "The one port for WebSocket clients. 0.0.0.0:7600 or [::]:7600 serves every interface.",
+        about: "Where WebSocket clients connect. 0.0.0.0:7600 or [::]:7600 serves every interface, unix:/run/fanfare/ws.sock\n\
+                a proxy on the same host.",
         is_reloadable: false,
-        kind: Kind::Address(|config| &mut config.listen.address),
+        kind: Kind::ListenAddress(|config| &mut config.listen.address),
+    },
+    Key {
+        path: "listen.mode",
+        about: "Who may connect to a Unix socket, as of chmod: whoever may write to it. \"660\" are the broker's user and\n\
+                group, \"666\" is everybody on this host.",
+        is_reloadable: false,
+        kind: Kind::Mode(|config| &mut config.listen.mode),
     },
     Key {
         path: "listen.backlog",
-        about: "How many connections may wait to be accepted, per reactor; net.core.somaxconn caps it.",
+        about: "How many connections may wait to be accepted, per reactor; all reactors share the queue of a Unix socket.\n\
+                net.core.somaxconn caps it.",
         is_reloadable: false,
         kind: integer!(Integer, listen.backlog, 1..=65_535, "connections"),
     },
     Key {
         path: "listen.sndbuf_bytes",
-        about: "A hard cap of the kernel's send buffer per socket; 0 leaves it to the kernel.",
+        about: "A hard cap of the kernel's send buffer per TCP socket; 0 leaves it to the kernel. A Unix socket has\n\
+                net.core.wmem_default.",
         is_reloadable: false,
         kind: integer!(Integer, listen.sndbuf_bytes, 0..=67_108_864, "bytes"),
     },
@@ -200,7 +215,8 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "limits.connections_per_address_max",
         about: "Connections from one IPv4 address or one IPv6 /64; 0 is without a limit. One more is answered with 429.\n\
-                Behind a proxy all connections come from one address: leave it off there.",
+                Behind a proxy all connections come from one address: leave it off there. Over a Unix socket they\n\
+                come from none, and are not limited.",
         is_reloadable: true,
         kind: integer!(Integer, limits.connections_per_address_max, 0..=16_777_216, "connections"),
     },
@@ -468,9 +484,10 @@ impl Key {
     pub fn is_text(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Address(_)
+            Kind::ListenAddress(_)
                 | Kind::OptionalAddress(_)
                 | Kind::OptionalSocket(_)
+                | Kind::Mode(_)
                 | Kind::SlowConsumer(_)
                 | Kind::LogFilter(_)
         )
@@ -479,17 +496,19 @@ impl Key {
     /// What it may be: completes "it must be …".
     pub fn allowed(&self) -> String {
         match &self.kind {
-            Kind::Address(_) => {
-                "an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved)".into()
-            }
+            Kind::ListenAddress(_) => format!(
+                "an IP address and port such as 127.0.0.1:7600 or [::]:7600 (names are not resolved), or \
+                 unix: and an absolute path of at most {PATH_BYTES_MAX} bytes such as unix:/run/fanfare/ws.sock"
+            ),
             Kind::OptionalAddress(_) => {
                 "an IP address and port such as 127.0.0.1:7601 (names are not resolved), or \"\" for none"
                     .into()
             }
             Kind::OptionalSocket(_) => format!(
-                "an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes such as \
+                "an absolute path of at most {OPTIONAL_PATH_BYTES_MAX} bytes such as \
                  /run/fanfare/control.sock, or \"\" for none"
             ),
+            Kind::Mode(_) => "three octal digits in quotes such as \"660\"".into(),
             Kind::Bool(_) => "true or false".into(),
             Kind::Integer { range, unit, .. } => format!("an integer from {} ({unit})", from_to(range)),
             Kind::IntegerOrZero { range, unit, .. } => {
@@ -529,7 +548,7 @@ impl Key {
     fn try_set(&self, config: &mut Config, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
         let plain = value.get_ref();
         Ok(match &self.kind {
-            Kind::Address(field) => store(field(config), plain.as_str().and_then(|s| s.parse().ok())),
+            Kind::ListenAddress(field) => store(field(config), plain.as_str().and_then(|s| s.parse().ok())),
             Kind::OptionalAddress(field) => store(
                 field(config),
                 match plain.as_str() {
@@ -541,9 +560,12 @@ impl Key {
                 field(config),
                 match plain.as_str() {
                     Some("") => Some(None),
-                    text => text.filter(|text| is_socket_path(text)).map(|text| Some(text.into())),
+                    text => text
+                        .filter(|text| is_socket_path(text, OPTIONAL_PATH_BYTES_MAX))
+                        .map(|text| Some(text.into())),
                 },
             ),
+            Kind::Mode(field) => store(field(config), plain.as_str().and_then(mode)),
             Kind::Bool(field) => store(field(config), plain.as_bool()),
             Kind::Integer { range, set, .. } => integer_in(plain, range).map(|n| set(config, n)).is_some(),
             Kind::IntegerOrZero { range, set, .. } => {
@@ -579,9 +601,10 @@ impl Key {
     /// Gives `to` the value that `from` has.
     pub fn copy(&self, from: &mut Config, to: &mut Config) {
         match &self.kind {
-            Kind::Address(field) => *field(to) = *field(from),
+            Kind::ListenAddress(field) => field(to).clone_from(field(from)),
             Kind::OptionalAddress(field) => *field(to) = *field(from),
             Kind::OptionalSocket(field) => field(to).clone_from(field(from)),
+            Kind::Mode(field) => *field(to) = *field(from),
             Kind::Bool(field) => *field(to) = *field(from),
             Kind::Integer { get, set, .. }
             | Kind::IntegerOrZero { get, set, .. }
@@ -596,7 +619,7 @@ impl Key {
     /// The value that `config` has, as TOML.
     pub fn literal(&self, config: &mut Config) -> String {
         match &self.kind {
-            Kind::Address(field) => format!("\"{}\"", field(config)),
+            Kind::ListenAddress(field) => toml::Value::from(field(config).to_string()).to_string(),
             Kind::OptionalAddress(field) => match field(config) {
                 Some(address) => format!("\"{address}\""),
                 None => "\"\"".into(),
@@ -605,6 +628,7 @@ impl Key {
                 let path = field(config).as_deref().map_or("".into(), |path| path.to_string_lossy());
                 toml::Value::from(&*path).to_string()
             }
+            Kind::Mode(field) => format!("\"{:03o}\"", field(config)),
             Kind::Bool(field) => field(config).to_string(),
             Kind::Integer { get, .. } | Kind::IntegerOrZero { get, .. } | Kind::PowerOfTwo { get, .. } => {
                 grouped(get(config))
@@ -733,11 +757,13 @@ fn is_filter(text: &str) -> bool {
         })
 }
 
-/// The kernel allows 107 bytes; a suffix is added while the socket is made.
-const SOCKET_PATH_BYTES_MAX: usize = 90;
+/// A suffix is added to it while the socket is made.
+const OPTIONAL_PATH_BYTES_MAX: usize = PATH_BYTES_MAX - 17;
 
-fn is_socket_path(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= SOCKET_PATH_BYTES_MAX && !text.contains('\0')
+/// The permission bits that three octal digits say.
+fn mode(text: &str) -> Option<u32> {
+    let is_octal = text.len() == 3 && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    u32::from_str_radix(text, 8).ok().filter(|_| is_octal)
 }
 
 /// `EnvFilter` takes a lone misspelt level for the name of a module, so that is looked for first.

@@ -11,7 +11,7 @@ use toml::{
 };
 
 use super::{
-    Config,
+    Config, ListenAddress,
     keys::{KEYS, Key, Refusal, SECTIONS},
 };
 
@@ -196,14 +196,28 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
              a connection must be able to be owed one whole message, which may be {longest} bytes as JSON"
         )));
     }
-    let (listen, admin) = (config.listen.address, config.admin.address);
-    if let Some(admin) = admin.filter(|admin| admin.port() == listen.port() && admin.port() != 0)
-        && (admin.ip() == listen.ip() || admin.ip().is_unspecified() || listen.ip().is_unspecified())
-    {
-        return Err(ConfigError(format!(
-            "admin.address = \"{admin}\" is not allowed with listen.address = \"{listen}\": \
-             clients and the operator need ports of their own"
-        )));
+    match &config.listen.address {
+        ListenAddress::Tcp(listen) => {
+            let admin =
+                config.admin.address.filter(|admin| admin.port() == listen.port() && admin.port() != 0);
+            if let Some(admin) = admin
+                && (admin.ip() == listen.ip() || admin.ip().is_unspecified() || listen.ip().is_unspecified())
+            {
+                return Err(ConfigError(format!(
+                    "admin.address = \"{admin}\" is not allowed with listen.address = \"{listen}\": \
+                     clients and the operator need ports of their own"
+                )));
+            }
+        }
+        ListenAddress::Unix(path) => {
+            if config.control.socket.as_ref() == Some(path) {
+                let path = path.display();
+                return Err(ConfigError(format!(
+                    "control.socket = \"{path}\" is not allowed with listen.address = \"unix:{path}\": \
+                     clients and a successor need sockets of their own"
+                )));
+            }
+        }
     }
     Ok(())
 }
@@ -363,6 +377,7 @@ mod tests {
         let sources = Sources {
             flags: vec![
                 flag("listen.address", "[::]:80"),
+                flag("listen.mode", "606"),
                 flag("admin.address", ""),
                 flag("control.socket", "/run/fanfare/control.sock"),
                 flag("reactor.pin", "false"),
@@ -377,7 +392,8 @@ mod tests {
             ..Sources::default()
         };
         let config = load(&sources).unwrap();
-        assert_eq!(config.listen.address, "[::]:80".parse().unwrap());
+        assert_eq!(config.listen.address, ListenAddress::Tcp("[::]:80".parse().unwrap()));
+        assert_eq!(config.listen.mode, 0o606);
         assert_eq!(config.admin.address, None);
         assert_eq!(config.control.socket, Some("/run/fanfare/control.sock".into()));
         assert!(!config.reactor.pin);
@@ -411,6 +427,11 @@ mod tests {
             ("reactor.max_delay_us", "Auto"),
             ("reactor.pin", "1"),
             ("listen.address", "127.0.0.1"),
+            ("listen.address", "unix:ws.sock"),
+            ("listen.mode", "0660"),
+            ("listen.mode", "668"),
+            ("listen.mode", "+66"),
+            ("listen.mode", "rw-"),
             ("control.socket", "control.sock"),
             ("control.socket", &format!("/{}", "x".repeat(90))),
             ("log.level", "a=b=c"),
@@ -431,10 +452,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_for_clients_or_for_a_successor() {
+        let mut sources =
+            Sources { flags: vec![flag("listen.address", "unix:/run/a b")], ..Sources::default() };
+        assert_eq!(load(&sources).unwrap().listen.address, ListenAddress::Unix("/run/a b".into()));
+        sources.flags.push(flag("control.socket", "/run/a b"));
+        assert_eq!(
+            load(&sources).unwrap_err().to_string(),
+            "control.socket = \"/run/a b\" is not allowed with listen.address = \"unix:/run/a b\": \
+             clients and a successor need sockets of their own"
+        );
+    }
+
+    #[test]
     fn an_error_shows_a_hostile_value_on_one_short_line() {
         let value = format!("a\nb\u{1b}[2J{}", "x".repeat(1_000));
         let error = load(&Sources { flags: vec![flag("listen.address", &value)], ..Sources::default() });
         let error = error.unwrap_err().to_string();
-        assert!(error.len() < 300 && !error.contains(['\n', '\u{1b}']), "{error}");
+        assert!(error.len() < 400 && !error.contains(['\n', '\u{1b}']), "{error}");
     }
 }

@@ -38,6 +38,8 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     /// A want of descriptors.
     fn listeners(&self) -> io::Result<Vec<OwnedFd>>;
+    /// Leaves what the listeners have in the file system to a successor, which has them.
+    fn leave_listeners(&self);
     /// Closes the listeners but for those that reactors still accept from.
     fn close_listeners(&self);
     /// What the operator is to be told.
@@ -59,6 +61,10 @@ impl Fleet for Reactors {
 
     fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
         Reactors::listeners(self)
+    }
+
+    fn leave_listeners(&self) {
+        Reactors::leave_listeners(self);
     }
 
     fn close_listeners(&self) {

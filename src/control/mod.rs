@@ -154,6 +154,7 @@ async fn control<F: Fleet>(
             why = upkeep.run() => return Err(why),
         };
         if outcome == Takeover::Done {
+            fleet.leave_listeners();
             if let Some(successors) = successors {
                 successors.leave();
             }

@@ -29,7 +29,6 @@ mod upgrading;
 use std::{
     hash::{BuildHasher, RandomState},
     io,
-    net::SocketAddr,
     os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::{self, JoinHandle},
@@ -37,7 +36,7 @@ use std::{
 
 use crate::{
     channel::{Mesh, PORTS_MAX},
-    config::Config,
+    config::{Config, ListenAddress},
     metrics::{ReactorStats, Troubles},
     pubsub::{
         home::{Homes, REACTORS_MAX},
@@ -96,7 +95,7 @@ pub struct Reactors {
     threads: Vec<JoinHandle<()>>,
     /// For a successor; the reactors have duplicates of their own. None when they are closed.
     listeners: Mutex<Option<Listeners>>,
-    address: SocketAddr,
+    address: ListenAddress,
     placement: Placement,
     troubles: Arc<Troubles>,
 }
@@ -190,7 +189,7 @@ impl Prepared {
             let why = remedy::line(Step::Setup, &error, &around);
             format!("the control thread has no ring to wake reactors with: {why}")
         })?;
-        let address = listeners.address();
+        let address = listeners.address().clone();
         // Those that are pinned take the cores in turn; the others run on any.
         let core_count = if pinned_count == count { cores.len().min(count) } else { cores.len() };
         let placement = Placement { reactor_count: count, core_count, pinned_count, origin };
@@ -226,8 +225,8 @@ impl Reactors {
     }
 
     /// Where clients connect; the port is a real one even if the configuration says 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
     }
 
     /// On which cores they run.
@@ -253,6 +252,13 @@ impl Reactors {
     /// What fcntl(2) says: a want of descriptors.
     pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
         self.listeners.lock().expect(LOCK_HELD).as_ref().map_or(Ok(Vec::new()), Listeners::duplicates)
+    }
+
+    /// Leaves what the listeners have in the file system to a successor, which has them.
+    pub fn leave_listeners(&self) {
+        if let Some(listeners) = self.listeners.lock().expect(LOCK_HELD).as_mut() {
+            listeners.leave();
+        }
     }
 
     /// Closes the listeners here; each reactor closes its own when it drains.

@@ -316,7 +316,7 @@ impl<I: Io> Reactor<I> {
         if count_max == 0 {
             return (None, false);
         }
-        // Who has gone already holds nothing for long.
+        // Who has gone already holds nothing for long, and who comes over a Unix socket is of this host.
         let Some(address) = self.io.peer_address(socket) else { return (None, false) };
         let origin = Origin::of(address.ip());
         let has_room = self.core.shared.addresses.enter(origin, count_max);

@@ -1,16 +1,20 @@
-//! Listening sockets: several on the same port, the kernel spreads connections over them.
+//! Listening sockets: several on the same port, the kernel spreads connections over them; or one in the file system.
 //!
 //! What is set here is set once, because an accepted socket inherits it: no system call per accept.
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::socket_file::{self, SocketFile, remove_left_behind};
+use crate::config::ListenAddress;
 
 /// A socket takes more to send only while fewer bytes than this wait unsent in it. A stalled peer then
 /// makes the kernel hold 0.3 MB instead of 4; less (16 KiB) costs throughput.
@@ -57,18 +61,42 @@ pub fn start(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
     SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
-/// Gives a socket that listens already, in another process perhaps, what [`listen`] gives.
+/// A socket that listens at `path`, and its file. Whoever `mode` lets write to the file may connect. It has nothing for
+/// its connections to inherit: what it is told the kernel does not pass on.
 ///
 /// # Errors
-/// `InvalidInput` if it is not a TCP socket that listens; else what setsockopt(2) or listen(2) says.
+/// `AddrInUse` if anyone listens there and goes on to, or what is there is no socket; else what socket(2), bind(2),
+/// chmod(2) or listen(2) says.
+pub fn listen_unix(path: &Path, mode: u32, backlog: u32) -> io::Result<(OwnedFd, SocketFile)> {
+    wait_until_unused(|| socket_file::ensure_unused(path, IN_USE_LIMIT))?;
+    remove_left_behind(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::of(path)?;
+    // Nobody can connect before it listens.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    let socket = socket.into();
+    start(&socket, backlog)?;
+    Ok((socket, file))
+}
+
+/// Gives a socket that listens already, in another process perhaps, what [`listen`] gives, or [`listen_unix`].
+///
+/// # Errors
+/// `InvalidInput` if it is neither a TCP nor a Unix socket that listens; else what setsockopt(2) or listen(2) says.
 pub fn adopt(socket: &OwnedFd, backlog: u32, sndbuf_bytes: Option<usize>) -> io::Result<()> {
     let it = SockRef::from(socket);
-    if it.protocol()? != Some(Protocol::TCP) || !it.is_listener()? {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen, or is not TCP"));
+    let is_tcp = it.protocol()? == Some(Protocol::TCP);
+    let is_unix = it.domain()? == Domain::UNIX && it.r#type()? == Type::STREAM;
+    if !(is_tcp || is_unix) || !it.is_listener()? {
+        let why = "it does not listen, or is neither TCP nor a stream of Unix";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     it.set_cloexec(true)?;
     it.set_nonblocking(false)?;
-    set_inherited(it, sndbuf_bytes)?;
+    if is_tcp {
+        set_inherited(it, sndbuf_bytes)?;
+    }
     start(socket, backlog)
 }
 
@@ -116,13 +144,25 @@ pub fn wait_until_unused<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Resu
     }
 }
 
-/// The address that a socket is bound to.
+/// The address that a TCP socket is bound to.
 ///
 /// # Errors
 /// What getsockname(2) says.
 pub fn local_address(listener: &OwnedFd) -> io::Result<SocketAddr> {
     let address = SockRef::from(listener).local_addr()?;
     address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Where a socket listens, whatever it is.
+///
+/// # Errors
+/// `InvalidInput` if it is a Unix socket without a path; else what getsockname(2) says.
+pub fn listen_address(listener: &OwnedFd) -> io::Result<ListenAddress> {
+    let address = SockRef::from(listener).local_addr()?;
+    let tcp = address.as_socket().map(ListenAddress::Tcp);
+    tcp.or_else(|| Some(ListenAddress::Unix(address.as_pathname()?.into()))).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "it has no path, and abstract names are not served")
+    })
 }
 
 /// With SO_REUSEPORT, bind(2) lets a second fanfare of the same user take half of the first one's
@@ -152,7 +192,10 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::unix::net::{UnixListener, UnixStream},
+    };
 
     use super::*;
 
@@ -223,6 +266,26 @@ mod tests {
         let listener = OwnedFd::from(listener);
         adopt(&listener, 16, Some(256 * 1024)).unwrap();
         expect_inherited(listener);
+    }
+
+    /// Its mode whatever the umask is, and its file gone with it; meanwhile nobody else may have it.
+    #[test]
+    fn a_socket_in_the_file_system_is_taken_where_one_was_left_behind() {
+        let path = std::env::temp_dir().join(format!("fanfare-{}-listener", std::process::id()));
+        drop(UnixListener::bind(&path).unwrap());
+        let (listener, file) = listen_unix(&path, 0o606, 16).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o606);
+        assert_eq!(listen_address(&listener).unwrap(), ListenAddress::Unix(path.clone()));
+        assert_eq!(listen_unix(&path, 0o606, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).unwrap();
+        adopt(&listener, 16, Some(256 * 1024)).unwrap();
+        drop(file);
+        assert!(!path.exists());
+
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(listen_unix(&path, 0o606, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(path).unwrap();
     }
 
     fn expect_inherited(listener: OwnedFd) {

@@ -114,10 +114,11 @@ pub trait Io {
     fn reset_on_close(&mut self, socket: RawFd);
     /// `close(2)`: only when nothing of the socket is in flight.
     fn close(&mut self, socket: RawFd);
-    /// How many bytes the peer has acknowledged since the socket was opened (`TCP_INFO`): how a send in
-    /// flight is seen to make progress. Called when a deadline has passed.
+    /// How many bytes the peer has acknowledged since the socket was opened (`TCP_INFO`), or for a Unix socket a number
+    /// that changes when it takes some: how a send in flight is seen to make progress. Called when a deadline has
+    /// passed.
     fn acked_bytes(&mut self, socket: RawFd) -> u64;
-    /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
+    /// `getpeername(2)`, once per accept; `None` if the peer is already gone, or came over a Unix socket.
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
     /// Nanoseconds on the clock that turns are told, now: never less than before.
     fn clock_ns(&mut self) -> u64;

@@ -20,3 +20,4 @@ mod reload;
 mod restart;
 mod slow;
 mod time;
+mod unix;

@@ -270,7 +270,7 @@ fn shelled(script: &str) -> Command {
 }
 
 /// The broker's command, with these descriptors as systemd passes them: from 3 on, and LISTEN_PID its own.
-fn activated(descriptors: &[OwnedFd], names: &str) -> Command {
+pub fn activated(descriptors: &[OwnedFd], names: &str) -> Command {
     let mut command = shelled(r#"LISTEN_PID=$$ exec "$@""#);
     command.env("LISTEN_FDS", descriptors.len().to_string()).env("LISTEN_FDNAMES", names);
     let descriptors: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();

@@ -8,9 +8,11 @@ pub mod raw;
 pub mod witness;
 
 use std::{
+    fmt::Display,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -25,7 +27,9 @@ const ANY_PORT: &str = "127.0.0.1:0";
 /// A broker that accepts.
 pub struct Broker {
     process: Child,
-    /// Where clients connect.
+    /// As `--listen` takes it.
+    listen: String,
+    /// Where clients connect; nowhere if that is a Unix socket.
     pub address: SocketAddr,
     /// Where health and metrics are.
     pub admin: SocketAddr,
@@ -40,6 +44,13 @@ impl Broker {
     pub fn start(reactors: usize, settings: &[&str]) -> Broker {
         let mut command = serve_command(broker_command(), reactors, settings);
         command.args(["--log", "warn", "--listen", ANY_PORT, "--admin", ANY_PORT]);
+        Starting::spawn(command, settings).wait_until_ready()
+    }
+
+    /// The same, with its listener at a Unix socket.
+    pub fn start_at(path: &Path, reactors: usize, settings: &[&str]) -> Broker {
+        let mut command = serve_command(broker_command(), reactors, settings);
+        command.args(["--log", "warn", "--admin", ANY_PORT, "--listen", &format!("unix:{}", path.display())]);
         Starting::spawn(command, settings).wait_until_ready()
     }
 
@@ -102,7 +113,7 @@ impl Broker {
     /// Starts one with listeners at `address` and `admin` that `command` is to hand down.
     pub fn start_activated(
         command: Command,
-        address: SocketAddr,
+        address: impl Display,
         admin: SocketAddr,
         reactors: usize,
         settings: &[&str],
@@ -118,7 +129,7 @@ impl Broker {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let mut command = serve_command(broker_command(), reactors, &settings);
         command.args(["--takeover", "--log", "warn"]);
-        command.args(["--listen", &self.address.to_string(), "--admin", &self.admin.to_string()]);
+        command.args(["--listen", &self.listen, "--admin", &self.admin.to_string()]);
         Starting::spawn(command, &settings)
     }
 
@@ -245,11 +256,19 @@ impl Starting {
         }
         let after = |label: &str| {
             let rest = banner.split_once(label).unwrap_or_else(|| panic!("no {label} in {banner}")).1;
-            rest.split('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{rest}"))
+            rest.lines().next().unwrap()
         };
-        let (address, admin) = (after("clients   ws://"), after("admin     http://"));
+        let clients = after("clients   ");
+        let listen =
+            clients.strip_prefix("ws://").map_or(clients, |rest| rest.split('/').next().unwrap()).to_owned();
+        let address = match listen.starts_with("unix:") {
+            true => SocketAddr::from(([0; 4], 0)),
+            false => listen.parse().unwrap_or_else(|_| panic!("{listen}")),
+        };
+        let admin = after("admin     http://").split('/').next().unwrap();
+        let admin = admin.parse().unwrap_or_else(|_| panic!("{admin}"));
         let Starting { process, settings } = self;
-        Broker { process, address, admin, settings, _stdout: stdout }
+        Broker { process, listen, address, admin, settings, _stdout: stdout }
     }
 }
 

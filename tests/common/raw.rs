@@ -3,6 +3,8 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
 };
 
 use serde_json::Value;
@@ -90,8 +92,17 @@ impl Raw {
         Raw::new(socket.into())
     }
 
+    /// Connects to a Unix socket, which this library's type for TCP reads and writes as well.
+    pub fn connect_unix(path: &Path) -> Raw {
+        Raw::over(OwnedFd::from(UnixStream::connect(path).unwrap()).into())
+    }
+
     fn new(stream: TcpStream) -> Raw {
         stream.set_nodelay(true).unwrap();
+        Raw::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Raw {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Raw { stream, received: Vec::new(), taken: 0 }
