@@ -15,9 +15,9 @@
 //!
 //! # Modules
 //!
-//! `main → cli → control, reactor → {uring, channel, pubsub} → protocol`; [`config`] is a leaf, and so is
-//! [`metrics`] but for the close reasons of `protocol`. `protocol` and `pubsub` are pure: no descriptor,
-//! clock or thread, and no randomness of their own but the seeds of hash tables that strangers fill.
+//! `main → cli → control → reactor → {channel, uring, config, metrics}`, `metrics → pubsub → {protocol, work}` and
+//! `config → protocol`: imports go one way. [`protocol`], [`pubsub`] and [`work`] are pure: no descriptor, clock or
+//! thread, and no randomness of their own but the seeds of hash tables that strangers fill.
 
 pub mod channel;
 pub mod cli;
