@@ -192,6 +192,18 @@ fn the_changelogs_newest_version_is_the_manifests() {
     assert_eq!(newest, Some(env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn every_crate_takes_the_workspaces_lints_licence_and_versions() {
+    for member in manifest("Cargo.toml")["workspace"]["members"].as_array().expect("members") {
+        let path = format!("{}/Cargo.toml", member.as_str().expect("a path"));
+        let manifest = manifest(&path);
+        assert_eq!(manifest["lints"]["workspace"].as_bool(), Some(true), "lints of {path}");
+        for key in ["version", "edition", "rust-version", "license"] {
+            assert_eq!(manifest["package"][key]["workspace"].as_bool(), Some(true), "{key} of {path}");
+        }
+    }
+}
+
 #[track_caller]
 fn none(findings: Vec<String>) {
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
@@ -203,6 +215,10 @@ fn root() -> &'static Path {
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn manifest(path: &str) -> toml::Table {
+    read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// The Rust files in `folder`, in whatever depth.
@@ -246,7 +262,7 @@ fn all_paths(folder: &str) -> BTreeSet<String> {
 
 /// The crates that the broker depends on, as the code calls them.
 fn crates() -> Vec<String> {
-    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let manifest = manifest("Cargo.toml");
     let targets =
         manifest["target"].as_table().expect("a table").values().filter_map(|target| target.as_table());
     let tables = targets.chain([&manifest]).filter_map(|table| table["dependencies"].as_table());
