@@ -69,7 +69,8 @@ const SHED_PERIOD_NS: u64 = 2_000_000;
 /// something old.
 const STALLED_ROUNDS: u64 = 8;
 
-/// What all reactors of a broker share from its start on, unchanging.
+/// What all reactors of a broker have in common: each has its copy, which points to what is shared. A reload puts a new
+/// configuration into each copy; the homes, the budget's bound and the epoch stay as they were at the start.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// The configuration.
