@@ -23,13 +23,11 @@ pub enum CloseReason {
     InvalidUtf8,
     /// 1007: a compressed message that cannot be inflated.
     InvalidDeflate,
-    /// 1008: too many refused commands, or another policy.
+    /// 1008: too many fragments in one message.
     PolicyViolation,
     /// 1009: a message over `limits.message_bytes_max`, or one that inflates beyond `deflate.ratio_max` or is too
     /// many blocks.
     MessageTooBig,
-    /// 1011: the broker could not go on with this connection.
-    InternalError,
     /// 1012: the broker restarts.
     Restart,
     /// 503: as many connections as `limits.connections_max` allows; 1013 once it is a WebSocket.
@@ -50,7 +48,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 19] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -61,7 +59,6 @@ impl CloseReason {
         CloseReason::InvalidDeflate,
         CloseReason::PolicyViolation,
         CloseReason::MessageTooBig,
-        CloseReason::InternalError,
         CloseReason::Restart,
         CloseReason::TryAgainLater,
         CloseReason::SlowConsumer,
@@ -93,7 +90,6 @@ impl CloseReason {
             CloseReason::InvalidUtf8 | CloseReason::InvalidDeflate => Some(1007),
             CloseReason::PolicyViolation => Some(1008),
             CloseReason::MessageTooBig => Some(1009),
-            CloseReason::InternalError => Some(1011),
             CloseReason::Restart => Some(1012),
             CloseReason::TryAgainLater | CloseReason::BufferedBytes => Some(1013),
             CloseReason::SlowConsumer => Some(4000),
@@ -129,7 +125,6 @@ impl CloseReason {
             CloseReason::InvalidDeflate => "invalid_deflate",
             CloseReason::PolicyViolation => "policy_violation",
             CloseReason::MessageTooBig => "message_too_big",
-            CloseReason::InternalError => "internal_error",
             CloseReason::Restart => "restart",
             CloseReason::TryAgainLater => "try_again_later",
             CloseReason::SlowConsumer => "slow_consumer",

@@ -139,6 +139,34 @@ pub fn too_long(files: &[File], long: &[(&str, &str)], lines_max: usize) -> Vec<
     findings
 }
 
+/// Variants of the enum `name` that nothing makes but tests. Its list `ALL` and the patterns of a match make none.
+pub fn never_made(files: &[File], name: &str) -> Vec<String> {
+    let (mut variants, mut made) = (BTreeSet::new(), BTreeSet::new());
+    let files = outside_of_tests(files);
+    for (_, tokens) in &files {
+        let words: Vec<&str> = tokens.iter().map(|token| token.text).collect();
+        let mut is_list = false;
+        for at in 0..words.len() {
+            match words[at..] {
+                ["const", "ALL", ..] => is_list = true,
+                ["]", ";", ..] => is_list = false,
+                _ => {}
+            }
+            if words[at..].starts_with(&["enum", name, "{"]) {
+                let body = words[at + 3..].iter().take_while(|word| **word != "}");
+                variants.extend(body.filter(|word| word.starts_with(char::is_uppercase)).copied());
+            }
+            let [enum_, "::", variant, next, after, ..] = words[at..] else { continue };
+            let before = at.checked_sub(1).map_or("", |before| words[before]);
+            let is_pattern = before == "|" || next == "|" || (next == "=" && after == ">");
+            if enum_ == name && !is_pattern && !is_list {
+                made.insert(variant);
+            }
+        }
+    }
+    variants.difference(&made).map(|variant| format!("nothing makes {name}::{variant}")).collect()
+}
+
 /// The library's files that are no tests, with what of them is none.
 fn outside_of_tests(files: &[File]) -> Vec<(&File, Vec<Token<'_>>)> {
     let mut tests: Vec<Vec<&str>> = Vec::new();
@@ -240,6 +268,15 @@ mod tests {
             unused(&files, &["src/low.rs"], &["std::mem", "std::fmt"]),
             ["no pure code uses std::fmt"]
         );
+    }
+
+    #[test]
+    fn a_variant_that_is_only_listed_matched_and_tested_is_found() {
+        let text = "enum E { A, B, C, D } const ALL: [E; 4] = [E::A, E::B, E::C, E::D];
+            fn f(e: E) -> E { g(1, E::A, 2); match e { E::A => E::B, E::B | E::C => h, E::D => i } }
+            #[cfg(test)] mod tests { fn j() { E::D } }";
+        let found = never_made(&[file("src/a.rs", text)], "E");
+        assert_eq!(found, ["nothing makes E::C", "nothing makes E::D"]);
     }
 
     #[test]

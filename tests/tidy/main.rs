@@ -153,6 +153,12 @@ fn no_file_is_long_without_a_reason() {
 }
 
 #[test]
+fn whatever_a_connection_may_be_closed_for_happens() {
+    none(code::never_made(&sources("src"), "CloseReason"));
+    none(code::never_made(&sources("src"), "BrokenRule"));
+}
+
+#[test]
 fn documents_name_what_is_there() {
     let known = known();
     let mut findings = Vec::new();
