@@ -30,9 +30,9 @@ use source::{definitions, is_word_char, tokens};
 const ARROW: [(&str, &[&str]); 10] = [
     ("work", &[]),
     ("channel", &[]),
-    ("uring", &[]),
     ("protocol", &[]),
     ("config", &["protocol"]),
+    ("uring", &["config"]),
     ("pubsub", &["protocol", "work"]),
     ("metrics", &["protocol", "pubsub"]),
     ("reactor", &["work", "channel", "uring", "protocol", "config", "pubsub", "metrics"]),
@@ -110,9 +110,10 @@ const LINES_MAX: usize = 700;
 const ABOUT_CODE: [&str; 2] = ["docs/ARCHITECTURE.md", "docs/DECISIONS.md"];
 
 /// What documents name that is not in the repository, though it looks so.
-const FOREIGN: [&str; 11] = [
-    // Of the kernel, and of other crates.
+const FOREIGN: [&str; 12] = [
+    // Of the kernel and its tools, and of other crates.
     "optlen",
+    "ss",
     "io_uring_params",
     "crossbeam::ArrayQueue",
     "InflateFlush::Block",
