@@ -11,8 +11,9 @@ use fanfare::{
         Encoding,
         command::PayloadKind,
         deflate::{Deflater, Settings},
+        topic,
     },
-    pubsub::{filter::FilterTree, home::Home, log::Budget, message::Outboxes, topic},
+    pubsub::{filter::FilterTree, home::Home, log::Budget, message::Outboxes},
 };
 
 /// Filters that share no levels, spread over so much memory that no cache holds it.

@@ -1,8 +1,8 @@
 //! Topic names, filters, and which filters a name matches.
 
-use crate::pubsub::{
-    filter::FilterTree,
-    topic::{self, TopicRule},
+use crate::{
+    protocol::topic::{self, TopicRule},
+    pubsub::filter::FilterTree,
 };
 
 /// Runs the lines of `bytes` on a filter tree: `+` adds, `-` takes away, and everything else looks for the

@@ -47,6 +47,7 @@ use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
     json::{self, LongMessage, Parser, Quoted, Read, Verdict},
     rest::Rest,
+    topic::TOPIC_BYTES_MAX,
 };
 
 /// The payload is JSON.
@@ -408,16 +409,15 @@ fn read_publish<'a>(
 }
 
 /// The topic as JSON subscribers and replies can carry it, or the broken rule. The other rules of topics
-/// are `pubsub::topic`'s.
+/// are held where the command is carried out.
 fn read_topic(bytes: &[u8]) -> Result<&str, String> {
     let topic = simdutf8::compat::from_utf8(bytes)
         .map_err(|error| format!("the topic is not UTF-8 at its byte {}", error.valid_up_to()))?;
-    if topic.len() > json::TOPIC_BYTES_MAX {
+    if topic.len() > TOPIC_BYTES_MAX {
         return Err(format!(
-            "the topic {} is {} bytes long; at most {} are allowed",
+            "the topic {} is {} bytes long; at most {TOPIC_BYTES_MAX} are allowed",
             Quoted(topic),
-            topic.len(),
-            json::TOPIC_BYTES_MAX
+            topic.len()
         ));
     }
     match json::find_noncharacter(topic) {

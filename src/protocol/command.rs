@@ -32,7 +32,7 @@ pub enum Command<'a> {
     Subscribe {
         /// Echoed in the `ok`.
         id: Option<RequestId<'a>>,
-        /// A topic name or a filter; already checked by `pubsub::topic`'s rules for length only.
+        /// A topic name or a filter; already checked by [`topic`](super::topic)'s rules for length only.
         filter: Cow<'a, str>,
     },
     /// Stop receiving what exactly this filter matched.

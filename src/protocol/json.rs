@@ -30,6 +30,7 @@ pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
     rest::Rest,
+    topic::TOPIC_BYTES_MAX,
 };
 
 /// How deep `data` may be nested unless a parser is told otherwise. With the message around it that is one level
@@ -41,8 +42,6 @@ pub const COMMANDS_MAX: usize = 1024;
 pub const ID_NUMBER_MAX: u64 = (1 << 53) - 1;
 /// The longest text that may be an `id`: bytes between the quotes, as written.
 pub const ID_TEXT_BYTES_MAX: usize = 64;
-/// The longest topic or filter, in bytes. The other rules of topics are `pubsub::topic`'s.
-pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// Reads commands, and keeps the memory that this takes from one message to the next.
 ///

@@ -14,6 +14,7 @@ pub mod publication;
 pub mod reply;
 pub mod rest;
 pub mod session;
+pub mod topic;
 pub mod upgrade;
 pub mod utf8;
 

@@ -399,7 +399,7 @@ mod tests {
     use proptest::{prelude::*, test_runner::Config};
 
     use super::*;
-    use crate::pubsub::topic;
+    use crate::protocol::topic;
 
     fn level() -> impl Strategy<Value = String> {
         prop_oneof![Just(""), Just("a"), Just("b"), Just("$s")].prop_map(str::to_owned)

@@ -19,10 +19,9 @@ use super::{
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
     message::{Batch, Delivery, Outboxes, PendingId},
     table::Table,
-    topic,
 };
 use crate::{
-    protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication},
+    protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication, topic},
     work::price,
 };
 
@@ -710,11 +709,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        protocol::topic,
         protocol::{
             deflate::{Settings, twin},
             frame,
         },
-        pubsub::topic,
     };
 
     const REACTORS: usize = 3;

@@ -12,6 +12,5 @@ pub mod message;
 pub mod policy;
 pub mod subscription;
 mod table;
-pub mod topic;
 pub mod view;
 mod walk;

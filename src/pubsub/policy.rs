@@ -1,6 +1,6 @@
 //! What becomes of subscribers that are too far behind.
 
-use super::topic;
+use crate::protocol::topic;
 
 /// How much a connection may be owed, of all topics together and of each.
 #[derive(Clone, Debug)]

@@ -13,13 +13,13 @@ use crate::{
         close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
         reply::{self, Reply},
+        topic::{self, TopicRule},
     },
     pubsub::{
         home::TopicRefusal,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed},
-        topic::{self, TopicRule},
     },
     work::price,
 };

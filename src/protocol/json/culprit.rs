@@ -8,11 +8,14 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
-    ID_NUMBER_MAX, ID_TEXT_BYTES_MAX, Key, Op, TOPIC_BYTES_MAX,
+    ID_NUMBER_MAX, ID_TEXT_BYTES_MAX, Key, Op,
     document::Shape,
     long::{skip_spaces, string, unescape},
 };
-use crate::protocol::command::{CommandError, RequestId};
+use crate::protocol::{
+    command::{CommandError, RequestId},
+    topic::TOPIC_BYTES_MAX,
+};
 
 /// Where the values of the command at fault begin in its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::{Fanout, subscriber::NONE, tasks::Task};
 use crate::{
-    protocol::Encoding,
+    protocol::{Encoding, topic},
     pubsub::{
         subscription::ViewKey,
-        topic,
         view::{Registration, View},
     },
     work::price,

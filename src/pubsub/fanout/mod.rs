@@ -281,7 +281,8 @@ impl Fanout {
                 let started = entries.filter(|(held, entry)| entry.holders[held.place as usize].since > 0);
                 let entries = started.map(|(_, entry)| entry);
                 let matching = entries.filter(|entry| {
-                    entry.encoding == view.encoding && super::topic::matches(&entry.text, &view.name)
+                    entry.encoding == view.encoding
+                        && crate::protocol::topic::matches(&entry.text, &view.name)
                 });
                 let key = self.by_name[view.encoding.index()]
                     .get(&*view.name)

@@ -9,10 +9,10 @@ use super::{
     tasks::Task,
 };
 use crate::{
+    protocol::topic,
     pubsub::{
         policy::{Bound, Verdict},
         subscription::{Gap, ViewKey},
-        topic,
         view::Position,
     },
     work::price,

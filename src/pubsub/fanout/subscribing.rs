@@ -6,12 +6,11 @@ use super::{
     tasks::Task,
 };
 use crate::{
-    protocol::Encoding,
+    protocol::{Encoding, topic},
     pubsub::{
         home::TopicRefusal,
         message::{PendingId, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
-        topic,
         view::{Registration, Waiting},
     },
     work::price,

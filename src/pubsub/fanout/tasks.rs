@@ -9,11 +9,11 @@ use super::{
     subscriber::{NONE, UNSUBSCRIBING},
 };
 use crate::{
+    protocol::topic,
     pubsub::{
         message::PendingId,
         policy::{Bound, Policy, Verdict},
         subscription::{Started, ViewKey},
-        topic,
         view::Position,
     },
     work::{UNIT, price},

@@ -7,13 +7,12 @@ use proptest::{
 
 use super::{ending::ENDINGS_MAX, owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
 use crate::{
-    protocol::{command::PayloadKind, frame, publication::Publication},
+    protocol::{command::PayloadKind, frame, publication::Publication, topic},
     pubsub::{
         log::{Appender, ChunkPool},
         message::{Batch, PendingId},
         policy::{Bound, Rule, Verdict},
         subscription::{Refused, Subscribed},
-        topic,
         view::Pin,
     },
     work::{UNIT, price},

@@ -4,7 +4,8 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::{
-    pubsub::{policy::Bound, topic},
+    protocol::topic,
+    pubsub::policy::Bound,
     reactor::lingering::{LINGER_BYTES_MAX, QUIET_MS},
 };
 
