@@ -333,6 +333,19 @@ fn what_the_kernel_refuses_at_the_start_is_told_with_its_remedy() {
     }
 }
 
+/// Of a limit that nobody tells, none is made up.
+#[test]
+fn a_limit_of_descriptors_that_the_kernel_does_not_tell() {
+    let mut command = fanfare(&["serve", "--listen", "127.0.0.1:0", "--admin", "", "--reactors", "1"]);
+    refuse(&mut command, libc::SYS_prlimit64, libc::EPERM);
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{text}");
+    for words in ["the limit of open files could not be raised: Operation not permitted", "0 are too few"] {
+        assert!(text.contains(words), "{words} is missing: {text}");
+    }
+}
+
 /// The process may run on one core only; five reactors share it.
 #[test]
 fn the_banner_says_on_how_many_cores_reactors_run() {

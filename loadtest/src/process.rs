@@ -1,9 +1,13 @@
 //! What a process costs, as the kernel counts it.
 
-use std::fs;
+use std::{fs, io};
 
-/// Of what /proc counts in pages.
-const PAGE_BYTES: u64 = 4096;
+use rustix::{
+    io::Errno,
+    param::page_size,
+    process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit},
+    thread::{CpuSet, gettid, sched_setaffinity},
+};
 
 /// CPU time that the threads of process `pid` have used, in nanoseconds, user and system.
 pub fn cpu_ns(pid: u32) -> Option<u64> {
@@ -28,8 +32,7 @@ pub fn thread_cpu_ns(tid: u32) -> Option<u64> {
 
 /// The calling thread's id.
 pub fn thread_id() -> u32 {
-    // SAFETY: takes no pointer.
-    unsafe { libc::gettid() as u32 }
+    gettid().as_raw_pid() as u32
 }
 
 /// CPU time of process `pid` in clock ticks, a hundred per second: user, system.
@@ -64,7 +67,7 @@ pub fn context_switches(pid: u32) -> Option<(u64, u64)> {
 /// per thread.
 pub fn resident_now_bytes(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE_BYTES)
+    statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(of_pages)
 }
 
 /// The resident memory of process `pid` in bytes, exactly; holds up the process while it is counted.
@@ -95,20 +98,22 @@ pub fn pin_to_cores(cores: &[usize]) -> Result<(), String> {
     if cores.is_empty() {
         return Ok(());
     }
-    // SAFETY: all zeroes is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    run_on(cores).map_err(|_| not_ours(cores))
+}
+
+/// The same with the kernel's own error, for where nothing may be allocated.
+///
+/// # Errors
+/// As [`pin_to_cores`].
+pub fn run_on(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
     for &core in cores {
-        if core >= libc::CPU_SETSIZE as usize {
-            return Err(not_ours(cores));
+        if core >= CpuSet::MAX_CPU {
+            return Err(Errno::INVAL.into());
         }
-        // SAFETY: the set is valid and `core` is within it.
-        unsafe { libc::CPU_SET(core, &mut set) };
+        set.set(core);
     }
-    // SAFETY: the set is valid and of the size that is told.
-    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } {
-        0 => Ok(()),
-        _ => Err(not_ours(cores)),
-    }
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// That `cores` cannot be run on, and which can.
@@ -124,22 +129,20 @@ fn not_ours(cores: &[usize]) -> String {
 ///
 /// # Errors
 /// Why it is not allowed.
-pub fn raise_priority() -> std::io::Result<()> {
+pub fn raise_priority() -> io::Result<()> {
     // SAFETY: takes no pointer.
     let policy = unsafe { libc::sched_getscheduler(0) };
-    let result = if policy == libc::SCHED_FIFO || policy == libc::SCHED_RR {
-        let mut param = libc::sched_param { sched_priority: 0 };
-        // SAFETY: `param` is a valid place for the answer, and then a valid priority.
-        unsafe {
-            libc::sched_getparam(0, &mut param);
-            param.sched_priority += 1;
-            libc::sched_setscheduler(0, policy, &param)
-        }
-    } else {
-        // SAFETY: takes no pointer.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, thread_id(), -20) }
+    if policy != libc::SCHED_FIFO && policy != libc::SCHED_RR {
+        return Ok(setpriority_process(Some(gettid()), -20)?);
+    }
+    let mut param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` is a valid place for the answer, and then a valid priority.
+    let result = unsafe {
+        libc::sched_getparam(0, &mut param);
+        param.sched_priority += 1;
+        libc::sched_setscheduler(0, policy, &param)
     };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO).
@@ -149,7 +152,7 @@ pub fn run_in_real_time() -> Result<(), String> {
     // SAFETY: the parameters are valid.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
         0 => Ok(()),
-        _ => Err(format!("cannot run in real time: {}", std::io::Error::last_os_error())),
+        _ => Err(format!("cannot run in real time: {}", io::Error::last_os_error())),
     }
 }
 
@@ -162,12 +165,9 @@ pub fn real_time_is_throttled() -> bool {
 /// Gives the calling thread, and what it starts, all but a hundredth of the processor (nice -20). With
 /// autogroups a nice value counts only within a session, so the session gets the same.
 pub fn run_before_others() -> Result<(), String> {
-    // SAFETY: no pointers.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) } != 0 {
-        return Err(format!("cannot run at nice -20: {}", std::io::Error::last_os_error()));
-    }
+    setpriority_process(None, -20).map_err(|error| format!("cannot run at nice -20: {error}"))?;
     match fs::write("/proc/self/autogroup", "-20") {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(format!("/proc/self/autogroup: {error}"))
         }
         _ => Ok(()),
@@ -176,13 +176,9 @@ pub fn run_before_others() -> Result<(), String> {
 
 /// Raises the soft limit on descriptors to the hard one, and gives it.
 pub fn raise_descriptor_limit() -> u64 {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limits` is a valid place for the answer.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) };
-    limits.rlim_cur = limits.rlim_max;
-    // SAFETY: `limits` is valid.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) };
-    limits.rlim_cur
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+    hard.unwrap_or(u64::MAX)
 }
 
 /// What the kernel holds for TCP, both directions and all programs in this network namespace, in bytes.
@@ -190,7 +186,12 @@ pub fn socket_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/net/sockstat").ok()?;
     let line = text.lines().find_map(|it| it.strip_prefix("TCP: "))?;
     let pages: u64 = line.split_once(" mem ")?.1.split(' ').next()?.parse().ok()?;
-    Some(pages * PAGE_BYTES)
+    Some(of_pages(pages))
+}
+
+/// What /proc counts in pages, in bytes.
+fn of_pages(count: u64) -> u64 {
+    count * page_size() as u64
 }
 
 #[cfg(test)]
@@ -204,6 +205,14 @@ mod tests {
             let rest = error.strip_prefix(&format!("cannot run on core {}: there are ", cores[0]));
             assert!(rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())), "{error}");
         }
+    }
+
+    /// What is counted in pages and what is counted in bytes are the same memory, while other tests take and give some.
+    #[test]
+    fn pages_are_as_large_as_this_system_has_them() {
+        let pid = std::process::id();
+        let (rough, exact) = (resident_now_bytes(pid).unwrap(), resident_bytes(pid).unwrap());
+        assert!((exact / 4..exact * 4).contains(&rough), "{rough} {exact}");
     }
 
     #[test]

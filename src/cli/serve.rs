@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::disable_transparent_huge_pages,
+};
 use tracing::{info, warn};
 use tracing_subscriber::{
     EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
@@ -25,7 +29,7 @@ use crate::{
     control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
     protocol::mask,
     reactor::{Prepared, Reactors, listeners::Listeners, locked_bytes, reactor_count},
-    uring::probe::{DESCRIPTORS, Finding, Needs, Report, State},
+    uring::probe::{DESCRIPTORS, Finding, Needs, Report, State, descriptor_limits},
 };
 
 /// How long the end of the process waits for a stderr that does not take the last lines.
@@ -200,24 +204,19 @@ fn start_logging(config: &Config) -> Box<dyn FnMut(&str)> {
 /// Raises the soft limit of descriptors to the hard one. The soft one, mostly 1,024, exists for programs
 /// that use select(2), and every connection is a descriptor.
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes to the struct that it is given, setrlimit only reads it.
-    let is_raised = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-        }
-    };
-    if !is_raised {
-        warn!("the limit of open files could not be raised: {}", std::io::Error::last_os_error());
+    let raised = descriptor_limits().and_then(|(_, hard)| {
+        let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
+        Ok(setrlimit(Resource::Nofile, limit)?)
+    });
+    if let Err(error) = raised {
+        warn!("the limit of open files could not be raised: {error}");
     }
 }
 
 /// Keeps the kernel from backing tables that are used from the front with 2 MiB pages: each would cost
 /// up to that much memory more than is used. A refusal costs only that memory.
 fn keep_pages_small() {
-    // SAFETY: prctl(PR_SET_THP_DISABLE) takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1 as libc::c_ulong, 0, 0, 0) };
+    let _ = disable_transparent_huge_pages(true);
 }
 
 /// Says that the broker is up, and a line to try: to a person on stdout, to a machine in the log.

@@ -12,6 +12,10 @@ use prometheus_client::{
     metrics::{MetricType, info::Info},
     registry::{Registry, Unit},
 };
+use rustix::{
+    param::page_size,
+    time::{ClockId, clock_gettime},
+};
 
 use super::fleet::{Answer, Phase};
 use crate::{
@@ -439,19 +443,12 @@ fn counter(
 fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // SAFETY: sysconf takes no pointer.
-    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(page_bytes).ok()?)
+    Some(pages * page_size() as u64)
 }
 
 /// CPU time of all threads of this process.
 fn cpu_seconds() -> f64 {
-    // SAFETY: all zeroes is a valid timespec, and clock_gettime writes only to it.
-    let time = unsafe {
-        let mut time: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time);
-        time
-    };
+    let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 

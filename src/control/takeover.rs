@@ -310,6 +310,8 @@ mod tests {
         thread,
     };
 
+    use rustix::thread::gettid;
+
     use super::{
         super::socket::tests::{directory, stuck},
         *,
@@ -325,8 +327,7 @@ mod tests {
         signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&is_interrupted)).unwrap();
         let (said, id) = std::sync::mpsc::channel();
         let successor = thread::spawn(move || {
-            // SAFETY: gettid takes nothing.
-            said.send(unsafe { libc::gettid() }).unwrap();
+            said.send(gettid()).unwrap();
             Predecessor::meet(&path)
         });
         let (mut stream, _) = broker.accept().unwrap();

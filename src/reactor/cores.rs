@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::{config::Config, pubsub::home::REACTORS_MAX};
 
 /// Where control groups of version 2 are mounted.
@@ -123,26 +125,16 @@ fn said(cores: &[usize]) -> String {
 
 /// Keeps the calling thread on `core`. False where that is not allowed: it runs wherever it may.
 pub(super) fn pin_to(core: usize) -> bool {
-    // SAFETY: a zeroed set is an empty one, and the core is below its size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0
-    }
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).is_ok()
 }
 
 /// The cores that this process may run on.
 fn allowed() -> Vec<usize> {
-    // SAFETY: a zeroed set is an empty one, which the call fills.
-    let (set, result) = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let result = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        (set, result)
-    };
-    // SAFETY: the index is below the size of the set.
-    let is_in = |core: &usize| unsafe { libc::CPU_ISSET(*core, &set) };
-    let cores: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(is_in).collect();
-    if result == 0 && !cores.is_empty() { cores } else { vec![0] }
+    let set = sched_getaffinity(None).unwrap_or_default();
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    if cores.is_empty() { vec![0] } else { cores }
 }
 
 /// The least of the quotas (`cpu.max`) of the control group that `own` (/proc/self/cgroup) names and of those that it

@@ -45,7 +45,7 @@ use crate::{
     },
     uring::{
         Io,
-        probe::{DESCRIPTORS_RESERVED, reserved_descriptors},
+        probe::{DESCRIPTORS_RESERVED, descriptor_limits, reserved_descriptors},
         remedy::{self, Step, Surroundings},
         ring::{Ring, RingConfig, SetupError},
         wake::Doorbell,
@@ -358,10 +358,7 @@ pub fn locked_bytes(config: &Config) -> u64 {
 
 /// How many connections the configuration and the limit of descriptors allow.
 fn connections_max(config: &Config, reactor_count: usize) -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes to the struct that it is given.
-    let is_known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
-    let descriptors = if is_known { limit.rlim_cur as usize } else { 1_024 };
+    let descriptors = descriptor_limits().map_or(1_024, |(soft, _)| soft as usize);
     let possible = descriptors.saturating_sub(reserved_descriptors(reactor_count) as usize);
     match config.limits.connections_max {
         0 => possible,

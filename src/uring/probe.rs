@@ -8,12 +8,16 @@ use std::{
     fmt, fs,
     io::{self, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::mpsc,
     thread,
 };
 
 use io_uring::{IoUring, Probe, opcode};
+use rustix::{
+    net::{Shutdown, shutdown},
+    param::page_size,
+};
 
 use super::{
     Completion, Io, Op, Token, Wait,
@@ -120,9 +124,9 @@ impl Report {
             findings.push(tried(step, woken.as_ref().copied().map_err(|(_, error)| error), &around, ""));
             findings.extend(optional_features(&ring));
         }
-        findings.push(descriptors(descriptor_limits(), needs));
+        findings.push(descriptors(descriptor_limits().unwrap_or_default(), needs));
         let tcp_mem = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
-        findings.push(socket_memory(&tcp_mem, page_bytes(), needs));
+        findings.push(socket_memory(&tcp_mem, page_size() as u64, needs));
         Report { findings, kernel_release: around.kernel_release }
     }
 
@@ -240,13 +244,14 @@ fn walk_data_path(mut reached: impl FnMut(Step)) -> io::Result<()> {
     for _ in 0..2 {
         clients.push(TcpStream::connect(listener.local_addr()?)?);
         let accepted = expect(&mut ring, accept)?;
-        sockets.push(Socket(accepted.result));
+        // SAFETY: the kernel has just opened it, and nobody else has it.
+        sockets.push(Socket(unsafe { OwnedFd::from_raw_fd(accepted.result) }));
         if !accepted.more {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
     }
     reached(Step::Receive);
-    ring.receive_multishot(sockets[0].0, receive);
+    ring.receive_multishot(sockets[0].0.as_raw_fd(), receive);
     for byte in [b'a', b'b'] {
         clients[0].write_all(&[byte])?;
         let received = expect(&mut ring, receive)?;
@@ -262,20 +267,17 @@ fn walk_data_path(mut reached: impl FnMut(Step)) -> io::Result<()> {
     reached(Step::Send);
     static ANSWER: &[u8] = b"c";
     // SAFETY: a static lives long enough for any send.
-    unsafe { ring.send(sockets[0].0, ANSWER.as_ptr(), ANSWER.len() as u32, send) };
+    unsafe { ring.send(sockets[0].0.as_raw_fd(), ANSWER.as_ptr(), ANSWER.len() as u32, send) };
     expect(&mut ring, send)?;
     Ok(())
 }
 
 /// Closed on every way out of the probe; shut down first, because the ring's receive holds it open.
-struct Socket(RawFd);
+struct Socket(OwnedFd);
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // SAFETY: takes no pointer; the descriptor is this struct's own.
-        unsafe { libc::shutdown(self.0, libc::SHUT_RDWR) };
-        // SAFETY: the same.
-        unsafe { libc::close(self.0) };
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 
@@ -355,11 +357,17 @@ fn optional_features(ring: &IoUring) -> Vec<Finding> {
 struct Page([u8; 4096]);
 
 /// Soft and hard RLIMIT_NOFILE.
-fn descriptor_limits() -> (u64, u64) {
+///
+/// # Errors
+/// A filter of system calls has refused it.
+pub fn descriptor_limits() -> io::Result<(u64, u64)> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // Not rustix's, which gives whatever was in memory if it is refused.
     // SAFETY: `limits` is a valid place for the answer.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) };
-    (limits.rlim_cur, limits.rlim_max)
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) } {
+        0 => Ok((limits.rlim_cur, limits.rlim_max)),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn descriptors((soft, hard): (u64, u64), needs: &Needs) -> Finding {
@@ -412,11 +420,6 @@ fn socket_memory(tcp_mem: &str, page_bytes: u64, needs: &Needs) -> Finding {
         }
     };
     Finding { name, state, detail: format!("{limit_mib} MiB for all TCP (net.ipv4.tcp_mem)") }
-}
-
-fn page_bytes() -> u64 {
-    // SAFETY: takes no pointer.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
 #[cfg(test)]

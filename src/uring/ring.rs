@@ -41,6 +41,10 @@ use std::{
 };
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use rustix::{
+    net::{self, shutdown},
+    time::{ClockId, clock_gettime},
+};
 use socket2::SockRef;
 
 use super::{
@@ -440,20 +444,18 @@ impl Io for Ring {
     }
 
     fn shutdown(&mut self, socket: RawFd) {
-        // SAFETY: takes no pointer. A peer that is gone already (ENOTCONN) is as good as shut down.
-        unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        // A peer that is gone already (ENOTCONN) is as good as shut down.
+        let _ = shutdown(borrowed(&socket), net::Shutdown::Both);
     }
 
     fn shutdown_write(&mut self, socket: RawFd) {
-        // SAFETY: takes no pointer; likewise.
-        unsafe { libc::shutdown(socket, libc::SHUT_WR) };
+        // Likewise.
+        let _ = shutdown(borrowed(&socket), net::Shutdown::Write);
     }
 
     fn reset_on_close(&mut self, socket: RawFd) {
-        // SAFETY: the caller's socket is open during the call.
-        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // It fails only for a socket that the kernel has reset already.
-        let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&borrowed(&socket)).set_linger(Some(Duration::ZERO));
     }
 
     fn close(&mut self, socket: RawFd) {
@@ -490,9 +492,7 @@ impl Io for Ring {
     }
 
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
-        // SAFETY: the caller's socket is open during the call.
-        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-        let address = SockRef::from(&socket).peer_addr().ok()?.as_socket()?;
+        let address = SockRef::from(&borrowed(&socket)).peer_addr().ok()?.as_socket()?;
         // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d; nobody else should.
         Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
@@ -607,6 +607,12 @@ impl SharedWord {
     }
 }
 
+/// A socket that a caller of [`Io`] names.
+fn borrowed(socket: &RawFd) -> BorrowedFd<'_> {
+    // SAFETY: whoever names a socket has it open during the call.
+    unsafe { BorrowedFd::borrow_raw(*socket) }
+}
+
 /// A multishot receive into provided buffers that ends after `bytes_max` bytes, or with 0 not by itself.
 fn bounded_receive(socket: RawFd, bytes_max: u32) -> squeue::Entry {
     /// Where `optlen` is in an io_uring_sqe: include/uapi/linux/io_uring.h.
@@ -663,9 +669,7 @@ impl ThreadLoad {
     /// CPU time from the thread's clock, because schedstat's own lags by up to a tick; the time spent
     /// ready to run without running from schedstat.
     fn read(&self) -> u64 {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `now` is a valid place for the answer.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) };
+        let now = clock_gettime(ClockId::ThreadCPUTime);
         now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 + self.waited_ns().unwrap_or(0)
     }
 
@@ -692,6 +696,8 @@ pub(super) mod tests {
         sync::mpsc,
         thread,
     };
+
+    use rustix::io::{FdFlags, fcntl_getfd};
 
     use super::*;
     use crate::uring::Op;
@@ -1029,9 +1035,7 @@ pub(super) mod tests {
             let completion = sleep_and_reap(&mut ring).remove(0);
             assert_eq!((completion.token, completion.more), (token, true));
             assert_eq!(ring.peer_address(completion.result), client.local_addr().ok());
-            // SAFETY: takes no pointer.
-            let flags = unsafe { libc::fcntl(completion.result, libc::F_GETFD) };
-            assert_eq!(flags, libc::FD_CLOEXEC);
+            assert_eq!(fcntl_getfd(borrowed(&completion.result)), Ok(FdFlags::CLOEXEC));
             ring.close(completion.result);
         }
     }

@@ -8,6 +8,7 @@ use fanfare::uring::{
 };
 use hdrhistogram::Histogram;
 use io_uring::{opcode, types};
+use rustix::net::{SendFlags, send};
 
 use super::{
     plan::{Lane, Pace, Publisher, Subscriber, Times, Topic},
@@ -371,15 +372,8 @@ impl<'a> Worker<'a> {
         let (index, at_ns) = &mut self.keepalive_next;
         while now_ns >= *at_ns && !self.receivers.is_empty() {
             let receiver = &self.receivers[*index % self.receivers.len()];
-            // SAFETY: the bytes are valid during the call. A socket that cannot take six is not idle.
-            unsafe {
-                libc::send(
-                    receiver.socket.as_raw_fd(),
-                    self.keepalive.as_ptr().cast(),
-                    self.keepalive.len(),
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
-            };
+            // A socket that cannot take six bytes is not idle.
+            let _ = send(&receiver.socket, &self.keepalive, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             *index += 1;
             *at_ns += KEEPALIVE_NS / self.receivers.len() as u64;
         }

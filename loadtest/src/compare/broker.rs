@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -10,6 +9,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::config::Broker;
 use crate::{
@@ -49,8 +50,8 @@ impl Running {
         unsafe {
             command.pre_exec(move || {
                 // What is left when this program is killed would listen for ever.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                process::pin_to_core(core).map_err(|_| io::Error::last_os_error())
+                let _ = set_parent_process_death_signal(Some(Signal::KILL));
+                process::run_on(&[core])
             })
         };
         let child = command.spawn().map_err(|error| format!("{}: {error}", broker.start[0]))?;
@@ -92,11 +93,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let pid = self.child.id() as libc::pid_t;
         let until = Instant::now() + PATIENCE;
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SAFETY: the process is ours and not waited for, so the number is still its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+            // It is ours and not waited for, so the number is still its own.
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         }
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             thread::sleep(LOOK);

@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -205,10 +206,8 @@ impl Run<'_> {
         thread::spawn(move || {
             let Some(signal) = signals.forever().next() else { return };
             let mut comparison = comparison.lock().unwrap_or_else(|it| it.into_inner());
-            let pid = broker::RUNNING_PID.load(SeqCst);
-            if pid != 0 {
-                // SAFETY: a system call on a child of ours.
-                unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+            if let Some(pid) = Pid::from_raw(broker::RUNNING_PID.load(SeqCst) as i32) {
+                let _ = kill_process(pid, Signal::KILL);
             }
             comparison.elapsed_s = begun.elapsed().as_secs_f64();
             tell(format_args!("fanfare-loadtest: interrupted; this is what there is so far"));

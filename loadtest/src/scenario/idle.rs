@@ -3,10 +3,14 @@
 use std::{
     io::Write,
     net::TcpStream,
-    os::fd::AsRawFd,
     sync::atomic::Ordering::SeqCst,
     thread,
     time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
 };
 
 use super::{check, ensure_descriptors};
@@ -176,14 +180,10 @@ fn measure(pid: u32) -> Option<Measure> {
 pub(super) fn is_closed(socket: &TcpStream) -> bool {
     let mut bytes = [0; 4096];
     loop {
-        // SAFETY: the bytes are valid during the call.
-        let len = unsafe {
-            libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
-        };
-        match len {
-            1.. => {}
-            0 => return true,
-            _ => return std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock,
+        match recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return true,
+            Ok(_) => {}
+            Err(error) => return error != Errno::WOULDBLOCK,
         }
     }
 }

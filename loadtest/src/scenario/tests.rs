@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::Parser;
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::{
     Bound, Plan, Setting, ensure_descriptors, find_max, idle, measure_watched, run_connect, run_plan,
@@ -183,8 +184,7 @@ fn publish(state: &mut State, topic: &str, data: &str, misdeed: Misdeed) {
     let gap = r#"{"op":"gap","topic":"load/1","from":10,"to":10,"reason":"slow_consumer"}"#;
     let frame = text_frame(&message);
     if misdeed == Misdeed::EndProcess && seq == 10 {
-        // SAFETY: takes no pointer.
-        unsafe { libc::raise(libc::SIGKILL) };
+        kill_process(getpid(), Signal::KILL).unwrap();
     }
     if misdeed == Misdeed::Die && seq == 10 {
         let subscribers = state.subscribers.iter().map(|it| &it.socket);

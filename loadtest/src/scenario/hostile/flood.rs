@@ -4,9 +4,19 @@
 use std::{
     io::{ErrorKind, Write},
     net::TcpStream,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+    },
+    io::Errno,
+    net::{RecvFlags, recv},
 };
 
 use super::client::Client;
@@ -17,7 +27,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// The most that is thrown away with one call.
 const READ_BYTES: usize = 256 * 1024;
 /// How long it waits when nobody can send or read, or nobody may.
-const PATIENCE_MS: i32 = 1;
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 /// Readiness that is asked for at a time.
 const EVENTS: usize = 256;
 /// All is settled when everything is sent and nothing has come for so long.
@@ -95,14 +105,15 @@ pub struct Attacker {
     comeback: Option<Vec<u8>>,
     is_open: bool,
     /// What the kernel was asked to tell of it.
-    asked: u32,
+    asked: EventFlags,
 }
 
 impl Attacker {
     /// On an upgraded connection.
     pub fn new(client: Client, source: Source, is_reading: bool) -> Attacker {
         let Client { socket, .. } = client;
-        Attacker { socket, source, round: 0, is_reading, comeback: None, is_open: true, asked: 0 }
+        let asked = EventFlags::empty();
+        Attacker { socket, source, round: 0, is_reading, comeback: None, is_open: true, asked }
     }
 
     /// One that does not read, and comes back with `first` when it is closed.
@@ -110,12 +121,12 @@ impl Attacker {
         Attacker { comeback: Some(first), ..Attacker::new(client, Source::silent(), false) }
     }
 
-    fn interests(&mut self) -> u32 {
+    fn interests(&mut self) -> EventFlags {
         let wants_out = !self.source.remaining(&mut self.round).is_empty();
         // Of one who does not read, only the end is of interest.
-        let input = if self.is_reading { libc::EPOLLIN } else { libc::EPOLLRDHUP };
-        let output = if wants_out { libc::EPOLLOUT } else { 0 };
-        (input | output) as u32
+        let input = if self.is_reading { EventFlags::IN } else { EventFlags::RDHUP };
+        let output = if wants_out { EventFlags::OUT } else { EventFlags::empty() };
+        input | output
     }
 }
 
@@ -165,13 +176,7 @@ impl Flood {
     /// # Errors
     /// One line: what the kernel refused.
     pub fn new(target: &Target, attackers: Vec<Attacker>, bytes_per_s: Option<u64>) -> Result<Flood, String> {
-        // SAFETY: takes no pointer.
-        let poll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if poll < 0 {
-            return Err(format!("epoll_create1: {}", std::io::Error::last_os_error()));
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let poll = unsafe { OwnedFd::from_raw_fd(poll) };
+        let poll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| format!("epoll_create1: {error}"))?;
         let tally = Tally::default();
         let target = target.clone();
         let mut flood = Flood { target, poll, attackers, bytes_per_s, tally, last_received_ns: 0 };
@@ -180,7 +185,7 @@ impl Flood {
             socket.set_nonblocking(true).map_err(|error| error.to_string())?;
             // Closing resets: what the broker has not read of this attack is none of the next one's.
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
-            flood.watch(index, libc::EPOLL_CTL_ADD)?;
+            flood.watch(index)?;
         }
         Ok(flood)
     }
@@ -193,28 +198,26 @@ impl Flood {
         let begin_ns = clock::now_ns();
         self.last_received_ns = begin_ns;
         let mut scratch = vec![0; READ_BYTES];
-        let mut events: Vec<libc::epoll_event> = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
         loop {
             let now_ns = clock::now_ns();
             let is_over = now_ns >= end_ns || INTERRUPTED.load(SeqCst);
             if is_over || (until == Until::Settled && self.is_settled(now_ns)) {
                 return Ok(());
             }
-            // SAFETY: the events are valid places for as many answers.
-            let count = unsafe {
-                libc::epoll_wait(self.poll.as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, PATIENCE_MS)
-            };
+            events.clear();
+            // A signal is no event.
+            let _ = epoll::wait(&self.poll, spare_capacity(&mut events), Some(&PATIENCE));
             let mut room = self.bytes_per_s.map_or(u64::MAX, |rate| {
                 let due = (now_ns - begin_ns) as u128 * rate as u128 / 1_000_000_000;
                 (due as u64).saturating_sub(self.tally.sent_bytes)
             });
             let is_held_back = room == 0;
-            for event in &events[..count.max(0) as usize] {
-                let (index, ready) = (event.u64 as usize, event.events as i32);
-                self.serve(index, ready, &mut room, &mut scratch)?;
+            for event in &events {
+                self.serve(event.data.u64() as usize, event.flags, &mut room, &mut scratch)?;
             }
             if is_held_back {
-                std::thread::sleep(Duration::from_millis(PATIENCE_MS as u64));
+                std::thread::sleep(Duration::from_nanos(PATIENCE.tv_nsec as u64));
             }
         }
     }
@@ -224,11 +227,17 @@ impl Flood {
         self.tally
     }
 
-    fn serve(&mut self, index: usize, ready: i32, room: &mut u64, scratch: &mut [u8]) -> Result<(), String> {
+    fn serve(
+        &mut self,
+        index: usize,
+        ready: EventFlags,
+        room: &mut u64,
+        scratch: &mut [u8],
+    ) -> Result<(), String> {
         let attacker = &mut self.attackers[index];
-        let mut is_over = ready & (libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLRDHUP) != 0
-            && (!attacker.is_reading || ready & libc::EPOLLIN == 0);
-        if ready & libc::EPOLLIN != 0 && attacker.is_reading {
+        let mut is_over = ready.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP)
+            && (!attacker.is_reading || !ready.contains(EventFlags::IN));
+        if ready.contains(EventFlags::IN) && attacker.is_reading {
             match throw_away(&attacker.socket, scratch) {
                 Ok(0) => is_over = true,
                 Ok(len) => {
@@ -238,7 +247,7 @@ impl Flood {
                 Err(error) => is_over |= !is_passing(&error),
             }
         }
-        if ready & libc::EPOLLOUT != 0 && !is_over {
+        if ready.contains(EventFlags::OUT) && !is_over {
             let remaining = attacker.source.remaining(&mut attacker.round);
             let len = remaining.len().min(CHUNK_BYTES).min(*room as usize);
             if len > 0 {
@@ -254,7 +263,7 @@ impl Flood {
         }
         match is_over {
             true => self.on_closed(index),
-            false => self.watch(index, libc::EPOLL_CTL_MOD),
+            false => self.watch_again(index),
         }
     }
 
@@ -263,11 +272,11 @@ impl Flood {
         self.tally.closed += 1;
         self.attackers[index].is_open = false;
         let Some(first) = self.attackers[index].comeback.clone() else {
-            return self.watch(index, libc::EPOLL_CTL_DEL);
+            return self.forget(index);
         };
         // A broker that has no time for it is what is looked for, by others.
         let Ok(client) = Client::open(&self.target, index, false) else {
-            return self.watch(index, libc::EPOLL_CTL_DEL);
+            return self.forget(index);
         };
         client.receive_little();
         // The old one is closed with this, and with that forgotten by the kernel.
@@ -275,24 +284,32 @@ impl Flood {
         let socket = &self.attackers[index].socket;
         let _ = (&*socket).write_all(&first);
         socket.set_nonblocking(true).map_err(|error| error.to_string())?;
-        self.watch(index, libc::EPOLL_CTL_ADD)
+        self.watch(index)
     }
 
-    /// Tells the kernel what is of interest, if that has changed.
-    fn watch(&mut self, index: usize, operation: i32) -> Result<(), String> {
+    /// Tells the kernel what is of interest.
+    fn watch(&mut self, index: usize) -> Result<(), String> {
+        let attacker = &mut self.attackers[index];
+        attacker.asked = attacker.interests();
+        let data = EventData::new_u64(index as u64);
+        epoll::add(&self.poll, &attacker.socket, data, attacker.asked).map_err(not_watched)
+    }
+
+    /// And again, if that has changed.
+    fn watch_again(&mut self, index: usize) -> Result<(), String> {
         let attacker = &mut self.attackers[index];
         let wanted = attacker.interests();
-        if operation == libc::EPOLL_CTL_MOD && wanted == attacker.asked {
+        if wanted == attacker.asked {
             return Ok(());
         }
         attacker.asked = wanted;
-        let mut event = libc::epoll_event { events: wanted, u64: index as u64 };
-        let (poll, socket) = (self.poll.as_raw_fd(), attacker.socket.as_raw_fd());
-        // SAFETY: both descriptors are open, and the event is valid during the call.
-        match unsafe { libc::epoll_ctl(poll, operation, socket, &mut event) } {
-            0 => Ok(()),
-            _ => Err(format!("epoll_ctl: {}", std::io::Error::last_os_error())),
-        }
+        let data = EventData::new_u64(index as u64);
+        epoll::modify(&self.poll, &attacker.socket, data, wanted).map_err(not_watched)
+    }
+
+    /// Nothing is of interest any more.
+    fn forget(&mut self, index: usize) -> Result<(), String> {
+        epoll::delete(&self.poll, &self.attackers[index].socket).map_err(not_watched)
     }
 
     fn is_settled(&mut self, now_ns: u64) -> bool {
@@ -302,14 +319,14 @@ impl Flood {
     }
 }
 
+fn not_watched(error: Errno) -> String {
+    format!("epoll_ctl: {error}")
+}
+
 /// Reads without copying: how many bytes there were; 0 at the end.
 fn throw_away(socket: &TcpStream, scratch: &mut [u8]) -> std::io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: the bytes are valid during the call.
-    match unsafe { libc::recv(socket.as_raw_fd(), scratch.as_mut_ptr().cast(), scratch.len(), flags) } {
-        len @ 0.. => Ok(len as usize),
-        _ => Err(std::io::Error::last_os_error()),
-    }
+    let (_, len) = recv(socket, scratch, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
+    Ok(len)
 }
 
 /// Whether it is no end, only nothing for now.

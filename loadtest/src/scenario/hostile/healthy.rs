@@ -5,11 +5,11 @@ use std::{
     collections::VecDeque,
     io::{Read, Write},
     net::TcpStream,
-    os::fd::AsRawFd,
     sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use hdrhistogram::Histogram;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{client::Client, flood::is_passing};
 use crate::{
@@ -233,31 +233,39 @@ impl Healthy {
         for link in self.links() {
             link.flush();
         }
-        let mut polled: Vec<libc::pollfd> = self
-            .links()
-            .map(|link| {
-                let events = libc::POLLIN | if link.out.is_empty() { 0 } else { libc::POLLOUT };
-                // The kernel passes over what is negative.
-                let fd = if link.is_open { link.socket.as_raw_fd() } else { -1 };
-                libc::pollfd { fd, events, revents: 0 }
-            })
-            .collect();
-        let patience = libc::timespec { tv_sec: 0, tv_nsec: wait_ns.min(PING_NS) as _ };
-        // SAFETY: the descriptors and the time are valid during the call; there is no signal mask.
-        unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as u64, &patience, std::ptr::null()) };
-        let ready = |it: &libc::pollfd| it.revents & !libc::POLLOUT != 0;
+        let ready = self.await_input(wait_ns);
         let (count, findings) = (self.pingers.len(), &mut self.findings);
-        for (index, pinger) in self.pingers.iter_mut().enumerate().filter(|it| ready(&polled[it.0])) {
+        for (index, pinger) in self.pingers.iter_mut().enumerate().filter(|it| ready[it.0]) {
             pinger.receive(&mut findings.pings[index], &mut findings.counts.refused, phase, scratch);
         }
-        if ready(&polled[count]) {
+        if ready[count] {
             self.publisher.receive(findings, scratch);
         }
         for (index, subscriber) in self.subscribers.iter_mut().enumerate() {
-            if ready(&polled[count + 1 + index]) {
+            if ready[count + 1 + index] {
                 subscriber.receive(findings, &self.payload, phase, scratch);
             }
         }
+    }
+
+    /// Which links have something to read, or have ended, after a wait of at most `wait_ns`.
+    fn await_input(&mut self, wait_ns: u64) -> Vec<bool> {
+        let links: Vec<&Link> = self.links().map(|link| &*link).collect();
+        let open = || links.iter().enumerate().filter(|it| it.1.is_open);
+        let interests = |link: &Link| match link.out.is_empty() {
+            true => PollFlags::IN,
+            false => PollFlags::IN | PollFlags::OUT,
+        };
+        let mut polled: Vec<PollFd<'_>> =
+            open().map(|(_, link)| PollFd::new(&link.socket, interests(link))).collect();
+        let patience = Timespec { tv_sec: 0, tv_nsec: wait_ns.min(PING_NS) as _ };
+        // A signal is nothing to read.
+        let _ = poll(&mut polled, Some(&patience));
+        let mut ready = vec![false; links.len()];
+        for ((index, _), polled) in open().zip(&polled) {
+            ready[index] = !polled.revents().difference(PollFlags::OUT).is_empty();
+        }
+        ready
     }
 
     /// In the order in which they are polled.
