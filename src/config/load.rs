@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use strsim::levenshtein;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -263,24 +264,8 @@ fn all_paths() -> Vec<&'static str> {
 
 /// The known name that is the fewest edits away, if that is few enough to be a slip.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (distance, near) = known.iter().map(|near| (edit_distance(name, near), *near)).min()?;
+    let (distance, near) = known.iter().map(|near| (levenshtein(name, near), *near)).min()?;
     (distance <= 2 + name.len() / 10).then_some(near)
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
