@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser, value_parser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{RangedU64ValueParser, TypedValueParser},
+    value_parser,
+};
 
 use crate::{
     broker::BrokerProbe,
     client::{Pace, Threads},
     dialect::Dialect,
+    duration::{self, LONGEST_S},
     output::Outputs,
 };
 
@@ -33,7 +38,7 @@ pub enum Command {
     /// Few publishers, one topic, many subscribers: deliveries per second, latency, CPU per delivery
     #[command(after_help = "Examples:\n  \
         fanfare-loadtest fanout --pid $(pgrep -x fanfare) --rate 14000 --cores 1 --html fanout.html\n  \
-        fanfare-loadtest fanout --find-max --p99-ms 50 --duration 5\n  \
+        fanfare-loadtest fanout --find-max --p99-ms 50 --duration 5s\n  \
         fanfare-loadtest fanout --closed --window 64")]
     Fanout(Fanout),
     /// Many publishers, one topic, few subscribers: what it takes to put everyone in one order
@@ -55,14 +60,14 @@ pub enum Command {
     Connect(Connect),
     /// Connections that subscribe and stay idle: memory per connection
     #[command(after_help = "Example:\n  \
-        fanfare-loadtest idle --connections 15000 --hold 60 --pid $(pgrep -x fanfare)")]
+        fanfare-loadtest idle --connections 15000 --hold 1m --pid $(pgrep -x fanfare)")]
     Idle(Idle),
     /// A fan-out, rooms and a fan-in for hours, with clients that come and go, reconnect and dawdle
     ///
     /// Everybody is verified, in both of fanfare's languages, by name and by filter. The broker's memory is
     /// reported as its slope in the first and in the last hour.
     #[command(after_help = "Example:\n  \
-        fanfare-loadtest soak --duration 28800 --pid $(pgrep -x fanfare) --html soak.html")]
+        fanfare-loadtest soak --duration 8h --pid $(pgrep -x fanfare) --html soak.html")]
     Soak(Soak),
     /// A small topic beside a large one: does the large one's fan-out hold up the small one's?
     #[command(after_help = "Example:\n  \
@@ -136,14 +141,14 @@ impl Broker {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The run")]
 pub struct Run {
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 10, value_parser = seconds())]
+    /// How long is measured: `30s`, `10m`, `1h`; a bare number is seconds, here and below
+    #[arg(long, value_name = "DURATION", default_value_t = 10, value_parser = lasting())]
     pub duration: u64,
-    /// Seconds before that, which do not count
-    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(..=3600))]
+    /// How long before that, which does not count
+    #[arg(long, value_name = "DURATION", default_value_t = 2, value_parser = waiting())]
     pub warmup: u64,
-    /// The longest wait for the last deliveries, in seconds
-    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(..=3600))]
+    /// The longest wait for the last deliveries
+    #[arg(long, value_name = "DURATION", default_value_t = 10, value_parser = waiting())]
     pub drain: u64,
     /// Cores to run on, one thread each: `1` or `1,2`; without it wherever
     #[arg(long, value_delimiter = ',')]
@@ -366,8 +371,8 @@ pub struct Connect {
 /// `soak`.
 #[derive(Clone, Debug, Args)]
 pub struct Soak {
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 3600, value_parser = seconds())]
+    /// How long is measured: `30s`, `10m`, `8h`; a bare number is seconds, here and below
+    #[arg(long, value_name = "DURATION", default_value_t = 3600, value_parser = lasting())]
     pub duration: u64,
     /// Subscribers of the one large topic
     #[arg(long, default_value_t = 500, value_parser = count(1, 1_000_000))]
@@ -393,11 +398,11 @@ pub struct Soak {
     /// Bytes of a publication's data
     #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
     pub size: u64,
-    /// Seconds before it counts
-    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(..=3600))]
+    /// How long before it counts
+    #[arg(long, value_name = "DURATION", default_value_t = 2, value_parser = waiting())]
     pub warmup: u64,
-    /// The longest wait for the last deliveries, in seconds
-    #[arg(long, default_value_t = 30, value_parser = value_parser!(u64).range(..=3600))]
+    /// The longest wait for the last deliveries
+    #[arg(long, value_name = "DURATION", default_value_t = 30, value_parser = waiting())]
     pub drain: u64,
     /// Cores to run on, one thread each
     #[arg(long, value_delimiter = ',')]
@@ -490,14 +495,14 @@ pub struct Hostile {
     /// as the broker takes
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     pub bytes_per_s: Option<u64>,
-    /// Seconds that each attack lasts
-    #[arg(long, default_value_t = 5, value_parser = seconds())]
+    /// How long each attack lasts: `30s`, `10m`, `1h`; a bare number is seconds, here and below
+    #[arg(long, value_name = "DURATION", default_value_t = 5, value_parser = lasting())]
     pub duration: u64,
-    /// Seconds of healthy clients alone before each attack
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(..=3600))]
+    /// How long healthy clients are alone before each attack
+    #[arg(long, value_name = "DURATION", default_value_t = 1, value_parser = waiting())]
     pub warmup: u64,
-    /// The longest wait for what the healthy are owed after an attack, in seconds
-    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(..=3600))]
+    /// The longest wait for what the healthy are owed after an attack
+    #[arg(long, value_name = "DURATION", default_value_t = 10, value_parser = waiting())]
     pub drain: u64,
     /// Healthy connections that send a JSON ping every 2 ms; more if that takes one for each reactor
     #[arg(long, default_value_t = 4, value_parser = count(1, 256))]
@@ -597,8 +602,8 @@ pub struct Idle {
     /// Topics that they are spread over
     #[arg(long, default_value_t = 1, value_parser = count(1, 1_000_000))]
     pub topics: usize,
-    /// Seconds to stay after the memory was read
-    #[arg(long, default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
+    /// How long to stay after the memory was read: `30s`, `10m`, `1h`; a bare number is seconds
+    #[arg(long, value_name = "DURATION", default_value_t = 0, value_parser = duration::within(0..=LONGEST_S))]
     pub hold: u64,
     /// Where the broker is.
     #[command(flatten)]
@@ -718,9 +723,14 @@ fn rate() -> RangedU64ValueParser<u64> {
     value_parser!(u64).range(1..=10_000_000)
 }
 
-/// A day and more, but not until the machine is scrapped by mistake.
-fn seconds() -> RangedU64ValueParser<u64> {
-    value_parser!(u64).range(1..=604_800)
+/// How long a run, or a part of it, lasts.
+fn lasting() -> impl TypedValueParser<Value = u64> {
+    duration::within(1..=LONGEST_S)
+}
+
+/// How long something is waited for.
+fn waiting() -> impl TypedValueParser<Value = u64> {
+    duration::within(0..=3_600)
 }
 
 fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
@@ -744,6 +754,9 @@ mod tests {
         for (flag, value) in [
             ("--duration", "604801"),
             ("--duration", "0"),
+            ("--duration", "8d"),
+            ("--warmup", "61m"),
+            ("--drain", "1d"),
             ("--rate", "10000001"),
             ("--subscribers", "1000001"),
             ("--threads", "65"),
@@ -752,5 +765,29 @@ mod tests {
             let parsed = Cli::try_parse_from(["fanfare-loadtest", "fanout", flag, value]);
             assert!(parsed.is_err(), "{flag} {value}");
         }
+    }
+
+    #[test]
+    fn every_duration_takes_a_unit() {
+        let read = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().command;
+        let times = "--duration 10m --warmup 5s --drain 1h";
+        let Command::Fanout(Fanout { run, .. }) = read(&format!("it fanout {times}")) else { panic!() };
+        assert_eq!((run.duration, run.warmup, run.drain), (600, 5, 3_600));
+        let Command::Soak(soak) = read(&format!("it soak {times}")) else { panic!() };
+        assert_eq!((soak.duration, soak.warmup, soak.drain), (600, 5, 3_600));
+        let Command::Hostile(hostile) = read(&format!("it hostile {times}")) else { panic!() };
+        assert_eq!((hostile.duration, hostile.warmup, hostile.drain), (600, 5, 3_600));
+        let Command::Idle(idle) = read("it idle --hold 2d") else { panic!() };
+        assert_eq!(idle.hold, 172_800);
+        let Command::Fanout(Fanout { run, .. }) = read("it fanout --duration 30") else { panic!() };
+        assert_eq!((run.duration, run.warmup, run.drain), (30, 2, 10));
+    }
+
+    #[test]
+    fn a_wrong_duration_is_named_with_what_is_allowed() {
+        let error = Cli::try_parse_from(["it", "fanout", "--duration", "10ms"]).unwrap_err().to_string();
+        let expected = "invalid value '10ms' for '--duration <DURATION>': it must be from 1s to 7d, as in 30s, 10m, \
+                        1h or 1d; a bare number is seconds";
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 //! # Modules
 //!
 //! - `scenario/`: what is measured; [`floor`] is the bare loop to compare with; [`run_file`]: a scenario
-//!   from a file;
+//!   from a file; [`duration`]: how long something lasts, as flags and files say it;
 //! - [`client`]: subscribers and publishers on io_uring, [`connect`]: opening them;
 //! - [`schedule`], [`payload`], [`verify`], [`track`]: when a publication is due, what is in it, what
 //!   came of it;
@@ -23,6 +23,7 @@ mod codec;
 mod compare;
 mod connect;
 mod dialect;
+mod duration;
 mod environment;
 mod floor;
 mod output;
