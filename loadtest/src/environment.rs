@@ -46,6 +46,12 @@ impl Environment {
             }),
         }
     }
+
+    /// Kernel, processor, cores, in a line.
+    pub fn machine(&self) -> String {
+        let Environment { kernel, processor, cores, .. } = self;
+        format!("Linux {kernel}, {processor}, {cores} cores")
+    }
 }
 
 /// `2026-11-21 08:36:55 UTC`.
@@ -74,6 +80,19 @@ fn date(unix_s: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_is_a_line() {
+        let here = Environment::read(None);
+        let machine = Environment {
+            kernel: "6.12.1".to_owned(),
+            processor: "Some Processor".to_owned(),
+            cores: 2,
+            ..here.clone()
+        };
+        assert_eq!(machine.machine(), "Linux 6.12.1, Some Processor, 2 cores");
+        assert!(here.machine().starts_with(&format!("Linux {}, ", here.kernel)) && here.cores > 0);
+    }
 
     #[test]
     fn dates_are_right() {

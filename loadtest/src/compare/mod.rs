@@ -32,6 +32,7 @@ use crate::{
     client::{Pace, Unwatched},
     connect::{self, Target},
     dialect::Role,
+    environment::Environment,
     floor,
     output::{Outputs, print, tell},
     process as cost,
@@ -103,8 +104,6 @@ pub fn run(options: &Compare) -> Result<bool, String> {
         let opened = File::options().append(true).create(true).open(path);
         opened.map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    // Asked before this thread has but one core.
-    let machine = machine();
     cost::pin_to_core(options.client_core)?;
     if options.realtime {
         cost::run_in_real_time()?;
@@ -124,14 +123,15 @@ pub fn run(options: &Compare) -> Result<bool, String> {
     let mut subjects: Vec<Subject> = brokers.into_iter().map(Subject::Broker).collect();
     subjects.push(Subject::Floor);
     let results = subjects.iter().map(|it| it.result(&directory)).collect();
+    let environment = Environment::read(None);
     let run = Run {
         options,
         directory,
         logs,
         subjects,
         comparison: Arc::new(Mutex::new(Comparison {
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine,
+            machine: environment.machine(),
+            command: environment.command,
             priority: match (options.realtime, options.nice) {
                 (true, _) => Priority::RealTime,
                 (_, true) => Priority::Nice,
@@ -533,14 +533,4 @@ fn settle(pid: u32) {
         }
         before = now;
     }
-}
-
-/// Kernel, processor, cores.
-fn machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|it| it.strip_prefix("model name")).unwrap_or("an unknown processor");
-    let cores = thread::available_parallelism().map_or(1, |it| it.get());
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("Linux {}, {}, {cores} cores", kernel.trim(), model.trim_start_matches([' ', '\t', ':']))
 }

@@ -78,8 +78,7 @@ impl Page {
         if let Some(command) = &environment.broker_command {
             entry("Broker", command);
         }
-        let Environment { processor, cores, kernel, .. } = environment;
-        entry("Machine", &format!("{processor}, {cores} cores, Linux {kernel}"));
+        entry("Machine", &environment.machine());
         more.iter().for_each(|(name, value)| entry(name, value));
         self.text += "</dl><h3>Parameters</h3><dl class=\"parameters\">";
         for (name, value) in parameters {
