@@ -719,8 +719,11 @@ pub struct FloorServer {
     pub server_core: Option<usize>,
 }
 
+/// The most publications, or upgrades, per second.
+pub const RATE_MAX: u64 = 10_000_000;
+
 fn rate() -> RangedU64ValueParser<u64> {
-    value_parser!(u64).range(1..=10_000_000)
+    value_parser!(u64).range(1..=RATE_MAX)
 }
 
 /// How long a run, or a part of it, lasts.

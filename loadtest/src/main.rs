@@ -9,7 +9,7 @@
 //!   came of it;
 //! - [`codec`], [`dialect`]: RFC 6455 and the brokers' protocols from the client's end;
 //! - [`broker`], [`process`], [`environment`]: what the broker takes, and on what;
-//! - [`compare`]: several brokers in turn, and one table;
+//! - [`search`]: the highest rate that holds; [`compare`]: several brokers in turn, and one table;
 //! - [`report`], [`output`]: what is printed, written and seen while it runs.
 //!
 //! It exits with 1 if anything was lost, duplicated, reordered or corrupted, or the result could not be printed,
@@ -33,6 +33,7 @@ mod report;
 mod run_file;
 mod scenario;
 mod schedule;
+mod search;
 mod track;
 mod verify;
 

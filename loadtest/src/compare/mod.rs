@@ -6,7 +6,6 @@
 
 mod broker;
 mod config;
-mod ladder;
 mod result;
 mod table;
 #[cfg(test)]
@@ -38,15 +37,17 @@ use crate::{
     process as cost,
     report::Report,
     scenario::{self, Setting, topics},
+    search::{Ladder, Search},
 };
 use broker::Running;
-use ladder::Search;
 use result::{BrokerResult, Comparison, Idle, Priority, Round, Step, Trouble};
 
 const TOPIC: &str = "load/1";
 const CALM_RATE: u64 = 100;
-/// Rung 0 of the ladder.
 const PACED_RATE: u64 = 1000;
+/// The same for all, so that rounds and brokers are tried at the same rates: each is a quarter above the one below, near
+/// enough.
+const LADDER: Ladder = Ladder { base: PACED_RATE, per_doubling: 3 };
 const P99_MAX_MS: f64 = 50.0;
 /// A rate that is only just over the edge is worth another try.
 const P99_CLOSE_MS: f64 = 2.0 * P99_MAX_MS;
@@ -393,17 +394,18 @@ impl Run<'_> {
         round.calm = calm.filter(|it| it.is_clean);
         keep(round);
         let paced = patiently(PACED_RATE, seconds + 1, round)?;
-        let mut search = Search::near(ladder::nearest(guess), RUNGS.0, RUNGS.1);
+        // A guess is mostly a good one: the first step is a short one.
+        let mut search = Search::new(LADDER, LADDER.nearest(guess), 1, RUNGS);
         if paced.as_ref().is_some_and(|it| !it.is_clean) {
             round.notes.push(format!("{PACED_RATE} pub/s is more than it holds without loss"));
         }
         round.paced = paced.filter(|it| it.is_clean);
         keep(round);
         let mut client_was_busy = false;
-        while let Some(rung) = search.next() {
-            let tried = patiently(ladder::rate(rung), seconds, round)?;
+        while let Some(rate) = search.next() {
+            let tried = patiently(rate, seconds, round)?;
             let has_held = tried.as_ref().is_some_and(Step::has_held);
-            search.tell(rung, has_held);
+            search.tell(has_held);
             keep(round);
             match tried {
                 Some(tried) if has_held => round.knee = Some(tried),
@@ -413,7 +415,7 @@ impl Run<'_> {
         if round.knee.is_none() {
             round.notes.push(format!("in a round, no rate held p99 below {P99_MAX_MS} ms"));
         }
-        round.knee_is_least = client_was_busy || search.held() == Some(RUNGS.1);
+        round.knee_is_least = client_was_busy || search.has_reached_the_top();
         Ok(())
     }
 

@@ -1,10 +1,12 @@
-//! The highest rate that holds a bound: doubled until it does not, then halved in.
+//! The highest rate that holds a bound, to a twentieth.
 
 use super::{Plan, Setting, check, finish, measure};
 use crate::{
+    cli::RATE_MAX,
     client::CLIENT_LIMIT,
     output::{tell, thousands},
     report::{Broke, Report, Try},
+    search::{Ladder, Search},
 };
 
 /// What a rate has to hold.
@@ -17,43 +19,12 @@ pub struct Bound {
 }
 
 /// The answer is known to a twentieth.
-const PRECISION: f64 = 1.05;
+const PER_DOUBLING: i32 = 16;
 
-/// Which rate to try next.
-#[derive(Clone, Copy, Debug)]
-struct Search {
-    /// The highest that held.
-    held: Option<u64>,
-    /// The lowest that did not.
-    failed: Option<u64>,
-    next: u64,
-}
-
-impl Search {
-    fn new(first: u64) -> Search {
-        Search { held: None, failed: None, next: first }
-    }
-
-    fn record(&mut self, held: bool) {
-        match held {
-            true => self.held = self.held.max(Some(self.next)),
-            false => self.failed = Some(self.failed.map_or(self.next, |it| it.min(self.next))),
-        }
-        self.next = match (self.held, self.failed) {
-            (Some(held), None) => held * 2,
-            (None, Some(failed)) => failed / 2,
-            // The middle of what is a ratio.
-            (Some(held), Some(failed)) => ((held as f64 * failed as f64).sqrt() as u64).max(held + 1),
-            (None, None) => self.next,
-        };
-    }
-
-    fn is_over(&self) -> bool {
-        match (self.held, self.failed) {
-            (Some(held), Some(failed)) => failed as f64 <= held as f64 * PRECISION || failed <= held + 1,
-            _ => self.next == 0,
-        }
-    }
+/// Doubles from `first` on, or halves, to no more than a flag may ask for and no less than one.
+fn search_from(first: u64) -> Search {
+    let ladder = Ladder { base: first, per_doubling: PER_DOUBLING };
+    Search::new(ladder, 0, PER_DOUBLING, (ladder.nearest(1), ladder.nearest(RATE_MAX)))
 }
 
 /// Above this share of a core the broker is said to have been at work all the time.
@@ -72,13 +43,12 @@ pub fn run(
     plan: impl Fn(u64) -> Result<Plan, String>,
 ) -> Result<bool, String> {
     check(setting.broker, &setting.run.outputs)?;
-    let mut search = Search::new(first);
+    let mut search = search_from(first);
     let mut tries: Vec<Try> = Vec::new();
     let mut best: Option<Report> = None;
     let mut last: Option<Report> = None;
     let (mut retries, mut trouble) = (0, None);
-    while tries.len() < bound.tries && !search.is_over() {
-        let rate = search.next;
+    while let Some(rate) = search.next().filter(|_| tries.len() < bound.tries) {
         let report = match measure(setting, &plan(rate)?) {
             Ok(report) => report,
             // The first failure is the operator's; a later one may be the broker's end: keep what is known.
@@ -103,8 +73,8 @@ pub fn run(
         if is_again {
             continue;
         }
-        search.record(held);
-        if held && search.held == Some(rate) {
+        search.tell(held);
+        if held {
             best = Some(report);
         }
     }
@@ -122,15 +92,15 @@ pub fn run(
 /// Where the knee is, and what gave way above it.
 fn knee(search: &Search, tries: &[Try], bound: Bound) -> Vec<String> {
     let of_rate = |rate: u64| tries.iter().rfind(|it| it.rate == rate).map(|it| it.describe(bound));
-    let Some(held) = search.held else {
+    let Some(held) = search.held() else {
         return vec![format!("no rate that was tried held p99 within {} ms without loss", bound.p99_ms)];
     };
-    let Some(failed) = search.failed else {
+    let Some(failed) = search.failed() else {
         return vec![format!("{held} pub/s held and nothing higher was measured to its end")];
     };
-    let precision = match search.is_over() {
-        true => String::new(),
-        false => format!(" (it is not known more closely after {} tries)", tries.len()),
+    let precision = match search.next() {
+        None => String::new(),
+        Some(_) => format!(" (it is not known more closely after {} tries)", tries.len()),
     };
     let knee = format!("the knee is between {held} and {failed} pub/s{precision}");
     [Some(knee), of_rate(failed)].into_iter().flatten().collect()
@@ -197,29 +167,37 @@ mod tests {
     use super::*;
 
     /// A broker that holds exactly up to `limit`.
-    fn search(first: u64, limit: u64) -> (Option<u64>, usize) {
-        let mut search = Search::new(first);
+    fn find(first: u64, limit: u64) -> Option<u64> {
+        let mut search = search_from(first);
         let mut tries = 0;
-        while !search.is_over() && tries < 30 {
-            search.record(search.next <= limit);
+        while let Some(rate) = search.next() {
+            search.tell(rate <= limit);
             tries += 1;
+            assert!(tries < 30, "{first} {limit}");
         }
-        (search.held, tries)
+        search.held()
     }
 
     #[test]
-    fn the_knee_is_found_from_below_and_from_above() {
+    fn the_knee_is_found_to_a_twentieth_from_below_and_from_above() {
         for limit in [1, 7, 100, 1000, 14_321, 1_000_000] {
             for first in [1, 1000, 50_000] {
-                let (held, tries) = search(first, limit);
-                let held = held.unwrap();
-                assert!(
-                    held <= limit && (held + 1) as f64 * PRECISION >= limit as f64,
-                    "{first} {limit} {held}"
-                );
-                assert!(tries < 30, "{first} {limit}");
+                let held = find(first, limit).unwrap();
+                assert!(held <= limit && (held + 1) as f64 * 1.05 >= limit as f64, "{first} {limit} {held}");
             }
         }
+    }
+
+    #[test]
+    fn it_begins_where_it_is_told_to_and_doubles() {
+        let mut search = search_from(1234);
+        assert_eq!(search.next(), Some(1234));
+        search.tell(true);
+        assert_eq!(search.next(), Some(2468));
+        search.tell(true);
+        assert_eq!(search.next(), Some(4936));
+        search.tell(false);
+        assert_eq!(search.next(), Some(3490), "the same ratio below and above");
     }
 
     /// What the report says of a search that knows its knee.
@@ -236,24 +214,26 @@ mod tests {
             held: broke.is_none(),
             broke,
         };
-        let mut search = Search::new(1000);
-        search.record(true);
+        let mut search = search_from(1000);
+        search.tell(true);
         assert_eq!(knee(&search, &[], bound), ["1000 pub/s held and nothing higher was measured to its end"]);
-        search.failed = Some(1040);
+        while let Some(rate) = search.next() {
+            search.tell(rate < 1040);
+        }
         for (broke, expected) in [
             (Broke::P99, "p99 is too high"),
             (Broke::Client, "this client was at its limit, not the broker: give it more --cores"),
             (Broke::Machine, "neither was busy: something else on this machine was"),
         ] {
-            let tries = [of_rate(1000, None), of_rate(1040, Some(broke))];
+            let tries = [of_rate(1000, None), of_rate(1044, Some(broke))];
             let [place, what] = knee(&search, &tries, bound).try_into().unwrap();
-            assert_eq!(place, "the knee is between 1000 and 1040 pub/s");
-            assert!(what.starts_with("1040 pub/s: ") && what.ends_with(expected), "{what}");
+            assert_eq!(place, "the knee is between 1000 and 1044 pub/s");
+            assert!(what.starts_with("1044 pub/s: ") && what.ends_with(expected), "{what}");
         }
     }
 
     #[test]
     fn a_broker_that_holds_nothing_is_given_up_on() {
-        assert_eq!(search(1000, 0).0, None);
+        assert_eq!(find(1000, 0), None);
     }
 }
