@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::result::{BrokerResult, Comparison, Priority, Round, Trouble};
+use crate::report::section::{Cell, Section};
 
 /// The broker that the others are compared with, and the bare loop.
 const OURS: &str = "fanfare";
@@ -75,7 +76,7 @@ fn tenth(value: f64) -> String {
     format!("{value:.1}")
 }
 
-fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<String> {
+fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<Cell> {
     let named = |name: &str| comparison.brokers.iter().find(|it| it.name == name);
     let ratio = |value: Option<Spread>, of: Option<Spread>| match (value, of) {
         (Some(value), Some(of)) => format!("{:.2}", value.median / of.median),
@@ -94,7 +95,7 @@ fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<String> {
     let idle = |pick: fn(&super::result::Idle) -> f64, number| {
         show(spread(broker, |it| it.idle.as_ref().map(pick)), number)
     };
-    vec![
+    let figures = [
         broker.name.clone(),
         knee_cell,
         ratio(knee(broker), named(OURS).and_then(knee)),
@@ -107,7 +108,8 @@ fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<String> {
         idle(|it| it.bytes_per_connection, whole),
         idle(|it| it.upgrades_per_s, whole),
         idle(|it| it.upgrade_us, tenth),
-    ]
+    ];
+    figures.map(Cell::from).into()
 }
 
 const HEAD: [&str; 12] = [
@@ -128,23 +130,10 @@ const HEAD: [&str; 12] = [
 impl fmt::Display for Comparison {
     /// Markdown that can be read as it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows: Vec<Vec<String>> = vec![HEAD.map(str::to_owned).to_vec()];
+        let mut table = Section::new("", &HEAD);
         let measured = || self.brokers.iter().filter(|it| it.rounds.iter().any(|it| !it.is_empty()));
-        rows.extend(measured().map(|it| row(it, self)));
-        let width =
-            |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-        for (index, cells) in rows.iter().enumerate() {
-            let cell = |(cell, width): (&String, &usize)| format!("{cell:<width$}");
-            writeln!(f, "| {} |", cells.iter().zip(&widths).map(cell).collect::<Vec<_>>().join(" | "))?;
-            if index == 0 {
-                let dashes = widths.iter().enumerate().map(|(column, width)| match column {
-                    0 => "-".repeat(*width),
-                    _ => "-".repeat(width - 1) + ":",
-                });
-                writeln!(f, "| {} |", dashes.collect::<Vec<_>>().join(" | "))?;
-            }
-        }
+        measured().for_each(|it| table.row(row(it, self)));
+        write!(f, "{table}")?;
         writeln!(f)?;
         writeln!(
             f,

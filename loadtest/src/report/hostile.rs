@@ -1,10 +1,14 @@
 //! What came of `hostile`.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::{Latency, page::Page, plot::escape};
+use super::{
+    Latency,
+    page::Page,
+    section::{Cell, Section},
+};
 use crate::environment::Environment;
 
 /// One attack after the other.
@@ -191,7 +195,7 @@ impl Round {
         }
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
         let unknown = || "–".to_owned();
         let figures = |latency: &Option<Latency>, of: &[fn(&Latency) -> f64]| {
             let text = |it: &Latency| of.iter().map(|of| short(of(it))).collect::<Vec<_>>().join(" / ");
@@ -200,7 +204,7 @@ impl Round {
         let mib = |bytes: u64| format!("{:.0}", bytes as f64 / (1 << 20) as f64);
         let was_run = self.ping_ms.is_some();
         let count = |count: u64| if was_run { count.to_string() } else { unknown() };
-        vec![
+        let figures = [
             self.attack.to_owned(),
             self.attackers.to_string(),
             figures(&self.ping_before_ms, &[|it| it.p99]),
@@ -214,8 +218,10 @@ impl Round {
             ),
             self.resident_bytes_max.map_or_else(unknown, mib),
             figures(&self.own_delay_ms, &[|it| it.p99, |it| it.max]),
-            self.verdict_text(),
-        ]
+        ];
+        let mut cells: Vec<Cell> = figures.map(Cell::from).into();
+        cells.push(Cell::new(self.verdict_text(), !self.is_passed()));
+        cells
     }
 
     /// What does not fit the table.
@@ -283,29 +289,24 @@ impl HostileReport {
         if self.passed { "PASS: no attack cost the healthy more than the bounds" } else { "FAIL" }
     }
 
+    fn section(&self) -> Section {
+        let mut section = Section::new("", &HEADER);
+        for round in &self.rounds {
+            section.row(round.cells());
+        }
+        section.remark("Latencies in milliseconds.");
+        for round in &self.rounds {
+            for remark in round.remarks(&self.bounds) {
+                section.remark(format!("{}: {remark}", round.attack));
+            }
+        }
+        section
+    }
+
     /// As a page.
     pub fn page(&self) -> String {
         let mut page = Page::new(&self.scenario, self.passed, self.verdict());
-        let mut table = String::from("<section><div class=\"wide\"><table><thead><tr>");
-        HEADER.iter().for_each(|it| table += &format!("<th>{}</th>", escape(it)));
-        table += "</tr></thead><tbody>";
-        for round in &self.rounds {
-            table += "<tr>";
-            let cells = round.cells();
-            for (index, cell) in cells.iter().enumerate() {
-                let is_bad = index + 1 == cells.len() && !round.is_passed();
-                let class = if is_bad { " class=\"bad\"" } else { "" };
-                let _ = write!(table, "<td{class}>{}</td>", escape(cell));
-            }
-            table += "</tr>";
-        }
-        table += "</tbody></table></div><p>Latencies in milliseconds.</p></section>\n";
-        page.html(table);
-        for round in &self.rounds {
-            for remark in round.remarks(&self.bounds) {
-                page.note(&format!("{}: {remark}", round.attack));
-            }
-        }
+        page.section(&self.section());
         page.environment(&self.environment, &[("Bounds", self.bounds.to_string())], &self.parameters);
         page.finish()
     }
@@ -325,27 +326,7 @@ impl fmt::Display for Bounds {
 
 impl fmt::Display for HostileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\nlatencies in ms; bounds: {}\n", self.scenario, self.bounds)?;
-        let rows: Vec<Vec<String>> = [HEADER.map(str::to_owned).to_vec()]
-            .into_iter()
-            .chain(self.rounds.iter().map(Round::cells))
-            .collect();
-        let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
-        for (index, row) in rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            writeln!(f, "| {} |", cells.collect::<Vec<_>>().join(" | "))?;
-            if index == 0 {
-                let rules = widths.iter().map(|width| "-".repeat(*width));
-                writeln!(f, "|-{}-|", rules.collect::<Vec<_>>().join("-|-"))?;
-            }
-        }
-        writeln!(f)?;
-        for round in &self.rounds {
-            for remark in round.remarks(&self.bounds) {
-                writeln!(f, "  {}: {remark}", round.attack)?;
-            }
-        }
+        writeln!(f, "{}\nbounds: {}\n\n{}", self.scenario, self.bounds, self.section())?;
         write!(f, "  {}", self.verdict())
     }
 }

@@ -1,11 +1,9 @@
 //! A report as a page.
 
-use std::fmt::Write;
-
 use super::{
     Report, TopicReport,
     page::{Page, mib, ms, percent, unknown},
-    plot::{self, Line, escape},
+    plot::{self, Line},
 };
 use crate::{client::monitor::GroupRow, output::thousands};
 
@@ -16,15 +14,11 @@ pub fn page(report: &Report) -> String {
     let mut page = Page::new(&report.scenario, report.passed, &verdict);
     write_trouble(&mut page, report);
     page.tiles(&tiles(report));
-    let mut tables = String::new();
-    write_groups(&mut tables, report);
-    write_tries(&mut tables, report);
-    page.html(tables);
-    page.html(report.soak.as_ref().map_or_else(String::new, |it| it.section()));
+    page.section(&report.topics_section());
+    report.tries_section().iter().for_each(|it| page.section(it));
+    report.soak.iter().for_each(|it| page.section(&it.section()));
     page.figures(&figures(report));
-    let mut losses = String::new();
-    write_losses(&mut losses, report);
-    page.html(losses);
+    report.losses_section(usize::MAX).iter().for_each(|it| page.section(it));
     page.environment(&report.environment, &costs(report), &report.parameters);
     page.finish()
 }
@@ -54,106 +48,6 @@ fn tiles(report: &Report) -> [(&'static str, String); 8] {
         ("client CPU", percent(report.client_cpu_share)),
         ("lost", thousands(report.lost() as f64)),
     ]
-}
-
-fn write_groups(page: &mut String, report: &Report) {
-    *page += "<section><h2>Topics</h2><div class=\"wide\"><table><thead><tr><th>topic</th><th>subscribers</th>\
-              <th>by content</th><th>publications</th><th>deliveries/s</th><th>bytes</th><th>p50 ms</th>\
-              <th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>lost</th><th>dup.</th><th>reord.</th>\
-              <th>corrupt</th><th>gaps</th></tr></thead><tbody>";
-    for it in &report.topics {
-        let latency = &it.latency_ms;
-        let name = match it.topics {
-            1 => escape(&it.name),
-            count => format!("{} ({count} topics)", escape(&it.name)),
-        };
-        let _ = write!(
-            page,
-            "<tr><td>{name}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.0}</td><td>{:.3}</td>\
-             <td>{:.3}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td>",
-            thousands(it.subscribers as f64),
-            thousands(it.sampled as f64),
-            thousands(it.published as f64),
-            thousands(it.deliveries_per_s),
-            it.delivery_bytes,
-            latency.p50,
-            latency.p90,
-            latency.p99,
-            latency.p999,
-            latency.max
-        );
-        let faults = &it.faults;
-        for count in [faults.lost, faults.duplicated, faults.reordered, faults.corrupted, it.gaps] {
-            let class = if count > 0 { " class=\"bad\"" } else { "" };
-            let _ = write!(page, "<td{class}>{}</td>", thousands(count as f64));
-        }
-        *page += "</tr>";
-    }
-    *page += "</tbody></table></div>";
-    if report.topics.iter().any(|it| it.is_conflated) {
-        *page += "<p>Conflated: whoever is behind may lose what is not the newest. Subscribers that were not \
-                  verified by content were not checked.</p>";
-    } else if report.topics.iter().any(|it| !it.sinks_are_exact) {
-        *page += "<p>Frames hold packets as it pleases this broker: subscribers that were not verified by \
-                  content are counted by bytes to within a frame header per delivery.</p>";
-    }
-    *page += "<p>Latency counts from the instant at which a publication was due by an open-loop timetable, \
-              not from its write: what a broker or a publisher falls behind is part of it.</p></section>\n";
-}
-
-fn write_losses(page: &mut String, report: &Report) {
-    if report.losses.is_empty() {
-        return;
-    }
-    *page += "<section><h2>What went wrong, by subscriber</h2><div class=\"wide\"><table><thead><tr>\
-              <th>topic</th><th>subscriber</th><th>seen by</th><th>lost</th><th>dup.</th><th>reord.</th>\
-              <th>corrupt</th><th>gaps</th><th>first missing</th></tr></thead><tbody>";
-    for loss in &report.losses {
-        let faults = &loss.faults;
-        let _ = write!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escape(&loss.topic),
-            loss.subscriber,
-            if loss.is_sampled { "content" } else { "bytes" },
-            faults.lost,
-            faults.duplicated,
-            faults.reordered,
-            faults.corrupted,
-            loss.gaps,
-            loss.first_missing.map_or("–".to_owned(), |it| it.to_string())
-        );
-    }
-    *page += "</tbody></table></div>";
-    if report.losses_omitted > 0 {
-        let _ = write!(page, "<p>… and {} more.</p>", report.losses_omitted);
-    }
-    *page += "</section>\n";
-}
-
-fn write_tries(page: &mut String, report: &Report) {
-    if report.tries.is_empty() {
-        return;
-    }
-    let mut tries: Vec<_> = report.tries.iter().collect();
-    tries.sort_by_key(|it| it.rate);
-    *page += "<section><h2>Rates that were tried</h2><div class=\"wide\"><table><thead><tr><th>pub/s</th>\
-              <th>deliveries/s</th><th>p99 ms</th><th>lost</th><th>broker CPU</th><th>client CPU</th>\
-              <th></th></tr></thead><tbody>";
-    for it in tries {
-        let _ = write!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td{}</td></tr>",
-            thousands(it.rate as f64),
-            thousands(it.deliveries_per_s),
-            it.p99_ms,
-            it.lost,
-            it.broker_cpu_share.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0)),
-            it.client_cpu_share * 100.0,
-            it.broke.map_or(">held".to_owned(), |it| format!(" class=\"bad\">{}", it.as_str()))
-        );
-    }
-    *page += "</tbody></table></div></section>\n";
 }
 
 fn figures(report: &Report) -> Vec<(String, String)> {

@@ -6,8 +6,10 @@ mod html;
 pub mod idle;
 mod page;
 mod plot;
+pub mod section;
 pub mod soak;
 pub mod stalled;
+mod tables;
 mod text;
 
 use hdrhistogram::Histogram;

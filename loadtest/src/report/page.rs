@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::plot::escape;
+use super::{plot::escape, section::Section};
 use crate::environment::Environment;
 
 const STYLE: &str = include_str!("page.css");
@@ -54,6 +54,11 @@ impl Page {
             let _ = writeln!(self.text, "<figure><figcaption>{}</figcaption>{svg}</figure>", escape(title));
         }
         self.text += "</section>\n";
+    }
+
+    /// A table.
+    pub fn section(&mut self, section: &Section) {
+        self.text += &section.html();
     }
 
     /// Whatever else, as HTML.

@@ -1,10 +1,10 @@
 //! What came of a soak besides its steady plan.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::plot::escape;
+use super::section::{Cell, Section};
 use crate::{client::Row, output::thousands};
 
 /// Slopes are of the first and the last hour, or of halves if the run is shorter than two.
@@ -131,51 +131,29 @@ impl fmt::Display for Drift {
     }
 }
 
-impl fmt::Display for SoakReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for it in &self.visitors {
-            let figures = [
-                ("connections", it.connections),
-                ("publications", it.publications),
-                ("deliveries", it.deliveries),
-                ("gaps announced", it.gaps),
-                ("cut off", it.cut_off),
-            ];
-            let told =
-                figures.iter().filter(|it| it.1 > 0).map(|it| format!("{} {}", thousands(it.1 as f64), it.0));
-            write!(f, "\n  {}: {}; faults {}", it.name, told.collect::<Vec<_>>().join(", "), it.faults)?;
-            if let Some(fault) = &it.first_fault {
-                write!(f, ", the first: {fault}")?;
-            }
-        }
-        self.drift.map_or(Ok(()), |it| write!(f, "\n  {it}"))
-    }
-}
-
 impl SoakReport {
-    /// As a part of a page.
-    pub fn section(&self) -> String {
-        let mut html = String::from(
-            "<section><h2>Who came and went</h2><div class=\"wide\"><table><thead><tr><th>who</th>\
-             <th>connections</th><th>publications</th><th>deliveries</th><th>gaps announced</th>\
-             <th>cut off</th><th>faults</th></tr></thead><tbody>",
+    /// As a table.
+    pub fn section(&self) -> Section {
+        let mut section = Section::new(
+            "Who came and went",
+            &["who", "connections", "publications", "deliveries", "gaps announced", "cut off", "faults"],
         );
         for it in &self.visitors {
-            let _ = write!(html, "<tr><td>{}</td>", it.name);
-            for count in [it.connections, it.publications, it.deliveries, it.gaps, it.cut_off] {
-                let _ = write!(html, "<td>{}</td>", thousands(count as f64));
-            }
-            let class = if it.faults > 0 { " class=\"bad\"" } else { "" };
-            let _ = write!(html, "<td{class}>{}</td></tr>", thousands(it.faults as f64));
+            let counts = [it.connections, it.publications, it.deliveries, it.gaps, it.cut_off];
+            let mut row: Vec<Cell> = vec![it.name.into()];
+            row.extend(counts.map(|count| Cell::from(thousands(count as f64))));
+            row.push(Cell::new(thousands(it.faults as f64), it.faults > 0));
+            section.row(row);
         }
-        html += "</tbody></table></div>";
-        for it in self.visitors.iter().filter_map(|it| it.first_fault.as_ref()) {
-            let _ = write!(html, "<p class=\"bad\">{}</p>", escape(it));
+        for it in &self.visitors {
+            if let Some(fault) = &it.first_fault {
+                section.remark(Cell::new(format!("{}, the first fault: {fault}", it.name), true));
+            }
         }
         if let Some(drift) = &self.drift {
-            let _ = write!(html, "<p>{}</p>", escape(&drift.to_string()));
+            section.remark(drift.to_string());
         }
-        html + "</section>\n"
+        section
     }
 }
 

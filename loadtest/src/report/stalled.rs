@@ -8,6 +8,7 @@ use super::{
     Report,
     page::{Page, mib, ms, unknown},
     plot::{self, Line},
+    section::{Cell, Section},
 };
 use crate::{environment::Environment, output::thousands};
 
@@ -95,6 +96,31 @@ impl StalledReport {
         }
     }
 
+    fn section(&self) -> Section {
+        let mut section =
+            Section::new("Rounds", &["stalled", "p99 ms", "lost", "broker MiB", "TCP MiB", "closed"]);
+        let mib = |bytes: Option<u64>| bytes.map_or("–".to_owned(), |it| (it >> 20).to_string());
+        for Round { stalled, closed, socket_bytes, report } in &self.rounds {
+            let p99_ms = report.topics.first().map_or(0.0, |it| it.latency_ms.p99);
+            section.row(vec![
+                stalled.to_string().into(),
+                format!("{p99_ms:.2}").into(),
+                Cell::new(report.lost().to_string(), report.lost() > 0),
+                mib(report.series.iter().filter_map(|it| it.broker_resident_bytes).max()).into(),
+                mib(*socket_bytes).into(),
+                closed.to_string().into(),
+            ]);
+            if let Some(reason) = &report.broken_reason {
+                let count = report.broken_connections;
+                section.remark(Cell::new(
+                    format!("{count} connections of those who read ended: {reason}"),
+                    true,
+                ));
+            }
+        }
+        section
+    }
+
     /// As a page.
     pub fn page(&self) -> String {
         let verdict = if self.passed { "Passed: nobody who read lost anything" } else { "Failed" };
@@ -111,6 +137,7 @@ impl StalledReport {
             ("TCP memory of the machine at most", socket_bytes.map_or_else(unknown, mib)),
             ("closed by the broker", thousands(closed as f64)),
         ]);
+        page.section(&self.section());
         page.figures(&self.figures());
         page.environment(&self.environment, &[], &self.parameters);
         page.finish()
@@ -146,25 +173,7 @@ impl StalledReport {
 
 impl fmt::Display for StalledReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.scenario)?;
-        for Round { stalled, closed, socket_bytes, report } in &self.rounds {
-            let mib = |bytes: Option<u64>| bytes.map_or("–".to_owned(), |it| (it >> 20).to_string());
-            writeln!(
-                f,
-                "  {stalled} stalled: p99 {:.2} ms, {} lost, broker {} MiB, TCP {} MiB, {closed} closed",
-                report.topics.first().map_or(0.0, |it| it.latency_ms.p99),
-                report.lost(),
-                mib(report.series.iter().filter_map(|it| it.broker_resident_bytes).max()),
-                mib(*socket_bytes),
-            )?;
-            if let Some(reason) = &report.broken_reason {
-                writeln!(
-                    f,
-                    "    {} connections of those who read ended: {reason}",
-                    report.broken_connections
-                )?;
-            }
-        }
+        writeln!(f, "{}\n\n{}", self.scenario, self.section())?;
         let (without, with) = (self.p99_ms_without, self.p99_ms_with);
         writeln!(f, "  p99 {without:.2} ms without, {with:.2} ms with them: {:.2} ×", self.ratio)?;
         if let (Some(most), Some(max)) = (self.resident_bytes_max, self.memory_bytes_max) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Broke, Report, TopicReport, Try};
+use super::{Report, TopicReport, soak::SoakReport};
 use crate::output::thousands;
 
 /// Losses that are printed one by one; the JSON and the page have more.
@@ -19,15 +19,16 @@ impl fmt::Display for Report {
         if let Some(reason) = &self.broken_reason {
             write!(f, "\n  {} connections ended: {reason}", self.broken_connections)?;
         }
-        self.write_losses(f)?;
         for note in &self.notes {
             write!(f, "\n  note: {note}")?;
         }
-        if let Some(soak) = &self.soak {
-            write!(f, "{soak}")?;
+        let soak = self.soak.as_ref().map(SoakReport::section);
+        let sections = [self.losses_section(LOSSES_PRINTED), soak, self.tries_section()];
+        if sections.iter().any(Option::is_some) {
+            writeln!(f)?;
         }
-        if !self.tries.is_empty() {
-            write_tries(f, &self.tries)?;
+        for section in sections.iter().flatten() {
+            write!(f, "\n{section}")?;
         }
         write!(f, "\n  {}", if self.passed { self.good_verdict() } else { "FAIL" })
     }
@@ -67,30 +68,6 @@ fn write_topic(f: &mut fmt::Formatter<'_>, topic: &TopicReport) -> fmt::Result {
     Ok(())
 }
 
-fn write_tries(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
-    write!(
-        f,
-        "\n  {:>10} {:>14} {:>10} {:>8} {:>8} {:>8}",
-        "pub/s", "deliveries/s", "p99 ms", "lost", "broker", "client"
-    )?;
-    let mut sorted: Vec<&Try> = tries.iter().collect();
-    sorted.sort_by_key(|it| it.rate);
-    for it in sorted {
-        let broker = it.broker_cpu_share.map_or("?".to_owned(), |share| format!("{:.0} %", share * 100.0));
-        write!(
-            f,
-            "\n  {:>10} {:>14} {:>10.2} {:>8} {broker:>8} {:>6.0} %  {}",
-            it.rate,
-            thousands(it.deliveries_per_s),
-            it.p99_ms,
-            it.lost,
-            it.client_cpu_share * 100.0,
-            it.broke.map_or("held", Broke::as_str)
-        )?;
-    }
-    Ok(())
-}
-
 impl Report {
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  broker:")?;
@@ -124,31 +101,5 @@ impl Report {
             write!(f, ", by thread {}", shares.collect::<Vec<_>>().join(", "))?;
         }
         Ok(())
-    }
-
-    fn write_losses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for loss in self.losses.iter().take(LOSSES_PRINTED) {
-            let faults = &loss.faults;
-            write!(f, "\n  subscriber {} of {}:", loss.subscriber, loss.topic)?;
-            for (name, count) in [
-                ("lost", faults.lost),
-                ("duplicated", faults.duplicated),
-                ("reordered", faults.reordered),
-                ("corrupted", faults.corrupted),
-                ("gaps announced", loss.gaps),
-            ] {
-                if count > 0 {
-                    write!(f, " {count} {name}")?;
-                }
-            }
-            if let Some(first) = loss.first_missing {
-                write!(f, ", the first that is missing is number {first}")?;
-            }
-            if !loss.is_sampled {
-                write!(f, ", by its bytes")?;
-            }
-        }
-        let more = self.losses.len().saturating_sub(LOSSES_PRINTED) as u64 + self.losses_omitted;
-        if more > 0 { write!(f, "\n  … and {more} more subscribers") } else { Ok(()) }
     }
 }
