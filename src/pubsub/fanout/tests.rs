@@ -9,6 +9,7 @@ use super::{ending::ENDINGS_MAX, owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
 use crate::{
     protocol::{command::PayloadKind, frame, publication::Publication, topic},
     pubsub::{
+        home::TopicRefusal,
         log::{Appender, ChunkPool},
         message::{Batch, PendingId},
         policy::{Bound, Rule, Verdict},
@@ -863,4 +864,27 @@ fn a_topic_waits_for_its_next_sweep_by_its_members() {
         assert_eq!(stalled.fanout.next_sweep_ns(), Some(began_ns + delay_ns));
         stalled.pool.retire(chunk);
     }
+}
+
+/// It takes a subscription back and subscribes again before the home has answered; then it goes, which takes more than a
+/// turn, and the home refuses.
+#[test]
+fn who_is_going_does_not_subscribe_again() {
+    let mut stalled = Stalled::new(u64::MAX, None);
+    let mut outcome = Outcome::default();
+    let fanout = &mut stalled.fanout;
+    fanout.handle_subscribe_topic(0, 0, ENCODING, "new", Some(1), 0, &mut outcome).unwrap();
+    fanout.handle_unsubscribe(0, ENCODING, "new", 2, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(0, 0, ENCODING, "new", Some(3), 0, &mut outcome).unwrap();
+    assert!(fanout.is_unsubscribing(0), "what else it asks has to wait");
+    (0..20).for_each(|topic| stalled.subscribe(0, &topic.to_string()));
+    assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));
+    stalled.fanout.handle_subscribed("new", ENCODING, Err(TopicRefusal::TopicsMax), &mut outcome);
+    let answered: Vec<_> = outcome.started.iter().map(|started| started.pending).collect();
+    assert_eq!(answered, [Some(1), Some(3)], "the mark is on its way");
+    stalled.run_tasks();
+    stalled.fanout.handle_marked("new", ENCODING, (0, 0), 2, &mut outcome);
+    assert_eq!(outcome.started.pop().and_then(|started| started.pending), Some(2));
+    stalled.fanout.check();
+    assert!(stalled.fanout.is_empty());
 }
