@@ -107,7 +107,7 @@ impl Fanout {
         self.work += price::SUBSCRIPTION;
         let subscriber = self.subscribers.get_mut(connection as usize);
         let endings = subscriber
-            .filter(|subscriber| subscriber.generation == generation && !subscriber.is_leaving())
+            .filter(|subscriber| subscriber.generation == generation)
             .and_then(|subscriber| subscriber.rare.as_mut()?.endings.as_mut());
         let key = self.by_name[encoding.index()].get(topic);
         let ending = key.and_then(|key| Some((key, endings?)));
