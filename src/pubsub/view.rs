@@ -117,6 +117,24 @@ pub struct Pin {
     segment: u32,
 }
 
+/// Where a view has a member. It is another's as soon as somebody leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemberSlot(u32);
+
+impl MemberSlot {
+    /// No member's.
+    pub(super) const NONE: MemberSlot = MemberSlot(u32::MAX);
+
+    /// That of the member with this number, from 0 on.
+    pub(super) fn new(number: u32) -> MemberSlot {
+        MemberSlot(number)
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A connection as a receiver of this view.
 #[derive(Debug)]
 pub struct Member {
@@ -143,7 +161,7 @@ pub struct Owed {
 pub(super) struct Moved {
     pub(super) connection: u32,
     pub(super) subscription: u32,
-    pub(super) slot: u32,
+    pub(super) slot: MemberSlot,
 }
 
 #[derive(Debug)]
@@ -222,18 +240,18 @@ impl View {
     }
 
     /// How many of those the member in `slot` was sent, or does not get.
-    pub fn sent_bytes(&self, slot: u32) -> u64 {
+    pub fn sent_bytes(&self, slot: MemberSlot) -> u64 {
         self.head_bytes - self.owed_bytes(slot)
     }
 
     /// The member in `slot`.
-    pub fn member(&self, slot: u32) -> &Member {
-        &self.members[slot as usize]
+    pub fn member(&self, slot: MemberSlot) -> &Member {
+        &self.members[slot.index()]
     }
 
     /// Every member, with its slot.
-    pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
-        (0u32..).zip(&self.members)
+    pub fn members(&self) -> impl Iterator<Item = (MemberSlot, &Member)> {
+        (0u32..).map(MemberSlot).zip(&self.members)
     }
 
     /// How many bytes of log it keeps for those who are behind, up to one segment more than the furthest
@@ -301,6 +319,17 @@ impl View {
         }
     }
 
+    /// The next member that the cursor visits; none when the sweep is over.
+    #[inline]
+    pub fn next_visit(&mut self) -> Option<MemberSlot> {
+        self.sweep.walk.step().map(MemberSlot)
+    }
+
+    /// Whether the cursor is still to visit the member in `slot`.
+    pub fn will_visit(&self, slot: MemberSlot) -> bool {
+        self.sweep.walk.is_ahead(slot.0)
+    }
+
     /// The cursor is to visit everybody: a sweep begins.
     pub fn start_sweep(&mut self, now_ns: u64) {
         let sweep = &mut self.sweep;
@@ -322,7 +351,7 @@ impl View {
     }
 
     /// Adds a member at the head: it gets what is appended from now on.
-    pub fn join(&mut self, connection: u32, subscription: u32, is_exact: bool) -> u32 {
+    pub fn join(&mut self, connection: u32, subscription: u32, is_exact: bool) -> MemberSlot {
         let position = self.head();
         if let Some(last) = self.segments.back_mut() {
             last.position_count += 1;
@@ -330,7 +359,7 @@ impl View {
         self.at_head_count += 1;
         self.exact_count += u32::from(is_exact);
         self.members.push(Member { connection, subscription, position });
-        self.members.len() as u32 - 1
+        MemberSlot(self.members.len() as u32 - 1)
     }
 
     /// A member gains or loses its exact subscription; it stays.
@@ -342,7 +371,7 @@ impl View {
     }
 
     /// Removes the member in `slot`, and tells who has another place for it.
-    pub(super) fn leave(&mut self, slot: u32, was_exact: bool) -> impl Iterator<Item = Moved> + use<> {
+    pub(super) fn leave(&mut self, slot: MemberSlot, was_exact: bool) -> impl Iterator<Item = Moved> + use<> {
         if !self.is_behind(slot) {
             self.at_head_count -= 1;
         }
@@ -351,13 +380,13 @@ impl View {
             segment.position_count -= 1;
         }
         self.exact_count -= u32::from(was_exact);
-        let moves = self.sweep.walk.close(slot, self.members.len()).map(|(from, to)| {
+        let moves = self.sweep.walk.close(slot.0, self.members.len()).map(|(from, to)| {
             if from == to {
                 return None;
             }
             self.members.swap(from as usize, to as usize);
             let Member { connection, subscription, .. } = self.members[to as usize];
-            Some(Moved { connection, subscription, slot: to })
+            Some(Moved { connection, subscription, slot: MemberSlot(to) })
         });
         self.members.pop();
         if self.members.is_empty() {
@@ -368,19 +397,19 @@ impl View {
     }
 
     /// The connection's list has this membership elsewhere now.
-    pub fn set_subscription(&mut self, slot: u32, subscription: u32) {
-        self.members[slot as usize].subscription = subscription;
+    pub fn set_subscription(&mut self, slot: MemberSlot, subscription: u32) {
+        self.members[slot.index()].subscription = subscription;
     }
 
     /// Whether the member in `slot` is owed anything.
     #[inline]
-    pub fn is_behind(&self, slot: u32) -> bool {
+    pub fn is_behind(&self, slot: MemberSlot) -> bool {
         // A segment holds a frame at least: no place but the head's own is the head, however it is normalized.
-        !self.segments.is_empty() && self.members[slot as usize].position != self.head()
+        !self.segments.is_empty() && self.members[slot.index()].position != self.head()
     }
 
     /// How many bytes the member in `slot` is owed.
-    pub fn owed_bytes(&self, slot: u32) -> u64 {
+    pub fn owed_bytes(&self, slot: MemberSlot) -> u64 {
         let position = self.position(slot);
         let Some(segment) = self.segments.get(self.place(position.segment)) else { return 0 };
         self.head_bytes - segment.begin_bytes - u64::from(position.offset - segment.range.start())
@@ -388,12 +417,12 @@ impl View {
 
     /// When the oldest publication that the member in `slot` is owed was appended, or up to `INDEX_MS`
     /// before that, in milliseconds (wrapping).
-    pub fn owed_since_ms(&self, slot: u32) -> Option<u32> {
+    pub fn owed_since_ms(&self, slot: MemberSlot) -> Option<u32> {
         self.is_behind(slot).then(|| self.newest_start(self.position(slot)).appended_ms)
     }
 
     /// Which bound of its topic's rule the member in `slot` is beyond at `now_ms` (wrapping).
-    pub fn exceeded(&self, slot: u32, now_ms: u32) -> Option<Bound> {
+    pub fn exceeded(&self, slot: MemberSlot, now_ms: u32) -> Option<Bound> {
         if self.owed_bytes(slot) > self.rule.owed_bytes_max {
             return Some(Bound::OwedBytes);
         }
@@ -412,7 +441,7 @@ impl View {
 
     /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole frames, but
     /// at least one frame. They count as sent, and are pinned until [`View::unpin`].
-    pub fn take(&mut self, slot: u32, bytes_max: u32) -> Option<Owed> {
+    pub fn take(&mut self, slot: MemberSlot, bytes_max: u32) -> Option<Owed> {
         let (from, head) = (self.position(slot), self.head());
         if from == head {
             return None;
@@ -430,7 +459,7 @@ impl View {
         let at = (from.offset - segment.range.start()) as usize;
         let bytes = segment.range.bytes()[at..at + len as usize].as_ptr();
         let to = Position { segment: from.segment, offset: from.offset + len };
-        self.members[slot as usize].position = to;
+        self.members[slot.index()].position = to;
         self.at_head_count += u32::from(to == head);
         Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
     }
@@ -455,7 +484,7 @@ impl View {
 
     /// Moves the member in `slot` forward to `to` and tells which `seq`s it will not get; none if it is
     /// there or beyond.
-    pub fn skip(&mut self, slot: u32, to: Position) -> Option<(u64, u64)> {
+    pub fn skip(&mut self, slot: MemberSlot, to: Position) -> Option<(u64, u64)> {
         let from = self.position(slot);
         if self.order(from) >= self.order(to) {
             return None;
@@ -466,7 +495,7 @@ impl View {
         let counted = self.counted_segment(slot);
         self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
         self.segment_mut(to.segment).expect("who is behind has a log before it").position_count += 1;
-        self.members[slot as usize].position = to;
+        self.members[slot.index()].position = to;
         self.at_head_count += u32::from(is_head);
         self.release();
         Some((first, last))
@@ -516,7 +545,7 @@ impl View {
     }
 
     /// Whether the position of the member in `slot` is before `position`.
-    pub fn is_before(&self, slot: u32, position: Position) -> bool {
+    pub fn is_before(&self, slot: MemberSlot, position: Position) -> bool {
         self.order(self.position(slot)) < self.order(position)
     }
 
@@ -564,11 +593,11 @@ impl View {
     }
 
     /// Where the member is. A position from before the first segment is at its start.
-    fn position(&self, slot: u32) -> Position {
+    fn position(&self, slot: MemberSlot) -> Position {
         if self.segments.is_empty() {
             return self.head();
         }
-        let mut position = self.members[slot as usize].position;
+        let mut position = self.members[slot.index()].position;
         if self.is_before_front(position.segment) {
             position = Position { segment: self.front, offset: self.segments[0].range.start() };
         }
@@ -587,8 +616,8 @@ impl View {
     }
 
     /// In which segment's count the member is: where its position was when it last moved.
-    fn counted_segment(&self, slot: u32) -> u32 {
-        let segment = self.members[slot as usize].position.segment;
+    fn counted_segment(&self, slot: MemberSlot) -> u32 {
+        let segment = self.members[slot.index()].position.segment;
         if self.is_before_front(segment) { self.front } else { segment }
     }
 
@@ -749,7 +778,7 @@ mod tests {
     }
 
     struct TwinMember {
-        slot: u32,
+        slot: MemberSlot,
         connection: u32,
         is_exact: bool,
         had: usize,

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
-    pubsub::subscription::ViewKey,
+    pubsub::{subscription::ViewKey, view::MemberSlot},
     uring::{Completion, Io, Op, Token, Wait, wake},
     work::{UNIT, price},
 };
@@ -588,7 +588,7 @@ impl<I: Io> Reactor<I> {
 
     /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
     /// in the view `first`, then in views that waited.
-    fn send(&mut self, slot: u32, first: Option<(ViewKey, u32)>) {
+    fn send(&mut self, slot: u32, first: Option<(ViewKey, MemberSlot)>) {
         self.core.write_gaps(slot);
         if first.is_none() {
             self.core.fanout.owe_along(slot);

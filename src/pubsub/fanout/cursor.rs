@@ -8,7 +8,7 @@ use crate::{
     pubsub::{
         message::Batch,
         subscription::ViewKey,
-        view::{Owed, Pin},
+        view::{MemberSlot, Owed, Pin},
     },
     work::price,
 };
@@ -103,10 +103,10 @@ impl Fanout {
 
     /// The next connection that the view's cursor visits and that is behind, with its place among the
     /// members; none when the sweep is over, or `steps` members were passed by, each of which takes one off.
-    pub fn next_visit(&mut self, key: ViewKey, steps: &mut u32) -> Option<(u32, u32)> {
+    pub fn next_visit(&mut self, key: ViewKey, steps: &mut u32) -> Option<(u32, MemberSlot)> {
         while let Some(left) = steps.checked_sub(1) {
             let view = &mut self.views[key as usize];
-            let slot = view.sweep.walk.step()?;
+            let slot = view.next_visit()?;
             *steps = left;
             if !view.is_behind(slot) {
                 continue;
@@ -141,7 +141,7 @@ impl Fanout {
     }
 
     /// Takes what a visited member is owed; see [`View::take`](crate::pubsub::view::View::take).
-    pub fn take(&mut self, key: ViewKey, slot: u32, bytes_max: u32) -> Option<Owed> {
+    pub fn take(&mut self, key: ViewKey, slot: MemberSlot, bytes_max: u32) -> Option<Owed> {
         let view = &mut self.views[key as usize];
         let behind_count = view.behind_count();
         let owed = view.take(slot, bytes_max);
@@ -150,7 +150,7 @@ impl Fanout {
     }
 
     /// Whether the member is (still) behind.
-    pub fn is_behind(&self, key: ViewKey, slot: u32) -> bool {
+    pub fn is_behind(&self, key: ViewKey, slot: MemberSlot) -> bool {
         self.views[key as usize].is_behind(slot)
     }
 

@@ -4,13 +4,14 @@
 //! holds then the member is still sent, or told that it will not get; then it leaves, and is answered. Until then its
 //! subscription is *ending*.
 
-use super::{Fanout, Outcome, subscriber::NONE};
+use super::{Fanout, Outcome};
 use crate::{
     protocol::Encoding,
     pubsub::{
         message::{PendingId, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
         table::Table,
+        view::MemberSlot,
     },
     work::price,
 };
@@ -132,7 +133,7 @@ impl Fanout {
 
     /// The member in `slot` of a connection of which [`Fanout::is_ending`] tells that has been sent something. Tells
     /// whether it has left, since that was all: then its place may be another's.
-    pub fn note_sent(&mut self, key: ViewKey, slot: u32, outcome: &mut Outcome) -> bool {
+    pub fn note_sent(&mut self, key: ViewKey, slot: MemberSlot, outcome: &mut Outcome) -> bool {
         let connection = self.views[key as usize].member(slot).connection;
         self.end_if_sent(connection, key, outcome)
     }
@@ -174,7 +175,7 @@ impl Fanout {
     pub(super) fn end_refused(&mut self, connection: u32, key: ViewKey, place: u32, outcome: &mut Outcome) {
         let (topic, encoding) = (self.views[key as usize].name.clone(), self.views[key as usize].encoding);
         let again = self.forget_ending(connection, place, outcome);
-        if self.subscribers[connection as usize].get(place).member == NONE {
+        if self.subscribers[connection as usize].get(place).member == MemberSlot::NONE {
             self.remove_subscription(connection, place);
         }
         self.begin_again(connection, &topic, encoding, again, outcome);

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Fanout, subscriber::NONE, tasks::Task};
+use super::{Fanout, tasks::Task};
 use crate::{
     protocol::{Encoding, topic},
     pubsub::{
         subscription::ViewKey,
-        view::{Registration, View},
+        view::{MemberSlot, Registration, View},
     },
     work::price,
 };
@@ -164,7 +164,7 @@ impl Fanout {
         let held = subscriber.get_mut(place);
         // Where the view looks for all of them it counts anew, also for those who are members already.
         held.filter_count = if since == 0 { count } else { held.filter_count + count };
-        if held.member == NONE {
+        if held.member == MemberSlot::NONE {
             held.member = self.views[key as usize].join(connection, place, false);
         }
     }
@@ -176,7 +176,7 @@ impl Fanout {
         let held = self.subscribers[connection as usize].get_mut(place);
         let view = &mut self.views[held.view as usize];
         held.set_exact(true);
-        if held.member == NONE {
+        if held.member == MemberSlot::NONE {
             held.member = view.join(connection, place, true);
         } else {
             view.set_exact(true);
@@ -203,7 +203,7 @@ impl Fanout {
         subscriber.forget_owing(place);
         let held = subscriber.get_mut(place);
         let (view, member, is_exact) = (held.view, held.member, held.is_exact());
-        held.member = NONE;
+        held.member = MemberSlot::NONE;
         let moves = self.change(view, |view| view.leave(member, is_exact));
         for moved in moves {
             self.subscribers[moved.connection as usize].get_mut(moved.subscription).member = moved.slot;

@@ -33,11 +33,11 @@ use super::{
     policy::Policy,
     subscription::{Started, ViewKey},
     table::Table,
-    view::View,
+    view::{MemberSlot, View},
 };
 use crate::protocol::Encoding;
 use filters::Filters;
-use subscriber::{NONE, Subscriber};
+use subscriber::Subscriber;
 use tasks::Task;
 
 /// For so many views there is room from the start.
@@ -243,7 +243,7 @@ impl Fanout {
                 );
                 let sweep = view.sweep;
                 let will_be_visited =
-                    sweep.is_listed && (sweep.is_outrun || sweep.walk.is_ahead(slot) || sweep.walk.is_over());
+                    sweep.is_listed && (sweep.is_outrun || view.will_visit(slot) || sweep.walk.is_over());
                 assert!(
                     will_be_visited || held.is_owing() || subscriber.is_leaving() || !view.is_behind(slot),
                     "whoever is behind is visited, or served when its send is over"
@@ -258,7 +258,7 @@ impl Fanout {
         for subscriber in &self.subscribers {
             subscriber.check();
             for (place, held) in (0..).zip(subscriber.subscriptions()) {
-                if held.member != NONE {
+                if held.member != MemberSlot::NONE {
                     let member = self.views[held.view as usize].member(held.member);
                     assert_eq!(member.subscription, place, "membership is recorded twice, alike");
                 }

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     Fanout, Outcome,
-    subscriber::{GAPS_MAX, JUDGED_MARK, NONE, SUMMED_UP},
+    subscriber::{GAPS_MAX, JUDGED_MARK, SUMMED_UP},
     tasks::Task,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     pubsub::{
         policy::{Bound, Verdict},
         subscription::{Gap, ViewKey},
-        view::Position,
+        view::{MemberSlot, Position},
     },
     work::price,
 };
@@ -47,7 +47,7 @@ pub(super) struct Judging {
 impl Fanout {
     /// The member was visited while its connection had a send in flight, or is behind in spite of the send
     /// that it was given: it is served when that is over. Tells whether the connection is to be judged.
-    pub fn mark_owing(&mut self, key: ViewKey, slot: u32) -> bool {
+    pub fn mark_owing(&mut self, key: ViewKey, slot: MemberSlot) -> bool {
         let view = &self.views[key as usize];
         let member = view.member(slot);
         let subscriber = &mut self.subscribers[member.connection as usize];
@@ -75,7 +75,7 @@ impl Fanout {
         }
         for place in 0..count as u32 {
             let held = self.subscribers[connection as usize].get(place);
-            if held.member != NONE
+            if held.member != MemberSlot::NONE
                 && !held.is_owing()
                 && self.views[held.view as usize].is_behind(held.member)
             {
@@ -86,7 +86,7 @@ impl Fanout {
 
     /// Takes one of the views that the connection is to be served from, and its place among the members: the one
     /// that has waited longest.
-    pub fn pop_owing(&mut self, connection: u32) -> Option<(ViewKey, u32)> {
+    pub fn pop_owing(&mut self, connection: u32) -> Option<(ViewKey, MemberSlot)> {
         let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
         let place = subscriber.first_owing()?;
         subscriber.forget_owing(place);

@@ -9,11 +9,12 @@ use super::ending::Endings;
 use crate::pubsub::{
     subscription::{Gap, ViewKey},
     table::Table,
+    view::MemberSlot,
     walk::Walk,
 };
 
-/// No member, or nobody's place.
-pub(super) const NONE: u32 = u32::MAX;
+/// Nobody's place.
+const NONE: u32 = u32::MAX;
 /// So many pending gaps a connection has at most; then it is told to resynchronise.
 pub(super) const GAPS_MAX: usize = 64;
 /// Beyond so many subscriptions they are found by a table; below half as many by a look at each.
@@ -78,8 +79,8 @@ pub(super) struct HeldFilter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     pub(super) view: ViewKey,
-    /// Its slot among the view's members, or `NONE`.
-    pub(super) member: u32,
+    /// Where the view has its member; none: it has none.
+    pub(super) member: MemberSlot,
     /// The neighbours in the chain of those that are owing.
     previous: u32,
     next: u32,
@@ -152,7 +153,14 @@ impl Subscriber {
             // Most connections have one: room for four would be three quarters wasted on each.
             self.subscriptions.reserve_exact(1);
         }
-        let held = Subscription { view, member: NONE, previous: NONE, next: NONE, filter_count: 0, marks: 0 };
+        let held = Subscription {
+            view,
+            member: MemberSlot::NONE,
+            previous: NONE,
+            next: NONE,
+            filter_count: 0,
+            marks: 0,
+        };
         self.subscriptions.push(held);
         if let Some(places) = self.rare.as_mut().and_then(|rare| rare.places.as_mut()) {
             places.insert(view, place);
@@ -168,7 +176,7 @@ impl Subscriber {
 
     /// Takes out the subscription at `place`. `on_move` learns of each that has another place for it, by its
     /// view and member.
-    pub(super) fn remove(&mut self, place: u32, mut on_move: impl FnMut(ViewKey, u32, u32)) {
+    pub(super) fn remove(&mut self, place: u32, mut on_move: impl FnMut(ViewKey, MemberSlot, u32)) {
         self.forget_owing(place);
         let len = self.subscriptions.len();
         let view = self.subscriptions[place as usize].view;
@@ -189,7 +197,7 @@ impl Subscriber {
             if let Some(places) = self.rare.as_mut().and_then(|rare| rare.places.as_mut()) {
                 places.insert(held.view, to);
             }
-            if held.member != NONE {
+            if held.member != MemberSlot::NONE {
                 on_move(held.view, held.member, to);
             }
         }
@@ -445,7 +453,7 @@ mod tests {
                 match act {
                     Act::Push => {
                         let place = subscriber.push(next_view);
-                        subscriber.get_mut(place).member = 1_000 + next_view;
+                        subscriber.get_mut(place).member = MemberSlot::new(1_000 + next_view);
                         views.push(next_view);
                         next_view += 1;
                     }
@@ -456,7 +464,7 @@ mod tests {
                         let place = subscriber.find(view).expect("it is there");
                         let mut moved = Vec::new();
                         subscriber.remove(place, |view, member, to| {
-                            assert_eq!(member, 1_000 + view);
+                            assert_eq!(member, MemberSlot::new(1_000 + view));
                             moved.push((view, to));
                         });
                         for (view, to) in moved {

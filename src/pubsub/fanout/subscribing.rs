@@ -2,7 +2,7 @@
 
 use super::{
     Fanout, Outcome,
-    subscriber::{HeldFilter, LEAVING, NONE, UNSUBSCRIBING},
+    subscriber::{HeldFilter, LEAVING, UNSUBSCRIBING},
     tasks::Task,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         home::TopicRefusal,
         message::{PendingId, Request},
         subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
-        view::{Registration, Waiting},
+        view::{MemberSlot, Registration, Waiting},
     },
     work::price,
 };
@@ -249,7 +249,7 @@ impl Fanout {
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
-        if subscriber.get(place).member == NONE {
+        if subscriber.get(place).member == MemberSlot::NONE {
             self.remove_subscription(connection, place);
         }
     }

@@ -3,18 +3,14 @@
 //! A task owns nothing that others need: between two of its steps anything may join, leave or go away, and it
 //! finds what is left. Each gets a quantum in its turn, so that a long one does not hold up the others.
 
-use super::{
-    Fanout, Outcome,
-    owing::Judging,
-    subscriber::{NONE, UNSUBSCRIBING},
-};
+use super::{Fanout, Outcome, owing::Judging, subscriber::UNSUBSCRIBING};
 use crate::{
     protocol::topic,
     pubsub::{
         message::PendingId,
         policy::{Bound, Policy, Verdict},
         subscription::{Started, ViewKey},
-        view::Position,
+        view::{MemberSlot, Position},
     },
     work::{UNIT, price},
 };
@@ -154,7 +150,7 @@ impl Fanout {
                 subscriber.asked_count -= 1;
                 self.subscription_count -= 1;
             }
-            if held.member != NONE {
+            if held.member != MemberSlot::NONE {
                 self.leave_view(connection, place);
             }
             self.work += price::MEMBERSHIP;
@@ -227,7 +223,7 @@ impl Fanout {
                 self.remove_if_unused(key);
                 return true;
             };
-            let member = view.member(last);
+            let member = view.member(MemberSlot::new(last));
             self.leave(member.connection, member.subscription);
         }
         false
@@ -264,7 +260,7 @@ impl Fanout {
         let until = until.max(self.work + 1);
         while self.work < until && shed.next_member < self.views[key as usize].member_count() {
             self.work += price::LOOK;
-            let (view, slot) = (&self.views[key as usize], shed.next_member);
+            let (view, slot) = (&self.views[key as usize], MemberSlot::new(shed.next_member));
             shed.next_member += 1;
             let member = view.member(slot);
             let (connection, place) = (member.connection, member.subscription);

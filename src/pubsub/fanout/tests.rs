@@ -14,7 +14,7 @@ use crate::{
         message::{Batch, PendingId},
         policy::{Bound, Rule, Verdict},
         subscription::{Refused, Subscribed},
-        view::Pin,
+        view::{MemberSlot, Pin},
     },
     work::{UNIT, price},
 };
@@ -374,7 +374,7 @@ impl Bench {
         self.fanout.end_turn(view, self.now_ns, 0);
     }
 
-    fn take(&mut self, connection: usize, view: ViewKey, member: u32, bytes_max: u32) {
+    fn take(&mut self, connection: usize, view: ViewKey, member: MemberSlot, bytes_max: u32) {
         let Some(owed) = self.fanout.take(view, member, bytes_max) else { return };
         // SAFETY: the pin keeps the bytes there.
         let bytes = unsafe { std::slice::from_raw_parts(owed.bytes, owed.len as usize) };
