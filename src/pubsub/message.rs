@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{home::TopicRefusal, log::Range};
+use super::{home::TopicRefusal, log::Range, subscription::ConnectionId};
 use crate::protocol::{Encoding, command::PayloadKind};
 
 /// Names a question that waits for its answer, in the asker's own table.
@@ -39,10 +39,8 @@ pub enum Request {
         topic: Arc<str>,
         /// The encoding of the batches.
         encoding: Encoding,
-        /// Whose mark it is: the slot.
-        connection: u32,
-        /// Which life of the slot.
-        generation: u32,
+        /// Whose mark it is.
+        connection: ConnectionId,
         /// Comes back in the answer.
         pending: PendingId,
     },
@@ -76,10 +74,8 @@ pub struct PublishRequest {
     pub topic_len: u16,
     /// What the payload is.
     pub kind: PayloadKind,
-    /// The publisher's slot.
-    pub connection: u32,
-    /// Which life of the slot.
-    pub generation: u32,
+    /// The publisher.
+    pub connection: ConnectionId,
     /// Who waits for the `ok`, if anybody.
     pub pending: Option<PendingId>,
     /// The `ok` is to count subscribers.
@@ -109,9 +105,7 @@ pub enum Delivery {
         /// The encoding of the batches.
         encoding: Encoding,
         /// As in the request.
-        connection: u32,
-        /// As in the request.
-        generation: u32,
+        connection: ConnectionId,
         /// As in the request.
         pending: PendingId,
     },

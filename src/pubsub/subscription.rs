@@ -4,6 +4,15 @@ use std::sync::Arc;
 
 use super::{home::TopicRefusal, message::PendingId};
 
+/// A connection, for as long as it lasts: its slot may be another's later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId {
+    /// Its slot.
+    pub slot: u32,
+    /// Which life of the slot.
+    pub generation: u32,
+}
+
 /// A view's key in the fan-out.
 pub type ViewKey = u32;
 

@@ -15,6 +15,7 @@ use super::{
     log::Range,
     message::{Batch, PendingId},
     policy::{Bound, Rule},
+    subscription::ConnectionId,
     walk::Walk,
 };
 use crate::protocol::{Encoding, frame};
@@ -79,10 +80,8 @@ pub enum Registration {
 /// A question that is answered when the topic's `seq` is known.
 #[derive(Debug)]
 pub struct Waiting {
-    /// The connection's slot.
-    pub connection: u32,
-    /// Which life of the slot.
-    pub generation: u32,
+    /// Who asks.
+    pub connection: ConnectionId,
     /// The question to answer with `ok`.
     pub pending: Option<PendingId>,
 }

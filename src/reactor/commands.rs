@@ -19,7 +19,7 @@ use crate::{
         home::TopicRefusal,
         log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
-        subscription::{Refused, Started, Subscribed, Unsubscribed},
+        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed},
     },
     work::price,
 };
@@ -147,7 +147,7 @@ impl Core {
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
             self.hold(slot, Some(id), topic, kind)
         });
-        let (connection, generation) = (slot, self.connections[slot as usize].generation);
+        let connection = self.id_of(slot);
         self.send_request(
             home,
             Request::Publish(PublishRequest {
@@ -155,7 +155,6 @@ impl Core {
                 topic_len,
                 kind,
                 connection,
-                generation,
                 pending,
                 receivers,
                 creator: self.creator(slot),
@@ -213,16 +212,14 @@ impl Core {
             let message = format!("a connection has at most {subscriptions_max} subscriptions");
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
-        let (generation, encoding) = (self.connections[slot as usize].generation, self.encoding(slot));
+        let (connection, encoding) = (self.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let creator = self.creator(slot);
         let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
         let subscribed = match has_wildcards {
-            true => fanout.handle_subscribe_filter(slot, generation, encoding, filter, asked, outcome),
-            false => {
-                fanout.handle_subscribe_topic(slot, generation, encoding, filter, asked, creator, outcome)
-            }
+            true => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
+            false => fanout.handle_subscribe_topic(connection, encoding, filter, asked, creator, outcome),
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
@@ -314,9 +311,9 @@ impl Core {
             Request::Unsubscribe { topic, encoding } => {
                 self.home.handle_unsubscribe(from, &topic, encoding, &mut self.outboxes);
             }
-            Request::Mark { topic, encoding, connection, generation, pending } => {
+            Request::Mark { topic, encoding, connection, pending } => {
                 self.home.handle_mark(&topic, &mut self.outboxes);
-                let mark = Delivery::Marked { topic, encoding, connection, generation, pending };
+                let mark = Delivery::Marked { topic, encoding, connection, pending };
                 self.outboxes[from].push_back(mark);
             }
             Request::AddFilter { filter, encoding, registration } => {
@@ -336,9 +333,8 @@ impl Core {
                 self.fanout.handle_subscribed(&topic, encoding, seq, &mut self.outcome);
                 self.settle();
             }
-            Delivery::Marked { topic, encoding, connection, generation, pending } => {
-                let (whose, outcome) = ((connection, generation), &mut self.outcome);
-                self.fanout.handle_marked(&topic, encoding, whose, pending, outcome);
+            Delivery::Marked { topic, encoding, connection, pending } => {
+                self.fanout.handle_marked(&topic, encoding, connection, pending, &mut self.outcome);
                 self.settle();
             }
             Delivery::FilterAdded { registration } => {
@@ -389,10 +385,8 @@ impl Core {
 
     fn answer_started(&mut self, started: Started) {
         let Some(pending) = started.pending else { return };
-        let Pending { connection, generation, id, topic, kind } = self.pending.remove(pending);
-        if !self.is_open(connection, generation) {
-            return;
-        }
+        let Pending { connection, id, topic, kind } = self.pending.remove(pending);
+        let Some(connection) = self.open_slot(connection) else { return };
         // Of what an unsubscribe ends nothing is told behind its `ok`.
         self.write_gaps(connection);
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
@@ -418,13 +412,11 @@ impl Core {
 
     fn handle_refused(&mut self, publish: &PublishRequest, refused: TopicRefusal) {
         let held = publish.pending.and_then(|pending| self.pending.remove(pending).id);
-        if !self.is_open(publish.connection, publish.generation) {
-            return;
-        }
+        let Some(connection) = self.open_slot(publish.connection) else { return };
         let topic = HeldTopic::Carried(publish.bytes.clone(), publish.topic_len);
         let (id, topic) = (held.as_ref().map(HeldId::get), topic.get());
         let error = refusal("publish", id, topic, ErrorCode::LimitReached, refused.to_string().into());
-        self.refuse_command(publish.connection, &error);
+        self.refuse_command(connection, &error);
     }
 
     fn handle_counted(&mut self, id: PendingId, counted: u64) {
@@ -443,8 +435,8 @@ impl Core {
         else {
             return;
         };
-        let Pending { connection, generation, id, topic, .. } = self.pending.remove(id);
-        if self.is_open(connection, generation) {
+        let Pending { connection, id, topic, .. } = self.pending.remove(id);
+        if let Some(connection) = self.open_slot(connection) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
             self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers, hint: None });
         }
@@ -457,13 +449,14 @@ impl Core {
         topic: HeldTopic,
         kind: PendingKind,
     ) -> PendingId {
-        let generation = self.connections[slot as usize].generation;
-        self.pending.insert(Pending { connection: slot, generation, id: id.map(HeldId::new), topic, kind })
+        let connection = self.id_of(slot);
+        self.pending.insert(Pending { connection, id: id.map(HeldId::new), topic, kind })
     }
 
-    fn is_open(&self, slot: u32, generation: u32) -> bool {
+    /// The slot of a connection that still takes answers.
+    fn open_slot(&self, ConnectionId { slot, generation }: ConnectionId) -> Option<u32> {
         let connection = &self.connections[slot as usize];
-        connection.phase == Phase::Open && connection.generation == generation
+        (connection.phase == Phase::Open && connection.generation == generation).then_some(slot)
     }
 
     /// Who answers for the topics that the connection brings into being: a number that hardly any other connection

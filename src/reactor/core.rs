@@ -41,6 +41,7 @@ use crate::{
         log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
         policy::{Bound, Policy, Rule, Verdict},
+        subscription::ConnectionId,
     },
     uring::token::GENERATION_MASK,
     work::{Meter, price},
@@ -127,9 +128,8 @@ pub struct Core {
     pub serving: VecDeque<u32>,
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
-    /// Connections that are to be reset, by slot and generation: their send in flight keeps log, or other memory, that
-    /// must go.
-    pub resetting: Vec<(u32, u32, CloseReason)>,
+    /// Connections that are to be reset: their send in flight keeps log, or other memory, that must go.
+    pub resetting: Vec<(ConnectionId, CloseReason)>,
     /// Connections that wait for their turn to go on, with little.
     pub little_waiting: VecDeque<u32>,
     /// Connections that wait for their turn to go on, with more.
@@ -360,21 +360,24 @@ impl Core {
         connection.socket = socket;
         connection.phase = Phase::Upgrading;
         connection.active_ms = now_ms;
-        let generation = connection.generation;
         self.shares[slot as usize] = Share::default();
         self.open_count += 1;
         self.meters.open(slot, origin, now_ms);
+        let id = self.id_of(slot);
         let connections = &self.connections;
-        self.upgrading
-            .enter(slot, generation, |slot, generation| is_upgrading(connections, slot, generation));
+        self.upgrading.enter(id, |id| is_upgrading(connections, id));
         slot
+    }
+
+    /// Who has the slot now.
+    pub fn id_of(&self, slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: self.connections[slot as usize].generation }
     }
 
     /// The oldest connection that is upgrading, if there are more than may be: it makes room.
     pub fn displaced(&mut self) -> Option<u32> {
         let connections = &self.connections;
-        let is_upgrading = |slot, generation| is_upgrading(connections, slot, generation);
-        let oldest = self.upgrading.oldest_beyond(self.upgrading_max, is_upgrading)?;
+        let oldest = self.upgrading.oldest_beyond(self.upgrading_max, |id| is_upgrading(connections, id))?;
         self.shared.troubles.note(Trouble::UpgradingMax);
         Some(oldest)
     }
@@ -888,7 +891,8 @@ impl Core {
             if is_keeping {
                 self.stats.slow_disconnects_total[Bound::LogBytes.index()] +=
                     u64::from(connection.phase == Phase::Open);
-                self.resetting.push((walk.next_slot, connection.generation, CloseReason::SlowConsumer));
+                let id = ConnectionId { slot: walk.next_slot, generation: connection.generation };
+                self.resetting.push((id, CloseReason::SlowConsumer));
             }
             walk.next_slot += 1;
         }
@@ -1021,7 +1025,7 @@ impl Core {
     }
 }
 
-fn is_upgrading(connections: &[Connection], slot: u32, generation: u32) -> bool {
+fn is_upgrading(connections: &[Connection], ConnectionId { slot, generation }: ConnectionId) -> bool {
     let connection = &connections[slot as usize];
     connection.phase == Phase::Upgrading && connection.generation == generation
 }

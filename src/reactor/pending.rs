@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     protocol::command::RequestId,
-    pubsub::{log::Range, message::PendingId},
+    pubsub::{log::Range, message::PendingId, subscription::ConnectionId},
 };
 
 /// Questions that wait, by the id that went along with the request.
@@ -16,10 +16,8 @@ pub struct PendingTable {
 /// One question.
 #[derive(Debug)]
 pub struct Pending {
-    /// Who asked: the slot.
-    pub connection: u32,
-    /// Which life of the slot.
-    pub generation: u32,
+    /// Who asked.
+    pub connection: ConnectionId,
     /// The command's id; without one only a refusal is told.
     pub id: Option<HeldId>,
     /// The topic or filter that the answer names.

@@ -19,6 +19,7 @@ use crate::{
         json::LongMessage,
         session::Session,
     },
+    pubsub::subscription::ConnectionId,
     work::price,
 };
 
@@ -32,8 +33,7 @@ pub(super) const SLICE_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
 /// A long message whose check is under way.
 #[derive(Debug)]
 pub(super) struct Check {
-    slot: u32,
-    generation: u32,
+    connection: ConnectionId,
     message: LongMessage,
 }
 
@@ -133,7 +133,7 @@ impl Core {
     /// How long the message is whose check the connection has just begun; 0 if it has not.
     fn checked_bytes(&self, slot: u32) -> usize {
         let last = self.checking.back().filter(|_| self.connections[slot as usize].pause == Pause::Check);
-        last.filter(|check| check.slot == slot).map_or(0, |check| check.message.len_bytes())
+        last.filter(|check| check.connection.slot == slot).map_or(0, |check| check.message.len_bytes())
     }
 
     /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
@@ -257,15 +257,14 @@ impl Core {
     pub(super) fn begin_check(&mut self, slot: u32, message: LongMessage) {
         // It was copied, and will be once more.
         self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
-        let connection = &mut self.connections[slot as usize];
-        connection.pause = Pause::Check;
-        self.checking.push_back(Check { slot, generation: connection.generation, message });
+        self.connections[slot as usize].pause = Pause::Check;
+        self.checking.push_back(Check { connection: self.id_of(slot), message });
     }
 
     /// Goes on with the long messages that are being checked, by a slice of the first; then with its commands.
     pub(super) fn go_on_checking(&mut self) {
         let Some(mut check) = self.checking.pop_front() else { return };
-        let Check { slot, generation, .. } = check;
+        let ConnectionId { slot, generation } = check.connection;
         let connection = &self.connections[slot as usize];
         // It may have ended since, and even another connection have the slot.
         if connection.generation != generation || connection.pause != Pause::Check {
@@ -338,7 +337,7 @@ impl Core {
                 self.note_buffered(slot);
             }
             // It takes nothing, or is closing already: nothing more can be said to it.
-            _ => self.resetting.push((slot, connection.generation, CloseReason::BufferedBytes)),
+            _ => self.resetting.push((self.id_of(slot), CloseReason::BufferedBytes)),
         }
     }
 

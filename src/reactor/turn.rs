@@ -28,7 +28,10 @@ use super::{
 use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
-    pubsub::{subscription::ViewKey, view::MemberSlot},
+    pubsub::{
+        subscription::{ConnectionId, ViewKey},
+        view::MemberSlot,
+    },
     uring::{Completion, Io, Op, Token, Wait, wake},
     work::{UNIT, price},
 };
@@ -70,8 +73,8 @@ pub struct Reactor<I: Io> {
     #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
     gathers: Vec<Box<Gather>>,
     budget: SendBudget,
-    /// Deadlines that have passed and were not seen to, with the generation of each slot.
-    fired: VecDeque<(u32, u32)>,
+    /// Whose deadlines have passed and were not seen to.
+    fired: VecDeque<ConnectionId>,
     /// When the turn before this began, unless it slept.
     began_ns: Option<u64>,
     /// Kept between turns for their memory.
@@ -479,7 +482,7 @@ impl<I: Io> Reactor<I> {
     /// Ends connections whose send in flight keeps what must go.
     fn reset(&mut self) {
         let mut resetting = std::mem::take(&mut self.core.resetting);
-        for (slot, generation, reason) in resetting.drain(..) {
+        for (ConnectionId { slot, generation }, reason) in resetting.drain(..) {
             let connection = &self.core.connections[slot as usize];
             if connection.generation != generation || connection.phase == Phase::Free {
                 continue;
@@ -663,11 +666,11 @@ impl<I: Io> Reactor<I> {
     fn fire_timers(&mut self) {
         self.core.timers.fire(self.core.now_ms(), &mut self.passed);
         for slot in self.passed.drain(..) {
-            self.fired.push_back((slot, self.core.connections[slot as usize].generation));
+            self.fired.push_back(self.core.id_of(slot));
         }
         let until = self.core.meter.spent() + share::DEADLINES;
         while self.core.meter.spent() < until
-            && let Some((slot, generation)) = self.fired.pop_front()
+            && let Some(ConnectionId { slot, generation }) = self.fired.pop_front()
         {
             self.core.meter.spend(price::DEADLINE);
             let connection = &self.core.connections[slot as usize];

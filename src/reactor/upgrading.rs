@@ -3,14 +3,16 @@
 
 use std::collections::VecDeque;
 
+use crate::pubsub::subscription::ConnectionId;
+
 /// Below this length the queue is not searched for what has left it.
 const LEN_MIN: usize = 64;
 
-/// Slots in the order of their accept.
+/// Connections in the order of their accept.
 #[derive(Debug, Default)]
 pub struct Upgrading {
-    /// Slot and generation; some have left already.
-    queue: VecDeque<(u32, u32)>,
+    /// Some have left already.
+    queue: VecDeque<ConnectionId>,
     count: usize,
 }
 
@@ -20,13 +22,13 @@ impl Upgrading {
         self.count
     }
 
-    /// One is accepted. `is_upgrading` says whether a slot and generation still is; asked now and then, so
-    /// that the queue stays within twice what is there.
-    pub fn enter(&mut self, slot: u32, generation: u32, is_upgrading: impl Fn(u32, u32) -> bool) {
+    /// One is accepted. `is_upgrading` says whether a connection still is; asked now and then, so that the queue stays
+    /// within twice what is there.
+    pub fn enter(&mut self, connection: ConnectionId, is_upgrading: impl Fn(ConnectionId) -> bool) {
         if self.queue.len() >= LEN_MIN.max(2 * self.count) {
-            self.queue.retain(|&(slot, generation)| is_upgrading(slot, generation));
+            self.queue.retain(|connection| is_upgrading(*connection));
         }
-        self.queue.push_back((slot, generation));
+        self.queue.push_back(connection);
         self.count += 1;
     }
 
@@ -39,14 +41,14 @@ impl Upgrading {
     pub fn oldest_beyond(
         &mut self,
         count_max: usize,
-        is_upgrading: impl Fn(u32, u32) -> bool,
+        is_upgrading: impl Fn(ConnectionId) -> bool,
     ) -> Option<u32> {
         if self.count <= count_max {
             return None;
         }
-        while let Some((slot, generation)) = self.queue.pop_front() {
-            if is_upgrading(slot, generation) {
-                return Some(slot);
+        while let Some(connection) = self.queue.pop_front() {
+            if is_upgrading(connection) {
+                return Some(connection.slot);
             }
         }
         unreachable!("those that are counted are in the queue")
@@ -63,13 +65,14 @@ mod tests {
         let mut upgrading = Upgrading::default();
         let mut there: Vec<u32> = Vec::new();
         for slot in 0..10_000 {
-            upgrading.enter(slot, 7, |slot, generation| generation == 7 && there.contains(&slot));
+            let is_there = |id: ConnectionId| id.generation == 7 && there.contains(&id.slot);
+            upgrading.enter(ConnectionId { slot, generation: 7 }, is_there);
             there.push(slot);
             if slot % 2 == 1 {
                 there.pop();
                 upgrading.leave();
             }
-            let oldest = upgrading.oldest_beyond(3, |slot, _| there.contains(&slot));
+            let oldest = upgrading.oldest_beyond(3, |id| there.contains(&id.slot));
             if there.len() > 3 {
                 assert_eq!(oldest, Some(there.remove(0)));
                 upgrading.leave();

@@ -9,7 +9,7 @@ use crate::{
     protocol::Encoding,
     pubsub::{
         message::{PendingId, Request},
-        subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed, ViewKey},
         table::Table,
         view::MemberSlot,
     },
@@ -70,13 +70,14 @@ impl Fanout {
         let subscriber = &mut self.subscribers[connection as usize];
         let held = subscriber.get_mut(place);
         held.set_ending(true);
-        let (key, generation) = (held.view, subscriber.generation);
+        let key = held.view;
+        let id = ConnectionId { slot: connection, generation: subscriber.generation };
         let endings = subscriber.rare.get_or_insert_default().endings.get_or_insert_default();
         endings.by_view.insert(key, Ending { pending, until_bytes: None });
         let view = &self.views[key as usize];
         let (topic, encoding) = (view.name.clone(), view.encoding);
         let home = self.homes.of(&topic);
-        outcome.requests.push((home, Request::Mark { topic, encoding, connection, generation, pending }));
+        outcome.requests.push((home, Request::Mark { topic, encoding, connection: id, pending }));
         Unsubscribed::Later
     }
 
@@ -101,7 +102,7 @@ impl Fanout {
         &mut self,
         topic: &str,
         encoding: Encoding,
-        (connection, generation): (u32, u32),
+        ConnectionId { slot: connection, generation }: ConnectionId,
         pending: PendingId,
         outcome: &mut Outcome,
     ) {
@@ -224,9 +225,8 @@ impl Fanout {
         if subscriber.is_leaving() {
             return outcome.started.push(Started::at(pending, None));
         }
-        let generation = subscriber.generation;
-        match self.handle_subscribe_topic(connection, generation, encoding, topic, pending, creator, outcome)
-        {
+        let id = ConnectionId { slot: connection, generation: subscriber.generation };
+        match self.handle_subscribe_topic(id, encoding, topic, pending, creator, outcome) {
             Ok(Subscribed::Now(seq)) => outcome.started.push(Started::at(pending, seq)),
             Ok(Subscribed::Later) => {}
             Err(Refused) => unreachable!("it has just left the topic"),

@@ -12,7 +12,7 @@ use crate::{
     protocol::topic,
     pubsub::{
         policy::{Bound, Verdict},
-        subscription::{Gap, ViewKey},
+        subscription::{ConnectionId, Gap, ViewKey},
         view::{MemberSlot, Position},
     },
     work::price,
@@ -28,8 +28,7 @@ const CLASS_COUNT: usize = u64::BITS as usize + 1;
 /// A connection that is owed in many topics is being summed up, or moved forward.
 #[derive(Debug)]
 pub(super) struct Judging {
-    connection: u32,
-    generation: u32,
+    connection: ConnectionId,
     total_bytes: u64,
     /// What of that is of topics that do not skip.
     firm_bytes: u64,
@@ -133,9 +132,9 @@ impl Fanout {
         }
         if subscriber.owing_count() > AT_ONCE_MAX {
             subscriber.set(SUMMED_UP, true);
-            let judging = Judging::new(connection, subscriber.generation);
+            let id = ConnectionId { slot: connection, generation: subscriber.generation };
             subscriber.set(JUDGED_MARK, !subscriber.is(JUDGED_MARK));
-            self.tasks.push_back(Task::Judge(Box::new(judging)));
+            self.tasks.push_back(Task::Judge(Box::new(Judging::new(id))));
             return Verdict::Keep;
         }
         self.work += price::LOOK * subscriber.owing_count() as u64;
@@ -249,12 +248,12 @@ impl Fanout {
         until: u64,
         outcome: &mut Outcome,
     ) -> bool {
-        let connection = judging.connection;
+        let ConnectionId { slot: connection, generation } = judging.connection;
         let owed_bytes_max = self.policy.owed_bytes_max;
         while self.work < until {
             let subscriber = &mut self.subscribers[connection as usize];
             // Gone, or going; even another may have the slot.
-            if subscriber.generation != judging.generation || subscriber.is_leaving() {
+            if subscriber.generation != generation || subscriber.is_leaving() {
                 return true;
             }
             let mark = subscriber.is(JUDGED_MARK);
@@ -306,10 +305,9 @@ impl Fanout {
 }
 
 impl Judging {
-    fn new(connection: u32, generation: u32) -> Judging {
+    fn new(connection: ConnectionId) -> Judging {
         Judging {
             connection,
-            generation,
             total_bytes: 0,
             firm_bytes: 0,
             exceeded: None,

@@ -10,7 +10,7 @@ use crate::{
     pubsub::{
         home::TopicRefusal,
         message::{PendingId, Request},
-        subscription::{Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed, ViewKey},
         view::{MemberSlot, Registration, Waiting},
     },
     work::price,
@@ -22,11 +22,9 @@ impl Fanout {
     ///
     /// # Errors
     /// [`Refused`]: it has this subscription.
-    #[expect(clippy::too_many_arguments, reason = "who subscribes, to what, and who is to know")]
     pub fn handle_subscribe_topic(
         &mut self,
-        connection: u32,
-        generation: u32,
+        id: ConnectionId,
         encoding: Encoding,
         name: &str,
         pending: Option<PendingId>,
@@ -34,7 +32,7 @@ impl Fanout {
         outcome: &mut Outcome,
     ) -> Result<Subscribed, Refused> {
         self.work += price::SUBSCRIPTION;
-        self.open(connection, generation);
+        let connection = self.open(id);
         let key = match self.by_name[encoding.index()].get(name) {
             Some(key) => key,
             None => self.create_view(name.into(), encoding),
@@ -63,7 +61,7 @@ impl Fanout {
             let request = Request::Subscribe { topic: view.name.clone(), encoding, creator };
             outcome.requests.push((self.homes.of(name), request));
         }
-        view.waiting.push(Waiting { connection, generation, pending });
+        view.waiting.push(Waiting { connection: id, pending });
         subscriber.get_mut(place).set_waiting(true);
         Ok(Subscribed::Later)
     }
@@ -74,15 +72,14 @@ impl Fanout {
     /// [`Refused`]: it has this subscription.
     pub fn handle_subscribe_filter(
         &mut self,
-        connection: u32,
-        generation: u32,
+        id: ConnectionId,
         encoding: Encoding,
         filter: &str,
         pending: Option<PendingId>,
         outcome: &mut Outcome,
     ) -> Result<Subscribed, Refused> {
         self.work += price::SUBSCRIPTION + price::MATCH * topic::level_count(filter) as u64;
-        self.open(connection, generation);
+        let connection = self.open(id);
         let filters = &mut self.filters;
         let key = match filters.by_text[encoding.index()].get(filter) {
             Some(&key) => key,
@@ -163,8 +160,8 @@ impl Fanout {
         rare.unsubscribing = Some(key);
         subscriber.begin_walk();
         subscriber.set(UNSUBSCRIBING, true);
-        let generation = subscriber.generation;
-        let task = Task::Unsubscribe { connection, generation, key, since, pending };
+        let id = ConnectionId { slot: connection, generation: subscriber.generation };
+        let task = Task::Unsubscribe { connection: id, key, since, pending };
         Ok(match self.begin(task, outcome) {
             true => Unsubscribed::Now,
             false => Unsubscribed::Later,
@@ -215,9 +212,9 @@ impl Fanout {
         }
         for waiting in std::mem::take(&mut view.waiting) {
             self.work += price::SUBSCRIPTION;
-            let Waiting { connection, generation, pending } = waiting;
+            let Waiting { connection, pending } = waiting;
             outcome.started.push(Started { pending, seq: seq.ok(), refusal: seq.err() });
-            self.answer_waiting(connection, generation, key, seq.is_ok(), outcome);
+            self.answer_waiting(connection, key, seq.is_ok(), outcome);
         }
         self.settle(key, outcome);
     }
@@ -225,8 +222,7 @@ impl Fanout {
     /// The connection's subscription to the view has started or was refused, if it still waits for that.
     fn answer_waiting(
         &mut self,
-        connection: u32,
-        generation: u32,
+        ConnectionId { slot: connection, generation }: ConnectionId,
         key: ViewKey,
         is_granted: bool,
         outcome: &mut Outcome,
@@ -312,10 +308,12 @@ impl Fanout {
         self.remove_if_unused(key);
     }
 
-    fn open(&mut self, connection: u32, generation: u32) {
-        if self.subscribers.len() <= connection as usize {
-            self.subscribers.resize_with(connection as usize + 1, Default::default);
+    /// The connection subscribes to something: tells its slot.
+    fn open(&mut self, ConnectionId { slot, generation }: ConnectionId) -> u32 {
+        if self.subscribers.len() <= slot as usize {
+            self.subscribers.resize_with(slot as usize + 1, Default::default);
         }
-        self.subscribers[connection as usize].generation = generation;
+        self.subscribers[slot as usize].generation = generation;
+        slot
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     pubsub::{
         message::PendingId,
         policy::{Bound, Policy, Verdict},
-        subscription::{Started, ViewKey},
+        subscription::{ConnectionId, Started, ViewKey},
         view::{MemberSlot, Position},
     },
     work::{UNIT, price},
@@ -24,7 +24,7 @@ pub(super) enum Task {
     Depart { connection: u32 },
     /// A connection lets go of the filter `key`, and leaves what no other of its filters matches. Views that have
     /// not looked at filters since the generation `since` did not count it.
-    Unsubscribe { connection: u32, generation: u32, key: u32, since: u64, pending: PendingId },
+    Unsubscribe { connection: ConnectionId, key: u32, since: u64, pending: PendingId },
     /// A connection that is owed in many topics is held to its bounds.
     Judge(Box<Judging>),
     /// The members of an idle view leave it.
@@ -64,7 +64,7 @@ impl Fanout {
                     Task::Depart { connection } => outcome.departed.push(connection),
                     Task::Unsubscribe { connection, pending, .. } => {
                         outcome.started.push(Started::at(Some(pending), None));
-                        outcome.released.push(connection);
+                        outcome.released.push(connection.slot);
                     }
                     Task::Shed(_) => self.is_shedding = false,
                     _ => {}
@@ -119,8 +119,8 @@ impl Fanout {
     fn go_on(&mut self, task: &mut Task, now_ms: u32, until: u64, outcome: &mut Outcome) -> bool {
         match task {
             Task::Depart { connection } => self.go_on_departing(*connection, until, outcome),
-            Task::Unsubscribe { connection, generation, key, since, .. } => {
-                self.go_on_unsubscribing((*connection, *generation), *key, *since, until, outcome)
+            Task::Unsubscribe { connection, key, since, .. } => {
+                self.go_on_unsubscribing(*connection, *key, *since, until, outcome)
             }
             Task::Judge(judging) => self.go_on_judging(judging, now_ms, until, outcome),
             Task::Drop { key } => self.go_on_dropping(*key, until),
@@ -162,7 +162,7 @@ impl Fanout {
 
     fn go_on_unsubscribing(
         &mut self,
-        (connection, generation): (u32, u32),
+        ConnectionId { slot: connection, generation }: ConnectionId,
         key: u32,
         since: u64,
         until: u64,

@@ -13,7 +13,7 @@ use crate::{
         log::{Appender, ChunkPool},
         message::{Batch, PendingId},
         policy::{Bound, Rule, Verdict},
-        subscription::{Refused, Subscribed},
+        subscription::{ConnectionId, Refused, Subscribed},
         view::{MemberSlot, Pin},
     },
     work::{UNIT, price},
@@ -134,8 +134,13 @@ struct Bench {
 enum Coming {
     Batch(Batch, &'static str, Vec<u8>),
     Subscribed(&'static str, u64),
-    Marked(&'static str, u32, u32, PendingId),
+    Marked(&'static str, ConnectionId, PendingId),
     FilterAdded(PendingId),
+}
+
+/// The first connection of a slot.
+fn first(slot: u32) -> ConnectionId {
+    ConnectionId { slot, generation: 0 }
 }
 
 fn ours(names: &[&'static str], name: &str) -> &'static str {
@@ -179,9 +184,9 @@ impl Bench {
                     self.coming.push_back(Coming::Subscribed(name, seq));
                 }
                 Request::Unsubscribe { topic, .. } => assert!(self.names.remove(&*topic)),
-                Request::Mark { topic, connection, generation, pending, .. } => {
+                Request::Mark { topic, connection, pending, .. } => {
                     let name = ours(&TOPICS, &topic);
-                    self.coming.push_back(Coming::Marked(name, connection, generation, pending));
+                    self.coming.push_back(Coming::Marked(name, connection, pending));
                 }
                 Request::AddFilter { filter, registration, .. } => {
                     self.filters.insert(ours(&FILTERS, &filter), registration);
@@ -262,11 +267,10 @@ impl Bench {
                     }
                 }
             }
-            Coming::Marked(name, connection, generation, pending) => {
-                let whose = (connection, generation);
+            Coming::Marked(name, whose, pending) => {
                 self.fanout.handle_marked(name, ENCODING, whose, pending, &mut self.outcome);
-                let reader = &mut self.readers[connection as usize];
-                if reader.generation == generation {
+                let reader = &mut self.readers[whose.slot as usize];
+                if reader.generation == whose.generation {
                     let owed = reader.owed.get(name).map_or(0, VecDeque::len);
                     reader.ending.get_mut(name).expect("it waits for that").left = Some(owed);
                 }
@@ -292,10 +296,9 @@ impl Bench {
         }
         let is_ending = reader.ending.contains_key(name);
         let is_held = !is_ending && (reader.exact.contains(name) || reader.waiting.contains(name));
-        let (slot, generation) = (connection as u32, reader.generation);
+        let id = ConnectionId { slot: connection as u32, generation: reader.generation };
         let outcome = &mut self.outcome;
-        match self.fanout.handle_subscribe_topic(slot, generation, ENCODING, name, Some(question), 0, outcome)
-        {
+        match self.fanout.handle_subscribe_topic(id, ENCODING, name, Some(question), 0, outcome) {
             Ok(subscribed) if is_ending => {
                 assert_eq!(subscribed, Subscribed::Later);
                 reader.again = Some((name, question));
@@ -329,10 +332,10 @@ impl Bench {
 
     fn add_filter(&mut self, connection: usize, filter: &'static str) {
         let reader = &mut self.readers[connection];
-        let (slot, generation) = (connection as u32, reader.generation);
+        let id = ConnectionId { slot: connection as u32, generation: reader.generation };
         let outcome = &mut self.outcome;
         let is_held = reader.filters.contains(filter) || reader.waiting_filters.contains(filter);
-        match self.fanout.handle_subscribe_filter(slot, generation, ENCODING, filter, Some(0), outcome) {
+        match self.fanout.handle_subscribe_filter(id, ENCODING, filter, Some(0), outcome) {
             Err(Refused) => assert!(is_held),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.filters.insert(filter)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting_filters.insert(filter)),
@@ -502,7 +505,7 @@ impl Stalled {
     fn subscribe(&mut self, connection: u32, topic: &str) {
         let mut outcome = Outcome::default();
         let subscribed =
-            self.fanout.handle_subscribe_topic(connection, 0, ENCODING, topic, None, 0, &mut outcome);
+            self.fanout.handle_subscribe_topic(first(connection), ENCODING, topic, None, 0, &mut outcome);
         if subscribed.unwrap() == Subscribed::Later {
             self.fanout.handle_subscribed(topic, ENCODING, Ok(0), &mut outcome);
         }
@@ -831,7 +834,7 @@ fn a_connection_joins_a_view_at_one_price_however_many_of_its_filters_match() {
         for filter in filters {
             let mut outcome = Outcome::default();
             let fanout = &mut stalled.fanout;
-            fanout.handle_subscribe_filter(0, 0, ENCODING, filter, None, &mut outcome).unwrap();
+            fanout.handle_subscribe_filter(first(0), ENCODING, filter, None, &mut outcome).unwrap();
             let [(_, Request::AddFilter { registration, .. })] = outcome.requests[..] else {
                 panic!("it is registered: {:?}", outcome.requests)
             };
@@ -873,9 +876,9 @@ fn who_is_going_does_not_subscribe_again() {
     let mut stalled = Stalled::new(u64::MAX, None);
     let mut outcome = Outcome::default();
     let fanout = &mut stalled.fanout;
-    fanout.handle_subscribe_topic(0, 0, ENCODING, "new", Some(1), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), ENCODING, "new", Some(1), 0, &mut outcome).unwrap();
     fanout.handle_unsubscribe(0, ENCODING, "new", 2, &mut outcome).unwrap();
-    fanout.handle_subscribe_topic(0, 0, ENCODING, "new", Some(3), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), ENCODING, "new", Some(3), 0, &mut outcome).unwrap();
     assert!(fanout.is_unsubscribing(0), "what else it asks has to wait");
     (0..20).for_each(|topic| stalled.subscribe(0, &topic.to_string()));
     assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));
@@ -883,7 +886,7 @@ fn who_is_going_does_not_subscribe_again() {
     let answered: Vec<_> = outcome.started.iter().map(|started| started.pending).collect();
     assert_eq!(answered, [Some(1), Some(3)], "the mark is on its way");
     stalled.run_tasks();
-    stalled.fanout.handle_marked("new", ENCODING, (0, 0), 2, &mut outcome);
+    stalled.fanout.handle_marked("new", ENCODING, first(0), 2, &mut outcome);
     assert_eq!(outcome.started.pop().and_then(|started| started.pending), Some(2));
     stalled.fanout.check();
     assert!(stalled.fanout.is_empty());
