@@ -28,7 +28,7 @@ use crate::{
     },
     control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
     protocol::mask,
-    reactor::{Prepared, Reactors, listeners::Listeners, locked_bytes, reactor_count},
+    reactor::{Prepared, Reactors, admission::listeners::Listeners, locked_bytes, reactor_count},
     uring::probe::{DESCRIPTORS, Finding, Needs, Report, State, descriptor_limits},
 };
 

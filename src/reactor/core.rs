@@ -8,7 +8,11 @@ use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
     ControlRequest,
-    addresses::{Addresses, Origin},
+    admission::{
+        addresses::{Addresses, Origin},
+        refusal::Refusal,
+        upgrading::Upgrading,
+    },
     buffered::{self, Buffered},
     connection::{Connection, Flight, Phase},
     deadline::{Due, Since},
@@ -16,10 +20,8 @@ use super::{
     pacing::Pacing,
     pending::PendingTable,
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
-    refusal::Refusal,
     share::{self, Share},
     timers::TimerWheel,
-    upgrading::Upgrading,
 };
 use crate::{
     channel::Port,

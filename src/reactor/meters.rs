@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::{addresses::Origin, rate::Rate};
+use super::admission::{addresses::Origin, rate::Rate};
 use crate::config::Config;
 
 /// Tables by slot.

@@ -3,8 +3,7 @@
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
 //! clients' commands do. None of it is shared: reactors meet in [`crate::channel`].
 
-pub mod accept;
-pub mod addresses;
+pub mod admission;
 pub mod buffered;
 mod commands;
 pub mod connection;
@@ -12,19 +11,15 @@ pub mod core;
 pub mod cores;
 mod deadline;
 mod lingering;
-pub mod listeners;
 mod meters;
 pub mod pacing;
 pub mod pending;
-mod rate;
 mod reading;
-mod refusal;
 pub mod share;
 #[cfg(test)]
 mod simulation;
 pub mod timers;
 pub mod turn;
-mod upgrading;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -51,10 +46,9 @@ use crate::{
         wake::Doorbell,
     },
 };
-use accept::Source;
+use admission::{accept::Source, listeners::Listeners};
 use core::{ReactorPort, Shared};
 use cores::{Cores, Placement, pin_to};
-use listeners::Listeners;
 use turn::{Reactor, Turn};
 
 /// Entries that the queue between two reactors has at least.

@@ -17,12 +17,14 @@ use std::{
 
 use super::{
     ControlRequest,
-    accept::{Accepted, Acceptor, OutOfDescriptors, Source},
-    addresses::Origin,
+    admission::{
+        accept::{Accepted, Acceptor, OutOfDescriptors, Source},
+        addresses::Origin,
+        rate::Rate,
+        refusal::Refusal,
+    },
     connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
     core::{Core, ReactorPort, Shared},
-    rate::Rate,
-    refusal::Refusal,
     share::{self, SendBudget},
 };
 use crate::{

@@ -22,7 +22,7 @@ use std::{
 
 use super::{
     ControlRequest,
-    accept::Source,
+    admission::accept::Source,
     connection::Phase,
     core::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX, Shared},
     reading::{REPLIES_BYTES_MAX, SLICE_BYTES},

@@ -11,7 +11,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use fanfare::{
     config::load::{Setting, Sources, load},
-    reactor::{Prepared, Reactors, listeners::Listeners, reactor_count},
+    reactor::{Prepared, Reactors, admission::listeners::Listeners, reactor_count},
 };
 
 use super::{

@@ -22,7 +22,7 @@ pub struct Source<S> {
 /// A reactor's listeners, each with its accept: multishot, but single under a rate, which a multishot
 /// accept would outrun. The descriptors are its own.
 #[derive(Debug)]
-pub(super) struct Acceptor {
+pub(in super::super) struct Acceptor {
     listeners: Vec<Listener>,
     is_open: bool,
     rate: Option<Rate>,
@@ -228,7 +228,7 @@ impl Acceptor {
 
 /// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Accepted {
+pub(in super::super) struct Accepted {
     pub socket: RawFd,
     /// It stood in the listener's queue because of the rate.
     pub has_waited: bool,
@@ -236,7 +236,7 @@ pub(super) struct Accepted {
 
 /// The kernel could not give an accepted connection a descriptor; it waits in the listener's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OutOfDescriptors;
+pub(in super::super) struct OutOfDescriptors;
 
 /// Whether an accept that failed so may be tried again at once.
 fn is_passing(errno: i32) -> bool {

@@ -1,0 +1,9 @@
+//! Who is let in: listeners and what they accept, at what rate, how many of an address and of those that have not
+//! completed their upgrade, and what the others are told.
+
+pub mod accept;
+pub mod addresses;
+pub mod listeners;
+pub(super) mod rate;
+pub(super) mod refusal;
+pub(super) mod upgrading;
