@@ -28,7 +28,7 @@ use fanfare::{
         reload::Hooks,
     },
     metrics::{ReactorStats, Troubles},
-    reactor::ControlRequest,
+    reactor::Order,
 };
 use sd_notify::NotifyState;
 
@@ -62,35 +62,35 @@ impl Fleet for FakeFleet {
         self.0.len()
     }
 
-    fn ask(&self, index: usize, request: ControlRequest) -> bool {
+    fn ask(&self, index: usize, request: Order) -> bool {
         let reactor = &self.0[index];
         if self.has_ended(index) {
             return false;
         }
         match request {
-            ControlRequest::Stats(sender) if reactor.is_silent.load(Ordering::SeqCst) => {
+            Order::Stats(sender) if reactor.is_silent.load(Ordering::SeqCst) => {
                 // Held for ever, as the inbox of a reactor that hangs holds it.
                 std::mem::forget(sender);
             }
-            ControlRequest::Stats(sender) => {
+            Order::Stats(sender) => {
                 thread::spawn(move || {
                     let stats = ReactorStats { connections: 40 + index as u64, ..Default::default() };
                     let _ = sender.send(stats);
                 });
             }
-            ControlRequest::StopAccepting(_) if reactor.goes_on_accepting.load(Ordering::SeqCst) => {}
-            ControlRequest::StopAccepting(sender) => sender.send(()).unwrap(),
-            ControlRequest::Accept => {
+            Order::StopAccepting(_) if reactor.goes_on_accepting.load(Ordering::SeqCst) => {}
+            Order::StopAccepting(sender) => sender.send(()).unwrap(),
+            Order::Accept => {
                 // Heard by the tests that start a process.
                 sd_notify::notify(&[NotifyState::Status("accepts again")]).unwrap();
                 return !reactor.is_full.load(Ordering::SeqCst);
             }
             // It is never empty.
-            ControlRequest::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
-            ControlRequest::Reload(config) => {
+            Order::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
+            Order::Reload(config) => {
                 reactor.subscriptions_max.store(config.limits.subscriptions_max, Ordering::SeqCst);
             }
-            ControlRequest::Drain { emptied: None, .. } => {
+            Order::Drain { emptied: None, .. } => {
                 reactor.is_draining.store(true, Ordering::SeqCst);
                 if !reactor.is_slow_to_drain.load(Ordering::SeqCst) {
                     reactor.has_ended.store(true, Ordering::SeqCst);

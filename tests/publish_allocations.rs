@@ -121,14 +121,14 @@ impl Turns {
         let fanout = &mut self.core.fanout;
         let mut steps = u32::MAX;
         fanout.start_due_sweeps(self.now_ns, 1 << 40);
-        while let Some(view) = fanout.begin_turn() {
+        while let Some(view) = fanout.take_sweeping() {
             while let Some((_, member)) = fanout.next_visit(view, &mut steps) {
                 while let Some(owed) = fanout.take(view, member, 256 << 10) {
                     self.delivered_bytes += u64::from(owed.len);
                     self.pins.push((view, owed.pin));
                 }
             }
-            fanout.end_turn(view, self.now_ns, 0);
+            fanout.put_back(view, self.now_ns, 0);
         }
         for (view, pin) in self.pins.drain(..) {
             fanout.unpin(view, pin);

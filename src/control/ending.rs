@@ -9,7 +9,7 @@ use super::{
     fleet::{Fleet, Phase, Watch, carry_out, tell, try_each},
     takeover::Successor,
 };
-use crate::{config::Config, reactor::ControlRequest};
+use crate::{config::Config, reactor::Order};
 
 /// What reactors get beyond their time to drop what is left.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -20,8 +20,7 @@ pub(super) async fn drain<F: Fleet>(fleet: &F, within_ms: u64) {
     let mut is_asked = vec![false; fleet.count()];
     let limit = Duration::from_millis(within_ms) + MARGIN;
     let left = try_each(fleet, limit, |index| {
-        is_asked[index] =
-            is_asked[index] || fleet.ask(index, ControlRequest::Drain { within_ms, emptied: None });
+        is_asked[index] = is_asked[index] || fleet.ask(index, Order::Drain { within_ms, emptied: None });
         // Only its end is awaited.
         false
     });
@@ -75,13 +74,13 @@ pub(super) async fn hand_over<F: Fleet>(
 /// Accepts no more and closes every connection; false if that is not over in time.
 async fn empty<F: Fleet>(fleet: &F, within_ms: u64) -> bool {
     let limit = Duration::from_millis(within_ms) + MARGIN;
-    let drain = |emptied| ControlRequest::Drain { within_ms, emptied: Some(emptied) };
-    carry_out(fleet, MARGIN, ControlRequest::StopAccepting).await && carry_out(fleet, limit, drain).await
+    let drain = |emptied| Order::Drain { within_ms, emptied: Some(emptied) };
+    carry_out(fleet, MARGIN, Order::StopAccepting).await && carry_out(fleet, limit, drain).await
 }
 
 /// Serves again, whatever a successor left half done.
 async fn resume<F: Fleet>(fleet: &F, watch: &Arc<Watch<F>>, admin: &mut Option<Admin>) {
-    let untold = tell(fleet, MARGIN, || ControlRequest::Accept).await;
+    let untold = tell(fleet, MARGIN, || Order::Accept).await;
     if !untold.is_empty() {
         error!(reactors = ?untold, "reactors did not take the order to accept again");
     }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     metrics::{ReactorStats, Troubles},
-    reactor::{ControlRequest, Reactors},
+    reactor::{Order, Reactors},
 };
 
 /// A reactor that has not answered within this time is not well.
@@ -30,7 +30,7 @@ pub trait Fleet: Send + Sync + 'static {
     /// How many there are.
     fn count(&self) -> usize;
     /// Asks one; false when its control queue is full or it has ended.
-    fn ask(&self, index: usize, request: ControlRequest) -> bool;
+    fn ask(&self, index: usize, request: Order) -> bool;
     /// Whether its thread has ended.
     fn has_ended(&self, index: usize) -> bool;
     /// Duplicates of the listeners for another process, none when they are closed.
@@ -51,7 +51,7 @@ impl Fleet for Reactors {
         Reactors::count(self)
     }
 
-    fn ask(&self, index: usize, request: ControlRequest) -> bool {
+    fn ask(&self, index: usize, request: Order) -> bool {
         Reactors::ask(self, index, request)
     }
 
@@ -215,7 +215,7 @@ pub async fn try_each<F: Fleet>(
 
 /// Tells every reactor what `order` makes, once its control queue has room; the indices of those that have not
 /// taken it within `limit`.
-pub async fn tell<F: Fleet>(fleet: &F, limit: Duration, order: impl Fn() -> ControlRequest) -> Vec<usize> {
+pub async fn tell<F: Fleet>(fleet: &F, limit: Duration, order: impl Fn() -> Order) -> Vec<usize> {
     try_each(fleet, limit, |index| fleet.ask(index, order())).await
 }
 
@@ -224,14 +224,14 @@ pub async fn tell<F: Fleet>(fleet: &F, limit: Duration, order: impl Fn() -> Cont
 pub async fn carry_out<F: Fleet>(
     fleet: &F,
     limit: Duration,
-    order: impl Fn(mpsc::Sender<()>) -> ControlRequest,
+    order: impl Fn(mpsc::Sender<()>) -> Order,
 ) -> bool {
     gather(fleet, limit, order).await.iter().all(Option::is_some)
 }
 
 /// Asks every reactor for its counters at once.
 async fn ask_all<F: Fleet>(fleet: &F) -> Vec<Answer> {
-    let stats = gather(fleet, ANSWER_TIMEOUT, ControlRequest::Stats).await;
+    let stats = gather(fleet, ANSWER_TIMEOUT, Order::Stats).await;
     let answer = |(index, stats): (usize, Option<ReactorStats>)| match stats {
         Some(stats) => Answer::Stats(Box::new(stats)),
         None if fleet.has_ended(index) => Answer::Ended,
@@ -245,7 +245,7 @@ async fn ask_all<F: Fleet>(fleet: &F) -> Vec<Answer> {
 async fn gather<F: Fleet, T>(
     fleet: &F,
     limit: Duration,
-    order: impl Fn(mpsc::Sender<T>) -> ControlRequest,
+    order: impl Fn(mpsc::Sender<T>) -> Order,
 ) -> Vec<Option<T>> {
     let mut receivers: Vec<Option<mpsc::Receiver<T>>> = (0..fleet.count()).map(|_| None).collect();
     let mut answers: Vec<Option<T>> = (0..fleet.count()).map(|_| None).collect();

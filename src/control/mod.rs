@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    reactor::{ControlRequest, locked_bytes},
+    reactor::{Order, locked_bytes},
     uring::remedy::{self, Step, Surroundings},
 };
 use admin::Admin;
@@ -182,7 +182,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
     let config = reloader.reload();
     let is_applied = config.is_some();
     if let Some(config) = config {
-        let order = || ControlRequest::Reload(Arc::clone(&config));
+        let order = || Order::Reload(Arc::clone(&config));
         let untold = fleet::tell(fleet, fleet::ANSWER_TIMEOUT, order).await;
         if !untold.is_empty() {
             error!(reactors = ?untold, "reactors did not take the new configuration");

@@ -225,7 +225,7 @@ impl Core {
         if !matches!(subscribed, Ok(Subscribed::Later)) {
             self.pending.remove(pending);
         }
-        self.settle();
+        self.work_off();
         match subscribed {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
@@ -262,7 +262,7 @@ impl Core {
         if unsubscribed != Ok(Unsubscribed::Later) {
             self.pending.remove(pending);
         }
-        self.settle();
+        self.work_off();
         if is_first {
             self.take_own();
         }
@@ -331,15 +331,15 @@ impl Core {
             Delivery::Batch(batch) => self.fanout.handle_batch(batch, self.now_ns, self.pacing.delay_ns()),
             Delivery::Subscribed { topic, encoding, seq } => {
                 self.fanout.handle_subscribed(&topic, encoding, seq, &mut self.outcome);
-                self.settle();
+                self.work_off();
             }
             Delivery::Marked { topic, encoding, connection, pending } => {
                 self.fanout.handle_marked(&topic, encoding, connection, pending, &mut self.outcome);
-                self.settle();
+                self.work_off();
             }
             Delivery::FilterAdded { registration } => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
-                self.settle();
+                self.work_off();
             }
             Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
             Delivery::Refused(publish, refusal) => self.handle_refused(&publish, refusal),
@@ -352,7 +352,7 @@ impl Core {
     }
 
     /// Works off what the fan-out asks for: requests to homes, answers that can be given, and verdicts.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn work_off(&mut self) {
         // Closing a connection asks for more.
         while !self.outcome.is_empty() {
             let mut outcome = std::mem::take(&mut self.outcome);

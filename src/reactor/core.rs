@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
-    ControlRequest,
+    Order,
     admission::{
         addresses::{Addresses, Origin},
         refusal::Refusal,
@@ -93,7 +93,7 @@ pub struct Shared {
 }
 
 /// A reactor's end of the queues.
-pub type ReactorPort = Port<Request, Delivery, ControlRequest>;
+pub type ReactorPort = Port<Request, Delivery, Order>;
 
 /// One reactor without its ring.
 #[derive(Debug)]
@@ -466,7 +466,7 @@ impl Core {
             self.upgrading.leave();
         }
         self.fanout.handle_disconnect(slot, &mut self.outcome);
-        self.settle();
+        self.work_off();
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
         self.timers.set(slot, deadline_ms);
         let connection = &mut self.connections[slot as usize];
@@ -549,7 +549,7 @@ impl Core {
         let now_ms = self.now_ms() as u32;
         self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
         self.take_work();
-        self.settle();
+        self.work_off();
         self.fanout.charge();
         self.buffered.tell();
     }

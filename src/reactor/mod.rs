@@ -61,7 +61,7 @@ const LOCK_HELD: &str = "nobody panics with the listeners locked";
 
 /// What the control thread asks of a reactor.
 #[derive(Debug)]
-pub enum ControlRequest {
+pub enum Order {
     /// Send the counters back.
     Stats(mpsc::Sender<ReactorStats>),
     /// Run with this configuration from now on: what needs a restart is as it was.
@@ -84,7 +84,7 @@ pub enum ControlRequest {
 
 /// The control thread's end of all reactors.
 pub struct Reactors {
-    mesh: Arc<Mesh<Request, Delivery, ControlRequest>>,
+    mesh: Arc<Mesh<Request, Delivery, Order>>,
     doorbell: Mutex<Doorbell>,
     threads: Vec<JoinHandle<()>>,
     /// For a successor; the reactors have duplicates of their own. None when they are closed.
@@ -229,7 +229,7 @@ impl Reactors {
     }
 
     /// Asks reactor `index`; false when its control queue is full or it has ended.
-    pub fn ask(&self, index: usize, request: ControlRequest) -> bool {
+    pub fn ask(&self, index: usize, request: Order) -> bool {
         if self.has_ended(index) {
             return false;
         }

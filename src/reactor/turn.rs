@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    ControlRequest,
+    Order,
     admission::{
         accept::{Accepted, Acceptor, OutOfDescriptors, Source},
         addresses::Origin,
@@ -213,7 +213,7 @@ impl<I: Io> Reactor<I> {
         self.core.run_tasks();
         let mut departed = std::mem::take(&mut self.core.departed);
         for slot in departed.drain(..) {
-            self.settle(slot);
+            self.try_release(slot);
         }
         self.core.departed = departed;
     }
@@ -376,17 +376,17 @@ impl<I: Io> Reactor<I> {
                 self.core.shares[slot as usize].is_starved = true;
                 self.starved.push_back(slot);
             }
-            libc::ECANCELED => self.continue_or_settle(slot),
+            libc::ECANCELED => self.continue_or_release(slot),
             error if error > 0 => self.end(slot, CloseReason::PeerGone),
-            _ => self.continue_or_settle(slot),
+            _ => self.continue_or_release(slot),
         }
     }
 
     /// A receive ended without an error: it is armed again unless the connection is paused or over.
-    fn continue_or_settle(&mut self, slot: u32) {
+    fn continue_or_release(&mut self, slot: u32) {
         let connection = &self.core.connections[slot as usize];
         match connection.phase {
-            Phase::Ending(_) => self.settle(slot),
+            Phase::Ending(_) => self.try_release(slot),
             Phase::Lingering(_) => self.receive(slot),
             _ if connection.is_paused() => {}
             _ => self.receive(slot),
@@ -447,7 +447,7 @@ impl<I: Io> Reactor<I> {
         }
         let connection = &self.core.connections[slot as usize];
         match connection.phase {
-            Phase::Ending(_) => self.settle(slot),
+            Phase::Ending(_) => self.try_release(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
             _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => self.core.list(slot),
             _ => {}
@@ -506,20 +506,20 @@ impl<I: Io> Reactor<I> {
         while let Some(order) = self.core.port.receive_order() {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
-                ControlRequest::Stats(sender) => drop(sender.send(self.core.snapshot())),
-                ControlRequest::Reload(config) => {
+                Order::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                Order::Reload(config) => {
                     self.core.reload(config);
                     self.apply_limits();
                 }
-                ControlRequest::StopAccepting(sender) => {
+                Order::StopAccepting(sender) => {
                     self.acceptor.stop(&mut self.io);
                     self.acceptor.tell_when_idle(sender);
                 }
-                ControlRequest::Accept => {
+                Order::Accept => {
                     self.end_drain();
                     self.acceptor.open(&mut self.io);
                 }
-                ControlRequest::Drain { within_ms, emptied } => self.begin_drain(now_ns, within_ms, emptied),
+                Order::Drain { within_ms, emptied } => self.begin_drain(now_ns, within_ms, emptied),
             }
         }
     }
@@ -565,7 +565,7 @@ impl<I: Io> Reactor<I> {
         let delay_ns = self.core.pacing.delay_ns();
         let mut visits = self.budget.visits();
         while visits > 0 && !self.budget.is_spent(SendBudget::none()) {
-            let Some(view) = self.core.fanout.begin_turn() else { break };
+            let Some(view) = self.core.fanout.take_sweeping() else { break };
             let sends_left = self.budget.sends().saturating_sub(QUANTUM);
             let bytes_left = self.budget.bytes().saturating_sub(QUANTUM_BYTES);
             let visits_before = visits;
@@ -586,7 +586,7 @@ impl<I: Io> Reactor<I> {
             let passed_by = u64::from(visits_before - visits) * price::VISIT;
             self.budget.pass_by(passed_by);
             self.core.meter.spend(passed_by);
-            self.core.fanout.end_turn(view, now_ns, delay_ns);
+            self.core.fanout.put_back(view, now_ns, delay_ns);
         }
         self.core.take_work();
     }
@@ -741,11 +741,11 @@ impl<I: Io> Reactor<I> {
                 self.io.shutdown(self.core.connections[slot as usize].socket);
             }
         }
-        self.settle(slot);
+        self.try_release(slot);
     }
 
     /// Frees the slot of a connection that is ending, if the kernel holds nothing of it any more.
-    fn settle(&mut self, slot: u32) {
+    fn try_release(&mut self, slot: u32) {
         let connection = &self.core.connections[slot as usize];
         let Phase::Ending(reason) = connection.phase else { return };
         if connection.is_held() || self.core.fanout.is_leaving(slot) {
@@ -776,7 +776,7 @@ impl<I: Io> Reactor<I> {
             let slot = self.starved.pop_front().expect("the loop counts what is there");
             let connection = &self.core.connections[slot as usize];
             if !connection.is_receiving && connection.phase != Phase::Free {
-                self.continue_or_settle(slot);
+                self.continue_or_release(slot);
             }
         }
     }

@@ -96,8 +96,8 @@ impl Fanout {
         if self.is_hurrying { due_ns.map(|_| 0) } else { due_ns }
     }
 
-    /// Takes the view whose turn it is to be swept; give it back with [`Fanout::end_turn`].
-    pub fn begin_turn(&mut self) -> Option<ViewKey> {
+    /// Takes the view whose turn it is to be swept; give it back with [`Fanout::put_back`].
+    pub fn take_sweeping(&mut self) -> Option<ViewKey> {
         self.sweeping.pop_front()
     }
 
@@ -121,7 +121,7 @@ impl Fanout {
     }
 
     /// The view's turn is over: its sweep goes on later, or is over.
-    pub fn end_turn(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
+    pub fn put_back(&mut self, key: ViewKey, now_ns: u64, delay_ns: u64) {
         let view = &mut self.views[key as usize];
         if !view.sweep.walk.is_over() {
             self.sweeping.push_back(key);

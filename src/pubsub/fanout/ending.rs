@@ -166,7 +166,7 @@ impl Fanout {
         } else {
             self.leave(connection, place);
         }
-        self.settle(key, outcome);
+        self.let_go(key, outcome);
         self.begin_again(connection, &topic, encoding, again, outcome);
         !is_held
     }

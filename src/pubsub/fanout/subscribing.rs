@@ -216,7 +216,7 @@ impl Fanout {
             outcome.started.push(Started { pending, seq: seq.ok(), refusal: seq.err() });
             self.answer_waiting(connection, key, seq.is_ok(), outcome);
         }
-        self.settle(key, outcome);
+        self.let_go(key, outcome);
     }
 
     /// The connection's subscription to the view has started or was refused, if it still waits for that.
@@ -298,7 +298,7 @@ impl Fanout {
 
     /// Tells the home when its batches are no longer wanted by name, and drops the view when it is
     /// not wanted at all.
-    pub(super) fn settle(&mut self, key: ViewKey, outcome: &mut Outcome) {
+    pub(super) fn let_go(&mut self, key: ViewKey, outcome: &mut Outcome) {
         let view = &mut self.views[key as usize];
         if view.registration == Registration::Active && view.exact_count() == 0 {
             view.registration = Registration::None;

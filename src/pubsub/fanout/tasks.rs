@@ -155,7 +155,7 @@ impl Fanout {
             }
             self.work += price::MEMBERSHIP;
             self.remove_subscription(connection, place);
-            self.settle(held.view, outcome);
+            self.let_go(held.view, outcome);
         }
         false
     }

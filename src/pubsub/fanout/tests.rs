@@ -364,7 +364,7 @@ impl Bench {
     fn sweep(&mut self, visits: usize, bytes_max: u32) {
         self.now_ns += 1;
         self.fanout.start_due_sweeps(self.now_ns, u64::MAX >> 1);
-        let Some(view) = self.fanout.begin_turn() else { return };
+        let Some(view) = self.fanout.take_sweeping() else { return };
         let mut steps = 100;
         for _ in 0..visits {
             let Some((slot, member)) = self.fanout.next_visit(view, &mut steps) else { break };
@@ -374,7 +374,7 @@ impl Bench {
                 self.fanout.mark_owing(view, member);
             }
         }
-        self.fanout.end_turn(view, self.now_ns, 0);
+        self.fanout.put_back(view, self.now_ns, 0);
     }
 
     fn take(&mut self, connection: usize, view: ViewKey, member: MemberSlot, bytes_max: u32) {
@@ -540,14 +540,14 @@ impl Stalled {
     /// Visits everybody, who all have a send in flight.
     fn visit(&mut self) -> Option<Verdict> {
         let mut verdict = None;
-        while let Some(view) = self.fanout.begin_turn() {
+        while let Some(view) = self.fanout.take_sweeping() {
             let mut steps = 1_000;
             while let Some((connection, member)) = self.fanout.next_visit(view, &mut steps) {
                 if self.fanout.mark_owing(view, member) {
                     verdict = Some(self.fanout.judge(connection, self.now_ms));
                 }
             }
-            self.fanout.end_turn(view, u64::from(self.now_ms) * 1_000_000, 0);
+            self.fanout.put_back(view, u64::from(self.now_ms) * 1_000_000, 0);
         }
         // Of many topics a task judges.
         verdict = self.run_tasks().pop().map(|(_, verdict)| verdict).or(verdict);

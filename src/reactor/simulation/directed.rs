@@ -929,7 +929,7 @@ fn a_lower_bound_is_held_against_what_is_owed_already() {
     publish_all(&mut world);
     world.knobs.owed_bytes_max = 600;
     world.shared.config = Arc::new(world.knobs.config());
-    world.order(0, ControlRequest::Reload(Arc::clone(&world.shared.config)));
+    world.order(0, Order::Reload(Arc::clone(&world.shared.config)));
     // Views and connections learn of it over turns.
     world.settle();
     publish_all(&mut world);
@@ -1012,7 +1012,7 @@ fn reactors_that_were_emptied_serve_again() {
     let upgrading = world.net.connect(0);
     world.turns(0, 2);
     let (stopped, stops) = mpsc::channel();
-    (0..2).for_each(|index| world.order(index, ControlRequest::StopAccepting(stopped.clone())));
+    (0..2).for_each(|index| world.order(index, Order::StopAccepting(stopped.clone())));
     world.settle();
     assert_eq!(stops.try_iter().count(), 2);
     let waiting = [world.connect(0, Format::Json), world.connect(1, Format::Json)];
@@ -1021,7 +1021,7 @@ fn reactors_that_were_emptied_serve_again() {
 
     let (emptied, ends) = mpsc::channel();
     for index in 0..2 {
-        world.order(index, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
+        world.order(index, Order::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
     }
     world.pass(100 * MS);
     for client in before {
@@ -1033,7 +1033,7 @@ fn reactors_that_were_emptied_serve_again() {
     assert_eq!((world.net.backlog_len(), world.net.open_count()), (2, 0));
     let _ = upgrading;
 
-    (0..2).for_each(|index| world.order(index, ControlRequest::Accept));
+    (0..2).for_each(|index| world.order(index, Order::Accept));
     world.settle();
     for client in waiting {
         assert_eq!(world.clients[client].state, State::Open);
@@ -1062,14 +1062,14 @@ fn a_reactor_that_is_to_accept_in_the_middle_of_a_drain_closes_nobody_else() {
     }
     world.settle();
     let (emptied, ends) = mpsc::channel();
-    world.order(0, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied) });
+    world.order(0, Order::Drain { within_ms: 2_000, emptied: Some(emptied) });
     world.pass(100 * MS);
     assert_eq!(world.closed_with(idle), Some(Some(1012)));
     let waiting = world.connect(0, Format::Json);
     world.pass(100 * MS);
     assert_eq!(world.net.backlog_len(), 1, "nobody accepts");
 
-    world.order(0, ControlRequest::Accept);
+    world.order(0, Order::Accept);
     world.pass(100 * MS);
     assert_eq!(ends.try_recv(), Err(mpsc::TryRecvError::Disconnected), "it was not emptied and will not be");
     assert_eq!(world.clients[waiting].state, State::Open);

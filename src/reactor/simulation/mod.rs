@@ -21,7 +21,7 @@ use std::{
 };
 
 use super::{
-    ControlRequest,
+    Order,
     admission::accept::Source,
     connection::Phase,
     core::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX, Shared},
@@ -88,7 +88,7 @@ const DEADLINE_NS_MIN: u64 = SECOND;
 struct World {
     rng: Rng,
     net: SimNet,
-    mesh: Arc<Mesh<Request, Delivery, ControlRequest>>,
+    mesh: Arc<Mesh<Request, Delivery, Order>>,
     reactors: Vec<Option<Reactor<SimRing>>>,
     /// Until when each sleeps, if nothing comes.
     asleep_until_ns: Vec<Option<u64>>,
@@ -650,11 +650,11 @@ impl World {
     /// Tells reactor `index` to drain and end, as the control thread does.
     fn order_drain(&mut self, index: usize) {
         let within_ms = self.shared.config.timeouts.drain_ms;
-        self.order(index, ControlRequest::Drain { within_ms, emptied: None });
+        self.order(index, Order::Drain { within_ms, emptied: None });
     }
 
-    fn order(&mut self, index: usize, order: ControlRequest) {
-        self.is_draining |= matches!(order, ControlRequest::Drain { .. });
+    fn order(&mut self, index: usize, order: Order) {
+        self.is_draining |= matches!(order, Order::Drain { .. });
         match self.mesh.send_order(index, order) {
             Ok(true) => self.net.wake(index),
             Ok(false) => {}

@@ -287,7 +287,7 @@ fn probe(world: &mut World, plan: &Plan, rng: &mut Rng) {
 fn hand_over_in_vain(world: &mut World, plan: &Plan, rng: &mut Rng) {
     let (emptied, ends) = mpsc::channel();
     for index in 0..world.reactors.len() {
-        world.order(index, ControlRequest::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
+        world.order(index, Order::Drain { within_ms: 2_000, emptied: Some(emptied.clone()) });
     }
     for moment in 0..plan.steps {
         step(world, plan, moment, rng);
@@ -297,7 +297,7 @@ fn hand_over_in_vain(world: &mut World, plan: &Plan, rng: &mut Rng) {
     world.net.set_trouble(world.knobs.net.trouble);
     assert_eq!(ends.try_iter().count(), world.reactors.len(), "each reactor is emptied");
     assert_eq!(world.net.open_count(), 0, "sockets stay open");
-    (0..world.reactors.len()).for_each(|index| world.order(index, ControlRequest::Accept));
+    (0..world.reactors.len()).for_each(|index| world.order(index, Order::Accept));
     for moment in 0..plan.steps {
         step(world, plan, moment, rng);
     }
