@@ -43,7 +43,8 @@ use crate::{
         log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
         policy::{Bound, Policy, Rule, Verdict},
-        subscription::ConnectionId,
+        subscription::{ConnectionId, ViewKey},
+        view::MemberSlot,
     },
     uring::token::GENERATION_MASK,
     work::{Meter, price},
@@ -567,6 +568,13 @@ impl Core {
     pub(super) fn take_work(&mut self) {
         let price = self.fanout.take_work() + self.home.take_work();
         self.meter.spend(price);
+    }
+
+    /// The member has been sent something: see [`Fanout::note_sent`]. What leaving takes counts at once.
+    pub(super) fn note_sent(&mut self, view: ViewKey, member: MemberSlot) -> bool {
+        let has_left = self.fanout.note_sent(view, member, &mut self.outcome);
+        self.take_work();
+        has_left
     }
 
     /// Turns gaps that the connection must be told into replies.

@@ -628,6 +628,7 @@ impl<I: Io> Reactor<I> {
         let is_ending = self.core.fanout.is_ending(slot);
         let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
         let mut pops_left = POPS_MAX;
+        let before = self.core.meter.spent();
         while let Some((view, member)) = next {
             while gather.vectors.len() < VECTORS_MAX
                 && gather.len < SEND_BYTES_MAX
@@ -635,15 +636,18 @@ impl<I: Io> Reactor<I> {
             {
                 gather.take_owed(view, owed);
             }
-            let has_left = is_ending && self.core.fanout.note_sent(view, member, &mut self.core.outcome);
+            let has_left = is_ending && self.core.note_sent(view, member);
             if !has_left && self.core.fanout.is_behind(view, member) {
                 self.core.fanout.mark_owing(view, member);
                 break;
             }
             pops_left -= 1;
-            next = if pops_left > 0 { self.core.fanout.pop_owing(slot) } else { None };
+            // A topic that is left may cost more than a send.
+            let goes_on = pops_left > 0 && self.core.meter.spent() < before + share::QUANTUM;
+            next = if goes_on { self.core.fanout.pop_owing(slot) } else { None };
         }
         self.core.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
+        self.budget.pass_by(self.core.meter.spent() - before);
         if gather.len == 0 {
             self.gathers.push(gather);
             // So many were at their head by now that others are left.

@@ -522,6 +522,51 @@ fn whoever_is_leaving_many_topics_waits_with_its_commands() {
     world.end();
 }
 
+/// Nobody reads, so that their unsubscribes wait; and filters came since, which the topics' names are held against when
+/// somebody leaves. Then all read at once.
+#[test]
+fn what_leaving_costs_counts_for_the_sends_that_bring_it_about() {
+    let mut world = World::new(Knobs { plus_levels_max: Some(6), ..Knobs::calm(1) });
+    let (stranger, other) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    for choice in 0..1 << 5 {
+        let levels = (0..5).map(|level| if choice >> level & 1 == 1 { "+" } else { "a" });
+        let filter: Vec<&str> = levels.chain(["none"]).collect();
+        world.subscribe(stranger, &filter.join("/"));
+        world.settle();
+    }
+    let readers: Vec<usize> = (0..share::SENDS_MAX).map(|_| world.open(0, Format::Json)).collect();
+    // One whose message is in flight, and as many as may wait.
+    let topic_of = |reader: usize, number: usize| format!("a/a/a/a/a/{reader}-{number}");
+    for &reader in &readers {
+        for number in 0..4 {
+            world.subscribe(reader, &topic_of(reader, number));
+        }
+        world.settle();
+        world.stick(reader);
+        for number in 0..4 {
+            world.publish(other, &topic_of(reader, number));
+            world.settle();
+        }
+        for number in 1..4 {
+            world.unsubscribe(reader, &topic_of(reader, number));
+        }
+        world.settle();
+    }
+    world.subscribe(stranger, "one/more/+");
+    world.settle();
+    world.peaks.work = 0;
+    for &reader in &readers {
+        world.clients[reader].pace = Pace::Eager;
+        world.net.set_window(world.clients[reader].peer, 1 << 20);
+    }
+    world.settle();
+    assert_eq!(world.reactor(0).core().fanout.subscription_count() as usize, (1 << 5) + 1 + readers.len());
+    // The last one's send, and the last topic that it leaves.
+    let work_max = share::TURN + share::QUANTUM + 10 * UNIT;
+    assert!(world.peaks.work <= work_max, "{} of {work_max}", world.peaks.work);
+    world.end();
+}
+
 /// The home is not running. A client subscribes by name and by filter and publishes, and is gone, and
 /// another has its slot, when the answers come.
 #[test]
