@@ -647,6 +647,15 @@ impl Core {
 
     /// Takes requests of other reactors for as long as this home can answer them, and what homes say.
     pub fn receive(&mut self) {
+        // What this reactor's own connections had the home say waits to be taken, and would keep the home from the others
+        // in every turn in which they do.
+        while self.meter.spent() < share::TURN
+            && let Some(delivery) = self.outboxes[self.index].pop_front()
+        {
+            self.handle_delivery(delivery);
+            self.take_work();
+        }
+        self.note_outboxes();
         let senders = self.port.senders();
         // Another is first in each turn: as long as there is not room for all, each has its share.
         let first = self.stats.turns_total as usize % self.port.count();
@@ -689,7 +698,7 @@ impl Core {
                 break;
             }
         }
-        (self.is_backlogged, self.is_outbox_full) = (false, self.has_own_deliveries());
+        self.is_backlogged = false;
         for to in 0..self.port.count() {
             if to == self.index {
                 continue;
@@ -713,11 +722,18 @@ impl Core {
                 }
             }
             self.is_backlogged |= !self.backlog[to].is_empty();
-            self.is_outbox_full |= self.outboxes[to].len() >= OUTBOX_MAX;
             if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
                 wakes.push(to);
             }
         }
+        self.note_outboxes();
+    }
+
+    /// Notes whether this home has said as much as it may before that is taken.
+    fn note_outboxes(&mut self) {
+        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
+        self.is_outbox_full =
+            self.has_own_deliveries() || others.any(|(_, outbox)| outbox.len() >= OUTBOX_MAX);
     }
 
     /// Fills in what is not counted as it happens.

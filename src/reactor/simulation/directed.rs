@@ -567,6 +567,33 @@ fn what_leaving_costs_counts_for_the_sends_that_bring_it_about() {
     world.end();
 }
 
+/// In every turn somebody subscribes to a new topic at home on the same reactor and publishes to it, which is handed over
+/// later and might cost much.
+#[test]
+fn those_who_use_a_home_on_their_own_reactor_do_not_keep_it_from_others() {
+    let mut world = World::new(Knobs::calm(2));
+    let (busy, other) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let far = world.topic_at(0, "far");
+    world.publish(other, &far);
+    world.write_all();
+    world.turns(1, 3);
+    for round in 0..5 {
+        let topic = world.topic_at(0, &format!("t/{round}/"));
+        world.ask_together(busy, |world| {
+            world.subscribe(busy, &topic);
+            world.publish(busy, &topic);
+        });
+        world.write_all();
+        world.turns(0, 1);
+        world.turns(1, 1);
+        let commands = world.reactor(0).core().stats.commands_total;
+        assert_eq!(commands, 2 * (round + 1), "both in one turn");
+    }
+    assert_eq!(world.reactor(1).core().pending.len(), 0, "the other's publication has its place");
+    world.settle();
+    world.end();
+}
+
 /// The home is not running. A client subscribes by name and by filter and publishes, and is gone, and
 /// another has its slot, when the answers come.
 #[test]
