@@ -255,7 +255,9 @@ impl Core {
         // missed once it has come back.
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Unsubscribe);
+        // As many may wait as the connection leaves topics: their names are what views have anyway.
+        let held = self.fanout.shared_text(encoding, filter).unwrap_or_else(|| Arc::from(filter));
+        let pending = self.hold(slot, id, HeldTopic::Shared(held), PendingKind::Unsubscribe);
         let is_first = self.outboxes[self.index].is_empty();
         let outcome = &mut self.outcome;
         let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, pending, outcome);

@@ -1,5 +1,7 @@
 //! Subscribing and unsubscribing, by name and by filter.
 
+use std::sync::Arc;
+
 use super::{
     Fanout, Outcome,
     subscriber::{HeldFilter, LEAVING, UNSUBSCRIBING},
@@ -110,6 +112,15 @@ impl Fanout {
             entry.waiting.extend(pending);
         }
         Ok(if has_started { Subscribed::Now(None) } else { Subscribed::Later })
+    }
+
+    /// The name of a view, or a filter that somebody subscribed to, that reads `text`.
+    pub fn shared_text(&self, encoding: Encoding, text: &str) -> Option<Arc<str>> {
+        if let Some(key) = self.filters.by_text[encoding.index()].get(text) {
+            return Some(self.filters.entries[*key as usize].text.clone());
+        }
+        let key = self.by_name[encoding.index()].get(text)?;
+        Some(self.views[key as usize].name.clone())
     }
 
     /// Takes back the connection's subscription to the topic or filter `text`.
