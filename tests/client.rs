@@ -23,11 +23,16 @@ struct Server {
 
 impl Server {
     fn start(connection_count: usize, script: impl Fn(usize, Socket) + Send + 'static) -> Self {
+        Server::accept(connection_count, move |number, stream| script(number, Socket::upgrade(stream)))
+    }
+
+    /// The same before the upgrade.
+    fn accept(connection_count: usize, script: impl Fn(usize, TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let script = thread::spawn(move || {
             for number in 0..connection_count {
-                script(number, Socket::upgrade(listener.accept().unwrap().0));
+                script(number, listener.accept().unwrap().0);
             }
         });
         Server { url, script }
@@ -35,17 +40,17 @@ impl Server {
 }
 
 /// A server that speaks no WebSocket: it reads the request, says `answer` and waits for the client to go.
-fn no_broker(answer: &'static [u8]) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    let script = thread::spawn(move || {
-        let mut stream = listener.accept().unwrap().0;
-        let mut request = [0; 4096];
-        assert!(stream.read(&mut request).unwrap() > 0);
-        stream.write_all(answer).unwrap();
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    Server { url, script }
+fn no_broker(answer: impl Into<Vec<u8>>) -> Server {
+    let answer = answer.into();
+    Server::accept(1, move |_, stream| say(stream, &answer))
+}
+
+/// Reads the request, says `answer` and waits for the client to go.
+fn say(mut stream: TcpStream, answer: &[u8]) {
+    let mut request = [0; 4096];
+    assert!(stream.read(&mut request).unwrap() > 0);
+    stream.write_all(answer).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 /// The server's end of a connection.
@@ -54,6 +59,11 @@ struct Socket(BufReader<TcpStream>);
 impl Socket {
     /// Answers the upgrade and says hello.
     fn upgrade(stream: TcpStream) -> Self {
+        Socket::upgrade_to(stream, "Sec-WebSocket-Protocol: fanfare.json.v1\r\n", HELLO)
+    }
+
+    /// The same with another header and another first message.
+    fn upgrade_to(stream: TcpStream, protocol: &str, hello: &str) -> Self {
         let mut socket = Socket(BufReader::new(stream));
         let mut key = String::new();
         let mut has_protocol = false;
@@ -74,11 +84,11 @@ impl Socket {
         let accept = STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: fanfare.json.v1\r\n\r\n"
+             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
         );
         // The hello in the same segment, as the broker sends it.
         let mut bytes = head.into_bytes();
-        bytes.extend(frame(0x1, HELLO.as_bytes()));
+        bytes.extend(frame(0x1, hello.as_bytes()));
         socket.0.get_mut().write_all(&bytes).unwrap();
         socket
     }
@@ -124,11 +134,14 @@ impl Socket {
         serde_json::from_slice(&payload).unwrap()
     }
 
-    /// Takes the client's close frame and answers it.
+    /// Takes the client's close frame and answers it; nothing comes behind it.
     fn receive_close(&mut self) {
         let (opcode, payload) = self.receive_frame();
         assert_eq!((opcode, &payload[..]), (0x8, &1000_u16.to_be_bytes()[..]));
         self.send_frame(0x8, &payload);
+        let mut rest = Vec::new();
+        let _ = self.0.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{rest:?}");
     }
 }
 
@@ -153,6 +166,11 @@ fn fanfare(args: &[&str]) -> Command {
 
 /// Runs a client to its end against `server` and returns its exit code, stdout and stderr.
 fn run(server: Server, args: &[&str], input: Option<&str>) -> (i32, String, String) {
+    run_with(server, args, input.map(str::as_bytes))
+}
+
+/// The same with an input that need not be text.
+fn run_with(server: Server, args: &[&str], input: Option<&[u8]>) -> (i32, String, String) {
     let mut command = fanfare(args);
     command.args(["--url", &server.url]).stdout(Stdio::piped()).stderr(Stdio::piped());
     if input.is_some() {
@@ -161,7 +179,7 @@ fn run(server: Server, args: &[&str], input: Option<&str>) -> (i32, String, Stri
     let mut child: Child = command.spawn().unwrap();
     if let Some(input) = input {
         // A client that ends early does not read all of it.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let _ = child.stdin.take().unwrap().write_all(input);
     }
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     server.script.join().unwrap();
@@ -180,6 +198,8 @@ fn sub_prints_a_line_per_message_and_gaps_apart() {
         assert_eq!(socket.receive_frame(), (0xA, b"are you there".to_vec()));
         socket.send(r#"{"op":"message","topic":"room/42","seq":7,"data":{"n":1.0,  "big":123456789012345678901234567890}}"#);
         socket.send(r#"{"op":"gap","topic":"room/42","from":8,"to":9,"reason":"slow_consumer"}"#);
+        socket.send(r#"{"op":"gap","topic":"a","reason":"restart"}"#);
+        socket.send(r#"{"op":"error","code":"bad_message","message":"no"}"#);
         socket.send(r#"{"op":"something_new","topic":"room/42"}"#);
         socket.send(r#"{"op":"ok","id":1,"topic":"room/*","hint":"it is one topic"}"#);
         socket.send("{\"op\":\"message\",\"topic\":\"room/ 1\",\"seq\":1,\"data\":[\n1,\r\n2]}");
@@ -193,7 +213,10 @@ fn sub_prints_a_line_per_message_and_gaps_apart() {
     );
     assert_eq!(
         stderr,
-        "fanfare: gap in room/42: 8 to 9 are lost (slow_consumer)\nfanfare: room/*: it is one topic\n"
+        "fanfare: gap in room/42: 8 to 9 are lost (slow_consumer)\n\
+         fanfare: gap in a: an unknown number of messages is lost (restart)\n\
+         fanfare: a command was refused: no (bad_message)\n\
+         fanfare: room/*: it is one topic\n"
     );
     assert_eq!(code, 0);
 }
@@ -219,6 +242,34 @@ fn sub_comes_back_after_a_restart_with_the_pause_that_was_asked_for() {
         .unwrap_or_else(|| panic!("{first}"));
     assert!((0.4..=0.6).contains(&pause.parse::<f64>().unwrap()), "{pause}");
     assert_eq!(second, "fanfare: connected again; what was published in between is not replayed\n");
+}
+
+/// A proxy whose broker is away, one that hangs up, and one that has enough of it: the pause may double each time.
+#[test]
+fn sub_comes_back_to_a_broker_that_is_away_with_longer_pauses() {
+    let server = Server::accept(4, |number, stream| match number {
+        0 => say(stream, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
+        1 => drop(stream),
+        2 => say(stream, b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"),
+        _ => {
+            let mut socket = Socket::upgrade(stream);
+            socket.receive();
+            socket.send(r#"{"op":"message","topic":"a","seq":1,"data":"hi"}"#);
+            socket.receive_close();
+        }
+    });
+    let (code, stdout, stderr) = run(server, &["sub", "a", "--count", "1", "--raw"], None);
+    assert_eq!((code, stdout.as_str()), (0, "\"hi\"\n"));
+    let lines: Vec<(&str, f64)> = stderr
+        .lines()
+        .map(|line| line.strip_suffix(" s").and_then(|line| line.split_once("; trying again in ")).unwrap())
+        .map(|(why, pause)| (why, pause.parse().unwrap()))
+        .collect();
+    let [(first, shortest), (second, _), (third, longest)] = lines[..] else { panic!("{stderr}") };
+    assert_eq!(first, "fanfare: the upgrade was refused with HTTP 503");
+    assert!(second.starts_with("fanfare: cannot connect to 127.0.0.1:"), "{second}");
+    assert_eq!(third, "fanfare: the upgrade was refused with HTTP 429");
+    assert!((0.1..=0.3).contains(&shortest) && (0.5..=1.0).contains(&longest), "{stderr}");
 }
 
 #[test]
@@ -278,6 +329,22 @@ fn pub_sends_a_thousand_lines_without_waiting_for_each() {
     assert_eq!(result, (0, String::new(), String::new()));
 }
 
+/// Empty ones too, one that is as long as the broker takes, and not the end of a line of Windows.
+#[test]
+fn pub_sends_lines_of_text_as_they_are() {
+    let longest = "x".repeat(1_024);
+    let input = format!("{longest}\n\na\r\n \nlast");
+    let script = move |_, mut socket: Socket| {
+        for (id, data) in [longest.as_str(), "", "a", " ", "last"].into_iter().enumerate() {
+            assert_eq!(socket.receive()["data"], data);
+            socket.send(&format!(r#"{{"op":"ok","id":{id},"topic":"t","seq":1}}"#));
+        }
+        socket.receive_close();
+    };
+    let result = run(Server::start(1, script), &["pub", "t", "--text"], Some(&input));
+    assert_eq!(result, (0, String::new(), String::new()));
+}
+
 #[test]
 fn what_cannot_be_printed_is_told() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -332,6 +399,22 @@ fn pub_tells_what_a_lost_connection_left_unconfirmed() {
     let (code, _, stderr) = run(Server::start(1, script), &["pub", "t"], Some("1\n2\n"));
     assert_eq!(stderr, "fanfare: closed with 1012; 1 publications were confirmed, 1 were not\n");
     assert_eq!(code, 1);
+
+    // One that was refused is neither; and a close frame may say nothing.
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.receive();
+        socket.send(r#"{"op":"error","for":"publish","topic":"t","id":0,"code":"forbidden","message":"no"}"#);
+        socket.send_frame(0x8, b"");
+        assert_eq!(socket.receive_frame(), (0x8, vec![]));
+    };
+    let (code, _, stderr) = run(Server::start(1, script), &["pub", "t"], Some("1\n2\n"));
+    assert_eq!(
+        stderr,
+        "fanfare: publish was refused: no (forbidden)\n\
+         fanfare: closed with 1005; 0 publications were confirmed, 1 were not\n"
+    );
+    assert_eq!(code, 1);
 }
 
 #[test]
@@ -361,6 +444,11 @@ fn pub_refuses_what_is_no_json() {
     let (code, _, stderr) = run(Server::start(1, script), &["pub", "t", "--text"], Some(&long));
     assert_eq!(stderr, "fanfare: line 1 of stdin is longer than the broker's 1024 bytes\n");
     assert_eq!(code, 2);
+
+    let script = |_, mut socket: Socket| socket.receive_close();
+    let (code, _, stderr) = run_with(Server::start(1, script), &["pub", "t", "--text"], Some(b"\xff\n"));
+    assert_eq!(stderr, "fanfare: line 1 of stdin is not UTF-8\n");
+    assert_eq!(code, 2);
 }
 
 #[test]
@@ -384,7 +472,7 @@ fn a_url_that_is_none() {
 
 #[test]
 fn a_server_that_is_silent() {
-    let server = no_broker(b"");
+    let server = no_broker("");
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/ws").to_owned();
     let (code, _, stderr) = run(server, &["pub", "t", "1", "--timeout", "1"], None);
     assert_eq!((code, stderr), (1, format!("fanfare: {address} has not answered for 1 s\n")));
@@ -392,7 +480,7 @@ fn a_server_that_is_silent() {
 
 #[test]
 fn a_server_that_speaks_something_else() {
-    for answer in [&b"\x15\x03\x01\0\x02\x02\x16"[..], b"SSH-2.0-OpenSSH_9.2\r\n"] {
+    for answer in ["\x15\x03\x01\0\x02\x02\x16", "SSH-2.0-OpenSSH_9.2\r\n"] {
         for command in [&["pub", "t", "1"][..], &["sub", "t"]] {
             let (code, _, stderr) = run(no_broker(answer), command, None);
             let line = "fanfare: the server does not speak fanfare.json.v1: no answer in HTTP (";
@@ -402,19 +490,49 @@ fn a_server_that_speaks_something_else() {
     }
 }
 
+/// It upgrades, and then it is not what was asked for.
+#[test]
+fn a_server_of_another_protocol() {
+    const OURS: &str = "Sec-WebSocket-Protocol: fanfare.json.v1\r\n";
+    for (protocol, hello, why) in [
+        ("", HELLO, "it did not choose the subprotocol"),
+        ("Sec-WebSocket-Protocol: chat\r\n", HELLO, "it did not choose the subprotocol"),
+        (OURS, r#"{"op":"welcome"}"#, "its first message is no hello"),
+        (OURS, HELLO, "it sent a binary message"),
+    ] {
+        for command in [&["pub", "t", "1"][..], &["sub", "t"]] {
+            let server = Server::accept(1, move |_, stream| {
+                let mut socket = Socket::upgrade_to(stream, protocol, hello);
+                let _ = socket.0.get_mut().write_all(&frame(0x2, b"\0"));
+                let _ = socket.0.read_to_end(&mut Vec::new());
+            });
+            let (code, _, stderr) = run(server, command, None);
+            // What was published meanwhile is told as well.
+            let line = format!("fanfare: the server does not speak fanfare.json.v1: {why}");
+            assert!(stderr.starts_with(&line) && stderr.lines().count() == 1, "{stderr}");
+            assert_eq!(code, 1);
+        }
+    }
+}
+
 #[test]
 fn a_refusal_of_the_upgrade_is_passed_on() {
+    let not_found = |kind: &str, body: &str| {
+        let len = body.len();
+        format!("HTTP/1.1 404 Not Found\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\r\n{body}")
+    };
     for (answer, line) in [
-        (
-            &b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\nthe path is `/wrong`\n"
-                [..],
-            "HTTP 404: the path is `/wrong`",
-        ),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", "HTTP 404"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP 200"),
+        (not_found("text/plain; charset=utf-8", "the path is `/wrong`\n"), "HTTP 404: the path is `/wrong`"),
+        // A terminal is told nothing but text, and no more than a line should have.
+        (not_found("text/plain", "\x1b[2Jno\u{7}\nmore\n"), "HTTP 404: [2Jno"),
+        (not_found("text/plain", &"x".repeat(5_000)), "HTTP 404"),
+        (not_found("text/html", "<html>"), "HTTP 404"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(), "HTTP 200"),
     ] {
-        let (code, _, stderr) = run(no_broker(answer), &["pub", "t", "1"], None);
-        assert_eq!((code, stderr), (1, format!("fanfare: the upgrade was refused with {line}\n")));
+        for command in [&["pub", "t", "1"][..], &["sub", "t"]] {
+            let (code, _, stderr) = run(no_broker(answer.as_str()), command, None);
+            assert_eq!((code, stderr), (1, format!("fanfare: the upgrade was refused with {line}\n")));
+        }
     }
 }
 
@@ -430,6 +548,24 @@ fn a_broker_that_does_not_answer() {
     let (code, _, stderr) = run(Server::start(1, script), &["pub", "t", "1", "--timeout", "1"], None);
     let line = "fanfare: no answer for 1 s; 0 publications were confirmed, 1 were not\n";
     assert_eq!((code, stderr.as_str()), (1, line));
+
+    // A subscriber comes back.
+    let script = |number, mut socket: Socket| {
+        socket.receive();
+        socket.receive();
+        socket.send(r#"{"op":"ok","id":0,"topic":"a"}"#);
+        if number == 0 {
+            let _ = socket.0.read_to_end(&mut Vec::new());
+            return;
+        }
+        socket.send(r#"{"op":"message","topic":"a","seq":1,"data":1}"#);
+        socket.receive_close();
+    };
+    let args = ["sub", "a", "b", "--timeout", "1", "--count", "1"];
+    let (code, stdout, stderr) = run(Server::start(2, script), &args, None);
+    assert_eq!((code, stdout.as_str()), (0, "a 1 1\n"));
+    let line = "fanfare: no answer to 1 subscribe commands for 1 s; trying again in ";
+    assert!(stderr.starts_with(line), "{stderr}");
 }
 
 #[test]
