@@ -75,23 +75,24 @@ impl Lines {
     }
 
     fn write(&self, mut output: impl Write) {
-        let (mut bytes, mut told) = (Vec::new(), 0);
+        let (mut bytes, mut told, mut flows) = (Vec::new(), 0, true);
         loop {
             let line_count = self.take(&mut bytes);
-            let written = output.write_all(&bytes).and_then(|()| output.flush());
-            bytes.clear();
-            let mut queue = self.lock();
-            queue.is_being_written = false;
-            if written.is_err() {
-                queue.dropped_total += line_count;
-            }
-            let dropped_total = queue.dropped_total;
-            drop(queue);
-            if written.is_ok() && dropped_total > told {
-                // Queued like any other.
+            let dropped_total = self.dropped_total();
+            if flows && dropped_total > told {
+                // Queued like any other, for which there is room now: lines were dropped because there was none.
                 warn!(count = dropped_total - told, "log lines were dropped: stderr did not take them");
                 told = dropped_total;
             }
+            let written = output.write_all(&bytes).and_then(|()| output.flush());
+            flows = written.is_ok();
+            bytes.clear();
+            let mut queue = self.lock();
+            queue.is_being_written = false;
+            if !flows {
+                queue.dropped_total += line_count;
+            }
+            drop(queue);
             self.changed.notify_all();
         }
     }
@@ -206,8 +207,14 @@ mod tests {
         let (lines, asked, let_go) = gated();
         lines.push(b"one\n");
         asked.recv_timeout(PATIENCE).unwrap();
+        lines.push(b"two\n");
+        lines.push(b"three\n");
+        let_go.send(false).unwrap();
+        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), b"two\nthree\n");
+        assert!(!lines.flush(Duration::ZERO), "nothing waits, but they are not written");
+        assert_eq!(lines.dropped_total(), 1);
         let_go.send(false).unwrap();
         assert!(lines.flush(PATIENCE));
-        assert_eq!(lines.dropped_total(), 1);
+        assert_eq!(lines.dropped_total(), 3);
     }
 }

@@ -150,6 +150,10 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 #[test]
 fn a_stderr_that_takes_nothing_stops_nothing() {
     const DROPPED: &str = "\nfanfare_log_lines_dropped_total ";
+    let count_of = |line: &str| {
+        let count = line.contains("log lines were dropped").then(|| line.split_once("count=").unwrap().1);
+        count.map(|count| count.parse::<u64>().unwrap())
+    };
     let (reader, writer) = full_pipe();
     let broker = Broker::start_with_stderr(1, &[], writer);
     let deadline = Instant::now() + PATIENCE;
@@ -160,8 +164,11 @@ fn a_stderr_that_takes_nothing_stops_nothing() {
     assert!(broker.metrics().contains(DROPPED));
     assert!(broker.get("/healthz").ends_with("\r\n\r\nok\n"));
     let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("log lines were dropped") && line.contains("count=")));
+    let told = lines.find_map(|line| count_of(&line)).unwrap();
+    assert!(broker.metrics().contains(&format!("{DROPPED}{told}\n")), "{told} of {}", broker.metrics());
     broker.stop();
+    // Once, and nothing else was lost.
+    assert_eq!(lines.find_map(|line| count_of(&line)), None);
 }
 
 #[test]
