@@ -197,6 +197,8 @@ mod tests {
         os::unix::net::{UnixListener, UnixStream},
     };
 
+    use rustix::io::{FdFlags, fcntl_getfd};
+
     use super::*;
 
     const ANY_PORT: &str = "127.0.0.1:0";
@@ -264,7 +266,9 @@ mod tests {
         let listener = TcpListener::bind(ANY_PORT).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = OwnedFd::from(listener);
+        SockRef::from(&listener).set_cloexec(false).unwrap();
         adopt(&listener, 16, Some(256 * 1024)).unwrap();
+        assert!(fcntl_getfd(&listener).unwrap().contains(FdFlags::CLOEXEC));
         expect_inherited(listener);
     }
 
@@ -278,7 +282,12 @@ mod tests {
         assert_eq!(listen_address(&listener).unwrap(), ListenAddress::Unix(path.clone()));
         assert_eq!(listen_unix(&path, 0o606, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         UnixStream::connect(&path).unwrap();
-        adopt(&listener, 16, Some(256 * 1024)).unwrap();
+        adopt(&listener, 1, Some(256 * 1024)).unwrap();
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            socket.connect(&SockAddr::unix(&path).unwrap()).map_err(|error| error.kind())
+        };
+        assert!((0..4).any(|_| connect() == Err(io::ErrorKind::WouldBlock)), "the backlog is the new one");
         drop(file);
         assert!(!path.exists());
 
@@ -286,6 +295,44 @@ mod tests {
         assert_eq!(listen_unix(&path, 0o606, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         fs::remove_file(path).unwrap();
+    }
+
+    /// It ends while somebody waits in its queue, as one does whose broker was killed.
+    #[test]
+    fn a_socket_in_the_file_system_is_taken_when_its_owner_has_ended() {
+        let path = std::env::temp_dir().join(format!("fanfare-{}-ending", std::process::id()));
+        let ending = UnixListener::bind(&path).unwrap();
+        let taking = thread::spawn({
+            let path = path.clone();
+            move || listen_unix(&path, 0o600, 16)
+        });
+        drop(ending.accept().unwrap());
+        drop(ending);
+        let (_listener, _file) = taking.join().unwrap().unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    /// Sockets that would listen where nobody asked for it, and one whose connections are no streams.
+    #[test]
+    fn what_is_no_listener_of_streams_is_not_adopted() {
+        let any = ANY_PORT.parse().unwrap();
+        // Abstract, so that there is no file.
+        let address = |name| SockAddr::unix(format!("\0fanfare-{}-{name}", std::process::id())).unwrap();
+        let packets = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        packets.bind(&address("packets")).unwrap();
+        packets.listen(16).unwrap();
+        for (socket, what) in [
+            (new_socket(any).unwrap().into(), "unbound"),
+            (bind(any, None).unwrap(), "bound"),
+            (packets.into(), "packets"),
+        ] {
+            assert_eq!(adopt(&socket, 16, None).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{what}");
+            assert!(!SockRef::from(&socket).is_listener().unwrap() || what == "packets");
+        }
+        let unnamed = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        unnamed.bind(&address("stream")).unwrap();
+        let error = listen_address(&unnamed.into()).unwrap_err();
+        assert_eq!(error.to_string(), "it has no path, and abstract names are not served");
     }
 
     fn expect_inherited(listener: OwnedFd) {

@@ -133,7 +133,10 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use std::{
-        os::unix::net::{UnixDatagram, UnixListener},
+        os::unix::{
+            fs::symlink,
+            net::{UnixDatagram, UnixListener},
+        },
         thread,
     };
 
@@ -163,6 +166,11 @@ mod tests {
         drop(ending);
         assert_eq!(asked.join().unwrap(), ErrorKind::AddrInUse);
         ensure_unused(&path("ending"), Duration::from_secs(30)).unwrap();
+        symlink(path("ending"), path("link")).unwrap();
+        remove_left_behind(&path("link")).unwrap();
+        assert!(path("link").is_symlink() && path("ending").exists());
+        let why = ensure_replaceable(Path::new("/dev/null")).unwrap_err();
+        assert!(why.starts_with("is a device or a pipe, which is left alone"), "{why}");
         fs::write(path("file"), "precious").unwrap();
         remove_left_behind(&path("file")).unwrap();
         assert!(path("file").exists());
