@@ -226,6 +226,11 @@ mod tests {
         let line = watch.compare(vec![1]).unwrap();
         assert!(line.starts_with("the process may run on core 1 now, which was cores 0,1,2: "), "{line}");
         assert_eq!(watch.compare(vec![1]), None);
+        assert!(
+            watch.compare(vec![2]).unwrap().contains("on core 2 now, which was core 1: "),
+            "as many, and others"
+        );
+        watch.compare(vec![1]);
         assert!(watch.compare(vec![1, 2]).unwrap().contains("on cores 1,2 now, which was core 1: "));
     }
 
@@ -244,6 +249,10 @@ mod tests {
         assert_eq!(quota(&root, "4:cpu:/slice\n"), None);
         write("", "max 100000\n");
         assert_eq!(quota(&root, "0::/\n"), None);
+        for nonsense in ["0 100000", "100000 0", "-1 100000", "100000", ""] {
+            write("", nonsense);
+            assert_eq!(quota(&root, "0::/\n"), None, "{nonsense}");
+        }
         write("", "50000 100000\n");
         assert_eq!(quota(&root, "0::/\n"), Some(0.5));
         fs::remove_dir_all(root).unwrap();
