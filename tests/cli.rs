@@ -2,9 +2,10 @@
 //! wins over the environment, that over the file, that over the defaults.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, BufRead, BufReader},
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -65,6 +66,7 @@ fn the_default_file_is_printed_and_passes_its_check() {
     assert_eq!(stdout_of(&mut fanfare(&["config", "check", path])), format!("{path}: ok\n"));
     assert_eq!(stdout_of(fanfare(&["config", "check"]).env("FANFARE_CONFIG", path)), format!("{path}: ok\n"));
     assert_eq!(stdout_of(&mut fanfare(&["config", "check"])), "the defaults: ok\n");
+    assert_eq!(stdout_of(fanfare(&["config", "check"]).env("FANFARE_CONFIG", "")), "the defaults: ok\n");
 }
 
 #[test]
@@ -183,6 +185,11 @@ fn wrong_variables() {
         2,
         "FANFARE_LOG_JSON: log.json = \"\" is not allowed: it must be true or false",
     );
+    assert_fails(
+        fanfare(&["config", "check"]).env("FANFARE_LOG_LEVEL", OsStr::from_bytes(b"\xff")),
+        2,
+        "FANFARE_LOG_LEVEL: the environment holds \"\\xFF\", which is not UTF-8",
+    );
     // What Kubernetes sets for a service named fanfare is not ours.
     stdout_of(
         fanfare(&["config", "check"])
@@ -204,6 +211,11 @@ fn wrong_flags() {
         &mut fanfare(&["--set", "reactor.counts=1"]),
         2,
         "--set: there is no key reactor.counts; did you mean reactor.count?",
+    );
+    assert_fails(
+        &mut fanfare(&["--set", " reactor.count = 65 "]),
+        2,
+        "--set: reactor.count = 65 is not allowed: it must be an integer from 0 to 64 (reactors)",
     );
     assert_fails(
         &mut fanfare(&["--set", "backlog=5"]),
