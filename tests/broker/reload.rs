@@ -88,6 +88,27 @@ fn a_reload_changes_what_it_can_and_drops_nobody() {
     assert_eq!(log.count_to_end("INFO"), 0, "the level was raised to warn");
 }
 
+/// What is compared, and what a drain goes by, is what runs and not what the broker began with.
+#[test]
+fn a_reload_goes_on_from_the_one_before() {
+    let drain_ms = |ms: u32| format!("[timeouts]\ndrain_ms = {ms}\n");
+    let file = File::new("again.toml", &drain_ms(2_000));
+    let (broker, log) = start(1, &[], &file);
+    for (ms, line) in [
+        (3_000, "reloaded: timeouts.drain_ms = 2000 → 3000"),
+        (3_000, "reloaded: nothing has changed"),
+        (4_000, "reloaded: timeouts.drain_ms = 3000 → 4000"),
+    ] {
+        file.write(&drain_ms(ms));
+        broker.reload();
+        let said = log.wait_for("reloaded: ");
+        assert!(said.ends_with(line), "{said}");
+    }
+    broker.terminate();
+    log.wait_for("draining; a second signal exits at once timeout_ms=4000");
+    broker.wait();
+}
+
 /// Views that are there judge by the new policy: a subscriber that takes nothing is disconnected at first,
 /// and skips after the reload.
 #[test]
