@@ -275,7 +275,17 @@ fn a_broker_process() {
     ] {
         weakness.store(std::env::var_os(name).is_some(), Ordering::SeqCst);
     }
-    let result = control::run(Arc::new(config), Launch::default(), hooks(), |_| Ok(fleet), |_, _| {});
+    let start = |_| {
+        if std::env::var_os("STARTING").is_some() {
+            // Handled by this thread, before it goes on.
+            // SAFETY: raise takes no pointer.
+            unsafe { libc::raise(libc::SIGHUP) };
+            sd_notify::notify(&[NotifyState::Status("starting")]).unwrap();
+            let _ = io::stdin().read(&mut [0]);
+        }
+        Ok(fleet)
+    };
+    let result = control::run(Arc::new(config), Launch::default(), hooks(), start, |_, _| {});
     if std::env::var_os("LINGERING").is_some() {
         sd_notify::notify(&[NotifyState::Status("over")]).unwrap();
         let _ = io::stdin().read(&mut [0]);
@@ -374,6 +384,30 @@ fn the_service_manager_is_told_of_reloads() {
         assert!(at.is_some_and(|at| at.parse::<u64>().is_ok_and(|at| at > 0)), "{reloading}");
         broker.wait_for("READY=1");
     }
+    broker.signal(libc::SIGTERM);
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+/// What is read while the reactors start would not be what they start with, and is read again when they have.
+#[test]
+fn a_reload_while_the_broker_starts_comes_after() {
+    let mut broker = Process::start("reload-starting", &["STARTING"]);
+    broker.wait_for("STATUS=starting");
+    drop(broker.child.stdin.take());
+    broker.wait_for("READY=1");
+    broker.wait_for("RELOADING=1");
+    broker.wait_for("READY=1");
+    broker.signal(libc::SIGTERM);
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
+/// A start may take its time: a successor's waits for its predecessor.
+#[test]
+fn a_signal_ends_a_broker_that_starts() {
+    let mut broker = Process::start("stop-starting", &["STARTING"]);
+    broker.wait_for("STATUS=starting");
+    // Held, so that it goes on starting.
+    let _stdin = broker.child.stdin.take();
     broker.signal(libc::SIGTERM);
     assert_eq!(broker.exit_code(), Some(0));
 }
