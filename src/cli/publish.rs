@@ -106,8 +106,8 @@ async fn publish_lines(publisher: &Publisher, is_text: bool, line_bytes_max: usi
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        // Two more than allowed: the line break, and a byte that tells that it is too long.
-        let read = (&mut input).take(line_bytes_max as u64 + 2).read_until(b'\n', &mut line).await;
+        // One more than allowed: the line break, or what tells that it is too long.
+        let read = (&mut input).take(line_bytes_max as u64 + 1).read_until(b'\n', &mut line).await;
         match read {
             Ok(0) => break,
             Ok(_) => {}
