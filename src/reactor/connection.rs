@@ -37,8 +37,8 @@ pub struct Connection {
     pub is_listed: bool,
     /// A ping went out and nothing came since; or it lingers and nothing came since it was looked at.
     pub is_pinged: bool,
-    /// When a byte last came, or a slow send was seen to make progress, in milliseconds (wrapping). That a send was taken
-    /// says little: a proxy or a kernel takes what is sent to the dead.
+    /// When a byte last came, or the last ping went out, or what stood before it was seen to be taken, in milliseconds
+    /// (wrapping). That something is taken says little else: a proxy or a kernel takes what is sent to the dead.
     pub active_ms: u32,
     /// How much the peer had taken when its deadline last passed, in bytes (wrapping).
     pub acked_bytes: u32,
@@ -230,6 +230,15 @@ impl Connection {
             Flight::None => None,
             Flight::Range { moved, .. } => Some(moved.elapsed_ms(now_ms)),
             Flight::Gather(gather) => Some(gather.moved.elapsed_ms(now_ms)),
+        }
+    }
+
+    /// How many bytes the send in flight has.
+    pub fn flight_bytes(&self) -> u32 {
+        match &self.flight {
+            Flight::None => 0,
+            Flight::Range { len, .. } => *len,
+            Flight::Gather(gather) => gather.len,
         }
     }
 

@@ -50,6 +50,10 @@ use crate::{
     work::{Meter, price},
 };
 
+/// So much more than its send in flight a peer may have to take before what is sent next: what the kernel holds of what
+/// was sent before, and the rest of what is taken meanwhile.
+const UNTAKEN_BYTES_MAX: u32 = 1 << 20;
+
 /// Spare reply buffers: how many, which is as many as a turn's sends empty, and how large each may be to be kept.
 const SPARES_MAX: usize = share::SENDS_MAX;
 const SPARE_BYTES_MAX: usize = 4 << 10;
@@ -798,7 +802,9 @@ impl Core {
             // A send makes progress, however slowly.
             connection.note_progress(now_ms);
             self.meters.note_message(slot, now_ms as u32);
-            (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
+            if connection.is_pinged && self.meters.is_before_ping(slot, acked_bytes) {
+                connection.active_ms = now_ms as u32;
+            }
         }
         if connection.is_paused() && connection.replies.len() <= REPLIES_BYTES_MAX {
             // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
@@ -819,6 +825,8 @@ impl Core {
             Due::Ping(left_ms) => {
                 connection.is_pinged = true;
                 connection.active_ms = now_ms as u32;
+                let before_bytes = connection.flight_bytes().wrapping_add(UNTAKEN_BYTES_MAX);
+                self.meters.note_ping(slot, acked_bytes.map(|acked| acked.wrapping_add(before_bytes)));
                 frame::write_control(Opcode::Ping, b"", self.replies(slot));
                 self.timers.set(slot, now_ms + left_ms);
             }

@@ -8,7 +8,7 @@ const LOOKS_PER_STALL: u64 = 8;
 /// What is known of an open connection when its deadline has passed, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// Since a byte came or a slow send made progress; since the ping, if it is pinged.
+    /// Since a byte came; since the ping, if it is pinged, or since what stands before it made progress.
     pub life_ms: u64,
     /// A ping went out and nothing came since.
     pub is_pinged: bool,

@@ -15,6 +15,9 @@ pub struct Meters {
     messaged_ms: Vec<u32>,
     /// When those began a message that have not ended it, in milliseconds (wrapping): few have.
     begun_ms: HashMap<u32, u32, RandomState>,
+    /// How much those will have taken who have taken all that was sent before their last ping, in bytes (wrapping): of
+    /// those who were pinged while a send was in flight.
+    pinged_bytes: HashMap<u32, u32, RandomState>,
     command_rate: Option<Rate>,
     /// What the rate knows of its commands; with `limits.commands_per_s_max`.
     commands_due_ns: Vec<u64>,
@@ -59,6 +62,7 @@ impl Meters {
     /// The connection is over; returns whose it was, if it was counted.
     pub fn close(&mut self, slot: u32) -> Option<Origin> {
         self.begun_ms.remove(&slot);
+        self.pinged_bytes.remove(&slot);
         self.origins.get_mut(slot as usize)?.take()
     }
 
@@ -85,6 +89,19 @@ impl Meters {
     /// For how long a message is under way that is not whole, in milliseconds, if one is.
     pub fn begun_ms(&self, slot: u32, now_ms: u32) -> Option<u32> {
         self.begun_ms.get(&slot).map(|begun_ms| now_ms.wrapping_sub(*begun_ms))
+    }
+
+    /// A ping goes out, which the peer has taken when it has taken so many bytes in all (wrapping); none: at once.
+    pub fn note_ping(&mut self, slot: u32, taken_bytes: Option<u32>) {
+        match taken_bytes {
+            Some(taken_bytes) => _ = self.pinged_bytes.insert(slot, taken_bytes),
+            None => _ = self.pinged_bytes.remove(&slot),
+        }
+    }
+
+    /// Whether a peer that has taken so many bytes may not have taken its last ping yet.
+    pub fn is_before_ping(&self, slot: u32, taken_bytes: u32) -> bool {
+        self.pinged_bytes.get(&slot).is_some_and(|until| until.wrapping_sub(taken_bytes) as i32 > 0)
     }
 
     /// For how long no message came or went, in milliseconds; only with `timeouts.idle_ms`.
@@ -115,6 +132,21 @@ fn entry<T: Clone + Default>(table: &mut Vec<T>, slot: u32) -> &mut T {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Also where the count of bytes wraps in between.
+    #[test]
+    fn a_ping_is_taken_when_what_stands_before_it_is() {
+        let mut meters = Meters::default();
+        assert!(!meters.is_before_ping(0, 0), "nobody was pinged");
+        meters.note_ping(0, Some(5));
+        assert!(meters.is_before_ping(0, u32::MAX - 5) && meters.is_before_ping(0, 4));
+        assert!(!meters.is_before_ping(0, 5) && !meters.is_before_ping(1, 4));
+        meters.note_ping(0, None);
+        assert!(!meters.is_before_ping(0, 4), "nothing stands before this one");
+        meters.note_ping(0, Some(5));
+        meters.close(0);
+        assert!(!meters.is_before_ping(0, 4), "the slot is another's");
+    }
 
     #[test]
     fn a_new_rate_does_not_hold_what_came_under_the_old_one_against_anybody() {
