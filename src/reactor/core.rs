@@ -925,8 +925,7 @@ impl Core {
             if is_keeping {
                 self.stats.slow_disconnects_total[Bound::LogBytes.index()] +=
                     u64::from(connection.phase == Phase::Open);
-                let id = ConnectionId { slot: walk.next_slot, generation: connection.generation };
-                self.resetting.push((id, CloseReason::SlowConsumer));
+                self.resetting.push((self.id_of(walk.next_slot), CloseReason::SlowConsumer));
             }
             walk.next_slot += 1;
         }

@@ -9,7 +9,7 @@ use crate::{
     protocol::Encoding,
     pubsub::{
         message::{PendingId, Request},
-        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        subscription::{ConnectionId, Refused, Started, Subscribed, ViewKey},
         table::Table,
         view::MemberSlot,
     },
@@ -66,19 +66,18 @@ impl Fanout {
         place: u32,
         pending: PendingId,
         outcome: &mut Outcome,
-    ) -> Unsubscribed {
+    ) {
         let subscriber = &mut self.subscribers[connection as usize];
         let held = subscriber.get_mut(place);
         held.set_ending(true);
         let key = held.view;
-        let id = ConnectionId { slot: connection, generation: subscriber.generation };
+        let id = subscriber.id(connection);
         let endings = subscriber.rare.get_or_insert_default().endings.get_or_insert_default();
         endings.by_view.insert(key, Ending { pending, until_bytes: None });
         let view = &self.views[key as usize];
         let (topic, encoding) = (view.name.clone(), view.encoding);
         let home = self.homes.of(&topic);
         outcome.requests.push((home, Request::Mark { topic, encoding, connection: id, pending }));
-        Unsubscribed::Later
     }
 
     /// The connection subscribes to a topic that it is still leaving.
@@ -88,12 +87,11 @@ impl Fanout {
         view: ViewKey,
         pending: Option<PendingId>,
         creator: u32,
-    ) -> Subscribed {
+    ) {
         let rare = self.subscribers[connection as usize].rare.as_mut();
         let endings = rare.and_then(|rare| rare.endings.as_mut()).expect("an ending is recorded twice");
         let before = endings.again.replace(Again { view, pending, creator });
         assert!(before.is_none(), "the commands of whoever subscribes again wait");
-        Subscribed::Later
     }
 
     /// A mark has come back from the topic's home. Whoever sent it may be gone; else it leaves as soon as it was sent
@@ -225,7 +223,7 @@ impl Fanout {
         if subscriber.is_leaving() {
             return outcome.started.push(Started::at(pending, None));
         }
-        let id = ConnectionId { slot: connection, generation: subscriber.generation };
+        let id = subscriber.id(connection);
         match self.handle_subscribe_topic(id, encoding, topic, pending, creator, outcome) {
             Ok(Subscribed::Now(seq)) => outcome.started.push(Started::at(pending, seq)),
             Ok(Subscribed::Later) => {}

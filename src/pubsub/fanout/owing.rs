@@ -132,7 +132,7 @@ impl Fanout {
         }
         if subscriber.owing_count() > AT_ONCE_MAX {
             subscriber.set(SUMMED_UP, true);
-            let id = ConnectionId { slot: connection, generation: subscriber.generation };
+            let id = subscriber.id(connection);
             subscriber.set(JUDGED_MARK, !subscriber.is(JUDGED_MARK));
             self.tasks.push_back(Task::Judge(Box::new(Judging::new(id))));
             return Verdict::Keep;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ending::Endings;
 use crate::pubsub::{
-    subscription::{Gap, ViewKey},
+    subscription::{ConnectionId, Gap, ViewKey},
     table::Table,
     view::MemberSlot,
     walk::Walk,
@@ -122,6 +122,11 @@ impl Default for Subscriber {
 }
 
 impl Subscriber {
+    /// Who it is, in `slot`.
+    pub(super) fn id(&self, slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: self.generation }
+    }
+
     pub(super) fn subscriptions(&self) -> &[Subscription] {
         &self.subscriptions
     }

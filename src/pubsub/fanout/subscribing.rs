@@ -43,7 +43,8 @@ impl Fanout {
         let place = subscriber.find(key);
         let held = place.map(|place| subscriber.get(place));
         if held.is_some_and(|held| held.is_ending()) {
-            return Ok(self.begin_after_ending(connection, key, pending, creator));
+            self.begin_after_ending(connection, key, pending, creator);
+            return Ok(Subscribed::Later);
         }
         if held.is_some_and(|held| held.is_exact() || held.is_waiting()) {
             return Err(Refused);
@@ -148,7 +149,8 @@ impl Fanout {
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
-        Ok(self.begin_ending(connection, place, pending, outcome))
+        self.begin_ending(connection, place, pending, outcome);
+        Ok(Unsubscribed::Later)
     }
 
     /// Takes back a filter. The connection leaves at once what it matched if that is little; else a task sees to
@@ -171,7 +173,7 @@ impl Fanout {
         rare.unsubscribing = Some(key);
         subscriber.begin_walk();
         subscriber.set(UNSUBSCRIBING, true);
-        let id = ConnectionId { slot: connection, generation: subscriber.generation };
+        let id = subscriber.id(connection);
         let task = Task::Unsubscribe { connection: id, key, since, pending };
         Ok(match self.begin(task, outcome) {
             true => Unsubscribed::Now,
