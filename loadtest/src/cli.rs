@@ -616,18 +616,12 @@ pub struct Idle {
 /// `floor`.
 #[derive(Clone, Debug, Args)]
 pub struct Floor {
-    /// Sockets that are sent to
-    #[arg(long, default_value_t = 1000, value_parser = count(1, 1_000_000))]
-    pub subscribers: usize,
-    /// Frames per second and socket
+    /// What it sends to whom.
+    #[command(flatten)]
+    pub shape: FloorShape,
+    /// Frames per second and socket; with --rooms, publications per second, all rooms together
     #[arg(long, default_value_t = 100, value_parser = rate())]
     pub rate: u64,
-    /// Bytes of a frame, header included
-    #[arg(long, default_value_t = 190, value_parser = value_parser!(u64).range(130..4096))]
-    pub frame_bytes: u64,
-    /// Send only whole multiples of this many frames. 1: whatever is due
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..=1024))]
-    pub merge: u64,
     /// The core that the bare loop runs on
     #[arg(long)]
     pub server_core: Option<usize>,
@@ -637,6 +631,64 @@ pub struct Floor {
     /// How to run.
     #[command(flatten)]
     pub run: Run,
+}
+
+/// What the floor sends to whom: its own frames to everybody, or each publication that comes to a room.
+#[derive(Clone, Debug, Args)]
+pub struct FloorShape {
+    /// Sockets that are sent to
+    #[arg(long, default_value_t = 1000, value_parser = count(1, 1_000_000))]
+    pub subscribers: usize,
+    /// Bytes of a frame, header included
+    #[arg(long, default_value_t = 190, value_parser = value_parser!(u64).range(130..4096))]
+    pub frame_bytes: u64,
+    /// Send only whole multiples of this many frames. 1: whatever is due
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..=1024))]
+    pub merge: u64,
+    /// Receive publications and send each to one of so many rooms, instead
+    #[arg(long, value_parser = count(1, 65_536), conflicts_with_all = ["subscribers", "frame_bytes", "merge"])]
+    pub rooms: Option<usize>,
+    /// Members of each room; 1: pairs
+    #[arg(long, default_value_t = 10, value_parser = count(1, 1_000_000), requires = "rooms")]
+    pub members: usize,
+    /// Connections that publish, dealt out to the rooms: one each where this is not said
+    #[arg(long, value_parser = count(1, 65_536), requires = "rooms")]
+    pub publishers: Option<usize>,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..=4000), requires = "rooms")]
+    pub size: u64,
+}
+
+impl FloorShape {
+    /// A fan-out of this program's own frames.
+    pub fn fan_out(subscribers: usize, frame_bytes: u64) -> FloorShape {
+        FloorShape { subscribers, frame_bytes, merge: 1, rooms: None, members: 0, publishers: None, size: 0 }
+    }
+
+    /// Rooms that are published to by one connection each, or by `publishers`.
+    pub fn rooms(rooms: usize, members: usize, publishers: usize, size: u64) -> FloorShape {
+        let publishers = Some(publishers);
+        FloorShape { rooms: Some(rooms), members, publishers, size, ..FloorShape::fan_out(0, 0) }
+    }
+
+    /// The flags that say it.
+    pub fn arguments(&self) -> Vec<String> {
+        let FloorShape { subscribers, frame_bytes, merge, rooms, members, publishers, size } = *self;
+        let flags = match rooms {
+            None => vec![
+                ("--subscribers", subscribers as u64),
+                ("--frame-bytes", frame_bytes),
+                ("--merge", merge),
+            ],
+            Some(rooms) => vec![
+                ("--rooms", rooms as u64),
+                ("--members", members as u64),
+                ("--publishers", publishers.unwrap_or(rooms) as u64),
+                ("--size", size),
+            ],
+        };
+        flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]).collect()
+    }
 }
 
 /// `run`.
@@ -666,7 +718,7 @@ pub struct Compare {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
     /// No round begins that would not be over after so many minutes.
-    #[arg(long, default_value_t = 18)]
+    #[arg(long, default_value_t = 25)]
     pub minutes: u64,
     /// The core that brokers run on.
     #[arg(long, default_value_t = 0)]
@@ -702,18 +754,12 @@ pub struct Compare {
 /// `floor-server`.
 #[derive(Debug, Args)]
 pub struct FloorServer {
-    /// Sockets to wait for.
-    #[arg(long)]
-    pub subscribers: usize,
-    /// Frames per second and socket.
+    /// What it sends to whom.
+    #[command(flatten)]
+    pub shape: FloorShape,
+    /// Frames per second and socket; with --rooms it follows from what comes
     #[arg(long)]
     pub rate: u64,
-    /// Bytes of a frame.
-    #[arg(long)]
-    pub frame_bytes: usize,
-    /// Send only whole multiples of this many frames.
-    #[arg(long)]
-    pub merge: u64,
     /// The core to run on.
     #[arg(long)]
     pub server_core: Option<usize>,

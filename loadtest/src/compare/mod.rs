@@ -36,7 +36,7 @@ use crate::{
     output::{Outputs, print, tell},
     process as cost,
     report::Report,
-    scenario::{self, Setting, topics},
+    scenario::{self, Plan, Setting, topics},
     search::{Ladder, Search},
 };
 use broker::Running;
@@ -67,6 +67,38 @@ const CLIENT_CPU_SHARE_MAX: f64 = 0.95;
 const WARM_CONNECTIONS: usize = 200;
 /// Bytes of the envelope and the frame header around the data in fanfare's JSON, as the floor sends it.
 const FLOOR_OVERHEAD_BYTES: u64 = 62;
+
+/// What is asked of a broker, or of the floor.
+#[derive(Clone, Copy)]
+enum Load {
+    /// One topic with everybody on it, at so many publications per second.
+    FanOut(u64),
+    /// The loads that most applications have.
+    Small(Small),
+}
+
+/// Rooms that are small, each with publishers of its own.
+#[derive(Clone, Copy)]
+struct Small {
+    rooms: usize,
+    members: usize,
+    publishers: usize,
+    /// All rooms together, per second.
+    rate: u64,
+}
+
+const PAIRS: Small = Small { rooms: 1_000, members: 1, publishers: 1_000, rate: 40_000 };
+const ROOMS: Small = Small { rooms: 100, members: 10, publishers: 100, rate: 5_000 };
+const FAN_IN: Small = Small { rooms: 1, members: 2, publishers: 1_000, rate: 20_000 };
+
+impl Load {
+    fn rate(self) -> u64 {
+        match self {
+            Load::FanOut(rate) => rate,
+            Load::Small(small) => small.rate,
+        }
+    }
+}
 
 /// What one of the table's rows is about.
 enum Subject {
@@ -349,12 +381,12 @@ impl Run<'_> {
         round: &mut Round,
         keep: &dyn Fn(&Round),
     ) -> Result<(), String> {
-        let mut step = |rate: u64, seconds: u64, round: &mut Round| -> Result<Option<Step>, String> {
+        let mut step = |load: Load, seconds: u64, round: &mut Round| -> Result<Option<Step>, String> {
             let report = match &mut subject {
-                None => self.floor_report(rate, seconds),
+                None => self.floor_report(load, seconds),
                 Some((broker, running)) => {
                     settle(running.pid());
-                    let report = self.broker_report(broker, running.pid(), rate, seconds);
+                    let report = self.broker_report(broker, running.pid(), load, seconds);
                     if let Some(end) = running.end() {
                         return Err(end);
                     }
@@ -362,9 +394,9 @@ impl Run<'_> {
                 }
             };
             let step = match report {
-                Ok(report) => Step::of(rate, &report),
+                Ok(report) => Step::of(load.rate(), &report),
                 Err(reason) => {
-                    round.notes.push(format!("{rate} pub/s: {reason}"));
+                    round.notes.push(format!("{} pub/s: {reason}", load.rate()));
                     return Ok(None);
                 }
             };
@@ -372,8 +404,8 @@ impl Run<'_> {
             Ok(Some(step))
         };
         let seconds = self.options.seconds;
-        let mut patiently = |rate: u64, seconds: u64, round: &mut Round| -> Result<Option<Step>, String> {
-            let mut best = step(rate, seconds, round)?;
+        let mut patiently = |load: Load, seconds: u64, round: &mut Round| -> Result<Option<Step>, String> {
+            let mut best = step(load, seconds, round)?;
             for _ in 0..RETRIES {
                 if best.as_ref().is_some_and(|it| !it.is_worth_another_try()) {
                     break;
@@ -382,7 +414,7 @@ impl Run<'_> {
                     round.retries_cut += 1;
                     break;
                 }
-                if let Some(again) = step(rate, seconds, round)?
+                if let Some(again) = step(load, seconds, round)?
                     && best.as_ref().is_none_or(|it| again.is_better_than(it))
                 {
                     best = Some(again);
@@ -390,10 +422,19 @@ impl Run<'_> {
             }
             Ok(best)
         };
-        let calm = patiently(CALM_RATE, seconds + 1, round)?;
+        let calm = patiently(Load::FanOut(CALM_RATE), seconds + 1, round)?;
         round.calm = calm.filter(|it| it.is_clean);
         keep(round);
-        let paced = patiently(PACED_RATE, seconds + 1, round)?;
+        for (small, place) in [
+            (PAIRS, (|round| &mut round.pairs) as fn(&mut Round) -> &mut Option<Step>),
+            (ROOMS, |round| &mut round.rooms),
+            (FAN_IN, |round| &mut round.fan_in),
+        ] {
+            let tried = patiently(Load::Small(small), seconds + 1, round)?;
+            *place(round) = tried.filter(|it| it.is_clean);
+            keep(round);
+        }
+        let paced = patiently(Load::FanOut(PACED_RATE), seconds + 1, round)?;
         // A guess is mostly a good one: the first step is a short one.
         let mut search = Search::new(LADDER, LADDER.nearest(guess), 1, RUNGS);
         if paced.as_ref().is_some_and(|it| !it.is_clean) {
@@ -403,7 +444,7 @@ impl Run<'_> {
         keep(round);
         let mut client_was_busy = false;
         while let Some(rate) = search.next() {
-            let tried = patiently(rate, seconds, round)?;
+            let tried = patiently(Load::FanOut(rate), seconds, round)?;
             let has_held = tried.as_ref().is_some_and(Step::has_held);
             search.tell(has_held);
             keep(round);
@@ -434,37 +475,51 @@ impl Run<'_> {
         &self,
         broker: &config::Broker,
         pid: u32,
-        rate: u64,
+        load: Load,
         seconds: u64,
     ) -> Result<Report, String> {
         let address =
             cli::Broker { url: broker.url.clone(), protocol: broker.protocol, pid: Some(pid), metrics: None };
-        let fanout = cli::Fanout {
-            subscribers: self.options.subscribers as usize,
-            publishers: 1,
-            rate,
-            topic: TOPIC.to_owned(),
-            load: cli::Load {
-                size: self.options.size,
-                sample: if broker.protocol.is_stream() { SAMPLE_OF_STREAMS } else { SAMPLE },
-                ..cli::Load::default()
-            },
-            broker: address.clone(),
-            run: self.run_options(seconds),
+        let run = self.run_options(seconds);
+        let sample = if broker.protocol.is_stream() { SAMPLE_OF_STREAMS } else { SAMPLE };
+        let plan = match load {
+            Load::FanOut(rate) => topics::fanout(
+                &cli::Fanout {
+                    subscribers: self.options.subscribers as usize,
+                    publishers: 1,
+                    rate,
+                    topic: TOPIC.to_owned(),
+                    load: cli::Load { size: self.options.size, sample, ..cli::Load::default() },
+                    broker: address.clone(),
+                    run: run.clone(),
+                },
+                rate,
+            ),
+            Load::Small(Small { rooms, members, publishers, rate }) => {
+                let mut plan = Plan::new(format!("rooms: {rooms} of {members}, {rate} pub/s"));
+                let group =
+                    topics::add_rooms(&mut plan, (rooms, members, publishers), rate, self.options.size);
+                plan.sample(group, sample);
+                plan
+            }
         };
-        let setting =
-            Setting { broker: &address, run: &fanout.run, pace: Pace::Open, parameters: Vec::new() };
-        scenario::measure_watched(&setting, &topics::fanout(&fanout, rate), &mut Unwatched)
+        let setting = Setting { broker: &address, run: &run, pace: Pace::Open, parameters: Vec::new() };
+        scenario::measure_watched(&setting, &plan, &mut Unwatched)
     }
 
-    fn floor_report(&self, rate: u64, seconds: u64) -> Result<Report, String> {
+    fn floor_report(&self, load: Load, seconds: u64) -> Result<Report, String> {
+        let cli::Compare { subscribers, size, server_core, .. } = *self.options;
+        let shape = match load {
+            Load::FanOut(_) => cli::FloorShape::fan_out(subscribers as usize, size + FLOOR_OVERHEAD_BYTES),
+            Load::Small(Small { rooms, members, publishers, .. }) => {
+                cli::FloorShape::rooms(rooms, members, publishers, size)
+            }
+        };
         let floor = cli::Floor {
             run: self.run_options(seconds),
-            subscribers: self.options.subscribers as usize,
-            rate,
-            frame_bytes: self.options.size + FLOOR_OVERHEAD_BYTES,
-            merge: 1,
-            server_core: Some(self.options.server_core),
+            shape,
+            rate: load.rate(),
+            server_core: Some(server_core),
             sample: SAMPLE,
         };
         floor::measure(&floor, Vec::new(), &mut Unwatched)

@@ -75,6 +75,12 @@ pub struct Round {
     pub calm: Option<Step>,
     /// 1,000 publications per second.
     pub paced: Option<Step>,
+    /// 1,000 topics with a publisher and a subscriber each, 40,000 publications per second.
+    pub pairs: Option<Step>,
+    /// 100 topics with a publisher and ten subscribers each, 5,000 publications per second.
+    pub rooms: Option<Step>,
+    /// 1,000 publishers on one topic with two subscribers, 20,000 publications per second.
+    pub fan_in: Option<Step>,
     /// The highest rate that held.
     pub knee: Option<Step>,
     /// Whether the client, not the broker, was at its limit where the next rate did not hold, or
@@ -89,7 +95,8 @@ pub struct Round {
 impl Round {
     /// Whether there is nothing to show.
     pub fn is_empty(&self) -> bool {
-        self.idle.is_none() && self.calm.is_none() && self.paced.is_none() && self.knee.is_none()
+        let steps = [&self.calm, &self.paced, &self.pairs, &self.rooms, &self.fan_in, &self.knee];
+        self.idle.is_none() && steps.into_iter().all(Option::is_none)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::result::{BrokerResult, Comparison, Priority, Round, Trouble};
+use super::result::{BrokerResult, Comparison, Priority, Round, Step, Trouble};
 use crate::report::section::{Cell, Section};
 
 /// The broker that the others are compared with, and the bare loop.
@@ -76,22 +76,25 @@ fn tenth(value: f64) -> String {
     format!("{value:.1}")
 }
 
-fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<Cell> {
-    let named = |name: &str| comparison.brokers.iter().find(|it| it.name == name);
-    let ratio = |value: Option<Spread>, of: Option<Spread>| match (value, of) {
+fn ratio(value: Option<Spread>, of: Option<Spread>) -> String {
+    match (value, of) {
         (Some(value), Some(of)) => format!("{:.2}", value.median / of.median),
         _ => NOTHING.to_owned(),
-    };
-    let show = |value: Option<Spread>, number: fn(f64) -> String| {
-        value.map_or(NOTHING.to_owned(), |it| it.show(number))
-    };
+    }
+}
+
+fn show(value: Option<Spread>, number: fn(f64) -> String) -> String {
+    value.map_or(NOTHING.to_owned(), |it| it.show(number))
+}
+
+fn row(broker: &BrokerResult, comparison: &Comparison) -> Vec<Cell> {
+    let named = |name: &str| comparison.brokers.iter().find(|it| it.name == name);
     let is_least = broker.rounds.iter().any(|it| it.knee_is_least);
     let knee_cell = match knee(broker) {
         Some(knee) if is_least => format!("≥ {}", knee.show(millions)),
         knee => show(knee, millions),
     };
-    let paced =
-        |pick: fn(&super::result::Step) -> f64| show(spread(broker, |it| it.paced.as_ref().map(pick)), tenth);
+    let paced = |pick: fn(&Step) -> f64| show(spread(broker, |it| it.paced.as_ref().map(pick)), tenth);
     let idle = |pick: fn(&super::result::Idle) -> f64, number| {
         show(spread(broker, |it| it.idle.as_ref().map(pick)), number)
     };
@@ -127,6 +130,37 @@ const HEAD: [&str; 12] = [
     "CPU µs per upgrade",
 ];
 
+/// The steps of the loads that most applications have.
+const SMALL: [fn(&Round) -> Option<&Step>; 3] =
+    [|it| it.pairs.as_ref(), |it| it.rooms.as_ref(), |it| it.fan_in.as_ref()];
+
+fn small_row(broker: &BrokerResult, comparison: &Comparison) -> Vec<Cell> {
+    let floor = comparison.brokers.iter().find(|it| it.name == FLOOR);
+    let mut cells = vec![Cell::from(broker.name.clone())];
+    for pick in SMALL {
+        let of = |broker, figure: fn(&Step) -> f64| spread(broker, |round| pick(round).map(figure));
+        let cost = of(broker, |it| it.ns_per_delivery);
+        let least = floor.and_then(|it| of(it, |it| it.ns_per_delivery));
+        cells.push(show(cost, whole).into());
+        cells.push(ratio(cost, least).into());
+        cells.push(show(of(broker, |it| it.p99_ms), tenth).into());
+    }
+    cells
+}
+
+const SMALL_HEAD: [&str; 10] = [
+    "broker",
+    "pairs: CPU ns per delivery",
+    "of the floor",
+    "p99 ms",
+    "rooms: CPU ns per delivery",
+    "of the floor",
+    "p99 ms",
+    "fan-in: CPU ns per delivery",
+    "of the floor",
+    "p99 ms",
+];
+
 impl fmt::Display for Comparison {
     /// Markdown that can be read as it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,10 +169,15 @@ impl fmt::Display for Comparison {
         measured().for_each(|it| table.row(row(it, self)));
         write!(f, "{table}")?;
         writeln!(f)?;
+        let mut small = Section::new("", &SMALL_HEAD);
+        measured().for_each(|it| small.row(small_row(it, self)));
+        write!(f, "{small}")?;
+        writeln!(f)?;
         writeln!(
             f,
-            "Medians of up to {} rounds (least–most). One topic, {} subscribers × {} B; {} idle connections. \
-             Broker on one core, client on another{}. {}.",
+            "Medians of up to {} rounds (least–most). One topic, {} subscribers × {} B; {} idle connections; pairs: \
+             1,000 topics with a publisher and a subscriber, 40,000 pub/s; rooms: 100 topics with a publisher and ten \
+             subscribers, 5,000 pub/s; fan-in: 1,000 publishers of one topic with two subscribers, 20,000 pub/s. Broker on one core, client on another{}. {}.",
             measured().map(|it| it.rounds.len()).max().unwrap_or_default(),
             whole(self.subscribers as f64),
             self.size,
@@ -197,10 +236,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        compare::result::{Idle, Step},
-        dialect::Dialect,
-    };
+    use crate::{compare::result::Idle, dialect::Dialect};
 
     fn step(deliveries_per_s: f64, ns: f64) -> Step {
         Step {
@@ -221,6 +257,9 @@ mod tests {
             idle: Some(Idle { bytes_per_connection: 12_345.0, upgrade_us: 31.25, upgrades_per_s: 9_999.0 }),
             calm: Some(step(1e5, *knee / 1e4)),
             paced: Some(step(1e6, 100.0)),
+            pairs: Some(step(4e4, *knee / 1e3)),
+            rooms: None,
+            fan_in: Some(step(2e4, 7_000.0)),
             knee: Some(step(*knee, 50.0)),
             knee_is_least: false,
             retries_cut: 1,
@@ -272,6 +311,12 @@ mod tests {
         assert_eq!(cells(3)[1..4], ["other", "5.0 M (4.0 M–6.0 M)", "0.25"]);
         assert_eq!(cells(4)[1..3], ["floor", "≥ 40.0 M"]);
         assert_eq!(cells(4)[10..13], [NOTHING; 3]);
+        assert_eq!(cells(6)[1..11], SMALL_HEAD.map(str::to_owned));
+        let pairs = ["20,000 (10,000–30,000)", "0.50", "4.2"];
+        assert_eq!(
+            cells(8)[1..11],
+            [&["fanfare"], &pairs[..], &[NOTHING; 3], &["7,000", "1.00", "4.2"]].concat()
+        );
         let is_even = text.lines().take(5).map(|it| it.chars().count()).all(|it| it == cells_width(&text));
         assert!(is_even, "{text}");
         for part in [

@@ -17,7 +17,7 @@ pub use plan::Plan;
 
 use crate::{
     cli::{Broker, Load, Run},
-    client::{self, Pace, Times, Watcher},
+    client::{self, Pace, Publisher, Subscriber, Times, Watcher},
     environment::Environment,
     output::{Live, Outputs, print},
     process,
@@ -90,9 +90,25 @@ pub fn measure_watched(
     plan: &Plan,
     watcher: &mut (dyn Watcher + Send),
 ) -> Result<Report, String> {
-    let Setting { broker, run, pace, parameters } = setting;
     ensure_descriptors(plan.connection_count())?;
-    let (subscribers, publishers) = plan.open(broker)?;
+    let connections = plan.open(setting.broker)?;
+    let run = setting.run;
+    let times = Times::starting_soon(run.warmup, run.duration, run.drain);
+    measure_opened(setting, plan, connections, times, watcher)
+}
+
+/// Runs a plan once over `connections` that are open.
+///
+/// # Errors
+/// One line for the operator.
+pub fn measure_opened(
+    setting: &Setting<'_>,
+    plan: &Plan,
+    (subscribers, publishers): (Vec<Subscriber>, Vec<Publisher>),
+    times: Times,
+    watcher: &mut (dyn Watcher + Send),
+) -> Result<Report, String> {
+    let Setting { broker, run, pace, parameters } = setting;
     let shapes: Vec<GroupShape> = (0..plan.groups.len())
         .map(|group| GroupShape {
             name: plan.groups[group].clone(),
@@ -108,7 +124,7 @@ pub fn measure_watched(
     let prepared = client::Run {
         topics: &plan.topics,
         group_count: plan.groups.len(),
-        times: Times::starting_soon(run.warmup, run.duration, run.drain),
+        times,
         dialect: broker.protocol,
         pace: *pace,
         threads: &run.threads(),

@@ -1,12 +1,15 @@
 //! A scenario as data: topics, who subscribes, who publishes; and opening all of it.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use crate::{
     cli::Broker,
     client::{Lane, Publisher, Subscriber, Topic},
     connect::{self, Connected, Target},
-    dialect::{Dialect, Message, Role},
+    dialect::{Dialect, Message, Reader, Role},
     payload::Payload,
     schedule::Schedule,
 };
@@ -150,6 +153,33 @@ impl Plan {
                 publishers.push(Publisher { feeds, socket, reader, lane });
             }
         }
+        Ok((subscribers, publishers))
+    }
+
+    /// Opens everybody's connection as a bare socket, subscribers first, where nobody subscribes or upgrades; all topics
+    /// start at `seq`.
+    ///
+    /// # Errors
+    /// What `open` says of the connection with some number.
+    pub fn open_bare(
+        &self,
+        seq: u64,
+        open: &dyn Fn(usize) -> Result<TcpStream, String>,
+    ) -> Result<(Vec<Subscriber>, Vec<Publisher>), String> {
+        let reader = Reader::default;
+        let subscriber = |(index, it): (usize, &PlannedSubscriber)| {
+            let topics = it.topics.iter().map(|topic| (*topic, seq)).collect();
+            let (socket, is_sampled) = (open(index)?, it.is_sampled);
+            Ok(Subscriber { topics, socket, reader: reader(), is_sampled, lane: it.lane })
+        };
+        let subscribers = self.subscribers.iter().enumerate().map(subscriber);
+        let subscribers = subscribers.collect::<Result<Vec<_>, String>>()?;
+        let publisher = |(index, it): (usize, &PlannedPublisher)| {
+            let socket = open(subscribers.len() + index)?;
+            Ok(Publisher { feeds: it.feeds.clone(), socket, reader: reader(), lane: it.lane })
+        };
+        let publishers = self.publishers.iter().enumerate().map(publisher);
+        let publishers = publishers.collect::<Result<Vec<_>, String>>()?;
         Ok((subscribers, publishers))
     }
 

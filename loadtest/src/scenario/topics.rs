@@ -56,7 +56,8 @@ pub fn rooms(options: &Rooms, rate: u64) -> Plan {
     plan
 }
 
-fn add_rooms(
+/// Rooms of `members` each; more `publishers` than rooms share one, with fewer each has several.
+pub fn add_rooms(
     plan: &mut Plan,
     (rooms, members, publishers): (usize, usize, usize),
     rate: u64,
@@ -66,10 +67,9 @@ fn add_rooms(
     let first = plan.topics.len();
     for index in 0..rooms {
         let schedule = Schedule::of_many(rate, index as u64, rooms as u64);
-        let topic = plan.add_topic(group, format!("room/{index}"), schedule, size);
+        let topic = plan.add_topic(group, room_name(index), schedule, size);
         (0..members).for_each(|_| plan.subscribe(vec![topic], Lane::Bulk));
     }
-    // More publishers than rooms share one; with fewer, each has several.
     for index in 0..publishers {
         let rooms: Vec<usize> = match publishers >= rooms {
             true => vec![first + index % rooms],
@@ -78,6 +78,11 @@ fn add_rooms(
         plan.publish(&rooms, Lane::Bulk);
     }
     group
+}
+
+/// What the room with this number is called.
+pub fn room_name(index: usize) -> String {
+    format!("room/{index}")
 }
 
 /// Many topics, each subscriber on several.
