@@ -20,18 +20,19 @@ use super::{
     pacing::Pacing,
     pending::PendingTable,
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
+    settings::{deflate_settings, encoding_count, policy_of, session_limits},
     share::{self, Share},
     timers::TimerWheel,
 };
 use crate::{
     channel::Port,
-    config::{Config, Delivery as DeliveryConfig, SlowConsumer},
+    config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
-        Encoding, Format, Speech, binary,
+        Speech, binary,
         close::CloseReason,
         command::{Read, Rest},
-        deflate::{Agreement, Deflater, Inflater, Settings},
+        deflate::{Agreement, Deflater, Inflater},
         frame::{self, Opcode},
         json::{self, LongMessage},
         reply::{self, Reply},
@@ -42,7 +43,7 @@ use crate::{
         home::{Home, Homes, bits},
         log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
         message::{Delivery, Outboxes, Request},
-        policy::{Bound, Policy, Rule, Verdict},
+        policy::{Bound, Policy, Verdict},
         subscription::{ConnectionId, ViewKey},
         view::MemberSlot,
     },
@@ -227,7 +228,6 @@ impl Core {
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
-        let deflate = &config.deflate;
         Core {
             index,
             connections: Vec::with_capacity(slots_max),
@@ -270,11 +270,7 @@ impl Core {
             shed_flights: None,
             parser: None,
             inflater: Inflater::default(),
-            deflater: Deflater::new(Settings {
-                level: deflate.level,
-                bytes_min: deflate.bytes_min,
-                window_bits: deflate.window_bits,
-            }),
+            deflater: Deflater::new(deflate_settings(&config)),
             pending: PendingTable::default(),
             meters,
             upgrading: Upgrading::default(),
@@ -1066,41 +1062,4 @@ fn is_upgrading(connections: &[Connection], ConnectionId { slot, generation }: C
 /// Whether the connection was told that it is one too many.
 fn is_refusal(reason: CloseReason) -> bool {
     matches!(reason, CloseReason::TryAgainLater | CloseReason::AddressLimit)
-}
-
-/// How many encodings subscribers may have.
-pub(super) fn encoding_count(config: &Config) -> usize {
-    if config.deflate.enabled { Encoding::COUNT } else { Format::COUNT }
-}
-
-fn session_limits(config: &Config) -> Limits {
-    Limits {
-        header_bytes_max: config.limits.header_bytes_max,
-        message_bytes_max: config.limits.message_bytes_max,
-        frame_bytes_max: match config.limits.frame_bytes_max {
-            0 => usize::MAX,
-            bytes => bytes,
-        },
-        is_echo_served: config.listen.echo,
-        deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
-        inflate_ratio_max: config.deflate.ratio_max as usize,
-    }
-}
-
-fn policy_of(config: &DeliveryConfig) -> Policy {
-    let rule = |slow_consumer, owed_bytes_max: usize, owed_ms_max: u32| Rule {
-        may_skip: slow_consumer == SlowConsumer::Skip,
-        owed_bytes_max: owed_bytes_max as u64,
-        owed_ms_max: (owed_ms_max > 0).then_some(owed_ms_max),
-    };
-    let rules = config.topics.iter().map(|it| {
-        let owed_bytes_max = it.owed_bytes_max.unwrap_or(config.owed_bytes_max);
-        let owed_ms_max = it.owed_ms_max.unwrap_or(config.owed_ms_max);
-        (it.filter.clone(), rule(it.slow_consumer, owed_bytes_max, owed_ms_max))
-    });
-    Policy {
-        owed_bytes_max: config.owed_bytes_max as u64,
-        rules: rules.collect(),
-        default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
-    }
 }

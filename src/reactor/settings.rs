@@ -1,0 +1,100 @@
+//! What the configuration, and what the host allows, come to for the reactors.
+
+use super::{cores::Cores, share};
+use crate::{
+    config::{Config, Delivery, SlowConsumer},
+    protocol::{Encoding, Format, deflate, session::Limits},
+    pubsub::{
+        log::SHARED_CHUNK_BYTES,
+        policy::{Policy, Rule},
+    },
+    uring::{
+        probe::{descriptor_limits, reserved_descriptors},
+        ring::RingConfig,
+    },
+};
+
+/// How many reactors the configuration asks for; as many as there are cores for where it leaves that open.
+pub fn reactor_count(config: &Config) -> usize {
+    Cores::read().reactor_count(config).0
+}
+
+/// What each reactor must have of the log: the chunks that are being written, one per encoding and the
+/// carrier's, are a quarter of it at most.
+pub(super) fn log_bytes_min(config: &Config) -> usize {
+    4 * (encoding_count(config) + 1) * SHARED_CHUNK_BYTES
+}
+
+/// A reactor's ring, which serves so many connections at most.
+pub(super) fn ring_config(config: &Config, connections_share: usize) -> RingConfig {
+    RingConfig {
+        entries: 4_096,
+        buffer_count: usize::from(config.reactor.buffer_count),
+        buffer_bytes: config.reactor.buffer_bytes as usize,
+        sends_per_turn: share::SENDS_MAX,
+        pending_sends: connections_share.clamp(1_024, 16_384),
+    }
+}
+
+/// What all rings of the broker lock on kernels that count it, the probe's and the control thread's included.
+pub fn locked_bytes(config: &Config) -> u64 {
+    const OTHER_RINGS_BYTES: u64 = 512 * 1024;
+    let count = reactor_count(config);
+    let ring = ring_config(config, connections_max(config, count) / count);
+    count as u64 * ring.locked_bytes() + OTHER_RINGS_BYTES
+}
+
+/// How many connections the configuration and the limit of descriptors allow.
+pub(super) fn connections_max(config: &Config, reactor_count: usize) -> usize {
+    let descriptors = descriptor_limits().map_or(1_024, |(soft, _)| soft as usize);
+    let possible = descriptors.saturating_sub(reserved_descriptors(reactor_count) as usize);
+    match config.limits.connections_max {
+        0 => possible,
+        configured => configured.min(possible),
+    }
+}
+
+/// How many encodings subscribers may have.
+pub(super) fn encoding_count(config: &Config) -> usize {
+    if config.deflate.enabled { Encoding::COUNT } else { Format::COUNT }
+}
+
+/// What a session takes of its peer.
+pub(super) fn session_limits(config: &Config) -> Limits {
+    Limits {
+        header_bytes_max: config.limits.header_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        frame_bytes_max: match config.limits.frame_bytes_max {
+            0 => usize::MAX,
+            bytes => bytes,
+        },
+        is_echo_served: config.listen.echo,
+        deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
+        inflate_ratio_max: config.deflate.ratio_max as usize,
+    }
+}
+
+/// How publications are compressed.
+pub(super) fn deflate_settings(config: &Config) -> deflate::Settings {
+    let deflate = &config.deflate;
+    deflate::Settings { level: deflate.level, bytes_min: deflate.bytes_min, window_bits: deflate.window_bits }
+}
+
+/// How far behind subscribers may be.
+pub(super) fn policy_of(config: &Delivery) -> Policy {
+    let rule = |slow_consumer, owed_bytes_max: usize, owed_ms_max: u32| Rule {
+        may_skip: slow_consumer == SlowConsumer::Skip,
+        owed_bytes_max: owed_bytes_max as u64,
+        owed_ms_max: (owed_ms_max > 0).then_some(owed_ms_max),
+    };
+    let rules = config.topics.iter().map(|it| {
+        let owed_bytes_max = it.owed_bytes_max.unwrap_or(config.owed_bytes_max);
+        let owed_ms_max = it.owed_ms_max.unwrap_or(config.owed_ms_max);
+        (it.filter.clone(), rule(it.slow_consumer, owed_bytes_max, owed_ms_max))
+    });
+    Policy {
+        owed_bytes_max: config.owed_bytes_max as u64,
+        rules: rules.collect(),
+        default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
+    }
+}
