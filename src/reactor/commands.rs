@@ -17,7 +17,6 @@ use crate::{
     },
     pubsub::{
         home::TopicRefusal,
-        log::{Range, SHARED_CHUNK_BYTES},
         message::{Delivery, PendingId, PublishRequest, Request},
         subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed},
     },
@@ -84,7 +83,7 @@ impl Core {
         topic::check_name(topic).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
-        if home != self.index || (receivers && id.is_some()) {
+        if home != self.exchange.index() || (receivers && id.is_some()) {
             self.send_publish(slot, home, id, topic, payload, kind, receivers);
             return Ok(());
         }
@@ -109,21 +108,20 @@ impl Core {
         creator: u32,
     ) -> Result<u64, TopicRefusal> {
         // Else what waits goes first.
-        let waiting_count = self.outboxes[self.index].len();
+        let waiting_count = self.exchange.own_count();
         let is_first = waiting_count == 0;
-        let outboxes = &mut self.outboxes;
+        let outboxes = self.exchange.outboxes();
         let seq = self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, outboxes)?;
         if is_first {
             self.take_own();
         }
-        // What it costs is not known yet: no more is taken before it is.
-        self.is_outbox_full |= self.outboxes[self.index].len() > waiting_count;
+        self.exchange.note_own_beyond(waiting_count);
         Ok(seq)
     }
 
     /// Takes at once what this home has to say to this reactor.
     fn take_own(&mut self) {
-        while let Some(delivery) = self.outboxes[self.index].pop_front() {
+        while let Some(delivery) = self.exchange.take_own() {
             self.handle_delivery(delivery);
         }
     }
@@ -140,7 +138,7 @@ impl Core {
         kind: PayloadKind,
         receivers: bool,
     ) {
-        let bytes = self.carry(topic, payload);
+        let bytes = self.carrier.carry(topic, payload);
         let topic_len = topic.len() as u16;
         let pending = id.map(|id| {
             let kind = PendingKind::Publish { seq: None, receivers: receivers.then_some(0), missing: 0 };
@@ -160,20 +158,6 @@ impl Core {
                 creator: self.creator(slot),
             }),
         );
-    }
-
-    /// Copies a publication to where it stays until its home has taken it.
-    fn carry(&mut self, topic: &str, payload: &[u8]) -> Range {
-        let len = topic.len() + payload.len();
-        if self.carrier.as_ref().is_none_or(|carrier| carrier.room() < len) {
-            let full = self.carrier.replace(self.carriers.acquire(SHARED_CHUNK_BYTES, len));
-            full.into_iter().for_each(|full| self.carriers.retire(full));
-        }
-        let carrier = self.carrier.as_mut().expect("a carrier with room was just put there");
-        carrier.append(len, |room| {
-            room[..topic.len()].copy_from_slice(topic.as_bytes());
-            room[topic.len()..].copy_from_slice(payload);
-        })
     }
 
     fn handle_subscribe<'a>(
@@ -258,7 +242,7 @@ impl Core {
         // As many may wait as the connection leaves topics: their names are what views have anyway.
         let held = self.fanout.shared_text(encoding, filter).unwrap_or_else(|| Arc::from(filter));
         let pending = self.hold(slot, id, HeldTopic::Shared(held), PendingKind::Unsubscribe);
-        let is_first = self.outboxes[self.index].is_empty();
+        let is_first = self.exchange.own_count() == 0;
         let outcome = &mut self.outcome;
         let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, pending, outcome);
         if unsubscribed != Ok(Unsubscribed::Later) {
@@ -295,34 +279,33 @@ impl Core {
                 let seq = match self.publish_here(topic, payload, publish.kind, publish.creator) {
                     Ok(seq) => seq,
                     Err(refusal) => {
-                        return self.outboxes[from].push_back(Delivery::Refused(publish, refusal));
+                        return self.exchange.say(from, Delivery::Refused(publish, refusal));
                     }
                 };
-                let outboxes = &mut self.outboxes;
                 if let Some(pending) = publish.pending {
                     let counts = match publish.receivers {
-                        true => self.home.handle_count(topic, from as u32, pending, outboxes),
+                        true => self.home.handle_count(topic, from as u32, pending, self.exchange.outboxes()),
                         false => 0,
                     };
-                    outboxes[from].push_back(Delivery::Published { pending, seq, counts });
+                    self.exchange.say(from, Delivery::Published { pending, seq, counts });
                 }
             }
             Request::Subscribe { topic, encoding, creator } => {
-                self.home.handle_subscribe(from, &topic, encoding, creator, &mut self.outboxes)
+                self.home.handle_subscribe(from, &topic, encoding, creator, self.exchange.outboxes())
             }
             Request::Unsubscribe { topic, encoding } => {
-                self.home.handle_unsubscribe(from, &topic, encoding, &mut self.outboxes);
+                self.home.handle_unsubscribe(from, &topic, encoding, self.exchange.outboxes());
             }
             Request::Mark { topic, encoding, connection, pending } => {
-                self.home.handle_mark(&topic, &mut self.outboxes);
+                self.home.handle_mark(&topic, self.exchange.outboxes());
                 let mark = Delivery::Marked { topic, encoding, connection, pending };
-                self.outboxes[from].push_back(mark);
+                self.exchange.say(from, mark);
             }
             Request::AddFilter { filter, encoding, registration } => {
-                self.home.handle_add_filter(from, &filter, encoding, registration, &mut self.outboxes);
+                self.home.handle_add_filter(from, &filter, encoding, registration, self.exchange.outboxes());
             }
             Request::RemoveFilter { filter, encoding } => {
-                self.home.handle_remove_filter(from, &filter, encoding, &mut self.outboxes);
+                self.home.handle_remove_filter(from, &filter, encoding, self.exchange.outboxes());
             }
         }
     }
@@ -347,7 +330,7 @@ impl Core {
             Delivery::Refused(publish, refusal) => self.handle_refused(&publish, refusal),
             Delivery::Count { topic, asker, pending } => {
                 let receivers = self.fanout.receiver_count(&topic);
-                self.outboxes[asker as usize].push_back(Delivery::Counted { pending, receivers });
+                self.exchange.say(asker as usize, Delivery::Counted { pending, receivers });
             }
             Delivery::Counted { pending, receivers } => self.handle_counted(pending, receivers),
         }
@@ -379,10 +362,10 @@ impl Core {
     }
 
     fn send_request(&mut self, home: usize, request: Request) {
-        if home == self.index {
+        if home == self.exchange.index() {
             return self.handle_request(home, request);
         }
-        self.post_request(home, request);
+        self.exchange.request(home, request);
     }
 
     fn answer_started(&mut self, started: Started) {
@@ -468,7 +451,7 @@ impl Core {
             return 0;
         }
         let generation = self.connections[slot as usize].generation;
-        let life = (self.index as u64) << 32 | u64::from(generation);
+        let life = (self.exchange.index() as u64) << 32 | u64::from(generation);
         (self.shared.homes.spread(slot, life) as u32).max(1)
     }
 

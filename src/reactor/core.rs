@@ -7,15 +7,16 @@
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use super::{
-    Order,
     admission::{
         addresses::{Addresses, Origin},
         refusal::Refusal,
         upgrading::Upgrading,
     },
     buffered::{self, Buffered},
+    carrier::Carrier,
     connection::{Connection, Flight, Phase},
     deadline::{Due, Since},
+    exchange::{DELIVERIES_MAX, Exchange, RECEIVES_MAX, ReactorPort},
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
@@ -25,7 +26,6 @@ use super::{
     timers::TimerWheel,
 };
 use crate::{
-    channel::Port,
     config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
@@ -40,9 +40,8 @@ use crate::{
     },
     pubsub::{
         fanout::{Fanout, Outcome},
-        home::{Home, Homes, bits},
-        log::{Appender, Budget, ChunkPool, SHARED_CHUNK_BYTES},
-        message::{Delivery, Outboxes, Request},
+        home::{Home, Homes},
+        log::Budget,
         policy::{Bound, Policy, Verdict},
         subscription::{ConnectionId, ViewKey},
         view::MemberSlot,
@@ -58,13 +57,6 @@ const UNTAKEN_BYTES_MAX: u32 = 1 << 20;
 /// Spare reply buffers: how many, which is as many as a turn's sends empty, and how large each may be to be kept.
 const SPARES_MAX: usize = share::SENDS_MAX;
 const SPARE_BYTES_MAX: usize = 4 << 10;
-/// So many deliveries may wait for room in another reactor's queue before this home takes no more
-/// publications.
-pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
-/// How many requests of each other reactor a turn takes at most.
-pub(super) const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
-/// How many deliveries of each other home a turn takes at most.
-pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 /// For how long a send makes no progress before what it keeps may be taken from it, in milliseconds.
 const SHED_STALLED_MS: u64 = 200;
 /// How much memory a parser keeps that has not met a long message for a while, in bytes.
@@ -98,14 +90,9 @@ pub struct Shared {
     pub buffered: Arc<buffered::Total>,
 }
 
-/// A reactor's end of the queues.
-pub type ReactorPort = Port<Request, Delivery, Order>;
-
 /// One reactor without its ring.
 #[derive(Debug)]
 pub struct Core {
-    /// Which reactor this is.
-    pub index: usize,
     /// By slot.
     pub connections: Vec<Connection>,
     /// What each has done of its share, by slot.
@@ -118,18 +105,8 @@ pub struct Core {
     pub pacing: Pacing,
     /// Counters.
     pub stats: ReactorStats,
-    /// What this home and this fan-out say to the reactors, until it is posted.
-    pub outboxes: Outboxes,
-    /// Requests to other homes, by home, until they are posted.
-    pub backlog: Vec<VecDeque<Request>>,
-    /// Reactors into whose queues something was put this turn.
-    touched: Vec<bool>,
-    /// Some backlog has something, and some outbox as much as it may: as of the last post, and of what was said
-    /// since to homes.
-    is_backlogged: bool,
-    pub(super) is_outbox_full: bool,
-    /// Our end of the queues between reactors.
-    pub port: ReactorPort,
+    /// What is said between reactors.
+    pub exchange: Exchange,
     /// Connections with replies to send.
     pub replying: VecDeque<u32>,
     /// Connections without, in whose views ranges waited for a send to end.
@@ -176,12 +153,10 @@ pub struct Core {
     pub(super) upgrading_max: usize,
     /// Connections that are told that they are one too many.
     refused_count: usize,
-    /// Publications on their way to other homes are copied once, into these.
-    pub(super) carrier: Option<Appender>,
-    pub(super) carriers: ChunkPool,
+    /// Publications on their way to other homes.
+    pub(super) carrier: Carrier,
     /// None where nothing grows too old.
     stalled_round: Option<StalledRound>,
-    carriers_bytes_max: usize,
     free: Vec<u32>,
     open_count: usize,
     pub(super) outcome: Outcome,
@@ -221,7 +196,7 @@ impl Core {
     /// Tables by slot have their full capacity from the start: what is not used yet is address space, not
     /// memory, and what is used is never copied to grow.
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
-        let (index, count) = (port.index(), port.count());
+        let reactor_count = port.count();
         let config = shared.config.clone();
         let policy = policy_of(&config.delivery);
         let stalled_round = StalledRound::of(&policy);
@@ -229,19 +204,13 @@ impl Core {
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
         Core {
-            index,
             connections: Vec::with_capacity(slots_max),
             shares: Vec::with_capacity(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
             timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
-            outboxes: (0..count).map(|_| VecDeque::new()).collect(),
-            backlog: (0..count).map(|_| VecDeque::new()).collect(),
-            touched: vec![false; count],
-            is_backlogged: false,
-            is_outbox_full: false,
-            port,
+            exchange: Exchange::new(port, reactor_count),
             replying: VecDeque::new(),
             serving: VecDeque::new(),
             pausing: Vec::new(),
@@ -259,7 +228,7 @@ impl Core {
             meter: Meter::default(),
             limits: session_limits(&config),
             home: Home::new(
-                count,
+                reactor_count,
                 topics_max,
                 config.limits.names_per_connection_max,
                 encoding_count(&config),
@@ -276,10 +245,8 @@ impl Core {
             upgrading: Upgrading::default(),
             upgrading_max: usize::MAX,
             refused_count: 0,
-            carrier: None,
-            carriers: ChunkPool::new(shared.budget.clone()),
+            carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,
-            carriers_bytes_max: (shared.budget.bytes_max() / 16 / count).max(2 * SHARED_CHUNK_BYTES),
             free: Vec::new(),
             open_count: 0,
             outcome: Outcome::default(),
@@ -312,13 +279,13 @@ impl Core {
             self.home_period_ns = now_ns;
             self.home.handle_period();
             self.fanout.handle_period(now_ns);
-            self.carriers.trim();
+            self.carrier.trim();
             if let Some(parser) = &mut self.parser {
                 parser.trim(PARSER_BYTES_KEPT);
             }
         }
-        if self.carriers.allocated_bytes() > self.carriers_bytes_max {
-            self.carriers.release_free();
+        if self.carrier.is_full() {
+            self.carrier.release_free();
         }
         if self.shared.budget.is_short() && now_ns - self.shed_ns >= SHED_PERIOD_NS {
             self.shed_ns = now_ns;
@@ -433,7 +400,7 @@ impl Core {
     /// that the clients do not all come at once.
     pub fn close_for_restart(&mut self, slot: u32) {
         let spread_ms = self.shared.config.timeouts.drain_ms.max(1_000);
-        let salt = self.shared.epoch.wrapping_add(self.index as u64);
+        let salt = self.shared.epoch.wrapping_add(self.exchange.index() as u64);
         let retry_after_ms = self.shared.homes.spread(slot, salt) % spread_ms;
         self.close(slot, CloseReason::Restart, &format!("retry_after_ms={retry_after_ms}"));
     }
@@ -603,46 +570,20 @@ impl Core {
     /// Whether another message can be taken from a connection: every home took what there was for it,
     /// and every reactor what this home said.
     pub fn has_room(&self) -> bool {
-        !self.is_backlogged && !self.is_log_full() && self.is_home_open()
+        !self.exchange.is_backlogged() && !self.is_log_full() && self.is_home_open()
     }
 
     /// Whether this home can take more publications: there is log for them, and the other reactors take what
     /// it says.
     pub fn is_home_open(&self) -> bool {
-        !self.is_outbox_full && !self.shared.budget.is_full()
+        !self.exchange.is_outbox_full() && !self.shared.budget.is_full()
     }
 
     /// Whether there is no memory for more publications until some is let go: in the log, or for those on
     /// their way to other homes. The latter have a bound of their own, so that a home always gets to those
     /// that wait for it.
     pub fn is_log_full(&self) -> bool {
-        self.shared.budget.is_full() || self.carriers.allocated_bytes() > self.carriers_bytes_max
-    }
-
-    /// Whether this home has said something to this reactor that is not taken.
-    pub fn has_own_deliveries(&self) -> bool {
-        !self.outboxes[self.index].is_empty()
-    }
-
-    /// Whether everything that was said to other reactors is in their queues.
-    pub fn is_posted(&self) -> bool {
-        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
-        !self.is_backlogged && others.all(|(_, outbox)| outbox.is_empty())
-    }
-
-    /// Puts a request into the queue to another home, or behind those that wait for room there.
-    pub(super) fn post_request(&mut self, home: usize, request: Request) {
-        if self.backlog[home].is_empty() {
-            match self.port.send_request(home, request) {
-                Ok(()) => self.touched[home] = true,
-                Err(request) => {
-                    self.is_backlogged = true;
-                    self.backlog[home].push_back(request);
-                }
-            }
-        } else {
-            self.backlog[home].push_back(request);
-        }
+        self.shared.budget.is_full() || self.carrier.is_full()
     }
 
     /// Takes requests of other reactors for as long as this home can answer them, and what homes say.
@@ -650,35 +591,32 @@ impl Core {
         // What this reactor's own connections had the home say waits to be taken, and would keep the home from the others
         // in every turn in which they do.
         while self.meter.spent() < share::TURN
-            && let Some(delivery) = self.outboxes[self.index].pop_front()
+            && let Some(delivery) = self.exchange.take_own()
         {
             self.handle_delivery(delivery);
             self.take_work();
         }
-        self.note_outboxes();
-        let senders = self.port.senders();
-        // Another is first in each turn: as long as there is not room for all, each has its share.
-        let first = self.stats.turns_total as usize % self.port.count();
-        let before_first = (1 << first) - 1;
+        self.exchange.note_outboxes();
+        let senders = self.exchange.senders(self.stats.turns_total);
         let until = self.meter.spent() + share::EXCHANGE / 2;
-        for from in bits(senders & !before_first).chain(bits(senders & before_first)) {
+        for from in senders.iter() {
             for _ in 0..RECEIVES_MAX {
                 if !self.is_home_open() || self.meter.spent() >= until {
                     break;
                 }
-                let Some(request) = self.port.receive_request(from) else { break };
+                let Some(request) = self.exchange.receive_request(from) else { break };
                 self.handle_request(from, request);
                 self.take_work();
             }
         }
         // As many as there is work for: whoever sent one waits for room, and each needs nothing of anybody.
         let until = self.meter.spent() + share::EXCHANGE / 2;
-        for from in bits(senders & !before_first).chain(bits(senders & before_first)) {
+        for from in senders.iter() {
             for _ in 0..DELIVERIES_MAX {
                 if self.meter.spent() >= until {
                     break;
                 }
-                let Some(delivery) = self.port.receive_delivery(from) else { break };
+                let Some(delivery) = self.exchange.receive_delivery(from) else { break };
                 self.handle_delivery(delivery);
                 self.take_work();
             }
@@ -690,56 +628,21 @@ impl Core {
     pub fn post(&mut self, wakes: &mut Vec<usize>) {
         // As much as the turn has work for, and one in any case: what is left keeps this home from taking more.
         loop {
-            self.home.flush(&mut self.outboxes);
-            let Some(delivery) = self.outboxes[self.index].pop_front() else { break };
+            self.home.flush(self.exchange.outboxes());
+            let Some(delivery) = self.exchange.take_own() else { break };
             self.handle_delivery(delivery);
             self.take_work();
             if self.meter.spent() >= share::TURN {
                 break;
             }
         }
-        self.is_backlogged = false;
-        for to in 0..self.port.count() {
-            if to == self.index {
-                continue;
-            }
-            while let Some(request) = self.backlog[to].pop_front() {
-                match self.port.send_request(to, request) {
-                    Ok(()) => self.touched[to] = true,
-                    Err(request) => {
-                        self.backlog[to].push_front(request);
-                        break;
-                    }
-                }
-            }
-            while let Some(delivery) = self.outboxes[to].pop_front() {
-                match self.port.send_delivery(to, delivery) {
-                    Ok(()) => self.touched[to] = true,
-                    Err(delivery) => {
-                        self.outboxes[to].push_front(delivery);
-                        break;
-                    }
-                }
-            }
-            self.is_backlogged |= !self.backlog[to].is_empty();
-            if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
-                wakes.push(to);
-            }
-        }
-        self.note_outboxes();
-    }
-
-    /// Notes whether this home has said as much as it may before that is taken.
-    fn note_outboxes(&mut self) {
-        let mut others = self.outboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
-        self.is_outbox_full =
-            self.has_own_deliveries() || others.any(|(_, outbox)| outbox.len() >= OUTBOX_MAX);
+        self.exchange.post(wakes);
     }
 
     /// Fills in what is not counted as it happens.
     pub fn snapshot(&mut self) -> ReactorStats {
         self.home.release_free_chunks();
-        self.carriers.release_free();
+        self.carrier.release_free();
         ReactorStats {
             connections: self.open_count as u64,
             upgrading: self.upgrading.count() as u64,
@@ -755,7 +658,7 @@ impl Core {
             subscriptions: self.fanout.subscription_count(),
             behind: self.fanout.behind_count(),
             behind_bytes_max: self.fanout.kept_bytes_max(),
-            log_bytes: (self.home.log_bytes() + self.carriers.allocated_bytes()) as u64,
+            log_bytes: (self.home.log_bytes() + self.carrier.allocated_bytes()) as u64,
             buffered_bytes: self.buffered.bytes() as u64,
             paused: self.paused_count as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,
@@ -887,12 +790,12 @@ impl Core {
     /// full the oldest three quarters, those of chunks that were being written as well.
     fn shed(&mut self) {
         self.home.release_free_chunks();
-        self.carriers.release_free();
+        self.carrier.release_free();
         if !self.shared.budget.is_short() || self.shed_flights.is_some() {
             return;
         }
         // Others may keep it, and one that sleeps would not look.
-        self.touched.fill(true);
+        self.exchange.touch_all();
         if self.shared.budget.is_full() {
             self.home.seal();
         }
@@ -1033,7 +936,7 @@ impl Core {
         connection.agreement = agreement;
         self.upgrading.leave();
         self.meter.spend(price::UPGRADE);
-        let name = (self.index as u64) << 56
+        let name = (self.exchange.index() as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
             | u64::from(slot);
         let replies = self.replies(slot);

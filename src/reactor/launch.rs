@@ -10,8 +10,9 @@ use std::{
 
 use super::{
     admission::{accept::Source, listeners::Listeners},
-    core::{ReactorPort, Shared},
+    core::Shared,
     cores::{Cores, Placement, pin_to},
+    exchange::ReactorPort,
     orders::Order,
     settings::{connections_max, locked_bytes, log_bytes_min, ring_config},
     turn::{Reactor, Turn},

@@ -2,15 +2,18 @@
 //!
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
 //! clients' commands do. `launch` starts reactors with what `settings` makes of the configuration; the control
-//! thread asks them by [`Order`]. None of it is shared: reactors meet in [`crate::channel`].
+//! thread asks them by [`Order`]. None of it is shared: [`exchange`] is what reactors say to each other, over
+//! [`crate::channel`].
 
 pub mod admission;
 pub mod buffered;
+pub mod carrier;
 mod commands;
 pub mod connection;
 pub mod core;
 pub mod cores;
 mod deadline;
+pub mod exchange;
 mod launch;
 mod lingering;
 mod meters;

@@ -24,7 +24,8 @@ use super::{
         refusal::Refusal,
     },
     connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
-    core::{Core, ReactorPort, Shared},
+    core::{Core, Shared},
+    exchange::ReactorPort,
     share::{self, SendBudget},
 };
 use crate::{
@@ -147,7 +148,7 @@ impl<I: Io> Reactor<I> {
     /// What io_uring_enter(2) says beyond the normal.
     pub fn turn(&mut self, now_ns: u64) -> io::Result<Turn> {
         if std::mem::take(&mut self.is_asleep) {
-            self.core.port.announce_awake();
+            self.core.exchange.announce_awake();
         }
         if let Some(began_ns) = self.began_ns.replace(now_ns) {
             self.core.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
@@ -182,7 +183,7 @@ impl<I: Io> Reactor<I> {
         let wait = if is_ending { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
         self.core.stats.turn_work_total += self.core.meter.spent() / UNIT;
         // Awake again from the next turn's beginning on.
-        self.is_asleep = wait != Wait::Poll && self.core.port.announce_sleep(is_open);
+        self.is_asleep = wait != Wait::Poll && self.core.exchange.announce_sleep(is_open);
         if self.is_asleep {
             // What it does until it sleeps is little, or it would not: its sends are not seen.
             self.began_ns = None;
@@ -332,7 +333,7 @@ impl<I: Io> Reactor<I> {
     fn apply_limits(&mut self) {
         let upgrading_max = self.core.shared.config.limits.upgrading_max;
         let upgrading_max = upgrading_max.min(self.connections_max / 2);
-        let reactor_count = self.core.port.count();
+        let reactor_count = self.core.exchange.home_count();
         self.core.upgrading_max = upgrading_max.div_ceil(reactor_count).max(1);
         // A tenth of a second's at once.
         let accepts_per_s = self.core.shared.config.limits.accepts_per_s_max;
@@ -503,7 +504,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn take_orders(&mut self, now_ns: u64) {
-        while let Some(order) = self.core.port.receive_order() {
+        while let Some(order) = self.core.exchange.receive_order() {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 Order::Stats(sender) => drop(sender.send(self.core.snapshot())),
@@ -877,7 +878,7 @@ impl<I: Io> Reactor<I> {
             || !core.serving.is_empty()
             || !self.fired.is_empty()
             || core.has_tasks()
-            || core.has_own_deliveries()
+            || core.exchange.own_count() > 0
             || self.drain.as_ref().is_some_and(|drain| drain.next_slot > 0)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
             || core.can_resume()
@@ -886,7 +887,7 @@ impl<I: Io> Reactor<I> {
             return Wait::Poll;
         }
         let mut until_ns = now_ns + SLEEP_NS_MAX;
-        if !core.is_posted() || !is_open || core.is_log_full() {
+        if !core.exchange.is_posted() || !is_open || core.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
         if let Some(drain) = &self.drain {

@@ -1325,7 +1325,7 @@ fn a_home_hears_each_reactor_however_much_others_ask() {
         // Two rounds to come and be carried, and one to be answered.
         assert!(round - asked <= 3 + REACTORS, "an answer takes {} rounds", round - asked);
     }
-    let is_behind = |index: usize| !world.reactor(index).core().is_posted();
+    let is_behind = |index: usize| !world.reactor(index).core().exchange.is_posted();
     assert!(is_behind(1) && is_behind(2), "more waits for the home than finds room in its queues");
     world.settle();
     world.end();
@@ -1639,7 +1639,7 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
         turns += 1;
         let core = world.reactor(0).core();
         assert!(core.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
-        assert!(core.has_room() && !core.has_own_deliveries(), "nothing of it is left to others");
+        assert!(core.has_room() && core.exchange.own_count() == 0, "nothing of it is left to others");
         assert!(core.shares[slot].is_flooding || core.home.topic_count() == 0);
         assert!(core.little_waiting.is_empty(), "what is left is few bytes, and much");
     }

@@ -15,16 +15,14 @@ mod oracle;
 mod random;
 mod stranger;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{
     Order,
     admission::accept::Source,
     connection::Phase,
-    core::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX, Shared},
+    core::Shared,
+    exchange::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX},
     reading::{REPLIES_BYTES_MAX, SLICE_BYTES},
     share,
     turn::{COMPLETIONS_MAX, FULL_RETRY_NS, QUANTUM, Reactor, SEND_BYTES_MAX, Turn},
@@ -565,6 +563,7 @@ impl World {
         let core = self.reactors[index].as_ref().expect("it has just run").core();
         core.fanout.check();
         core.home.check();
+        core.exchange.check();
         for (place, connection) in core.connections.iter().enumerate() {
             if connection.phase == Phase::Free {
                 assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
@@ -596,7 +595,10 @@ impl World {
             let is_owed_wake = others.any(|other| other.io_ref().owes_wake(sleeper));
             if sleeps_long && !self.net.is_woken(sleeper) && !is_owed_wake {
                 let core = reactor.core();
-                assert!(core.port.is_drained(core.is_home_open()), "reactor {sleeper} sleeps on its inbox");
+                assert!(
+                    core.exchange.is_drained(core.is_home_open()),
+                    "reactor {sleeper} sleeps on its inbox"
+                );
             }
         }
     }
@@ -617,9 +619,9 @@ impl World {
             + if is_timed { DEADLINES_WORK_MAX } else { 0 }
             + MESSAGE_PARTS * (message_price * peaks.message_bytes as u64 + blocks_price);
         assert!(peaks.work <= work_max, "a turn's work is at most {work_max}: {peaks:?}");
-        let len_of = |queues: &[VecDeque<Delivery>]| queues.iter().map(VecDeque::len).max().unwrap_or(0);
-        peaks.outbox = peaks.outbox.max(len_of(&core.outboxes));
-        peaks.backlog = peaks.backlog.max(core.backlog.iter().map(VecDeque::len).max().unwrap_or(0));
+        let (outbox, backlog) = core.exchange.lens();
+        peaks.outbox = peaks.outbox.max(outbox);
+        peaks.backlog = peaks.backlog.max(backlog);
         peaks.pending = peaks.pending.max(core.pending.len());
         peaks.paused = peaks.paused.max(core.waiting.len());
         for connection in &core.connections {
@@ -699,11 +701,11 @@ impl World {
         });
         for reactor in self.reactors.iter().flatten() {
             let core = reactor.core();
-            if !(core.port.is_drained(true) && core.is_posted()) {
+            if !(core.exchange.is_drained(true) && core.exchange.is_posted()) {
                 (0..self.reactors.len()).for_each(|index| self.describe(index));
                 panic!("what was said is not taken");
             }
-            assert!(core.has_room() && core.outboxes.iter().all(VecDeque::is_empty));
+            assert!(core.has_room() && core.exchange.is_silent());
         }
     }
 
@@ -788,13 +790,13 @@ impl World {
             core.open_count(),
             core.waiting,
             core.replying,
-            core.is_posted(),
+            core.exchange.is_posted(),
             self.asleep_until_ns[index],
             self.now_ns,
             reactor.io_ref().is_idle(),
             core.shared.budget.bytes(),
             core.shared.budget.bytes_max(),
-            core.carriers.allocated_bytes(),
+            core.carrier.allocated_bytes(),
         );
         for connection in core.connections.iter().filter(|it| it.phase != Phase::Free) {
             eprintln!(

@@ -1,0 +1,59 @@
+//! Publications on their way to homes of other reactors: copied once, into chunks that those refer to.
+
+use std::sync::Arc;
+
+use crate::pubsub::log::{Appender, Budget, ChunkPool, Range, SHARED_CHUNK_BYTES};
+
+/// The chunk that takes publications to their homes, and those that are under way.
+#[derive(Debug)]
+pub struct Carrier {
+    chunks: ChunkPool,
+    /// The one that is being filled.
+    current: Option<Appender>,
+    /// The bound of all of them: a home always gets to those that wait for it.
+    bytes_max: usize,
+}
+
+impl Carrier {
+    /// One of so many reactors'.
+    pub fn new(budget: Arc<Budget>, reactor_count: usize) -> Carrier {
+        let bytes_max = (budget.bytes_max() / 16 / reactor_count).max(2 * SHARED_CHUNK_BYTES);
+        Carrier { chunks: ChunkPool::new(budget), current: None, bytes_max }
+    }
+
+    /// Copies a publication to where it stays until its home has taken it.
+    pub fn carry(&mut self, topic: &str, payload: &[u8]) -> Range {
+        let len = topic.len() + payload.len();
+        if self.current.as_ref().is_none_or(|current| current.room() < len) {
+            let full = self.current.replace(self.chunks.acquire(SHARED_CHUNK_BYTES, len));
+            full.into_iter().for_each(|full| self.chunks.retire(full));
+        }
+        let current = self.current.as_mut().expect("a chunk with room was just put there");
+        current.append(len, |room| {
+            room[..topic.len()].copy_from_slice(topic.as_bytes());
+            room[topic.len()..].copy_from_slice(payload);
+        })
+    }
+
+    /// Whether more is under way than may be, until homes have taken some.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.allocated_bytes() > self.bytes_max
+    }
+
+    /// The memory of what is under way and of what is kept, in bytes.
+    #[inline]
+    pub fn allocated_bytes(&self) -> usize {
+        self.chunks.allocated_bytes()
+    }
+
+    /// Gives back what was not used for a while.
+    pub fn trim(&mut self) {
+        self.chunks.trim();
+    }
+
+    /// Gives back all that homes have taken.
+    pub fn release_free(&mut self) {
+        self.chunks.release_free();
+    }
+}

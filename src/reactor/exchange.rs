@@ -1,0 +1,266 @@
+//! What is said between reactors: requests to homes, and what this home and this fan-out say to all of them.
+//!
+//! Nothing here knows of connections, or decides what becomes of what came: [`super::core`] does.
+
+use std::collections::VecDeque;
+
+use super::Order;
+use crate::{
+    channel::Port,
+    pubsub::{
+        home::bits,
+        message::{Delivery, Outboxes, Request},
+    },
+};
+
+/// So many deliveries may wait for room in another reactor's queue before this home takes no more
+/// publications.
+pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// How many requests of each other reactor a turn takes at most.
+pub(super) const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// How many deliveries of each other home a turn takes at most.
+pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
+
+/// A reactor's end of the queues.
+pub type ReactorPort = Port<Request, Delivery, Order>;
+
+/// A reactor's exchange with all reactors, itself included.
+///
+/// Whatever is said comes in by [`Exchange::request`], [`Exchange::say`] and [`Exchange::outboxes`], at any time. A turn
+/// takes what its own home said by [`Exchange::take_own`], tells by [`Exchange::note_outboxes`] that this is over, and
+/// goes through [`Exchange::senders`] for what others said, by [`Exchange::receive_request`] and
+/// [`Exchange::receive_delivery`]. [`Exchange::post`] carries what was said to the others as far as they have room; until
+/// then it waits here in the order in which it was said.
+///
+/// Nothing waits in a backlog unless [`Exchange::is_backlogged`] tells so.
+#[derive(Debug)]
+pub struct Exchange {
+    port: ReactorPort,
+    /// What this home and this fan-out say, by port.
+    outboxes: Outboxes,
+    /// Requests to other homes, by home.
+    backlog: Vec<VecDeque<Request>>,
+    /// Into whose queues something was put since the last post, by port.
+    touched: Vec<bool>,
+    is_backlogged: bool,
+    is_outbox_full: bool,
+}
+
+/// Who has said something to this reactor.
+#[derive(Clone, Copy, Debug)]
+pub struct Senders {
+    set: u64,
+    first: usize,
+}
+
+impl Exchange {
+    /// What goes over `port`, among so many homes: the first ports are theirs.
+    pub fn new(port: ReactorPort, home_count: usize) -> Exchange {
+        let port_count = port.count();
+        Exchange {
+            port,
+            outboxes: (0..port_count).map(|_| VecDeque::new()).collect(),
+            backlog: (0..home_count).map(|_| VecDeque::new()).collect(),
+            touched: vec![false; port_count],
+            is_backlogged: false,
+            is_outbox_full: false,
+        }
+    }
+
+    /// Which reactor this is.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.port.index()
+    }
+
+    /// How many homes there are, this reactor's included.
+    pub fn home_count(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Whether some home has no room for what is to be said to it: as of the last post, and of what was said since.
+    #[inline]
+    pub fn is_backlogged(&self) -> bool {
+        self.is_backlogged
+    }
+
+    /// Whether this home has said as much as it may before that is taken: likewise.
+    #[inline]
+    pub fn is_outbox_full(&self) -> bool {
+        self.is_outbox_full
+    }
+
+    /// How much this home has said to this reactor that is not taken.
+    #[inline]
+    pub fn own_count(&self) -> usize {
+        self.outboxes[self.index()].len()
+    }
+
+    /// Whether everything that was said to other reactors is in their queues.
+    pub fn is_posted(&self) -> bool {
+        !self.is_backlogged && self.others().all(VecDeque::is_empty)
+    }
+
+    /// Puts a request into the queue to another home, or behind those that wait for room there.
+    pub fn request(&mut self, home: usize, request: Request) {
+        if self.backlog[home].is_empty() {
+            match self.port.send_request(home, request) {
+                Ok(()) => self.touched[home] = true,
+                Err(request) => {
+                    self.is_backlogged = true;
+                    self.backlog[home].push_back(request);
+                }
+            }
+        } else {
+            self.backlog[home].push_back(request);
+        }
+    }
+
+    /// Says something to a reactor, which may be this one.
+    #[inline]
+    pub fn say(&mut self, to: usize, delivery: Delivery) {
+        self.outboxes[to].push_back(delivery);
+    }
+
+    /// Where this home puts what it says.
+    #[inline]
+    pub fn outboxes(&mut self) -> &mut Outboxes {
+        &mut self.outboxes
+    }
+
+    /// Takes what this home has said to this reactor, the first first.
+    #[inline]
+    pub fn take_own(&mut self) -> Option<Delivery> {
+        let index = self.index();
+        self.outboxes[index].pop_front()
+    }
+
+    /// Notes whether this home has said as much as it may before that is taken.
+    pub fn note_outboxes(&mut self) {
+        self.is_outbox_full = self.own_count() > 0 || self.others().any(|outbox| outbox.len() >= OUTBOX_MAX);
+    }
+
+    /// What this home has said to this reactor beyond `own_count` is not taken at once, and what it costs not known: the home
+    /// says no more before it is.
+    #[inline]
+    pub fn note_own_beyond(&mut self, own_count: usize) {
+        self.is_outbox_full |= self.own_count() > own_count;
+    }
+
+    /// Who has said something. Another is first in each turn: as long as there is not room for all, each has its share.
+    pub fn senders(&mut self, turn: u64) -> Senders {
+        Senders { set: self.port.senders(), first: turn as usize % self.port.count() }
+    }
+
+    /// Takes a request to this home.
+    #[inline]
+    pub fn receive_request(&mut self, from: usize) -> Option<Request> {
+        self.port.receive_request(from)
+    }
+
+    /// Takes what another home says.
+    #[inline]
+    pub fn receive_delivery(&mut self, from: usize) -> Option<Delivery> {
+        self.port.receive_delivery(from)
+    }
+
+    /// Takes what the control thread asks.
+    #[inline]
+    pub fn receive_order(&mut self) -> Option<Order> {
+        self.port.receive_order()
+    }
+
+    /// Puts what was said to others into their queues as far as it fits. `wakes` gets those whose ring must be woken.
+    pub fn post(&mut self, wakes: &mut Vec<usize>) {
+        self.is_backlogged = false;
+        for to in 0..self.outboxes.len() {
+            if to == self.index() {
+                continue;
+            }
+            if let Some(backlog) = self.backlog.get_mut(to) {
+                while let Some(request) = backlog.pop_front() {
+                    match self.port.send_request(to, request) {
+                        Ok(()) => self.touched[to] = true,
+                        Err(request) => {
+                            backlog.push_front(request);
+                            break;
+                        }
+                    }
+                }
+                self.is_backlogged |= !backlog.is_empty();
+            }
+            while let Some(delivery) = self.outboxes[to].pop_front() {
+                match self.port.send_delivery(to, delivery) {
+                    Ok(()) => self.touched[to] = true,
+                    Err(delivery) => {
+                        self.outboxes[to].push_front(delivery);
+                        break;
+                    }
+                }
+            }
+            if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
+                wakes.push(to);
+            }
+        }
+        self.note_outboxes();
+    }
+
+    /// The next post wakes all that sleep.
+    pub fn touch_all(&mut self) {
+        self.touched.fill(true);
+    }
+
+    /// Tells the others that this reactor goes to sleep; false if it must not: there is something in its queues that it
+    /// would take, requests only with `with_requests`.
+    #[inline]
+    pub fn announce_sleep(&mut self, with_requests: bool) -> bool {
+        self.port.announce_sleep(with_requests)
+    }
+
+    /// Tells the others that this reactor is awake.
+    #[inline]
+    pub fn announce_awake(&mut self) {
+        self.port.announce_awake();
+    }
+
+    fn others(&self) -> impl Iterator<Item = &VecDeque<Delivery>> {
+        let outboxes = self.outboxes.iter().enumerate();
+        outboxes.filter(|(to, _)| *to != self.index()).map(|(_, outbox)| outbox)
+    }
+}
+
+impl Senders {
+    /// Their ports, the turn's first one first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let before_first = (1 << self.first) - 1;
+        bits(self.set & !before_first).chain(bits(self.set & before_first))
+    }
+}
+
+#[cfg(test)]
+impl Exchange {
+    /// Asserts what is said of it.
+    pub fn check(&self) {
+        assert!(
+            self.is_backlogged || self.backlog.iter().all(VecDeque::is_empty),
+            "who waits is not told of"
+        );
+        assert!(self.backlog[self.index()].is_empty(), "a reactor asks its own home at once");
+    }
+
+    /// Whether there is nothing in this reactor's queues that it would take.
+    pub fn is_drained(&self, with_requests: bool) -> bool {
+        self.port.is_drained(with_requests)
+    }
+
+    /// Whether everything that was said is taken or in the others' queues.
+    pub fn is_silent(&self) -> bool {
+        self.is_posted() && self.own_count() == 0
+    }
+
+    /// How many wait at most in an outbox, and in a backlog.
+    pub fn lens(&self) -> (usize, usize) {
+        let outbox = self.outboxes.iter().map(VecDeque::len).max();
+        (outbox.unwrap_or(0), self.backlog.iter().map(VecDeque::len).max().unwrap_or(0))
+    }
+}
