@@ -501,8 +501,8 @@ mod tests {
             no_buffers_total: 26,
             no_descriptors_total: 27,
             pacing_us: 28_000_000,
-            slow_skips_total: [29, 30, 31],
-            slow_disconnects_total: [32, 33, 34],
+            slow_skips_total: [29, 30, 31, 37],
+            slow_disconnects_total: [32, 33, 34, 38],
             closes_total: std::array::from_fn(|index| 100 + index as u64),
         }
     }
@@ -551,6 +551,7 @@ mod tests {
             "fanfare_pacing_seconds{reactor=\"1\"} 28.0",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 29",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 34",
+            "fanfare_slow_consumers_total{reactor=\"1\",bound=\"write_stall_ms\",verdict=\"disconnect\"} 38",
             "fanfare_turn_work_total{reactor=\"1\"} 35",
             "fanfare_turn_seconds_sum{reactor=\"1\"} 3.00191",
             "fanfare_turn_seconds_count{reactor=\"1\"} 3",

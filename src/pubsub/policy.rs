@@ -33,6 +33,8 @@ pub enum Bound {
     OwedMs,
     /// It keeps the oldest of a log that is full.
     LogBytes,
+    /// It takes nothing of what is being sent to it.
+    WriteStallMs,
 }
 
 /// What to do with a connection that is owed something.
@@ -44,6 +46,8 @@ pub enum Verdict {
     Skip(Bound),
     /// It is beyond this one, and its topics do not allow to skip: close it with 4000.
     Disconnect(Bound),
+    /// What its send in flight keeps is beyond this one, and only the end of that lets go: reset it.
+    Reset(Bound),
 }
 
 impl Policy {
@@ -62,9 +66,10 @@ impl Policy {
 
 impl Bound {
     /// Every bound.
-    pub const ALL: [Bound; Bound::COUNT] = [Bound::OwedBytes, Bound::OwedMs, Bound::LogBytes];
+    pub const ALL: [Bound; Bound::COUNT] =
+        [Bound::OwedBytes, Bound::OwedMs, Bound::LogBytes, Bound::WriteStallMs];
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// Its place in [`Bound::ALL`].
     pub fn index(self) -> usize {
@@ -77,6 +82,7 @@ impl Bound {
             Bound::OwedBytes => "owed_bytes",
             Bound::OwedMs => "owed_ms",
             Bound::LogBytes => "log_bytes",
+            Bound::WriteStallMs => "write_stall_ms",
         }
     }
 
@@ -86,6 +92,7 @@ impl Bound {
             Bound::OwedBytes => "too far behind: read faster, or subscribe to less",
             Bound::OwedMs => "what is owed to this connection is too old: read faster, or subscribe to less",
             Bound::LogBytes => "the broker's log is full, and this connection keeps the oldest of it",
+            Bound::WriteStallMs => "nothing of what was sent was taken for timeouts.write_stall_ms",
         }
     }
 }

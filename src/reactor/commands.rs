@@ -8,6 +8,7 @@ use super::{
     pending::{HeldId, HeldTopic, Pending, PendingKind},
 };
 use crate::{
+    metrics::Trouble,
     protocol::{
         Encoding,
         close::CloseReason,
@@ -62,6 +63,7 @@ impl Core {
     fn close_for_rate(&mut self, slot: u32, sends: &str, what: &str) {
         let rate = self.shared.config.limits.commands_per_s_max;
         let text = format!("a connection {sends} at most {rate} {what}/s (limits.commands_per_s_max)");
+        self.shared.troubles.note(Trouble::CommandRate);
         self.close(slot, CloseReason::RateLimited, &text);
     }
 

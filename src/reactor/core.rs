@@ -114,7 +114,7 @@ pub struct Core {
     /// Connections whose receive is to be cancelled.
     pub pausing: Vec<u32>,
     /// Connections that are to be reset: their send in flight keeps log, or other memory, that must go.
-    pub resetting: Vec<(ConnectionId, CloseReason)>,
+    pub resetting: Vec<(ConnectionId, Reset)>,
     /// Connections that wait for their turn to go on, with little.
     pub little_waiting: VecDeque<u32>,
     /// Connections that wait for their turn to go on, with more.
@@ -179,6 +179,25 @@ struct StalledRound {
 struct ShedFlights {
     next_slot: u32,
     clock: u64,
+}
+
+/// Why a connection is to be reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// It is a slow consumer: its send in flight keeps what is beyond this.
+    Slow(Bound),
+    /// It has most under way of too much.
+    BufferedBytes,
+}
+
+impl Reset {
+    /// The reason of its end.
+    pub fn reason(self) -> CloseReason {
+        match self {
+            Reset::Slow(_) => CloseReason::SlowConsumer,
+            Reset::BufferedBytes => CloseReason::BufferedBytes,
+        }
+    }
 }
 
 impl StalledRound {
@@ -413,7 +432,6 @@ impl Core {
             Phase::Upgrading => return self.flush(slot, reason),
             _ => return,
         }
-        self.note_close(reason);
         let code = reason.code().expect("a close that the broker begins has a code");
         frame::write_close(code, text, self.replies(slot));
         self.leave(slot, Phase::Closing(reason));
@@ -445,21 +463,13 @@ impl Core {
         self.take_work();
     }
 
-    /// Counts what the operator is told of a connection that the broker ends.
-    pub fn note_close(&self, reason: CloseReason) {
-        match reason {
-            CloseReason::SlowConsumer => self.shared.troubles.note(Trouble::SlowConsumer),
-            CloseReason::RateLimited => self.shared.troubles.note(Trouble::CommandRate),
-            _ => {}
-        }
-    }
-
     /// What is owed to the connection is looked at: too much has its consequence.
     pub fn judge(&mut self, slot: u32) {
         let verdict = self.fanout.judge(slot, self.now_ms() as u32);
         self.carry_out(slot, verdict);
     }
 
+    /// Does what a verdict asks for. A reset is the ring's, and counted by [`Core::note_reset`] if it comes to that.
     pub(super) fn carry_out(&mut self, slot: u32, verdict: Verdict) {
         match verdict {
             Verdict::Keep => {}
@@ -467,7 +477,26 @@ impl Core {
                 self.stats.slow_skips_total[bound.index()] += 1;
                 self.list(slot);
             }
-            Verdict::Disconnect(bound) => self.disconnect(slot, bound),
+            Verdict::Disconnect(bound) => {
+                self.note_disconnect(slot, bound);
+                self.close(slot, CloseReason::SlowConsumer, bound.reason());
+            }
+            Verdict::Reset(bound) => self.resetting.push((self.id_of(slot), Reset::Slow(bound))),
+        }
+    }
+
+    /// The connection is reset now.
+    pub(super) fn note_reset(&mut self, slot: u32, why: Reset) {
+        if let Reset::Slow(bound) = why {
+            self.note_disconnect(slot, bound);
+        }
+    }
+
+    /// One that is closed already was counted then, or has another reason.
+    fn note_disconnect(&mut self, slot: u32, bound: Bound) {
+        if self.connections[slot as usize].phase == Phase::Open {
+            self.stats.slow_disconnects_total[bound.index()] += 1;
+            self.shared.troubles.note(Trouble::SlowConsumer);
         }
     }
 
@@ -729,10 +758,7 @@ impl Core {
                 frame::write_control(Opcode::Ping, b"", self.replies(slot));
                 self.timers.set(slot, now_ms + left_ms);
             }
-            Due::Stalled => {
-                let text = "nothing of what was sent was taken for timeouts.write_stall_ms";
-                self.close(slot, CloseReason::SlowConsumer, text);
-            }
+            Due::Stalled => self.carry_out(slot, Verdict::Disconnect(Bound::WriteStallMs)),
             Due::Idle => {
                 let text = "no message came or went for timeouts.idle_ms";
                 self.close(slot, CloseReason::IdleTimeout, text);
@@ -778,14 +804,6 @@ impl Core {
         }
     }
 
-    /// Closes the connection for being beyond `bound`.
-    fn disconnect(&mut self, slot: u32, bound: Bound) {
-        if self.connections[slot as usize].phase == Phase::Open {
-            self.stats.slow_disconnects_total[bound.index()] += 1;
-            self.close(slot, CloseReason::SlowConsumer, bound.reason());
-        }
-    }
-
     /// Frees log that only those who are far behind keep: the oldest half of the budget goes, and where the log is
     /// full the oldest three quarters, those of chunks that were being written as well.
     fn shed(&mut self) {
@@ -822,9 +840,7 @@ impl Core {
                 _ => false,
             };
             if is_keeping {
-                self.stats.slow_disconnects_total[Bound::LogBytes.index()] +=
-                    u64::from(connection.phase == Phase::Open);
-                self.resetting.push((self.id_of(walk.next_slot), CloseReason::SlowConsumer));
+                self.carry_out(walk.next_slot, Verdict::Reset(Bound::LogBytes));
             }
             walk.next_slot += 1;
         }

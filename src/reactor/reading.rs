@@ -6,7 +6,7 @@
 
 use super::{
     connection::{Pause, Phase, Unread},
-    core::Core,
+    core::{Core, Reset},
     share,
 };
 use crate::{
@@ -337,7 +337,7 @@ impl Core {
                 self.note_buffered(slot);
             }
             // It takes nothing, or is closing already: nothing more can be said to it.
-            _ => self.resetting.push((self.id_of(slot), CloseReason::BufferedBytes)),
+            _ => self.resetting.push((self.id_of(slot), Reset::BufferedBytes)),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
         refusal::Refusal,
     },
     connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
-    core::{Core, Shared},
+    core::{Core, Reset, Shared},
     exchange::ReactorPort,
     share::{self, SendBudget},
 };
@@ -485,19 +485,16 @@ impl<I: Io> Reactor<I> {
     /// Ends connections whose send in flight keeps what must go.
     fn reset(&mut self) {
         let mut resetting = std::mem::take(&mut self.core.resetting);
-        for (ConnectionId { slot, generation }, reason) in resetting.drain(..) {
+        for (ConnectionId { slot, generation }, why) in resetting.drain(..) {
             let connection = &self.core.connections[slot as usize];
             if connection.generation != generation || connection.phase == Phase::Free {
                 continue;
             }
             // What a send kept comes free with it, which may have been since.
-            if connection.is_sending() || reason == CloseReason::BufferedBytes {
+            if connection.is_sending() || why == Reset::BufferedBytes {
                 self.io.reset_on_close(connection.socket);
-                // One that was closed before was told then.
-                if connection.phase == Phase::Open {
-                    self.core.note_close(reason);
-                }
-                self.end(slot, reason);
+                self.core.note_reset(slot, why);
+                self.end(slot, why.reason());
             }
         }
         self.core.resetting = resetting;

@@ -131,5 +131,8 @@ fn a_peer_that_sends_and_takes_nothing_is_reset() {
     }
     witness.finish();
     assert_eq!(closes(&broker, "slow_consumer"), 1.0);
+    let counted =
+        broker.metric("fanfare_slow_consumers_total", r#",bound="write_stall_ms",verdict="disconnect""#);
+    assert_eq!(counted.iter().sum::<f64>(), 1.0);
     broker.stop();
 }

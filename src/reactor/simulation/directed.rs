@@ -1971,3 +1971,46 @@ fn who_finds_the_log_short_wakes_those_who_keep_it() {
     assert!(world.net.is_woken(1));
     world.end();
 }
+
+/// Whoever takes nothing of a send for too long is a slow consumer like others, also where it is owed little. What of, it
+/// had too much is counted: see [`World::check`].
+#[test]
+fn whoever_takes_nothing_is_counted_with_what_it_was_beyond() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 1);
+    world.pass(world.shared.config.timeouts.write_stall_ms * MS * 3 / 2);
+    let stats = &world.reactor(0).core().stats;
+    assert_eq!(stats.slow_disconnects_total[Bound::WriteStallMs.index()], 1);
+    world.end();
+}
+
+/// A log that is full is kept by what somebody is owed who takes nothing, and by its send in flight. It is closed for the
+/// former, or where its topic skips reset for the latter, and counted once.
+#[test]
+fn whoever_keeps_a_full_log_is_counted_once() {
+    for topic in ["t", "skip/t"] {
+        let knobs =
+            Knobs { log_bytes_max: 256 << 10, has_skip_rule: true, may_close: true, ..Knobs::calm(1) };
+        let mut world = World::new(knobs);
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+        world.subscribe(reader, topic);
+        world.settle();
+        world.stick(reader);
+        for _ in 0..1_000 {
+            world.publish_as(publisher, topic, 1_500, true, true, false, None);
+            world.write_all();
+            world.now_ns += 3 * MS;
+            world.turns(0, 2);
+            world.read(publisher, usize::MAX);
+        }
+        let stats = &world.reactor(0).core().stats;
+        let [skips, disconnects] = [stats.slow_skips_total, stats.slow_disconnects_total];
+        assert_eq!(disconnects[Bound::LogBytes.index()], 1, "{topic}");
+        assert_eq!(skips[Bound::LogBytes.index()] > 0, topic != "t");
+        world.end();
+    }
+}

@@ -20,7 +20,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use super::{
     Order,
     admission::accept::Source,
-    connection::Phase,
+    connection::{Connection, Phase},
     core::Shared,
     exchange::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX},
     reading::{REPLIES_BYTES_MAX, SLICE_BYTES},
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     channel::Mesh,
     config::{Config, SlowConsumer},
-    protocol::{Encoding, Format},
+    protocol::{Encoding, Format, close::CloseReason},
     pubsub::{
         home::Homes,
         log::{Budget, SHARED_CHUNK_BYTES},
@@ -581,6 +581,13 @@ impl World {
                 connection.phase
             );
         }
+        let is_slow = |it: &&Connection| it.phase.reason() == Some(CloseReason::SlowConsumer);
+        assert_eq!(
+            core.stats.slow_disconnects_total.iter().sum::<u64>(),
+            core.stats.closes_total[CloseReason::SlowConsumer.index()]
+                + core.connections.iter().filter(is_slow).count() as u64,
+            "each slow consumer is counted once with what it was beyond"
+        );
         self.check_sleepers();
         self.check_bounds(index);
     }
