@@ -14,7 +14,7 @@ use super::{
     },
     buffered::{self, Buffered},
     carrier::Carrier,
-    connection::{Connection, Flight, Phase},
+    connection::{Connection, Phase},
     deadline::{Due, Since},
     exchange::{DELIVERIES_MAX, Exchange, RECEIVES_MAX, ReactorPort},
     meters::Meters,
@@ -23,6 +23,7 @@ use super::{
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
     settings::{deflate_settings, encoding_count, policy_of, session_limits},
     share::{self, Share},
+    slow::{Reset, ShedFlights, StalledRound},
     timers::TimerWheel,
 };
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
         fanout::{Fanout, Outcome},
         home::{Home, Homes},
         log::Budget,
-        policy::{Bound, Policy, Verdict},
+        policy::{Bound, Verdict},
         subscription::{ConnectionId, ViewKey},
         view::MemberSlot,
     },
@@ -57,18 +58,12 @@ const UNTAKEN_BYTES_MAX: u32 = 1 << 20;
 /// Spare reply buffers: how many, which is as many as a turn's sends empty, and how large each may be to be kept.
 const SPARES_MAX: usize = share::SENDS_MAX;
 const SPARE_BYTES_MAX: usize = 4 << 10;
-/// For how long a send makes no progress before what it keeps may be taken from it, in milliseconds.
-const SHED_STALLED_MS: u64 = 200;
 /// How much memory a parser keeps that has not met a long message for a while, in bytes.
 const PARSER_BYTES_KEPT: usize = 1 << 20;
 /// How often topics that went quiet are looked for, in nanoseconds.
 const HOME_PERIOD_NS: u64 = 250_000_000;
 /// How often log that only stragglers keep is looked for while the log is short, in nanoseconds.
 const SHED_PERIOD_NS: u64 = 2_000_000;
-
-/// How often all connections are looked at while the least age that is allowed passes, to find who is owed
-/// something old.
-const STALLED_ROUNDS: u64 = 8;
 
 /// What all reactors of a broker have in common: each has its copy, which points to what is shared. A reload puts a new
 /// configuration into each copy; the homes, the budget's bound and the epoch stay as they were at the start.
@@ -141,7 +136,7 @@ pub struct Core {
     pub(super) home: Home,
     home_period_ns: u64,
     shed_ns: u64,
-    shed_flights: Option<ShedFlights>,
+    pub(super) shed_flights: Option<ShedFlights>,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.
     pub(super) parser: Option<json::Parser>,
     pub(super) inflater: Inflater,
@@ -156,57 +151,12 @@ pub struct Core {
     /// Publications on their way to other homes.
     pub(super) carrier: Carrier,
     /// None where nothing grows too old.
-    stalled_round: Option<StalledRound>,
+    pub(super) stalled_round: Option<StalledRound>,
     free: Vec<u32>,
     open_count: usize,
     pub(super) outcome: Outcome,
     spares: Vec<Vec<u8>>,
     pub(super) now_ns: u64,
-}
-
-/// A walk over all connections in search of those that are owed something old.
-#[derive(Debug)]
-struct StalledRound {
-    next_slot: u32,
-    /// When the next one begins.
-    due_ns: u64,
-    period_ns: u64,
-}
-
-/// A walk over all connections in search of sends in flight that keep log which must go: what was appended
-/// before `clock` on its age clock.
-#[derive(Debug)]
-struct ShedFlights {
-    next_slot: u32,
-    clock: u64,
-}
-
-/// Why a connection is to be reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// It is a slow consumer: its send in flight keeps what is beyond this.
-    Slow(Bound),
-    /// It has most under way of too much.
-    BufferedBytes,
-}
-
-impl Reset {
-    /// The reason of its end.
-    pub fn reason(self) -> CloseReason {
-        match self {
-            Reset::Slow(_) => CloseReason::SlowConsumer,
-            Reset::BufferedBytes => CloseReason::BufferedBytes,
-        }
-    }
-}
-
-impl StalledRound {
-    /// The first, if `policy` lets nothing grow too old.
-    fn of(policy: &Policy) -> Option<StalledRound> {
-        let period_ns = |owed_ms: u32| u64::from(owed_ms) * 1_000_000 / STALLED_ROUNDS;
-        let owed_ms = policy.owed_ms_min()?;
-        Some(StalledRound { next_slot: 0, due_ns: 0, period_ns: period_ns(owed_ms) })
-    }
 }
 
 impl Core {
@@ -461,81 +411,6 @@ impl Core {
         }
         // It is nobody else's, and this turn's.
         self.take_work();
-    }
-
-    /// What is owed to the connection is looked at: too much has its consequence.
-    pub fn judge(&mut self, slot: u32) {
-        let verdict = self.fanout.judge(slot, self.now_ms() as u32);
-        self.carry_out(slot, verdict);
-    }
-
-    /// Does what a verdict asks for. A reset is the ring's, and counted by [`Core::note_reset`] if it comes to that.
-    pub(super) fn carry_out(&mut self, slot: u32, verdict: Verdict) {
-        match verdict {
-            Verdict::Keep => {}
-            Verdict::Skip(bound) => {
-                self.stats.slow_skips_total[bound.index()] += 1;
-                self.list(slot);
-            }
-            Verdict::Disconnect(bound) => {
-                self.note_disconnect(slot, bound);
-                self.close(slot, CloseReason::SlowConsumer, bound.reason());
-            }
-            Verdict::Reset(bound) => self.resetting.push((self.id_of(slot), Reset::Slow(bound))),
-        }
-    }
-
-    /// The connection is reset now.
-    pub(super) fn note_reset(&mut self, slot: u32, why: Reset) {
-        if let Reset::Slow(bound) = why {
-            self.note_disconnect(slot, bound);
-        }
-    }
-
-    /// One that is closed already was counted then, or has another reason.
-    fn note_disconnect(&mut self, slot: u32, bound: Bound) {
-        if self.connections[slot as usize].phase == Phase::Open {
-            self.stats.slow_disconnects_total[bound.index()] += 1;
-            self.shared.troubles.note(Trouble::SlowConsumer);
-        }
-    }
-
-    /// Judges connections that take nothing even if nothing more is published: what is owed to them grows
-    /// old. So many per turn that a turn stays short, all of them several times while one grows too old; none
-    /// while nobody owes.
-    /// Tells when it is to go on, in nanoseconds.
-    pub fn judge_stalled(&mut self) -> Option<u64> {
-        let round = self.stalled_round.as_mut()?;
-        if round.next_slot as usize >= self.connections.len() {
-            if !self.fanout.may_owe() {
-                return None;
-            }
-            if self.now_ns < round.due_ns {
-                return Some(round.due_ns);
-            }
-            (round.next_slot, round.due_ns) = (0, self.now_ns + round.period_ns);
-            self.fanout.set_may_owe(false);
-        }
-        let mut slot = round.next_slot;
-        let until = self.meter.spent() + share::TASKS;
-        while self.meter.spent() < until && (slot as usize) < self.connections.len() {
-            self.meter.spend(price::LOOK);
-            if self.fanout.owing_count(slot) > 0 {
-                // Looked at again, also if it is not found to be too late.
-                self.fanout.set_may_owe(true);
-                if self.connections[slot as usize].is_sending() {
-                    self.judge(slot);
-                    self.take_work();
-                }
-            }
-            slot += 1;
-        }
-        let round = self.stalled_round.as_mut().expect("it is under way");
-        round.next_slot = slot;
-        if (slot as usize) < self.connections.len() {
-            return Some(self.now_ns);
-        }
-        self.fanout.may_owe().then_some(round.due_ns)
     }
 
     /// Goes on with what takes more than a turn.
@@ -819,32 +694,7 @@ impl Core {
         }
         let clock = self.shared.budget.stale_before();
         self.fanout.shed(clock);
-        self.shed_flights = Some(ShedFlights { next_slot: 0, clock });
-    }
-
-    /// A send in flight cannot be moved forward: only its end lets go. One that makes progress keeps what it has.
-    fn go_on_shedding(&mut self) {
-        let Some(mut walk) = self.shed_flights.take() else { return };
-        let until = self.meter.spent() + share::TASKS / 2;
-        while self.meter.spent() < until {
-            let Some(connection) = self.connections.get(walk.next_slot as usize) else { return };
-            self.meter.spend(price::LOOK);
-            let fanout = &self.fanout;
-            let keeps = |view, pin| fanout.pins_stale(view, pin, walk.clock);
-            let is_stalled = connection.stalled_ms(self.now_ns / 1_000_000) >= Some(SHED_STALLED_MS);
-            let is_keeping = match &connection.flight {
-                Flight::Range { view, pin, .. } if is_stalled => keeps(*view, *pin),
-                Flight::Gather(gather) if is_stalled => {
-                    gather.pins.iter().any(|(view, pin)| keeps(*view, *pin))
-                }
-                _ => false,
-            };
-            if is_keeping {
-                self.carry_out(walk.next_slot, Verdict::Reset(Bound::LogBytes));
-            }
-            walk.next_slot += 1;
-        }
-        self.shed_flights = Some(walk);
+        self.shed_flights = Some(ShedFlights::new(clock));
     }
 
     /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.

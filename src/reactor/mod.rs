@@ -1,7 +1,7 @@
 //! One reactor per core, and the threads that they run on.
 //!
 //! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
-//! clients' commands do. `launch` starts reactors with what `settings` makes of the configuration; the control
+//! clients' commands do, `slow` what becomes of those who take too little. `launch` starts reactors with what `settings` makes of the configuration; the control
 //! thread asks them by [`Order`]. None of it is shared: [`exchange`] is what reactors say to each other, over
 //! [`crate::channel`].
 
@@ -25,6 +25,7 @@ mod settings;
 pub mod share;
 #[cfg(test)]
 mod simulation;
+pub mod slow;
 pub mod timers;
 pub mod turn;
 

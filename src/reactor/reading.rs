@@ -6,8 +6,9 @@
 
 use super::{
     connection::{Pause, Phase, Unread},
-    core::{Core, Reset},
+    core::Core,
     share,
+    slow::Reset,
 };
 use crate::{
     metrics::Trouble,

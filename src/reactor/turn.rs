@@ -24,9 +24,10 @@ use super::{
         refusal::Refusal,
     },
     connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
-    core::{Core, Reset, Shared},
+    core::{Core, Shared},
     exchange::ReactorPort,
     share::{self, SendBudget},
+    slow::Reset,
 };
 use crate::{
     metrics::Trouble,
