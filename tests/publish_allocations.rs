@@ -113,7 +113,7 @@ impl Turns {
         self.core.receive();
         self.core.post(&mut self.wakes);
         while let Some(slot) = self.core.replying.pop_front() {
-            let connection = &mut self.core.connections[slot as usize];
+            let connection = &mut self.core.connections[slot];
             connection.is_listed = false;
             let replies = std::mem::take(&mut connection.replies);
             self.core.take_spare(replies);

@@ -27,7 +27,7 @@ use crate::{
 impl Core {
     /// Carries out a command, or tells why not.
     pub(super) fn handle_command(&mut self, slot: u32, command: Result<Command<'_>, CommandError<'_>>) {
-        if self.connections[slot as usize].phase != Phase::Open {
+        if self.connections[slot].phase != Phase::Open {
             return;
         }
         if !self.meters.take_command(slot, self.now_ns) {
@@ -54,8 +54,7 @@ impl Core {
 
     /// The connection has sent what is no command: more of it than it may closes it.
     pub(super) fn meter_other(&mut self, slot: u32) {
-        if self.connections[slot as usize].phase == Phase::Open && !self.meters.take_other(slot, self.now_ns)
-        {
+        if self.connections[slot].phase == Phase::Open && !self.meters.take_other(slot, self.now_ns) {
             self.close_for_rate(slot, "sends", "pings or messages without commands");
         }
     }
@@ -147,7 +146,7 @@ impl Core {
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
             self.hold(slot, Some(id), topic, kind)
         });
-        let connection = self.id_of(slot);
+        let connection = self.connections.id_of(slot);
         self.send_request(
             home,
             Request::Publish(PublishRequest {
@@ -198,7 +197,7 @@ impl Core {
             let message = format!("a connection has at most {subscriptions_max} subscriptions");
             return Err(refused(ErrorCode::LimitReached, message.into()));
         }
-        let (connection, encoding) = (self.id_of(slot), self.encoding(slot));
+        let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
         let creator = self.creator(slot);
@@ -436,13 +435,13 @@ impl Core {
         topic: HeldTopic,
         kind: PendingKind,
     ) -> PendingId {
-        let connection = self.id_of(slot);
+        let connection = self.connections.id_of(slot);
         self.pending.insert(Pending { connection, id: id.map(HeldId::new), topic, kind })
     }
 
     /// The slot of a connection that still takes answers.
     fn open_slot(&self, ConnectionId { slot, generation }: ConnectionId) -> Option<u32> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         (connection.phase == Phase::Open && connection.generation == generation).then_some(slot)
     }
 
@@ -452,20 +451,20 @@ impl Core {
         if self.shared.config.limits.names_per_connection_max == 0 {
             return 0;
         }
-        let generation = self.connections[slot as usize].generation;
+        let generation = self.connections[slot].generation;
         let life = (self.exchange.index() as u64) << 32 | u64::from(generation);
         (self.shared.homes.spread(slot, life) as u32).max(1)
     }
 
     /// In which encoding the connection gets publications.
     fn encoding(&self, slot: u32) -> Encoding {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let is_deflated = connection.agreement.is_some_and(|agreement| self.deflater.suits(agreement));
         Encoding::new(connection.format(), is_deflated)
     }
 
     fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {
-        let format = self.connections[slot as usize].format();
+        let format = self.connections[slot].format();
         reply::write(format, reply, self.replies(slot));
     }
 }

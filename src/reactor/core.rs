@@ -10,11 +10,11 @@ use super::{
     admission::{
         addresses::{Addresses, Origin},
         refusal::Refusal,
-        upgrading::Upgrading,
     },
     buffered::{self, Buffered},
     carrier::Carrier,
     connection::{Connection, Phase},
+    connections::Connections,
     deadline::{Due, Since},
     exchange::{DELIVERIES_MAX, Exchange, RECEIVES_MAX, ReactorPort},
     meters::Meters,
@@ -22,9 +22,8 @@ use super::{
     pending::PendingTable,
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
     settings::{deflate_settings, encoding_count, policy_of, session_limits},
-    share::{self, Share},
+    share,
     slow::{Reset, ShedFlights, StalledRound},
-    timers::TimerWheel,
 };
 use crate::{
     config::Config,
@@ -88,14 +87,10 @@ pub struct Shared {
 /// One reactor without its ring.
 #[derive(Debug)]
 pub struct Core {
-    /// By slot.
-    pub connections: Vec<Connection>,
-    /// What each has done of its share, by slot.
-    pub shares: Vec<Share>,
+    /// Who has which slot.
+    pub connections: Connections,
     /// Who receives what.
     pub fanout: Fanout,
-    /// Deadlines by slot, in milliseconds.
-    pub timers: TimerWheel,
     /// The delay between sweeps.
     pub pacing: Pacing,
     /// Counters.
@@ -143,17 +138,10 @@ pub struct Core {
     pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
     pub(super) meters: Meters,
-    upgrading: Upgrading,
-    /// The most that this reactor lets upgrade at once.
-    pub(super) upgrading_max: usize,
-    /// Connections that are told that they are one too many.
-    refused_count: usize,
     /// Publications on their way to other homes.
     pub(super) carrier: Carrier,
     /// None where nothing grows too old.
     pub(super) stalled_round: Option<StalledRound>,
-    free: Vec<u32>,
-    open_count: usize,
     pub(super) outcome: Outcome,
     spares: Vec<Vec<u8>>,
     pub(super) now_ns: u64,
@@ -161,9 +149,6 @@ pub struct Core {
 
 impl Core {
     /// The reactor whose end of the queues `port` is, for up to `slots_max` connections.
-    ///
-    /// Tables by slot have their full capacity from the start: what is not used yet is address space, not
-    /// memory, and what is used is never copied to grow.
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
         let reactor_count = port.count();
         let config = shared.config.clone();
@@ -173,10 +158,8 @@ impl Core {
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
         Core {
-            connections: Vec::with_capacity(slots_max),
-            shares: Vec::with_capacity(slots_max),
+            connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
-            timers: TimerWheel::new(slots_max),
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
             exchange: Exchange::new(port, reactor_count),
@@ -211,23 +194,13 @@ impl Core {
             deflater: Deflater::new(deflate_settings(&config)),
             pending: PendingTable::default(),
             meters,
-            upgrading: Upgrading::default(),
-            upgrading_max: usize::MAX,
-            refused_count: 0,
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,
-            free: Vec::new(),
-            open_count: 0,
             outcome: Outcome::default(),
             spares: Vec::new(),
             now_ns: 0,
             shared,
         }
-    }
-
-    /// Connections that are not `Free`.
-    pub fn open_count(&self) -> usize {
-        self.open_count
     }
 
     /// The time of this turn, in milliseconds.
@@ -270,7 +243,7 @@ impl Core {
         self.home.set_names_max(config.limits.names_per_connection_max);
         self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;
-        self.meters.reload(config, self.connections.len(), now_ms);
+        self.meters.reload(config, self.connections.slot_count(), now_ms);
         if config.limits.json_depth_max != before.limits.json_depth_max {
             self.parser = None;
         }
@@ -286,50 +259,22 @@ impl Core {
 
     /// Gives an accepted socket a slot; `origin` is whose it is, if it was counted.
     pub fn open(&mut self, socket: RawFd, origin: Option<Origin>) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(Connection::free());
-            self.shares.push(Share::default());
-            self.connections.len() as u32 - 1
-        });
-        let handshake_ms = self.shared.config.timeouts.handshake_ms;
-        self.timers.set(slot, self.now_ms() + handshake_ms);
-        let now_ms = self.now_ms() as u32;
-        let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.phase, Phase::Free, "a slot is given to one connection at a time");
-        connection.socket = socket;
-        connection.phase = Phase::Upgrading;
-        connection.active_ms = now_ms;
-        self.shares[slot as usize] = Share::default();
-        self.open_count += 1;
-        self.meters.open(slot, origin, now_ms);
-        let id = self.id_of(slot);
-        let connections = &self.connections;
-        self.upgrading.enter(id, |id| is_upgrading(connections, id));
+        let (now_ms, handshake_ms) = (self.now_ms(), self.shared.config.timeouts.handshake_ms);
+        let slot = self.connections.open(socket, now_ms, now_ms + handshake_ms);
+        self.meters.open(slot, origin, now_ms as u32);
         slot
-    }
-
-    /// Who has the slot now.
-    pub fn id_of(&self, slot: u32) -> ConnectionId {
-        ConnectionId { slot, generation: self.connections[slot as usize].generation }
     }
 
     /// The oldest connection that is upgrading, if there are more than may be: it makes room.
     pub fn displaced(&mut self) -> Option<u32> {
-        let connections = &self.connections;
-        let oldest = self.upgrading.oldest_beyond(self.upgrading_max, |id| is_upgrading(connections, id))?;
+        let oldest = self.connections.oldest_beyond()?;
         self.shared.troubles.note(Trouble::UpgradingMax);
         Some(oldest)
-    }
-
-    /// Connections that are told that they are one too many.
-    pub fn refused_count(&self) -> usize {
-        self.refused_count
     }
 
     /// Refuses an accepted socket that is one too many: an HTTP answer, then the end.
     pub fn refuse(&mut self, slot: u32, refusal: Refusal) {
         let (status, body) = refusal.answer();
-        self.refused_count += 1;
         let replies = self.replies(slot);
         replies.extend_from_slice(
             format!(
@@ -344,20 +289,14 @@ impl Core {
 
     /// Makes the slot free for the next connection. Its socket is closed, or about to be.
     pub fn release(&mut self, slot: u32, reason: CloseReason) {
-        self.timers.clear(slot);
         self.stats.closes_total[reason.index()] += 1;
-        self.refused_count -= usize::from(is_refusal(reason));
-        self.paused_count -= usize::from(self.connections[slot as usize].is_paused());
+        self.paused_count -= usize::from(self.connections[slot].is_paused());
         self.meter.spend(price::END);
-        self.buffered.note(&mut self.shares[slot as usize], 0);
+        self.buffered.note(self.connections.share_mut(slot), 0);
         if let Some(origin) = self.meters.close(slot) {
             self.shared.addresses.leave(origin);
         }
-        let connection = &mut self.connections[slot as usize];
-        assert!(!connection.is_held(), "a slot is freed while the kernel holds something of it");
-        *connection = Connection { generation: connection.generation.wrapping_add(1), ..Connection::free() };
-        self.free.push(slot);
-        self.open_count -= 1;
+        self.connections.release(slot, reason);
     }
 
     /// The delay between sweeps is what it was at the start.
@@ -377,7 +316,7 @@ impl Core {
     /// Closes the connection with a close frame, after which the peer's is awaited for a while. Nothing
     /// more is delivered to it.
     pub fn close(&mut self, slot: u32, reason: CloseReason, text: &str) {
-        match self.connections[slot as usize].phase {
+        match self.connections[slot].phase {
             Phase::Open => {}
             Phase::Upgrading => return self.flush(slot, reason),
             _ => return,
@@ -397,15 +336,12 @@ impl Core {
     /// The connection gets nothing more, and `phase` has until the close timeout to end.
     pub fn leave(&mut self, slot: u32, phase: Phase) {
         // First, so that whatever it still waited for is not answered: nothing follows a close frame.
-        let before = std::mem::replace(&mut self.connections[slot as usize].phase, phase);
-        if before == Phase::Upgrading {
-            self.upgrading.leave();
-        }
+        self.connections.enter(slot, phase);
         self.fanout.handle_disconnect(slot, &mut self.outcome);
         self.work_off();
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
-        self.timers.set(slot, deadline_ms);
-        let connection = &mut self.connections[slot as usize];
+        self.connections.timers.set(slot, deadline_ms);
+        let connection = &mut self.connections[slot];
         if !connection.is_reading() {
             connection.unread = None;
         }
@@ -452,7 +388,7 @@ impl Core {
     pub fn write_gaps(&mut self, slot: u32) {
         const REASON: &str = "slow_consumer";
         let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
-        let format = self.connections[slot as usize].format();
+        let format = self.connections[slot].format();
         let replies = self.replies(slot);
         for gap in &gaps {
             let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: REASON };
@@ -548,8 +484,8 @@ impl Core {
         self.home.release_free_chunks();
         self.carrier.release_free();
         ReactorStats {
-            connections: self.open_count as u64,
-            upgrading: self.upgrading.count() as u64,
+            connections: self.connections.open_count() as u64,
+            upgrading: self.connections.upgrading_count() as u64,
             publications_total: self.home.publications_total(),
             deflated_total: self.deflater.messages_total(),
             deflate_in_bytes_total: self.deflater.in_bytes_total(),
@@ -575,13 +511,13 @@ impl Core {
     pub fn handle_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) -> Option<CloseReason> {
         let now_ms = self.now_ms();
         let pong_ms = self.shared.config.timeouts.pong_ms;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         match connection.phase {
             Phase::Free => unreachable!("a free slot has no deadline"),
             // A pause is our doing: the peer's time stands still.
             Phase::Upgrading if connection.is_paused() => {
                 connection.active_ms = now_ms as u32;
-                self.timers.set(slot, now_ms + pong_ms);
+                self.connections.timers.set(slot, now_ms + pong_ms);
                 None
             }
             Phase::Upgrading => Some(CloseReason::HandshakeTimeout),
@@ -598,7 +534,7 @@ impl Core {
     fn handle_open_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) {
         let now_ms = self.now_ms();
         let timeouts = &self.shared.config.timeouts;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if let Some(acked_bytes) = acked_bytes
             && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
         {
@@ -624,14 +560,14 @@ impl Core {
             progress_ms: connection.stalled_ms(now_ms),
         };
         match since.due(timeouts) {
-            Due::Wait(left_ms) => self.timers.set(slot, now_ms + left_ms),
+            Due::Wait(left_ms) => self.connections.timers.set(slot, now_ms + left_ms),
             Due::Ping(left_ms) => {
                 connection.is_pinged = true;
                 connection.active_ms = now_ms as u32;
                 let before_bytes = connection.flight_bytes().wrapping_add(UNTAKEN_BYTES_MAX);
                 self.meters.note_ping(slot, acked_bytes.map(|acked| acked.wrapping_add(before_bytes)));
                 frame::write_control(Opcode::Ping, b"", self.replies(slot));
-                self.timers.set(slot, now_ms + left_ms);
+                self.connections.timers.set(slot, now_ms + left_ms);
             }
             Due::Stalled => self.carry_out(slot, Verdict::Disconnect(Bound::WriteStallMs)),
             Due::Idle => {
@@ -650,7 +586,7 @@ impl Core {
     /// is over.
     pub(super) fn replies(&mut self, slot: u32) -> &mut Vec<u8> {
         self.list_replying(slot);
-        let replies = &mut self.connections[slot as usize].replies;
+        let replies = &mut self.connections[slot].replies;
         if replies.capacity() == 0
             && let Some(spare) = self.spares.pop()
         {
@@ -661,7 +597,7 @@ impl Core {
 
     /// The connection is to be answered as soon as it has no send in flight.
     pub(super) fn list_replying(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.is_listed {
             connection.is_listed = true;
             self.replying.push_back(slot);
@@ -670,7 +606,7 @@ impl Core {
 
     /// The connection has replies, or is owed something: it is to be served as soon as it has no send in flight.
     pub(super) fn list(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.replies.is_empty() {
             self.list_replying(slot);
         } else if !connection.is_listed {
@@ -699,7 +635,7 @@ impl Core {
 
     /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.
     pub(super) fn handle_event(&mut self, slot: u32, event: Event<'_>, until: u64) -> Option<Box<Rest>> {
-        let Connection { phase, speech, agreement, .. } = self.connections[slot as usize];
+        let Connection { phase, speech, agreement, .. } = self.connections[slot];
         if matches!(event, Event::Text(_) | Event::Binary(_)) {
             let now_ms = self.now_ms() as u32;
             self.meters.note_message(slot, now_ms);
@@ -773,7 +709,7 @@ impl Core {
             return frame::write_message(opcode, message, self.replies(slot));
         };
         self.list_replying(slot);
-        let replies = &mut self.connections[slot as usize].replies;
+        let replies = &mut self.connections[slot].replies;
         self.meter.spend(message.len() as u64 * price::DEFLATED_BYTE);
         self.deflater.write_message(opcode, message, agreement, replies);
     }
@@ -796,11 +732,10 @@ impl Core {
     fn handle_upgraded(&mut self, slot: u32, speech: Speech, agreement: Option<Agreement>, response: &[u8]) {
         let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
         let ping_ms = self.shared.config.timeouts.ping_ms;
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Open;
+        self.connections.enter(slot, Phase::Open);
+        let connection = &mut self.connections[slot];
         connection.speech = speech;
         connection.agreement = agreement;
-        self.upgrading.leave();
         self.meter.spend(price::UPGRADE);
         let name = (self.exchange.index() as u64) << 56
             | u64::from(connection.generation & GENERATION_MASK) << 32
@@ -819,16 +754,6 @@ impl Core {
         let Due::Wait(left_ms) = fresh.due(&self.shared.config.timeouts) else {
             unreachable!("every timeout is longer than nothing")
         };
-        self.timers.set(slot, now_ms + left_ms);
+        self.connections.timers.set(slot, now_ms + left_ms);
     }
-}
-
-fn is_upgrading(connections: &[Connection], ConnectionId { slot, generation }: ConnectionId) -> bool {
-    let connection = &connections[slot as usize];
-    connection.phase == Phase::Upgrading && connection.generation == generation
-}
-
-/// Whether the connection was told that it is one too many.
-fn is_refusal(reason: CloseReason) -> bool {
-    matches!(reason, CloseReason::TryAgainLater | CloseReason::AddressLimit)
 }

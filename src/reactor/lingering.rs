@@ -13,36 +13,37 @@ impl Core {
     pub fn begin_lingering(&mut self, slot: u32, reason: CloseReason) {
         let now_ms = self.now_ms();
         self.leave(slot, Phase::Lingering(reason));
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         // No send is in flight whose progress these would tell.
         (connection.active_ms, connection.acked_bytes, connection.is_pinged) = (now_ms as u32, 0, true);
-        self.timers.set(slot, now_ms + QUIET_MS);
+        self.connections.timers.set(slot, now_ms + QUIET_MS);
     }
 
     /// More has come of a connection to which all is sent; tells whether that is more than is passed over.
     pub fn pass_over(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let now_ms = self.now_ms();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.acked_bytes = connection.acked_bytes.saturating_add(bytes.len() as u32);
         // It has read ours and says no more: it is looked at now, and found silent.
         connection.is_pinged = matches!(connection.phase, Phase::Lingering(_)) && is_close_frame(bytes);
+        let is_too_much = connection.acked_bytes > LINGER_BYTES_MAX;
         if connection.is_pinged {
-            self.timers.set(slot, now_ms);
+            self.connections.timers.set(slot, now_ms);
         }
-        connection.acked_bytes > LINGER_BYTES_MAX
+        is_too_much
     }
 
     /// Whether the connection, which lingers, goes on to: something came since it was looked at, and it has not lingered
     /// for long.
     pub fn goes_on_lingering(&mut self, slot: u32) -> bool {
         let now_ms = self.now_ms();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let is_silent = std::mem::replace(&mut connection.is_pinged, true);
         let elapsed_ms = (now_ms as u32).wrapping_sub(connection.active_ms);
         if is_silent || u64::from(elapsed_ms) >= self.shared.config.timeouts.close_ms {
             return false;
         }
-        self.timers.set(slot, now_ms + QUIET_MS);
+        self.connections.timers.set(slot, now_ms + QUIET_MS);
         true
     }
 }

@@ -10,6 +10,7 @@ pub mod buffered;
 pub mod carrier;
 mod commands;
 pub mod connection;
+pub mod connections;
 pub mod core;
 pub mod cores;
 mod deadline;

@@ -48,35 +48,36 @@ impl Core {
         let now_ms = self.now_ms() as u32;
         self.stats.received_bytes_total += bytes.len() as u64;
         let turn = self.stats.turns_total;
-        let connection = &mut self.connections[slot as usize];
+        let (connection, &mut share) = self.connections.with_share(slot);
         connection.active_ms = now_ms;
         connection.is_pinged = false;
         if connection.is_paused() {
             connection.unread.get_or_insert_default().extend(bytes);
             return self.note_buffered(slot);
         }
-        if self.buffered.holds_up(self.shares[slot as usize]) {
+        if self.buffered.holds_up(share) {
             connection.pause = Pause::Memory;
             connection.unread = Some(Box::new(Unread::new(None, bytes)));
             return self.pause(slot);
         }
         let is_upgrading = connection.phase == Phase::Upgrading;
         let before = self.meter.spent();
-        let share = match self.is_crowded {
+        let most = match self.is_crowded {
             true if bytes.len() > share::LITTLE_BYTES && !is_upgrading => 0,
             true => share::CROWDED,
             false => share::FRESH,
         };
-        let share = self.shares[slot as usize].left(turn, share);
+        let share = share.left(turn, most);
         let mut rest = None;
         let left = self.take_bytes(slot, &mut rest, bytes, share);
         let spent = self.meter.spent() - before;
-        self.shares[slot as usize].spend(turn, spent);
-        self.shares[slot as usize].is_flooding |= spent >= share::HEAVY;
-        if self.connections[slot as usize].is_paused() {
+        let share = self.connections.share_mut(slot);
+        share.spend(turn, spent);
+        share.is_flooding |= spent >= share::HEAVY;
+        if self.connections[slot].is_paused() {
             let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
             unread.checked_bytes = self.checked_bytes(slot);
-            self.connections[slot as usize].unread = Some(Box::new(unread));
+            self.connections[slot].unread = Some(Box::new(unread));
             self.pause(slot);
         }
         self.note_buffered(slot);
@@ -106,7 +107,7 @@ impl Core {
 
     /// Lets a connection that waits for `pause` go on, by a quantum.
     fn go_on(&mut self, slot: u32, pause: Pause, quantum: u64, resumed: &mut Vec<u32>) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if connection.pause != pause {
             return;
         }
@@ -117,13 +118,13 @@ impl Core {
         let before = self.meter.spent();
         let left = self.take_bytes(slot, rest, bytes, quantum);
         let spent = self.meter.spent() - before;
-        let share = &mut self.shares[slot as usize];
+        let share = self.connections.share_mut(slot);
         // Whoever had little to say is calm again.
         share.is_flooding = (share.is_flooding && spent >= quantum / 2) || spent >= share::HEAVY;
-        if self.connections[slot as usize].is_paused() {
+        if self.connections[slot].is_paused() {
             unread.keep(left);
             unread.checked_bytes = self.checked_bytes(slot);
-            self.connections[slot as usize].unread = Some(unread);
+            self.connections[slot].unread = Some(unread);
             self.stay_paused(slot);
         } else {
             resumed.push(slot);
@@ -133,13 +134,13 @@ impl Core {
 
     /// How long the message is whose check the connection has just begun; 0 if it has not.
     fn checked_bytes(&self, slot: u32) -> usize {
-        let last = self.checking.back().filter(|_| self.connections[slot as usize].pause == Pause::Check);
+        let last = self.checking.back().filter(|_| self.connections[slot].pause == Pause::Check);
         last.filter(|check| check.connection.slot == slot).map_or(0, |check| check.message.len_bytes())
     }
 
     /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
     pub fn let_go_on(&mut self, slot: u32, pause: Pause) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if connection.pause == pause {
             connection.pause = Pause::Turn;
             self.paused_count -= 1;
@@ -163,11 +164,11 @@ impl Core {
     /// connection says what it waits for.
     fn take_bytes(&mut self, slot: u32, rest: &mut Option<Box<Rest>>, bytes: &mut [u8], share: u64) -> usize {
         let until = self.meter.spent() + share;
-        let mut session = std::mem::take(&mut self.connections[slot as usize].session);
+        let mut session = std::mem::take(&mut self.connections[slot].session);
         let mut inflater = std::mem::take(&mut self.inflater);
         let mut input = bytes;
         let left = loop {
-            if !self.connections[slot as usize].is_reading() {
+            if !self.connections[slot].is_reading() {
                 *rest = None;
                 break 0;
             }
@@ -175,7 +176,7 @@ impl Core {
             if !(input.is_empty() && rest.is_none()) {
                 let pause = self.pause_of(slot, until);
                 if pause != Pause::None {
-                    self.connections[slot as usize].pause = pause;
+                    self.connections[slot].pause = pause;
                     break input.len();
                 }
             }
@@ -199,14 +200,14 @@ impl Core {
             self.meter.spend((inflater.blocks_total() - before.2) * price::INFLATED_BLOCK);
             self.take_work();
             // Nothing behind a long message is taken, not even the end of the stream, before that is checked.
-            if self.connections[slot as usize].pause == Pause::Check {
+            if self.connections[slot].pause == Pause::Check {
                 break input.len();
             }
         };
-        if left == 0 && session.is_inside_message() && self.connections[slot as usize].is_reading() {
+        if left == 0 && session.is_inside_message() && self.connections[slot].is_reading() {
             self.meters.note_part(slot, self.now_ms() as u32);
         }
-        self.connections[slot as usize].session = session;
+        self.connections[slot].session = session;
         self.inflater = inflater;
         left
     }
@@ -258,15 +259,15 @@ impl Core {
     pub(super) fn begin_check(&mut self, slot: u32, message: LongMessage) {
         // It was copied, and will be once more.
         self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
-        self.connections[slot as usize].pause = Pause::Check;
-        self.checking.push_back(Check { connection: self.id_of(slot), message });
+        self.connections[slot].pause = Pause::Check;
+        self.checking.push_back(Check { connection: self.connections.id_of(slot), message });
     }
 
     /// Goes on with the long messages that are being checked, by a slice of the first; then with its commands.
     pub(super) fn go_on_checking(&mut self) {
         let Some(mut check) = self.checking.pop_front() else { return };
         let ConnectionId { slot, generation } = check.connection;
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         // It may have ended since, and even another connection have the slot.
         if connection.generation != generation || connection.pause != Pause::Check {
             return;
@@ -279,7 +280,7 @@ impl Core {
         }
         let until = self.meter.spent() + share::QUANTUM;
         let mut parser = self.take_parser();
-        let rest = match self.connections[slot as usize].speech {
+        let rest = match self.connections[slot].speech {
             Speech::Commands(Format::Binary) => {
                 let commands = binary::parse_long(&mut parser, &mut check.message);
                 self.run_parsed(slot, commands, until)
@@ -291,7 +292,7 @@ impl Core {
         };
         self.keep_parser(parser);
         self.take_work();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let unread = connection.unread.get_or_insert_default();
         (unread.rest, unread.checked_bytes) = (rest, 0);
         connection.pause = Pause::Turn;
@@ -302,12 +303,12 @@ impl Core {
 
     /// Counts what the connection has under way.
     pub(super) fn note_buffered(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let bytes = connection.session.memory()
             + connection.replies.capacity()
             + connection.unread.as_ref().map_or(0, |unread| unread.memory())
             + connection.flight.replies_memory();
-        self.buffered.note(&mut self.shares[slot as usize], bytes);
+        self.buffered.note(self.connections.share_mut(slot), bytes);
     }
 
     /// While all connections have too much under way, closes the one with most, now and then or one after the
@@ -319,13 +320,13 @@ impl Core {
                 self.let_go_on(slot, Pause::Memory);
             }
         }
-        let found = self.buffered.find_largest(&self.shares, LOOKS_MAX, self.now_ns);
+        let found = self.buffered.find_largest(self.connections.shares(), LOOKS_MAX, self.now_ns);
         if self.buffered.is_looking() || found.is_some() {
-            self.meter.spend(LOOKS_MAX.min(self.shares.len()) as u64 * price::VISIT);
+            self.meter.spend(LOOKS_MAX.min(self.connections.slot_count()) as u64 * price::VISIT);
         }
         let Some(slot) = found else { return };
         self.shared.troubles.note(Trouble::BufferedBytes);
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         match connection.phase {
             Phase::Upgrading | Phase::Open if !connection.is_sending() => {
                 if connection.phase == Phase::Open {
@@ -334,11 +335,11 @@ impl Core {
                     frame::write_close(code, text, self.replies(slot));
                 }
                 self.flush(slot, CloseReason::BufferedBytes);
-                self.connections[slot as usize].session = Session::default();
+                self.connections[slot].session = Session::default();
                 self.note_buffered(slot);
             }
             // It takes nothing, or is closing already: nothing more can be said to it.
-            _ => self.resetting.push((self.id_of(slot), Reset::BufferedBytes)),
+            _ => self.resetting.push((self.connections.id_of(slot), Reset::BufferedBytes)),
         }
     }
 
@@ -346,7 +347,7 @@ impl Core {
     pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
         if self.fanout.is_unsubscribing(slot) {
             Pause::Task
-        } else if self.connections[slot as usize].replies.len() > REPLIES_BYTES_MAX {
+        } else if self.connections[slot].replies.len() > REPLIES_BYTES_MAX {
             Pause::Replies
         } else if self.meter.spent() >= until || !self.has_room() {
             Pause::Turn
@@ -364,8 +365,7 @@ impl Core {
 
     fn stay_paused(&mut self, slot: u32) {
         self.paused_count += 1;
-        let connection = &mut self.connections[slot as usize];
-        let share = &mut self.shares[slot as usize];
+        let (connection, share) = self.connections.with_share(slot);
         // A request has a bound of its own, which is little, and may have many bytes of cookies.
         let is_little = connection.phase == Phase::Upgrading
             || connection.unread.as_ref().is_none_or(|unread| unread.is_little());

@@ -6,7 +6,8 @@
 //! close has the reason [`CloseReason::SlowConsumer`].
 
 use super::{
-    connection::{Connection, Flight, Phase},
+    connection::{Flight, Phase},
+    connections::Connections,
     core::Core,
     share,
 };
@@ -60,8 +61,8 @@ impl StalledRound {
         Some(StalledRound { next_slot: 0, due_ns: 0, period_ns: period_ns(owed_ms) })
     }
 
-    fn is_over(&self, connections: &[Connection]) -> bool {
-        self.next_slot as usize >= connections.len()
+    fn is_over(&self, connections: &Connections) -> bool {
+        self.next_slot as usize >= connections.slot_count()
     }
 
     fn begin(&mut self, now_ns: u64) {
@@ -71,7 +72,7 @@ impl StalledRound {
     /// The next one that is to be judged, if it is found before the meter stands at `until`.
     fn next(
         &mut self,
-        connections: &[Connection],
+        connections: &Connections,
         fanout: &mut Fanout,
         meter: &mut Meter,
         until: u64,
@@ -83,7 +84,7 @@ impl StalledRound {
             if fanout.owing_count(slot) > 0 {
                 // Looked at again, also if it is not found to be too late.
                 fanout.set_may_owe(true);
-                if connections[slot as usize].is_sending() {
+                if connections[slot].is_sending() {
                     return Some(slot);
                 }
             }
@@ -98,14 +99,14 @@ impl ShedFlights {
         ShedFlights { next_slot: 0, clock }
     }
 
-    fn is_over(&self, connections: &[Connection]) -> bool {
-        self.next_slot as usize >= connections.len()
+    fn is_over(&self, connections: &Connections) -> bool {
+        self.next_slot as usize >= connections.slot_count()
     }
 
     /// The next one whose send keeps too much and makes no progress, if it is found before the meter stands at `until`.
     fn next(
         &mut self,
-        connections: &[Connection],
+        connections: &Connections,
         fanout: &Fanout,
         meter: &mut Meter,
         until: u64,
@@ -115,7 +116,7 @@ impl ShedFlights {
             meter.spend(price::LOOK);
             let slot = self.next_slot;
             self.next_slot += 1;
-            let connection = &connections[slot as usize];
+            let connection = &connections[slot];
             if connection.stalled_ms(now_ms) < Some(SHED_STALLED_MS) {
                 continue;
             }
@@ -162,7 +163,7 @@ impl Core {
                 self.note_disconnect(slot, bound);
                 self.close(slot, CloseReason::SlowConsumer, bound.reason());
             }
-            Verdict::Reset(bound) => self.resetting.push((self.id_of(slot), Reset::Slow(bound))),
+            Verdict::Reset(bound) => self.resetting.push((self.connections.id_of(slot), Reset::Slow(bound))),
         }
     }
 
@@ -175,7 +176,7 @@ impl Core {
 
     /// One that is closed already was counted then, or has another reason.
     fn note_disconnect(&mut self, slot: u32, bound: Bound) {
-        if self.connections[slot as usize].phase == Phase::Open {
+        if self.connections[slot].phase == Phase::Open {
             self.stats.slow_disconnects_total[bound.index()] += 1;
             self.shared.troubles.note(Trouble::SlowConsumer);
         }

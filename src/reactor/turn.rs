@@ -23,7 +23,7 @@ use super::{
         rate::Rate,
         refusal::Refusal,
     },
-    connection::{Connection, Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
+    connection::{Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
     core::{Core, Shared},
     exchange::ReactorPort,
     share::{self, SendBudget},
@@ -300,7 +300,7 @@ impl<I: Io> Reactor<I> {
         }
         let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
         let slot = match refusal {
-            Some(refusal) if is_far_beyond || self.core.refused_count() >= REFUSED_MAX => {
+            Some(refusal) if is_far_beyond || self.core.connections.refused_count() >= REFUSED_MAX => {
                 self.connection_count.fetch_sub(1, Ordering::Relaxed);
                 self.core.stats.closes_total[refusal.reason().index()] += 1;
                 origin.into_iter().for_each(|origin| self.core.shared.addresses.leave(origin));
@@ -335,7 +335,7 @@ impl<I: Io> Reactor<I> {
         let upgrading_max = self.core.shared.config.limits.upgrading_max;
         let upgrading_max = upgrading_max.min(self.connections_max / 2);
         let reactor_count = self.core.exchange.home_count();
-        self.core.upgrading_max = upgrading_max.div_ceil(reactor_count).max(1);
+        self.core.connections.set_upgrading_max(upgrading_max.div_ceil(reactor_count).max(1));
         // A tenth of a second's at once.
         let accepts_per_s = self.core.shared.config.limits.accepts_per_s_max;
         let burst = accepts_per_s / (10 * reactor_count as u32);
@@ -345,7 +345,7 @@ impl<I: Io> Reactor<I> {
 
     fn on_receive(&mut self, completion: Completion) {
         let slot = completion.token.slot();
-        let connection = &mut self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot];
         assert_eq!(
             connection.generation & crate::uring::token::GENERATION_MASK,
             completion.token.generation(),
@@ -375,7 +375,7 @@ impl<I: Io> Reactor<I> {
             0 => self.on_end_of_stream(slot),
             libc::ENOBUFS => {
                 self.core.stats.no_buffers_total += 1;
-                self.core.shares[slot as usize].is_starved = true;
+                self.core.connections.share_mut(slot).is_starved = true;
                 self.starved.push_back(slot);
             }
             libc::ECANCELED => self.continue_or_release(slot),
@@ -386,7 +386,7 @@ impl<I: Io> Reactor<I> {
 
     /// A receive ended without an error: it is armed again unless the connection is paused or over.
     fn continue_or_release(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot as usize];
+        let connection = &self.core.connections[slot];
         match connection.phase {
             Phase::Ending(_) => self.try_release(slot),
             Phase::Lingering(_) => self.receive(slot),
@@ -396,7 +396,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot as usize];
+        let connection = &self.core.connections[slot];
         match connection.phase {
             // What came before the end is not taken yet. The next receive meets the end again.
             Phase::Open | Phase::Closing(_) if connection.is_paused() => {}
@@ -413,7 +413,7 @@ impl<I: Io> Reactor<I> {
     fn on_send(&mut self, completion: Completion) {
         let slot = completion.token.slot();
         let now_ms = self.core.now_ms() as u32;
-        let connection = &mut self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot];
         let (mut has_replies, mut has_messages) = (false, true);
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
@@ -447,7 +447,7 @@ impl<I: Io> Reactor<I> {
         if has_messages {
             self.core.meters.note_message(slot, now_ms);
         }
-        let connection = &self.core.connections[slot as usize];
+        let connection = &self.core.connections[slot];
         match connection.phase {
             Phase::Ending(_) => self.try_release(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
@@ -460,7 +460,7 @@ impl<I: Io> Reactor<I> {
         let mut resumed = std::mem::take(&mut self.resumed);
         self.core.resume(&mut resumed);
         for slot in resumed.drain(..) {
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             if !connection.is_receiving && connection.phase != Phase::Free {
                 self.receive(slot);
             }
@@ -472,10 +472,10 @@ impl<I: Io> Reactor<I> {
     fn pause(&mut self) {
         let mut pausing = std::mem::take(&mut self.core.pausing);
         for slot in pausing.drain(..) {
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             if connection.is_paused() && connection.is_receiving {
                 self.core.meter.spend(price::RECEIVE);
-                let connection = &self.core.connections[slot as usize];
+                let connection = &self.core.connections[slot];
                 let token = |op| Token::new(op, slot, connection.generation);
                 self.io.cancel(token(Op::Receive), token(Op::Cancel));
             }
@@ -487,7 +487,7 @@ impl<I: Io> Reactor<I> {
     fn reset(&mut self) {
         let mut resetting = std::mem::take(&mut self.core.resetting);
         for (ConnectionId { slot, generation }, why) in resetting.drain(..) {
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             if connection.generation != generation || connection.phase == Phase::Free {
                 continue;
             }
@@ -546,7 +546,7 @@ impl<I: Io> Reactor<I> {
 
     fn serve_one(&mut self, slot: u32) {
         self.core.meter.spend(price::VISIT);
-        let connection = &mut self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot];
         connection.is_listed = false;
         if connection.is_sending() {
             // It is listed again when that is over.
@@ -573,7 +573,7 @@ impl<I: Io> Reactor<I> {
                 && !self.budget.is_spent(SendBudget::none())
             {
                 let Some((slot, member)) = self.core.fanout.next_visit(view, &mut visits) else { break };
-                if !self.core.connections[slot as usize].is_sending() {
+                if !self.core.connections[slot].is_sending() {
                     self.send(slot, Some((view, member)));
                 } else if self.core.fanout.mark_owing(view, member) {
                     let before = self.core.meter.spent();
@@ -598,7 +598,7 @@ impl<I: Io> Reactor<I> {
             self.core.fanout.owe_along(slot);
         }
         let now_ms = self.core.now_ms();
-        let connection = &mut self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot];
         assert!(!connection.is_sending(), "a connection has one send in flight");
         let token = Token::new(Op::Send, slot, connection.generation);
         let moved = Moment::at(now_ms);
@@ -662,25 +662,25 @@ impl<I: Io> Reactor<I> {
             self.core.meters.note_message(slot, now_ms as u32);
         }
         let (message, socket) = (gather.seal(), connection_socket(&self.core, slot));
-        self.core.connections[slot as usize].flight = Flight::Gather(gather);
+        self.core.connections[slot].flight = Flight::Gather(gather);
         // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
         // the completion; its ranges are pinned as long.
         unsafe { self.io.send_vectored(socket, message, token) };
     }
 
     fn fire_timers(&mut self) {
-        self.core.timers.fire(self.core.now_ms(), &mut self.passed);
+        self.core.connections.timers.fire(self.core.now_ms(), &mut self.passed);
         for slot in self.passed.drain(..) {
-            self.fired.push_back(self.core.id_of(slot));
+            self.fired.push_back(self.core.connections.id_of(slot));
         }
         let until = self.core.meter.spent() + share::DEADLINES;
         while self.core.meter.spent() < until
             && let Some(ConnectionId { slot, generation }) = self.fired.pop_front()
         {
             self.core.meter.spend(price::DEADLINE);
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             // While it waited here the connection may have ended, or got another deadline.
-            if connection.generation != generation || self.core.timers.is_armed(slot) {
+            if connection.generation != generation || self.core.connections.timers.is_armed(slot) {
                 continue;
             }
             if let Phase::Lingering(reason) = connection.phase {
@@ -695,7 +695,7 @@ impl<I: Io> Reactor<I> {
             if let Some(reason) = self.core.handle_deadline(slot, acked_bytes) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
-                    self.io.reset_on_close(self.core.connections[slot as usize].socket);
+                    self.io.reset_on_close(self.core.connections[slot].socket);
                 }
                 self.end(slot, reason);
             }
@@ -708,16 +708,16 @@ impl<I: Io> Reactor<I> {
             return self.finish(slot, reason);
         }
         self.core.begin_lingering(slot, reason);
-        if !self.core.connections[slot as usize].is_receiving {
+        if !self.core.connections[slot].is_receiving {
             self.receive(slot);
         }
     }
 
     /// Everything is sent: ends our direction, and waits for the peer to end its own.
     fn finish(&mut self, slot: u32, reason: CloseReason) {
-        let is_counted = matches!(self.core.connections[slot as usize].phase, Phase::Lingering(_));
+        let is_counted = matches!(self.core.connections[slot].phase, Phase::Lingering(_));
         self.core.leave(slot, Phase::Finishing(reason));
-        let connection = &mut self.core.connections[slot as usize];
+        let connection = &mut self.core.connections[slot];
         if !is_counted {
             connection.acked_bytes = 0;
         }
@@ -734,14 +734,14 @@ impl<I: Io> Reactor<I> {
 
     /// Ends the connection: at once if the kernel holds nothing of it, else with its last completion.
     fn end(&mut self, slot: u32, reason: CloseReason) {
-        match self.core.connections[slot as usize].phase {
+        match self.core.connections[slot].phase {
             Phase::Free => unreachable!("a connection ends once"),
             Phase::Ending(_) => {}
             phase => {
                 // What closed it stays the reason, however the peer takes it.
                 let reason = phase.reason().unwrap_or(reason);
                 self.core.leave(slot, Phase::Ending(reason));
-                self.io.shutdown(self.core.connections[slot as usize].socket);
+                self.io.shutdown(self.core.connections[slot].socket);
             }
         }
         self.try_release(slot);
@@ -749,7 +749,7 @@ impl<I: Io> Reactor<I> {
 
     /// Frees the slot of a connection that is ending, if the kernel holds nothing of it any more.
     fn try_release(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot as usize];
+        let connection = &self.core.connections[slot];
         let Phase::Ending(reason) = connection.phase else { return };
         if connection.is_held() || self.core.fanout.is_leaving(slot) {
             return;
@@ -761,12 +761,11 @@ impl<I: Io> Reactor<I> {
     }
 
     fn receive(&mut self, slot: u32) {
-        let connection: &mut Connection = &mut self.core.connections[slot as usize];
+        let (connection, share) = self.core.connections.with_share(slot);
         assert!(!connection.is_receiving, "a connection has one receive in flight");
         connection.is_receiving = true;
         self.core.meter.spend(price::RECEIVE);
         let token = Token::new(Op::Receive, slot, connection.generation);
-        let share = &mut self.core.shares[slot as usize];
         match share.is_flooding || std::mem::take(&mut share.is_starved) {
             true => self.io.receive(connection.socket, token),
             false => self.io.receive_multishot(connection.socket, token),
@@ -777,7 +776,7 @@ impl<I: Io> Reactor<I> {
     fn feed_starved(&mut self) {
         for _ in 0..self.starved.len().min(self.io.free_buffers()) {
             let slot = self.starved.pop_front().expect("the loop counts what is there");
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             if !connection.is_receiving && connection.phase != Phase::Free {
                 self.continue_or_release(slot);
             }
@@ -814,7 +813,7 @@ impl<I: Io> Reactor<I> {
                 // So that clients are refused and go elsewhere, instead of waiting in a queue for nobody.
                 self.acceptor.close(&mut self.io);
             }
-            if self.core.open_count() == 0 {
+            if self.core.connections.open_count() == 0 {
                 let Some(waiter) = &drain.emptied else { return Turn::Ended };
                 // Whoever asked may have gone: then nobody waits.
                 let _ = waiter.send(());
@@ -831,9 +830,9 @@ impl<I: Io> Reactor<I> {
         let (hurries, ends) = (now_ns >= drain.hurry_ns, now_ns >= drain.end_ns);
         let mut slot = drain.next_slot;
         let until = self.core.meter.spent() + share::DEADLINES;
-        while self.core.meter.spent() < until && (slot as usize) < self.core.connections.len() {
+        while self.core.meter.spent() < until && (slot as usize) < self.core.connections.slot_count() {
             self.core.meter.spend(price::LOOK);
-            let connection = &self.core.connections[slot as usize];
+            let connection = &self.core.connections[slot];
             let is_owed = connection.is_sending()
                 || !connection.replies.is_empty()
                 || self.core.fanout.is_owing(slot)
@@ -851,7 +850,7 @@ impl<I: Io> Reactor<I> {
             }
             slot += 1;
         }
-        let is_through = slot as usize >= self.core.connections.len();
+        let is_through = slot as usize >= self.core.connections.slot_count();
         if let Some(drain) = &mut self.drain {
             drain.next_slot = if is_through { 0 } else { slot };
         }
@@ -891,7 +890,7 @@ impl<I: Io> Reactor<I> {
         if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.looked_ns + 5_000_000);
         }
-        let deadline_ns = core.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
+        let deadline_ns = core.connections.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
         let retry_ns = self.acceptor.next_retry_ns();
         let until_ns = [deadline_ns, due_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
@@ -902,5 +901,5 @@ impl<I: Io> Reactor<I> {
 }
 
 fn connection_socket(core: &Core, slot: u32) -> std::os::fd::RawFd {
-    core.connections[slot as usize].socket
+    core.connections[slot].socket
 }

@@ -613,7 +613,7 @@ fn an_answer_that_comes_late_is_not_given_to_the_slots_next_owner() {
     world.write_all();
     world.turns(0, 4);
     world.read(second, usize::MAX);
-    assert_eq!(world.reactor(0).core().connections.len(), 1, "the second has the first one's slot");
+    assert_eq!(world.reactor(0).core().connections.slot_count(), 1, "the second has the first one's slot");
     world.subscribe(second, &topic);
     world.write_all();
     world.turns(0, 4);
@@ -816,7 +816,7 @@ fn a_send_that_is_cut_short_ends_its_connection_and_no_other() {
         world.reset(cut);
         world.publish_each_turn(publisher, "t", 3);
         assert_eq!(world.seqs(whole, "t"), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(world.reactor(0).core().open_count(), 2);
+        assert_eq!(world.reactor(0).core().connections.open_count(), 2);
         world.end();
     }
 }
@@ -1368,7 +1368,7 @@ fn who_never_reads_its_replies_is_closed_for_its_silence() {
     world.settle();
     assert_eq!(world.reactor(0).core().paused_count, 1);
     world.pass(120 * SECOND);
-    assert_eq!(world.reactor(0).core().open_count(), 0);
+    assert_eq!(world.reactor(0).core().connections.open_count(), 0);
     world.unstick(client);
     world.end();
 }
@@ -1455,7 +1455,7 @@ fn who_has_calmed_down_does_not_wait_any_more() {
     (0..60).for_each(|_| world.ping(client));
     world.write_all();
     world.turns(0, 2);
-    assert!(world.reactor(0).core().shares[0].is_flooding);
+    assert!(world.reactor(0).core().connections.share(0).is_flooding);
     world.settle();
     world.clients[client].frame(10, true, b"little", &mut Rng::new(1));
     world.settle();
@@ -1631,7 +1631,7 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
         world.publish(publishers[0], &format!("new/{index}"));
     }
     world.write_all();
-    let slot = world.reactor(0).core().shares.len() - 1;
+    let slot = world.reactor(0).core().connections.slot_count() as u32 - 1;
     let mut turns = 0;
     while world.reactor(0).core().home.topic_count() < 10 {
         let before = world.reactor(0).core().home.topic_count();
@@ -1640,7 +1640,7 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
         let core = world.reactor(0).core();
         assert!(core.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
         assert!(core.has_room() && core.exchange.own_count() == 0, "nothing of it is left to others");
-        assert!(core.shares[slot].is_flooding || core.home.topic_count() == 0);
+        assert!(core.connections.share(slot).is_flooding || core.home.topic_count() == 0);
         assert!(core.little_waiting.is_empty(), "what is left is few bytes, and much");
     }
     assert!(turns <= 2 * 10 + 2, "{turns} turns");
@@ -1648,11 +1648,11 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
     // It says little, and is calm; then one of that kind is enough.
     world.ping(publishers[0]);
     world.settle();
-    assert!(!world.reactor(0).core().shares[slot].is_flooding);
+    assert!(!world.reactor(0).core().connections.share(slot).is_flooding);
     world.publish(publishers[0], "new/last");
     world.write_all();
     world.turns(0, 2);
-    assert!(world.reactor(0).core().shares[slot].is_flooding);
+    assert!(world.reactor(0).core().connections.share(slot).is_flooding);
     world.settle();
     world.end();
 }

@@ -280,10 +280,10 @@ fn tasks_end_in_time_beside_floods() {
     load.world.unsubscribe(one, "w/#");
     let took = load.pass_until_answered(one, moments_max);
     assert!(took > 2, "it takes more than a turn: {took}");
-    let open_count = load.world.reactor(0).core().open_count();
+    let open_count = load.world.reactor(0).core().connections.open_count();
     load.world.hang_up(other);
     load.pass_until("a disconnect", moments_max, |load| {
-        load.world.reactor(0).core().open_count() < open_count
+        load.world.reactor(0).core().connections.open_count() < open_count
     });
     let mut config = load.world.knobs.config();
     config.delivery.owed_bytes_max = 2 << 20;

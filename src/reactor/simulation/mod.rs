@@ -564,10 +564,8 @@ impl World {
         core.fanout.check();
         core.home.check();
         core.exchange.check();
+        core.connections.check();
         for (place, connection) in core.connections.iter().enumerate() {
-            if connection.phase == Phase::Free {
-                assert!(!connection.is_held(), "slot {place} is free, and the kernel holds something of it");
-            }
             let has_something = !connection.replies.is_empty() || core.fanout.is_owing(place as u32);
             assert!(
                 !has_something
@@ -631,7 +629,7 @@ impl World {
         peaks.backlog = peaks.backlog.max(backlog);
         peaks.pending = peaks.pending.max(core.pending.len());
         peaks.paused = peaks.paused.max(core.waiting.len());
-        for connection in &core.connections {
+        for connection in core.connections.iter() {
             peaks.replies = peaks.replies.max(connection.replies.len());
             if let Some(unread) = &connection.unread {
                 let rest = unread.rest.as_ref().map_or(0, |rest| rest.len_bytes());
@@ -757,7 +755,10 @@ impl World {
             let Some(reactor) = &mut self.reactors[index] else { continue };
             assert!(reactor.io_ref().is_idle() && reactor.io_ref().has_all_buffers());
             let core = reactor.core_mut();
-            assert_eq!((core.open_count(), core.fanout.view_count(), core.pending.len()), (0, 0, 0));
+            assert_eq!(
+                (core.connections.open_count(), core.fanout.view_count(), core.pending.len()),
+                (0, 0, 0)
+            );
             assert_eq!(core.fanout.subscription_count(), 0);
             assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
             assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
@@ -794,7 +795,7 @@ impl World {
         eprintln!(
             "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}, \
              log {} of {}, carriers {}",
-            core.open_count(),
+            core.connections.open_count(),
             core.waiting,
             core.replying,
             core.exchange.is_posted(),
