@@ -112,7 +112,7 @@ impl Turns {
         self.resumed.clear();
         self.core.receive();
         self.core.post(&mut self.wakes);
-        while let Some(slot) = self.core.replying.pop_front() {
+        while let Some(slot) = self.core.queues.replying.pop_front() {
             let connection = &mut self.core.connections[slot];
             connection.is_listed = false;
             let replies = std::mem::take(&mut connection.replies);

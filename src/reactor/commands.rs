@@ -354,7 +354,7 @@ impl Core {
             for (slot, verdict) in outcome.judged.drain(..) {
                 self.carry_out(slot, verdict);
             }
-            self.departed.append(&mut outcome.departed);
+            self.queues.departed.append(&mut outcome.departed);
             // Its memory serves again, unless what it was used for has used the new one.
             if self.outcome.is_empty() {
                 self.outcome = outcome;

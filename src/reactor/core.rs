@@ -20,10 +20,11 @@ use super::{
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
+    queues::Queues,
     reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
     settings::{deflate_settings, encoding_count, policy_of, session_limits},
     share,
-    slow::{Reset, ShedFlights, StalledRound},
+    slow::{ShedFlights, StalledRound},
 };
 use crate::{
     config::Config,
@@ -43,7 +44,7 @@ use crate::{
         home::{Home, Homes},
         log::Budget,
         policy::{Bound, Verdict},
-        subscription::{ConnectionId, ViewKey},
+        subscription::ViewKey,
         view::MemberSlot,
     },
     uring::token::GENERATION_MASK,
@@ -95,26 +96,12 @@ pub struct Core {
     pub pacing: Pacing,
     /// Counters.
     pub stats: ReactorStats,
+    /// Who waits for what.
+    pub queues: Queues,
     /// What is said between reactors.
     pub exchange: Exchange,
-    /// Connections with replies to send.
-    pub replying: VecDeque<u32>,
-    /// Connections without, in whose views ranges waited for a send to end.
-    pub serving: VecDeque<u32>,
-    /// Connections whose receive is to be cancelled.
-    pub pausing: Vec<u32>,
-    /// Connections that are to be reset: their send in flight keeps log, or other memory, that must go.
-    pub resetting: Vec<(ConnectionId, Reset)>,
-    /// Connections that wait for their turn to go on, with little.
-    pub little_waiting: VecDeque<u32>,
-    /// Connections that wait for their turn to go on, with more.
-    pub waiting: VecDeque<u32>,
     /// Long messages that are being checked, each in its turn.
     pub(super) checking: VecDeque<Check>,
-    /// Connections that are paused, whatever they wait for.
-    pub paused_count: usize,
-    /// Connections that are not read from because they have much under way.
-    pub(super) holding: VecDeque<u32>,
     pub(super) buffered: Buffered,
     /// More completions came than the turn before could take.
     pub(super) is_crowded: bool,
@@ -122,8 +109,6 @@ pub struct Core {
     pub(super) last_spent: u64,
     /// Those who send much wait for this turn to be over.
     pub(super) is_put_off: bool,
-    /// Connections that are over, and in nothing any more.
-    pub departed: Vec<u32>,
     /// What this turn has done.
     pub meter: Meter,
     pub(super) shared: Shared,
@@ -163,20 +148,12 @@ impl Core {
             pacing: Pacing::new(config.reactor.max_delay_us),
             stats: ReactorStats::default(),
             exchange: Exchange::new(port, reactor_count),
-            replying: VecDeque::new(),
-            serving: VecDeque::new(),
-            pausing: Vec::new(),
-            resetting: Vec::new(),
-            little_waiting: VecDeque::new(),
-            waiting: VecDeque::new(),
+            queues: Queues::default(),
             checking: VecDeque::new(),
-            paused_count: 0,
             is_crowded: false,
             last_spent: 0,
             is_put_off: false,
-            holding: VecDeque::new(),
             buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
-            departed: Vec::new(),
             meter: Meter::default(),
             limits: session_limits(&config),
             home: Home::new(
@@ -290,7 +267,7 @@ impl Core {
     /// Makes the slot free for the next connection. Its socket is closed, or about to be.
     pub fn release(&mut self, slot: u32, reason: CloseReason) {
         self.stats.closes_total[reason.index()] += 1;
-        self.paused_count -= usize::from(self.connections[slot].is_paused());
+        self.queues.end_pause(&mut self.connections[slot]);
         self.meter.spend(price::END);
         self.buffered.note(self.connections.share_mut(slot), 0);
         if let Some(origin) = self.meters.close(slot) {
@@ -368,7 +345,7 @@ impl Core {
             || self.shed_flights.is_some()
             || !self.checking.is_empty()
             || self.buffered.is_looking()
-            || (!self.holding.is_empty() && !self.buffered.is_short())
+            || (!self.queues.holding.is_empty() && !self.buffered.is_short())
     }
 
     /// What homes and fan-out have done counts for this turn.
@@ -500,7 +477,7 @@ impl Core {
             behind_bytes_max: self.fanout.kept_bytes_max(),
             log_bytes: (self.home.log_bytes() + self.carrier.allocated_bytes()) as u64,
             buffered_bytes: self.buffered.bytes() as u64,
-            paused: self.paused_count as u64,
+            paused: self.queues.paused_count() as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,
             ..self.stats.clone()
         }
@@ -595,24 +572,14 @@ impl Core {
         replies
     }
 
-    /// The connection is to be answered as soon as it has no send in flight.
+    /// See [`Queues::list_replying`].
     pub(super) fn list_replying(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot];
-        if !connection.is_listed {
-            connection.is_listed = true;
-            self.replying.push_back(slot);
-        }
+        self.queues.list_replying(slot, &mut self.connections[slot]);
     }
 
-    /// The connection has replies, or is owed something: it is to be served as soon as it has no send in flight.
+    /// See [`Queues::list`].
     pub(super) fn list(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot];
-        if !connection.replies.is_empty() {
-            self.list_replying(slot);
-        } else if !connection.is_listed {
-            connection.is_listed = true;
-            self.serving.push_back(slot);
-        }
+        self.queues.list(slot, &mut self.connections[slot]);
     }
 
     /// Frees log that only those who are far behind keep: the oldest half of the budget goes, and where the log is

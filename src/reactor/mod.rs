@@ -21,6 +21,7 @@ mod meters;
 mod orders;
 pub mod pacing;
 pub mod pending;
+pub mod queues;
 mod reading;
 mod settings;
 pub mod share;

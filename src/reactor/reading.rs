@@ -93,14 +93,14 @@ impl Core {
         let is_late = |spent: u64| spent > 2 * share::TURN;
         let is_over = is_late(self.meter.spent()) && !self.is_put_off;
         while !is_over && self.meter.spent() < little_until && self.has_room() {
-            let Some(slot) = self.little_waiting.pop_front() else { break };
+            let Some(slot) = self.queues.little_waiting.pop_front() else { break };
             self.go_on(slot, Pause::LittleTurn, share::LITTLE, resumed);
         }
         // Whatever the last of those did: the others have their half.
         let until = until.max(self.meter.spent() + share::RESUMED / 2);
         self.is_put_off = is_late(self.last_spent.max(self.meter.spent())) && !self.is_put_off;
         while !self.is_put_off && self.meter.spent() < until && self.has_room() {
-            let Some(slot) = self.waiting.pop_front() else { break };
+            let Some(slot) = self.queues.waiting.pop_front() else { break };
             self.go_on(slot, Pause::Turn, share::QUANTUM, resumed);
         }
     }
@@ -111,8 +111,7 @@ impl Core {
         if connection.pause != pause {
             return;
         }
-        connection.pause = Pause::None;
-        self.paused_count -= 1;
+        self.queues.end_pause(connection);
         let mut unread = connection.unread.take().unwrap_or_default();
         let (rest, bytes) = unread.parts();
         let before = self.meter.spent();
@@ -138,25 +137,15 @@ impl Core {
         last.filter(|check| check.connection.slot == slot).map_or(0, |check| check.message.len_bytes())
     }
 
-    /// What the connection waited for has come: it waits for its turn. Does nothing if it waits for something else.
+    /// See [`super::queues::Queues::let_go_on`].
     pub fn let_go_on(&mut self, slot: u32, pause: Pause) {
-        let connection = &mut self.connections[slot];
-        if connection.pause == pause {
-            connection.pause = Pause::Turn;
-            self.paused_count -= 1;
-            self.stay_paused(slot);
-        }
+        let (connection, share) = self.connections.with_share(slot);
+        self.queues.let_go_on(slot, pause, connection, share);
     }
 
     /// Whether somebody who waits could go on now.
     pub fn can_resume(&self) -> bool {
-        !(self.little_waiting.is_empty() && self.waiting.is_empty()) && self.has_room()
-    }
-
-    /// Whether nobody waits for a turn; for tests.
-    #[cfg(test)]
-    pub fn is_nobody_waiting(&self) -> bool {
-        self.little_waiting.is_empty() && self.waiting.is_empty()
+        !self.queues.is_nobody_waiting() && self.has_room()
     }
 
     /// Takes commands for as long as there is room, up to a share of the turn: those that are left of a message
@@ -295,9 +284,7 @@ impl Core {
         let connection = &mut self.connections[slot];
         let unread = connection.unread.get_or_insert_default();
         (unread.rest, unread.checked_bytes) = (rest, 0);
-        connection.pause = Pause::Turn;
-        self.paused_count -= 1;
-        self.stay_paused(slot);
+        self.let_go_on(slot, Pause::Check);
         self.note_buffered(slot);
     }
 
@@ -315,8 +302,8 @@ impl Core {
     /// other; else lets those go on that were not read from.
     pub(super) fn relieve(&mut self) {
         if !self.buffered.is_short() {
-            for _ in 0..self.holding.len().min(HOLDING_MAX) {
-                let slot = self.holding.pop_front().expect("the loop counts what is there");
+            for _ in 0..self.queues.holding.len().min(HOLDING_MAX) {
+                let slot = self.queues.holding.pop_front().expect("the loop counts what is there");
                 self.let_go_on(slot, Pause::Memory);
             }
         }
@@ -339,7 +326,7 @@ impl Core {
                 self.note_buffered(slot);
             }
             // It takes nothing, or is closing already: nothing more can be said to it.
-            _ => self.resetting.push((self.connections.id_of(slot), Reset::BufferedBytes)),
+            _ => self.queues.resetting.push((self.connections.id_of(slot), Reset::BufferedBytes)),
         }
     }
 
@@ -359,28 +346,12 @@ impl Core {
     /// The connection, which says what it waits for, begins to wait.
     fn pause(&mut self, slot: u32) {
         self.stats.pauses_total += 1;
-        self.pausing.push(slot);
-        self.stay_paused(slot);
+        let (connection, share) = self.connections.with_share(slot);
+        self.queues.pause(slot, connection, share);
     }
 
     fn stay_paused(&mut self, slot: u32) {
-        self.paused_count += 1;
         let (connection, share) = self.connections.with_share(slot);
-        // A request has a bound of its own, which is little, and may have many bytes of cookies.
-        let is_little = connection.phase == Phase::Upgrading
-            || connection.unread.as_ref().is_none_or(|unread| unread.is_little());
-        match connection.pause {
-            // What is little to read may be much to do.
-            Pause::Turn if is_little && !share.is_flooding => {
-                connection.pause = Pause::LittleTurn;
-                self.little_waiting.push_back(slot);
-            }
-            Pause::Turn => {
-                share.is_flooding = true;
-                self.waiting.push_back(slot);
-            }
-            Pause::Memory => self.holding.push_back(slot),
-            _ => {}
-        }
+        self.queues.stay_paused(slot, connection, share);
     }
 }

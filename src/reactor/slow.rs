@@ -163,7 +163,9 @@ impl Core {
                 self.note_disconnect(slot, bound);
                 self.close(slot, CloseReason::SlowConsumer, bound.reason());
             }
-            Verdict::Reset(bound) => self.resetting.push((self.connections.id_of(slot), Reset::Slow(bound))),
+            Verdict::Reset(bound) => {
+                self.queues.resetting.push((self.connections.id_of(slot), Reset::Slow(bound)))
+            }
         }
     }
 

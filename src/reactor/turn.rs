@@ -200,7 +200,7 @@ impl<I: Io> Reactor<I> {
         self.core.fanout.start_due_sweeps(now_ns, share::TASKS);
         self.core.take_work();
         self.budget = SendBudget::new(self.core.meter.spent());
-        let is_live = |core: &Core| core.fanout.is_sweeping() || !core.serving.is_empty();
+        let is_live = |core: &Core| core.fanout.is_sweeping() || !core.queues.serving.is_empty();
         let kept = if is_live(&self.core) { self.budget.half() } else { SendBudget::none() };
         self.send_replies(kept);
         let kept = if self.core.fanout.is_sweeping() { self.budget.half() } else { SendBudget::none() };
@@ -213,11 +213,11 @@ impl<I: Io> Reactor<I> {
 
     fn run_tasks(&mut self) {
         self.core.run_tasks();
-        let mut departed = std::mem::take(&mut self.core.departed);
+        let mut departed = std::mem::take(&mut self.core.queues.departed);
         for slot in departed.drain(..) {
             self.try_release(slot);
         }
-        self.core.departed = departed;
+        self.core.queues.departed = departed;
     }
 
     /// What the reactor knows; for tests.
@@ -470,7 +470,7 @@ impl<I: Io> Reactor<I> {
 
     /// Stops receiving for connections whose commands cannot be taken now.
     fn pause(&mut self) {
-        let mut pausing = std::mem::take(&mut self.core.pausing);
+        let mut pausing = std::mem::take(&mut self.core.queues.pausing);
         for slot in pausing.drain(..) {
             let connection = &self.core.connections[slot];
             if connection.is_paused() && connection.is_receiving {
@@ -480,12 +480,12 @@ impl<I: Io> Reactor<I> {
                 self.io.cancel(token(Op::Receive), token(Op::Cancel));
             }
         }
-        self.core.pausing = pausing;
+        self.core.queues.pausing = pausing;
     }
 
     /// Ends connections whose send in flight keeps what must go.
     fn reset(&mut self) {
-        let mut resetting = std::mem::take(&mut self.core.resetting);
+        let mut resetting = std::mem::take(&mut self.core.queues.resetting);
         for (ConnectionId { slot, generation }, why) in resetting.drain(..) {
             let connection = &self.core.connections[slot];
             if connection.generation != generation || connection.phase == Phase::Free {
@@ -498,7 +498,7 @@ impl<I: Io> Reactor<I> {
                 self.end(slot, why.reason());
             }
         }
-        self.core.resetting = resetting;
+        self.core.queues.resetting = resetting;
     }
 
     fn take_orders(&mut self, now_ns: u64) {
@@ -525,12 +525,12 @@ impl<I: Io> Reactor<I> {
 
     /// Serves connections that have replies, until no more than `kept` is left.
     fn send_replies(&mut self, kept: SendBudget) {
-        self.serve_listed(kept, |core| &mut core.replying);
+        self.serve_listed(kept, |core| &mut core.queues.replying);
     }
 
     /// Serves connections in whose views ranges waited for a send to end, likewise.
     fn serve_owing(&mut self, kept: SendBudget) {
-        self.serve_listed(kept, |core| &mut core.serving);
+        self.serve_listed(kept, |core| &mut core.queues.serving);
     }
 
     /// Each of those that are in `list` now, once.
@@ -871,8 +871,8 @@ impl<I: Io> Reactor<I> {
     fn wait(&self, now_ns: u64, due_ns: Option<u64>, is_open: bool) -> Wait {
         let core = &self.core;
         let has_work = core.fanout.is_sweeping()
-            || !core.replying.is_empty()
-            || !core.serving.is_empty()
+            || !core.queues.replying.is_empty()
+            || !core.queues.serving.is_empty()
             || !self.fired.is_empty()
             || core.has_tasks()
             || core.exchange.own_count() > 0

@@ -1348,9 +1348,9 @@ fn a_full_log_makes_publishers_wait() {
         world.turns(0, 2);
     }
     assert!(world.reactor(0).core().is_log_full());
-    assert!(!world.reactor(2).core().is_nobody_waiting());
+    assert!(!world.reactor(2).core().queues.is_nobody_waiting());
     world.settle();
-    assert!(world.reactor(2).core().is_nobody_waiting());
+    assert!(world.reactor(2).core().queues.is_nobody_waiting());
     assert_eq!(world.oracle.asked_count(publisher), 0, "every publication has its ok");
     assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
     world.end();
@@ -1366,7 +1366,7 @@ fn who_never_reads_its_replies_is_closed_for_its_silence() {
         world.ping(client);
     }
     world.settle();
-    assert_eq!(world.reactor(0).core().paused_count, 1);
+    assert_eq!(world.reactor(0).core().queues.paused_count(), 1);
     world.pass(120 * SECOND);
     assert_eq!(world.reactor(0).core().connections.open_count(), 0);
     world.unstick(client);
@@ -1592,7 +1592,7 @@ fn who_has_little_left_does_not_wait_for_those_with_much() {
         }
     }
     world.write_all();
-    while world.reactor(0).core().waiting.len() < FLOODERS {
+    while world.reactor(0).core().queues.waiting.len() < FLOODERS {
         world.turn(0);
     }
     (0..8).for_each(|_| world.ping(client));
@@ -1603,7 +1603,7 @@ fn who_has_little_left_does_not_wait_for_those_with_much() {
     world.read(client, usize::MAX);
     assert_eq!(world.oracle.asked_count(client), 0);
     let core = world.reactor(0).core();
-    assert_eq!((core.stats.pauses_total - pauses_before, core.waiting.len()), (1, FLOODERS));
+    assert_eq!((core.stats.pauses_total - pauses_before, core.queues.waiting.len()), (1, FLOODERS));
     world.settle();
     world.end();
 }
@@ -1641,7 +1641,7 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
         assert!(core.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
         assert!(core.has_room() && core.exchange.own_count() == 0, "nothing of it is left to others");
         assert!(core.connections.share(slot).is_flooding || core.home.topic_count() == 0);
-        assert!(core.little_waiting.is_empty(), "what is left is few bytes, and much");
+        assert!(core.queues.little_waiting.is_empty(), "what is left is few bytes, and much");
     }
     assert!(turns <= 2 * 10 + 2, "{turns} turns");
     world.settle();
@@ -1718,11 +1718,11 @@ fn those_who_send_much_wait_a_turn_after_one_that_was_far_too_long() {
     }
     world.write_all();
     for _ in 0..20 {
-        if world.reactor(0).core().waiting.len() < publishers.len() {
+        if world.reactor(0).core().queues.waiting.len() < publishers.len() {
             world.turn(0);
         }
     }
-    assert_eq!(world.reactor(0).core().waiting.len(), publishers.len());
+    assert_eq!(world.reactor(0).core().queues.waiting.len(), publishers.len());
     for &publisher in &publishers {
         for index in 0..3 {
             world.publish(publisher, &format!("new/{publisher}.{index}"));
@@ -1840,7 +1840,7 @@ fn who_waits_with_little_goes_on_first_come_first_served() {
         world.now_ns += FULL_RETRY_NS;
         world.turns(0, 2);
     }
-    assert_eq!(world.reactor(0).core().little_waiting.len(), clients.len());
+    assert_eq!(world.reactor(0).core().queues.little_waiting.len(), clients.len());
     let is_answered = |world: &World, client: usize| world.oracle.asked_count(client) == 0;
     while !clients.iter().all(|&client| is_answered(&world, client)) {
         world.now_ns += FULL_RETRY_NS;

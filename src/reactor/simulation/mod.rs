@@ -565,6 +565,7 @@ impl World {
         core.home.check();
         core.exchange.check();
         core.connections.check();
+        core.queues.check(&core.connections);
         for (place, connection) in core.connections.iter().enumerate() {
             let has_something = !connection.replies.is_empty() || core.fanout.is_owing(place as u32);
             assert!(
@@ -628,7 +629,7 @@ impl World {
         peaks.outbox = peaks.outbox.max(outbox);
         peaks.backlog = peaks.backlog.max(backlog);
         peaks.pending = peaks.pending.max(core.pending.len());
-        peaks.paused = peaks.paused.max(core.waiting.len());
+        peaks.paused = peaks.paused.max(core.queues.waiting.len());
         for connection in core.connections.iter() {
             peaks.replies = peaks.replies.max(connection.replies.len());
             if let Some(unread) = &connection.unread {
@@ -796,8 +797,8 @@ impl World {
             "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}, \
              log {} of {}, carriers {}",
             core.connections.open_count(),
-            core.waiting,
-            core.replying,
+            core.queues.waiting,
+            core.queues.replying,
             core.exchange.is_posted(),
             self.asleep_until_ns[index],
             self.now_ns,
