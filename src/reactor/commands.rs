@@ -1,4 +1,7 @@
-//! What commands do, and what becomes of them at homes: the second half of [`Core`].
+//! What commands do, and what becomes of them at homes.
+//!
+//! It is [`Core`]'s, and no type: a command asks home and fan-out, and what these say closes and answers connections, which asks
+//! them again. A type for it would borrow all that there is.
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -1,8 +1,7 @@
 //! What a reactor knows and decides, without its ring: connections, commands, topics.
 //!
-//! Bytes come in through [`Core::handle_bytes`], what other reactors say through [`Core::receive`]; what
-//! there is to do in the ring comes out as lists, which the turn works off. What commands do is in
-//! `commands`.
+//! Here all meet that know nothing of each other: [`Connections`] and [`Queues`], [`Exchange`], home and fan-out. What bytes
+//! mean is in `reading`, what commands do in `commands`, what becomes of slow consumers in `slow`.
 
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
@@ -13,7 +12,7 @@ use super::{
     },
     buffered::{self, Buffered},
     carrier::Carrier,
-    connection::{Connection, Phase},
+    connection::Phase,
     connections::Connections,
     deadline::{Due, Since},
     exchange::{DELIVERIES_MAX, Exchange, RECEIVES_MAX, ReactorPort},
@@ -21,7 +20,7 @@ use super::{
     pacing::Pacing,
     pending::PendingTable,
     queues::Queues,
-    reading::{Check, LONG_MESSAGE_BYTES, REPLIES_BYTES_MAX},
+    reading::{Check, REPLIES_BYTES_MAX},
     settings::{deflate_settings, encoding_count, policy_of, session_limits},
     share,
     slow::{ShedFlights, StalledRound},
@@ -30,14 +29,13 @@ use crate::{
     config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
-        Speech, binary,
+        Speech,
         close::CloseReason,
-        command::{Read, Rest},
         deflate::{Agreement, Deflater, Inflater},
         frame::{self, Opcode},
-        json::{self, LongMessage},
+        json,
         reply::{self, Reply},
-        session::{Event, Limits},
+        session::Limits,
     },
     pubsub::{
         fanout::{Fanout, Outcome},
@@ -86,6 +84,12 @@ pub struct Shared {
 }
 
 /// One reactor without its ring.
+///
+/// A turn calls [`Core::begin_turn`] first. What comes in goes to [`Core::handle_bytes`] and [`Core::handle_deadline`],
+/// [`Core::resume`] lets those go on who waited, [`Core::receive`] takes what others said, [`Core::judge_stalled`] and
+/// [`Core::run_tasks`] do what goes on over turns: each as often as there is something, and in any order. [`Core::post`],
+/// last, says to others what all of that had to say. What is to be done in the ring stands in [`Core::queues`] after each
+/// of them; and a connection keeps its slot until the turn, which knows what the kernel holds, calls [`Core::release`].
 #[derive(Debug)]
 pub struct Core {
     /// Who has which slot.
@@ -600,103 +604,14 @@ impl Core {
         self.shed_flights = Some(ShedFlights::new(clock));
     }
 
-    /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.
-    pub(super) fn handle_event(&mut self, slot: u32, event: Event<'_>, until: u64) -> Option<Box<Rest>> {
-        let Connection { phase, speech, agreement, .. } = self.connections[slot];
-        if matches!(event, Event::Text(_) | Event::Binary(_)) {
-            let now_ms = self.now_ms() as u32;
-            self.meters.note_message(slot, now_ms);
-            self.meters.forget_part(slot);
-        }
-        match event {
-            Event::Upgraded { speech, agreement, response } => {
-                self.handle_upgraded(slot, speech, agreement, &response);
-            }
-            Event::Answered { response } => {
-                self.replies(slot).extend_from_slice(&response);
-                self.flush(slot, CloseReason::HttpAnswered);
-            }
-            Event::Closed { code } => match phase {
-                Phase::Closing(reason) => self.flush(slot, reason),
-                _ => {
-                    match code {
-                        Some(code) => frame::write_close(code, "", self.replies(slot)),
-                        None => frame::write_control(Opcode::Close, b"", self.replies(slot)),
-                    }
-                    self.flush(slot, CloseReason::PeerClosed);
-                }
-            },
-            Event::Failed { reason, rule } => {
-                if phase == Phase::Open {
-                    let code = reason.code().expect("a broken rule has a code");
-                    frame::write_close(code, rule, self.replies(slot));
-                }
-                self.flush(slot, reason);
-            }
-            // A connection that is closing is not served any more.
-            _ if phase != Phase::Open => {}
-            Event::Text(text) if speech == Speech::Echo => {
-                self.echo(slot, Opcode::Text, text.as_bytes(), agreement);
-            }
-            Event::Binary(message) if speech == Speech::Echo => {
-                self.echo(slot, Opcode::Binary, message, agreement);
-            }
-            Event::Text(text) if text.len() > LONG_MESSAGE_BYTES => {
-                self.begin_check(slot, LongMessage::text(text, self.shared.config.limits.json_depth_max));
-            }
-            Event::Binary(message) if message.len() > LONG_MESSAGE_BYTES => {
-                self.begin_check(
-                    slot,
-                    LongMessage::binary(message, self.shared.config.limits.json_depth_max),
-                );
-            }
-            Event::Text(text) => {
-                let mut parser = self.take_parser();
-                let rest = self.run_parsed(slot, parser.parse(text), until);
-                self.keep_parser(parser);
-                return rest;
-            }
-            Event::Binary(message) => {
-                let mut parser = self.take_parser();
-                let rest = self.run_parsed(slot, binary::parse(&mut parser, message), until);
-                self.keep_parser(parser);
-                return rest;
-            }
-            Event::Ping(payload) => {
-                frame::write_control(Opcode::Pong, payload, self.replies(slot));
-                self.meter_other(slot);
-            }
-            Event::Pong => self.meter_other(slot),
-        }
-        None
-    }
-
-    fn echo(&mut self, slot: u32, opcode: Opcode, message: &[u8], agreement: Option<Agreement>) {
-        let Some(agreement) = agreement else {
-            return frame::write_message(opcode, message, self.replies(slot));
-        };
-        self.list_replying(slot);
-        let replies = &mut self.connections[slot].replies;
-        self.meter.spend(message.len() as u64 * price::DEFLATED_BYTE);
-        self.deflater.write_message(opcode, message, agreement, replies);
-    }
-
-    pub(super) fn spend_read(&mut self, read: Read) {
-        self.meter.spend(read.bytes as u64 * price::READ_BYTE + read.values as u64 * price::READ_VALUE);
-    }
-
-    pub(super) fn take_parser(&mut self) -> json::Parser {
-        let depth_max = self.shared.config.limits.json_depth_max;
-        self.parser.take().unwrap_or_else(|| json::Parser::with_depth_max(depth_max))
-    }
-
-    /// What it has read counts for this turn.
-    pub(super) fn keep_parser(&mut self, mut parser: json::Parser) {
-        self.spend_read(parser.take_read());
-        self.parser = Some(parser);
-    }
-
-    fn handle_upgraded(&mut self, slot: u32, speech: Speech, agreement: Option<Agreement>, response: &[u8]) {
+    /// The connection's upgrade is complete: what it sends has meaning, and it is told so.
+    pub(super) fn handle_upgraded(
+        &mut self,
+        slot: u32,
+        speech: Speech,
+        agreement: Option<Agreement>,
+        response: &[u8],
+    ) {
         let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
         let ping_ms = self.shared.config.timeouts.ping_ms;
         self.connections.enter(slot, Phase::Open);

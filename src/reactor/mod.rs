@@ -1,9 +1,9 @@
 //! One reactor per core, and the threads that they run on.
 //!
-//! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides, `commands` what
-//! clients' commands do, `slow` what becomes of those who take too little. `launch` starts reactors with what `settings` makes of the configuration; the control
-//! thread asks them by [`Order`]. None of it is shared: [`exchange`] is what reactors say to each other, over
-//! [`crate::channel`].
+//! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides: `reading` what comes in, `commands` what
+//! clients' commands do, [`slow`] what becomes of those who take too little, over [`connections`], who is in which of the
+//! [`queues`], and the [`exchange`] with other reactors, which is all that they share. `launch` starts reactors with what
+//! `settings` makes of the configuration; the control thread asks them by [`Order`].
 
 pub mod admission;
 pub mod buffered;

@@ -1,11 +1,13 @@
-//! What comes in: whose bytes are taken, how much of them, and who waits. The third part of [`Core`].
+//! What comes in: whose bytes are taken, how much of them, what they mean, and who waits.
 //!
 //! A connection's bytes are taken as they come, up to its share of the turn. The rest waits in the connection,
 //! which is *paused*: nothing more is received of it than what is under way. Those that wait for their turn stand in
 //! one queue; those that wait for something of their own are put into it when that has come.
+//!
+//! It is [`Core`]'s, and no type: what bytes mean is commands and closes, and those are answered with all that it has.
 
 use super::{
-    connection::{Pause, Phase, Unread},
+    connection::{Connection, Pause, Phase, Unread},
     core::Core,
     share,
     slow::Reset,
@@ -15,10 +17,11 @@ use crate::{
     protocol::{
         Format, Speech, binary,
         close::CloseReason,
-        command::{CommandError, Commands, Many, Rest},
-        frame,
-        json::LongMessage,
-        session::Session,
+        command::{CommandError, Commands, Many, Read, Rest},
+        deflate::Agreement,
+        frame::{self, Opcode},
+        json::{self, LongMessage},
+        session::{Event, Session},
     },
     pubsub::subscription::ConnectionId,
     work::price,
@@ -201,8 +204,104 @@ impl Core {
         left
     }
 
+    /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.
+    fn handle_event(&mut self, slot: u32, event: Event<'_>, until: u64) -> Option<Box<Rest>> {
+        let Connection { phase, speech, agreement, .. } = self.connections[slot];
+        if matches!(event, Event::Text(_) | Event::Binary(_)) {
+            let now_ms = self.now_ms() as u32;
+            self.meters.note_message(slot, now_ms);
+            self.meters.forget_part(slot);
+        }
+        match event {
+            Event::Upgraded { speech, agreement, response } => {
+                self.handle_upgraded(slot, speech, agreement, &response);
+            }
+            Event::Answered { response } => {
+                self.replies(slot).extend_from_slice(&response);
+                self.flush(slot, CloseReason::HttpAnswered);
+            }
+            Event::Closed { code } => match phase {
+                Phase::Closing(reason) => self.flush(slot, reason),
+                _ => {
+                    match code {
+                        Some(code) => frame::write_close(code, "", self.replies(slot)),
+                        None => frame::write_control(Opcode::Close, b"", self.replies(slot)),
+                    }
+                    self.flush(slot, CloseReason::PeerClosed);
+                }
+            },
+            Event::Failed { reason, rule } => {
+                if phase == Phase::Open {
+                    let code = reason.code().expect("a broken rule has a code");
+                    frame::write_close(code, rule, self.replies(slot));
+                }
+                self.flush(slot, reason);
+            }
+            // A connection that is closing is not served any more.
+            _ if phase != Phase::Open => {}
+            Event::Text(text) if speech == Speech::Echo => {
+                self.echo(slot, Opcode::Text, text.as_bytes(), agreement);
+            }
+            Event::Binary(message) if speech == Speech::Echo => {
+                self.echo(slot, Opcode::Binary, message, agreement);
+            }
+            Event::Text(text) if text.len() > LONG_MESSAGE_BYTES => {
+                self.begin_check(slot, LongMessage::text(text, self.shared.config.limits.json_depth_max));
+            }
+            Event::Binary(message) if message.len() > LONG_MESSAGE_BYTES => {
+                self.begin_check(
+                    slot,
+                    LongMessage::binary(message, self.shared.config.limits.json_depth_max),
+                );
+            }
+            Event::Text(text) => {
+                let mut parser = self.take_parser();
+                let rest = self.run_parsed(slot, parser.parse(text), until);
+                self.keep_parser(parser);
+                return rest;
+            }
+            Event::Binary(message) => {
+                let mut parser = self.take_parser();
+                let rest = self.run_parsed(slot, binary::parse(&mut parser, message), until);
+                self.keep_parser(parser);
+                return rest;
+            }
+            Event::Ping(payload) => {
+                frame::write_control(Opcode::Pong, payload, self.replies(slot));
+                self.meter_other(slot);
+            }
+            Event::Pong => self.meter_other(slot),
+        }
+        None
+    }
+
+    fn echo(&mut self, slot: u32, opcode: Opcode, message: &[u8], agreement: Option<Agreement>) {
+        let Some(agreement) = agreement else {
+            return frame::write_message(opcode, message, self.replies(slot));
+        };
+        self.list_replying(slot);
+        let replies = &mut self.connections[slot].replies;
+        self.meter.spend(message.len() as u64 * price::DEFLATED_BYTE);
+        self.deflater.write_message(opcode, message, agreement, replies);
+    }
+
+    fn spend_read(&mut self, read: Read) {
+        self.meter.spend(read.bytes as u64 * price::READ_BYTE + read.values as u64 * price::READ_VALUE);
+    }
+
+    fn take_parser(&mut self) -> json::Parser {
+        let depth_max = self.shared.config.limits.json_depth_max;
+        self.parser.take().unwrap_or_else(|| json::Parser::with_depth_max(depth_max))
+    }
+
+    /// What it has read counts for this turn.
+    fn keep_parser(&mut self, mut parser: json::Parser) {
+        self.spend_read(parser.take_read());
+        self.parser = Some(parser);
+    }
+
     /// Carries out the commands of a message that was read, or tells why there are none; returns those that are left.
-    pub(super) fn run_parsed<'a, M: Many<'a>>(
+    fn run_parsed<'a, M: Many<'a>>(
         &mut self,
         slot: u32,
         parsed: Result<Commands<'a, M>, CommandError<'a>>,
@@ -222,7 +321,7 @@ impl Core {
 
     /// Carries out the commands of a message, the first in any case, until they have to wait; returns those that are
     /// left.
-    pub(super) fn run_commands<'a, M: Many<'a>>(
+    fn run_commands<'a, M: Many<'a>>(
         &mut self,
         slot: u32,
         mut commands: Commands<'a, M>,
@@ -245,7 +344,7 @@ impl Core {
 
     /// A long message is checked slice by slice, in turn with those of others: its commands come when that is done,
     /// and nothing behind it is taken before.
-    pub(super) fn begin_check(&mut self, slot: u32, message: LongMessage) {
+    fn begin_check(&mut self, slot: u32, message: LongMessage) {
         // It was copied, and will be once more.
         self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
         self.connections[slot].pause = Pause::Check;
@@ -331,7 +430,7 @@ impl Core {
     }
 
     /// What the connection's next command has to wait for, at a work of `until` for its turn.
-    pub(super) fn pause_of(&self, slot: u32, until: u64) -> Pause {
+    fn pause_of(&self, slot: u32, until: u64) -> Pause {
         if self.fanout.is_unsubscribing(slot) {
             Pause::Task
         } else if self.connections[slot].replies.len() > REPLIES_BYTES_MAX {
