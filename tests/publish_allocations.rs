@@ -12,16 +12,16 @@ use fanfare::{
     config::Config,
     protocol::frame::{self, Opcode},
     pubsub::{home::Homes, log::Budget, subscription::ViewKey, view::Pin},
-    reactor::core::{Core, Shared},
+    reactor::desk::{Desk, Shared},
 };
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// One reactor without its ring, and what its turn would do with what the core asks for.
+/// One reactor without its ring, and what its turn would do with what the desk asks for.
 struct Turns {
-    core: Core,
+    desk: Desk,
     now_ns: u64,
     resumed: Vec<u32>,
     wakes: Vec<usize>,
@@ -72,7 +72,7 @@ impl Turns {
         };
         let (_, ports) = Mesh::new(count, 64);
         let of_port = |port| Turns {
-            core: Core::new(port, shared.clone(), 100),
+            desk: Desk::new(port, shared.clone(), 100),
             now_ns: 1,
             resumed: Vec::new(),
             wakes: Vec::new(),
@@ -87,7 +87,7 @@ impl Turns {
     }
 
     fn open_with(&mut self, upgrade: &str, asks: &[&str]) -> u32 {
-        let slot = self.core.open(-1, None);
+        let slot = self.desk.open(-1, None);
         self.receive(slot, &mut upgrade.as_bytes().to_vec());
         for ask in asks {
             self.receive(slot, &mut masked(ask));
@@ -97,9 +97,9 @@ impl Turns {
 
     /// A connection's bytes come in a turn of their own, and nothing more while some of them wait.
     fn receive(&mut self, slot: u32, bytes: &mut [u8]) {
-        self.core.handle_bytes(slot, bytes);
+        self.desk.handle_bytes(slot, bytes);
         self.turn();
-        while self.core.can_resume() {
+        while self.desk.can_resume() {
             self.turn();
         }
     }
@@ -107,18 +107,18 @@ impl Turns {
     /// Everyone who is behind is sent all of it, and has it at once.
     fn turn(&mut self) {
         self.now_ns += 1_000_000;
-        self.core.begin_turn(self.now_ns);
-        self.core.resume(&mut self.resumed);
+        self.desk.begin_turn(self.now_ns);
+        self.desk.resume(&mut self.resumed);
         self.resumed.clear();
-        self.core.receive();
-        self.core.post(&mut self.wakes);
-        while let Some(slot) = self.core.queues.replying.pop_front() {
-            let connection = &mut self.core.connections[slot];
+        self.desk.receive();
+        self.desk.post(&mut self.wakes);
+        while let Some(slot) = self.desk.queues.replying.pop_front() {
+            let connection = &mut self.desk.connections[slot];
             connection.is_listed = false;
             let replies = std::mem::take(&mut connection.replies);
-            self.core.take_spare(replies);
+            self.desk.take_spare(replies);
         }
-        let fanout = &mut self.core.fanout;
+        let fanout = &mut self.desk.fanout;
         let mut steps = u32::MAX;
         fanout.start_due_sweeps(self.now_ns, 1 << 40);
         while let Some(view) = fanout.take_sweeping() {
@@ -220,7 +220,7 @@ fn publishing_compressed_allocates_nothing_once_warm() {
         round(&mut turns);
     }
     assert_eq!(allocation_count() - before, 0);
-    let stats = turns.core.snapshot();
+    let stats = turns.desk.snapshot();
     assert_eq!(stats.publications_total, 5 * 10 + 250 * 30);
     assert_eq!(stats.inflated_total, 250 * 15);
     // In both languages, but for the one of three that is too short.

@@ -1,13 +1,13 @@
 //! What commands do, and what becomes of them at homes.
 //!
-//! It is [`Core`]'s, and no type: a command asks home and fan-out, and what these say closes and answers connections, which asks
+//! It is [`Desk`]'s, and no type: a command asks home and fan-out, and what these say closes and answers connections, which asks
 //! them again. A type for it would borrow all that there is.
 
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
     connection::{Pause, Phase},
-    core::Core,
+    desk::Desk,
     pending::{HeldId, HeldTopic, Pending, PendingKind},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     work::price,
 };
 
-impl Core {
+impl Desk {
     /// Carries out a command, or tells why not.
     pub(super) fn handle_command(&mut self, slot: u32, command: Result<Command<'_>, CommandError<'_>>) {
         if self.connections[slot].phase != Phase::Open {

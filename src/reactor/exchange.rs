@@ -1,6 +1,6 @@
 //! What is said between reactors: requests to homes, and what this home and this fan-out say to all of them.
 //!
-//! Nothing here knows of connections, or decides what becomes of what came: [`super::core`] does.
+//! Nothing here knows of connections, or decides what becomes of what came: [`super::desk`] does.
 
 use std::collections::VecDeque;
 

@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     admission::{accept::Source, listeners::Listeners},
-    core::Shared,
     cores::{Cores, Placement, pin_to},
+    desk::Shared,
     exchange::ReactorPort,
     orders::Order,
     settings::{connections_max, locked_bytes, log_bytes_min, ring_config},

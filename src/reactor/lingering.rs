@@ -1,6 +1,6 @@
 //! Connections to whose peers all is said, and whose bytes mean nothing any more: they are passed over.
 
-use super::{connection::Phase, core::Core};
+use super::{connection::Phase, desk::Desk};
 use crate::protocol::close::CloseReason;
 
 /// A connection that lingers has fallen silent when nothing came for so long, in milliseconds.
@@ -8,7 +8,7 @@ pub(super) const QUIET_MS: u64 = 250;
 /// The most bytes of one that are passed over.
 pub(super) const LINGER_BYTES_MAX: u32 = if cfg!(test) { 8 << 10 } else { 16 << 20 };
 
-impl Core {
+impl Desk {
     /// All is sent to a connection whose bytes are not understood any more.
     pub fn begin_lingering(&mut self, slot: u32, reason: CloseReason) {
         let now_ms = self.now_ms();

@@ -1,6 +1,6 @@
 //! One reactor per core, and the threads that they run on.
 //!
-//! [`turn`] is what a reactor asks of its ring, [`core`] what it knows and decides: `reading` what comes in, `commands` what
+//! [`turn`] is what a reactor asks of its ring, [`desk`] what it knows and decides: `reading` what comes in, `commands` what
 //! clients' commands do, [`slow`] what becomes of those who take too little, over [`connections`], who is in which of the
 //! [`queues`], and the [`exchange`] with other reactors, which is all that they share. `launch` starts reactors with what
 //! `settings` makes of the configuration; the control thread asks them by [`Order`].
@@ -11,9 +11,9 @@ pub mod carrier;
 mod commands;
 pub mod connection;
 pub mod connections;
-pub mod core;
 pub mod cores;
 mod deadline;
+pub mod desk;
 pub mod exchange;
 mod launch;
 mod lingering;

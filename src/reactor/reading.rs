@@ -4,11 +4,11 @@
 //! which is *paused*: nothing more is received of it than what is under way. Those that wait for their turn stand in
 //! one queue; those that wait for something of their own are put into it when that has come.
 //!
-//! It is [`Core`]'s, and no type: what bytes mean is commands and closes, and those are answered with all that it has.
+//! It is [`Desk`]'s, and no type: what bytes mean is commands and closes, and those are answered with all that it has.
 
 use super::{
     connection::{Connection, Pause, Phase, Unread},
-    core::Core,
+    desk::Desk,
     share,
     slow::Reset,
 };
@@ -45,7 +45,7 @@ pub(super) struct Check {
 const LOOKS_MAX: usize = if cfg!(test) { 4 } else { 4_096 };
 const HOLDING_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
-impl Core {
+impl Desk {
     /// Takes what was received. What cannot be taken now is kept, and the connection paused.
     pub fn handle_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
         let now_ms = self.now_ms() as u32;

@@ -1,14 +1,14 @@
 //! Slow consumers: the walks that find those of whom nothing else tells, and what becomes of all of them.
 //!
 //! The verdicts come from [`crate::pubsub::policy`]: of whoever is visited while it takes nothing, of whoever a task has
-//! summed up, of whoever keeps a log that is full, of a send that makes no progress. `Core::carry_out` is where each of
+//! summed up, of whoever keeps a log that is full, of a send that makes no progress. `Desk::carry_out` is where each of
 //! them goes, and a slow consumer is counted with what it was beyond when its connection begins to end for it: no other
 //! close has the reason [`CloseReason::SlowConsumer`].
 
 use super::{
     connection::{Flight, Phase},
     connections::Connections,
-    core::Core,
+    desk::Desk,
     share,
 };
 use crate::{
@@ -144,14 +144,14 @@ impl Reset {
     }
 }
 
-impl Core {
+impl Desk {
     /// What is owed to the connection is looked at: too much has its consequence.
     pub fn judge(&mut self, slot: u32) {
         let verdict = self.fanout.judge(slot, self.now_ms() as u32);
         self.carry_out(slot, verdict);
     }
 
-    /// Does what a verdict asks for. A reset is the ring's, and counted by [`Core::note_reset`] if it comes to that.
+    /// Does what a verdict asks for. A reset is the ring's, and counted by [`Desk::note_reset`] if it comes to that.
     pub(super) fn carry_out(&mut self, slot: u32, verdict: Verdict) {
         match verdict {
             Verdict::Keep => {}

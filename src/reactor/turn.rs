@@ -24,7 +24,7 @@ use super::{
         refusal::Refusal,
     },
     connection::{Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
-    core::{Core, Shared},
+    desk::{Desk, Shared},
     exchange::ReactorPort,
     share::{self, SendBudget},
     slow::Reset,
@@ -64,7 +64,7 @@ const GATHERS_MAX: usize = share::SENDS_MAX;
 /// One reactor on its ring.
 pub struct Reactor<I: Io> {
     io: I,
-    core: Core,
+    desk: Desk,
     acceptor: Acceptor,
     /// The last enter was a sleep, which others may have ended by a wake.
     is_asleep: bool,
@@ -123,7 +123,7 @@ impl<I: Io> Reactor<I> {
     ) -> Reactor<I> {
         let mut reactor = Reactor {
             io,
-            core: Core::new(port, shared, connections_max + REFUSED_MAX),
+            desk: Desk::new(port, shared, connections_max + REFUSED_MAX),
             acceptor: Acceptor::new(sources),
             is_asleep: false,
             drain: None,
@@ -149,29 +149,29 @@ impl<I: Io> Reactor<I> {
     /// What io_uring_enter(2) says beyond the normal.
     pub fn turn(&mut self, now_ns: u64) -> io::Result<Turn> {
         if std::mem::take(&mut self.is_asleep) {
-            self.core.exchange.announce_awake();
+            self.desk.exchange.announce_awake();
         }
         if let Some(began_ns) = self.began_ns.replace(now_ns) {
-            self.core.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
+            self.desk.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
         }
-        self.core.begin_turn(now_ns);
+        self.desk.begin_turn(now_ns);
         self.reap();
         self.resume();
         self.take_orders(now_ns);
-        self.core.receive();
-        self.core.post(&mut self.wakes);
+        self.desk.receive();
+        self.desk.post(&mut self.wakes);
         self.pause();
         self.reset();
         let next_sweep_ns = self.serve(now_ns);
         self.fire_timers();
-        let next_round_ns = self.core.judge_stalled();
+        let next_round_ns = self.desk.judge_stalled();
         self.run_tasks();
         let turn = self.drain(now_ns);
         self.feed_starved();
         self.acceptor.retry(now_ns, &mut self.io);
         self.adapt(now_ns);
         // Closing connections and timers may have had something to say as well.
-        self.core.post(&mut self.wakes);
+        self.desk.post(&mut self.wakes);
         for to in self.wakes.drain(..) {
             self.io.wake(to);
         }
@@ -180,16 +180,16 @@ impl<I: Io> Reactor<I> {
         let turn = if self.io.is_all_submitted() { turn } else { Turn::Next };
         let due_ns = [next_sweep_ns, next_round_ns].into_iter().flatten().min();
         // Looked at once: others fill the log and empty it meanwhile.
-        let is_open = self.core.is_home_open();
+        let is_open = self.desk.is_home_open();
         let wait = if is_ending { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
-        self.core.stats.turn_work_total += self.core.meter.spent() / UNIT;
+        self.desk.stats.turn_work_total += self.desk.meter.spent() / UNIT;
         // Awake again from the next turn's beginning on.
-        self.is_asleep = wait != Wait::Poll && self.core.exchange.announce_sleep(is_open);
+        self.is_asleep = wait != Wait::Poll && self.desk.exchange.announce_sleep(is_open);
         if self.is_asleep {
             // What it does until it sleeps is little, or it would not: its sends are not seen.
             self.began_ns = None;
             let slept_ns = self.io.clock_ns();
-            self.core.stats.turn_ns.observe(slept_ns.saturating_sub(now_ns));
+            self.desk.stats.turn_ns.observe(slept_ns.saturating_sub(now_ns));
         }
         self.io.enter(if self.is_asleep { wait } else { Wait::Poll }).map(|()| turn)
     }
@@ -197,32 +197,32 @@ impl<I: Io> Reactor<I> {
     /// Sends: those who wait for an answer first, as far as the others leave it to them, then whoever is owed
     /// something, and what is left to whoever has most. Tells when the next sweep is due.
     fn serve(&mut self, now_ns: u64) -> Option<u64> {
-        self.core.fanout.start_due_sweeps(now_ns, share::TASKS);
-        self.core.take_work();
-        self.budget = SendBudget::new(self.core.meter.spent());
-        let is_live = |core: &Core| core.fanout.is_sweeping() || !core.queues.serving.is_empty();
-        let kept = if is_live(&self.core) { self.budget.half() } else { SendBudget::none() };
+        self.desk.fanout.start_due_sweeps(now_ns, share::TASKS);
+        self.desk.take_work();
+        self.budget = SendBudget::new(self.desk.meter.spent());
+        let is_live = |desk: &Desk| desk.fanout.is_sweeping() || !desk.queues.serving.is_empty();
+        let kept = if is_live(&self.desk) { self.budget.half() } else { SendBudget::none() };
         self.send_replies(kept);
-        let kept = if self.core.fanout.is_sweeping() { self.budget.half() } else { SendBudget::none() };
+        let kept = if self.desk.fanout.is_sweeping() { self.budget.half() } else { SendBudget::none() };
         self.serve_owing(kept);
         self.sweep(now_ns);
         self.serve_owing(SendBudget::none());
         self.send_replies(SendBudget::none());
-        self.core.fanout.next_sweep_ns()
+        self.desk.fanout.next_sweep_ns()
     }
 
     fn run_tasks(&mut self) {
-        self.core.run_tasks();
-        let mut departed = std::mem::take(&mut self.core.queues.departed);
+        self.desk.run_tasks();
+        let mut departed = std::mem::take(&mut self.desk.queues.departed);
         for slot in departed.drain(..) {
             self.try_release(slot);
         }
-        self.core.queues.departed = departed;
+        self.desk.queues.departed = departed;
     }
 
     /// What the reactor knows; for tests.
-    pub fn core(&self) -> &Core {
-        &self.core
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// The ring; for tests.
@@ -236,22 +236,22 @@ impl<I: Io> Reactor<I> {
     }
 
     #[cfg(test)]
-    pub(super) fn core_mut(&mut self) -> &mut Core {
-        &mut self.core
+    pub(super) fn desk_mut(&mut self) -> &mut Desk {
+        &mut self.desk
     }
 
     fn reap(&mut self) {
         for _ in 0..COMPLETIONS_MAX {
-            if self.core.meter.spent() >= share::INPUT {
-                self.core.is_crowded = true;
+            if self.desk.meter.spent() >= share::INPUT {
+                self.desk.is_crowded = true;
                 return;
             }
             let Some(completion) = self.io.reap() else {
-                self.core.is_crowded = false;
+                self.desk.is_crowded = false;
                 return;
             };
-            self.core.stats.completions_total += 1;
-            self.core.meter.spend(price::COMPLETION);
+            self.desk.stats.completions_total += 1;
+            self.desk.meter.spend(price::COMPLETION);
             match completion.token.op() {
                 Op::Receive => self.on_receive(completion),
                 Op::Send => self.on_send(completion),
@@ -268,76 +268,76 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_accept(&mut self, completion: Completion) {
-        match self.acceptor.on_completion(&completion, self.core.now_ns, &mut self.io) {
+        match self.acceptor.on_completion(&completion, self.desk.now_ns, &mut self.io) {
             Ok(Some(Accepted { socket, has_waited })) => {
                 if has_waited {
-                    self.core.shared.troubles.note(Trouble::AcceptRate);
+                    self.desk.shared.troubles.note(Trouble::AcceptRate);
                 }
                 self.open(socket);
             }
             Ok(None) => {}
             Err(OutOfDescriptors) => {
-                self.core.stats.no_descriptors_total += 1;
-                self.core.shared.troubles.note(Trouble::NoDescriptors);
+                self.desk.stats.no_descriptors_total += 1;
+                self.desk.shared.troubles.note(Trouble::NoDescriptors);
             }
         }
     }
 
     fn open(&mut self, socket: i32) {
-        self.core.stats.accepts_total += 1;
-        self.core.meter.spend(price::ACCEPT);
+        self.desk.stats.accepts_total += 1;
+        self.desk.meter.spend(price::ACCEPT);
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
         let (origin, is_address_full) = self.origin(socket);
         let refusal = match before >= self.connections_max {
-            true if self.connections_max == self.core.shared.config.limits.connections_max => {
+            true if self.connections_max == self.desk.shared.config.limits.connections_max => {
                 Some(Refusal::ConnectionsMax)
             }
             true => Some(Refusal::Descriptors),
             false => is_address_full.then_some(Refusal::AddressMax),
         };
         if let Some(refusal) = refusal {
-            self.core.shared.troubles.note(refusal.trouble());
+            self.desk.shared.troubles.note(refusal.trouble());
         }
         let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
         let slot = match refusal {
-            Some(refusal) if is_far_beyond || self.core.connections.refused_count() >= REFUSED_MAX => {
+            Some(refusal) if is_far_beyond || self.desk.connections.refused_count() >= REFUSED_MAX => {
                 self.connection_count.fetch_sub(1, Ordering::Relaxed);
-                self.core.stats.closes_total[refusal.reason().index()] += 1;
-                origin.into_iter().for_each(|origin| self.core.shared.addresses.leave(origin));
+                self.desk.stats.closes_total[refusal.reason().index()] += 1;
+                origin.into_iter().for_each(|origin| self.desk.shared.addresses.leave(origin));
                 return self.io.close(socket);
             }
-            _ => self.core.open(socket, origin),
+            _ => self.desk.open(socket, origin),
         };
         self.receive(slot);
         if let Some(refusal) = refusal {
-            self.core.refuse(slot, refusal);
+            self.desk.refuse(slot, refusal);
         }
-        if let Some(oldest) = self.core.displaced() {
+        if let Some(oldest) = self.desk.displaced() {
             self.end(oldest, CloseReason::Displaced);
         }
     }
 
     /// Whose an accepted connection is, if that is counted and it was; and whether its address has too many.
     fn origin(&mut self, socket: i32) -> (Option<Origin>, bool) {
-        let count_max = self.core.shared.config.limits.connections_per_address_max;
+        let count_max = self.desk.shared.config.limits.connections_per_address_max;
         if count_max == 0 {
             return (None, false);
         }
         // Who has gone already holds nothing for long, and who comes over a Unix socket is of this host.
         let Some(address) = self.io.peer_address(socket) else { return (None, false) };
         let origin = Origin::of(address.ip());
-        let has_room = self.core.shared.addresses.enter(origin, count_max);
+        let has_room = self.desk.shared.addresses.enter(origin, count_max);
         (has_room.then_some(origin), !has_room)
     }
 
     /// Takes what a configuration says about who may come in.
     fn apply_limits(&mut self) {
-        let upgrading_max = self.core.shared.config.limits.upgrading_max;
+        let upgrading_max = self.desk.shared.config.limits.upgrading_max;
         let upgrading_max = upgrading_max.min(self.connections_max / 2);
-        let reactor_count = self.core.exchange.home_count();
-        self.core.connections.set_upgrading_max(upgrading_max.div_ceil(reactor_count).max(1));
+        let reactor_count = self.desk.exchange.home_count();
+        self.desk.connections.set_upgrading_max(upgrading_max.div_ceil(reactor_count).max(1));
         // A tenth of a second's at once.
-        let accepts_per_s = self.core.shared.config.limits.accepts_per_s_max;
+        let accepts_per_s = self.desk.shared.config.limits.accepts_per_s_max;
         let burst = accepts_per_s / (10 * reactor_count as u32);
         let rate = Rate::new(accepts_per_s, reactor_count, burst.max(1));
         self.acceptor.set_rate(rate, &mut self.io);
@@ -345,7 +345,7 @@ impl<I: Io> Reactor<I> {
 
     fn on_receive(&mut self, completion: Completion) {
         let slot = completion.token.slot();
-        let connection = &mut self.core.connections[slot];
+        let connection = &mut self.desk.connections[slot];
         assert_eq!(
             connection.generation & crate::uring::token::GENERATION_MASK,
             completion.token.generation(),
@@ -360,9 +360,9 @@ impl<I: Io> Reactor<I> {
         if let Some(lease) = completion.lease {
             let bytes = self.io.leased(&lease);
             if is_reading {
-                self.core.handle_bytes(slot, bytes);
+                self.desk.handle_bytes(slot, bytes);
             }
-            let is_too_much = over.is_some() && self.core.pass_over(slot, bytes);
+            let is_too_much = over.is_some() && self.desk.pass_over(slot, bytes);
             self.io.recycle(lease);
             if let Some(reason) = over.filter(|_| is_too_much) {
                 return self.end(slot, reason);
@@ -374,8 +374,8 @@ impl<I: Io> Reactor<I> {
         match -completion.result {
             0 => self.on_end_of_stream(slot),
             libc::ENOBUFS => {
-                self.core.stats.no_buffers_total += 1;
-                self.core.connections.share_mut(slot).is_starved = true;
+                self.desk.stats.no_buffers_total += 1;
+                self.desk.connections.share_mut(slot).is_starved = true;
                 self.starved.push_back(slot);
             }
             libc::ECANCELED => self.continue_or_release(slot),
@@ -386,7 +386,7 @@ impl<I: Io> Reactor<I> {
 
     /// A receive ended without an error: it is armed again unless the connection is paused or over.
     fn continue_or_release(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot];
+        let connection = &self.desk.connections[slot];
         match connection.phase {
             Phase::Ending(_) => self.try_release(slot),
             Phase::Lingering(_) => self.receive(slot),
@@ -396,7 +396,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot];
+        let connection = &self.desk.connections[slot];
         match connection.phase {
             // What came before the end is not taken yet. The next receive meets the end again.
             Phase::Open | Phase::Closing(_) if connection.is_paused() => {}
@@ -412,24 +412,24 @@ impl<I: Io> Reactor<I> {
 
     fn on_send(&mut self, completion: Completion) {
         let slot = completion.token.slot();
-        let now_ms = self.core.now_ms() as u32;
-        let connection = &mut self.core.connections[slot];
+        let now_ms = self.desk.now_ms() as u32;
+        let connection = &mut self.desk.connections[slot];
         let (mut has_replies, mut has_messages) = (false, true);
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
             Flight::Range { view, pin, len, .. } => {
-                self.core.fanout.unpin(view, pin);
+                self.desk.fanout.unpin(view, pin);
                 len
             }
             Flight::Gather(mut gather) => {
                 has_messages = !gather.pins.is_empty();
                 for (view, pin) in gather.pins.drain(..) {
-                    self.core.fanout.unpin(view, pin);
+                    self.desk.fanout.unpin(view, pin);
                 }
                 let len = gather.len;
                 has_replies = gather.replies.capacity() > 0;
-                self.core.take_spare(gather.clear());
+                self.desk.take_spare(gather.clear());
                 if self.gathers.len() < GATHERS_MAX {
                     self.gathers.push(gather);
                 }
@@ -437,30 +437,30 @@ impl<I: Io> Reactor<I> {
             }
         };
         if has_replies {
-            self.core.note_buffered(slot);
+            self.desk.note_buffered(slot);
         }
         // Short means shut down or cancelled, and a frame may be cut: nothing more can be said.
         if completion.result != len as i32 {
             return self.end(slot, CloseReason::PeerGone);
         }
-        self.core.stats.sent_bytes_total += u64::from(len);
+        self.desk.stats.sent_bytes_total += u64::from(len);
         if has_messages {
-            self.core.meters.note_message(slot, now_ms);
+            self.desk.meters.note_message(slot, now_ms);
         }
-        let connection = &self.core.connections[slot];
+        let connection = &self.desk.connections[slot];
         match connection.phase {
             Phase::Ending(_) => self.try_release(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
-            _ if !connection.replies.is_empty() || self.core.fanout.is_owing(slot) => self.core.list(slot),
+            _ if !connection.replies.is_empty() || self.desk.fanout.is_owing(slot) => self.desk.list(slot),
             _ => {}
         }
     }
 
     fn resume(&mut self) {
         let mut resumed = std::mem::take(&mut self.resumed);
-        self.core.resume(&mut resumed);
+        self.desk.resume(&mut resumed);
         for slot in resumed.drain(..) {
-            let connection = &self.core.connections[slot];
+            let connection = &self.desk.connections[slot];
             if !connection.is_receiving && connection.phase != Phase::Free {
                 self.receive(slot);
             }
@@ -470,44 +470,44 @@ impl<I: Io> Reactor<I> {
 
     /// Stops receiving for connections whose commands cannot be taken now.
     fn pause(&mut self) {
-        let mut pausing = std::mem::take(&mut self.core.queues.pausing);
+        let mut pausing = std::mem::take(&mut self.desk.queues.pausing);
         for slot in pausing.drain(..) {
-            let connection = &self.core.connections[slot];
+            let connection = &self.desk.connections[slot];
             if connection.is_paused() && connection.is_receiving {
-                self.core.meter.spend(price::RECEIVE);
-                let connection = &self.core.connections[slot];
+                self.desk.meter.spend(price::RECEIVE);
+                let connection = &self.desk.connections[slot];
                 let token = |op| Token::new(op, slot, connection.generation);
                 self.io.cancel(token(Op::Receive), token(Op::Cancel));
             }
         }
-        self.core.queues.pausing = pausing;
+        self.desk.queues.pausing = pausing;
     }
 
     /// Ends connections whose send in flight keeps what must go.
     fn reset(&mut self) {
-        let mut resetting = std::mem::take(&mut self.core.queues.resetting);
+        let mut resetting = std::mem::take(&mut self.desk.queues.resetting);
         for (ConnectionId { slot, generation }, why) in resetting.drain(..) {
-            let connection = &self.core.connections[slot];
+            let connection = &self.desk.connections[slot];
             if connection.generation != generation || connection.phase == Phase::Free {
                 continue;
             }
             // What a send kept comes free with it, which may have been since.
             if connection.is_sending() || why == Reset::BufferedBytes {
                 self.io.reset_on_close(connection.socket);
-                self.core.note_reset(slot, why);
+                self.desk.note_reset(slot, why);
                 self.end(slot, why.reason());
             }
         }
-        self.core.queues.resetting = resetting;
+        self.desk.queues.resetting = resetting;
     }
 
     fn take_orders(&mut self, now_ns: u64) {
-        while let Some(order) = self.core.exchange.receive_order() {
+        while let Some(order) = self.desk.exchange.receive_order() {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
-                Order::Stats(sender) => drop(sender.send(self.core.snapshot())),
+                Order::Stats(sender) => drop(sender.send(self.desk.snapshot())),
                 Order::Reload(config) => {
-                    self.core.reload(config);
+                    self.desk.reload(config);
                     self.apply_limits();
                 }
                 Order::StopAccepting(sender) => {
@@ -525,28 +525,28 @@ impl<I: Io> Reactor<I> {
 
     /// Serves connections that have replies, until no more than `kept` is left.
     fn send_replies(&mut self, kept: SendBudget) {
-        self.serve_listed(kept, |core| &mut core.queues.replying);
+        self.serve_listed(kept, |desk| &mut desk.queues.replying);
     }
 
     /// Serves connections in whose views ranges waited for a send to end, likewise.
     fn serve_owing(&mut self, kept: SendBudget) {
-        self.serve_listed(kept, |core| &mut core.queues.serving);
+        self.serve_listed(kept, |desk| &mut desk.queues.serving);
     }
 
     /// Each of those that are in `list` now, once.
-    fn serve_listed(&mut self, kept: SendBudget, list: fn(&mut Core) -> &mut VecDeque<u32>) {
-        for _ in 0..list(&mut self.core).len() {
+    fn serve_listed(&mut self, kept: SendBudget, list: fn(&mut Desk) -> &mut VecDeque<u32>) {
+        for _ in 0..list(&mut self.desk).len() {
             if self.budget.is_spent(kept) {
                 return;
             }
-            let slot = list(&mut self.core).pop_front().expect("the loop counts what is there");
+            let slot = list(&mut self.desk).pop_front().expect("the loop counts what is there");
             self.serve_one(slot);
         }
     }
 
     fn serve_one(&mut self, slot: u32) {
-        self.core.meter.spend(price::VISIT);
-        let connection = &mut self.core.connections[slot];
+        self.desk.meter.spend(price::VISIT);
+        let connection = &mut self.desk.connections[slot];
         connection.is_listed = false;
         if connection.is_sending() {
             // It is listed again when that is over.
@@ -561,10 +561,10 @@ impl<I: Io> Reactor<I> {
 
     /// Gives topics with subscribers behind their turns.
     fn sweep(&mut self, now_ns: u64) {
-        let delay_ns = self.core.pacing.delay_ns();
+        let delay_ns = self.desk.pacing.delay_ns();
         let mut visits = self.budget.visits();
         while visits > 0 && !self.budget.is_spent(SendBudget::none()) {
-            let Some(view) = self.core.fanout.take_sweeping() else { break };
+            let Some(view) = self.desk.fanout.take_sweeping() else { break };
             let sends_left = self.budget.sends().saturating_sub(QUANTUM);
             let bytes_left = self.budget.bytes().saturating_sub(QUANTUM_BYTES);
             let visits_before = visits;
@@ -572,119 +572,119 @@ impl<I: Io> Reactor<I> {
                 && self.budget.bytes() > bytes_left
                 && !self.budget.is_spent(SendBudget::none())
             {
-                let Some((slot, member)) = self.core.fanout.next_visit(view, &mut visits) else { break };
-                if !self.core.connections[slot].is_sending() {
+                let Some((slot, member)) = self.desk.fanout.next_visit(view, &mut visits) else { break };
+                if !self.desk.connections[slot].is_sending() {
                     self.send(slot, Some((view, member)));
-                } else if self.core.fanout.mark_owing(view, member) {
-                    let before = self.core.meter.spent();
-                    self.core.judge(slot);
-                    self.core.take_work();
-                    self.budget.pass_by(self.core.meter.spent() - before);
+                } else if self.desk.fanout.mark_owing(view, member) {
+                    let before = self.desk.meter.spent();
+                    self.desk.judge(slot);
+                    self.desk.take_work();
+                    self.budget.pass_by(self.desk.meter.spent() - before);
                 }
             }
             let passed_by = u64::from(visits_before - visits) * price::VISIT;
             self.budget.pass_by(passed_by);
-            self.core.meter.spend(passed_by);
-            self.core.fanout.put_back(view, now_ns, delay_ns);
+            self.desk.meter.spend(passed_by);
+            self.desk.fanout.put_back(view, now_ns, delay_ns);
         }
-        self.core.take_work();
+        self.desk.take_work();
     }
 
     /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
     /// in the view `first`, then in views that waited.
     fn send(&mut self, slot: u32, first: Option<(ViewKey, MemberSlot)>) {
-        self.core.write_gaps(slot);
+        self.desk.write_gaps(slot);
         if first.is_none() {
-            self.core.fanout.owe_along(slot);
+            self.desk.fanout.owe_along(slot);
         }
-        let now_ms = self.core.now_ms();
-        let connection = &mut self.core.connections[slot];
+        let now_ms = self.desk.now_ms();
+        let connection = &mut self.desk.connections[slot];
         assert!(!connection.is_sending(), "a connection has one send in flight");
         let token = Token::new(Op::Send, slot, connection.generation);
         let moved = Moment::at(now_ms);
         if let Some((view, member)) = first
             && connection.replies.is_empty()
-            && !self.core.fanout.is_owing(slot)
-            && !self.core.fanout.is_ending(slot)
+            && !self.desk.fanout.is_owing(slot)
+            && !self.desk.fanout.is_ending(slot)
         {
-            let Some(owed) = self.core.fanout.take(view, member, SEND_BYTES_MAX) else { return };
-            if self.core.fanout.is_behind(view, member) {
-                self.core.fanout.mark_owing(view, member);
+            let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX) else { return };
+            if self.desk.fanout.is_behind(view, member) {
+                self.desk.fanout.mark_owing(view, member);
             }
             connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len, moved };
-            self.core.meters.note_message(slot, now_ms as u32);
+            self.desk.meters.note_message(slot, now_ms as u32);
             let socket = connection.socket;
-            self.core.meter.spend(self.budget.spend(owed.len));
-            self.core.stats.sends_total += 1;
+            self.desk.meter.spend(self.budget.spend(owed.len));
+            self.desk.stats.sends_total += 1;
             // SAFETY: the view keeps the range where it is until `unpin`, which comes with the completion.
             return unsafe { self.io.send(socket, owed.bytes, owed.len, token) };
         }
         let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
         if !connection.replies.is_empty() {
             gather.take_replies(std::mem::take(&mut connection.replies));
-            self.core.let_go_on(slot, Pause::Replies);
+            self.desk.let_go_on(slot, Pause::Replies);
         }
-        let is_ending = self.core.fanout.is_ending(slot);
-        let mut next = first.or_else(|| self.core.fanout.pop_owing(slot));
+        let is_ending = self.desk.fanout.is_ending(slot);
+        let mut next = first.or_else(|| self.desk.fanout.pop_owing(slot));
         let mut pops_left = POPS_MAX;
-        let before = self.core.meter.spent();
+        let before = self.desk.meter.spent();
         while let Some((view, member)) = next {
             while gather.vectors.len() < VECTORS_MAX
                 && gather.len < SEND_BYTES_MAX
-                && let Some(owed) = self.core.fanout.take(view, member, SEND_BYTES_MAX - gather.len)
+                && let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX - gather.len)
             {
                 gather.take_owed(view, owed);
             }
-            let has_left = is_ending && self.core.note_sent(view, member);
-            if !has_left && self.core.fanout.is_behind(view, member) {
-                self.core.fanout.mark_owing(view, member);
+            let has_left = is_ending && self.desk.note_sent(view, member);
+            if !has_left && self.desk.fanout.is_behind(view, member) {
+                self.desk.fanout.mark_owing(view, member);
                 break;
             }
             pops_left -= 1;
             // A topic that is left may cost more than a send.
-            let goes_on = pops_left > 0 && self.core.meter.spent() < before + share::QUANTUM;
-            next = if goes_on { self.core.fanout.pop_owing(slot) } else { None };
+            let goes_on = pops_left > 0 && self.desk.meter.spent() < before + share::QUANTUM;
+            next = if goes_on { self.desk.fanout.pop_owing(slot) } else { None };
         }
-        self.core.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
-        self.budget.pass_by(self.core.meter.spent() - before);
+        self.desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
+        self.budget.pass_by(self.desk.meter.spent() - before);
         if gather.len == 0 {
             self.gathers.push(gather);
             // So many were at their head by now that others are left.
-            if self.core.fanout.is_owing(slot) {
-                self.core.list(slot);
+            if self.desk.fanout.is_owing(slot) {
+                self.desk.list(slot);
             }
             return;
         }
-        self.core.meter.spend(self.budget.spend(gather.len));
-        self.core.stats.sends_total += 1;
+        self.desk.meter.spend(self.budget.spend(gather.len));
+        self.desk.stats.sends_total += 1;
         gather.moved = moved;
         if !gather.pins.is_empty() {
-            self.core.meters.note_message(slot, now_ms as u32);
+            self.desk.meters.note_message(slot, now_ms as u32);
         }
-        let (message, socket) = (gather.seal(), connection_socket(&self.core, slot));
-        self.core.connections[slot].flight = Flight::Gather(gather);
+        let (message, socket) = (gather.seal(), connection_socket(&self.desk, slot));
+        self.desk.connections[slot].flight = Flight::Gather(gather);
         // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
         // the completion; its ranges are pinned as long.
         unsafe { self.io.send_vectored(socket, message, token) };
     }
 
     fn fire_timers(&mut self) {
-        self.core.connections.timers.fire(self.core.now_ms(), &mut self.passed);
+        self.desk.connections.timers.fire(self.desk.now_ms(), &mut self.passed);
         for slot in self.passed.drain(..) {
-            self.fired.push_back(self.core.connections.id_of(slot));
+            self.fired.push_back(self.desk.connections.id_of(slot));
         }
-        let until = self.core.meter.spent() + share::DEADLINES;
-        while self.core.meter.spent() < until
+        let until = self.desk.meter.spent() + share::DEADLINES;
+        while self.desk.meter.spent() < until
             && let Some(ConnectionId { slot, generation }) = self.fired.pop_front()
         {
-            self.core.meter.spend(price::DEADLINE);
-            let connection = &self.core.connections[slot];
+            self.desk.meter.spend(price::DEADLINE);
+            let connection = &self.desk.connections[slot];
             // While it waited here the connection may have ended, or got another deadline.
-            if connection.generation != generation || self.core.connections.timers.is_armed(slot) {
+            if connection.generation != generation || self.desk.connections.timers.is_armed(slot) {
                 continue;
             }
             if let Phase::Lingering(reason) = connection.phase {
-                if !self.core.goes_on_lingering(slot) {
+                if !self.desk.goes_on_lingering(slot) {
                     self.finish(slot, reason);
                 }
                 continue;
@@ -692,10 +692,10 @@ impl<I: Io> Reactor<I> {
             // Asked only where it says something.
             let is_sending = connection.is_sending();
             let acked_bytes = is_sending.then(|| self.io.acked_bytes(connection.socket) as u32);
-            if let Some(reason) = self.core.handle_deadline(slot, acked_bytes) {
+            if let Some(reason) = self.desk.handle_deadline(slot, acked_bytes) {
                 // Else the kernel keeps what the peer does not take long after the close.
                 if reason != CloseReason::HandshakeTimeout {
-                    self.io.reset_on_close(self.core.connections[slot].socket);
+                    self.io.reset_on_close(self.desk.connections[slot].socket);
                 }
                 self.end(slot, reason);
             }
@@ -707,17 +707,17 @@ impl<I: Io> Reactor<I> {
         if !reason.leaves_bytes() {
             return self.finish(slot, reason);
         }
-        self.core.begin_lingering(slot, reason);
-        if !self.core.connections[slot].is_receiving {
+        self.desk.begin_lingering(slot, reason);
+        if !self.desk.connections[slot].is_receiving {
             self.receive(slot);
         }
     }
 
     /// Everything is sent: ends our direction, and waits for the peer to end its own.
     fn finish(&mut self, slot: u32, reason: CloseReason) {
-        let is_counted = matches!(self.core.connections[slot].phase, Phase::Lingering(_));
-        self.core.leave(slot, Phase::Finishing(reason));
-        let connection = &mut self.core.connections[slot];
+        let is_counted = matches!(self.desk.connections[slot].phase, Phase::Lingering(_));
+        self.desk.leave(slot, Phase::Finishing(reason));
+        let connection = &mut self.desk.connections[slot];
         if !is_counted {
             connection.acked_bytes = 0;
         }
@@ -734,14 +734,14 @@ impl<I: Io> Reactor<I> {
 
     /// Ends the connection: at once if the kernel holds nothing of it, else with its last completion.
     fn end(&mut self, slot: u32, reason: CloseReason) {
-        match self.core.connections[slot].phase {
+        match self.desk.connections[slot].phase {
             Phase::Free => unreachable!("a connection ends once"),
             Phase::Ending(_) => {}
             phase => {
                 // What closed it stays the reason, however the peer takes it.
                 let reason = phase.reason().unwrap_or(reason);
-                self.core.leave(slot, Phase::Ending(reason));
-                self.io.shutdown(self.core.connections[slot].socket);
+                self.desk.leave(slot, Phase::Ending(reason));
+                self.io.shutdown(self.desk.connections[slot].socket);
             }
         }
         self.try_release(slot);
@@ -749,22 +749,22 @@ impl<I: Io> Reactor<I> {
 
     /// Frees the slot of a connection that is ending, if the kernel holds nothing of it any more.
     fn try_release(&mut self, slot: u32) {
-        let connection = &self.core.connections[slot];
+        let connection = &self.desk.connections[slot];
         let Phase::Ending(reason) = connection.phase else { return };
-        if connection.is_held() || self.core.fanout.is_leaving(slot) {
+        if connection.is_held() || self.desk.fanout.is_leaving(slot) {
             return;
         }
         self.io.close(connection.socket);
-        self.core.release(slot, reason);
+        self.desk.release(slot, reason);
         self.connection_count.fetch_sub(1, Ordering::Relaxed);
         self.acceptor.on_close(&mut self.io);
     }
 
     fn receive(&mut self, slot: u32) {
-        let (connection, share) = self.core.connections.with_share(slot);
+        let (connection, share) = self.desk.connections.with_share(slot);
         assert!(!connection.is_receiving, "a connection has one receive in flight");
         connection.is_receiving = true;
-        self.core.meter.spend(price::RECEIVE);
+        self.desk.meter.spend(price::RECEIVE);
         let token = Token::new(Op::Receive, slot, connection.generation);
         match share.is_flooding || std::mem::take(&mut share.is_starved) {
             true => self.io.receive(connection.socket, token),
@@ -776,7 +776,7 @@ impl<I: Io> Reactor<I> {
     fn feed_starved(&mut self) {
         for _ in 0..self.starved.len().min(self.io.free_buffers()) {
             let slot = self.starved.pop_front().expect("the loop counts what is there");
-            let connection = &self.core.connections[slot];
+            let connection = &self.desk.connections[slot];
             if !connection.is_receiving && connection.phase != Phase::Free {
                 self.continue_or_release(slot);
             }
@@ -784,9 +784,9 @@ impl<I: Io> Reactor<I> {
     }
 
     fn adapt(&mut self, now_ns: u64) {
-        if let Some(elapsed_ns) = self.core.pacing.is_due(now_ns) {
+        if let Some(elapsed_ns) = self.desk.pacing.is_due(now_ns) {
             let busy = self.io.busy_share(elapsed_ns);
-            self.core.pacing.adapt(now_ns, busy);
+            self.desk.pacing.adapt(now_ns, busy);
         }
     }
 
@@ -796,8 +796,8 @@ impl<I: Io> Reactor<I> {
         }
         let drain_ns = within_ms * 1_000_000;
         // What waits for its sweep is owed too.
-        self.core.pacing.end();
-        self.core.fanout.set_hurrying(true);
+        self.desk.pacing.end();
+        self.desk.fanout.set_hurrying(true);
         let (hurry_ns, end_ns) = (now_ns + drain_ns / 2, now_ns + drain_ns);
         self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, next_slot: 0, emptied });
         self.acceptor.stop(&mut self.io);
@@ -813,7 +813,7 @@ impl<I: Io> Reactor<I> {
                 // So that clients are refused and go elsewhere, instead of waiting in a queue for nobody.
                 self.acceptor.close(&mut self.io);
             }
-            if self.core.connections.open_count() == 0 {
+            if self.desk.connections.open_count() == 0 {
                 let Some(waiter) = &drain.emptied else { return Turn::Ended };
                 // Whoever asked may have gone: then nobody waits.
                 let _ = waiter.send(());
@@ -829,14 +829,14 @@ impl<I: Io> Reactor<I> {
         }
         let (hurries, ends) = (now_ns >= drain.hurry_ns, now_ns >= drain.end_ns);
         let mut slot = drain.next_slot;
-        let until = self.core.meter.spent() + share::DEADLINES;
-        while self.core.meter.spent() < until && (slot as usize) < self.core.connections.slot_count() {
-            self.core.meter.spend(price::LOOK);
-            let connection = &self.core.connections[slot];
+        let until = self.desk.meter.spent() + share::DEADLINES;
+        while self.desk.meter.spent() < until && (slot as usize) < self.desk.connections.slot_count() {
+            self.desk.meter.spend(price::LOOK);
+            let connection = &self.desk.connections[slot];
             let is_owed = connection.is_sending()
                 || !connection.replies.is_empty()
-                || self.core.fanout.is_owing(slot)
-                || self.core.fanout.is_sweeping();
+                || self.desk.fanout.is_owing(slot)
+                || self.desk.fanout.is_sweeping();
             match connection.phase {
                 Phase::Free => {}
                 _ if ends => {
@@ -845,12 +845,12 @@ impl<I: Io> Reactor<I> {
                     self.end(slot, CloseReason::Restart);
                 }
                 Phase::Upgrading if hurries => self.end(slot, CloseReason::Restart),
-                Phase::Open if hurries || !is_owed => self.core.close_for_restart(slot),
+                Phase::Open if hurries || !is_owed => self.desk.close_for_restart(slot),
                 _ => {}
             }
             slot += 1;
         }
-        let is_through = slot as usize >= self.core.connections.slot_count();
+        let is_through = slot as usize >= self.desk.connections.slot_count();
         if let Some(drain) = &mut self.drain {
             drain.next_slot = if is_through { 0 } else { slot };
         }
@@ -861,36 +861,36 @@ impl<I: Io> Reactor<I> {
     fn end_drain(&mut self) {
         if let Some(Drain { emptied, .. }) = self.drain.take() {
             assert!(emptied.is_some(), "a reactor that is to end accepts no more");
-            self.core.restart_pacing();
-            self.core.fanout.set_hurrying(false);
+            self.desk.restart_pacing();
+            self.desk.fanout.set_hurrying(false);
         }
     }
 
     /// How long the enter may wait; sweeps and the like are due at `due_ns`. Nobody wakes a home that is not
     /// open, or a connection that waits for log.
     fn wait(&self, now_ns: u64, due_ns: Option<u64>, is_open: bool) -> Wait {
-        let core = &self.core;
-        let has_work = core.fanout.is_sweeping()
-            || !core.queues.replying.is_empty()
-            || !core.queues.serving.is_empty()
+        let desk = &self.desk;
+        let has_work = desk.fanout.is_sweeping()
+            || !desk.queues.replying.is_empty()
+            || !desk.queues.serving.is_empty()
             || !self.fired.is_empty()
-            || core.has_tasks()
-            || core.exchange.own_count() > 0
+            || desk.has_tasks()
+            || desk.exchange.own_count() > 0
             || self.drain.as_ref().is_some_and(|drain| drain.next_slot > 0)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
-            || core.can_resume()
-            || core.meter.spent() >= LONG_TURN;
+            || desk.can_resume()
+            || desk.meter.spent() >= LONG_TURN;
         if has_work {
             return Wait::Poll;
         }
         let mut until_ns = now_ns + SLEEP_NS_MAX;
-        if !core.exchange.is_posted() || !is_open || core.is_log_full() {
+        if !desk.exchange.is_posted() || !is_open || desk.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
         if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.looked_ns + 5_000_000);
         }
-        let deadline_ns = core.connections.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
+        let deadline_ns = desk.connections.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
         let retry_ns = self.acceptor.next_retry_ns();
         let until_ns = [deadline_ns, due_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
@@ -900,6 +900,6 @@ impl<I: Io> Reactor<I> {
     }
 }
 
-fn connection_socket(core: &Core, slot: u32) -> std::os::fd::RawFd {
-    core.connections[slot].socket
+fn connection_socket(desk: &Desk, slot: u32) -> std::os::fd::RawFd {
+    desk.connections[slot].socket
 }

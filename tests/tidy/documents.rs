@@ -160,7 +160,7 @@ pub fn different_steps(architecture: &str, turn: &str, others: &[&str]) -> Vec<S
     for at in begin..begin + end {
         if let ["self", ".", rest @ ..] = &words[at..] {
             let name = match rest {
-                [name, "(", ..] | ["core" | "acceptor" | "io", ".", name, "(", ..] => name,
+                [name, "(", ..] | ["desk" | "acceptor" | "io", ".", name, "(", ..] => name,
                 _ => continue,
             };
             if !others.contains(name) {
@@ -311,7 +311,7 @@ mod tests {
         let turn = |body: &str| {
             format!("fn new() {{ self.z() }} fn turn(&mut self) {{ {body} }} fn a() {{ self.y() }}")
         };
-        let good = turn("self.a(); let x = self.core.b(1); self.core.stats.w(); self.other(); self.io.c()");
+        let good = turn("self.a(); let x = self.desk.b(1); self.desk.stats.w(); self.other(); self.io.c()");
         assert_eq!(different_steps(table, &good, &["other"]), [""; 0]);
         for body in
             ["self.a(); self.b();", "self.b(); self.a(); self.c()", "self.a(); self.b(); self.c(); self.d();"]

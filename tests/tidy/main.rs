@@ -96,7 +96,7 @@ const LONG: [(&str, &str); 14] = [
     ("src/pubsub/view.rs", "one log and its positions; a quarter of it is its tests"),
     ("src/reactor/simulation/directed.rs", "scenes of a few lines each, which share nothing but their world"),
     ("src/reactor/simulation/mod.rs", "a world, and what is held against it after each of its turns"),
-    ("src/reactor/turn.rs", "the steps of a turn, each of which needs ring and core at once"),
+    ("src/reactor/turn.rs", "the steps of a turn, each of which needs ring and desk at once"),
     ("src/uring/ring.rs", "all that io_uring is asked; almost half of it is its tests"),
     ("src/uring/sim.rs", "a kernel in memory: its sockets, clients and accidents are one state"),
 ];

@@ -42,7 +42,7 @@ fn a_close_frame_is_the_last_frame_even_if_a_subscribe_waits() {
         world.write_all();
         world.turns(0, 3);
     }
-    assert!(matches!(world.reactor(0).core().connections[0].phase, Phase::Closing(_)));
+    assert!(matches!(world.reactor(0).desk().connections[0].phase, Phase::Closing(_)));
     world.net.set_window(world.clients[slow].peer, 1 << 20);
     world.clients[slow].pace = Pace::Eager;
     world.settle();
@@ -176,7 +176,7 @@ fn what_is_owed_for_too_long_is_skipped_or_closes_its_connection() {
         world.pass(1_500 * MS);
         world.publish_each_turn(publisher, "t", 2);
         let judged = |world: &World| {
-            let stats = &world.reactor(0).core().stats;
+            let stats = &world.reactor(0).desk().stats;
             let totals = [stats.slow_skips_total, stats.slow_disconnects_total];
             totals.map(|totals| totals[Bound::OwedMs.index()])
         };
@@ -273,7 +273,7 @@ fn members_leave_and_join_during_a_sweep() {
     world.settle();
     world.publish(publisher, "t");
     world.write_all();
-    while !world.reactor(0).core().fanout.is_sweeping() {
+    while !world.reactor(0).desk().fanout.is_sweeping() {
         world.turns(0, 1);
     }
     for leaver in [0, 5, 11] {
@@ -282,7 +282,7 @@ fn members_leave_and_join_during_a_sweep() {
     let joiners = [world.connect(0, Format::Json), world.connect(0, Format::Json)];
     world.write_all();
     world.turns(0, 1);
-    assert!(world.reactor(0).core().fanout.is_sweeping(), "the sweep is not over");
+    assert!(world.reactor(0).desk().fanout.is_sweeping(), "the sweep is not over");
     world.settle();
     for joiner in joiners {
         world.subscribe(joiner, "t");
@@ -425,7 +425,7 @@ fn full_queues_in_both_directions_come_free_again() {
         // One reactor after another is left behind.
         for index in (0..4).filter(|index| *index != round / 10 % 4) {
             world.turns(index, 1);
-            has_been_closed |= !world.reactor(index).core().is_home_open();
+            has_been_closed |= !world.reactor(index).desk().is_home_open();
         }
     }
     assert!(has_been_closed, "a home takes no more while nobody takes what it says");
@@ -455,8 +455,8 @@ fn an_unsubscribe_may_overtake_the_answer_to_its_subscribe() {
         world.settle();
     }
     assert_eq!(world.seqs(reader, &topic), [2]);
-    let core = world.reactor(0).core();
-    assert_eq!((core.fanout.view_count(), core.pending.len()), (1, 0));
+    let desk = world.reactor(0).desk();
+    assert_eq!((desk.fanout.view_count(), desk.pending.len()), (1, 0));
     world.end();
 }
 
@@ -490,7 +490,7 @@ fn whoever_publishes_and_unsubscribes_has_its_own_message_before_the_answer() {
         assert!(matches!(last, Some(Event::Ok { id, .. }) if *id == left), "{last:?}");
         world.publish_counted(other, &topic, Some(0));
         world.settle();
-        assert_eq!(world.reactor(0).core().pending.len(), 0);
+        assert_eq!(world.reactor(0).desk().pending.len(), 0);
         world.end();
     }
 }
@@ -515,9 +515,9 @@ fn whoever_is_leaving_many_topics_waits_with_its_commands() {
     }
     world.settle();
     // One whose message is in flight, and as many as may wait.
-    assert_eq!(world.reactor(0).core().fanout.subscription_count(), 10 - 1 - 3);
+    assert_eq!(world.reactor(0).desk().fanout.subscription_count(), 10 - 1 - 3);
     world.unstick(reader);
-    assert_eq!(world.reactor(0).core().fanout.view_count(), 0);
+    assert_eq!(world.reactor(0).desk().fanout.view_count(), 0);
     assert!(topics.iter().all(|topic| world.seqs(reader, topic) == [1]));
     world.end();
 }
@@ -560,7 +560,7 @@ fn what_leaving_costs_counts_for_the_sends_that_bring_it_about() {
         world.net.set_window(world.clients[reader].peer, 1 << 20);
     }
     world.settle();
-    assert_eq!(world.reactor(0).core().fanout.subscription_count() as usize, (1 << 5) + 1 + readers.len());
+    assert_eq!(world.reactor(0).desk().fanout.subscription_count() as usize, (1 << 5) + 1 + readers.len());
     // The last one's send, and the last topic that it leaves.
     let work_max = share::TURN + share::QUANTUM + 10 * UNIT;
     assert!(world.peaks.work <= work_max, "{} of {work_max}", world.peaks.work);
@@ -586,10 +586,10 @@ fn those_who_use_a_home_on_their_own_reactor_do_not_keep_it_from_others() {
         world.write_all();
         world.turns(0, 1);
         world.turns(1, 1);
-        let commands = world.reactor(0).core().stats.commands_total;
+        let commands = world.reactor(0).desk().stats.commands_total;
         assert_eq!(commands, 2 * (round + 1), "both in one turn");
     }
-    assert_eq!(world.reactor(1).core().pending.len(), 0, "the other's publication has its place");
+    assert_eq!(world.reactor(1).desk().pending.len(), 0, "the other's publication has its place");
     world.settle();
     world.end();
 }
@@ -606,21 +606,21 @@ fn an_answer_that_comes_late_is_not_given_to_the_slots_next_owner() {
     world.publish_counted(first, &topic, None);
     world.write_all();
     world.turns(0, 4);
-    assert!(world.reactor(0).core().pending.len() >= 2);
+    assert!(world.reactor(0).desk().pending.len() >= 2);
     world.reset(first);
     world.turns(0, 4);
     let second = world.connect(0, Format::Json);
     world.write_all();
     world.turns(0, 4);
     world.read(second, usize::MAX);
-    assert_eq!(world.reactor(0).core().connections.slot_count(), 1, "the second has the first one's slot");
+    assert_eq!(world.reactor(0).desk().connections.slot_count(), 1, "the second has the first one's slot");
     world.subscribe(second, &topic);
     world.write_all();
     world.turns(0, 4);
     world.settle();
     let oks = world.clients[second].seen.iter().filter(|event| matches!(event, Event::Ok { .. }));
     assert_eq!(oks.count(), 1, "the ok to its own subscribe");
-    assert_eq!(world.reactor(0).core().pending.len(), 0);
+    assert_eq!(world.reactor(0).desk().pending.len(), 0);
     world.end();
 }
 
@@ -764,7 +764,7 @@ fn a_want_of_buffers_loses_no_byte() {
         });
     }
     world.settle();
-    assert!(world.reactor(0).core().stats.no_buffers_total > 0);
+    assert!(world.reactor(0).desk().stats.no_buffers_total > 0);
     assert_eq!(world.oracle.newest().collect::<Vec<_>>(), [("t", 200)]);
     world.end();
 }
@@ -782,15 +782,15 @@ fn who_was_short_of_buffers_gets_one_first() {
         world.publish_as(client, "t", 1_000, true, true, false, None);
         world.write_all();
         for _ in 0..20 {
-            let before = world.reactor(0).core().stats.clone();
+            let before = world.reactor(0).desk().stats.clone();
             world.turn(0);
-            if before.no_buffers_total == world.reactor(0).core().stats.no_buffers_total {
+            if before.no_buffers_total == world.reactor(0).desk().stats.no_buffers_total {
                 continue;
             }
             short_count += 1;
-            let bytes_before = world.reactor(0).core().stats.received_bytes_total;
+            let bytes_before = world.reactor(0).desk().stats.received_bytes_total;
             world.turn(0);
-            let bytes = world.reactor(0).core().stats.received_bytes_total - bytes_before;
+            let bytes = world.reactor(0).desk().stats.received_bytes_total - bytes_before;
             assert!((1..=64).contains(&bytes), "{bytes} bytes come at once");
         }
         world.settle();
@@ -816,7 +816,7 @@ fn a_send_that_is_cut_short_ends_its_connection_and_no_other() {
         world.reset(cut);
         world.publish_each_turn(publisher, "t", 3);
         assert_eq!(world.seqs(whole, "t"), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(world.reactor(0).core().connections.open_count(), 2);
+        assert_eq!(world.reactor(0).desk().connections.open_count(), 2);
         world.end();
     }
 }
@@ -842,11 +842,11 @@ fn what_a_cancelled_receive_still_brings_is_taken_in_order() {
             });
             world.write(publisher, usize::MAX);
             world.turns(0, 1);
-            let connection = &world.reactor(0).core().connections[0];
+            let connection = &world.reactor(0).desk().connections[0];
             unread_lens.extend(connection.unread.as_ref().map(|unread| unread.memory()));
         }
         grown_count += u32::from(unread_lens.first().expect("it was paused") < unread_lens.last().unwrap());
-        assert!(!world.reactor(0).core().connections[0].is_receiving, "its receive is over");
+        assert!(!world.reactor(0).desk().connections[0].is_receiving, "its receive is over");
         world.settle();
         assert_eq!(world.seqs(reader, &topic), (1..=40).collect::<Vec<u64>>());
         world.end();
@@ -868,7 +868,7 @@ fn a_connection_that_we_paused_is_not_closed_for_its_silence() {
         world.turns(0, 3);
         world.now_ns += SECOND / 2;
     }
-    assert!(world.reactor(0).core().connections[0].is_paused());
+    assert!(world.reactor(0).desk().connections[0].is_paused());
     world.settle();
     assert_eq!(world.oracle.newest().collect::<Vec<_>>(), [(topic.as_str(), 10)]);
     assert_eq!(world.clients[publisher].state, State::Open);
@@ -885,7 +885,7 @@ fn who_does_not_read_replies_is_not_read() {
         world.ping(client);
     }
     world.settle();
-    let connection = &world.reactor(0).core().connections[0];
+    let connection = &world.reactor(0).desk().connections[0];
     assert!(connection.is_paused() && !connection.is_receiving);
     assert!(connection.replies.len() < REPLIES_BYTES_MAX + 100);
     world.unstick(client);
@@ -1005,7 +1005,7 @@ fn a_lower_bound_is_held_against_what_is_owed_already() {
     // Views and connections learn of it over turns.
     world.settle();
     publish_all(&mut world);
-    assert!(matches!(world.reactor(0).core().connections[0].phase, Phase::Closing(_)));
+    assert!(matches!(world.reactor(0).desk().connections[0].phase, Phase::Closing(_)));
     world.unstick(slow);
     world.settle();
     assert!(matches!(world.closed_with(slow), Some(Some(4000))));
@@ -1024,7 +1024,7 @@ fn a_reactor_that_owes_nothing_does_not_wake_to_look_for_what_is_old() {
         world.publish(publisher, "t");
         world.settle();
     }
-    assert!(world.reactor(0).core().fanout.may_owe(), "what is sent now is stuck, and more waits for it");
+    assert!(world.reactor(0).desk().fanout.may_owe(), "what is sent now is stuck, and more waits for it");
     world.unstick(reader);
     world.pass(100 * MS);
     world.settle();
@@ -1041,7 +1041,7 @@ fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
     let mut accepted = 0;
     for passed_ms in (0..600).step_by(5) {
         world.pass(5 * MS);
-        accepted = world.reactor(0).core().stats.accepts_total;
+        accepted = world.reactor(0).desk().stats.accepts_total;
         assert!(accepted <= 10 + (passed_ms + 5) / 10 + 1, "{accepted} after {passed_ms} ms");
     }
     assert_eq!(accepted, 60);
@@ -1116,7 +1116,7 @@ fn reactors_that_were_emptied_serve_again() {
     world.publish(waiting[1], "t");
     world.settle();
     assert_eq!(world.seqs(waiting[0], "t"), [1, 2]);
-    assert_eq!(world.reactor(0).core().pacing.delay_ns(), 1_000_000, "pacing is as configured");
+    assert_eq!(world.reactor(0).desk().pacing.delay_ns(), 1_000_000, "pacing is as configured");
     world.end();
 }
 
@@ -1150,7 +1150,7 @@ fn a_reactor_that_is_to_accept_in_the_middle_of_a_drain_closes_nobody_else() {
     world.publish(waiting, "t");
     world.settle();
     assert_eq!(world.seqs(stuck, "t").len(), 11);
-    assert_eq!(world.reactor(0).core().pacing.delay_ns(), 1_000_000, "pacing is as configured");
+    assert_eq!(world.reactor(0).desk().pacing.delay_ns(), 1_000_000, "pacing is as configured");
     world.end();
 }
 
@@ -1186,7 +1186,7 @@ fn places_are_not_closed_during_a_sweep() {
     world.settle();
     world.publish(publisher, "t");
     world.write_all();
-    while !world.reactor(0).core().fanout.is_sweeping() {
+    while !world.reactor(0).desk().fanout.is_sweeping() {
         world.turns(0, 1);
     }
     for &reader in &readers[..70] {
@@ -1196,7 +1196,7 @@ fn places_are_not_closed_during_a_sweep() {
     world.subscribe(late, "t");
     world.write_all();
     world.turns(0, 2);
-    assert!(world.reactor(0).core().fanout.is_sweeping(), "the sweep is not over");
+    assert!(world.reactor(0).desk().fanout.is_sweeping(), "the sweep is not over");
     world.settle();
     for &reader in &readers[70..] {
         assert_eq!(world.seqs(reader, "t"), [1]);
@@ -1218,7 +1218,7 @@ fn a_home_takes_no_more_while_a_reactor_does_not_take_what_it_says() {
         world.turns(2, 2);
         world.turns(0, 2);
     }
-    assert!(!world.reactor(0).core().is_home_open());
+    assert!(!world.reactor(0).desk().is_home_open());
     assert!(world.peaks.outbox <= OUTBOX_MAX + 1, "{:?}", world.peaks);
     world.settle();
     assert_eq!(world.seqs(reader, &topic), (1..=100).collect::<Vec<u64>>());
@@ -1280,9 +1280,9 @@ fn what_another_reactor_says_is_taken_a_turns_share_at_a_time() {
             }
         };
         let max = (share::EXCHANGE / 2).div_ceil(price).min(max as u64);
-        let taken = |world: &World| match world.reactor(0).core() {
-            core if is_home => core.home.publications_total(),
-            core => core.fanout.deliveries_total() / readers,
+        let taken = |world: &World| match world.reactor(0).desk() {
+            desk if is_home => desk.home.publications_total(),
+            desk => desk.fanout.deliveries_total() / readers,
         };
         let mut counts = Vec::new();
         while taken(&world) < COUNT as u64 {
@@ -1325,7 +1325,7 @@ fn a_home_hears_each_reactor_however_much_others_ask() {
         // Two rounds to come and be carried, and one to be answered.
         assert!(round - asked <= 3 + REACTORS, "an answer takes {} rounds", round - asked);
     }
-    let is_behind = |index: usize| !world.reactor(index).core().exchange.is_posted();
+    let is_behind = |index: usize| !world.reactor(index).desk().exchange.is_posted();
     assert!(is_behind(1) && is_behind(2), "more waits for the home than finds room in its queues");
     world.settle();
     world.end();
@@ -1347,10 +1347,10 @@ fn a_full_log_makes_publishers_wait() {
         world.turns(2, 2);
         world.turns(0, 2);
     }
-    assert!(world.reactor(0).core().is_log_full());
-    assert!(!world.reactor(2).core().queues.is_nobody_waiting());
+    assert!(world.reactor(0).desk().is_log_full());
+    assert!(!world.reactor(2).desk().queues.is_nobody_waiting());
     world.settle();
-    assert!(world.reactor(2).core().queues.is_nobody_waiting());
+    assert!(world.reactor(2).desk().queues.is_nobody_waiting());
     assert_eq!(world.oracle.asked_count(publisher), 0, "every publication has its ok");
     assert_eq!(world.seqs(reader, &topic).last(), Some(&400));
     world.end();
@@ -1366,9 +1366,9 @@ fn who_never_reads_its_replies_is_closed_for_its_silence() {
         world.ping(client);
     }
     world.settle();
-    assert_eq!(world.reactor(0).core().queues.paused_count(), 1);
+    assert_eq!(world.reactor(0).desk().queues.paused_count(), 1);
     world.pass(120 * SECOND);
-    assert_eq!(world.reactor(0).core().connections.open_count(), 0);
+    assert_eq!(world.reactor(0).desk().connections.open_count(), 0);
     world.unstick(client);
     world.end();
 }
@@ -1438,12 +1438,12 @@ fn what_a_subscriber_is_owed_goes_along_with_its_answer() {
     let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
     world.subscribe(reader, "t");
     world.settle();
-    let sends_before = world.reactor(0).core().stats.sends_total;
+    let sends_before = world.reactor(0).desk().stats.sends_total;
     world.ping(reader);
     world.publish_as(publisher, "t", 20, true, false, false, None);
     world.settle();
     assert_eq!(world.seqs(reader, "t"), [1]);
-    assert_eq!(world.reactor(0).core().stats.sends_total - sends_before, 1);
+    assert_eq!(world.reactor(0).desk().stats.sends_total - sends_before, 1);
     world.end();
 }
 
@@ -1455,14 +1455,14 @@ fn who_has_calmed_down_does_not_wait_any_more() {
     (0..60).for_each(|_| world.ping(client));
     world.write_all();
     world.turns(0, 2);
-    assert!(world.reactor(0).core().connections.share(0).is_flooding);
+    assert!(world.reactor(0).desk().connections.share(0).is_flooding);
     world.settle();
     world.clients[client].frame(10, true, b"little", &mut Rng::new(1));
     world.settle();
-    let pauses_before = world.reactor(0).core().stats.pauses_total;
+    let pauses_before = world.reactor(0).desk().stats.pauses_total;
     world.ping(client);
     world.settle();
-    assert_eq!(world.reactor(0).core().stats.pauses_total, pauses_before);
+    assert_eq!(world.reactor(0).desk().stats.pauses_total, pauses_before);
     world.end();
 }
 
@@ -1482,7 +1482,7 @@ fn a_small_topic_is_sent_in_its_turn_beside_a_large_one() {
         world.settle();
         world.publish_as(publishers[0], "large", large_bytes, true, false, false, None);
         world.write_all();
-        while !world.reactor(0).core().fanout.is_sweeping() {
+        while !world.reactor(0).desk().fanout.is_sweeping() {
             world.turn(0);
         }
         world.publish_as(publishers[1], "small", 20, true, false, false, None);
@@ -1491,7 +1491,7 @@ fn a_small_topic_is_sent_in_its_turn_beside_a_large_one() {
         world.turns(0, 2);
         world.read(reader, usize::MAX);
         assert_eq!(world.seqs(reader, "small"), [1], "beside frames of {large_bytes} bytes");
-        assert!(world.reactor(0).core().fanout.is_sweeping(), "the large one is not over");
+        assert!(world.reactor(0).desk().fanout.is_sweeping(), "the large one is not over");
         world.settle();
         world.end();
     }
@@ -1512,9 +1512,9 @@ fn members_that_are_passed_by_count_for_the_turn() {
     world.settle();
     readers.iter().for_each(|&reader| world.stick(reader));
     world.publish_each_turn(publisher, "t", 2);
-    let work_before = world.reactor(0).core().stats.turn_work_total;
+    let work_before = world.reactor(0).desk().stats.turn_work_total;
     world.publish_each_turn(publisher, "t", 1);
-    let work = world.reactor(0).core().stats.turn_work_total - work_before;
+    let work = world.reactor(0).desk().stats.turn_work_total - work_before;
     assert!(work >= MEMBERS * price::VISIT / UNIT, "{work} units");
     world.end();
 }
@@ -1528,9 +1528,9 @@ fn so_many_commands_are_taken_at_once_as_a_turn_can_pay_for() {
     world.write_all();
     // It is received with the first turn's end.
     world.turn(0);
-    let before = world.reactor(0).core().stats.commands_total;
+    let before = world.reactor(0).desk().stats.commands_total;
     world.turn(0);
-    let count = world.reactor(0).core().stats.commands_total - before;
+    let count = world.reactor(0).desk().stats.commands_total - before;
     let count_max = share::INPUT.div_ceil(price::MESSAGE + price::COMMAND);
     assert!((1..=count_max).contains(&count), "{count} of {count_max} commands");
     world.settle();
@@ -1592,18 +1592,18 @@ fn who_has_little_left_does_not_wait_for_those_with_much() {
         }
     }
     world.write_all();
-    while world.reactor(0).core().queues.waiting.len() < FLOODERS {
+    while world.reactor(0).desk().queues.waiting.len() < FLOODERS {
         world.turn(0);
     }
     (0..8).for_each(|_| world.ping(client));
     world.write_all();
-    let pauses_before = world.reactor(0).core().stats.pauses_total;
+    let pauses_before = world.reactor(0).desk().stats.pauses_total;
     // It is received with the first turn's end.
     world.turns(0, 2);
     world.read(client, usize::MAX);
     assert_eq!(world.oracle.asked_count(client), 0);
-    let core = world.reactor(0).core();
-    assert_eq!((core.stats.pauses_total - pauses_before, core.queues.waiting.len()), (1, FLOODERS));
+    let desk = world.reactor(0).desk();
+    assert_eq!((desk.stats.pauses_total - pauses_before, desk.queues.waiting.len()), (1, FLOODERS));
     world.settle();
     world.end();
 }
@@ -1631,28 +1631,28 @@ fn who_does_much_by_little_waits_with_those_who_send_much() {
         world.publish(publishers[0], &format!("new/{index}"));
     }
     world.write_all();
-    let slot = world.reactor(0).core().connections.slot_count() as u32 - 1;
+    let slot = world.reactor(0).desk().connections.slot_count() as u32 - 1;
     let mut turns = 0;
-    while world.reactor(0).core().home.topic_count() < 10 {
-        let before = world.reactor(0).core().home.topic_count();
+    while world.reactor(0).desk().home.topic_count() < 10 {
+        let before = world.reactor(0).desk().home.topic_count();
         world.turn(0);
         turns += 1;
-        let core = world.reactor(0).core();
-        assert!(core.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
-        assert!(core.has_room() && core.exchange.own_count() == 0, "nothing of it is left to others");
-        assert!(core.connections.share(slot).is_flooding || core.home.topic_count() == 0);
-        assert!(core.queues.little_waiting.is_empty(), "what is left is few bytes, and much");
+        let desk = world.reactor(0).desk();
+        assert!(desk.home.topic_count() - before <= 2, "a turn takes one as it comes, and one that waited");
+        assert!(desk.has_room() && desk.exchange.own_count() == 0, "nothing of it is left to others");
+        assert!(desk.connections.share(slot).is_flooding || desk.home.topic_count() == 0);
+        assert!(desk.queues.little_waiting.is_empty(), "what is left is few bytes, and much");
     }
     assert!(turns <= 2 * 10 + 2, "{turns} turns");
     world.settle();
     // It says little, and is calm; then one of that kind is enough.
     world.ping(publishers[0]);
     world.settle();
-    assert!(!world.reactor(0).core().connections.share(slot).is_flooding);
+    assert!(!world.reactor(0).desk().connections.share(slot).is_flooding);
     world.publish(publishers[0], "new/last");
     world.write_all();
     world.turns(0, 2);
-    assert!(world.reactor(0).core().connections.share(slot).is_flooding);
+    assert!(world.reactor(0).desk().connections.share(slot).is_flooding);
     world.settle();
     world.end();
 }
@@ -1669,12 +1669,12 @@ fn who_asks_for_receivers_makes_no_more_new_topics_in_a_turn() {
     }
     world.write_all();
     for _ in 0..60 {
-        let before = world.reactor(0).core().home.topic_count();
+        let before = world.reactor(0).desk().home.topic_count();
         world.turn(0);
-        let made = world.reactor(0).core().home.topic_count() - before;
+        let made = world.reactor(0).desk().home.topic_count() - before;
         assert!(made <= 3, "{made} topics in a turn");
     }
-    assert_eq!(world.reactor(0).core().home.topic_count(), 13);
+    assert_eq!(world.reactor(0).desk().home.topic_count(), 13);
     world.settle();
     world.end();
 }
@@ -1701,7 +1701,7 @@ fn who_asks_little_does_not_wait_for_the_first_of_many_who_ask_much() {
         world.read(client, usize::MAX);
         turns += 1;
     }
-    let taken = world.reactor(0).core().home.topic_count();
+    let taken = world.reactor(0).desk().home.topic_count();
     assert!(taken <= 3, "{taken} of {PUBLISHERS} are taken before it, in {turns} turns");
     world.settle();
     world.end();
@@ -1718,11 +1718,11 @@ fn those_who_send_much_wait_a_turn_after_one_that_was_far_too_long() {
     }
     world.write_all();
     for _ in 0..20 {
-        if world.reactor(0).core().queues.waiting.len() < publishers.len() {
+        if world.reactor(0).desk().queues.waiting.len() < publishers.len() {
             world.turn(0);
         }
     }
-    assert_eq!(world.reactor(0).core().queues.waiting.len(), publishers.len());
+    assert_eq!(world.reactor(0).desk().queues.waiting.len(), publishers.len());
     for &publisher in &publishers {
         for index in 0..3 {
             world.publish(publisher, &format!("new/{publisher}.{index}"));
@@ -1730,12 +1730,12 @@ fn those_who_send_much_wait_a_turn_after_one_that_was_far_too_long() {
     }
     world.write_all();
     let (mut last, mut turns) = (None, 0);
-    while world.reactor(0).core().home.topic_count() < 13 {
-        let before = world.reactor(0).core().home.topic_count();
+    while world.reactor(0).desk().home.topic_count() < 13 {
+        let before = world.reactor(0).desk().home.topic_count();
         world.turn(0);
         turns += 1;
         assert!(turns < 1_000, "all are taken");
-        if world.reactor(0).core().home.topic_count() > before {
+        if world.reactor(0).desk().home.topic_count() > before {
             let waited = turns - last.replace(turns).unwrap_or(turns - 2);
             assert!((2..=8).contains(&waited), "{waited} turns from one to the next");
         }
@@ -1840,7 +1840,7 @@ fn who_waits_with_little_goes_on_first_come_first_served() {
         world.now_ns += FULL_RETRY_NS;
         world.turns(0, 2);
     }
-    assert_eq!(world.reactor(0).core().queues.little_waiting.len(), clients.len());
+    assert_eq!(world.reactor(0).desk().queues.little_waiting.len(), clients.len());
     let is_answered = |world: &World, client: usize| world.oracle.asked_count(client) == 0;
     while !clients.iter().all(|&client| is_answered(&world, client)) {
         world.now_ns += FULL_RETRY_NS;
@@ -1858,7 +1858,7 @@ fn who_waits_with_little_goes_on_first_come_first_served() {
 /// Lets reactor 0 turn until it checks a long message.
 fn until_checking(world: &mut World) {
     for _ in 0..200 {
-        if world.reactor(0).core().checking.len() == 1 {
+        if world.reactor(0).desk().checking.len() == 1 {
             return;
         }
         world.turn(0);
@@ -1983,7 +1983,7 @@ fn whoever_takes_nothing_is_counted_with_what_it_was_beyond() {
     world.stick(reader);
     world.publish_each_turn(publisher, "t", 1);
     world.pass(world.shared.config.timeouts.write_stall_ms * MS * 3 / 2);
-    let stats = &world.reactor(0).core().stats;
+    let stats = &world.reactor(0).desk().stats;
     assert_eq!(stats.slow_disconnects_total[Bound::WriteStallMs.index()], 1);
     world.end();
 }
@@ -2007,7 +2007,7 @@ fn whoever_keeps_a_full_log_is_counted_once() {
             world.turns(0, 2);
             world.read(publisher, usize::MAX);
         }
-        let stats = &world.reactor(0).core().stats;
+        let stats = &world.reactor(0).desk().stats;
         let [skips, disconnects] = [stats.slow_skips_total, stats.slow_disconnects_total];
         assert_eq!(disconnects[Bound::LogBytes.index()], 1, "{topic}");
         assert_eq!(skips[Bound::LogBytes.index()] > 0, topic != "t");

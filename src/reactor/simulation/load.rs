@@ -280,16 +280,16 @@ fn tasks_end_in_time_beside_floods() {
     load.world.unsubscribe(one, "w/#");
     let took = load.pass_until_answered(one, moments_max);
     assert!(took > 2, "it takes more than a turn: {took}");
-    let open_count = load.world.reactor(0).core().connections.open_count();
+    let open_count = load.world.reactor(0).desk().connections.open_count();
     load.world.hang_up(other);
     load.pass_until("a disconnect", moments_max, |load| {
-        load.world.reactor(0).core().connections.open_count() < open_count
+        load.world.reactor(0).desk().connections.open_count() < open_count
     });
     let mut config = load.world.knobs.config();
     config.delivery.owed_bytes_max = 2 << 20;
     load.world.order(0, Order::Reload(Arc::new(config)));
     load.pass();
-    load.pass_until("a reload", moments_max, |load| !load.world.reactor(0).core().has_tasks());
+    load.pass_until("a reload", moments_max, |load| !load.world.reactor(0).desk().has_tasks());
     load.end();
 }
 
@@ -337,7 +337,7 @@ fn whoever_waits_for_a_buffer_gets_one_in_its_turn() {
         }
         let (least, most) = (answered.iter().min().unwrap(), answered.iter().max().unwrap());
         assert!(4 * least >= *most, "{answered:?}");
-        let in_vain = world.reactor(0).core().stats.no_buffers_total;
+        let in_vain = world.reactor(0).desk().stats.no_buffers_total;
         assert!((TURNS..=2 * TURNS).contains(&in_vain), "{in_vain} find none in {TURNS} turns");
         world.end();
     }

@@ -21,7 +21,7 @@ use super::{
     Order,
     admission::accept::Source,
     connection::{Connection, Phase},
-    core::Shared,
+    desk::Shared,
     exchange::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX},
     reading::{REPLIES_BYTES_MAX, SLICE_BYTES},
     share,
@@ -511,9 +511,9 @@ impl World {
         if self.asleep_until_ns[index].is_some() {
             reactor.io().run();
         }
-        let before = reactor.core().stats.clone();
+        let before = reactor.desk().stats.clone();
         let turn = reactor.turn(now_ns).expect("a simulated ring cannot fail");
-        let (after, spent) = (&reactor.core().stats, reactor.core().meter.spent());
+        let (after, spent) = (&reactor.desk().stats, reactor.desk().meter.spent());
         let completions = after.completions_total - before.completions_total;
         let sends = after.sends_total - before.sends_total;
         assert!(completions <= COMPLETIONS_MAX as u64, "a turn's completions are bounded");
@@ -543,9 +543,9 @@ impl World {
     fn moves(&mut self, index: usize) -> bool {
         let Some(reactor) = &self.reactors[index] else { return false };
         let is_due_only = self.asleep_until_ns[index].is_some() && !reactor.io_ref().is_ready();
-        let sends_before = reactor.core().stats.sends_total;
+        let sends_before = reactor.desk().stats.sends_total;
         let has_run = self.turn(index);
-        let sends = self.reactors[index].as_ref().map(|reactor| reactor.core().stats.sends_total);
+        let sends = self.reactors[index].as_ref().map(|reactor| reactor.desk().stats.sends_total);
         // Whoever goes on at once has begun something.
         let sleeps_again = self.asleep_until_ns[index].is_some();
         has_run && !(is_due_only && sleeps_again && sends == Some(sends_before))
@@ -560,14 +560,14 @@ impl World {
 
     /// The reactor's invariants and bounds, after its turn.
     fn check(&mut self, index: usize) {
-        let core = self.reactors[index].as_ref().expect("it has just run").core();
-        core.fanout.check();
-        core.home.check();
-        core.exchange.check();
-        core.connections.check();
-        core.queues.check(&core.connections);
-        for (place, connection) in core.connections.iter().enumerate() {
-            let has_something = !connection.replies.is_empty() || core.fanout.is_owing(place as u32);
+        let desk = self.reactors[index].as_ref().expect("it has just run").desk();
+        desk.fanout.check();
+        desk.home.check();
+        desk.exchange.check();
+        desk.connections.check();
+        desk.queues.check(&desk.connections);
+        for (place, connection) in desk.connections.iter().enumerate() {
+            let has_something = !connection.replies.is_empty() || desk.fanout.is_owing(place as u32);
             assert!(
                 !has_something
                     || connection.is_sending()
@@ -582,9 +582,9 @@ impl World {
         }
         let is_slow = |it: &&Connection| it.phase.reason() == Some(CloseReason::SlowConsumer);
         assert_eq!(
-            core.stats.slow_disconnects_total.iter().sum::<u64>(),
-            core.stats.closes_total[CloseReason::SlowConsumer.index()]
-                + core.connections.iter().filter(is_slow).count() as u64,
+            desk.stats.slow_disconnects_total.iter().sum::<u64>(),
+            desk.stats.closes_total[CloseReason::SlowConsumer.index()]
+                + desk.connections.iter().filter(is_slow).count() as u64,
             "each slow consumer is counted once with what it was beyond"
         );
         self.check_sleepers();
@@ -600,9 +600,9 @@ impl World {
             let mut others = self.reactors.iter().flatten();
             let is_owed_wake = others.any(|other| other.io_ref().owes_wake(sleeper));
             if sleeps_long && !self.net.is_woken(sleeper) && !is_owed_wake {
-                let core = reactor.core();
+                let desk = reactor.desk();
                 assert!(
-                    core.exchange.is_drained(core.is_home_open()),
+                    desk.exchange.is_drained(desk.is_home_open()),
                     "reactor {sleeper} sleeps on its inbox"
                 );
             }
@@ -611,9 +611,9 @@ impl World {
 
     fn check_bounds(&mut self, index: usize) {
         let is_timed = self.is_draining || self.now_ns > START_NS + DEADLINE_NS_MIN;
-        let core = self.reactors[index].as_ref().expect("it has just run").core();
+        let desk = self.reactors[index].as_ref().expect("it has just run").desk();
         let peaks = &mut self.peaks;
-        peaks.work = peaks.work.max(core.meter.spent());
+        peaks.work = peaks.work.max(desk.meter.spent());
         let message_price =
             price::RECEIVED_BYTE + price::READ_BYTE + price::INFLATED_BYTE + price::PUBLISHED_BYTE;
         // Compressed once for each format.
@@ -625,12 +625,12 @@ impl World {
             + if is_timed { DEADLINES_WORK_MAX } else { 0 }
             + MESSAGE_PARTS * (message_price * peaks.message_bytes as u64 + blocks_price);
         assert!(peaks.work <= work_max, "a turn's work is at most {work_max}: {peaks:?}");
-        let (outbox, backlog) = core.exchange.lens();
+        let (outbox, backlog) = desk.exchange.lens();
         peaks.outbox = peaks.outbox.max(outbox);
         peaks.backlog = peaks.backlog.max(backlog);
-        peaks.pending = peaks.pending.max(core.pending.len());
-        peaks.paused = peaks.paused.max(core.queues.waiting.len());
-        for connection in core.connections.iter() {
+        peaks.pending = peaks.pending.max(desk.pending.len());
+        peaks.paused = peaks.paused.max(desk.queues.waiting.len());
+        for connection in desk.connections.iter() {
             peaks.replies = peaks.replies.max(connection.replies.len());
             if let Some(unread) = &connection.unread {
                 let rest = unread.rest.as_ref().map_or(0, |rest| rest.len_bytes());
@@ -706,12 +706,12 @@ impl World {
             clients[client].pace == Pace::Eager && clients[client].state == State::Open
         });
         for reactor in self.reactors.iter().flatten() {
-            let core = reactor.core();
-            if !(core.exchange.is_drained(true) && core.exchange.is_posted()) {
+            let desk = reactor.desk();
+            if !(desk.exchange.is_drained(true) && desk.exchange.is_posted()) {
                 (0..self.reactors.len()).for_each(|index| self.describe(index));
                 panic!("what was said is not taken");
             }
-            assert!(core.has_room() && core.exchange.is_silent());
+            assert!(desk.has_room() && desk.exchange.is_silent());
         }
     }
 
@@ -755,17 +755,17 @@ impl World {
         for index in 0..self.reactors.len() {
             let Some(reactor) = &mut self.reactors[index] else { continue };
             assert!(reactor.io_ref().is_idle() && reactor.io_ref().has_all_buffers());
-            let core = reactor.core_mut();
+            let desk = reactor.desk_mut();
             assert_eq!(
-                (core.connections.open_count(), core.fanout.view_count(), core.pending.len()),
+                (desk.connections.open_count(), desk.fanout.view_count(), desk.pending.len()),
                 (0, 0, 0)
             );
-            assert_eq!(core.fanout.subscription_count(), 0);
-            assert!(core.fanout.is_empty(), "the fan-out holds something for nobody");
-            assert_eq!(core.home.interest_count(), 0, "the home sends to somebody");
+            assert_eq!(desk.fanout.subscription_count(), 0);
+            assert!(desk.fanout.is_empty(), "the fan-out holds something for nobody");
+            assert_eq!(desk.home.interest_count(), 0, "the home sends to somebody");
             // One shared chunk per encoding that is being written, and the carrier's: as long as the publication
             // for which it was begun, if that is longer.
-            let log_bytes = core.snapshot().log_bytes as usize;
+            let log_bytes = desk.snapshot().log_bytes as usize;
             let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);
             assert!(log_bytes <= (Encoding::COUNT + 1) * chunk_bytes, "{log_bytes} bytes of log stay");
         }
@@ -792,22 +792,22 @@ impl World {
     /// Tells where a reactor is stuck.
     fn describe(&self, index: usize) {
         let Some(reactor) = &self.reactors[index] else { return };
-        let core = reactor.core();
+        let desk = reactor.desk();
         eprintln!(
             "reactor {index}: open {}, paused {:?}, replying {:?}, posted {}, asleep until {:?} of {}, ring idle {}, \
              log {} of {}, carriers {}",
-            core.connections.open_count(),
-            core.queues.waiting,
-            core.queues.replying,
-            core.exchange.is_posted(),
+            desk.connections.open_count(),
+            desk.queues.waiting,
+            desk.queues.replying,
+            desk.exchange.is_posted(),
             self.asleep_until_ns[index],
             self.now_ns,
             reactor.io_ref().is_idle(),
-            core.shared.budget.bytes(),
-            core.shared.budget.bytes_max(),
-            core.carrier.allocated_bytes(),
+            desk.shared.budget.bytes(),
+            desk.shared.budget.bytes_max(),
+            desk.carrier.allocated_bytes(),
         );
-        for connection in core.connections.iter().filter(|it| it.phase != Phase::Free) {
+        for connection in desk.connections.iter().filter(|it| it.phase != Phase::Free) {
             eprintln!(
                 "  {:?} socket {} receiving {} sending {} paused {:?} replies {}",
                 connection.phase,

@@ -85,13 +85,13 @@ pub struct Shared {
 
 /// One reactor without its ring.
 ///
-/// A turn calls [`Core::begin_turn`] first. What comes in goes to [`Core::handle_bytes`] and [`Core::handle_deadline`],
-/// [`Core::resume`] lets those go on who waited, [`Core::receive`] takes what others said, [`Core::judge_stalled`] and
-/// [`Core::run_tasks`] do what goes on over turns: each as often as there is something, and in any order. [`Core::post`],
-/// last, says to others what all of that had to say. What is to be done in the ring stands in [`Core::queues`] after each
-/// of them; and a connection keeps its slot until the turn, which knows what the kernel holds, calls [`Core::release`].
+/// A turn calls [`Desk::begin_turn`] first. What comes in goes to [`Desk::handle_bytes`] and [`Desk::handle_deadline`],
+/// [`Desk::resume`] lets those go on who waited, [`Desk::receive`] takes what others said, [`Desk::judge_stalled`] and
+/// [`Desk::run_tasks`] do what goes on over turns: each as often as there is something, and in any order. [`Desk::post`],
+/// last, says to others what all of that had to say. What is to be done in the ring stands in [`Desk::queues`] after each
+/// of them; and a connection keeps its slot until the turn, which knows what the kernel holds, calls [`Desk::release`].
 #[derive(Debug)]
-pub struct Core {
+pub struct Desk {
     /// Who has which slot.
     pub connections: Connections,
     /// Who receives what.
@@ -136,9 +136,9 @@ pub struct Core {
     pub(super) now_ns: u64,
 }
 
-impl Core {
+impl Desk {
     /// The reactor whose end of the queues `port` is, for up to `slots_max` connections.
-    pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Core {
+    pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Desk {
         let reactor_count = port.count();
         let config = shared.config.clone();
         let policy = policy_of(&config.delivery);
@@ -146,7 +146,7 @@ impl Core {
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
-        Core {
+        Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
             pacing: Pacing::new(config.reactor.max_delay_us),
@@ -343,7 +343,7 @@ impl Core {
         self.buffered.tell();
     }
 
-    /// Whether there is anything for [`Core::run_tasks`].
+    /// Whether there is anything for [`Desk::run_tasks`].
     pub fn has_tasks(&self) -> bool {
         self.fanout.has_tasks()
             || self.shed_flights.is_some()
