@@ -4,14 +4,22 @@
 #[path = "common/allocations.rs"]
 mod allocations;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use allocations::allocation_count;
 use fanfare::{
     channel::Mesh,
     config::Config,
-    protocol::frame::{self, Opcode},
-    pubsub::{home::Homes, log::Budget, subscription::ViewKey, view::Pin},
+    protocol::{
+        Encoding,
+        frame::{self, Opcode},
+    },
+    pubsub::{
+        home::{Home, Homes},
+        log::Budget,
+        subscription::ViewKey,
+        view::Pin,
+    },
     reactor::desk::{Desk, Shared},
 };
 
@@ -259,4 +267,27 @@ fn publishing_by_way_of_another_home_allocates_nothing_once_warm() {
     }
     assert_eq!(allocation_count() - before, 0);
     assert!(reactors[1].delivered_bytes - delivered_bytes > 1_000 * 10 * 200, "everybody got everything");
+}
+
+/// Topics that are there, and then received in one encoding after the other.
+#[test]
+fn a_topic_allocates_only_for_encodings_beyond_the_first_that_somebody_receives() {
+    const TOPICS: usize = 100;
+    let names: Vec<String> = (0..TOPICS).map(|number| format!("room/{number}")).collect();
+    let mut home = Home::new(1, TOPICS, 0, Encoding::COUNT, Budget::new(1 << 30));
+    let mut outboxes = vec![VecDeque::with_capacity(2 * TOPICS)];
+    for name in &names {
+        home.handle_subscribe(0, name, Encoding::Json, 0, &mut outboxes);
+        home.handle_unsubscribe(0, name, Encoding::Json, &mut outboxes);
+    }
+    let mut subscribe_all = |encoding| {
+        outboxes[0].clear();
+        let before = allocation_count();
+        names.iter().for_each(|name| home.handle_subscribe(0, name, encoding, 0, &mut outboxes));
+        allocation_count() - before
+    };
+    assert_eq!(subscribe_all(Encoding::DeflatedBinary), 0);
+    assert_eq!(subscribe_all(Encoding::DeflatedBinary), 0);
+    assert_eq!(subscribe_all(Encoding::Json), TOPICS);
+    assert_eq!(subscribe_all(Encoding::Binary), TOPICS);
 }

@@ -1,7 +1,7 @@
 //! The home of topics: gives each publication its place and writes its bytes, once per encoding.
 //!
 //! A home never sees a subscriber, only which reactors have some. What it wrote for a topic during a
-//! turn stays one *open* range per encoding for as long as it is contiguous, and goes out as one batch
+//! turn stays one *open* range per lane for as long as it is contiguous, and goes out as one batch
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
@@ -16,8 +16,9 @@ use foldhash::fast::RandomState;
 
 use super::{
     filter::FilterTree,
-    log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, Range, SHARED_CHUNK_BYTES},
-    message::{Batch, Delivery, Outboxes, PendingId},
+    lanes::Lanes,
+    log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
+    message::{Delivery, Outboxes, PendingId},
     table::Table,
 };
 use crate::{
@@ -83,33 +84,32 @@ pub struct Home {
     work: u64,
 }
 
+/// A topic, in two cache lines that are fetched together: a publication in one lane touches no others of its home's.
 #[derive(Debug)]
+#[repr(align(128))]
 struct HomeTopic {
     name: Arc<str>,
     seq: u64,
-    /// Reactors that subscribed by name, a bit each, by encoding.
-    exact: [u64; Encoding::COUNT],
-    /// Reactors one of whose filters matches, by encoding; of `filters_generation`.
-    matched: [u64; Encoding::COUNT],
+    lanes: Lanes,
+    /// Of which state of the filters the lanes' matches are.
     filters_generation: u64,
-    open: [Option<Open>; Encoding::COUNT],
-    own: [Option<Appender>; Encoding::COUNT],
-    is_dirty: bool,
-    is_owner: bool,
-    recent_bytes: u32,
-    recent_period: u32,
+    recent: Recent,
     /// The period in which it was made, last published to, or last left by a reactor.
     active_period: u32,
     /// Who answers for it; 0 is nobody.
     creator: u32,
+    is_dirty: bool,
+    is_owner: bool,
 }
 
-/// Publications that are written but not handed over.
+// What nobody receives costs a topic no more, however many encodings there are.
+const _: () = assert!(size_of::<HomeTopic>() == 128);
+
+/// What a topic wrote lately: half of it is forgotten with each period.
 #[derive(Debug)]
-struct Open {
-    seq: u64,
-    count: u32,
-    range: Range,
+struct Recent {
+    bytes: u32,
+    period: u32,
 }
 
 /// A reactor that wants the batches of a filter, in an encoding.
@@ -257,13 +257,7 @@ impl Home {
         topic.active_period = self.period;
         topic.seq += 1;
         self.publications_total += 1;
-        let name = topic.name.clone();
-        let publication = Publication { topic: &name, seq: topic.seq, payload, kind };
-        for encoding in Encoding::ALL {
-            if self.topics[key].interest(encoding) != 0 {
-                self.write(key, encoding, &publication, deflater, outboxes);
-            }
-        }
+        self.write(key, payload, kind, deflater, outboxes);
         if is_matched_anew {
             self.flush_topic(key, outboxes);
         }
@@ -283,8 +277,7 @@ impl Home {
         self.flush_topic(key, outboxes);
         self.match_filters(key);
         let topic = &self.topics[key];
-        let reactors =
-            Encoding::ALL.iter().fold(0, |reactors, &encoding| reactors | topic.interest(encoding));
+        let reactors = topic.lanes.iter().fold(0, |reactors, lane| reactors | lane.interest());
         for reactor in bits(reactors) {
             outboxes[reactor].push_back(Delivery::Count { topic: topic.name.clone(), asker, pending });
         }
@@ -305,7 +298,7 @@ impl Home {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
                 let topic = &mut self.topics[key];
-                topic.exact[encoding.index()] |= 1 << reactor;
+                topic.lanes.get_or_insert(encoding).exact |= 1 << reactor;
                 Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Ok(topic.seq) }
             }
             Err(refusal) => Delivery::Subscribed { topic: topic.into(), encoding, seq: Err(refusal) },
@@ -325,7 +318,10 @@ impl Home {
         self.flush_topic(key, outboxes);
         let topic = &mut self.topics[key];
         topic.active_period = self.period;
-        topic.exact[encoding.index()] &= !(1 << reactor);
+        if let Some(lane) = topic.lanes.get_mut(encoding) {
+            lane.exact &= !(1 << reactor);
+            topic.lanes.prune();
+        }
     }
 
     /// What was published to the topic before is in `outboxes` when this is done.
@@ -372,27 +368,23 @@ impl Home {
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             self.topics[key].is_dirty = false;
-            for encoding in Encoding::ALL {
-                self.hand_over(key, encoding, outboxes);
-            }
+            self.flush_topic(key, outboxes);
         }
         self.dirty = dirty;
     }
 
-    /// Lets topics that went quiet give up their chunks, and a few of those that were idle for long go. Called a
-    /// few times per second.
+    /// Lets topics that went quiet give up their chunks, busy ones those that they write for nobody any more, and a
+    /// few of those that were idle for long go. Called a few times per second.
     pub fn handle_period(&mut self) {
         self.period = self.period.wrapping_add(1);
         let mut owners = std::mem::take(&mut self.owners);
         owners.retain(|&key| {
             let topic = &mut self.topics[key];
-            topic.fade(self.period);
-            if topic.recent_bytes >= QUIET_BYTES || topic.is_dirty {
-                return true;
-            }
-            topic.is_owner = false;
-            topic.own.iter_mut().filter_map(Option::take).for_each(|own| self.pool.retire(own));
-            false
+            topic.recent.fade(self.period);
+            let is_owner = topic.recent.bytes >= QUIET_BYTES || topic.is_dirty;
+            topic.is_owner = is_owner;
+            topic.lanes.retire_own(&mut self.pool, |lane| !is_owner || lane.interest() == 0);
+            is_owner
         });
         self.owners = owners;
         self.drop_idle();
@@ -404,8 +396,7 @@ impl Home {
     pub fn seal(&mut self) {
         self.shared.iter_mut().filter_map(Option::take).for_each(|shared| self.pool.retire(shared));
         for &key in &self.owners {
-            let own = &mut self.topics[key].own;
-            own.iter_mut().filter_map(Option::take).for_each(|own| self.pool.retire(own));
+            self.topics[key].lanes.retire_own(&mut self.pool, |_| true);
         }
     }
 
@@ -415,8 +406,18 @@ impl Home {
             assert_eq!(self.by_name.get(&*topic.name), Some(key));
             assert_eq!(topic.is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
             assert_eq!(topic.is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
-            assert!(topic.is_dirty || topic.open.iter().all(Option::is_none), "what is open is handed over");
-            assert!(topic.is_owner || topic.own.iter().all(Option::is_none), "only owners have own chunks");
+            topic.lanes.check();
+            let is_handed_over = topic.lanes.iter().all(|lane| lane.open.is_empty());
+            assert!(topic.is_dirty || is_handed_over, "what is open is handed over");
+            let is_matched = topic.filters_generation == self.filters_generation;
+            assert!(
+                is_matched || is_handed_over,
+                "what is open goes to those who wanted it when it was written"
+            );
+            assert!(
+                topic.is_owner || topic.lanes.iter().all(|lane| lane.own.is_none()),
+                "only owners have chunks"
+            );
         }
         assert_eq!(self.topics.len(), self.by_name.len());
         assert!(self.topics.len() <= self.topics_max);
@@ -429,10 +430,9 @@ impl Home {
 
     /// How many reactors' interests by name there are, and whether there are filters; for tests.
     pub fn interest_count(&self) -> usize {
-        let exact =
-            |topic: &HomeTopic| topic.exact.iter().map(|set| set.count_ones() as usize).sum::<usize>();
-        let exact: usize = self.topics.iter().map(|(_, topic)| exact(topic)).sum();
-        exact + usize::from(!self.filters.is_empty())
+        let lanes = self.topics.iter().flat_map(|(_, topic)| topic.lanes.iter());
+        let exact_count: usize = lanes.map(|lane| lane.exact.count_ones() as usize).sum();
+        exact_count + usize::from(!self.filters.is_empty())
     }
 
     /// Returns chunks that nothing refers to any more to the allocator, a few of them at a time.
@@ -460,18 +460,14 @@ impl Home {
         let key = self.topics.insert(HomeTopic {
             name: name.clone(),
             seq: self.evicted_seq_max,
-            exact: [0; Encoding::COUNT],
-            matched: [0; Encoding::COUNT],
+            lanes: Lanes::default(),
             // No generation yet: the first publication looks for filters.
             filters_generation: u64::MAX,
-            open: Default::default(),
-            own: Default::default(),
-            is_dirty: false,
-            is_owner: false,
-            recent_bytes: 0,
-            recent_period: self.period,
+            recent: Recent { bytes: 0, period: self.period },
             active_period: self.period,
             creator,
+            is_dirty: false,
+            is_owner: false,
         });
         self.topics_end = self.topics_end.max(key + 1);
         self.by_name.insert(name, key);
@@ -560,7 +556,7 @@ impl Home {
                 // Another filter of the same reactor may match as well.
                 return false;
             }
-            change.interested.note(&mut topic.matched);
+            change.interested.note(&mut topic.lanes);
         }
         topic.filters_generation = self.filters_generation;
         true
@@ -569,123 +565,92 @@ impl Home {
     fn match_anew(&mut self, key: usize) {
         let topic = &mut self.topics[key];
         topic.filters_generation = self.filters_generation;
-        topic.matched = [0; Encoding::COUNT];
-        let matched = &mut topic.matched;
-        let visited = self.filters.for_each_match(&topic.name, |interested| interested.note(matched));
+        topic.lanes.iter_mut().for_each(|lane| lane.matched = 0);
+        let lanes = &mut topic.lanes;
+        let visited = self.filters.for_each_match(&topic.name, |interested| interested.note(lanes));
+        topic.lanes.prune();
         self.work += u64::from(visited) * price::NODE;
     }
 
+    /// Writes the topic's newest publication in each encoding that somebody receives.
     fn write(
         &mut self,
         key: usize,
-        encoding: Encoding,
-        publication: &Publication<'_>,
+        payload: &[u8],
+        kind: PayloadKind,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) {
-        let format = encoding.format();
-        if encoding.is_deflated() {
-            self.work += publication.payload.len() as u64 * price::DEFLATED_BYTE;
-        }
-        let deflated = match encoding.is_deflated() {
-            true => deflater.publication(publication, format),
-            false => None,
-        };
-        let len = deflated.map_or_else(|| publication.encoded_len(format), <[u8]>::len);
-        let fill = |room: &mut [u8]| match deflated {
-            Some(frame) => room.copy_from_slice(frame),
-            None => publication.encode(format, room),
-        };
-        self.warm(key, len);
-        let index = encoding.index();
         let topic = &mut self.topics[key];
-        let appender = if topic.is_owner { &mut topic.own[index] } else { &mut self.shared[index] };
-        if let (Some(open), Some(appender)) = (&mut topic.open[index], &mut *appender)
-            && appender.room() >= len
-            && appender.continues(&open.range)
-        {
-            appender.extend(&mut open.range, len, fill);
-            open.count += 1;
-            return;
-        }
-        let capacity = if topic.is_owner { OWN_CHUNK_BYTES } else { SHARED_CHUNK_BYTES };
-        if appender.as_ref().is_none_or(|appender| appender.room() < len) {
-            let full = appender.replace(self.pool.acquire(capacity, len));
-            full.into_iter().for_each(|full| self.pool.retire(full));
-        }
-        let appender = appender.as_mut().expect("an appender with room was just put there");
-        let range = appender.append(len, fill);
-        let open = Open { seq: publication.seq, count: 1, range };
-        let written = topic.open[index].replace(open);
-        if !topic.is_dirty {
-            topic.is_dirty = true;
-            self.dirty.push(key);
-        }
-        if let Some(written) = written {
-            self.send(key, encoding, written, outboxes);
+        let publication = Publication { topic: &topic.name, seq: topic.seq, payload, kind };
+        for lane in topic.lanes.iter_mut().filter(|lane| lane.interest() != 0) {
+            let (encoding, reactors) = (lane.encoding(), lane.interest());
+            let format = encoding.format();
+            if encoding.is_deflated() {
+                self.work += publication.payload.len() as u64 * price::DEFLATED_BYTE;
+            }
+            let deflated = match encoding.is_deflated() {
+                true => deflater.publication(&publication, format),
+                false => None,
+            };
+            let len = deflated.map_or_else(|| publication.encoded_len(format), <[u8]>::len);
+            let fill = |room: &mut [u8]| match deflated {
+                Some(record) => room.copy_from_slice(record),
+                None => publication.encode(format, room),
+            };
+            topic.recent.add(len, self.period);
+            if !topic.is_owner && topic.recent.bytes >= BUSY_BYTES && self.owners.len() < self.owners_max {
+                topic.is_owner = true;
+                self.owners.push(key);
+            }
+            let (appender, chunk_bytes) = match topic.is_owner {
+                true => (&mut lane.own, OWN_CHUNK_BYTES),
+                false => (&mut self.shared[encoding.index()], SHARED_CHUNK_BYTES),
+            };
+            let appender = self.pool.make_room(appender, len, chunk_bytes);
+            if !lane.open.is_continued_by(appender) {
+                lane.open.hand_over(&topic.name, reactors, outboxes);
+                if !topic.is_dirty {
+                    topic.is_dirty = true;
+                    self.dirty.push(key);
+                }
+            }
+            lane.open.write(appender, publication.seq, len, fill);
         }
     }
 
-    /// Counts `len` bytes to what the topic wrote lately, and gives it a chunk of its own when that is
-    /// enough.
-    fn warm(&mut self, key: usize, len: usize) {
-        let topic = &mut self.topics[key];
-        topic.fade(self.period);
-        topic.recent_bytes = topic.recent_bytes.saturating_add(len as u32);
-        if !topic.is_owner && topic.recent_bytes >= BUSY_BYTES && self.owners.len() < self.owners_max {
-            topic.is_owner = true;
-            self.owners.push(key);
-        }
-    }
-
+    /// What is open of the topic goes out. It stays in `dirty`: handing over nothing is cheap.
     fn flush_topic(&mut self, key: usize, outboxes: &mut Outboxes) {
-        // The topic stays in `dirty`: handing over nothing is cheap.
-        for encoding in Encoding::ALL {
-            self.hand_over(key, encoding, outboxes);
-        }
-    }
-
-    fn hand_over(&mut self, key: usize, encoding: Encoding, outboxes: &mut Outboxes) {
-        if let Some(open) = self.topics[key].open[encoding.index()].take() {
-            self.send(key, encoding, open, outboxes);
-        }
-    }
-
-    fn send(&mut self, key: usize, encoding: Encoding, open: Open, outboxes: &mut Outboxes) {
-        let topic = &self.topics[key];
-        for reactor in bits(topic.interest(encoding)) {
-            outboxes[reactor].push_back(Delivery::Batch(Batch {
-                topic: topic.name.clone(),
-                encoding,
-                seq: open.seq,
-                count: open.count,
-                range: open.range.clone(),
-            }));
-        }
+        let topic = &mut self.topics[key];
+        topic.lanes.iter_mut().for_each(|lane| lane.hand_over(&topic.name, outboxes));
     }
 }
 
 impl Interested {
-    fn note(self, matched: &mut [u64; Encoding::COUNT]) {
-        matched[self.encoding.index()] |= 1 << self.reactor;
+    fn note(self, lanes: &mut Lanes) {
+        lanes.get_or_insert(self.encoding).matched |= 1 << self.reactor;
     }
 }
 
 impl HomeTopic {
-    fn interest(&self, encoding: Encoding) -> u64 {
-        self.exact[encoding.index()] | self.matched[encoding.index()]
-    }
-
     /// Whether it can go. One that only a filter keeps can: whoever matches it has a position at its head.
     fn is_idle(&self) -> bool {
-        !self.is_dirty && !self.is_owner && self.exact.iter().all(|&reactors| reactors == 0)
+        !self.is_dirty && !self.is_owner && self.lanes.iter().all(|lane| lane.exact == 0)
+    }
+}
+
+impl Recent {
+    /// Adds so many bytes.
+    fn add(&mut self, len: usize, period: u32) {
+        self.fade(period);
+        self.bytes = self.bytes.saturating_add(len as u32);
     }
 
-    /// Halves what was written lately for each period that has passed.
+    /// Halves it for each period that has passed.
     fn fade(&mut self, period: u32) {
-        let passed = period.wrapping_sub(self.recent_period);
-        self.recent_bytes = self.recent_bytes.checked_shr(passed).unwrap_or(0);
-        self.recent_period = period;
+        let passed = period.wrapping_sub(self.period);
+        self.bytes = self.bytes.checked_shr(passed).unwrap_or(0);
+        self.period = period;
     }
 }
 
@@ -731,6 +696,9 @@ mod tests {
         Count(usize),
         Flush,
         Period,
+        /// As many of them as a topic may be idle.
+        IdlePeriods,
+        Seal,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -745,6 +713,8 @@ mod tests {
             1 => (0..TOPICS.len()).prop_map(Step::Count),
             3 => Just(Step::Flush),
             1 => Just(Step::Period),
+            1 => Just(Step::IdlePeriods),
+            1 => Just(Step::Seal),
         ]
     }
 
@@ -753,7 +723,7 @@ mod tests {
     enum Heard {
         /// With the plain frame, and whether it came compressed.
         Frame(&'static str, Encoding, u64, Vec<u8>, bool),
-        Subscribed(&'static str, Encoding, u64),
+        Subscribed(&'static str, Encoding, Result<u64, TopicRefusal>),
         FilterAdded(PendingId),
         Count(&'static str),
     }
@@ -761,7 +731,9 @@ mod tests {
     /// The naive twin: who wants what, and each publication told at once to whoever wants it.
     #[derive(Default)]
     struct Twin {
+        /// Of the topics that are there.
         seqs: BTreeMap<&'static str, u64>,
+        evicted_seq_max: u64,
         exact: BTreeSet<(usize, &'static str, usize)>,
         filters: BTreeSet<(usize, &'static str, usize)>,
         heard: Vec<Vec<Heard>>,
@@ -776,8 +748,42 @@ mod tests {
                 })
         }
 
+        /// The reactors that want it by name, and those by filter, a bit each.
+        fn wanting(&self, name: &str, encoding: Encoding) -> (u64, u64) {
+            let bits = |set: &BTreeSet<(usize, &str, usize)>, is_of: fn(&str, &str) -> bool| {
+                let of = set.iter().filter(|it| it.2 == encoding.index() && is_of(it.1, name));
+                of.fold(0, |bits, it| bits | 1 << it.0)
+            };
+            (bits(&self.exact, |it, name| it == name), bits(&self.filters, topic::matches))
+        }
+
+        /// Which topics go is the home's to choose, of those that nobody has by name.
+        fn forget_evicted(&mut self, home: &Home) {
+            let Twin { seqs, evicted_seq_max, exact, .. } = self;
+            seqs.retain(|name, seq| {
+                let is_there = home.by_name.get(*name).is_some();
+                assert!(is_there || exact.iter().all(|it| it.1 != *name), "somebody has {name}");
+                *evicted_seq_max = if is_there { *evicted_seq_max } else { (*evicted_seq_max).max(*seq) };
+                is_there
+            });
+        }
+
+        /// A topic that is up to date with the filters has the lanes that reactors want, and at most those besides
+        /// in which it has a chunk; one that is not has had their matches once.
+        fn check_lanes(&self, home: &Home) {
+            for (_, topic) in &home.topics {
+                let is_matched = topic.filters_generation == home.filters_generation;
+                for encoding in Encoding::ALL {
+                    let lane = topic.lanes.iter().find(|lane| lane.encoding() == encoding);
+                    let (exact, matched) = self.wanting(&topic.name, encoding);
+                    assert_eq!(lane.map_or(0, |lane| lane.exact), exact, "{}", topic.name);
+                    assert!(!is_matched || lane.map_or(0, |lane| lane.matched) == matched, "{}", topic.name);
+                }
+            }
+        }
+
         fn publish(&mut self, name: &'static str, payload: &[u8]) -> u64 {
-            let seq = self.seqs.entry(name).or_default();
+            let seq = self.seqs.entry(name).or_insert(self.evicted_seq_max);
             *seq += 1;
             let publication = Publication { topic: name, seq: *seq, payload, kind: PayloadKind::Bytes };
             let seq = *seq;
@@ -829,7 +835,7 @@ mod tests {
                     assert!(rest.is_empty(), "a batch holds as many frames as it says");
                 }
                 Delivery::Subscribed { topic, encoding, seq } => {
-                    heard.push(Heard::Subscribed(known(topic), *encoding, seq.expect("there is room")));
+                    heard.push(Heard::Subscribed(known(topic), *encoding, *seq));
                 }
                 Delivery::FilterAdded { registration } => heard.push(Heard::FilterAdded(*registration)),
                 Delivery::Count { topic, .. } => heard.push(Heard::Count(known(topic))),
@@ -860,9 +866,13 @@ mod tests {
             ..Config::default()
         })]
 
+        /// In a home of so many topics that nobody has to go, or that somebody has, if not all have them by name.
         #[test]
-        fn a_home_tells_each_reactor_what_it_wants_in_order(steps in prop::collection::vec(step(), 1..120)) {
-            let mut home = Home::new(1, 100, 0, Encoding::COUNT, Budget::new(1 << 30));
+        fn a_home_tells_each_reactor_what_it_wants_in_order(
+            topics_max in prop::sample::select(vec![3, 100]),
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let mut home = Home::new(1, topics_max, 0, Encoding::COUNT, Budget::new(1 << 30));
             let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = (0..REACTORS).map(|_| VecDeque::new()).collect();
             let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
@@ -872,14 +882,31 @@ mod tests {
                     Step::Publish(topic, len) => {
                         let payload = vec![number as u8; len];
                         let kind = PayloadKind::Bytes;
+                        let is_there = twin.seqs.contains_key(TOPICS[topic]);
                         let seq = home.handle_publish(TOPICS[topic], &payload, kind, 0, &mut deflater, out);
-                        prop_assert_eq!(seq, Ok(twin.publish(TOPICS[topic], &payload)));
+                        twin.forget_evicted(&home);
+                        match seq {
+                            Ok(seq) => prop_assert_eq!(seq, twin.publish(TOPICS[topic], &payload)),
+                            Err(refusal) => {
+                                prop_assert_eq!(refusal, TopicRefusal::TopicsMax);
+                                prop_assert!(!is_there && twin.seqs.len() == topics_max);
+                            }
+                        }
                     }
                     Step::Subscribe(reactor, topic, encoding) => {
                         let name = TOPICS[topic];
                         home.handle_subscribe(reactor, name, encoding, 0, out);
-                        twin.exact.insert((reactor, name, encoding.index()));
-                        let seq = *twin.seqs.entry(name).or_default();
+                        twin.forget_evicted(&home);
+                        let seq = match home.by_name.get(name) {
+                            Some(_) => {
+                                twin.exact.insert((reactor, name, encoding.index()));
+                                Ok(*twin.seqs.entry(name).or_insert(twin.evicted_seq_max))
+                            }
+                            None => {
+                                prop_assert_eq!(twin.seqs.len(), topics_max);
+                                Err(TopicRefusal::TopicsMax)
+                            }
+                        };
                         twin.heard[reactor].push(Heard::Subscribed(name, encoding, seq));
                     }
                     Step::Unsubscribe(reactor, topic, encoding) => {
@@ -910,8 +937,12 @@ mod tests {
                     }
                     Step::Flush => home.flush(out),
                     Step::Period => home.handle_period(),
+                    Step::IdlePeriods => (0..IDLE_PERIODS).for_each(|_| home.handle_period()),
+                    Step::Seal => home.seal(),
                 }
+                twin.forget_evicted(&home);
                 home.check();
+                twin.check_lanes(&home);
             }
             home.flush(&mut outboxes);
             for (reactor, outbox) in outboxes.iter().enumerate() {
@@ -975,12 +1006,14 @@ mod tests {
                     _ => {
                         let name = TOPICS[index % TOPICS.len()];
                         world.publish(name, 0).unwrap();
-                        let mut matched = [0; Encoding::COUNT];
+                        let mut matched: BTreeMap<usize, u64> = BTreeMap::new();
                         for (reactor, _, encoding) in naive.iter().filter(|it| topic::matches(it.1, name)) {
-                            matched[*encoding] |= 1 << reactor;
+                            *matched.entry(*encoding).or_default() |= 1 << reactor;
                         }
                         let key = world.home.by_name.get(name).expect("it is there");
-                        prop_assert_eq!(world.home.topics[key].matched, matched, "{}", name);
+                        let lanes = world.home.topics[key].lanes.iter();
+                        let found = lanes.map(|lane| (lane.encoding().index(), lane.matched)).collect();
+                        prop_assert_eq!(matched, found, "{}", name);
                     }
                 }
                 world.home.check();
@@ -1141,7 +1174,8 @@ mod tests {
         };
         world.subscribe("cold", 0).unwrap();
         world.subscribe("busy", 0).unwrap();
-        while !world.home.topics.iter().any(|(_, topic)| topic.own.iter().any(Option::is_some)) {
+        let has_own = |topic: &HomeTopic| topic.lanes.iter().any(|lane| lane.own.is_some());
+        while !world.home.topics.iter().any(|(_, topic)| has_own(topic)) {
             world.publish("busy", 0).unwrap();
         }
         world.publish("busy", 0).unwrap();
@@ -1156,6 +1190,82 @@ mod tests {
             assert!(!batch_of(&mut world).range.is_sealed());
         }
         world.home.check();
+    }
+
+    /// The encodings of a topic's lanes, and whether each has a chunk of its own.
+    fn lanes_of(world: &World, name: &str) -> Vec<(Encoding, bool)> {
+        let key = world.home.by_name.get(name).expect("it is there");
+        let lanes = world.home.topics[key].lanes.iter();
+        lanes.map(|lane| (lane.encoding(), lane.own.is_some())).collect()
+    }
+
+    /// By name or by filter; one that only a filter wanted stays until the topic hears of that.
+    #[test]
+    fn a_lane_is_there_as_long_as_a_reactor_wants_it() {
+        let mut world = World::new(0, 100);
+        world.publish("a", 0).unwrap();
+        assert_eq!(lanes_of(&world, "a"), []);
+        for reactor in 0..2 {
+            world.home.handle_subscribe(reactor, "a", Encoding::Json, 0, &mut world.outboxes);
+        }
+        world.add_filter(2, "+", Encoding::Json);
+        world.add_filter(2, "#", Encoding::DeflatedBinary);
+        assert_eq!(lanes_of(&world, "a"), [(Encoding::Json, false)]);
+        world.publish("a", 0).unwrap();
+        assert_eq!(lanes_of(&world, "a"), [(Encoding::Json, false), (Encoding::DeflatedBinary, false)]);
+        for reactor in 0..2 {
+            world.home.handle_unsubscribe(reactor, "a", Encoding::Json, &mut world.outboxes);
+        }
+        world.remove_filter(2, "+", Encoding::Json);
+        assert_eq!(lanes_of(&world, "a").len(), 2);
+        world.publish("a", 0).unwrap();
+        assert_eq!(lanes_of(&world, "a"), [(Encoding::DeflatedBinary, false)]);
+        world.remove_filter(2, "#", Encoding::DeflatedBinary);
+        world.publish("a", 0).unwrap();
+        assert_eq!(lanes_of(&world, "a"), []);
+        world.home.check();
+    }
+
+    /// It goes with that in the next period though the topic is still busy, and at once where the log is full.
+    #[test]
+    fn a_lane_that_nobody_wants_any_more_keeps_its_chunk_for_a_period() {
+        let mut world = World::new(0, 100);
+        let encodings = [Encoding::Json, Encoding::Binary];
+        let everybody = |world: &mut World| {
+            for encoding in encodings {
+                world.home.handle_subscribe(0, "busy", encoding, 0, &mut world.outboxes);
+            }
+            while lanes_of(world, "busy") != encodings.map(|encoding| (encoding, true)) {
+                world.publish("busy", 0).unwrap();
+            }
+        };
+        everybody(&mut world);
+        let leave = |world: &mut World| {
+            world.home.handle_unsubscribe(0, "busy", Encoding::Binary, &mut world.outboxes);
+            assert_eq!(lanes_of(world, "busy").len(), 2);
+            world.publish("busy", 0).unwrap();
+            assert_eq!(lanes_of(world, "busy").len(), 2);
+        };
+        leave(&mut world);
+        world.pass(1);
+        assert_eq!(lanes_of(&world, "busy"), [(Encoding::Json, true)]);
+        everybody(&mut world);
+        leave(&mut world);
+        world.home.seal();
+        assert_eq!(lanes_of(&world, "busy"), [(Encoding::Json, false)]);
+        world.home.check();
+    }
+
+    /// One after the other in two cache lines each, which the processor fetches together; with one lane or none.
+    #[test]
+    fn a_topic_with_one_lane_takes_two_cache_lines() {
+        let mut world = World::new(0, 100);
+        for name in ["a", "b", "c"] {
+            world.subscribe(name, 0).unwrap();
+        }
+        let places: Vec<usize> =
+            world.home.topics.iter().map(|(_, topic)| (&raw const *topic).addr()).collect();
+        assert_eq!((places[1] - places[0], places[2] - places[1], places[0] % 128), (128, 128, 0));
     }
 
     /// Its next publication goes on with its numbering, however long it was quiet.

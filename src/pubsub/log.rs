@@ -252,6 +252,21 @@ impl ChunkPool {
         Appender::new(Arc::new(Chunk::with_capacity(bytes)), &self.budget)
     }
 
+    /// What `appender` is, with room for `len` bytes: if it has too little, its chunk is taken back for one that is
+    /// normally of `chunk_bytes`.
+    pub fn make_room<'a>(
+        &mut self,
+        appender: &'a mut Option<Appender>,
+        len: usize,
+        chunk_bytes: usize,
+    ) -> &'a mut Appender {
+        if appender.as_ref().is_none_or(|appender| appender.room() < len) {
+            let full = appender.replace(self.acquire(chunk_bytes, len));
+            full.into_iter().for_each(|full| self.retire(full));
+        }
+        appender.as_mut().expect("an appender with room was just put there")
+    }
+
     /// Takes back a chunk that will not be appended to any more.
     pub fn retire(&mut self, appender: Appender) {
         self.retired.push_back(appender.chunk.clone());

@@ -7,6 +7,7 @@
 pub mod fanout;
 pub mod filter;
 pub mod home;
+mod lanes;
 pub mod log;
 pub mod message;
 pub mod policy;
