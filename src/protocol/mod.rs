@@ -94,6 +94,20 @@ impl Encoding {
         }
     }
 
+    /// The length of the record at the front of `bytes`: a publication in this encoding, as a log has it.
+    ///
+    /// # Panics
+    /// If `bytes` end before it says so: a log has whole records.
+    #[inline]
+    pub fn record_len(self, bytes: &[u8]) -> u32 {
+        let len = match self {
+            Encoding::Json | Encoding::Binary | Encoding::DeflatedJson | Encoding::DeflatedBinary => {
+                frame::server_frame_len(bytes)
+            }
+        };
+        len.expect("a log has whole records") as u32
+    }
+
     /// Whether messages in it are compressed if they are long enough.
     pub fn is_deflated(self) -> bool {
         matches!(self, Encoding::DeflatedJson | Encoding::DeflatedBinary)
@@ -112,5 +126,34 @@ pub enum Speech {
 impl From<Format> for Speech {
     fn from(format: Format) -> Speech {
         Speech::Commands(format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Encoding,
+        command::PayloadKind,
+        deflate::{Deflater, Settings},
+        publication::Publication,
+    };
+
+    /// Of every length of header, and followed by another.
+    #[test]
+    fn an_encoding_knows_how_long_its_records_are() {
+        let mut deflater = Deflater::new(Settings { level: 1, bytes_min: 100, window_bits: 15 });
+        for encoding in Encoding::ALL {
+            let format = encoding.format();
+            for len in [1, 99, 100, 101, 1_000, 70_000] {
+                let payload = vec![b'1'; len];
+                let publication =
+                    Publication { topic: "t", seq: 1, payload: &payload, kind: PayloadKind::Json };
+                let mut plain = vec![0; publication.encoded_len(format)];
+                publication.encode(format, &mut plain);
+                let deflated = deflater.publication(&publication, format).filter(|_| encoding.is_deflated());
+                let record = deflated.unwrap_or(&plain);
+                assert_eq!(encoding.record_len(&[record, b"\x81\x01x"].concat()) as usize, record.len());
+            }
+        }
     }
 }

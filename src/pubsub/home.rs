@@ -674,11 +674,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        protocol::deflate::{Settings, twin},
         protocol::topic,
-        protocol::{
-            deflate::{Settings, twin},
-            frame,
-        },
     };
 
     const REACTORS: usize = 3;
@@ -721,8 +718,8 @@ mod tests {
     /// What one reactor is to hear, in order.
     #[derive(Clone, Debug, PartialEq)]
     enum Heard {
-        /// With the plain frame, and whether it came compressed.
-        Frame(&'static str, Encoding, u64, Vec<u8>, bool),
+        /// With the plain bytes, and whether it came compressed.
+        Record(&'static str, Encoding, u64, Vec<u8>, bool),
         Subscribed(&'static str, Encoding, Result<u64, TopicRefusal>),
         FilterAdded(PendingId),
         Count(&'static str),
@@ -788,18 +785,18 @@ mod tests {
             let publication = Publication { topic: name, seq: *seq, payload, kind: PayloadKind::Bytes };
             let seq = *seq;
             for encoding in Encoding::ALL {
-                let mut frame = vec![0; publication.encoded_len(encoding.format())];
-                publication.encode(encoding.format(), &mut frame);
+                let mut record = vec![0; publication.encoded_len(encoding.format())];
+                publication.encode(encoding.format(), &mut record);
                 // What is published here shrinks whenever it is tried.
                 let message_len = publication.message_len(encoding.format());
                 let is_deflated = encoding.is_deflated() && message_len >= SETTINGS.bytes_min;
                 for reactor in 0..REACTORS {
                     if self.wants(reactor, name, encoding) {
-                        self.heard[reactor].push(Heard::Frame(
+                        self.heard[reactor].push(Heard::Record(
                             name,
                             encoding,
                             seq,
-                            frame.clone(),
+                            record.clone(),
                             is_deflated,
                         ));
                     }
@@ -813,7 +810,7 @@ mod tests {
         TOPICS.into_iter().find(|topic| *topic == name).expect("one of ours")
     }
 
-    /// What the deliveries tell, frame by frame.
+    /// What the deliveries tell, record by record.
     fn hear(deliveries: &VecDeque<Delivery>) -> Vec<Heard> {
         let mut heard = Vec::new();
         for delivery in deliveries {
@@ -821,9 +818,9 @@ mod tests {
                 Delivery::Batch(batch) => {
                     let mut rest = batch.range.bytes();
                     for seq in batch.seq..batch.seq + u64::from(batch.count) {
-                        let (frame, more) = rest.split_at(frame::server_frame_len(rest).expect("a frame"));
-                        let (plain, is_deflated) = twin::plain_frame(frame);
-                        heard.push(Heard::Frame(
+                        let (record, more) = rest.split_at(batch.encoding.record_len(rest) as usize);
+                        let (plain, is_deflated) = twin::plain_frame(record);
+                        heard.push(Heard::Record(
                             known(&batch.topic),
                             batch.encoding,
                             seq,
@@ -832,7 +829,7 @@ mod tests {
                         ));
                         rest = more;
                     }
-                    assert!(rest.is_empty(), "a batch holds as many frames as it says");
+                    assert!(rest.is_empty(), "a batch holds as many records as it says");
                 }
                 Delivery::Subscribed { topic, encoding, seq } => {
                     heard.push(Heard::Subscribed(known(topic), *encoding, *seq));
@@ -849,7 +846,7 @@ mod tests {
     /// topics there is none.
     fn of(heard: &[Heard], name: &str, of_encoding: Encoding) -> Vec<Heard> {
         let is_of = |it: &&Heard| match it {
-            Heard::Frame(topic, encoding, ..) | Heard::Subscribed(topic, encoding, _) => {
+            Heard::Record(topic, encoding, ..) | Heard::Subscribed(topic, encoding, _) => {
                 *topic == name && *encoding == of_encoding
             }
             Heard::FilterAdded(_) => true,

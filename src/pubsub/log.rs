@@ -1,4 +1,5 @@
-//! The bytes of publications: append-only chunks, referenced by ranges, never copied per subscriber.
+//! The records of publications, in whatever encoding: append-only chunks, referenced by ranges, never copied per
+//! subscriber.
 //!
 //! Invariant: `0 ≤ a range's start ≤ its end ≤ what the appender has written ≤ the chunk's capacity`,
 //! and a byte below *written* never changes while any range can reach it. One [`Appender`] at most

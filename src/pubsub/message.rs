@@ -148,13 +148,13 @@ pub enum Delivery {
 pub struct Batch {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The encoding of the frames.
+    /// The encoding of the records.
     pub encoding: Encoding,
     /// The first publication's `seq`.
     pub seq: u64,
     /// How many publications: their `seq`s are adjacent.
     pub count: u32,
-    /// Whole frames.
+    /// Whole records.
     pub range: Range,
 }
 

@@ -1,7 +1,7 @@
 //! A reactor's view of one topic's log in one encoding: what is still owed, and to whom.
 //!
 //! The log is a row of *segments* (ranges of chunks), oldest first. A *position* is a place in it,
-//! always at a frame's start or at the head. Invariants, which [`View::check`] asserts:
+//! always at a record's start or at the head. Invariants, which [`View::check`] asserts:
 //!
 //! - a member's position is at the head, or inside a segment that is still here;
 //! - a segment stays while a position is inside it, or a send of it is in flight, or an older segment
@@ -18,15 +18,15 @@ use super::{
     subscription::ConnectionId,
     walk::Walk,
 };
-use crate::protocol::{Encoding, frame};
+use crate::protocol::Encoding;
 
-/// One frame start is indexed in so many bytes of log: the longest walk to find one.
+/// One record start is indexed in so many bytes of log: the longest walk to find one.
 const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
-/// How many segments and frame starts an idle view keeps room for.
+/// How many segments and record starts an idle view keeps room for.
 const INDEX_KEPT: usize = 16;
 /// The ordinal of a view's first segment. They wrap, in tests soon.
 const FRONT_FIRST: u32 = if cfg!(test) { u32::MAX - 2 } else { 0 };
-/// And in so many milliseconds of it: how exactly a frame's age is known.
+/// And in so many milliseconds of it: how exactly a record's age is known.
 pub(super) const INDEX_MS: u32 = 100;
 
 /// One topic in one encoding, as this reactor's connections receive it.
@@ -51,12 +51,12 @@ pub struct View {
     segments: VecDeque<Segment>,
     /// The ordinal of the first segment, whether or not there is one.
     front: u32,
-    index: VecDeque<FrameStart>,
+    index: VecDeque<RecordStart>,
     /// How many bytes were ever appended: the head.
     head_bytes: u64,
     /// The newest publication's `seq`.
     head_seq: u64,
-    /// The `seq` of the log's last frame: less than the head's where nobody was there to be owed, or
+    /// The `seq` of the log's last record: less than the head's where nobody was there to be owed, or
     /// where the home's numbering jumped.
     logged_seq: u64,
     members: Vec<Member>,
@@ -144,7 +144,7 @@ pub struct Member {
     position: Position,
 }
 
-/// Bytes to send, contiguous in memory, whole frames.
+/// Bytes to send, contiguous in memory, whole records.
 #[derive(Clone, Copy, Debug)]
 pub struct Owed {
     /// The first byte.
@@ -178,10 +178,10 @@ struct Segment {
     pin_count: u32,
 }
 
-/// Where a frame starts, and which; it and those up to the next entry were appended at `appended_ms`, or
+/// Where a record starts, and which; it and those up to the next entry were appended at `appended_ms`, or
 /// less than [`INDEX_MS`] later.
 #[derive(Clone, Copy, Debug)]
-struct FrameStart {
+struct RecordStart {
     segment: u32,
     offset: u32,
     seq: u64,
@@ -259,9 +259,9 @@ impl View {
         self.segments.front().map_or(0, |first| self.head_bytes - first.begin_bytes)
     }
 
-    /// The memory of its segments and frame starts, in bytes: what the log's budget is charged with.
+    /// The memory of its segments and record starts, in bytes: what the log's budget is charged with.
     pub fn index_bytes(&self) -> usize {
-        self.segments.len() * size_of::<Segment>() + self.index.len() * size_of::<FrameStart>()
+        self.segments.len() * size_of::<Segment>() + self.index.len() * size_of::<RecordStart>()
     }
 
     /// Whether its log is empty: nobody is behind, and no send of it is in flight.
@@ -314,7 +314,7 @@ impl View {
                 || now_ms.wrapping_sub(newest.appended_ms) >= INDEX_MS
         });
         if is_far || !is_next {
-            self.index.push_back(FrameStart { segment, offset: start, seq, appended_ms: now_ms });
+            self.index.push_back(RecordStart { segment, offset: start, seq, appended_ms: now_ms });
         }
     }
 
@@ -403,7 +403,7 @@ impl View {
     /// Whether the member in `slot` is owed anything.
     #[inline]
     pub fn is_behind(&self, slot: MemberSlot) -> bool {
-        // A segment holds a frame at least: no place but the head's own is the head, however it is normalized.
+        // A segment holds a record at least: no place but the head's own is the head, however it is normalized.
         !self.segments.is_empty() && self.members[slot.index()].position != self.head()
     }
 
@@ -438,8 +438,8 @@ impl View {
         }
     }
 
-    /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole frames, but
-    /// at least one frame. They count as sent, and are pinned until [`View::unpin`].
+    /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole records, but
+    /// at least one record. They count as sent, and are pinned until [`View::unpin`].
     pub fn take(&mut self, slot: MemberSlot, bytes_max: u32) -> Option<Owed> {
         let (from, head) = (self.position(slot), self.head());
         if from == head {
@@ -448,7 +448,7 @@ impl View {
         let counted = self.counted_segment(slot);
         let segment = &self.segments[self.place(from.segment)];
         let available = segment.range.end() - from.offset;
-        let len = if available <= bytes_max { available } else { self.whole_frames(from, bytes_max) };
+        let len = if available <= bytes_max { available } else { self.whole_records(from, bytes_max) };
         if counted != from.segment {
             self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
         }
@@ -500,7 +500,7 @@ impl View {
         Some((first, last))
     }
 
-    /// The first frame from which on at most `bytes` are owed; the head if the newest frame alone is more.
+    /// The first record from which on at most `bytes` are owed; the head if the newest record alone is more.
     pub fn position_within(&self, bytes: u64) -> Position {
         let begin_bytes = self.head_bytes.saturating_sub(bytes);
         let place = self
@@ -513,21 +513,21 @@ impl View {
         let limit = range.start() + begin_bytes.saturating_sub(*segment_bytes) as u32;
         let mut offset = self.newest_start(Position { segment, offset: limit }).offset;
         while offset < limit {
-            offset += frame_len(range, offset);
+            offset += self.record_len(range, offset);
         }
         self.normalized(Position { segment, offset })
     }
 
-    /// The first frame that is known to be appended at `since_ms` (wrapping) or later; else the head.
+    /// The first record that is known to be appended at `since_ms` (wrapping) or later; else the head.
     pub fn position_since(&self, since_ms: u32) -> Position {
-        let is_before = |start: &FrameStart| (start.appended_ms.wrapping_sub(since_ms) as i32) < 0;
+        let is_before = |start: &RecordStart| (start.appended_ms.wrapping_sub(since_ms) as i32) < 0;
         match self.index.get(self.index.partition_point(is_before)) {
             Some(start) => Position { segment: start.segment, offset: start.offset },
             None => self.head(),
         }
     }
 
-    /// The first frame that lies, as all before it do not, in a segment that is not stale: one whose chunk is
+    /// The first record that lies, as all before it do not, in a segment that is not stale: one whose chunk is
     /// still being written, or whose newest content was appended at `clock` or later; else the head. None where
     /// that is already the oldest.
     pub fn position_fresh(&self, clock: u64) -> Option<Position> {
@@ -659,15 +659,15 @@ impl View {
         }
     }
 
-    /// The longest run of whole frames from `from` within `bytes_max`; the first frame whatever its
+    /// The longest run of whole records from `from` within `bytes_max`; the first record whatever its
     /// length.
-    fn whole_frames(&self, from: Position, bytes_max: u32) -> u32 {
+    fn whole_records(&self, from: Position, bytes_max: u32) -> u32 {
         let range = &self.segments[self.place(from.segment)].range;
         let limit = from.offset + bytes_max;
         let near = self.newest_start(Position { segment: from.segment, offset: limit });
         let mut end = near.offset.max(from.offset);
         loop {
-            let next = end + frame_len(range, end);
+            let next = end + self.record_len(range, end);
             if next > limit && end > from.offset {
                 return end - from.offset;
             }
@@ -678,26 +678,31 @@ impl View {
         }
     }
 
-    /// The `seq` of the frame that starts at `position`, which is not the head.
+    /// How long the record is that starts at `offset`.
+    fn record_len(&self, range: &Range, offset: u32) -> u32 {
+        self.encoding.record_len(&range.bytes()[(offset - range.start()) as usize..])
+    }
+
+    /// The `seq` of the record that starts at `position`, which is not the head.
     fn seq_at(&self, position: Position) -> u64 {
         let start = self.newest_start(position);
         let range = &self.segments[self.place(position.segment)].range;
         let (mut offset, mut seq) = (start.offset, start.seq);
         while offset < position.offset {
-            offset += frame_len(range, offset);
+            offset += self.record_len(range, offset);
             seq += 1;
         }
         seq
     }
 
-    /// The newest indexed frame start in `position`'s segment that is not after `position`.
-    fn newest_start(&self, position: Position) -> FrameStart {
+    /// The newest indexed record start in `position`'s segment that is not after `position`.
+    fn newest_start(&self, position: Position) -> RecordStart {
         let limit = self.order(position);
-        let is_before = |start: &FrameStart| (self.place(start.segment), start.offset) <= limit;
+        let is_before = |start: &RecordStart| (self.place(start.segment), start.offset) <= limit;
         let after = self.index.partition_point(is_before);
         let start = after.checked_sub(1).map(|place| self.index[place]);
-        let start = start.expect("the first frame of a log is indexed");
-        assert_eq!(start.segment, position.segment, "the first frame of a segment is indexed");
+        let start = start.expect("the first record of a log is indexed");
+        assert_eq!(start.segment, position.segment, "the first record of a segment is indexed");
         start
     }
 }
@@ -710,11 +715,6 @@ impl Segment {
     }
 }
 
-fn frame_len(range: &Range, offset: u32) -> u32 {
-    let bytes = &range.bytes()[(offset - range.start()) as usize..];
-    frame::server_frame_len(bytes).expect("a log holds whole frames") as u32
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{
@@ -724,7 +724,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::pubsub::log::{Appender, Budget, ChunkPool};
+    use crate::{
+        protocol::frame,
+        pubsub::log::{Appender, Budget, ChunkPool},
+    };
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -761,16 +764,16 @@ mod tests {
 
     const RULE: Rule = Rule { may_skip: true, owed_bytes_max: 200, owed_ms_max: Some(500) };
 
-    /// The naive twin: every frame that was ever appended, and how many of them each member has had.
+    /// The naive twin: every record that was ever appended, and how many of them each member has had.
     #[derive(Default)]
     struct Twin {
-        frames: Vec<TwinFrame>,
+        records: Vec<TwinRecord>,
         members: Vec<TwinMember>,
         pins: Vec<(Pin, *const u8, Vec<u8>)>,
     }
 
     #[derive(Clone)]
-    struct TwinFrame {
+    struct TwinRecord {
         seq: u64,
         bytes: Vec<u8>,
         appended_ms: u32,
@@ -784,11 +787,11 @@ mod tests {
     }
 
     impl Twin {
-        fn owed(&self, member: &TwinMember) -> &[TwinFrame] {
-            &self.frames[member.had..]
+        fn owed(&self, member: &TwinMember) -> &[TwinRecord] {
+            &self.records[member.had..]
         }
 
-        /// The member misses the oldest `count` frames that it is owed: the gap.
+        /// The member misses the oldest `count` records that it is owed: the gap.
         fn skip(&mut self, place: usize, count: usize) -> Option<(u64, u64)> {
             let owed = self.owed(&self.members[place]);
             let first = owed[..count].first()?.seq;
@@ -798,12 +801,12 @@ mod tests {
         }
     }
 
-    fn frame_of(seq: u64, payload_len: usize) -> Vec<u8> {
+    fn record_of(seq: u64, payload_len: usize) -> Vec<u8> {
         let payload = vec![seq as u8; payload_len];
-        let mut frame = vec![0; frame::header_len(payload_len)];
-        frame::write_header(frame::Opcode::Text, payload_len, &mut frame);
-        frame.extend(payload);
-        frame
+        let mut record = vec![0; frame::header_len(payload_len)];
+        frame::write_header(frame::Opcode::Text, payload_len, &mut record);
+        record.extend(payload);
+        record
     }
 
     /// Appends to one of two small chunks in turn, so that ranges join, do not join, and come back to a
@@ -825,7 +828,7 @@ mod tests {
         })]
 
         #[test]
-        fn a_view_owes_what_a_list_of_frames_would(steps in prop::collection::vec(step(), 1..80)) {
+        fn a_view_owes_what_a_list_of_records_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut pool = ChunkPool::new(Budget::new(1 << 20));
             let mut chunks = [None, None];
             let mut view = View::new("t".into(), Encoding::Json, RULE);
@@ -837,18 +840,18 @@ mod tests {
                 match step {
                     Step::Append(lens, chunk, jump) => {
                         let first = view.head_seq() + 1 + jump;
-                        let frame = |(seq, &len)| {
-                            TwinFrame { seq, bytes: frame_of(seq, len), appended_ms: now_ms }
+                        let record = |(seq, &len)| {
+                            TwinRecord { seq, bytes: record_of(seq, len), appended_ms: now_ms }
                         };
-                        let frames: Vec<_> = (first..).zip(&lens).map(frame).collect();
-                        let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.clone()).collect();
+                        let records: Vec<_> = (first..).zip(&lens).map(record).collect();
+                        let bytes: Vec<u8> = records.iter().flat_map(|record| record.bytes.clone()).collect();
                         let range = write(&mut pool, &mut chunks[chunk], &bytes);
                         let count = lens.len() as u32;
                         let batch = Batch { topic: "t".into(), encoding: Encoding::Json, seq: first, count, range };
                         view.append(batch, now_ms, 0);
                         prop_assert_eq!(view.head_seq(), first + lens.len() as u64 - 1);
                         if !twin.members.is_empty() {
-                            twin.frames.extend(frames);
+                            twin.records.extend(records);
                         }
                     }
                     Step::SetHead(jump) => view.set_head_seq(view.head_seq() + jump),
@@ -856,7 +859,7 @@ mod tests {
                         let connection = next_connection;
                         next_connection += 1;
                         let slot = view.join(connection, connection + 100, is_exact);
-                        let had = twin.frames.len();
+                        let had = twin.records.len();
                         twin.members.push(TwinMember { slot, connection, is_exact, had });
                     }
                     Step::Leave(member) if !twin.members.is_empty() => {
@@ -910,9 +913,9 @@ mod tests {
                         let gap = view.skip(slot, view.position_since(since_ms));
                         let kept_bytes = view.owed_bytes(slot) as usize;
                         let kept = |from: usize| owed[from..].iter().map(|it| it.bytes.len()).sum::<usize>();
-                        let count = (0..=owed.len()).find(|from| kept(*from) == kept_bytes).expect("whole frames");
+                        let count = (0..=owed.len()).find(|from| kept(*from) == kept_bytes).expect("whole records");
                         prop_assert_eq!(gap, twin.skip(place, count));
-                        let age = |it: &TwinFrame| now_ms.wrapping_sub(it.appended_ms);
+                        let age = |it: &TwinRecord| now_ms.wrapping_sub(it.appended_ms);
                         prop_assert!(owed[count..].iter().all(|kept| age(kept) <= ms));
                         prop_assert!(owed[..count].iter().all(|missed| age(missed) + INDEX_MS > ms));
                     }
@@ -932,7 +935,7 @@ mod tests {
                     let early_ms = early_ms.map(|(oldest, since)| oldest.appended_ms.wrapping_sub(since));
                     prop_assert!(early_ms.is_none_or(|early_ms| early_ms < INDEX_MS));
                     prop_assert_eq!(view.owed_since_ms(member.slot).is_some(), oldest.is_some());
-                    let owed: usize = twin.owed(member).iter().map(|frame| frame.bytes.len()).sum();
+                    let owed: usize = twin.owed(member).iter().map(|record| record.bytes.len()).sum();
                     prop_assert_eq!(view.owed_bytes(member.slot), owed as u64);
                     prop_assert_eq!(view.is_behind(member.slot), owed > 0);
                 }

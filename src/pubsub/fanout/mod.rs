@@ -82,7 +82,7 @@ pub struct Fanout {
     skipped_total: u64,
     behind_count: u64,
     kept: Kept,
-    /// Memory of segments and frame starts, in bytes.
+    /// Memory of segments and record starts, in bytes.
     index_bytes: usize,
     /// What the budget knows of that, and what came and went since.
     charge: Charge,
