@@ -11,7 +11,7 @@ use fanfare::{
         Encoding,
         command::PayloadKind,
         deflate::{Deflater, Settings},
-        topic,
+        topic::{self, TopicName},
     },
     pubsub::{filter::FilterTree, home::Home, log::Budget, message::Outboxes},
 };
@@ -103,7 +103,8 @@ fn creation(criterion: &mut Criterion) {
                 Arc::<str>::from(format!("room/{number}"))
             };
             let publish = |name: Arc<str>| {
-                home.handle_publish(&name, b"1", PayloadKind::Json, 1, &mut deflater, &mut outboxes)
+                let name = TopicName::checked(&*name);
+                home.handle_publish(name, b"1", PayloadKind::Json, 1, &mut deflater, &mut outboxes)
             };
             bencher.iter_batched(name, publish, BatchSize::SmallInput);
         });

@@ -13,6 +13,7 @@ use fanfare::{
     protocol::{
         Encoding,
         frame::{self, Opcode},
+        topic::TopicName,
     },
     pubsub::{
         home::{Home, Homes},
@@ -241,7 +242,10 @@ fn publishing_compressed_allocates_nothing_once_warm() {
 fn publishing_by_way_of_another_home_allocates_nothing_once_warm() {
     let mut reactors = Turns::of(2);
     let homes = Homes::new(2, 1);
-    let topic = (0..).map(|number| format!("room/{number}")).find(|topic| homes.of(topic) == 1).unwrap();
+    let topic = (0..)
+        .map(|number| format!("room/{number}"))
+        .find(|topic| homes.of(TopicName::checked(topic)) == 1)
+        .unwrap();
     let subscribe = format!(r#"{{"op":"subscribe","topic":"{topic}","id":1}}"#);
     for index in 0..2 {
         reactors[index].open(&[&subscribe]);
@@ -277,13 +281,15 @@ fn a_topic_allocates_only_for_encodings_beyond_the_first_that_somebody_receives(
     let mut home = Home::new(1, TOPICS, 0, Encoding::COUNT, Budget::new(1 << 30));
     let mut outboxes = vec![VecDeque::with_capacity(2 * TOPICS)];
     for name in &names {
-        home.handle_subscribe(0, name, Encoding::Json, 0, &mut outboxes);
+        home.handle_subscribe(0, TopicName::checked(name.as_str()), Encoding::Json, 0, &mut outboxes);
         home.handle_unsubscribe(0, name, Encoding::Json, &mut outboxes);
     }
     let mut subscribe_all = |encoding| {
         outboxes[0].clear();
         let before = allocation_count();
-        names.iter().for_each(|name| home.handle_subscribe(0, name, encoding, 0, &mut outboxes));
+        names.iter().for_each(|name| {
+            home.handle_subscribe(0, TopicName::checked(name.as_str()), encoding, 0, &mut outboxes)
+        });
         allocation_count() - before
     };
     assert_eq!(subscribe_all(Encoding::DeflatedBinary), 0);

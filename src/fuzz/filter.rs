@@ -1,7 +1,7 @@
 //! Topic names, filters, and which filters a name matches.
 
 use crate::{
-    protocol::topic::{self, TopicRule},
+    protocol::topic::{self, Filter, TopicName, TopicRule, naive},
     pubsub::filter::FilterTree,
 };
 
@@ -27,7 +27,7 @@ pub fn filter(bytes: &[u8]) {
                 assert_eq!(tree.remove(text, value), place.is_some(), "{text:?}");
                 place.map(|place| held.remove(place));
             }
-            _ if matches!(topic::check_name(text), Ok(()) | Err(TopicRule::Reserved)) => {
+            _ if matches!(TopicName::parse(text), Ok(_) | Err(TopicRule::Reserved)) => {
                 check_matches(&tree, &held, text);
             }
             _ => {}
@@ -36,20 +36,16 @@ pub fn filter(bytes: &[u8]) {
     }
 }
 
-/// Holds both checks of `text` against the rules as one reads them, and tells whether it is a filter.
+/// Holds what parsing `text` says against the rules as one reads them, and tells whether it is a filter.
 fn check_rules(text: &str) -> bool {
-    let levels: Vec<&str> = text.split('/').collect();
-    let has_shape = (1..=256).contains(&text.len()) && levels.len() <= 32 && !text.contains('\0');
-    let has_wildcard = text.contains(['+', '#']);
-    let is_filter = has_shape
-        && levels.iter().enumerate().all(|(index, level)| match *level {
-            "+" => true,
-            "#" => index == levels.len() - 1,
-            literal => !literal.contains(['+', '#']),
-        });
-    assert_eq!(topic::check_filter(text).ok(), is_filter.then_some(has_wildcard), "{text:?}");
-    let is_name = has_shape && !has_wildcard && !text.starts_with('$');
-    assert_eq!(topic::check_name(text).is_ok(), is_name, "{text:?}");
+    let (filter, is_filter) = (Filter::parse(text).ok(), naive::is_filter(text));
+    assert_eq!(filter.is_some(), is_filter, "{text:?}");
+    if let Some(filter) = filter {
+        assert_eq!(filter.as_topic().is_none(), text.contains(['+', '#']), "{text:?}");
+        assert_eq!(filter.has_plus(), text.contains('+'), "{text:?}");
+        assert_eq!(filter.level_count(), text.split('/').count(), "{text:?}");
+    }
+    assert_eq!(TopicName::parse(text).is_ok(), naive::is_name(text), "{text:?}");
     is_filter
 }
 

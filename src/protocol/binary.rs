@@ -47,7 +47,7 @@ use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
     json::{self, LongMessage, Parser, Quoted, Read, Verdict},
     rest::Rest,
-    topic::TOPIC_BYTES_MAX,
+    topic::{TOPIC_BYTES_MAX, TopicName},
 };
 
 /// The payload is JSON.
@@ -399,17 +399,18 @@ fn read_publish<'a>(
         .map_err(|rule| refuse(ErrorCode::BadMessage, rule))?;
         PayloadKind::Json
     };
+    let name = TopicName::parse(Cow::Borrowed(*topic));
     Ok(Command::Publish {
         id,
-        topic: Cow::Borrowed(topic),
+        topic: name.map_err(|rule| refuse(ErrorCode::BadTopic, rule.to_string()))?,
         payload: body.payload,
         kind,
         receivers: body.flags & FLAG_RECEIVERS != 0,
     })
 }
 
-/// The topic as JSON subscribers and replies can carry it, or the broken rule. The other rules of topics
-/// are held where the command is carried out.
+/// The topic as JSON subscribers and replies can carry it, or the broken rule. The rules of names come last, as those of
+/// all topics do.
 fn read_topic(bytes: &[u8]) -> Result<&str, String> {
     let topic = simdutf8::compat::from_utf8(bytes)
         .map_err(|error| format!("the topic is not UTF-8 at its byte {}", error.valid_up_to()))?;
@@ -455,22 +456,24 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
     let text = simdutf8::compat::from_utf8(body.payload).map_err(|error| {
         refuse(ErrorCode::BadMessage, format!("the payload is not UTF-8 at its byte {}", error.valid_up_to()))
     })?;
-    let command = parser.parse_one(text)?;
+    let command = parser.parse_one(text);
     let (op, id, topic) = match &command {
-        Command::Subscribe { id, filter } => (Kind::Subscribe, id, Some(filter)),
-        Command::Unsubscribe { id, filter } => (Kind::Unsubscribe, id, Some(filter)),
-        Command::Publish { id, topic, .. } => (Kind::Publish, id, Some(topic)),
-        Command::Ping { id } => (Kind::Ping, id, None),
+        Ok(Command::Subscribe { id, filter }) => (Kind::Subscribe.as_str(), *id, Some(filter.text())),
+        Ok(Command::Unsubscribe { id, filter }) => (Kind::Unsubscribe.as_str(), *id, Some(filter.text())),
+        Ok(Command::Publish { id, topic, .. }) => (Kind::Publish.as_str(), *id, Some(topic.text())),
+        Ok(Command::Ping { id }) => (Kind::Ping.as_str(), *id, None),
+        // Of several faults the topic is the last that is told.
+        Err(CommandError { op: Some(op), id, topic, code: ErrorCode::BadTopic, .. }) => {
+            (*op, *id, topic.as_ref())
+        }
+        Err(_) => return command,
     };
-    if op != kind {
-        let message = format!(
-            "`op` is `{}` in a body of kind {} ({1}); the same name is allowed",
-            op.as_str(),
-            kind.as_str()
-        );
-        return Err(CommandError { id: *id, topic: topic.cloned(), ..refuse(ErrorCode::BadValue, message) });
+    if op == kind.as_str() {
+        return command;
     }
-    Ok(command)
+    let message =
+        format!("`op` is `{op}` in a body of kind {} ({0}); the same name is allowed", kind.as_str());
+    Err(CommandError { id, topic: topic.cloned(), ..refuse(ErrorCode::BadValue, message) })
 }
 
 /// The error says which flags are too many.
@@ -512,7 +515,15 @@ mod tests {
     use proptest::{collection::vec, prelude::*, sample::select, test_runner::RngSeed};
 
     use super::*;
-    use crate::protocol::{Format, rest};
+    use crate::protocol::{Format, rest, topic::Filter};
+
+    fn name(text: &str) -> TopicName<Cow<'_, str>> {
+        TopicName::parse(text.into()).expect("a name")
+    }
+
+    fn filter(text: &str) -> Filter<Cow<'_, str>> {
+        Filter::parse(text.into()).expect("a filter")
+    }
 
     fn body(kind: u8, flags: u8, seq: u64, ext: &[u8], topic: &str, payload: &[u8]) -> Vec<u8> {
         let mut body = vec![kind, flags];
@@ -568,7 +579,7 @@ mod tests {
     fn each_kind_of_a_client_is_read() {
         let publish = Command::Publish {
             id: Some(RequestId::Number(7)),
-            topic: "room/42".into(),
+            topic: name("room/42"),
             payload: b"\xff\x00",
             kind: PayloadKind::Bytes,
             receivers: false,
@@ -577,7 +588,7 @@ mod tests {
         assert_parses(&body(1, FLAG_EXT, 7, b"unknown", "room/42", b"\xff\x00"), &publish);
         let json = Command::Publish {
             id: None,
-            topic: "t".into(),
+            topic: name("t"),
             payload: b" [1]",
             kind: PayloadKind::Json,
             receivers: true,
@@ -585,7 +596,7 @@ mod tests {
         assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS, 0, b"", "t", b" [1]"), &json);
 
         let id = Some(RequestId::Text(r#""x""#));
-        let filter = Cow::Borrowed("room/#");
+        let filter = filter("room/#");
         assert_parses(
             &object(4, r#"{"op":"subscribe","topic":"room/#","id":"x"}"#),
             &Command::Subscribe { id, filter: filter.clone() },
@@ -621,8 +632,8 @@ mod tests {
         assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
         assert!(matches!(&results[1], Err(CommandError { code: ErrorCode::BadMessage, .. })));
         assert!(matches!(&results[2], Ok(Command::Publish { payload: b"x", .. })));
-        assert_eq!(results[3], Ok(Command::Subscribe { id: None, filter: "a/b".into() }));
-        assert_eq!(results[4], Ok(Command::Subscribe { id: None, filter: "a/c".into() }));
+        assert_eq!(results[3], Ok(Command::Subscribe { id: None, filter: filter("a/b") }));
+        assert_eq!(results[4], Ok(Command::Subscribe { id: None, filter: filter("a/c") }));
         drop(results);
         assert_eq!(parse(&mut parser, &[0, 0]).expect("an empty batch").count(), 0);
     }
@@ -688,6 +699,15 @@ mod tests {
         assert_refused(&not_utf8, BadTopic, &["UTF-8", "byte 1"]);
         // JSON subscribers, and the error itself, could not carry it in I-JSON.
         assert_refused(&body(1, 0, 0, b"", "a\u{fffe}", b""), BadTopic, &["`a\\u{fffe}`", "U+FFFE"]);
+        assert_refused(&body(1, 0, 0, b"", "", b""), BadTopic, &["1 to 256 bytes", "has 0"]);
+        assert_refused(&body(1, 0, 0, b"", "a/+", b""), BadTopic, &["publish", "+ and #"]);
+        assert_refused(&object(4, r#"{"op":"subscribe","topic":"a+"}"#), BadTopic, &["+", "whole level"]);
+        // The rules of topics come last.
+        assert_refused(&body(1, FLAG_JSON, 0, b"", "a/+", b"{"), BadMessage, &["not JSON"]);
+        let mismatched = r#"{"op":"publish","topic":"a/+","data":1}"#;
+        assert_refused(&object(4, mismatched), BadValue, &["`publish`", "subscribe"]);
+        let too_long = mismatched.replace("a/+", &"t".repeat(257));
+        assert_refused(&object(4, &too_long), BadValue, &["`publish`", "subscribe"]);
     }
 
     #[test]
@@ -755,14 +775,14 @@ mod tests {
         fn a_publish_comes_out_as_it_went_in(
             id in 0..=json::ID_NUMBER_MAX,
             ext in vec(any::<u8>(), 0..20),
-            topic in "\\PC{0,60}",
+            topic in "\\PC{1,60}".prop_filter("a name", |topic| TopicName::parse(topic.as_str()).is_ok()),
             payload in vec(any::<u8>(), 0..300),
             flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
         ) {
             let message = body(1, flags, id, &ext, &topic, &payload);
             let expected = Command::Publish {
                 id: (id != 0).then_some(RequestId::Number(id)),
-                topic: topic.as_str().into(),
+                topic: name(&topic),
                 payload: &payload,
                 kind: PayloadKind::Bytes,
                 receivers: flags & FLAG_RECEIVERS != 0,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::topic::{Filter, TopicName};
 pub use super::{json::Read, rest::Rest};
 
 #[cfg(any(test, fuzzing))]
@@ -32,22 +33,22 @@ pub enum Command<'a> {
     Subscribe {
         /// Echoed in the `ok`.
         id: Option<RequestId<'a>>,
-        /// A topic name or a filter; already checked by [`topic`](super::topic)'s rules for length only.
-        filter: Cow<'a, str>,
+        /// A topic name or a filter with wildcards.
+        filter: Filter<Cow<'a, str>>,
     },
     /// Stop receiving what exactly this filter matched.
     Unsubscribe {
         /// Echoed in the `ok`.
         id: Option<RequestId<'a>>,
         /// The filter of the subscription.
-        filter: Cow<'a, str>,
+        filter: Filter<Cow<'a, str>>,
     },
     /// Send `payload` to every subscriber of `topic`.
     Publish {
         /// Echoed in the `ok`; without it there is none.
         id: Option<RequestId<'a>>,
         /// The topic's name.
-        topic: Cow<'a, str>,
+        topic: TopicName<Cow<'a, str>>,
         /// The raw bytes of `data`, untouched.
         payload: &'a [u8],
         /// What `payload` is.

@@ -30,7 +30,7 @@ pub(super) use write::{Decimal, decimal_len, escaped_len, write_escaped};
 use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
     rest::Rest,
-    topic::TOPIC_BYTES_MAX,
+    topic::{Filter, TOPIC_BYTES_MAX, TopicName, TopicRule},
 };
 
 /// How deep `data` may be nested unless a parser is told otherwise. With the message around it that is one level
@@ -467,7 +467,7 @@ fn judge<'s, 'a>(
         None | Some(Value { node: Node::Static(StaticNode::Null), .. }) => Ok(None),
         Some(value) => read_id(value).map(Some),
     };
-    let mut topic = match members.get(Key::Topic) {
+    let topic = match members.get(Key::Topic) {
         Some(Value { node: Node::String(topic), raw }) if topic.len() <= TOPIC_BYTES_MAX => {
             let without_quotes = &raw[1..raw.len() - 1];
             Some(keep(topic, without_quotes))
@@ -475,7 +475,7 @@ fn judge<'s, 'a>(
         _ => None,
     };
     let id_or_none = id.as_ref().copied().unwrap_or_default();
-    make_command(members, op, id, &mut topic).map_err(|Fault { code, message }| {
+    make_command(members, op, id, &topic).map_err(|Fault { code, message }| {
         // An error must be I-JSON even if what it is about is not.
         let can_be_told = |key| match members.get(key) {
             Some(Value { node: Node::String(text), .. }) => find_noncharacter(text).is_none(),
@@ -504,13 +504,13 @@ macro_rules! refuse {
     };
 }
 
-/// Takes `topic` when, at last, nothing is wrong.
+/// Makes the command if nothing is wrong with it; a `topic` that may be one but for its rules is looked at last.
 #[inline]
 fn make_command<'a>(
     members: &Members<'_, 'a>,
     op: Option<Op>,
     id: Result<Option<RequestId<'a>>, BadId>,
-    topic: &mut Option<Cow<'a, str>>,
+    topic: &Option<Cow<'a, str>>,
 ) -> Result<Command<'a>, Fault> {
     if let Some(rule) = &members.broken_rule {
         refuse!(BadMessage, "{rule}");
@@ -555,15 +555,17 @@ fn make_command<'a>(
         Some(value) => refuse!(BadValue, "`receivers` is {}; true or false is allowed", Quoted(value.raw)),
     };
     match op {
-        Op::Subscribe => Ok(Command::Subscribe { id, filter: take_topic(members, topic)? }),
-        Op::Unsubscribe => Ok(Command::Unsubscribe { id, filter: take_topic(members, topic)? }),
+        Op::Subscribe => Ok(Command::Subscribe { id, filter: parse_topic(members, topic, Filter::parse)? }),
+        Op::Unsubscribe => {
+            Ok(Command::Unsubscribe { id, filter: parse_topic(members, topic, Filter::parse)? })
+        }
         Op::Publish => {
             let Some(data) = members.get(Key::Data) else {
                 refuse!(BadValue, "`data` is missing; any JSON value is allowed");
             };
             Ok(Command::Publish {
                 id,
-                topic: take_topic(members, topic)?,
+                topic: parse_topic(members, topic, TopicName::parse)?,
                 payload: data.raw.as_bytes(),
                 kind: PayloadKind::Json,
                 receivers,
@@ -586,14 +588,17 @@ fn bad_op(members: &Members<'_, '_>) -> Fault {
     Fault { code, message }
 }
 
-/// The topic, if it could be read, or why it could not.
+/// What `parse` makes of the topic if it could be read, or why that is nothing.
 #[inline]
-fn take_topic<'a>(
+fn parse_topic<'a, T>(
     members: &Members<'_, 'a>,
-    topic: &mut Option<Cow<'a, str>>,
-) -> Result<Cow<'a, str>, Fault> {
-    match (topic.take(), members.get(Key::Topic)) {
-        (Some(topic), _) => Ok(topic),
+    topic: &Option<Cow<'a, str>>,
+    parse: impl Fn(Cow<'a, str>) -> Result<T, TopicRule>,
+) -> Result<T, Fault> {
+    match (topic, members.get(Key::Topic)) {
+        // A copy, since an error says it too.
+        (Some(topic), _) => parse(topic.clone())
+            .map_err(|rule| Fault { code: ErrorCode::BadTopic, message: rule.to_string() }),
         (None, None) => refuse!(BadValue, "`topic` is missing; a string is allowed"),
         (None, Some(Value { node: Node::String(long), .. })) => refuse!(
             BadTopic,

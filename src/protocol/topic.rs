@@ -1,6 +1,9 @@
-//! The rules of topic names and filters, and the naive matcher that the filter tree is checked against.
+//! Topic names and filters, their rules, and the naive matcher that the filter tree is checked against.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
 
 /// The longest topic name or filter, in bytes.
 pub const TOPIC_BYTES_MAX: usize = 256;
@@ -46,40 +49,135 @@ impl fmt::Display for TopicRule {
     }
 }
 
-/// Checks a topic that a client publishes to.
+/// The name of one topic: of the right shape, and without wildcards.
 ///
-/// # Errors
-/// The rule that it breaks.
-pub fn check_name(name: &str) -> Result<(), TopicRule> {
-    check_shape(name)?;
-    if memchr::memchr2(b'+', b'#', name.as_bytes()).is_some() {
-        return Err(TopicRule::WildcardInName);
-    }
-    if name.starts_with('$') {
-        return Err(TopicRule::Reserved);
-    }
-    Ok(())
+/// Whoever has one need not check it again. `S` is what holds its text: a `&str`, or a `Cow<str>` where it may have been
+/// written with escapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicName<S>(S);
+
+/// What one can subscribe to: the name of a topic, or a pattern with wildcards. Like a [`TopicName`] it need not be
+/// checked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter<S> {
+    text: S,
+    has_wildcards: bool,
 }
 
-/// Checks a filter that a client subscribes to, and tells whether it has wildcards.
-///
-/// # Errors
-/// The rule that it breaks.
-pub fn check_filter(filter: &str) -> Result<bool, TopicRule> {
-    check_shape(filter)?;
-    if memchr::memchr2(b'+', b'#', filter.as_bytes()).is_none() {
-        return Ok(false);
-    }
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
-            return Err(TopicRule::HashNotLast);
+impl<S: Deref<Target = str>> TopicName<S> {
+    /// Reads a name that a client may publish to. Those of the broker's own topics are names as well, but not for that:
+    /// only [`Filter::as_topic`] gives one.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    #[inline]
+    pub fn parse(text: S) -> Result<Self, TopicRule> {
+        check_shape(&text)?;
+        if has_wildcards(&text) {
+            return Err(TopicRule::WildcardInName);
         }
-        if level.contains('+') && level != "+" {
-            return Err(TopicRule::PartialPlus);
+        if is_reserved(&text) {
+            return Err(TopicRule::Reserved);
         }
+        Ok(TopicName(text))
     }
-    Ok(true)
+
+    /// A name that was parsed before, as one or as a filter, and whose text has been kept or sent elsewhere since.
+    #[inline]
+    pub fn checked(text: S) -> Self {
+        debug_assert!(check_shape(&text).is_ok() && !has_wildcards(&text), "{:?} is no topic's name", &*text);
+        TopicName(text)
+    }
+
+    /// The same name, without its text.
+    #[inline]
+    pub fn borrowed(&self) -> TopicName<&str> {
+        TopicName(&self.0)
+    }
+
+    /// What holds its text.
+    #[inline]
+    pub fn text(&self) -> &S {
+        &self.0
+    }
+}
+
+impl<'a> TopicName<&'a str> {
+    /// [`TopicName::checked`] of the bytes of its text.
+    #[inline]
+    pub fn checked_bytes(bytes: &'a [u8]) -> Self {
+        Self::checked(str::from_utf8(bytes).expect("a name that was parsed is UTF-8"))
+    }
+
+    /// Its text.
+    #[inline]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl<S: Deref<Target = str>> Deref for TopicName<S> {
+    type Target = str;
+
+    #[inline]
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Deref<Target = str>> Filter<S> {
+    /// Reads a filter that a client may subscribe to.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn parse(text: S) -> Result<Self, TopicRule> {
+        check_shape(&text)?;
+        let has_wildcards = has_wildcards(&text);
+        if has_wildcards {
+            check_wildcards(&text)?;
+        }
+        Ok(Filter { text, has_wildcards })
+    }
+
+    /// The same filter, without its text.
+    pub fn borrowed(&self) -> Filter<&str> {
+        Filter { text: &self.text, has_wildcards: self.has_wildcards }
+    }
+
+    /// What holds its text.
+    pub fn text(&self) -> &S {
+        &self.text
+    }
+
+    /// The one topic that it matches, if it has no wildcards: maybe one of the broker's own.
+    pub fn as_topic(&self) -> Option<TopicName<&str>> {
+        (!self.has_wildcards).then(|| TopicName(&*self.text))
+    }
+
+    /// Whether it has the wildcard `+`.
+    pub fn has_plus(&self) -> bool {
+        self.has_wildcards && memchr::memchr(b'+', self.text.as_bytes()).is_some()
+    }
+
+    /// How many levels it has, wildcards included.
+    pub fn level_count(&self) -> usize {
+        level_count(&self.text)
+    }
+}
+
+impl<'a> Filter<&'a str> {
+    /// Its text.
+    pub fn as_str(self) -> &'a str {
+        self.text
+    }
+}
+
+impl<S: Deref<Target = str>> Deref for Filter<S> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
 }
 
 /// What to tell whoever subscribes to a name without wildcards that has those of another system, by which nobody
@@ -87,15 +185,14 @@ pub fn check_filter(filter: &str) -> Result<bool, TopicRule> {
 pub fn hint(name: &str) -> Option<&'static str> {
     let separator = if name.contains('/') { '/' } else { '.' };
     let is_foreign = |level| matches!(level, "*" | "**" | ">");
-    let has_ours = memchr::memchr2(b'+', b'#', name.as_bytes()).is_some();
-    (!has_ours && name.split(separator).any(is_foreign)).then_some(
+    (!has_wildcards(name) && name.split(separator).any(is_foreign)).then_some(
         "this is the name of one topic: levels are split by /, + stands for one of them and # for all that follow",
     )
 }
 
 /// Whether `filter` matches `topic`, level by level. Both are already checked.
 pub fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
+    if is_reserved(topic) && (filter.starts_with('+') || filter.starts_with('#')) {
         return false;
     }
     let mut filter_levels = filter.split('/');
@@ -114,6 +211,30 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 /// How many levels a name or filter has.
 pub fn level_count(text: &str) -> usize {
     1 + memchr::memchr_iter(b'/', text.as_bytes()).count()
+}
+
+/// Whether a name is one of the broker's own, which no wildcard at the first level matches.
+#[inline]
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('$')
+}
+
+#[inline]
+fn has_wildcards(text: &str) -> bool {
+    memchr::memchr2(b'+', b'#', text.as_bytes()).is_some()
+}
+
+fn check_wildcards(filter: &str) -> Result<(), TopicRule> {
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
+            return Err(TopicRule::HashNotLast);
+        }
+        if level.contains('+') && level != "+" {
+            return Err(TopicRule::PartialPlus);
+        }
+    }
+    Ok(())
 }
 
 fn check_shape(text: &str) -> Result<(), TopicRule> {
@@ -146,29 +267,62 @@ mod tests {
 
     #[test]
     fn a_name_is_refused_for_each_rule_it_breaks() {
-        assert_eq!(check_name(""), Err(TopicRule::Length(0)));
-        assert_eq!(check_name(&"a".repeat(257)), Err(TopicRule::Length(257)));
-        assert_eq!(check_name(&"a".repeat(256)), Ok(()));
-        assert_eq!(check_name(&"/".repeat(31)), Ok(()));
-        assert_eq!(check_name(&"/".repeat(32)), Err(TopicRule::Levels(33)));
-        assert_eq!(check_name("a\0b"), Err(TopicRule::Nul));
-        assert_eq!(check_name("a/+"), Err(TopicRule::WildcardInName));
-        assert_eq!(check_name("a#"), Err(TopicRule::WildcardInName));
-        assert_eq!(check_name("$sys/x"), Err(TopicRule::Reserved));
+        let check = |text: &str| TopicName::parse(text).map(|name| assert_eq!(&*name, text));
+        assert_eq!(check(""), Err(TopicRule::Length(0)));
+        assert_eq!(check(&"a".repeat(257)), Err(TopicRule::Length(257)));
+        assert_eq!(check(&"a".repeat(256)), Ok(()));
+        assert_eq!(check(&"/".repeat(31)), Ok(()));
+        assert_eq!(check(&"/".repeat(32)), Err(TopicRule::Levels(33)));
+        assert_eq!(check("a\0b"), Err(TopicRule::Nul));
+        assert_eq!(check("a/+"), Err(TopicRule::WildcardInName));
+        assert_eq!(check("a#"), Err(TopicRule::WildcardInName));
+        assert_eq!(check("$sys/x"), Err(TopicRule::Reserved));
     }
 
     #[test]
-    fn a_filter_takes_wildcards_only_as_whole_levels_and_the_hash_only_last() {
-        assert_eq!(check_filter("a/b"), Ok(false));
-        for filter in ["#", "+", "a/+/b", "a/#", "+/+", "/#", "$sys/#"] {
-            assert_eq!(check_filter(filter), Ok(true), "{filter}");
-        }
+    fn a_filter_is_refused_for_each_rule_it_breaks() {
+        let check = |text: &str| Filter::parse(text).map(|filter| assert_eq!(&*filter, text));
+        assert_eq!(check(""), Err(TopicRule::Length(0)));
+        assert_eq!(check(&format!("{}/#", "a".repeat(255))), Err(TopicRule::Length(257)));
+        assert_eq!(check(&format!("{}/#", "a".repeat(254))), Ok(()));
+        assert_eq!(check(&"/".repeat(31)), Ok(()));
+        assert_eq!(check(&format!("{}#", "+/".repeat(32))), Err(TopicRule::Levels(33)));
+        assert_eq!(check("+/a\0b"), Err(TopicRule::Nul));
         for filter in ["a/#/b", "#/a", "a#", "a/b#", "##"] {
-            assert_eq!(check_filter(filter), Err(TopicRule::HashNotLast), "{filter}");
+            assert_eq!(check(filter), Err(TopicRule::HashNotLast), "{filter}");
         }
         for filter in ["a+", "+a/b", "++"] {
-            assert_eq!(check_filter(filter), Err(TopicRule::PartialPlus), "{filter}");
+            assert_eq!(check(filter), Err(TopicRule::PartialPlus), "{filter}");
         }
+    }
+
+    #[test]
+    fn a_filter_knows_its_wildcards_and_levels() {
+        for (filter, has_plus, levels) in [
+            ("#", false, 1),
+            ("+", true, 1),
+            ("a/+/b", true, 3),
+            ("a/#", false, 2),
+            ("+/+", true, 2),
+            ("$sys/#", false, 2),
+        ] {
+            let parsed = Filter::parse(filter).expect("a filter");
+            assert_eq!((parsed.has_plus(), parsed.level_count()), (has_plus, levels), "{filter}");
+            assert_eq!(parsed.as_topic(), None, "{filter}");
+        }
+        // What cannot be published to can be subscribed to.
+        for name in ["a/b", "$sys/x", "/"] {
+            let parsed = Filter::parse(name).expect("a filter");
+            assert!(!parsed.has_plus(), "{name}");
+            assert_eq!(parsed.as_topic(), Some(TopicName::checked(name)));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "\"a/+\" is no topic's name")]
+    #[cfg(debug_assertions)]
+    fn what_was_never_parsed_does_not_pass_for_a_name() {
+        TopicName::checked("a/+");
     }
 
     #[test]

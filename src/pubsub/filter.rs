@@ -15,6 +15,8 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::protocol::topic;
+
 /// The node in which every filter begins. No node has it as a child.
 const ROOT: u32 = 0;
 /// No node: no `+` child, or the end of the list of vacant nodes.
@@ -161,7 +163,7 @@ impl<V: Copy + Eq> FilterTree<V> {
         if self.is_empty() {
             return 0;
         }
-        self.match_below(ROOT, Some(topic), topic.starts_with('$'), &mut on_match)
+        self.match_below(ROOT, Some(topic), topic::is_reserved(topic), &mut on_match)
     }
 
     /// Calls itself at most once per level of the topic, which are bounded.
@@ -399,7 +401,6 @@ mod tests {
     use proptest::{prelude::*, test_runner::Config};
 
     use super::*;
-    use crate::protocol::topic;
 
     fn level() -> impl Strategy<Value = String> {
         prop_oneof![Just(""), Just("a"), Just("b"), Just("$s")].prop_map(str::to_owned)

@@ -22,7 +22,13 @@ use super::{
     table::Table,
 };
 use crate::{
-    protocol::{Encoding, command::PayloadKind, deflate::Deflater, publication::Publication, topic},
+    protocol::{
+        Encoding,
+        command::PayloadKind,
+        deflate::Deflater,
+        publication::Publication,
+        topic::{self, TopicName},
+    },
     work::price,
 };
 
@@ -161,8 +167,8 @@ impl Homes {
     }
 
     /// The home of `topic`.
-    pub fn of(&self, topic: &str) -> usize {
-        let hash = self.hasher.hash_one(topic);
+    pub fn of(&self, topic: TopicName<&str>) -> usize {
+        let hash = self.hasher.hash_one(topic.as_str());
         (((hash >> 32) * self.count as u64) >> 32) as usize
     }
 
@@ -244,14 +250,14 @@ impl Home {
     /// [`TopicRefusal`]: nothing was published.
     pub fn handle_publish(
         &mut self,
-        topic: &str,
+        topic: TopicName<&str>,
         payload: &[u8],
         kind: PayloadKind,
         creator: u32,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) -> Result<u64, TopicRefusal> {
-        let key = self.find_or_create(topic, creator)?;
+        let key = self.find_or_create(&topic, creator)?;
         let is_matched_anew = self.match_filters(key);
         let topic = &mut self.topics[key];
         topic.active_period = self.period;
@@ -289,19 +295,21 @@ impl Home {
     pub fn handle_subscribe(
         &mut self,
         reactor: usize,
-        topic: &str,
+        topic: TopicName<&str>,
         encoding: Encoding,
         creator: u32,
         outboxes: &mut Outboxes,
     ) {
-        let answer = match self.find_or_create(topic, creator) {
+        let answer = match self.find_or_create(&topic, creator) {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
                 let topic = &mut self.topics[key];
                 topic.lanes.get_or_insert(encoding).exact |= 1 << reactor;
                 Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Ok(topic.seq) }
             }
-            Err(refusal) => Delivery::Subscribed { topic: topic.into(), encoding, seq: Err(refusal) },
+            Err(refusal) => {
+                Delivery::Subscribed { topic: topic.as_str().into(), encoding, seq: Err(refusal) }
+            }
         };
         outboxes[reactor].push_back(answer);
     }
@@ -880,7 +888,7 @@ mod tests {
                         let payload = vec![number as u8; len];
                         let kind = PayloadKind::Bytes;
                         let is_there = twin.seqs.contains_key(TOPICS[topic]);
-                        let seq = home.handle_publish(TOPICS[topic], &payload, kind, 0, &mut deflater, out);
+                        let seq = home.handle_publish(TopicName::checked(TOPICS[topic]), &payload, kind, 0, &mut deflater, out);
                         twin.forget_evicted(&home);
                         match seq {
                             Ok(seq) => prop_assert_eq!(seq, twin.publish(TOPICS[topic], &payload)),
@@ -892,7 +900,7 @@ mod tests {
                     }
                     Step::Subscribe(reactor, topic, encoding) => {
                         let name = TOPICS[topic];
-                        home.handle_subscribe(reactor, name, encoding, 0, out);
+                        home.handle_subscribe(reactor, TopicName::checked(name), encoding, 0, out);
                         twin.forget_evicted(&home);
                         let seq = match home.by_name.get(name) {
                             Some(_) => {
@@ -964,13 +972,14 @@ mod tests {
             let mut newest: BTreeMap<String, u64> = BTreeMap::new();
             for (name, action) in steps {
                 let name = format!("t/{name}");
+                let topic = TopicName::checked(&*name);
                 match action {
-                    0 => home.handle_subscribe(0, &name, Encoding::Json, 0, &mut outboxes),
+                    0 => home.handle_subscribe(0, topic, Encoding::Json, 0, &mut outboxes),
                     1 => home.handle_unsubscribe(0, &name, Encoding::Json, &mut outboxes),
                     2..4 => (0..IDLE_PERIODS / 2).for_each(|_| home.handle_period()),
                     _ => {
                         let kind = PayloadKind::Json;
-                        let seq = home.handle_publish(&name, b"1", kind, 0, &mut deflater, &mut outboxes);
+                        let seq = home.handle_publish(topic, b"1", kind, 0, &mut deflater, &mut outboxes);
                         let Ok(seq) = seq else { continue };
                         let before = newest.insert(name, seq);
                         prop_assert!(before.is_none_or(|before| before < seq));
@@ -1073,12 +1082,14 @@ mod tests {
 
         fn publish(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
             let World { home, deflater, outboxes } = self;
-            let published = home.handle_publish(name, b"1", PayloadKind::Json, creator, deflater, outboxes);
+            let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
+            let published = home.handle_publish(name, b"1", kind, creator, deflater, outboxes);
             home.flush(outboxes);
             published
         }
 
         fn subscribe(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
+            let name = TopicName::checked(name);
             self.home.handle_subscribe(0, name, Encoding::Json, creator, &mut self.outboxes);
             let Some(Delivery::Subscribed { seq, .. }) = self.outboxes[0].pop_back() else {
                 panic!("a subscribe is answered at once")
@@ -1112,7 +1123,9 @@ mod tests {
             home.take_work();
             let payload = [b'1'; BYTES as usize];
             let kind = PayloadKind::Json;
-            home.handle_publish("t", &payload, kind, 0, &mut deflater, &mut outboxes).expect("there is room");
+            let topic = TopicName::checked("t");
+            home.handle_publish(topic, &payload, kind, 0, &mut deflater, &mut outboxes)
+                .expect("there is room");
             home.take_work()
         };
         let more = work(Encoding::DeflatedJson) - work(Encoding::Json);
@@ -1203,7 +1216,13 @@ mod tests {
         world.publish("a", 0).unwrap();
         assert_eq!(lanes_of(&world, "a"), []);
         for reactor in 0..2 {
-            world.home.handle_subscribe(reactor, "a", Encoding::Json, 0, &mut world.outboxes);
+            world.home.handle_subscribe(
+                reactor,
+                TopicName::checked("a"),
+                Encoding::Json,
+                0,
+                &mut world.outboxes,
+            );
         }
         world.add_filter(2, "+", Encoding::Json);
         world.add_filter(2, "#", Encoding::DeflatedBinary);
@@ -1230,7 +1249,7 @@ mod tests {
         let encodings = [Encoding::Json, Encoding::Binary];
         let everybody = |world: &mut World| {
             for encoding in encodings {
-                world.home.handle_subscribe(0, "busy", encoding, 0, &mut world.outboxes);
+                world.home.handle_subscribe(0, TopicName::checked("busy"), encoding, 0, &mut world.outboxes);
             }
             while lanes_of(world, "busy") != encodings.map(|encoding| (encoding, true)) {
                 world.publish("busy", 0).unwrap();

@@ -18,7 +18,7 @@ use super::{
     subscription::ConnectionId,
     walk::Walk,
 };
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, topic::TopicName};
 
 /// One record start is indexed in so many bytes of log: the longest walk to find one.
 const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
@@ -211,6 +211,11 @@ impl View {
             exact_count: 0,
             at_head_count: 0,
         }
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> TopicName<&str> {
+        TopicName::checked(&*self.name)
     }
 
     /// How many connections receive it.

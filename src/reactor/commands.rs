@@ -17,7 +17,7 @@ use crate::{
         close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
         reply::{self, Reply},
-        topic::{self, TopicRule},
+        topic::{self, Filter, TopicName},
     },
     pubsub::{
         home::TopicRefusal,
@@ -40,9 +40,9 @@ impl Desk {
         self.meter.spend(price::COMMAND);
         let result = match &command {
             Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
-                self.handle_publish(slot, *id, topic, payload, *kind, *receivers)
+                self.handle_publish(slot, *id, topic.borrowed(), payload, *kind, *receivers)
             }
-            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, *id, filter),
+            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, *id, filter.borrowed()),
             Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, *id, filter),
             Ok(Command::Ping { id }) => {
                 self.write_reply(slot, &Reply::Pong { id: *id });
@@ -78,13 +78,11 @@ impl Desk {
         &mut self,
         slot: u32,
         id: Option<RequestId<'a>>,
-        topic: &'a str,
+        topic: TopicName<&'a str>,
         payload: &[u8],
         kind: PayloadKind,
         receivers: bool,
     ) -> Result<(), CommandError<'a>> {
-        let refused = |code, message| refusal("publish", id, topic, code, message);
-        topic::check_name(topic).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
         if home != self.exchange.index() || (receivers && id.is_some()) {
@@ -94,10 +92,14 @@ impl Desk {
         let creator = self.creator(slot);
         match self.publish_here(topic, payload, kind, creator) {
             Ok(seq) if id.is_some() => {
+                let topic = topic.as_str();
                 self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None, hint: None });
             }
             Ok(_) => {}
-            Err(refusal) => return Err(refused(ErrorCode::LimitReached, refusal.to_string().into())),
+            Err(refused) => {
+                let message = refused.to_string().into();
+                return Err(refusal("publish", id, topic.as_str(), ErrorCode::LimitReached, message));
+            }
         }
         Ok(())
     }
@@ -106,7 +108,7 @@ impl Desk {
     /// a topic that nobody knew has spent what it costs to find out who receives it.
     fn publish_here(
         &mut self,
-        topic: &str,
+        topic: TopicName<&str>,
         payload: &[u8],
         kind: PayloadKind,
         creator: u32,
@@ -137,12 +139,12 @@ impl Desk {
         slot: u32,
         home: usize,
         id: Option<RequestId<'_>>,
-        topic: &str,
+        topic: TopicName<&str>,
         payload: &[u8],
         kind: PayloadKind,
         receivers: bool,
     ) {
-        let bytes = self.carrier.carry(topic, payload);
+        let bytes = self.carrier.carry(&topic, payload);
         let topic_len = topic.len() as u16;
         let pending = id.map(|id| {
             let kind = PendingKind::Publish { seq: None, receivers: receivers.then_some(0), missing: 0 };
@@ -168,15 +170,15 @@ impl Desk {
         &mut self,
         slot: u32,
         id: Option<RequestId<'a>>,
-        filter: &'a str,
+        filter: Filter<&'a str>,
     ) -> Result<(), CommandError<'a>> {
-        let refused = |code, message| refusal("subscribe", id, filter, code, message);
-        let has_wildcards =
-            topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
+        let text = filter.as_str();
+        let refused = |code, message| refusal("subscribe", id, text, code, message);
         let limits = &self.shared.config.limits;
-        let levels = topic::level_count(filter);
+        let (topic, levels) = (filter.as_topic(), filter.level_count());
+        let has_wildcards = topic.is_none();
         let plus_levels_max = limits.plus_levels_max;
-        if has_wildcards && levels > plus_levels_max && filter.contains('+') {
+        if levels > plus_levels_max && filter.has_plus() {
             let message = format!(
                 "a filter with + has at most {plus_levels_max} levels, this one has {levels} (limits.plus_levels_max)"
             );
@@ -202,12 +204,14 @@ impl Desk {
         }
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(filter)), PendingKind::Subscribe);
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe);
         let creator = self.creator(slot);
         let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
-        let subscribed = match has_wildcards {
-            true => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
-            false => fanout.handle_subscribe_topic(connection, encoding, filter, asked, creator, outcome),
+        let subscribed = match topic {
+            Some(topic) => {
+                fanout.handle_subscribe_topic(connection, encoding, topic, asked, creator, outcome)
+            }
+            None => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
@@ -217,10 +221,8 @@ impl Desk {
         match subscribed {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
-                self.write_reply(
-                    slot,
-                    &Reply::Ok { id, topic: filter, seq, receivers: None, hint: topic::hint(filter) },
-                );
+                let hint = topic::hint(text);
+                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, receivers: None, hint });
             }
             Ok(Subscribed::Now(_)) => {}
             Err(Refused) => {
@@ -238,7 +240,6 @@ impl Desk {
         filter: &'a str,
     ) -> Result<(), CommandError<'a>> {
         let refused = |code, message| refusal("unsubscribe", id, filter, code, message);
-        topic::check_filter(filter).map_err(|rule| refused(ErrorCode::BadTopic, broken(rule)))?;
         // After the ok it would be about a topic that the client left, and might be widened by what is
         // missed once it has come back.
         self.write_gaps(slot);
@@ -279,7 +280,7 @@ impl Desk {
             Request::Publish(publish) => {
                 self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
                 let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
-                let topic = std::str::from_utf8(topic).expect("a checked topic is UTF-8");
+                let topic = TopicName::checked_bytes(topic);
                 let seq = match self.publish_here(topic, payload, publish.kind, publish.creator) {
                     Ok(seq) => seq,
                     Err(refusal) => {
@@ -288,14 +289,17 @@ impl Desk {
                 };
                 if let Some(pending) = publish.pending {
                     let counts = match publish.receivers {
-                        true => self.home.handle_count(topic, from as u32, pending, self.exchange.outboxes()),
+                        true => {
+                            self.home.handle_count(&topic, from as u32, pending, self.exchange.outboxes())
+                        }
                         false => 0,
                     };
                     self.exchange.say(from, Delivery::Published { pending, seq, counts });
                 }
             }
             Request::Subscribe { topic, encoding, creator } => {
-                self.home.handle_subscribe(from, &topic, encoding, creator, self.exchange.outboxes())
+                let topic = TopicName::checked(&*topic);
+                self.home.handle_subscribe(from, topic, encoding, creator, self.exchange.outboxes())
             }
             Request::Unsubscribe { topic, encoding } => {
                 self.home.handle_unsubscribe(from, &topic, encoding, self.exchange.outboxes());
@@ -470,10 +474,6 @@ impl Desk {
         let format = self.connections[slot].format();
         reply::write(format, reply, self.replies(slot));
     }
-}
-
-fn broken(rule: TopicRule) -> Cow<'static, str> {
-    rule.to_string().into()
 }
 
 fn refusal<'a>(

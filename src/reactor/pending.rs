@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    protocol::command::RequestId,
+    protocol::{command::RequestId, topic::TopicName},
     pubsub::{log::Range, message::PendingId, subscription::ConnectionId},
 };
 
@@ -58,7 +58,7 @@ pub enum HeldId {
 pub enum HeldTopic {
     /// Shared with a view or a filter.
     Shared(Arc<str>),
-    /// The first bytes of a publication under way; they are UTF-8.
+    /// The first bytes of a publication under way.
     Carried(Range, u16),
 }
 
@@ -113,7 +113,7 @@ impl HeldTopic {
         match self {
             HeldTopic::Shared(name) => name,
             HeldTopic::Carried(range, len) => {
-                std::str::from_utf8(&range.bytes()[..usize::from(*len)]).expect("a checked topic is UTF-8")
+                TopicName::checked_bytes(&range.bytes()[..usize::from(*len)]).as_str()
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::protocol::{
         ErrorCode, PayloadKind,
         outcome::{Outcome, OwnedCommand},
     },
-    json,
+    json, topic,
 };
 
 /// What `message` leads to.
@@ -89,6 +89,9 @@ fn publish(fields: Fields) -> Outcome {
     if is_json && !str::from_utf8(&fields.payload).is_ok_and(|text| json::naive::is_i_json(text, 63)) {
         return Outcome::error(ErrorCode::BadMessage);
     }
+    if !topic::naive::is_name(&topic) {
+        return refuse(ErrorCode::BadTopic);
+    }
     let kind = if is_json { PayloadKind::Json } else { PayloadKind::Bytes };
     Outcome::Command(OwnedCommand {
         op: "publish".to_owned(),
@@ -111,6 +114,9 @@ fn object(fields: Fields, kind: &str) -> Outcome {
     match json::naive::lone_outcome(&text).without_details() {
         Outcome::Command(command) if command.op != kind => {
             refuse(command.id, command.topic, ErrorCode::BadValue)
+        }
+        Outcome::Error { op: Some(op), id, topic, code: ErrorCode::BadTopic } if op != kind => {
+            refuse(id, topic, ErrorCode::BadValue)
         }
         outcome => outcome,
     }

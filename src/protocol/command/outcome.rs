@@ -47,11 +47,11 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             }
         };
         let (op, id, topic, data, receivers) = match command {
-            Command::Subscribe { id, filter } => ("subscribe", id, Some(filter), None, false),
-            Command::Unsubscribe { id, filter } => ("unsubscribe", id, Some(filter), None, false),
+            Command::Subscribe { id, filter } => ("subscribe", id, Some(filter.text()), None, false),
+            Command::Unsubscribe { id, filter } => ("unsubscribe", id, Some(filter.text()), None, false),
             Command::Ping { id } => ("ping", id, None, None, false),
             Command::Publish { id, topic, payload, kind, receivers } => {
-                ("publish", id, Some(topic), Some((*kind, payload.to_vec())), *receivers)
+                ("publish", id, Some(topic.text()), Some((*kind, payload.to_vec())), *receivers)
             }
         };
         Outcome::Command(OwnedCommand {

@@ -5,9 +5,12 @@
 
 use serde_json::value::RawValue;
 
-use crate::protocol::command::{
-    ErrorCode, PayloadKind,
-    outcome::{Outcome, OwnedCommand},
+use crate::protocol::{
+    command::{
+        ErrorCode, PayloadKind,
+        outcome::{Outcome, OwnedCommand},
+    },
+    topic,
 };
 
 /// An object's members in order, duplicates included.
@@ -199,6 +202,10 @@ fn command(raw: &str) -> Outcome {
     }
     if op != "ping" && topic.is_none() {
         return error(if string("topic").is_some() { ErrorCode::BadTopic } else { ErrorCode::BadValue });
+    }
+    let is_allowed = if op == "publish" { topic::naive::is_name } else { topic::naive::is_filter };
+    if op != "ping" && !topic.as_deref().is_some_and(is_allowed) {
+        return error(ErrorCode::BadTopic);
     }
     Outcome::Command(OwnedCommand {
         id: id.map(str::to_owned),

@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn name(text: &str) -> TopicName<Cow<'_, str>> {
+    TopicName::parse(text.into()).expect("a name")
+}
+
+fn filter(text: &str) -> Filter<Cow<'_, str>> {
+    Filter::parse(text.into()).expect("a filter")
+}
+
 /// The results of `text`, with one error for a text that executes nothing.
 fn results<'a>(parser: &'a mut Parser, text: &'a str) -> Vec<Result<Command<'a>, CommandError<'a>>> {
     match parser.parse(text) {
@@ -55,14 +63,14 @@ fn assert_data_is_refused(data: &str, parts_of_message: &[&str]) {
 #[test]
 fn each_op_is_read() {
     let id = Some(RequestId::Number(1));
-    let topic = Cow::Borrowed("room/42");
+    let (topic, filter) = (name("room/42"), filter("room/42"));
     let cases = [
-        (r#"{"op":"subscribe","topic":"room/42","id":1}"#, Command::Subscribe { id, filter: topic.clone() }),
+        (r#"{"op":"subscribe","topic":"room/42","id":1}"#, Command::Subscribe { id, filter: filter.clone() }),
         (
             r#"{"op":"unsubscribe","topic":"room/42","id":1}"#,
-            Command::Unsubscribe { id, filter: topic.clone() },
+            Command::Unsubscribe { id, filter: filter.clone() },
         ),
-        (r#"{"op":"subscribe","topic":"room/42"}"#, Command::Subscribe { id: None, filter: topic.clone() }),
+        (r#"{"op":"subscribe","topic":"room/42"}"#, Command::Subscribe { id: None, filter }),
         (
             r#"{"op":"publish","topic":"room/42","data":{"text":"hi"},"id":1}"#,
             Command::Publish {
@@ -95,7 +103,7 @@ fn each_op_is_read() {
 fn keys_and_topics_are_compared_unescaped() {
     with_command(r#"{"o\u0070":"p\u0069ng"}"#, |command| assert_eq!(command, Command::Ping { id: None }));
     with_command(r#"{"op":"subscribe","topic":"room\/\u00e4\ud83d\ude00"}"#, |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: "room/ä😀".into() });
+        assert_eq!(command, Command::Subscribe { id: None, filter: filter("room/ä😀") });
     });
     assert_refused(r#"{"op":"ping","\u006fp":"ping"}"#, ErrorCode::DuplicateKey, &["`op`"]);
 }
@@ -177,6 +185,14 @@ fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
             &["`since`", "history"],
         ),
         (r#"{"op":"subscribe","topic":"t","last":1}"#, Unsupported, &["`last`", "history"]),
+        (r#"{"op":"subscribe","topic":""}"#, BadTopic, &["1 to 256 bytes", "has 0"]),
+        (r#"{"op":"unsubscribe","topic":"a\u0000b"}"#, BadTopic, &["U+0000"]),
+        (r#"{"op":"subscribe","topic":"a\/#\/b"}"#, BadTopic, &["#", "whole last level"]),
+        (r#"{"op":"publish","topic":"a/+","data":1}"#, BadTopic, &["publish", "+ and #"]),
+        (r#"{"op":"publish","topic":"$sys/x","data":1}"#, BadTopic, &["$", "own"]),
+        // The topic is looked at last.
+        (r#"{"op":"publish","topic":"a/+","data":1,"receivers":1}"#, BadValue, &["`1`", "true or false"]),
+        (r#"{"op":"publish","topic":"a/+"}"#, BadValue, &["`data` is missing"]),
     ];
     for (text, code, parts) in cases {
         assert_refused(text, *code, parts);
@@ -303,11 +319,11 @@ fn an_error_does_not_repeat_what_is_not_i_json() {
 fn a_topic_may_have_256_bytes_unescaped() {
     let longest = "ä".repeat(128);
     with_command(&format!(r#"{{"op":"subscribe","topic":"{longest}"}}"#), |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: longest.as_str().into() });
+        assert_eq!(command, Command::Subscribe { id: None, filter: filter(&longest) });
     });
     let escaped = "\\u00e4".repeat(128);
     with_command(&format!(r#"{{"op":"subscribe","topic":"{escaped}"}}"#), |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: longest.as_str().into() });
+        assert_eq!(command, Command::Subscribe { id: None, filter: filter(&longest) });
     });
     let text = format!(r#"{{"op":"subscribe","topic":"{longest}x","id":1}}"#);
     assert_refused(&text, ErrorCode::BadTopic, &["257 bytes", "at most 256"]);

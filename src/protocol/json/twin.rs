@@ -71,6 +71,8 @@ const STRINGS: &[&str] = &[
     r#""\x""#,
     "\"\u{7f}\"",
 ];
+const BAD_TOPICS: &[&str] =
+    &[r#""a/+""#, r##""\u0023""##, r##""room\/#""##, r#""a+""#, r##""#\/a""##, r#""$sys/x""#, r#""a\u0000""#];
 const ATOMS: &[&str] = &["null", "true", "false", "nul", "truee"];
 const SPACE: &[&str] = &["", "", "", " ", "\n", "\t ", "\r\n  "];
 const OPS: &[&str] = &[
@@ -133,7 +135,9 @@ fn member() -> BoxedStrategy<String> {
     select(KEYS)
         .prop_flat_map(|key| {
             let right = match key {
-                r#""topic""# => mostly_first(STRINGS, 6),
+                r#""topic""# => {
+                    prop_oneof![3 => mostly_first(STRINGS, 6), 1 => mostly_first(BAD_TOPICS, 7)].boxed()
+                }
                 r#""id""# => {
                     prop_oneof![mostly_first(NUMBERS, 2), mostly_first(STRINGS, 6), Just("null".to_owned())]
                         .boxed()
@@ -147,11 +151,17 @@ fn member() -> BoxedStrategy<String> {
         .boxed()
 }
 
+/// A good one mostly.
+fn topic_member() -> BoxedStrategy<String> {
+    let topic = prop_oneof![9 => Just(r#""t""#), 1 => select(BAD_TOPICS)];
+    topic.prop_map(|topic| format!("\"topic\":{topic}")).boxed()
+}
+
 fn command() -> BoxedStrategy<String> {
     let minimal = prop_oneof![
         4 => Just(vec![]),
-        2 => Just(vec![r#""topic":"t""#.to_owned()]),
-        3 => value().prop_map(|data| vec![r#""topic":"t""#.to_owned(), format!("\"data\":{data}")]),
+        2 => topic_member().prop_map(|topic| vec![topic]),
+        3 => (topic_member(), value()).prop_map(|(topic, data)| vec![topic, format!("\"data\":{data}")]),
     ];
     (
         prop_oneof![20 => mostly_first(OPS, 6), 1 => mostly_first(OPS, 8)],
@@ -314,6 +324,7 @@ fn the_generated_texts_are_not_all_refused() {
         "ping",
         "bad_message",
         "bad_value",
+        "bad_topic",
         "unknown_key",
         "unknown_op",
         "duplicate_key",

@@ -6,7 +6,7 @@
 
 use super::{Fanout, Outcome};
 use crate::{
-    protocol::Encoding,
+    protocol::{Encoding, topic::TopicName},
     pubsub::{
         message::{PendingId, Request},
         subscription::{ConnectionId, Refused, Started, Subscribed, ViewKey},
@@ -76,7 +76,7 @@ impl Fanout {
         endings.by_view.insert(key, Ending { pending, until_bytes: None });
         let view = &self.views[key as usize];
         let (topic, encoding) = (view.name.clone(), view.encoding);
-        let home = self.homes.of(&topic);
+        let home = self.homes.of(view.topic());
         outcome.requests.push((home, Request::Mark { topic, encoding, connection: id, pending }));
     }
 
@@ -223,7 +223,7 @@ impl Fanout {
         if subscriber.is_leaving() {
             return outcome.started.push(Started::at(pending, None));
         }
-        let id = subscriber.id(connection);
+        let (id, topic) = (subscriber.id(connection), TopicName::checked(topic));
         match self.handle_subscribe_topic(id, encoding, topic, pending, creator, outcome) {
             Ok(Subscribed::Now(seq)) => outcome.started.push(Started::at(pending, seq)),
             Ok(Subscribed::Later) => {}

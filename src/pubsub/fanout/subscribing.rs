@@ -8,7 +8,10 @@ use super::{
     tasks::Task,
 };
 use crate::{
-    protocol::{Encoding, topic},
+    protocol::{
+        Encoding,
+        topic::{self, Filter, TopicName},
+    },
     pubsub::{
         home::TopicRefusal,
         message::{PendingId, Request},
@@ -28,16 +31,16 @@ impl Fanout {
         &mut self,
         id: ConnectionId,
         encoding: Encoding,
-        name: &str,
+        name: TopicName<&str>,
         pending: Option<PendingId>,
         creator: u32,
         outcome: &mut Outcome,
     ) -> Result<Subscribed, Refused> {
         self.work += price::SUBSCRIPTION;
         let connection = self.open(id);
-        let key = match self.by_name[encoding.index()].get(name) {
+        let key = match self.by_name[encoding.index()].get(name.as_str()) {
             Some(key) => key,
-            None => self.create_view(name.into(), encoding),
+            None => self.create_view(name.as_str().into(), encoding),
         };
         let subscriber = &mut self.subscribers[connection as usize];
         let place = subscriber.find(key);
@@ -77,17 +80,18 @@ impl Fanout {
         &mut self,
         id: ConnectionId,
         encoding: Encoding,
-        filter: &str,
+        filter: Filter<&str>,
         pending: Option<PendingId>,
         outcome: &mut Outcome,
     ) -> Result<Subscribed, Refused> {
-        self.work += price::SUBSCRIPTION + price::MATCH * topic::level_count(filter) as u64;
+        let levels = filter.level_count();
+        self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
         let connection = self.open(id);
         let filters = &mut self.filters;
-        let key = match filters.by_text[encoding.index()].get(filter) {
+        let key = match filters.by_text[encoding.index()].get(filter.as_str()) {
             Some(&key) => key,
             None => {
-                let key = filters.insert(filter.into(), encoding, self.homes.count);
+                let key = filters.insert(filter.as_str().into(), encoding, self.homes.count);
                 let entry = &filters.entries[key as usize];
                 self.work += self.homes.count as u64 * price::EXCHANGE;
                 for home in 0..self.homes.count {
@@ -104,7 +108,7 @@ impl Fanout {
         }
         let place = filters.hold(key, connection);
         rare.filters.push(HeldFilter { key, place });
-        rare.level_count += topic::level_count(filter) as u32;
+        rare.level_count += levels as u32;
         subscriber.asked_count += 1;
         self.subscription_count += 1;
         let entry = &mut filters.entries[key as usize];
@@ -316,7 +320,7 @@ impl Fanout {
         if view.registration == Registration::Active && view.exact_count() == 0 {
             view.registration = Registration::None;
             let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding };
-            outcome.requests.push((self.homes.of(&view.name), request));
+            outcome.requests.push((self.homes.of(view.topic()), request));
         }
         self.remove_if_unused(key);
     }

@@ -7,7 +7,12 @@ use proptest::{
 
 use super::{ending::ENDINGS_MAX, owing::AT_ONCE_MAX, subscriber::GAPS_MAX, *};
 use crate::{
-    protocol::{command::PayloadKind, frame, publication::Publication, topic},
+    protocol::{
+        command::PayloadKind,
+        frame,
+        publication::Publication,
+        topic::{self, Filter, TopicName},
+    },
     pubsub::{
         home::TopicRefusal,
         log::{Appender, ChunkPool},
@@ -297,8 +302,8 @@ impl Bench {
         let is_ending = reader.ending.contains_key(name);
         let is_held = !is_ending && (reader.exact.contains(name) || reader.waiting.contains(name));
         let id = ConnectionId { slot: connection as u32, generation: reader.generation };
-        let outcome = &mut self.outcome;
-        match self.fanout.handle_subscribe_topic(id, ENCODING, name, Some(question), 0, outcome) {
+        let (topic, outcome) = (TopicName::checked(name), &mut self.outcome);
+        match self.fanout.handle_subscribe_topic(id, ENCODING, topic, Some(question), 0, outcome) {
             Ok(subscribed) if is_ending => {
                 assert_eq!(subscribed, Subscribed::Later);
                 reader.again = Some((name, question));
@@ -335,7 +340,8 @@ impl Bench {
         let id = ConnectionId { slot: connection as u32, generation: reader.generation };
         let outcome = &mut self.outcome;
         let is_held = reader.filters.contains(filter) || reader.waiting_filters.contains(filter);
-        match self.fanout.handle_subscribe_filter(id, ENCODING, filter, Some(0), outcome) {
+        let parsed = Filter::parse(filter).expect("a filter");
+        match self.fanout.handle_subscribe_filter(id, ENCODING, parsed, Some(0), outcome) {
             Err(Refused) => assert!(is_held),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.filters.insert(filter)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting_filters.insert(filter)),
@@ -504,8 +510,8 @@ impl Stalled {
 
     fn subscribe(&mut self, connection: u32, topic: &str) {
         let mut outcome = Outcome::default();
-        let subscribed =
-            self.fanout.handle_subscribe_topic(first(connection), ENCODING, topic, None, 0, &mut outcome);
+        let (id, name) = (first(connection), TopicName::checked(topic));
+        let subscribed = self.fanout.handle_subscribe_topic(id, ENCODING, name, None, 0, &mut outcome);
         if subscribed.unwrap() == Subscribed::Later {
             self.fanout.handle_subscribed(topic, ENCODING, Ok(0), &mut outcome);
         }
@@ -834,6 +840,7 @@ fn a_connection_joins_a_view_at_one_price_however_many_of_its_filters_match() {
         for filter in filters {
             let mut outcome = Outcome::default();
             let fanout = &mut stalled.fanout;
+            let filter = Filter::parse(*filter).expect("a filter");
             fanout.handle_subscribe_filter(first(0), ENCODING, filter, None, &mut outcome).unwrap();
             let [(_, Request::AddFilter { registration, .. })] = outcome.requests[..] else {
                 panic!("it is registered: {:?}", outcome.requests)
@@ -876,9 +883,10 @@ fn who_is_going_does_not_subscribe_again() {
     let mut stalled = Stalled::new(u64::MAX, None);
     let mut outcome = Outcome::default();
     let fanout = &mut stalled.fanout;
-    fanout.handle_subscribe_topic(first(0), ENCODING, "new", Some(1), 0, &mut outcome).unwrap();
+    let topic = TopicName::checked("new");
+    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(1), 0, &mut outcome).unwrap();
     fanout.handle_unsubscribe(0, ENCODING, "new", 2, &mut outcome).unwrap();
-    fanout.handle_subscribe_topic(first(0), ENCODING, "new", Some(3), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(3), 0, &mut outcome).unwrap();
     assert!(fanout.is_unsubscribing(0), "what else it asks has to wait");
     (0..20).for_each(|topic| stalled.subscribe(0, &topic.to_string()));
     assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));

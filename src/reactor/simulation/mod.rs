@@ -30,7 +30,7 @@ use super::{
 use crate::{
     channel::Mesh,
     config::{Config, SlowConsumer},
-    protocol::{Encoding, Format, close::CloseReason},
+    protocol::{Encoding, Format, close::CloseReason, topic::TopicName},
     pubsub::{
         home::Homes,
         log::{Budget, SHARED_CHUNK_BYTES},
@@ -251,7 +251,9 @@ impl World {
     /// A topic whose home is reactor `home`.
     fn topic_at(&self, home: usize, prefix: &str) -> String {
         let mut names = (0..).map(|number| format!("{prefix}{number}"));
-        names.find(|name| self.shared.homes.of(name) == home).expect("some name hashes there")
+        names
+            .find(|name| self.shared.homes.of(TopicName::checked(name)) == home)
+            .expect("some name hashes there")
     }
 
     fn reactor(&self, index: usize) -> &Reactor<SimRing> {
