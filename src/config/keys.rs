@@ -13,6 +13,7 @@ use super::{
     Config, ListenAddress, SlowConsumer, TopicPolicy,
     address::{PATH_BYTES_MAX, is_socket_path},
 };
+use crate::protocol::topic::Filter;
 
 /// The sections in the order of the default file, each with what it is about.
 pub(super) const SECTIONS: [(&str, &str); 9] = [
@@ -708,7 +709,7 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
         };
         match name.get_ref().as_ref() {
             "filter" => {
-                filter = Some(text.filter(|text| is_filter(text)).ok_or_else(|| {
+                filter = Some(text.filter(|text| Filter::parse(*text).is_ok()).ok_or_else(|| {
                     let allowed = "a topic of 1 to 256 bytes, with + for one level or # for all that follow";
                     not_allowed(KNOWN[0], value.span(), allowed)
                 })?);
@@ -742,19 +743,6 @@ fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
         }
         _ => Err(not_allowed("delivery.topics", entry.span(), "tables with both filter and slow_consumer")),
     }
-}
-
-/// The rules of the wire for filters, without the tree that carries them: this module is a leaf.
-fn is_filter(text: &str) -> bool {
-    let level_count = text.split('/').count();
-    (1..=256).contains(&text.len())
-        && !text.contains('\0')
-        && level_count <= 32
-        && text.split('/').enumerate().all(|(index, level)| match level {
-            "+" => true,
-            "#" => index + 1 == level_count,
-            name => !name.contains(['+', '#']),
-        })
 }
 
 /// A suffix is added to it while the socket is made.

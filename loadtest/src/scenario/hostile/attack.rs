@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fanfare::protocol::topic::TOPIC_LEVELS_MAX;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::{
@@ -33,8 +34,6 @@ const ARRAY_COMMANDS: usize = 1024;
 const FILTER_LEVELS: usize = 8;
 /// The most levels that a broker lets a connection's filters have together unless it is configured otherwise.
 const LEVELS_MAX: usize = 8_192;
-/// The most levels of a topic.
-const TOPIC_LEVELS_MAX: usize = 32;
 /// The ratio that the second kind of bomb stays within.
 const RATIO_MAX: usize = 100;
 /// What a flush ends with, and is not sent.
