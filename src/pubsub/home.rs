@@ -18,7 +18,7 @@ use super::{
     filter::FilterTree,
     lanes::Lanes,
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
-    message::{Delivery, Outboxes, PendingId},
+    message::{Delivery, Outboxes, PendingId, RegistrationId},
     table::Table,
 };
 use crate::{
@@ -345,7 +345,7 @@ impl Home {
         reactor: usize,
         filter: &Arc<str>,
         encoding: Encoding,
-        registration: PendingId,
+        registration: RegistrationId,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
@@ -729,7 +729,7 @@ mod tests {
         /// With the plain bytes, and whether it came compressed.
         Record(&'static str, Encoding, u64, Vec<u8>, bool),
         Subscribed(&'static str, Encoding, Result<u64, TopicRefusal>),
-        FilterAdded(PendingId),
+        FilterAdded(RegistrationId),
         Count(&'static str),
     }
 
@@ -919,9 +919,10 @@ mod tests {
                         twin.exact.remove(&(reactor, TOPICS[topic], encoding.index()));
                     }
                     Step::AddFilter(reactor, filter, encoding) => {
-                        home.handle_add_filter(reactor, &FILTERS[filter].into(), encoding, number as u32, out);
+                        let registration = RegistrationId(number as u32);
+                        home.handle_add_filter(reactor, &FILTERS[filter].into(), encoding, registration, out);
                         twin.filters.insert((reactor, FILTERS[filter], encoding.index()));
-                        twin.heard[reactor].push(Heard::FilterAdded(number as u32));
+                        twin.heard[reactor].push(Heard::FilterAdded(registration));
                     }
                     Step::RemoveFilter(reactor, filter, encoding) => {
                         home.handle_remove_filter(reactor, &FILTERS[filter].into(), encoding, out);
@@ -929,7 +930,7 @@ mod tests {
                     }
                     Step::Count(topic) => {
                         let name = TOPICS[topic];
-                        let asked = home.handle_count(name, 0, 0, out);
+                        let asked = home.handle_count(name, 0, PendingId(0), out);
                         let mut wanting = 0;
                         for reactor in 0..REACTORS {
                             let wants = Encoding::ALL.into_iter().any(|encoding| twin.wants(reactor, name, encoding));
@@ -1098,7 +1099,8 @@ mod tests {
         }
 
         fn add_filter(&mut self, reactor: usize, filter: &str, encoding: Encoding) {
-            self.home.handle_add_filter(reactor, &filter.into(), encoding, 0, &mut self.outboxes);
+            let registration = RegistrationId(0);
+            self.home.handle_add_filter(reactor, &filter.into(), encoding, registration, &mut self.outboxes);
         }
 
         fn remove_filter(&mut self, reactor: usize, filter: &str, encoding: Encoding) {
@@ -1119,7 +1121,7 @@ mod tests {
         const BYTES: u64 = 500;
         let work = |encoding| {
             let World { mut home, mut deflater, mut outboxes } = World::new(0, 100);
-            home.handle_add_filter(0, &"#".into(), encoding, 0, &mut outboxes);
+            home.handle_add_filter(0, &"#".into(), encoding, RegistrationId(0), &mut outboxes);
             home.take_work();
             let payload = [b'1'; BYTES as usize];
             let kind = PayloadKind::Json;

@@ -10,7 +10,12 @@ use super::{home::TopicRefusal, log::Range, subscription::ConnectionId};
 use crate::protocol::{Encoding, command::PayloadKind};
 
 /// Names a question that waits for its answer, in the asker's own table.
-pub type PendingId = u32;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PendingId(pub u32);
+
+/// Names a filter's registration with all homes, among those of the reactor that asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegistrationId(pub u32);
 
 /// From a reactor to the home of a topic, in order.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ pub enum Request {
         /// The encoding of the batches.
         encoding: Encoding,
         /// Which registration this is: comes back in the answer.
-        registration: PendingId,
+        registration: RegistrationId,
     },
     /// Undo [`Request::AddFilter`].
     RemoveFilter {
@@ -112,7 +117,7 @@ pub enum Delivery {
     /// This home has the filter.
     FilterAdded {
         /// As in the request.
-        registration: PendingId,
+        registration: RegistrationId,
     },
     /// A publication that somebody waits for has its place.
     Published {

@@ -65,17 +65,17 @@ pub enum HeldTopic {
 impl PendingTable {
     /// Keeps `pending` until its answer comes.
     pub fn insert(&mut self, pending: Pending) -> PendingId {
-        self.entries.insert(pending) as PendingId
+        PendingId(self.entries.insert(pending) as u32)
     }
 
     /// The question that `id` names.
     pub fn get_mut(&mut self, id: PendingId) -> &mut Pending {
-        &mut self.entries[id as usize]
+        &mut self.entries[id.0 as usize]
     }
 
     /// Takes the question that `id` names.
     pub fn remove(&mut self, id: PendingId) -> Pending {
-        self.entries.remove(id as usize)
+        self.entries.remove(id.0 as usize)
     }
 
     /// How many wait.

@@ -6,22 +6,35 @@ use foldhash::fast::RandomState;
 
 use crate::{
     protocol::Encoding,
-    pubsub::{filter::FilterTree, message::PendingId},
+    pubsub::{
+        filter::FilterTree,
+        message::{PendingId, RegistrationId},
+    },
     work::price,
 };
 
 /// They wrap, in tests soon.
-const REGISTRATION_FIRST: PendingId = if cfg!(test) { PendingId::MAX - 1 } else { 0 };
+const REGISTRATION_FIRST: RegistrationId = RegistrationId(if cfg!(test) { u32::MAX - 1 } else { 0 });
+
+/// The key of a filter, which is no view's and no connection's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FilterKey(u32);
+
+impl FilterKey {
+    /// Its place in [`Filters::entries`].
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Filters with wildcards of this reactor's connections.
 #[derive(Debug)]
 pub(super) struct Filters {
     pub(super) entries: slab::Slab<Filter>,
-    pub(super) by_text: [HashMap<Arc<str>, u32, RandomState>; Encoding::COUNT],
-    by_registration: HashMap<PendingId, u32, RandomState>,
-    next_registration: PendingId,
-    /// Keys of `entries`.
-    trees: [FilterTree<u32>; Encoding::COUNT],
+    pub(super) by_text: [HashMap<Arc<str>, FilterKey, RandomState>; Encoding::COUNT],
+    by_registration: HashMap<RegistrationId, FilterKey, RandomState>,
+    next_registration: RegistrationId,
+    trees: [FilterTree<FilterKey>; Encoding::COUNT],
     /// Counts when subscriptions to filters started.
     pub(super) generation: u64,
 }
@@ -30,7 +43,7 @@ pub(super) struct Filters {
 pub(super) struct Filter {
     pub(super) text: Arc<str>,
     pub(super) encoding: Encoding,
-    pub(super) registration: PendingId,
+    pub(super) registration: RegistrationId,
     /// Connections that subscribed to it.
     pub(super) holders: Vec<Holder>,
     /// The generation of the newest of them; 0 as long as a home has not answered.
@@ -64,10 +77,10 @@ impl Default for Filters {
 
 impl Filters {
     /// A filter that nobody holds yet, to be registered with `home_count` homes.
-    pub(super) fn insert(&mut self, text: Arc<str>, encoding: Encoding, home_count: usize) -> u32 {
+    pub(super) fn insert(&mut self, text: Arc<str>, encoding: Encoding, home_count: usize) -> FilterKey {
         let registration = self.next_registration;
-        self.next_registration = registration.wrapping_add(1);
-        let key = self.entries.insert(Filter {
+        self.next_registration = RegistrationId(registration.0.wrapping_add(1));
+        let index = self.entries.insert(Filter {
             text: text.clone(),
             encoding,
             registration,
@@ -75,15 +88,16 @@ impl Filters {
             newest: 0,
             missing_count: home_count,
             waiting: Vec::new(),
-        }) as u32;
+        });
+        let key = FilterKey(index as u32);
         self.trees[encoding.index()].insert(&text, key);
         self.by_text[encoding.index()].insert(text, key);
         self.by_registration.insert(registration, key);
         key
     }
 
-    pub(super) fn remove(&mut self, key: u32) -> Filter {
-        let entry = self.entries.remove(key as usize);
+    pub(super) fn remove(&mut self, key: FilterKey) -> Filter {
+        let entry = self.entries.remove(key.index());
         self.trees[entry.encoding.index()].remove(&entry.text, key);
         self.by_text[entry.encoding.index()].remove(&entry.text);
         self.by_registration.remove(&entry.registration);
@@ -93,8 +107,8 @@ impl Filters {
     /// The connection subscribes to the filter `key`; tells its place among the holders. It starts now if all homes have
     /// answered, else with the last answer: what comes before was sent for another filter, which may have been taken
     /// back meanwhile, so that there would be a hole behind it.
-    pub(super) fn hold(&mut self, key: u32, connection: u32) -> u32 {
-        let entry = &mut self.entries[key as usize];
+    pub(super) fn hold(&mut self, key: FilterKey, connection: u32) -> u32 {
+        let entry = &mut self.entries[key.index()];
         let mut since = 0;
         if entry.missing_count == 0 {
             self.generation += 1;
@@ -107,9 +121,9 @@ impl Filters {
 
     /// All homes have answered: those who hold the filter `key` start, but for those of whom `is_leaving` says that they
     /// are taking it back.
-    pub(super) fn start(&mut self, key: u32, is_leaving: impl Fn(u32) -> bool) {
+    pub(super) fn start(&mut self, key: FilterKey, is_leaving: impl Fn(u32) -> bool) {
         self.generation += 1;
-        let entry = &mut self.entries[key as usize];
+        let entry = &mut self.entries[key.index()];
         entry.newest = self.generation;
         for holder in &mut entry.holders {
             if !is_leaving(holder.connection) {
@@ -119,7 +133,7 @@ impl Filters {
     }
 
     /// The key of the filter of a registration that a home has answered, if it is still there.
-    pub(super) fn registered(&self, registration: PendingId) -> Option<u32> {
+    pub(super) fn registered(&self, registration: RegistrationId) -> Option<FilterKey> {
         // It may have been taken back while a home's answer was on its way: nothing waits for it.
         self.by_registration.get(&registration).copied()
     }
@@ -131,10 +145,10 @@ impl Filters {
         encoding: Encoding,
         name: &str,
         since: u64,
-        matched: &mut Vec<u32>,
+        matched: &mut Vec<FilterKey>,
     ) -> u64 {
         let visited = self.trees[encoding.index()].for_each_match(name, |key| {
-            if self.entries[key as usize].newest > since {
+            if self.entries[key.index()].newest > since {
                 matched.push(key);
             }
         });

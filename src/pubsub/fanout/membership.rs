@@ -124,7 +124,7 @@ impl Fanout {
     pub(super) fn find_holders(&mut self, since: u64) {
         self.counts.resize(self.subscribers.len(), 0);
         for filter in self.matched.drain(..) {
-            let holders = &self.filters.entries[filter as usize].holders;
+            let holders = &self.filters.entries[filter.index()].holders;
             self.work += holders.len() as u64 * price::HOLDER;
             for holder in holders {
                 if holder.since > since {
@@ -149,7 +149,7 @@ impl Fanout {
         if let Some(held) = subscriber.unsubscribing_filter()
             && !place.is_some_and(|it| subscriber.is_ahead(it))
         {
-            let filter = &self.filters.entries[held.key as usize];
+            let filter = &self.filters.entries[held.key.index()];
             self.work += price::MATCH;
             let is_new = filter.holders[held.place as usize].since > since;
             if is_new && topic::matches(&filter.text, &self.views[key as usize].name) {

@@ -36,7 +36,7 @@ use super::{
     view::{MemberSlot, View},
 };
 use crate::protocol::Encoding;
-use filters::Filters;
+use filters::{FilterKey, Filters};
 use subscriber::Subscriber;
 use tasks::Task;
 
@@ -71,7 +71,7 @@ pub struct Fanout {
     departures: VecDeque<Task>,
     /// One of the tasks is a search for who keeps old log.
     is_shedding: bool,
-    matched: Vec<u32>,
+    matched: Vec<FilterKey>,
     /// By connection slot, while members are looked for: how many of its filters were found to match.
     counts: Vec<u16>,
     /// Connections of which that is any.
@@ -277,7 +277,7 @@ impl Fanout {
             }
             for (connection, subscriber) in (0u32..).zip(&self.subscribers) {
                 let held = subscriber.rare.iter().flat_map(|rare| &rare.filters);
-                let entries = held.map(|held| (held, &self.filters.entries[held.key as usize]));
+                let entries = held.map(|held| (held, &self.filters.entries[held.key.index()]));
                 let started = entries.filter(|(held, entry)| entry.holders[held.place as usize].since > 0);
                 let entries = started.map(|(_, entry)| entry);
                 let matching = entries.filter(|entry| {

@@ -230,7 +230,7 @@ impl Fanout {
             None if has_room => gaps.by_topic.push(Gap { topic, from, to }),
             None if gaps.resync.as_ref().is_some_and(|filter| topic::matches(filter, &topic)) => {}
             None => {
-                let held = rare.filters.iter().map(|held| &self.filters.entries[held.key as usize].text);
+                let held = rare.filters.iter().map(|held| &self.filters.entries[held.key.index()].text);
                 let filter = held.into_iter().find(|filter| topic::matches(filter, &topic)).cloned();
                 gaps.resync = Some(match gaps.resync {
                     Some(_) => "#".into(),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::ending::Endings;
+use super::{ending::Endings, filters::FilterKey};
 use crate::pubsub::{
     subscription::{ConnectionId, Gap, ViewKey},
     table::Table,
@@ -62,7 +62,7 @@ pub(super) struct Rare {
     /// What it has unsubscribed from by name and not left yet.
     pub(super) endings: Option<Box<Endings>>,
     /// The filter that is being taken back, while a task walks through the subscriptions for that.
-    pub(super) unsubscribing: Option<u32>,
+    pub(super) unsubscribing: Option<FilterKey>,
     walk: Walk,
     /// Places by view, where there are many.
     places: Option<Table<ViewKey, u32>>,
@@ -71,7 +71,7 @@ pub(super) struct Rare {
 /// A connection's subscription to a filter; the filter's list has the connection at `place`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeldFilter {
-    pub(super) key: u32,
+    pub(super) key: FilterKey,
     pub(super) place: u32,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Fanout, Outcome,
+    filters::FilterKey,
     subscriber::{HeldFilter, LEAVING, UNSUBSCRIBING},
     tasks::Task,
 };
@@ -14,7 +15,7 @@ use crate::{
     },
     pubsub::{
         home::TopicRefusal,
-        message::{PendingId, Request},
+        message::{PendingId, RegistrationId, Request},
         subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed, ViewKey},
         view::{MemberSlot, Registration, Waiting},
     },
@@ -92,7 +93,7 @@ impl Fanout {
             Some(&key) => key,
             None => {
                 let key = filters.insert(filter.as_str().into(), encoding, self.homes.count);
-                let entry = &filters.entries[key as usize];
+                let entry = &filters.entries[key.index()];
                 self.work += self.homes.count as u64 * price::EXCHANGE;
                 for home in 0..self.homes.count {
                     let (filter, registration) = (entry.text.clone(), entry.registration);
@@ -111,7 +112,7 @@ impl Fanout {
         rare.level_count += levels as u32;
         subscriber.asked_count += 1;
         self.subscription_count += 1;
-        let entry = &mut filters.entries[key as usize];
+        let entry = &mut filters.entries[key.index()];
         let has_started = entry.missing_count == 0;
         if !has_started {
             entry.waiting.extend(pending);
@@ -122,7 +123,7 @@ impl Fanout {
     /// The name of a view, or a filter that somebody subscribed to, that reads `text`.
     pub fn shared_text(&self, encoding: Encoding, text: &str) -> Option<Arc<str>> {
         if let Some(key) = self.filters.by_text[encoding.index()].get(text) {
-            return Some(self.filters.entries[*key as usize].text.clone());
+            return Some(self.filters.entries[key.index()].text.clone());
         }
         let key = self.by_name[encoding.index()].get(text)?;
         Some(self.views[key as usize].name.clone())
@@ -162,7 +163,7 @@ impl Fanout {
     fn unsubscribe_filter(
         &mut self,
         connection: u32,
-        key: u32,
+        key: FilterKey,
         pending: PendingId,
         outcome: &mut Outcome,
     ) -> Result<Unsubscribed, Refused> {
@@ -170,7 +171,7 @@ impl Fanout {
         let rare = subscriber.rare.as_mut().ok_or(Refused)?;
         let held = rare.filters.iter().find(|held| held.key == key).ok_or(Refused)?;
         // No view has met one that has not started.
-        let since = match self.filters.entries[key as usize].holders[held.place as usize].since {
+        let since = match self.filters.entries[key.index()].holders[held.place as usize].since {
             0 => u64::MAX,
             since => since,
         };
@@ -268,9 +269,9 @@ impl Fanout {
     }
 
     /// One more home has a filter.
-    pub fn handle_filter_added(&mut self, registration: PendingId, outcome: &mut Outcome) {
+    pub fn handle_filter_added(&mut self, registration: RegistrationId, outcome: &mut Outcome) {
         let Some(key) = self.filters.registered(registration) else { return };
-        let entry = &mut self.filters.entries[key as usize];
+        let entry = &mut self.filters.entries[key.index()];
         entry.missing_count -= 1;
         if entry.missing_count > 0 {
             return;
@@ -288,7 +289,7 @@ impl Fanout {
 
     /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
     pub(super) fn drop_filter(&mut self, connection: u32, held: HeldFilter, outcome: &mut Outcome) {
-        let entry = &mut self.filters.entries[held.key as usize];
+        let entry = &mut self.filters.entries[held.key.index()];
         let levels = topic::level_count(&entry.text);
         self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
         let subscriber = &mut self.subscribers[connection as usize];
@@ -302,7 +303,7 @@ impl Fanout {
             let theirs = rare.and_then(|rare| rare.filters.iter_mut().find(|theirs| theirs.key == held.key));
             theirs.expect("who is in a filter's list holds the filter").place = held.place;
         }
-        if self.filters.entries[held.key as usize].holders.is_empty() {
+        if self.filters.entries[held.key.index()].holders.is_empty() {
             let entry = self.filters.remove(held.key);
             outcome.started.extend(entry.waiting.iter().map(|&pending| Started::at(Some(pending), None)));
             self.work += self.homes.count as u64 * price::EXCHANGE;

@@ -3,7 +3,7 @@
 //! A task owns nothing that others need: between two of its steps anything may join, leave or go away, and it
 //! finds what is left. Each gets a quantum in its turn, so that a long one does not hold up the others.
 
-use super::{Fanout, Outcome, owing::Judging, subscriber::UNSUBSCRIBING};
+use super::{Fanout, Outcome, filters::FilterKey, owing::Judging, subscriber::UNSUBSCRIBING};
 use crate::{
     protocol::topic,
     pubsub::{
@@ -24,7 +24,7 @@ pub(super) enum Task {
     Depart { connection: u32 },
     /// A connection lets go of the filter `key`, and leaves what no other of its filters matches. Views that have
     /// not looked at filters since the generation `since` did not count it.
-    Unsubscribe { connection: ConnectionId, key: u32, since: u64, pending: PendingId },
+    Unsubscribe { connection: ConnectionId, key: FilterKey, since: u64, pending: PendingId },
     /// A connection that is owed in many topics is held to its bounds.
     Judge(Box<Judging>),
     /// The members of an idle view leave it.
@@ -163,7 +163,7 @@ impl Fanout {
     fn go_on_unsubscribing(
         &mut self,
         ConnectionId { slot: connection, generation }: ConnectionId,
-        key: u32,
+        key: FilterKey,
         since: u64,
         until: u64,
         outcome: &mut Outcome,
@@ -193,7 +193,7 @@ impl Fanout {
                 continue;
             }
             self.work += price::MATCH;
-            if !topic::matches(&self.filters.entries[key as usize].text, &view.name) {
+            if !topic::matches(&self.filters.entries[key.index()].text, &view.name) {
                 continue;
             }
             // Of a view that is being dropped nothing is owed, and whoever still matches joins it anew.

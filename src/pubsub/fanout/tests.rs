@@ -16,7 +16,7 @@ use crate::{
     pubsub::{
         home::TopicRefusal,
         log::{Appender, ChunkPool},
-        message::{Batch, PendingId},
+        message::{Batch, PendingId, RegistrationId},
         policy::{Bound, Rule, Verdict},
         subscription::{ConnectionId, Refused, Subscribed},
         view::{MemberSlot, Pin},
@@ -126,13 +126,13 @@ struct Bench {
     /// What the home knows.
     names: BTreeSet<&'static str>,
     /// With the registration that counts.
-    filters: BTreeMap<&'static str, PendingId>,
+    filters: BTreeMap<&'static str, RegistrationId>,
     /// What it said, and has not arrived.
     coming: VecDeque<Coming>,
     outcome: Outcome,
     /// Questions that were answered.
     answered: BTreeSet<PendingId>,
-    next_question: PendingId,
+    next_question: u32,
     now_ns: u64,
 }
 
@@ -140,7 +140,7 @@ enum Coming {
     Batch(Batch, &'static str, Vec<u8>),
     Subscribed(&'static str, u64),
     Marked(&'static str, ConnectionId, PendingId),
-    FilterAdded(PendingId),
+    FilterAdded(RegistrationId),
 }
 
 /// The first connection of a slot.
@@ -175,7 +175,7 @@ impl Bench {
 
     fn question(&mut self) -> PendingId {
         self.next_question += 1;
-        self.next_question
+        PendingId(self.next_question)
     }
 
     /// The home carries out what it was asked, at once, and answers later.
@@ -341,7 +341,7 @@ impl Bench {
         let outcome = &mut self.outcome;
         let is_held = reader.filters.contains(filter) || reader.waiting_filters.contains(filter);
         let parsed = Filter::parse(filter).expect("a filter");
-        match self.fanout.handle_subscribe_filter(id, ENCODING, parsed, Some(0), outcome) {
+        match self.fanout.handle_subscribe_filter(id, ENCODING, parsed, Some(PendingId(0)), outcome) {
             Err(Refused) => assert!(is_held),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.filters.insert(filter)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting_filters.insert(filter)),
@@ -884,18 +884,18 @@ fn who_is_going_does_not_subscribe_again() {
     let mut outcome = Outcome::default();
     let fanout = &mut stalled.fanout;
     let topic = TopicName::checked("new");
-    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(1), 0, &mut outcome).unwrap();
-    fanout.handle_unsubscribe(0, ENCODING, "new", 2, &mut outcome).unwrap();
-    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(3), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(PendingId(1)), 0, &mut outcome).unwrap();
+    fanout.handle_unsubscribe(0, ENCODING, "new", PendingId(2), &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(PendingId(3)), 0, &mut outcome).unwrap();
     assert!(fanout.is_unsubscribing(0), "what else it asks has to wait");
     (0..20).for_each(|topic| stalled.subscribe(0, &topic.to_string()));
     assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));
     stalled.fanout.handle_subscribed("new", ENCODING, Err(TopicRefusal::TopicsMax), &mut outcome);
     let answered: Vec<_> = outcome.started.iter().map(|started| started.pending).collect();
-    assert_eq!(answered, [Some(1), Some(3)], "the mark is on its way");
+    assert_eq!(answered, [Some(PendingId(1)), Some(PendingId(3))], "the mark is on its way");
     stalled.run_tasks();
-    stalled.fanout.handle_marked("new", ENCODING, first(0), 2, &mut outcome);
-    assert_eq!(outcome.started.pop().and_then(|started| started.pending), Some(2));
+    stalled.fanout.handle_marked("new", ENCODING, first(0), PendingId(2), &mut outcome);
+    assert_eq!(outcome.started.pop().and_then(|started| started.pending), Some(PendingId(2)));
     stalled.fanout.check();
     assert!(stalled.fanout.is_empty());
 }
