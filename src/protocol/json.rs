@@ -13,6 +13,7 @@ mod long;
 mod message;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
+mod quick;
 mod write;
 
 use std::borrow::Cow;
@@ -92,6 +93,17 @@ impl Parser {
     /// The commands in `text`, each with its own result. An error means that there is none to run:
     /// the text is not I-JSON, or neither an object nor an array of at most [`COMMANDS_MAX`] objects.
     pub fn parse<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
+        if self.scratch.is_short(text.len())
+            && let Some((command, value_count)) = quick::read(text, self.scratch.data_depth_max())
+        {
+            self.scratch.note_read(Read { bytes: text.len(), values: value_count });
+            return Ok(Commands::One(Some(Ok(command))));
+        }
+        self.parse_slowly(text)
+    }
+
+    /// The same by way of a document, whatever the commands are.
+    fn parse_slowly<'a>(&'a mut self, text: &'a str) -> Result<Commands<'a>, CommandError<'a>> {
         let shape = shape_of(text);
         let checked = self.scratch.check_long(text.as_bytes(), shape);
         let checked = checked.map_err(|fault| fault.accuse(text))?;

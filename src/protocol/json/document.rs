@@ -143,6 +143,22 @@ impl Scratch {
         std::mem::take(&mut self.aside.read)
     }
 
+    /// So much was read without this.
+    pub(super) fn note_read(&mut self, read: Read) {
+        self.aside.read.bytes += read.bytes;
+        self.aside.read.values += read.values;
+    }
+
+    /// How deep `data` may be nested.
+    pub(super) fn data_depth_max(&self) -> usize {
+        self.data_depth_max
+    }
+
+    /// Whether a text of so many bytes is read as a whole.
+    pub(super) fn is_short(&self, text_bytes: usize) -> bool {
+        text_bytes < self.long_bytes_min
+    }
+
     /// How much memory is kept for the next text, in bytes: an upper bound, within what vectors grow by.
     pub(super) fn kept_bytes(&self) -> usize {
         let buffers = self.longest.iter().map(|it| it.bytes + 2 * it.structurals * size_of::<u32>());
@@ -175,7 +191,7 @@ impl Scratch {
     /// is to be named. The error says that it is broken.
     #[inline]
     pub(super) fn check_long(&mut self, text: &[u8], shape: Shape) -> Result<Option<usize>, NotIJson> {
-        if text.len() < self.long_bytes_min {
+        if self.is_short(text.len()) {
             return Ok(None);
         }
         self.check(text, shape)
