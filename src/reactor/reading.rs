@@ -55,6 +55,7 @@ impl Desk {
         connection.active_ms = now_ms;
         connection.is_pinged = false;
         if connection.is_paused() {
+            self.meter.spend(bytes.len() as u64 * price::KEPT_KIB / 1_024);
             connection.unread.get_or_insert_default().extend(bytes);
             return self.note_buffered(slot);
         }
@@ -78,6 +79,7 @@ impl Desk {
         share.spend(turn, spent);
         share.is_flooding |= spent >= share::HEAVY;
         if self.connections[slot].is_paused() {
+            self.meter.spend(left as u64 * price::KEPT_KIB / 1_024);
             let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
             unread.checked_bytes = self.checked_bytes(slot);
             self.connections[slot].unread = Some(Box::new(unread));

@@ -14,6 +14,11 @@ use crate::{
     },
 };
 
+/// Larger receive buffers, for those who wait to be received from with much: as many as can be in use in a turn, near
+/// enough, each for what its owner may do in two or three quanta.
+const LARGE_BUFFER_COUNT: usize = 64;
+const LARGE_BUFFER_BYTES: usize = 16 << 10;
+
 /// How many reactors the configuration asks for; as many as there are cores for where it leaves that open.
 pub fn reactor_count(config: &Config) -> usize {
     Cores::read().reactor_count(config).0
@@ -31,6 +36,8 @@ pub(super) fn ring_config(config: &Config, connections_share: usize) -> RingConf
         entries: 4_096,
         buffer_count: usize::from(config.reactor.buffer_count),
         buffer_bytes: config.reactor.buffer_bytes as usize,
+        large_buffer_count: LARGE_BUFFER_COUNT,
+        large_buffer_bytes: LARGE_BUFFER_BYTES,
         sends_per_turn: share::SENDS_MAX,
         pending_sends: connections_share.clamp(1_024, 16_384),
     }

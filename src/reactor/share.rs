@@ -39,8 +39,9 @@ pub const HEAVY: u64 = if cfg!(test) { 12 * UNIT } else { 100 * UNIT };
 pub const LITTLE: u64 = if cfg!(test) { UNIT } else { 5 * UNIT };
 /// So many bytes that wait are little.
 pub const LITTLE_BYTES: usize = if cfg!(test) { 64 } else { 1 << 10 };
-/// What one that waits may do when it is its turn.
-pub const QUANTUM: u64 = if cfg!(test) { 2 * UNIT } else { 20 * UNIT };
+/// What one that waits may do when it is its turn: enough that what it publishes goes out as some thirty messages a send,
+/// which costs a quarter of what ten a send do.
+pub const QUANTUM: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 
 /// The most sends that a turn submits.
 pub const SENDS_MAX: usize = if cfg!(test) { 5 } else { 256 };
@@ -54,9 +55,10 @@ pub struct Share {
     turn: u8,
     /// In units, saturating.
     spent: u8,
-    /// Much that it sent had to wait, or was [`HEAVY`]: it gets one buffer at a time, in its turn, until it is calm.
+    /// Much that it sent had to wait, or was [`HEAVY`]: it gets one buffer at a time, a larger one, in its turn, until it is
+    /// calm.
     pub is_flooding: bool,
-    /// There was no buffer for what it sent: it gets one for its next, and as many as it likes after that.
+    /// There was no buffer for what it sent: it gets one of the smaller for its next, and as it likes after that.
     pub is_starved: bool,
     /// What it has under way, in kibibytes: kept by [`super::buffered`].
     pub buffered_kib: u16,

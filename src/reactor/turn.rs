@@ -766,9 +766,14 @@ impl<I: Io> Reactor<I> {
         connection.is_receiving = true;
         self.desk.meter.spend(price::RECEIVE);
         let token = Token::new(Op::Receive, slot, connection.generation);
-        match share.is_flooding || std::mem::take(&mut share.is_starved) {
-            true => self.io.receive(connection.socket, token),
-            false => self.io.receive_multishot(connection.socket, token),
+        let is_starved = std::mem::take(&mut share.is_starved);
+        match share.is_flooding {
+            // What comes together is sent on together: it costs a receive and a send, however many messages it is.
+            true if !is_starved && !self.desk.buffered.is_short() => {
+                self.io.receive_large(connection.socket, token);
+            }
+            false if !is_starved => self.io.receive_multishot(connection.socket, token),
+            _ => self.io.receive(connection.socket, token),
         }
     }
 

@@ -31,8 +31,12 @@ use io_uring::{IoUring, types::BufRingEntry};
 
 use super::Lease;
 
-/// The buffer group's id; a ring has one.
+/// The buffer group that connections share, by its id.
 pub const GROUP: u16 = 0;
+/// The group of larger buffers, for whoever sends much.
+pub const LARGE_GROUP: u16 = 1;
+/// What the ids of its buffers have, because a completion names its buffer but not the group.
+pub const LARGE_BIT: u16 = 1 << 15;
 /// How many buffers the kernel is offered at first.
 const WINDOW_MIN: usize = 512;
 /// The kernel's own limit on entries in a buffer ring.
@@ -47,6 +51,8 @@ pub struct BufferRing {
     memory: Mapping,
     count: usize,
     buffer_bytes: usize,
+    /// What ids have beside the buffer's place.
+    id_bits: u16,
     entry_mask: u16,
     /// Our end of the ring: entries ever offered, wrapping.
     tail: u16,
@@ -58,14 +64,14 @@ pub struct BufferRing {
 }
 
 impl BufferRing {
-    /// Maps and prefaults `count` buffers of `buffer_bytes` and registers them with `ring`.
+    /// Maps and prefaults `count` buffers of `buffer_bytes` and registers them with `ring` as `group`.
     ///
     /// The buffers must outlive the ring: whoever holds both drops the ring first.
     ///
     /// # Errors
     /// `EINVAL` for a count of 0 or above 32,768 or buffers of 0 bytes; else what mmap(2) or
     /// io_uring_register(2) says.
-    pub fn new(ring: &IoUring, count: usize, buffer_bytes: usize) -> io::Result<BufferRing> {
+    pub fn new(ring: &IoUring, group: u16, count: usize, buffer_bytes: usize) -> io::Result<BufferRing> {
         if count == 0 || count > COUNT_MAX || buffer_bytes == 0 || buffer_bytes > i32::MAX as usize {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -78,7 +84,7 @@ impl BufferRing {
             ring.submitter().register_buf_ring_with_flags(
                 entries.base as u64,
                 entry_count as u16,
-                GROUP,
+                group,
                 0,
             )?;
         }
@@ -87,6 +93,7 @@ impl BufferRing {
             memory,
             count,
             buffer_bytes,
+            id_bits: if group == LARGE_GROUP { LARGE_BIT } else { 0 },
             entry_mask: (entry_count - 1) as u16,
             tail: 0,
             // Reversed, so that the first ones offered are the first ones in memory.
@@ -103,16 +110,16 @@ impl BufferRing {
             return;
         }
         while self.offered < self.window
-            && let Some(id) = self.free.pop()
+            && let Some(place) = self.free.pop()
         {
-            let address = self.address(id);
+            let address = self.address(place);
             let slot = self.tail & self.entry_mask;
             // SAFETY: `slot` is within the mapped entries, and the kernel does not read an entry
             // before the tail has passed it.
             let entry = unsafe { &mut *self.entries.base.cast::<BufRingEntry>().add(slot as usize) };
             entry.set_addr(address as u64);
             entry.set_len(self.buffer_bytes as u32);
-            entry.set_bid(id);
+            entry.set_bid(place | self.id_bits);
             self.tail = self.tail.wrapping_add(1);
             self.offered += 1;
         }
@@ -128,15 +135,16 @@ impl BufferRing {
     /// # Panics
     /// If the kernel could not have had that buffer: our accounting would be broken.
     pub fn lend(&mut self, id: u16, result: i32) -> Option<Lease> {
-        assert!(!self.on_loan[id as usize], "the kernel filled buffer {id}, which is on loan");
+        let place = id & !LARGE_BIT;
+        assert!(!self.on_loan[place as usize], "the kernel filled buffer {id}, which is on loan");
         assert!(self.offered > 0, "the kernel filled buffer {id}, but it was offered none");
         self.offered -= 1;
         if result <= 0 {
-            self.free.push(id);
+            self.free.push(place);
             return None;
         }
         assert!(result as usize <= self.buffer_bytes, "{result} bytes in a buffer of {}", self.buffer_bytes);
-        self.on_loan[id as usize] = true;
+        self.on_loan[place as usize] = true;
         Some(Lease { id, len: result as u32 })
     }
 
@@ -145,10 +153,11 @@ impl BufferRing {
     /// # Panics
     /// If it is not on loan: recycled twice, or of another ring.
     pub fn recycle(&mut self, lease: Lease) {
-        let on_loan = &mut self.on_loan[lease.id as usize];
+        let place = lease.id & !LARGE_BIT;
+        let on_loan = &mut self.on_loan[place as usize];
         assert!(*on_loan, "buffer {} is recycled but not on loan", lease.id);
         *on_loan = false;
-        self.free.push(lease.id);
+        self.free.push(place);
     }
 
     /// The filled bytes of a lease.
@@ -156,16 +165,18 @@ impl BufferRing {
     /// # Panics
     /// If it is not on loan: only then does nobody else touch the bytes.
     pub fn leased(&mut self, lease: &Lease) -> &mut [u8] {
-        assert!(self.on_loan[lease.id as usize], "buffer {} is read but not on loan", lease.id);
+        let place = lease.id & !LARGE_BIT;
+        assert!(self.on_loan[place as usize], "buffer {} is read but not on loan", lease.id);
         assert!(lease.len as usize <= self.buffer_bytes);
         // SAFETY: the range lies within the buffer, which is mapped; it is on loan, so the kernel does
         // not write it, and the borrow of `self` keeps it from being recycled or lent twice.
-        unsafe { std::slice::from_raw_parts_mut(self.address(lease.id), lease.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.address(place), lease.len as usize) }
     }
 
-    /// The kernel ran out. If that was for the window and not for want of buffers, offer more.
+    /// The kernel ran out, of these buffers or of another group's. If of these, and for the window and not for want of
+    /// buffers, offers more.
     pub fn on_exhausted(&mut self) {
-        if !self.free.is_empty() {
+        if self.offered == 0 && !self.free.is_empty() {
             self.window = (self.window * 2).min(self.count);
         }
     }
@@ -175,10 +186,10 @@ impl BufferRing {
         (self.offered + self.free.len()).min(self.window)
     }
 
-    fn address(&self, id: u16) -> *mut u8 {
-        debug_assert!((id as usize) < self.count);
-        // SAFETY: `id < count`, so the offset is within the mapping.
-        unsafe { self.memory.base.add(id as usize * self.buffer_bytes) }
+    fn address(&self, place: u16) -> *mut u8 {
+        debug_assert!((place as usize) < self.count);
+        // SAFETY: `place < count`, so the offset is within the mapping.
+        unsafe { self.memory.base.add(place as usize * self.buffer_bytes) }
     }
 }
 
@@ -231,6 +242,7 @@ mod tests {
             memory: Mapping::new(count * buffer_bytes).expect("memory"),
             count,
             buffer_bytes,
+            id_bits: 0,
             entry_mask: (entry_count - 1) as u16,
             tail: 0,
             free: (0..count as u16).rev().collect(),

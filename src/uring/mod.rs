@@ -69,6 +69,8 @@ pub trait Io {
     /// Receives into one provided buffer: one completion, like one of [`Io::receive_multishot`] that is its
     /// last. Want of buffers may be told before there are bytes to receive.
     fn receive(&mut self, socket: RawFd, token: Token);
+    /// The same into one of the larger buffers, of which there are few, for whoever is known to send much.
+    fn receive_large(&mut self, socket: RawFd, token: Token);
     /// Sends all of `len` bytes (`MSG_WAITALL | MSG_NOSIGNAL`).
     ///
     /// # Safety
@@ -103,7 +105,8 @@ pub trait Io {
     fn leased(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the kernel.
     fn recycle(&mut self, lease: Lease);
-    /// How many provided buffers the kernel has to fill now: the bound on re-arming after `ENOBUFS`.
+    /// How many provided buffers the kernel has to fill now, the larger ones aside: the bound on re-arming after
+    /// `ENOBUFS`.
     fn free_buffers(&self) -> usize;
     /// `shutdown(2)` of both directions: ends a multishot receive and fails a send in flight.
     fn shutdown(&mut self, socket: RawFd);

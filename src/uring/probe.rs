@@ -192,7 +192,7 @@ fn tried(step: Step, result: Result<(), &io::Error>, around: &Surroundings, deta
 
 fn try_features(ring: &IoUring, around: &Surroundings) -> [Finding; 2] {
     let opcodes = try_opcodes(ring);
-    let buffers = BufferRing::new(ring, 4, 64);
+    let buffers = BufferRing::new(ring, super::buffers::GROUP, 4, 64);
     if buffers.is_ok() {
         // The ring outlives these buffers.
         let _ = ring.submitter().unregister_buf_ring(super::buffers::GROUP);
@@ -300,8 +300,14 @@ fn try_wake() -> Result<(), (Step, io::Error)> {
 }
 
 fn probe_ring() -> io::Result<Ring> {
-    let config =
-        RingConfig { entries: 8, buffer_count: 8, buffer_bytes: 256, sends_per_turn: 8, pending_sends: 8 };
+    let config = RingConfig {
+        entries: 8,
+        buffer_count: 8,
+        buffer_bytes: 256,
+        sends_per_turn: 8,
+        pending_sends: 8,
+        ..RingConfig::default()
+    };
     Ring::new(config).map_err(|error| error.source)
 }
 

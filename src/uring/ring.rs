@@ -71,6 +71,10 @@ pub struct RingConfig {
     pub buffer_count: usize,
     /// Bytes per receive buffer.
     pub buffer_bytes: usize,
+    /// Larger ones, for [`Io::receive_large`]; with none it receives into the others.
+    pub large_buffer_count: usize,
+    /// Bytes of each of them.
+    pub large_buffer_bytes: usize,
     /// The most sends that a turn queues.
     pub sends_per_turn: usize,
     /// The most sends that may be in flight from earlier turns: slow peers.
@@ -83,6 +87,8 @@ impl Default for RingConfig {
             entries: 2048,
             buffer_count: 2048,
             buffer_bytes: 4096,
+            large_buffer_count: 0,
+            large_buffer_bytes: 0,
             sends_per_turn: 1024,
             pending_sends: 8192,
         }
@@ -101,7 +107,8 @@ impl RingConfig {
     /// More than that is not lost: the kernel keeps it (FEAT_NODROP) and the next enter brings it, at
     /// the price of an allocation each.
     pub fn completion_entries(&self) -> u32 {
-        let sum = self.buffer_count + self.sends_per_turn + SET_BACK + self.pending_sends + SET_BACK;
+        let buffers = self.buffer_count + self.large_buffer_count;
+        let sum = buffers + self.sends_per_turn + SET_BACK + self.pending_sends + SET_BACK;
         u32::try_from(sum).unwrap_or(u32::MAX).max(2 * self.entries)
     }
 
@@ -113,7 +120,11 @@ impl RingConfig {
         let submissions = entries * (size_of::<squeue::Entry>() + size_of::<u32>()) as u64;
         let completions = u64::from(self.completion_entries().next_power_of_two());
         let completions = completions * size_of::<cqueue::Entry>() as u64;
-        let buffers = (self.buffer_count.next_power_of_two() * size_of::<types::BufRingEntry>()) as u64;
+        let buffers = [self.buffer_count, self.large_buffer_count].map(|count| match count {
+            0 => 0,
+            count => (count.next_power_of_two() * size_of::<types::BufRingEntry>()) as u64,
+        });
+        let buffers: u64 = buffers.into_iter().sum();
         submissions + completions + buffers + PAGES
     }
 }
@@ -144,6 +155,7 @@ pub struct Ring {
     /// Before `buffers`: fields drop in order, and the kernel must let go of the buffers first.
     ring: IoUring,
     buffers: BufferRing,
+    large_buffers: Option<BufferRing>,
     head: CompletionHead,
     tail: SubmissionTail,
     /// What was queued and the kernel has not taken, in order.
@@ -175,11 +187,15 @@ impl Ring {
     pub fn new(config: RingConfig) -> Result<Ring, SetupError> {
         let mut ring = set_up(config.entries, config.completion_entries())
             .map_err(|source| SetupError { step: Step::Setup, source })?;
-        let mut buffers = BufferRing::new(&ring, config.buffer_count, config.buffer_bytes)
-            .map_err(|source| SetupError { step: Step::BufferRing, source })?;
+        let buffers_error = |source| SetupError { step: Step::BufferRing, source };
+        let group = |group, count, bytes| BufferRing::new(&ring, group, count, bytes).map_err(buffers_error);
+        let mut buffers = group(buffers::GROUP, config.buffer_count, config.buffer_bytes)?;
+        let large_buffers = match config.large_buffer_count {
+            0 => None,
+            count => Some(group(buffers::LARGE_GROUP, count, config.large_buffer_bytes)?),
+        };
         let setup_error = |source| SetupError { step: Step::Setup, source };
-        let can_bound = can_bound_receives(&mut ring, &mut buffers)
-            .map_err(|source| SetupError { step: Step::BufferRing, source })?;
+        let can_bound = can_bound_receives(&mut ring, &mut buffers).map_err(buffers_error)?;
         let receive_bytes_max =
             if can_bound { (RECEIVE_BUFFERS_MAX * config.buffer_bytes) as u32 } else { 0 };
         let head = CompletionHead::new(&ring).map_err(setup_error)?;
@@ -193,6 +209,7 @@ impl Ring {
             staged: Vec::with_capacity(ring.params().sq_entries() as usize),
             ring,
             buffers,
+            large_buffers,
             head,
             tail,
             wakes: Vec::new(),
@@ -206,6 +223,15 @@ impl Ring {
             #[cfg(test)]
             faults: Default::default(),
         })
+    }
+
+    /// The group that a buffer is of.
+    fn buffers_of(&mut self, id: u16) -> &mut BufferRing {
+        match (id & buffers::LARGE_BIT, &mut self.large_buffers) {
+            (0, _) => &mut self.buffers,
+            (_, Some(large_buffers)) => large_buffers,
+            _ => unreachable!("the kernel filled buffer {id} of a group that it was not given"),
+        }
     }
 
     /// The rings that [`Io::wake`] reaches, by index.
@@ -286,6 +312,7 @@ impl Ring {
     /// how many.
     fn fill_submission_queue(&mut self) -> u32 {
         self.buffers.offer();
+        self.large_buffers.iter_mut().for_each(BufferRing::offer);
         let mut queue = self.ring.submission();
         assert!(queue.is_empty(), "what an enter leaves is taken back");
         for &index in self.wakes.iter().take(queue.capacity()) {
@@ -361,13 +388,12 @@ impl Io for Ring {
     }
 
     fn receive(&mut self, socket: RawFd, token: Token) {
-        self.stage(
-            opcode::Recv::new(types::Fd(socket), ptr::null_mut(), 0)
-                .buf_group(buffers::GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT)
-                .user_data(token.user_data()),
-        );
+        self.stage(single_receive(socket, buffers::GROUP).user_data(token.user_data()));
+    }
+
+    fn receive_large(&mut self, socket: RawFd, token: Token) {
+        let group = if self.large_buffers.is_some() { buffers::LARGE_GROUP } else { buffers::GROUP };
+        self.stage(single_receive(socket, group).user_data(token.user_data()));
     }
 
     unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, len: u32, token: Token) {
@@ -427,16 +453,16 @@ impl Io for Ring {
             token: Token::from_user_data(entry.user_data()),
             result,
             more: cqueue::more(flags),
-            lease: cqueue::buffer_select(flags).and_then(|id| self.buffers.lend(id, result)),
+            lease: cqueue::buffer_select(flags).and_then(|id| self.buffers_of(id).lend(id, result)),
         })
     }
 
     fn leased(&mut self, lease: &Lease) -> &mut [u8] {
-        self.buffers.leased(lease)
+        self.buffers_of(lease.id).leased(lease)
     }
 
     fn recycle(&mut self, lease: Lease) {
-        self.buffers.recycle(lease);
+        self.buffers_of(lease.id).recycle(lease);
     }
 
     fn free_buffers(&self) -> usize {
@@ -613,6 +639,14 @@ fn borrowed(socket: &RawFd) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(*socket) }
 }
 
+/// A receive into one buffer of `group`.
+fn single_receive(socket: RawFd, group: u16) -> squeue::Entry {
+    opcode::Recv::new(types::Fd(socket), ptr::null_mut(), 0)
+        .buf_group(group)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
 /// A multishot receive into provided buffers that ends after `bytes_max` bytes, or with 0 not by itself.
 fn bounded_receive(socket: RawFd, bytes_max: u32) -> squeue::Entry {
     /// Where `optlen` is in an io_uring_sqe: include/uapi/linux/io_uring.h.
@@ -716,10 +750,25 @@ pub(super) mod tests {
     /// Longer than any test: a sleep that ends by it has missed its completion.
     const FOREVER: Wait = Wait::Sleep { timeout_ns: 60_000_000_000 };
 
-    /// A ring with 4 buffers of 64 bytes; `None`, with a line that says so, where io_uring is not to be had.
+    /// With 4 buffers of 64 bytes.
+    fn small() -> RingConfig {
+        RingConfig {
+            entries: 8,
+            buffer_count: 4,
+            buffer_bytes: 64,
+            sends_per_turn: 8,
+            pending_sends: 0,
+            ..RingConfig::default()
+        }
+    }
+
+    /// A ring with 4 buffers of 64 bytes, or `None` as [`ring_of`] has it.
     pub fn small_ring() -> Option<Ring> {
-        let config =
-            RingConfig { entries: 8, buffer_count: 4, buffer_bytes: 64, sends_per_turn: 8, pending_sends: 0 };
+        ring_of(small())
+    }
+
+    /// A ring; `None`, with a line that says so, where io_uring is not to be had.
+    fn ring_of(config: RingConfig) -> Option<Ring> {
         match Ring::new(config) {
             Ok(ring) => Some(ring),
             Err(error) if matches!(error.source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
@@ -786,6 +835,51 @@ pub(super) mod tests {
         }
         assert!(received == sent);
         assert_eq!(ring.free_buffers(), 4);
+    }
+
+    /// 64 KiB through two larger buffers; while both are held the others are not touched, and what they lack is not
+    /// taken for a want of those.
+    #[test]
+    fn a_large_receive_takes_from_the_larger_buffers_alone() {
+        let config = RingConfig { large_buffer_count: 2, large_buffer_bytes: 4_096, ..small() };
+        let Some(mut ring) = ring_of(config) else { return };
+        let (mut client, server) = tcp_pair();
+        let sent = pattern(64 << 10);
+        let writer = std::thread::spawn({
+            let sent = sent.clone();
+            move || client.write_all(&sent)
+        });
+        let (mut received, mut held, mut exhausted_count) = (Vec::new(), Vec::new(), 0);
+        let mut largest = 0;
+        while received.len() < sent.len() {
+            ring.receive_large(server.as_raw_fd(), receive());
+            let [completion] = &mut sleep_and_reap(&mut ring)[..] else { panic!("a receive completes once") };
+            assert!(!completion.more);
+            if completion.result == -libc::ENOBUFS {
+                assert_eq!((held.len(), ring.free_buffers()), (2, 4));
+                exhausted_count += 1;
+            } else {
+                largest = largest.max(completion.result);
+                held.extend(completion.lease.take());
+            }
+            let is_last =
+                received.len() + held.iter().map(|it: &Lease| it.len as usize).sum::<usize>() == sent.len();
+            if completion.result == -libc::ENOBUFS || is_last {
+                held.drain(..).for_each(|lease| take(&mut ring, lease, &mut received));
+            }
+        }
+        writer.join().unwrap().unwrap();
+        assert!(received == sent);
+        assert!(exhausted_count > 0 && largest > 64, "{exhausted_count} {largest}");
+        // Without any it receives into the others.
+        let Some(mut ring) = small_ring() else { return };
+        let (mut client, server) = tcp_pair();
+        client.write_all(b"few").unwrap();
+        ring.receive_large(server.as_raw_fd(), receive());
+        for completion in sleep_and_reap(&mut ring) {
+            take(&mut ring, completion.lease.expect("bytes have come"), &mut received);
+        }
+        assert!(received.ends_with(b"few"));
     }
 
     /// Every lease is held until the kernel says ENOBUFS; then all come back and the receive is armed

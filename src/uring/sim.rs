@@ -60,6 +60,8 @@ pub struct SimConfig {
     pub buffer_count: usize,
     /// The size of each, in bytes.
     pub buffer_bytes: usize,
+    /// Larger ones, of four times that.
+    pub large_buffer_count: usize,
     /// Sockets that may be open at a time; beyond it accepting fails with `EMFILE`.
     pub sockets_max: usize,
     /// How many bytes a new connection takes that its client has not read.
@@ -94,8 +96,9 @@ pub struct SimRing {
     net: Rc<RefCell<Net>>,
     index: usize,
     rng: Rng,
+    /// The larger ones behind the others.
     buffers: Vec<Buffer>,
-    buffer_bytes: usize,
+    buffer_count: usize,
     staged: Vec<Submission>,
     /// Rings to wake at the head of the next submission, each once.
     wakes: Vec<usize>,
@@ -198,8 +201,16 @@ struct Accepting {
 struct Receiving {
     socket: RawFd,
     token: Token,
-    is_multishot: bool,
+    kind: ReceiveKind,
     is_cancelled: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReceiveKind {
+    Multishot,
+    Single,
+    /// Single, into a larger buffer.
+    Large,
 }
 
 struct Sending {
@@ -269,6 +280,7 @@ impl SimConfig {
             ring_count,
             buffer_count: 16,
             buffer_bytes: 4_096,
+            large_buffer_count: 4,
             sockets_max: 1_000,
             window_bytes: 1 << 20,
             trouble: 0,
@@ -294,14 +306,15 @@ impl SimNet {
             failing_wakes: 0,
             now_ns: 0,
         }));
+        let buffer = |bytes: usize| Buffer { bytes: vec![0; bytes].into(), place: Place::Offered };
+        let buffers = (0..config.buffer_count).map(|_| config.buffer_bytes);
+        let buffers = buffers.chain((0..config.large_buffer_count).map(|_| 4 * config.buffer_bytes));
         let rings = rngs.into_iter().enumerate().map(|(index, rng)| SimRing {
             net: net.clone(),
             index,
             rng,
-            buffers: (0..config.buffer_count)
-                .map(|_| Buffer { bytes: vec![0; config.buffer_bytes].into(), place: Place::Offered })
-                .collect(),
-            buffer_bytes: config.buffer_bytes,
+            buffers: buffers.clone().map(buffer).collect(),
+            buffer_count: config.buffer_count,
             staged: Vec::new(),
             wakes: Vec::new(),
             accept: None,
@@ -610,7 +623,12 @@ impl SimRing {
     fn run_receive(&mut self, token: Token) {
         let place = self.receives.iter().position(|receive| receive.token == token);
         let place = place.expect("a receive in flight is listed");
-        let Receiving { socket, is_multishot, is_cancelled, .. } = self.receives[place];
+        let Receiving { socket, kind, is_cancelled, .. } = self.receives[place];
+        let is_multishot = kind == ReceiveKind::Multishot;
+        let buffers = match kind {
+            ReceiveKind::Large => self.buffer_count..self.buffers.len(),
+            _ => 0..self.buffer_count,
+        };
         let trouble = self.net.borrow().trouble;
         // What arrived before a cancellation may still come, with the op's last completion or before it.
         let mut rounds = match is_cancelled {
@@ -630,7 +648,8 @@ impl SimRing {
             if is_shut && self.rng.chance(1, 2) {
                 break 0;
             }
-            let lacks_buffer = self.buffers.iter().all(|buffer| buffer.place != Place::Offered);
+            let lacks_buffer =
+                self.buffers[buffers.clone()].iter().all(|buffer| buffer.place != Place::Offered);
             if !is_multishot && !is_cancelled && lacks_buffer && self.rng.chance(1, 2) {
                 break -libc::ENOBUFS;
             }
@@ -650,10 +669,10 @@ impl SimRing {
                 return;
             }
             rounds -= 1;
-            let Some(id) = self.buffers.iter().position(|buffer| buffer.place == Place::Offered) else {
+            let Some(id) = buffers.clone().find(|&id| self.buffers[id].place == Place::Offered) else {
                 break -libc::ENOBUFS;
             };
-            let most = link.up.len().min(self.buffer_bytes);
+            let most = link.up.len().min(self.buffers[id].bytes.len());
             let len = if self.rng.chance(net.trouble, 16) { self.rng.between(1, most) } else { most };
             let link = net.link_of(socket);
             let buffer = &mut self.buffers[id];
@@ -807,14 +826,14 @@ impl SimRing {
         self.staged.push(Submission::Accept(accepting));
     }
 
-    fn stage_receive(&mut self, socket: RawFd, token: Token, is_multishot: bool) {
+    fn stage_receive(&mut self, socket: RawFd, token: Token, kind: ReceiveKind) {
         assert_eq!(token.op(), Op::Receive);
         self.name(socket, token);
         let net = &mut *self.net.borrow_mut();
         let end = net.socket(socket);
         assert!(!end.is_receiving, "descriptor {socket} has one receive in flight");
         end.is_receiving = true;
-        self.staged.push(Submission::Receive(Receiving { socket, token, is_multishot, is_cancelled: false }));
+        self.staged.push(Submission::Receive(Receiving { socket, token, kind, is_cancelled: false }));
     }
 
     fn stage_send(
@@ -890,11 +909,15 @@ impl Io for SimRing {
     }
 
     fn receive_multishot(&mut self, socket: RawFd, token: Token) {
-        self.stage_receive(socket, token, true);
+        self.stage_receive(socket, token, ReceiveKind::Multishot);
     }
 
     fn receive(&mut self, socket: RawFd, token: Token) {
-        self.stage_receive(socket, token, false);
+        self.stage_receive(socket, token, ReceiveKind::Single);
+    }
+
+    fn receive_large(&mut self, socket: RawFd, token: Token) {
+        self.stage_receive(socket, token, ReceiveKind::Large);
     }
 
     unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, len: u32, token: Token) {
@@ -962,7 +985,7 @@ impl Io for SimRing {
     }
 
     fn free_buffers(&self) -> usize {
-        self.buffers.iter().filter(|buffer| buffer.place == Place::Offered).count()
+        self.buffers[..self.buffer_count].iter().filter(|buffer| buffer.place == Place::Offered).count()
     }
 
     fn shutdown(&mut self, socket: RawFd) {

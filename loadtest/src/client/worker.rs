@@ -100,6 +100,7 @@ impl<'a> Worker<'a> {
             buffer_bytes: 32 * 1024,
             sends_per_turn: publishers.len(),
             pending_sends: subscribers.len(),
+            ..RingConfig::default()
         })
         .map_err(|error| error.to_string())?;
         let Orders { topics, times, dialect, pacing, .. } = orders;

@@ -88,6 +88,7 @@ impl FanOut {
             buffer_bytes: 64,
             sends_per_turn: SENDS_PER_TURN,
             pending_sends: sockets.len(),
+            ..RingConfig::default()
         };
         let schedule = Schedule::of_one(options.rate);
         Ok(FanOut {

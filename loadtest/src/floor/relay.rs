@@ -155,6 +155,7 @@ impl Relay {
             buffer_bytes: 4_096,
             sends_per_turn: SENDS_PER_TURN,
             pending_sends: members.len(),
+            ..RingConfig::default()
         };
         let member = |socket| Member { socket, is_over: false, position: 0, in_flight_bytes: 0 };
         let publisher =

@@ -152,6 +152,7 @@ impl Storm {
             buffer_bytes: 2048,
             sends_per_turn: 1024,
             pending_sends: open_most + 1024,
+            ..RingConfig::default()
         })
         .map_err(|error| error.to_string())?;
         Ok(Storm {

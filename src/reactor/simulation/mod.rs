@@ -647,7 +647,8 @@ impl World {
             "{log_bytes} bytes of log, {} are allowed",
             bounds.log_bytes_max
         );
-        let buffers_bytes = bounds.net.buffer_count * bounds.net.buffer_bytes;
+        let buffers_bytes =
+            (bounds.net.buffer_count + 4 * bounds.net.large_buffer_count) * bounds.net.buffer_bytes;
         assert!(peaks.outbox <= OUTBOX_MAX + 400, "{peaks:?}");
         assert!(peaks.backlog <= 400, "{peaks:?}");
         assert!(peaks.replies <= REPLIES_BYTES_MAX + (64 << 10), "{peaks:?}");

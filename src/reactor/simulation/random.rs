@@ -55,6 +55,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         seed,
         ring_count: *rng.pick(&[1, 2, 2, 4]),
         buffer_count: rng.between(1, 8),
+        large_buffer_count: rng.between(0, 3),
         buffer_bytes: if is_big { 2_000 } else { *rng.pick(&[16, 64, 300]) },
         sockets_max: if has_few_sockets { rng.between(2, 5) } else { 1_000 },
         window_bytes: if is_big { 30_000 } else { *rng.pick(&[100, 600, 5_000]) },
