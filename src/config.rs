@@ -69,6 +69,8 @@ pub struct Reactor {
     /// The least time between two sweeps of a topic, in microseconds; `None` (`"auto"`) adapts it, 0
     /// while the core has idle time, up to 10,000 when it has none.
     pub max_delay_us: Option<u32>,
+    /// For how long each looks again, with nothing to do, before it sleeps, in microseconds, up to 10,000; 0.
+    pub spin_us: u32,
 }
 
 /// `[admin]`
@@ -225,6 +227,7 @@ impl Default for Config {
                 buffer_bytes: 2_048,
                 queue_entries: 16_384,
                 max_delay_us: None,
+                spin_us: 0,
             },
             admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
             control: Control { socket: None },

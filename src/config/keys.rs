@@ -194,6 +194,13 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "reactor.spin_us",
+        about: "For so many microseconds a reactor with nothing to do looks for more before it sleeps. It buys latency\n\
+                with the time of a core, which it then uses whenever there is some traffic.",
+        is_reloadable: true,
+        kind: integer!(Integer, reactor.spin_us, 0..=10_000, "microseconds"),
+    },
+    Key {
         path: "admin.address",
         about: "Serves /healthz, /readyz and /metrics without authentication: keep it on a private address.\n\
                 \"\" turns it off.",

@@ -28,6 +28,7 @@ pub mod share;
 #[cfg(test)]
 mod simulation;
 pub mod slow;
+mod spin;
 pub mod timers;
 pub mod turn;
 

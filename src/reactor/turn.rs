@@ -28,6 +28,7 @@ use super::{
     exchange::ReactorPort,
     share::{self, SendBudget},
     slow::Reset,
+    spin::Spin,
 };
 use crate::{
     metrics::Trouble,
@@ -81,6 +82,7 @@ pub struct Reactor<I: Io> {
     fired: VecDeque<ConnectionId>,
     /// When the turn before this began, unless it slept.
     began_ns: Option<u64>,
+    spin: Spin,
     /// Kept between turns for their memory.
     passed: Vec<u32>,
     resumed: Vec<u32>,
@@ -134,11 +136,12 @@ impl<I: Io> Reactor<I> {
             budget: SendBudget::none(),
             fired: VecDeque::new(),
             began_ns: None,
+            spin: Spin::default(),
             passed: Vec::new(),
             resumed: Vec::new(),
             wakes: Vec::new(),
         };
-        reactor.apply_limits();
+        reactor.apply_config();
         reactor.acceptor.open(&mut reactor.io);
         reactor
     }
@@ -151,6 +154,7 @@ impl<I: Io> Reactor<I> {
         if std::mem::take(&mut self.is_asleep) {
             self.desk.exchange.announce_awake();
         }
+        self.spin.begin_turn(now_ns);
         if let Some(began_ns) = self.began_ns.replace(now_ns) {
             self.desk.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
         }
@@ -182,9 +186,16 @@ impl<I: Io> Reactor<I> {
         // Looked at once: others fill the log and empty it meanwhile.
         let is_open = self.desk.is_home_open();
         let wait = if is_ending { Wait::Poll } else { self.wait(now_ns, due_ns, is_open) };
+        let was_idle = self.desk.meter.spent() == 0;
+        let looks_again = wait != Wait::Poll && self.spin.looks_again(now_ns, was_idle);
+        let wait = if looks_again { Wait::Poll } else { wait };
         self.desk.stats.turn_work_total += self.desk.meter.spent() / UNIT;
         // Awake again from the next turn's beginning on.
         self.is_asleep = wait != Wait::Poll && self.desk.exchange.announce_sleep(is_open);
+        if looks_again && was_idle {
+            // No turn that anybody waited for.
+            self.began_ns = None;
+        }
         if self.is_asleep {
             // What it does until it sleeps is little, or it would not: its sends are not seen.
             self.began_ns = None;
@@ -330,8 +341,9 @@ impl<I: Io> Reactor<I> {
         (has_room.then_some(origin), !has_room)
     }
 
-    /// Takes what a configuration says about who may come in.
-    fn apply_limits(&mut self) {
+    /// Takes what a configuration says about who may come in, and about sleeping.
+    fn apply_config(&mut self) {
+        self.spin.set(self.desk.shared.config.reactor.spin_us);
         let upgrading_max = self.desk.shared.config.limits.upgrading_max;
         let upgrading_max = upgrading_max.min(self.connections_max / 2);
         let reactor_count = self.desk.exchange.home_count();
@@ -508,7 +520,7 @@ impl<I: Io> Reactor<I> {
                 Order::Stats(sender) => drop(sender.send(self.desk.snapshot())),
                 Order::Reload(config) => {
                     self.desk.reload(config);
-                    self.apply_limits();
+                    self.apply_config();
                 }
                 Order::StopAccepting(sender) => {
                     self.acceptor.stop(&mut self.io);
@@ -790,7 +802,8 @@ impl<I: Io> Reactor<I> {
 
     fn adapt(&mut self, now_ns: u64) {
         if let Some(elapsed_ns) = self.desk.pacing.is_due(now_ns) {
-            let busy = self.io.busy_share(elapsed_ns);
+            let spun = self.spin.take_spent_ns() as f64 / elapsed_ns as f64;
+            let busy = self.io.busy_share(elapsed_ns) - spun;
             self.desk.pacing.adapt(now_ns, busy);
         }
     }
