@@ -531,7 +531,7 @@ mod tests {
         let answers = [Answer::Stats(Box::default()), Answer::Stats(Box::new(numbered()))];
         let text = exposition(&answers, process(Phase::Ready), Format::OpenMetrics);
         for line in [
-            "fanfare_build_info{version=\"0.1.0\"} 1",
+            concat!("fanfare_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "fanfare_ready 1",
             "fanfare_uptime_seconds 1.5",
             "fanfare_reloads_total{result=\"applied\"} 3",
