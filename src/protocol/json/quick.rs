@@ -150,13 +150,19 @@ impl<'a> Reader<'a> {
         if self.take(b'}').is_some() {
             return Some(());
         }
-        let (mut keys, mut count) = ([""; KEYS_MAX], 0);
+        // Where each is: a text is short, so that it fits.
+        let (mut keys, mut count) = ([(0u16, 0u16); KEYS_MAX], 0);
         loop {
+            let start = self.at + 1;
             let key = self.string()?;
-            if keys[..count].contains(&key) {
+            let is_key = |&(start, len): &(u16, u16)| {
+                usize::from(len) == key.len()
+                    && self.text.as_bytes()[usize::from(start)..].starts_with(key.as_bytes())
+            };
+            if keys[..count].iter().any(is_key) {
                 return None;
             }
-            *keys.get_mut(count)? = key;
+            *keys.get_mut(count)? = (start.try_into().ok()?, key.len().try_into().ok()?);
             count += 1;
             self.colon()?;
             self.value(depth_left)?;
