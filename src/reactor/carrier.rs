@@ -52,8 +52,29 @@ impl Carrier {
         self.chunks.trim();
     }
 
-    /// Gives back all that homes have taken.
+    /// Gives back all that homes have taken. The chunk that is being filled is filled no further: that of one long
+    /// publication may be more than the bound by itself, and nothing would follow that lets go of it.
     pub fn release_free(&mut self) {
+        self.current.take().into_iter().for_each(|current| self.chunks.retire(current));
         self.chunks.release_free();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two reactors with the least log that may be configured.
+    #[test]
+    fn one_publication_that_is_more_than_the_bound_is_let_go_of() {
+        let budget = Budget::new(16 << 20);
+        let mut carrier = Carrier::new(budget.clone(), 2);
+        let range = carrier.carry("t", &vec![b'1'; 1 << 20]);
+        carrier.release_free();
+        assert!(carrier.is_full(), "its home has not taken it");
+        drop(range);
+        carrier.release_free();
+        assert!(!carrier.is_full());
+        assert_eq!((carrier.allocated_bytes(), budget.bytes()), (0, 0));
     }
 }
