@@ -264,7 +264,7 @@ impl<I: Io> Reactor<I> {
             self.desk.stats.completions_total += 1;
             self.desk.meter.spend(price::COMPLETION);
             match completion.token.op() {
-                Op::Receive => self.on_receive(completion),
+                Op::Receive | Op::ReceiveLarge => self.on_receive(completion),
                 Op::Send => self.on_send(completion),
                 Op::Accept => self.on_accept(completion),
                 // Whoever was to be woken still sleeps, beside what it was to be woken for.
@@ -489,6 +489,7 @@ impl<I: Io> Reactor<I> {
                 self.desk.meter.spend(price::RECEIVE);
                 let connection = &self.desk.connections[slot];
                 let token = |op| Token::new(op, slot, connection.generation);
+                // One into a larger buffer goes on: it ends with what comes next.
                 self.io.cancel(token(Op::Receive), token(Op::Cancel));
             }
         }
@@ -777,15 +778,15 @@ impl<I: Io> Reactor<I> {
         assert!(!connection.is_receiving, "a connection has one receive in flight");
         connection.is_receiving = true;
         self.desk.meter.spend(price::RECEIVE);
-        let token = Token::new(Op::Receive, slot, connection.generation);
+        let token = |op| Token::new(op, slot, connection.generation);
         let is_starved = std::mem::take(&mut share.is_starved);
         match share.is_flooding {
             // What comes together is sent on together: it costs a receive and a send, however many messages it is.
             true if !is_starved && !self.desk.buffered.is_short() => {
-                self.io.receive_large(connection.socket, token);
+                self.io.receive_large(connection.socket, token(Op::ReceiveLarge));
             }
-            false if !is_starved => self.io.receive_multishot(connection.socket, token),
-            _ => self.io.receive(connection.socket, token),
+            false if !is_starved => self.io.receive_multishot(connection.socket, token(Op::Receive)),
+            _ => self.io.receive(connection.socket, token(Op::Receive)),
         }
     }
 

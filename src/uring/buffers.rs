@@ -173,10 +173,9 @@ impl BufferRing {
         unsafe { std::slice::from_raw_parts_mut(self.address(place), lease.len as usize) }
     }
 
-    /// The kernel ran out, of these buffers or of another group's. If of these, and for the window and not for want of
-    /// buffers, offers more.
+    /// The kernel ran out. If that was for the window and not for want of buffers, offers more.
     pub fn on_exhausted(&mut self) {
-        if self.offered == 0 && !self.free.is_empty() {
+        if !self.free.is_empty() {
             self.window = (self.window * 2).min(self.count);
         }
     }
@@ -282,6 +281,22 @@ mod tests {
         small.offer();
         small.on_exhausted();
         assert_eq!((small.window, small.free_buffers()), (2, 2));
+    }
+
+    /// A turn takes half of what came before the kernel says that it ran out, and offers what it gave back.
+    #[test]
+    fn a_want_that_is_told_a_turn_later_widens_the_window_too() {
+        let mut ring = unregistered(4 * WINDOW_MIN, 64);
+        ring.offer();
+        for half in [0..WINDOW_MIN / 2, WINDOW_MIN / 2..WINDOW_MIN] {
+            for id in half {
+                let lease = ring.lend(id as u16, 10).unwrap();
+                ring.recycle(lease);
+            }
+            ring.offer();
+        }
+        ring.on_exhausted();
+        assert_eq!(ring.window, 2 * WINDOW_MIN);
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub trait Io {
     /// Receives into one provided buffer: one completion, like one of [`Io::receive_multishot`] that is its
     /// last. Want of buffers may be told before there are bytes to receive.
     fn receive(&mut self, socket: RawFd, token: Token);
-    /// The same into one of the larger buffers, of which there are few, for whoever is known to send much.
+    /// The same into one of the larger buffers, of which there are few, for whoever is known to send much. Its token's op
+    /// says so, because a want of them is no want of the others.
     fn receive_large(&mut self, socket: RawFd, token: Token);
     /// Sends all of `len` bytes (`MSG_WAITALL | MSG_NOSIGNAL`).
     ///

@@ -559,7 +559,7 @@ impl SimRing {
             }
             match token.op() {
                 Op::Accept => self.run_accept(),
-                Op::Receive => self.run_receive(token),
+                Op::Receive | Op::ReceiveLarge => self.run_receive(token),
                 _ => self.run_send(token),
             }
         }
@@ -827,7 +827,7 @@ impl SimRing {
     }
 
     fn stage_receive(&mut self, socket: RawFd, token: Token, kind: ReceiveKind) {
-        assert_eq!(token.op(), Op::Receive);
+        assert_eq!(token.op() == Op::ReceiveLarge, kind == ReceiveKind::Large, "a large receive says so");
         self.name(socket, token);
         let net = &mut *self.net.borrow_mut();
         let end = net.socket(socket);

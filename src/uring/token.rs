@@ -6,7 +6,7 @@
 pub enum Op {
     /// Multishot accept; the slot is the listener's index.
     Accept = 1,
-    /// Multishot receive of a connection.
+    /// A receive of a connection, multishot or single.
     Receive = 2,
     /// A connection's one send.
     Send = 3,
@@ -18,6 +18,8 @@ pub enum Op {
     WakeSent = 6,
     /// An op of the load test: connecting.
     Connect = 7,
+    /// A single receive into one of the larger buffers.
+    ReceiveLarge = 8,
 }
 
 /// Kind, slot and generation in one `u64`: `op << 56 | generation << 32 | slot`.
@@ -58,6 +60,7 @@ impl Token {
             5 => Op::Wake,
             6 => Op::WakeSent,
             7 => Op::Connect,
+            8 => Op::ReceiveLarge,
             kind => panic!("user_data {:#x} has the unknown op kind {kind}", self.0),
         }
     }
@@ -85,7 +88,17 @@ mod tests {
 
     #[test]
     fn a_token_keeps_kind_slot_and_generation_apart() {
-        for op in [Op::Accept, Op::Receive, Op::Send, Op::Cancel, Op::Wake, Op::WakeSent, Op::Connect] {
+        let ops = [
+            Op::Accept,
+            Op::Receive,
+            Op::Send,
+            Op::Cancel,
+            Op::Wake,
+            Op::WakeSent,
+            Op::Connect,
+            Op::ReceiveLarge,
+        ];
+        for op in ops {
             for slot in [0, 1, u32::MAX] {
                 for generation in [0, 1, GENERATION_MASK] {
                     let token = Token::from_user_data(Token::new(op, slot, generation).user_data());
