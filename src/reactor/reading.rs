@@ -237,7 +237,8 @@ impl Desk {
                     let code = reason.code().expect("a broken rule has a code");
                     frame::write_close(code, rule, self.replies(slot));
                 }
-                self.flush(slot, reason);
+                // What closed it stays the reason, whatever it says before it is gone.
+                self.flush(slot, phase.reason().unwrap_or(reason));
             }
             // A connection that is closing is not served any more.
             _ if phase != Phase::Open => {}

@@ -1988,6 +1988,31 @@ fn whoever_takes_nothing_is_counted_with_what_it_was_beyond() {
     world.end();
 }
 
+/// It is closed for what it was closed for, whatever it says before it is gone: see [`World::check`].
+#[test]
+fn a_slow_consumer_that_breaks_a_rule_while_it_is_closed_stays_one() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.subscribe(reader, "t");
+    world.settle();
+    world.stick(reader);
+    world.publish_each_turn(publisher, "t", 1);
+    let step_ms = world.shared.config.timeouts.close_ms / 4;
+    for _ in 0..world.shared.config.timeouts.write_stall_ms * 3 / 2 / step_ms {
+        if world.reactor(0).desk().stats.slow_disconnects_total[Bound::WriteStallMs.index()] == 0 {
+            world.pass(step_ms * MS);
+        }
+    }
+    world.net.write(world.clients[reader].peer, &[0xff; 20]);
+    world.has_lost = true;
+    world.turns(0, 3);
+    world.pass(world.shared.config.timeouts.close_ms * MS * 2);
+    let stats = &world.reactor(0).desk().stats;
+    assert_eq!(stats.slow_disconnects_total[Bound::WriteStallMs.index()], 1);
+    assert_eq!(stats.closes_total[CloseReason::SlowConsumer.index()], 1);
+    world.end();
+}
+
 /// A log that is full is kept by what somebody is owed who takes nothing, and by its send in flight. It is closed for the
 /// former, or where its topic skips reset for the latter, and counted once.
 #[test]
