@@ -196,7 +196,8 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "reactor.spin_us",
         about: "For so many microseconds a reactor with nothing to do looks for more before it sleeps. It buys latency\n\
-                with the time of a core, which it then uses whenever there is some traffic.",
+                with the time of a core, which it then uses whenever there is some traffic. Where reactors share a core, 0:\n\
+                one that looks keeps the others from it, and what they have to do waits for milliseconds.",
         is_reloadable: true,
         kind: integer!(Integer, reactor.spin_us, 0..=10_000, "microseconds"),
     },
