@@ -1033,6 +1033,73 @@ fn a_reactor_that_owes_nothing_does_not_wake_to_look_for_what_is_old() {
     world.end();
 }
 
+/// The reactor is told to look again for so long before it sleeps.
+fn reload_spin(world: &mut World, spin_us: u32) {
+    let mut config = world.knobs.config();
+    config.reactor.spin_us = spin_us;
+    world.shared.config = Arc::new(config);
+    world.order(0, Order::Reload(Arc::clone(&world.shared.config)));
+}
+
+/// Turns a microsecond apart at a reactor that is to look again for 20 of them: it sleeps so long after the last turn
+/// that did something, and those that did nothing are not told of as turns.
+#[test]
+fn a_reactor_looks_again_for_a_while_before_it_sleeps() {
+    let mut world = World::new(Knobs::calm(1));
+    let client = world.open(0, Format::Json);
+    world.settle();
+    reload_spin(&mut world, 20);
+    world.settle();
+    for _ in 0..2 {
+        assert!(world.asleep_until_ns[0].is_some(), "it sleeps");
+        let told_of = |world: &World| -> u64 { world.reactor(0).desk().stats.turn_ns.counts().iter().sum() };
+        let told_before = told_of(&world);
+        world.ping(client);
+        world.write_all();
+        let (mut worked_ns, mut worked_count) = (world.now_ns, 0);
+        loop {
+            assert!(world.turn(0));
+            if world.reactor(0).desk().meter.spent() > 0 {
+                (worked_ns, worked_count) = (world.now_ns, worked_count + 1);
+            }
+            let is_asleep = world.asleep_until_ns[0].is_some();
+            assert_eq!(
+                is_asleep,
+                world.now_ns - worked_ns >= 20_000,
+                "{} ns later",
+                world.now_ns - worked_ns
+            );
+            if is_asleep {
+                break;
+            }
+            world.now_ns += 1_000;
+        }
+        assert_eq!(
+            told_of(&world) - told_before,
+            worked_count + 1,
+            "those that worked, and the one that sleeps"
+        );
+        world.settle();
+    }
+    world.end();
+}
+
+/// The time that goes into looking again is time that the core has: topics do not wait because of it.
+#[test]
+fn a_reactor_that_only_looks_again_has_time() {
+    let mut world = World::new(Knobs { max_delay_us: None, ..Knobs::calm(1) });
+    world.settle();
+    reload_spin(&mut world, 60_000_000);
+    for turn in 0..3_000 {
+        world.now_ns += MS;
+        world.turn(0);
+        let delay_ns = world.reactor(0).desk().pacing.delay_ns();
+        assert!(turn < 1_000 || delay_ns == 0, "topics wait for {delay_ns} ns after {turn} turns");
+    }
+    reload_spin(&mut world, 0);
+    world.end();
+}
+
 /// A storm of connections at a reactor that accepts a hundred per second, ten of them at once.
 #[test]
 fn accepts_keep_to_their_rate_and_leave_nobody_waiting_for_good() {
