@@ -6,7 +6,11 @@ use super::*;
 use crate::{
     protocol::topic,
     pubsub::policy::Bound,
-    reactor::lingering::{LINGER_BYTES_MAX, QUIET_MS},
+    reactor::{
+        buffered::Buffered,
+        lingering::{LINGER_BYTES_MAX, QUIET_MS},
+        share::Share,
+    },
 };
 
 /// Two clients on one reactor; one publishes, the other receives.
@@ -797,6 +801,41 @@ fn who_was_short_of_buffers_gets_one_first() {
         world.end();
     }
     assert!(short_count > 10, "buffers were wanting {short_count} times");
+}
+
+/// Who sends much is received into a larger buffer at a time; into the others while what all have under way is much, and
+/// once after a want of larger ones, of which there may be none.
+#[test]
+fn who_sends_much_gets_larger_buffers_while_there_are_some() {
+    for (large_buffer_count, is_short) in [(1, false), (1, true), (0, false)] {
+        // Who has most while all have too much is closed.
+        let mut knobs = Knobs { may_close: is_short, ..Knobs::calm(1) };
+        (knobs.net.buffer_count, knobs.net.buffer_bytes) = (1, 1_000);
+        knobs.net.large_buffer_count = large_buffer_count;
+        let mut world = World::new(knobs);
+        let client = world.open(0, Format::Json);
+        // Others have more than three quarters of what may be, and less than that.
+        let bytes_max = world.shared.config.limits.buffered_bytes_max;
+        let mut others = Buffered::new(world.shared.buffered.clone(), bytes_max);
+        (0..bytes_max >> 25).for_each(|_| others.note(&mut Share::default(), 28 << 20));
+        if is_short {
+            others.tell();
+        }
+        (0..2_000).for_each(|_| world.ping(client));
+        world.write_all();
+        let mut most = 0;
+        for _ in 0..1_000 {
+            let received = |world: &World| world.reactor(0).desk().stats.received_bytes_total;
+            let before = received(&world);
+            world.turn(0);
+            most = most.max(received(&world) - before);
+            world.read(client, usize::MAX);
+        }
+        world.settle();
+        // Of the others there is one, so a turn brings no more than that.
+        assert_eq!(most, if large_buffer_count > 0 && !is_short { 4_000 } else { 1_000 });
+        world.end();
+    }
 }
 
 /// A send is cut short by the client's reset while others, and the log that it sends from, go on.
