@@ -308,6 +308,7 @@ mod tests {
             r#"{"op":"publish","topic":"t","data":"open}"#,
             r#"{"op":"publish","topic":"t","data":{"a":1,"a":1}}"#,
             r#"{"op":"publish","topic":"t","data":[[[[[[[[[]]]]]]]]]}"#,
+            r#"{"op":"publish","topic":"t","data":{"":{"":{"":{"":{"":{"":{"":{"":{}}}}}}}}}}"#,
             r#"{"op":"publish","topic":"t","data":01}"#,
             r#"{"op":"publish","topic":"t","data":1.}"#,
             r#"{"op":"publish","topic":"t","data":-}"#,
@@ -330,6 +331,8 @@ mod tests {
         assert!(quick(&keyed(16)).is_some());
         assert_eq!(quick(&keyed(17)), None);
         let shallow = r#"{"op":"publish","topic":"t","data":[[1]]}"#;
+        assert!(read(shallow, 2).is_some() && read(shallow, 1).is_none());
+        let shallow = r#"{"op":"publish","topic":"t","data":{"a":{"a":1}}}"#;
         assert!(read(shallow, 2).is_some() && read(shallow, 1).is_none());
     }
 
