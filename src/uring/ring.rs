@@ -889,6 +889,26 @@ pub(super) mod tests {
         assert!(received.ends_with(b"few"));
     }
 
+    #[test]
+    fn larger_buffers_have_room_for_their_completions_and_count_as_locked() {
+        let (without, with) = (small(), RingConfig { large_buffer_count: 2_048, ..small() });
+        assert_eq!(with.completion_entries(), without.completion_entries() + 2_048);
+        let completions =
+            |config: &RingConfig| u64::from(config.completion_entries().next_power_of_two()) * 16;
+        let beside_them = |config: &RingConfig| config.locked_bytes() - completions(config);
+        assert_eq!(beside_them(&with), beside_them(&without) + 2_048 * 16);
+    }
+
+    #[test]
+    fn a_reactor_is_woken_once_by_a_submission() {
+        let Some(mut ring) = small_ring() else { return };
+        ring.set_peers(vec![ring.as_raw_fd()]);
+        ring.wake(0);
+        ring.wake(0);
+        let woken = sleep_and_reap(&mut ring).into_iter().filter(|it| it.token.op() == Op::Wake);
+        assert_eq!(woken.count(), 1);
+    }
+
     /// Every lease is held until the kernel says ENOBUFS; then all come back and the receive is armed
     /// again. Nothing of what was sent meanwhile is lost.
     #[test]
