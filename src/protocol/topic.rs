@@ -316,6 +316,7 @@ mod tests {
             let parsed = Filter::parse(filter).expect("a filter");
             assert_eq!((parsed.has_plus(), parsed.level_count()), (has_plus, levels), "{filter}");
             assert_eq!(parsed.as_topic(), None, "{filter}");
+            assert_eq!(parsed.borrowed(), parsed, "{filter}");
         }
         // What cannot be published to can be subscribed to.
         for name in ["a/b", "$sys/x", "/"] {
