@@ -197,3 +197,29 @@ impl Open {
         outboxes[first].push_back(batch(range));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that there can be, of which any may be over.
+    #[test]
+    fn lanes_that_are_over_go_wherever_they_are() {
+        for wanted in 0..1u64 << Encoding::COUNT {
+            let mut lanes = Lanes::default();
+            for encoding in Encoding::ALL {
+                lanes.get_or_insert(encoding).exact = 1;
+            }
+            let is_wanted = |encoding: Encoding| wanted >> encoding.index() & 1 == 1;
+            for lane in lanes.iter_mut().filter(|lane| !is_wanted(lane.encoding())) {
+                lane.exact = 0;
+            }
+            lanes.prune();
+            lanes.check();
+            assert!(
+                Encoding::ALL.iter().all(|&it| lanes.get_mut(it).is_some() == is_wanted(it)),
+                "{wanted:b}"
+            );
+        }
+    }
+}
