@@ -214,3 +214,25 @@ impl Connections {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_given_away_without_what_was_known_of_who_had_it() {
+        let mut connections = Connections::new(1);
+        let slot = connections.open(7, 100, 200);
+        let before = connections.id_of(slot);
+        let share = connections.share_mut(slot);
+        (share.is_flooding, share.is_starved) = (true, true);
+        connections.enter(slot, Phase::Ending(CloseReason::PeerGone));
+        connections.release(slot, CloseReason::PeerGone);
+        assert_eq!(connections.open(8, 300, 400), slot);
+        let share = connections.share(slot);
+        assert!(!share.is_flooding && !share.is_starved);
+        assert!(!connections.has(before) && connections.has(connections.id_of(slot)));
+        assert_eq!((connections[slot].active_ms, connections.upgrading_count()), (300, 1));
+        connections.check();
+    }
+}
