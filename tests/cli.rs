@@ -146,6 +146,10 @@ fn values_that_do_not_go_together() {
     let line = "limits.message_bytes_max = 1048576 is not allowed with delivery.owed_bytes_max = 65536: \
                 a connection must be able to be owed one whole message, which may be 1399128 bytes as JSON";
     assert_fails(&mut fanfare(&["serve", "--set", "delivery.owed_bytes_max=65_536"]), 2, line);
+    let line = "limits.message_bytes_max = 4194305 is not allowed with limits.log_bytes_max = 16777216: \
+                a message on its way to another reactor counts there, and may be a quarter of it";
+    let log = ["serve", "--set", "limits.log_bytes_max=16_777_216", "--set"];
+    assert_fails(fanfare(&log).arg("limits.message_bytes_max=4_194_305"), 2, line);
     let line = "admin.address = \"127.0.0.1:7601\" is not allowed with listen.address = \"0.0.0.0:7601\": \
                 clients and the operator need ports of their own";
     assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7601"]), 2, line);

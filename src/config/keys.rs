@@ -252,7 +252,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "limits.message_bytes_max",
         about: "The longest message; a longer one closes its connection with 1009.\n\
-                At most delivery.owed_bytes_max.",
+                At most delivery.owed_bytes_max, and a quarter of limits.log_bytes_max.",
         is_reloadable: true,
         kind: integer!(Integer, limits.message_bytes_max, 1_024..=67_108_864, "bytes"),
     },

@@ -197,6 +197,13 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
              a connection must be able to be owed one whole message, which may be {longest} bytes as JSON"
         )));
     }
+    let log = config.limits.log_bytes_max;
+    if message > log / 4 {
+        return Err(ConfigError(format!(
+            "limits.message_bytes_max = {message} is not allowed with limits.log_bytes_max = {log}: \
+             a message on its way to another reactor counts there, and may be a quarter of it"
+        )));
+    }
     match &config.listen.address {
         ListenAddress::Tcp(listen) => {
             let admin =
