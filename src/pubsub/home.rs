@@ -594,11 +594,11 @@ impl Home {
         for lane in topic.lanes.iter_mut().filter(|lane| lane.interest() != 0) {
             let (encoding, reactors) = (lane.encoding(), lane.interest());
             let format = encoding.format();
-            if encoding.is_deflated() {
-                self.work += publication.payload.len() as u64 * price::DEFLATED_BYTE;
-            }
             let deflated = match encoding.is_deflated() {
-                true => deflater.publication(&publication, format),
+                true => {
+                    self.work += publication.payload.len() as u64 * price::DEFLATED_BYTE;
+                    deflater.publication(&publication, format)
+                }
                 false => None,
             };
             let len = deflated.map_or_else(|| publication.encoded_len(format), <[u8]>::len);
