@@ -17,7 +17,7 @@ type Entry = [u64; 6];
 type Ports = (Port<Entry, Entry, ()>, Port<Entry, Entry, ()>);
 
 fn ports() -> Ports {
-    let (_, mut ports) = Mesh::new(2, 8_192);
+    let (_, mut ports) = Mesh::new(2, 0, 8_192);
     let second = ports.pop().expect("there are two");
     (ports.pop().expect("there are two"), second)
 }
@@ -47,7 +47,7 @@ fn uncontended(criterion: &mut Criterion) {
 fn one_sender_among(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one delivery, and a look whether to sleep");
     for count in [2, 8, 64] {
-        let (_, mut ports) = Mesh::<Entry, Entry, ()>::new(count, 64);
+        let (_, mut ports) = Mesh::<Entry, Entry, ()>::new(count, 0, 64);
         let mut receiver = ports.pop().expect("there are some");
         let sender = &mut ports[0];
         group.bench_function(format!("among {count} reactors"), |bencher| {

@@ -176,7 +176,7 @@ fn wrong_variables() {
     assert_fails(
         fanfare(&["serve"]).env("FANFARE_REACTOR_COUNT", "65"),
         2,
-        "FANFARE_REACTOR_COUNT: reactor.count = 65 is not allowed: it must be an integer from 0 to 64 (reactors)",
+        "FANFARE_REACTOR_COUNT: reactor.count = 65 is not allowed: it must be an integer from 0 to 62 (reactors)",
     );
     assert_fails(
         fanfare(&["serve"]).env("FANFARE_LOG_LEVEL", "verbose"),
@@ -219,7 +219,7 @@ fn wrong_flags() {
     assert_fails(
         &mut fanfare(&["--set", " reactor.count = 65 "]),
         2,
-        "--set: reactor.count = 65 is not allowed: it must be an integer from 0 to 64 (reactors)",
+        "--set: reactor.count = 65 is not allowed: it must be an integer from 0 to 62 (reactors)",
     );
     assert_fails(
         &mut fanfare(&["--set", "backlog=5"]),

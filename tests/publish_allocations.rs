@@ -79,7 +79,7 @@ impl Turns {
             troubles: Arc::default(),
             buffered: Arc::default(),
         };
-        let (_, ports) = Mesh::new(count, 64);
+        let (_, ports) = Mesh::new(count, 0, 64);
         let of_port = |port| Turns {
             desk: Desk::new(port, shared.clone(), 100),
             now_ns: 1,

@@ -30,18 +30,21 @@ use super::{
     primitive::{ArrayQueue, AtomicU64, Ordering},
 };
 
-/// The most reactors that a mesh connects: each has a bit in a word.
+/// The most ports of a mesh: each has a bit in a word.
 pub const PORTS_MAX: usize = u64::BITS as usize;
+/// Entries of the queue of deliveries to a guest: it may hang, and what waits for it there keeps log.
+const GUEST_ENTRIES: usize = if cfg!(test) { 8 } else { 64 };
 
-/// All queues of a broker: `requests` and `deliveries` from each reactor to each other, and `orders`
-/// from the control thread.
+/// All queues of a broker: `requests` and `deliveries` from each reactor to each other, `orders` from the control
+/// thread; and those of *guests*, which are no homes: they send requests to reactors and get deliveries of them. The
+/// first ports are the reactors'.
 #[derive(Debug)]
 pub struct Mesh<R, D, O> {
     /// From × to.
     requests: Vec<ArrayQueue<R>>,
     /// From × to.
     deliveries: Vec<ArrayQueue<D>>,
-    /// By receiver.
+    /// By reactor.
     orders: Vec<ArrayQueue<O>>,
     /// By receiver.
     bells: Vec<CachePadded<Bell>>,
@@ -57,7 +60,7 @@ struct Bell {
     parker: Parker,
 }
 
-/// One reactor's end of the mesh. There is one per reactor, and it is not `Clone`: what it sends has
+/// A reactor's or a guest's end of the mesh. There is one each, and it is not `Clone`: what it sends has
 /// one sender and what it receives one receiver.
 #[derive(Debug)]
 pub struct Port<R, D, O> {
@@ -73,19 +76,30 @@ pub struct Port<R, D, O> {
 pub type MeshAndPorts<R, D, O> = (Arc<Mesh<R, D, O>>, Vec<Port<R, D, O>>);
 
 impl<R, D, O> Mesh<R, D, O> {
-    /// The queues of `count` reactors, of `capacity` entries each, and their ports in order.
+    /// The queues of `reactor_count` reactors, of `capacity` entries each, and of `guest_count` guests, and all their
+    /// ports in order.
     ///
     /// # Panics
     /// If there are more than [`PORTS_MAX`].
-    pub fn new(count: usize, capacity: usize) -> MeshAndPorts<R, D, O> {
-        assert!(count <= PORTS_MAX, "a mesh of {count} reactors: at most {PORTS_MAX} fit a word");
-        // A reactor is its own home without a queue: the diagonal is as small as a queue can be.
-        let size = |pair: usize| if pair / count == pair % count { 1 } else { capacity };
+    pub fn new(reactor_count: usize, guest_count: usize, capacity: usize) -> MeshAndPorts<R, D, O> {
+        let count = reactor_count + guest_count;
+        assert!(count <= PORTS_MAX, "a mesh of {count} ports: at most {PORTS_MAX} fit a word");
+        // A queue that nothing is put into is as small as one can be: to oneself, since a reactor is its own home
+        // without one, and whatever only homes get or say.
+        let size = |from: usize, to: usize, is_request: bool| match (from < reactor_count, to < reactor_count)
+        {
+            _ if from == to => 1,
+            (true, true) => capacity,
+            (false, true) if is_request => capacity,
+            (true, false) if !is_request => GUEST_ENTRIES,
+            _ => 1,
+        };
+        let pairs = || (0..count * count).map(|pair| (pair / count, pair % count));
         let bell = || CachePadded::new(Bell { senders: AtomicU64::new(0), parker: Parker::new() });
         let mesh = Arc::new(Mesh {
-            requests: (0..count * count).map(|pair| ArrayQueue::new(size(pair))).collect(),
-            deliveries: (0..count * count).map(|pair| ArrayQueue::new(size(pair))).collect(),
-            orders: (0..count).map(|_| ArrayQueue::new(64)).collect(),
+            requests: pairs().map(|(from, to)| ArrayQueue::new(size(from, to, true))).collect(),
+            deliveries: pairs().map(|(from, to)| ArrayQueue::new(size(from, to, false))).collect(),
+            orders: (0..reactor_count).map(|_| ArrayQueue::new(64)).collect(),
             bells: (0..count).map(|_| bell()).collect(),
             count,
         });
@@ -105,12 +119,12 @@ impl<R, D, O> Mesh<R, D, O> {
 }
 
 impl<R, D, O> Port<R, D, O> {
-    /// Which reactor this is the end of.
+    /// Which port this is: a reactor's is its number.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// How many reactors there are.
+    /// How many ports there are, guests' included.
     pub fn count(&self) -> usize {
         self.mesh.count
     }
@@ -171,7 +185,7 @@ impl<R, D, O> Port<R, D, O> {
         delivery
     }
 
-    /// The oldest order of the control thread.
+    /// The oldest order of the control thread, to a reactor.
     pub fn receive_order(&mut self) -> Option<O> {
         self.mesh.orders[self.index].pop()
     }
@@ -193,7 +207,7 @@ impl<R, D, O> Port<R, D, O> {
         self.delivery_senders == 0
             && (!with_requests || self.request_senders == 0)
             && self.bell().senders.load(Ordering::Relaxed) == 0
-            && self.mesh.orders[self.index].is_empty()
+            && self.mesh.orders.get(self.index).is_none_or(ArrayQueue::is_empty)
     }
 
     /// Not asleep any more.
@@ -211,7 +225,7 @@ impl<R, D, O> Port<R, D, O> {
     /// [`Port::is_empty`] by a look into every queue.
     pub fn is_drained(&self, with_requests: bool) -> bool {
         let mesh = &*self.mesh;
-        mesh.orders[self.index].is_empty()
+        mesh.orders.get(self.index).is_none_or(ArrayQueue::is_empty)
             && (0..mesh.count).all(|from| {
                 let pair = from * mesh.count + self.index;
                 mesh.deliveries[pair].is_empty() && (!with_requests || mesh.requests[pair].is_empty())
@@ -227,7 +241,7 @@ mod tests {
 
     #[test]
     fn each_pair_has_its_own_order_and_a_full_queue_gives_the_item_back() {
-        let (_, mut ports) = Mesh::<u32, u32, ()>::new(3, 2);
+        let (_, mut ports) = Mesh::<u32, u32, ()>::new(3, 0, 2);
         assert_eq!(ports[0].send_request(1, 10), Ok(()));
         assert_eq!(ports[0].send_request(1, 11), Ok(()));
         assert_eq!(ports[0].send_request(1, 12), Err(12));
@@ -241,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_reactor_does_not_sleep_on_what_it_would_drain() {
-        let (mesh, mut ports) = Mesh::<u32, u32, ()>::new(2, 4);
+        let (mesh, mut ports) = Mesh::<u32, u32, ()>::new(2, 0, 4);
         assert!(ports[1].announce_sleep(true));
         assert_eq!(mesh.send_order(1, ()), Ok(true));
         assert_eq!(mesh.send_order(1, ()), Ok(false));
@@ -262,7 +276,7 @@ mod tests {
     /// A request waits while a home is closed; deliveries of the same sender come and go meanwhile.
     #[test]
     fn a_sender_is_remembered_until_its_queue_was_found_empty() {
-        let (_, mut ports) = Mesh::<u32, u32, ()>::new(64, 4);
+        let (_, mut ports) = Mesh::<u32, u32, ()>::new(64, 0, 4);
         ports[63].send_request(5, 1).unwrap();
         assert_eq!(ports[5].senders(), 0, "it has not said so yet");
         let _ = ports[63].notify(5);
@@ -281,8 +295,28 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "at most 64 fit a word")]
-    fn more_reactors_than_a_word_has_bits_are_refused() {
-        let _ = Mesh::<u32, u32, ()>::new(65, 1);
+    fn more_ports_than_a_word_has_bits_are_refused() {
+        let _ = Mesh::<u32, u32, ()>::new(63, 2, 1);
+    }
+
+    #[test]
+    fn a_guest_asks_reactors_and_hears_of_them() {
+        let (mesh, mut ports) = Mesh::<u32, u32, ()>::new(2, 1, 4);
+        let mut guest = ports.pop().expect("the last port is the guest's");
+        assert_eq!((guest.index(), guest.count(), mesh.orders.len()), (2, 3, 2));
+        for number in 0..4 {
+            assert_eq!(guest.send_request(1, number), Ok(()));
+        }
+        assert_eq!(guest.send_request(1, 4), Err(4), "as many as of a reactor");
+        let _ = guest.notify(1);
+        assert_eq!((ports[1].senders(), ports[1].receive_request(2)), (1 << 2, Some(0)));
+        assert!(guest.announce_sleep(true), "it takes no orders");
+        for number in 0..GUEST_ENTRIES as u32 {
+            assert_eq!(ports[1].send_delivery(2, number), Ok(()));
+        }
+        assert_eq!(ports[1].send_delivery(2, 99), Err(99));
+        assert!(ports[1].notify(2), "it sleeps");
+        assert_eq!((guest.senders(), guest.receive_delivery(1)), (1 << 1, Some(0)));
     }
 
     /// What happens among three reactors, of which the first receives.
@@ -318,7 +352,7 @@ mod tests {
         /// into every queue would find, once its sender has told.
         #[test]
         fn the_bits_hide_nothing_that_the_queues_hold(steps in prop::collection::vec(a_step(), 1..80)) {
-            let (_, mut ports) = Mesh::<(), (), ()>::new(3, 4);
+            let (_, mut ports) = Mesh::<(), (), ()>::new(3, 0, 4);
             // By sender: what is in its queues, and whether it has told.
             let (mut requests, mut deliveries, mut is_told) = ([0; 3], [0; 3], [true; 3]);
             for step in steps {
@@ -377,7 +411,7 @@ mod tests {
     #[test]
     fn every_item_arrives_however_often_the_receiver_sleeps() {
         const COUNT: u32 = if cfg!(miri) { 200 } else { 20_000 };
-        let (_, mut ports) = Mesh::<u32, u32, ()>::new(2, 8);
+        let (_, mut ports) = Mesh::<u32, u32, ()>::new(2, 0, 8);
         let mut receiver = ports.pop().unwrap();
         let mut sender = ports.pop().unwrap();
         let (wake, woken) = std::sync::mpsc::sync_channel::<()>(1);
@@ -477,7 +511,7 @@ mod model {
 
     /// The receiver, the sender and a ring of the receiver's.
     fn world(capacity: usize) -> (std::sync::Arc<TestMesh>, TestPort, TestPort, Arc<Ring>) {
-        let (mesh, mut ports) = TestMesh::new(2, capacity);
+        let (mesh, mut ports) = TestMesh::new(2, 0, capacity);
         let receiver = ports.pop().expect("two reactors");
         let sender = ports.pop().expect("two reactors");
         (mesh, receiver, sender, Arc::new(Ring::default()))
@@ -538,7 +572,7 @@ mod model {
     #[test]
     fn what_two_reactors_put_arrives_however_their_bits_meet() {
         check(|| {
-            let (_mesh, mut ports) = TestMesh::new(3, 2);
+            let (_mesh, mut ports) = TestMesh::new(3, 0, 2);
             let mut receiver = ports.pop().expect("three reactors");
             let ring = Arc::new(Ring::default());
             let senders: Vec<_> = ports

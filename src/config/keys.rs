@@ -151,7 +151,7 @@ pub(super) static KEYS: &[Key] = &[
         about: "How many reactors; 0 is one per core that the process may run on, or fewer if the CPU quota of its\n\
                 control group (cpu.max, rounded down) is less.",
         is_reloadable: false,
-        kind: integer!(Integer, reactor.count, 0..=64, "reactors"),
+        kind: integer!(Integer, reactor.count, 0..=62, "reactors"),
     },
     Key {
         path: "reactor.pin",

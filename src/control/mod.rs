@@ -8,6 +8,7 @@ pub mod activation;
 mod admin;
 mod ending;
 pub mod fleet;
+pub mod guest;
 pub mod http;
 pub mod lines;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! The home of topics: gives each publication its place and writes its bytes, once per encoding.
 //!
-//! A home never sees a subscriber, only which reactors have some. What it wrote for a topic during a
+//! A home never sees a subscriber, only which reactors have some, and which guests. What it wrote for a topic during a
 //! turn stays one *open* range per lane for as long as it is contiguous, and goes out as one batch
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
@@ -32,8 +32,10 @@ use crate::{
     work::price,
 };
 
-/// The most reactors that a broker has: interest is a bit each.
-pub const REACTORS_MAX: usize = 64;
+/// The most guests of a broker: what takes part in publishing and subscribing without connections of a reactor.
+pub const GUESTS_MAX: usize = 2;
+/// The most reactors that a broker has: interest is a bit each, and guests have theirs behind those of the reactors.
+pub const REACTORS_MAX: usize = 64 - GUESTS_MAX;
 /// How many topics of a home may have a chunk of their own at a time, if an eighth of the budget is
 /// enough for them.
 const OWN_CHUNKS_MAX: usize = 256;
@@ -66,6 +68,8 @@ pub struct Home {
     names_max: usize,
     /// For how many topics each creator answers: those that are there, and at least one.
     names: HashMap<u32, u32, RandomState>,
+    /// The ports of reactors, a bit each.
+    reactors: u64,
     filters: FilterTree<Interested>,
     /// Counts changes of `filters`: a topic's cached matches are of one generation.
     filters_generation: u64,
@@ -118,10 +122,10 @@ struct Recent {
     period: u32,
 }
 
-/// A reactor that wants the batches of a filter, in an encoding.
+/// A reactor or a guest, by its port, that wants the batches of a filter, in an encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interested {
-    reactor: u8,
+    port: u8,
     encoding: Encoding,
 }
 
@@ -166,6 +170,11 @@ impl Homes {
         Homes { count, hasher: foldhash::fast::FixedState::with_seed(seed) }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// The home of `topic`.
     pub fn of(&self, topic: TopicName<&str>) -> usize {
         let hash = self.hasher.hash_one(topic.as_str());
@@ -198,6 +207,7 @@ impl Home {
             topics_max,
             names_max,
             names: HashMap::default(),
+            reactors: u64::MAX >> (64 - home_count),
             filters: FilterTree::new(),
             filters_generation: 0,
             changes: VecDeque::with_capacity(CHANGES_MAX),
@@ -283,18 +293,20 @@ impl Home {
         self.flush_topic(key, outboxes);
         self.match_filters(key);
         let topic = &self.topics[key];
-        let reactors = topic.lanes.iter().fold(0, |reactors, lane| reactors | lane.interest());
+        let ports = topic.lanes.iter().fold(0, |ports, lane| ports | lane.interest());
+        // Who looks on as a guest is nobody's receiver.
+        let reactors = ports & self.reactors;
         for reactor in bits(reactors) {
             outboxes[reactor].push_back(Delivery::Count { topic: topic.name.clone(), asker, pending });
         }
         reactors.count_ones()
     }
 
-    /// Registers `reactor` for `topic` and answers with the topic's `seq`, after all batches up to it; or with
+    /// Registers who is at `port` for `topic` and answers with the topic's `seq`, after all batches up to it; or with
     /// why there is no such topic. `creator` as in [`Home::handle_publish`].
     pub fn handle_subscribe(
         &mut self,
-        reactor: usize,
+        port: usize,
         topic: TopicName<&str>,
         encoding: Encoding,
         creator: u32,
@@ -304,20 +316,20 @@ impl Home {
             Ok(key) => {
                 self.flush_topic(key, outboxes);
                 let topic = &mut self.topics[key];
-                topic.lanes.get_or_insert(encoding).exact |= 1 << reactor;
+                topic.lanes.get_or_insert(encoding).exact |= 1 << port;
                 Delivery::Subscribed { topic: topic.name.clone(), encoding, seq: Ok(topic.seq) }
             }
             Err(refusal) => {
                 Delivery::Subscribed { topic: topic.as_str().into(), encoding, seq: Err(refusal) }
             }
         };
-        outboxes[reactor].push_back(answer);
+        outboxes[port].push_back(answer);
     }
 
     /// Undoes [`Home::handle_subscribe`].
     pub fn handle_unsubscribe(
         &mut self,
-        reactor: usize,
+        port: usize,
         topic: &str,
         encoding: Encoding,
         outboxes: &mut Outboxes,
@@ -327,7 +339,7 @@ impl Home {
         let topic = &mut self.topics[key];
         topic.active_period = self.period;
         if let Some(lane) = topic.lanes.get_mut(encoding) {
-            lane.exact &= !(1 << reactor);
+            lane.exact &= !(1 << port);
             topic.lanes.prune();
         }
     }
@@ -339,33 +351,33 @@ impl Home {
         }
     }
 
-    /// Registers `reactor` for every topic that `filter` matches, now or later.
+    /// Registers who is at `port` for every topic that `filter` matches, now or later.
     pub fn handle_add_filter(
         &mut self,
-        reactor: usize,
+        port: usize,
         filter: &Arc<str>,
         encoding: Encoding,
         registration: RegistrationId,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        let interested = Interested { reactor: reactor as u8, encoding };
+        let interested = Interested { port: port as u8, encoding };
         if self.filters.insert(filter, interested) {
             self.note_change(Change { filter: filter.clone(), interested, is_added: true });
         }
-        outboxes[reactor].push_back(Delivery::FilterAdded { registration });
+        outboxes[port].push_back(Delivery::FilterAdded { registration });
     }
 
     /// Undoes [`Home::handle_add_filter`].
     pub fn handle_remove_filter(
         &mut self,
-        reactor: usize,
+        port: usize,
         filter: &Arc<str>,
         encoding: Encoding,
         outboxes: &mut Outboxes,
     ) {
         self.flush(outboxes);
-        let interested = Interested { reactor: reactor as u8, encoding };
+        let interested = Interested { port: port as u8, encoding };
         if self.filters.remove(filter, interested) {
             self.note_change(Change { filter: filter.clone(), interested, is_added: false });
         }
@@ -636,7 +648,7 @@ impl Home {
 
 impl Interested {
     fn note(self, lanes: &mut Lanes) {
-        lanes.get_or_insert(self.encoding).matched |= 1 << self.reactor;
+        lanes.get_or_insert(self.encoding).matched |= 1 << self.port;
     }
 }
 
@@ -877,7 +889,7 @@ mod tests {
             topics_max in prop::sample::select(vec![3, 100]),
             steps in prop::collection::vec(step(), 1..120),
         ) {
-            let mut home = Home::new(1, topics_max, 0, Encoding::COUNT, Budget::new(1 << 30));
+            let mut home = Home::new(REACTORS, topics_max, 0, Encoding::COUNT, Budget::new(1 << 30));
             let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = (0..REACTORS).map(|_| VecDeque::new()).collect();
             let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
@@ -967,7 +979,7 @@ mod tests {
         fn no_seq_is_used_twice_however_often_topics_are_evicted(
             steps in prop::collection::vec((0usize..11, 0u8..12), 1..200),
         ) {
-            let mut home = Home::new(1, 3, 0, Encoding::COUNT, Budget::new(1 << 30));
+            let mut home = Home::new(REACTORS, 3, 0, Encoding::COUNT, Budget::new(1 << 30));
             let mut deflater = Deflater::new(SETTINGS);
             let mut outboxes: Outboxes = vec![VecDeque::new()];
             let mut newest: BTreeMap<String, u64> = BTreeMap::new();
@@ -1075,7 +1087,7 @@ mod tests {
     impl World {
         fn new(names_max: usize, topics_max: usize) -> World {
             World {
-                home: Home::new(1, topics_max, names_max, Encoding::COUNT, Budget::new(1 << 30)),
+                home: Home::new(REACTORS, topics_max, names_max, Encoding::COUNT, Budget::new(1 << 30)),
                 deflater: Deflater::new(SETTINGS),
                 outboxes: (0..REACTORS).map(|_| VecDeque::new()).collect(),
             }

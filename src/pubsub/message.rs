@@ -17,7 +17,7 @@ pub struct PendingId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RegistrationId(pub u32);
 
-/// From a reactor to the home of a topic, in order.
+/// From a reactor or a guest to the home of a topic, in order.
 #[derive(Debug)]
 pub enum Request {
     /// Give a publication its place.
@@ -89,7 +89,7 @@ pub struct PublishRequest {
     pub creator: u32,
 }
 
-/// From a home to a reactor, in order.
+/// From a home to a reactor or a guest, in order.
 #[derive(Debug)]
 pub enum Delivery {
     /// A topic's head moved.
@@ -139,6 +139,8 @@ pub enum Delivery {
         /// Its question.
         pending: PendingId,
     },
+    /// To a guest alone: batches of this home that it did not take in time are gone.
+    Overrun,
     /// One reactor's part of the count.
     Counted {
         /// The question.
@@ -163,5 +165,5 @@ pub struct Batch {
     pub range: Range,
 }
 
-/// What a home has to say, by reactor, until it is handed over at the end of the turn.
+/// What a home has to say, by port, until it is handed over at the end of the turn.
 pub type Outboxes = Vec<std::collections::VecDeque<Delivery>>;

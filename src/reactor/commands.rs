@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 use super::{
     connection::{Pause, Phase},
     desk::Desk,
-    pending::{HeldId, HeldTopic, Pending, PendingKind},
+    pending::{HeldId, HeldTopic, Pending, PendingKind, Placing},
 };
 use crate::{
     metrics::Trouble,
@@ -147,7 +147,7 @@ impl Desk {
         let bytes = self.carrier.carry(&topic, payload);
         let topic_len = topic.len() as u16;
         let pending = id.map(|id| {
-            let kind = PendingKind::Publish { seq: None, receivers: receivers.then_some(0), missing: 0 };
+            let kind = PendingKind::Publish(Placing::new(receivers));
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
             self.hold(slot, Some(id), topic, kind)
         });
@@ -341,6 +341,7 @@ impl Desk {
                 self.exchange.say(asker as usize, Delivery::Counted { pending, receivers });
             }
             Delivery::Counted { pending, receivers } => self.handle_counted(pending, receivers),
+            Delivery::Overrun => unreachable!("a home waits for reactors"),
         }
     }
 
@@ -394,12 +395,7 @@ impl Desk {
     }
 
     fn handle_published(&mut self, id: PendingId, seq: u64, counts: u32) {
-        let pending = self.pending.get_mut(id);
-        let PendingKind::Publish { seq: placed, missing, .. } = &mut pending.kind else {
-            unreachable!("a publication's answer goes to a publication")
-        };
-        *missing += i64::from(counts);
-        *placed = Some(seq);
+        self.pending.placing(id).note_published(seq, counts);
         self.answer_publish(id);
     }
 
@@ -413,21 +409,13 @@ impl Desk {
     }
 
     fn handle_counted(&mut self, id: PendingId, counted: u64) {
-        let pending = self.pending.get_mut(id);
-        let PendingKind::Publish { receivers: Some(receivers), missing, .. } = &mut pending.kind else {
-            unreachable!("a count goes to a publication that asked for it")
-        };
-        *receivers += counted;
-        *missing -= 1;
+        self.pending.placing(id).note_counted(counted);
         self.answer_publish(id);
     }
 
     /// Answers a publication once its `seq` is known and every count is in.
     fn answer_publish(&mut self, id: PendingId) {
-        let PendingKind::Publish { seq: Some(seq), receivers, missing: 0 } = self.pending.get_mut(id).kind
-        else {
-            return;
-        };
+        let Some((seq, receivers)) = self.pending.placing(id).placed() else { return };
         let Pending { connection, id, topic, .. } = self.pending.remove(id);
         if let Some(connection) = self.open_slot(connection) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());

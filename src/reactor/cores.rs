@@ -182,8 +182,8 @@ mod tests {
             (2, Some(4.0), 0, (2, Affinity)),
             (2, Some(2.0), 0, (2, Affinity)),
             (1, Some(0.5), 0, (1, Quota(0.5))),
-            (256, None, 0, (64, Affinity)),
-            (256, Some(100.0), 0, (64, Affinity)),
+            (256, None, 0, (62, Affinity)),
+            (256, Some(100.0), 0, (62, Affinity)),
             (2, Some(0.5), 5, (5, Configured)),
         ] {
             let cores = Cores { allowed: (0..allowed).collect(), quota };
@@ -208,9 +208,9 @@ mod tests {
             ((2, 2, 0), Origin::Configured, "2 on 2 cores, not pinned (reactor.count)"),
             ((3, 2, 2), Origin::Configured, "3 on 2 cores, 2 of them pinned (reactor.count)"),
             (
-                (64, 64, 64),
+                (62, 62, 62),
                 Origin::Affinity,
-                "64 on 64 cores, each pinned to its own (the most there can be)",
+                "62 on 62 cores, each pinned to its own (the most there can be)",
             ),
         ] {
             let (reactor_count, core_count, pinned_count) = numbers;

@@ -139,7 +139,7 @@ pub struct Desk {
 impl Desk {
     /// The reactor whose end of the queues `port` is, for up to `slots_max` connections.
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Desk {
-        let reactor_count = port.count();
+        let reactor_count = shared.homes.count();
         let config = shared.config.clone();
         let policy = policy_of(&config.delivery);
         let stalled_round = StalledRound::of(&policy);

@@ -1,4 +1,5 @@
-//! What is said between reactors: requests to homes, and what this home and this fan-out say to all of them.
+//! What is said between reactors: requests to homes, and what this home and this fan-out say to all of them; and what guests
+//! ask, and are told. A guest is no home, and nobody waits for it: what it does not take in time it is told to have missed.
 //!
 //! Nothing here knows of connections, or decides what becomes of what came: [`super::desk`] does.
 
@@ -16,15 +17,17 @@ use crate::{
 /// So many deliveries may wait for room in another reactor's queue before this home takes no more
 /// publications.
 pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// So many wait for a guest before the batches among them are let go of.
+const GUEST_OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 64 };
 /// How many requests of each other reactor a turn takes at most.
 pub(super) const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
 pub(super) const DELIVERIES_MAX: usize = if cfg!(test) { 6 } else { 4_096 };
 
-/// A reactor's end of the queues.
+/// A reactor's, or a guest's, end of the queues.
 pub type ReactorPort = Port<Request, Delivery, Order>;
 
-/// A reactor's exchange with all reactors, itself included.
+/// A reactor's, or a guest's, exchange with all reactors, itself included.
 ///
 /// Whatever is said comes in by [`Exchange::request`], [`Exchange::say`] and [`Exchange::outboxes`], at any time. A turn
 /// takes what its own home said by [`Exchange::take_own`], tells by [`Exchange::note_outboxes`] that this is over, and
@@ -36,6 +39,7 @@ pub type ReactorPort = Port<Request, Delivery, Order>;
 #[derive(Debug)]
 pub struct Exchange {
     port: ReactorPort,
+    home_count: usize,
     /// What this home and this fan-out say, by port.
     outboxes: Outboxes,
     /// Requests to other homes, by home.
@@ -59,6 +63,7 @@ impl Exchange {
         let port_count = port.count();
         Exchange {
             port,
+            home_count,
             outboxes: (0..port_count).map(|_| VecDeque::new()).collect(),
             backlog: (0..home_count).map(|_| VecDeque::new()).collect(),
             touched: vec![false; port_count],
@@ -75,7 +80,7 @@ impl Exchange {
 
     /// How many homes there are, this reactor's included.
     pub fn home_count(&self) -> usize {
-        self.backlog.len()
+        self.home_count
     }
 
     /// Whether some home has no room for what is to be said to it: as of the last post, and of what was said since.
@@ -137,7 +142,10 @@ impl Exchange {
 
     /// Notes whether this home has said as much as it may before that is taken.
     pub fn note_outboxes(&mut self) {
-        self.is_outbox_full = self.own_count() > 0 || self.others().any(|outbox| outbox.len() >= OUTBOX_MAX);
+        let (index, home_count) = (self.index(), self.home_count);
+        let is_full = |(to, outbox): (usize, &VecDeque<Delivery>)| to != index && outbox.len() >= OUTBOX_MAX;
+        let mut of_reactors = self.outboxes[..home_count].iter().enumerate();
+        self.is_outbox_full = self.own_count() > 0 || of_reactors.any(is_full);
     }
 
     /// What this home has said to this reactor beyond `own_count` is not taken at once, and what it costs not known: the home
@@ -198,6 +206,9 @@ impl Exchange {
                     }
                 }
             }
+            if to >= self.home_count && self.outboxes[to].len() > GUEST_OUTBOX_MAX {
+                overrun(&mut self.outboxes[to]);
+            }
             if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
                 wakes.push(to);
             }
@@ -229,6 +240,13 @@ impl Exchange {
     }
 }
 
+/// Lets go of the batches that wait for a guest, and puts in their place that there were some. Its answers stay, of which
+/// there are as many as it has questions.
+fn overrun(outbox: &mut VecDeque<Delivery>) {
+    outbox.retain(|delivery| !matches!(delivery, Delivery::Batch(_) | Delivery::Overrun));
+    outbox.push_back(Delivery::Overrun);
+}
+
 impl Senders {
     /// Their ports, the turn's first one first.
     pub fn iter(self) -> impl Iterator<Item = usize> {
@@ -246,6 +264,13 @@ impl Exchange {
             "who waits is not told of"
         );
         assert!(self.backlog[self.index()].is_empty(), "a reactor asks its own home at once");
+    }
+
+    /// Asserts what is said of a guest's: it says nothing.
+    pub fn check_guest(&self) {
+        assert!(self.outboxes.iter().all(VecDeque::is_empty), "a guest is no home");
+        let has_backlog = self.backlog.iter().any(|backlog| !backlog.is_empty());
+        assert!(self.is_backlogged || !has_backlog, "who waits is not told of");
     }
 
     /// Whether there is nothing in this reactor's queues that it would take.

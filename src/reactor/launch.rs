@@ -3,7 +3,10 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io,
-    os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::{self, JoinHandle},
 };
@@ -13,6 +16,7 @@ use super::{
     cores::{Cores, Placement, pin_to},
     desk::Shared,
     exchange::ReactorPort,
+    guest::Guest,
     orders::Order,
     settings::{connections_max, locked_bytes, log_bytes_min, ring_config},
     turn::{Reactor, Turn},
@@ -30,7 +34,7 @@ use crate::{
         Io,
         remedy::{self, Step, Surroundings},
         ring::{Ring, RingConfig, SetupError},
-        wake::Doorbell,
+        wake::{Doorbell, Peer},
     },
 };
 
@@ -49,13 +53,26 @@ pub struct Reactors {
     address: ListenAddress,
     placement: Placement,
     troubles: Arc<Troubles>,
+    /// By which reactors wake the guest.
+    guest_waker: UnixStream,
+    /// Until the control thread takes it.
+    guest: Mutex<Option<GuestSeat>>,
+}
+
+/// What a guest needs to take part: see [`Reactors::take_guest`].
+#[derive(Debug)]
+pub struct GuestSeat {
+    /// What it knows and decides.
+    pub guest: Guest,
+    /// A byte comes here when a reactor has something for it while it sleeps.
+    pub woken: UnixStream,
 }
 
 /// Reactors that have everything they need and do not accept yet.
 pub struct Prepared {
     config: Arc<Config>,
     reactors: Reactors,
-    starts: Vec<mpsc::Sender<Vec<RawFd>>>,
+    starts: Vec<mpsc::Sender<Vec<Peer>>>,
     rings: Vec<RawFd>,
 }
 
@@ -99,12 +116,17 @@ impl Prepared {
             buffered: Arc::default(),
             config: config.clone(),
         };
-        let (mesh, ports) = Mesh::new(count, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));
+        let (mesh, mut ports) =
+            Mesh::new(count, 1, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));
+        let guest_port = ports.pop().expect("the last port is the guest's");
+        let (guest_waker, woken) =
+            UnixStream::pair().map_err(|error| remedy::line(Step::Control, &error, &around))?;
+        let guest = GuestSeat { guest: Guest::new(guest_port, &shared), woken };
         let (said, setups) = mpsc::channel::<Setup>();
         let mut threads = Vec::new();
         let mut starts = Vec::new();
         for (port, sources) in ports.into_iter().zip(listeners.share(count)?) {
-            let (start, started) = mpsc::channel::<Vec<RawFd>>();
+            let (start, started) = mpsc::channel::<Vec<Peer>>();
             let index = port.index();
             let run = ReactorThread {
                 core: config.reactor.pin.then(|| cores[index % cores.len()]),
@@ -148,7 +170,17 @@ impl Prepared {
         let troubles = shared.troubles;
         Ok(Prepared {
             config,
-            reactors: Reactors { mesh, doorbell, threads, listeners, address, placement, troubles },
+            reactors: Reactors {
+                mesh,
+                doorbell,
+                threads,
+                listeners,
+                address,
+                placement,
+                troubles,
+                guest_waker,
+                guest: Mutex::new(Some(guest)),
+            },
             starts,
             rings,
         })
@@ -162,8 +194,10 @@ impl Prepared {
         if let Some(listeners) = self.reactors.listeners.lock().expect(LOCK_HELD).as_mut() {
             listeners.open(&self.config)?;
         }
+        let rings = self.rings.iter().copied().map(Peer::Ring);
+        let peers: Vec<Peer> = rings.chain([Peer::Socket(self.reactors.guest_waker.as_raw_fd())]).collect();
         for start in self.starts {
-            start.send(self.rings.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
+            start.send(peers.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
         }
         Ok(self.reactors)
     }
@@ -192,9 +226,19 @@ impl Reactors {
         }
         match self.mesh.send_order(index, request) {
             Ok(false) => true,
-            Ok(true) => self.doorbell.lock().is_ok_and(|mut doorbell| doorbell.ring(index).is_ok()),
+            Ok(true) => self.wake(index),
             Err(_) => false,
         }
+    }
+
+    /// Wakes reactor `index`; false if it has ended.
+    pub fn wake(&self, index: usize) -> bool {
+        self.doorbell.lock().is_ok_and(|mut doorbell| doorbell.ring(index).is_ok())
+    }
+
+    /// The guest of these reactors, once: it publishes and subscribes for whoever has no connection of theirs.
+    pub fn take_guest(&self) -> Option<GuestSeat> {
+        self.guest.lock().expect("nobody panics with the guest locked").take()
     }
 
     /// Duplicates of the listeners for another process, none when they are closed.
@@ -241,7 +285,7 @@ struct ReactorThread {
 }
 
 impl ReactorThread {
-    fn run(self, said: mpsc::Sender<Setup>, started: mpsc::Receiver<Vec<RawFd>>) {
+    fn run(self, said: mpsc::Sender<Setup>, started: mpsc::Receiver<Vec<Peer>>) {
         let is_pinned = self.core.is_some_and(pin_to);
         let index = self.port.index();
         let mut ring = match Ring::new(self.ring) {

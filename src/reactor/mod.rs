@@ -2,7 +2,8 @@
 //!
 //! [`turn`] is what a reactor asks of its ring, [`desk`] what it knows and decides: `reading` what comes in, `commands` what
 //! clients' commands do, [`slow`] what becomes of those who take too little, over [`connections`], who is in which of the
-//! [`queues`], and the [`exchange`] with other reactors, which is all that they share. `launch` starts reactors with what
+//! [`queues`], and the [`exchange`] with other reactors, which is all that they share. A [`guest`] has
+//! such an exchange without being one of them. `launch` starts reactors with what
 //! `settings` makes of the configuration; the control thread asks them by [`Order`].
 
 pub mod admission;
@@ -15,6 +16,7 @@ pub mod cores;
 mod deadline;
 pub mod desk;
 pub mod exchange;
+pub mod guest;
 mod launch;
 mod lingering;
 mod meters;
@@ -32,12 +34,16 @@ mod spin;
 pub mod timers;
 pub mod turn;
 
-pub use launch::{Prepared, Reactors};
+pub use launch::{GuestSeat, Prepared, Reactors};
 pub use orders::Order;
 pub use settings::{locked_bytes, reactor_count};
 
-use crate::{channel::PORTS_MAX, pubsub::home::REACTORS_MAX, uring::probe::DESCRIPTORS_RESERVED};
+use crate::{
+    channel::PORTS_MAX,
+    pubsub::home::{GUESTS_MAX, REACTORS_MAX},
+    uring::probe::DESCRIPTORS_RESERVED,
+};
 
 const _: () =
     assert!(DESCRIPTORS_RESERVED as usize >= turn::REFUSED_MAX + 64, "refusals take the operator's");
-const _: () = assert!(REACTORS_MAX <= PORTS_MAX, "a reactor has a bit in the others' words");
+const _: () = assert!(REACTORS_MAX + GUESTS_MAX <= PORTS_MAX, "each has a bit in the others' words");

@@ -34,14 +34,18 @@ pub enum PendingKind {
     /// To unsubscribe.
     Unsubscribe,
     /// To publish.
-    Publish {
-        /// Its `seq`, once that is known.
-        seq: Option<u64>,
-        /// Subscribers counted so far, if that was asked.
-        receivers: Option<u64>,
-        /// Counts to come, as far as known; counts may come before the `seq` and the number of them.
-        missing: i64,
-    },
+    Publish(Placing),
+}
+
+/// A publication that waits for its place, and to have its receivers counted.
+#[derive(Debug)]
+pub struct Placing {
+    /// Its `seq`, once that is known.
+    seq: Option<u64>,
+    /// Subscribers counted so far, if that was asked.
+    receivers: Option<u64>,
+    /// Counts to come, as far as known; counts may come before the `seq` and the number of them.
+    missing: i64,
 }
 
 /// A request id that outlives its message.
@@ -68,9 +72,12 @@ impl PendingTable {
         PendingId(self.entries.insert(pending) as u32)
     }
 
-    /// The question that `id` names.
-    pub fn get_mut(&mut self, id: PendingId) -> &mut Pending {
-        &mut self.entries[id.0 as usize]
+    /// What the publication waits for that asked under `id`.
+    pub fn placing(&mut self, id: PendingId) -> &mut Placing {
+        match &mut self.entries[id.0 as usize].kind {
+            PendingKind::Publish(placing) => placing,
+            kind => unreachable!("a publication's answer comes to {kind:?}"),
+        }
     }
 
     /// Takes the question that `id` names.
@@ -86,6 +93,31 @@ impl PendingTable {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+impl Placing {
+    /// One that has no place yet, and whose receivers are counted if `counts` says so.
+    pub fn new(counts: bool) -> Placing {
+        Placing { seq: None, receivers: counts.then_some(0), missing: 0 }
+    }
+
+    /// It has its place, and so many counts come.
+    pub fn note_published(&mut self, seq: u64, counts: u32) {
+        self.seq = Some(seq);
+        self.missing += i64::from(counts);
+    }
+
+    /// One of the counts came.
+    pub fn note_counted(&mut self, counted: u64) {
+        let receivers = self.receivers.as_mut().expect("a count goes to a publication that asked for it");
+        *receivers += counted;
+        self.missing -= 1;
+    }
+
+    /// Its place and its receivers, when nothing is missing.
+    pub fn placed(&self) -> Option<(u64, Option<u64>)> {
+        self.seq.filter(|_| self.missing == 0).map(|seq| (seq, self.receivers))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Lease {
 }
 
 /// One completion.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Completion {
     /// What was submitted.
     pub token: Token,
@@ -86,7 +86,7 @@ pub trait Io {
     /// Asks that the op with token `target` end early. Its own completion, under `token`, says only
     /// whether it was found; the target's final completion still comes.
     fn cancel(&mut self, target: Token, token: Token);
-    /// Wakes the reactor at `index` out of its sleep; put at the head of what is submitted next. It completes
+    /// Wakes whoever is at port `index`, a reactor or a guest, out of its sleep; put at the head of what is submitted next. It completes
     /// only if it fails: with [`Op::WakeSent`], whose slot is `index`. Unless [`wake::is_gone`] it is to be sent
     /// again.
     fn wake(&mut self, index: usize);

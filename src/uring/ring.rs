@@ -52,7 +52,7 @@ use super::{
     buffers::{self, BufferRing, Mapping},
     is_passing,
     remedy::{self, Step, Surroundings},
-    wake::wake_entry,
+    wake::{Peer, wake_entry},
 };
 
 /// By how much the completion queue's head is set back around an enter: how many items of deferred work
@@ -160,9 +160,9 @@ pub struct Ring {
     tail: SubmissionTail,
     /// What was queued and the kernel has not taken, in order.
     staged: Vec<squeue::Entry>,
-    /// Reactors to wake at the head of the next submission, each once.
+    /// Ports to wake at the head of the next submission, each once.
     wakes: Vec<usize>,
-    peers: Vec<RawFd>,
+    peers: Vec<Peer>,
     enter_flags: EnterFlags,
     /// How many completions of those in the queue the last enter brought.
     reapable: usize,
@@ -234,8 +234,8 @@ impl Ring {
         }
     }
 
-    /// The rings that [`Io::wake`] reaches, by index.
-    pub fn set_peers(&mut self, peers: Vec<RawFd>) {
+    /// Whom [`Io::wake`] reaches, by index.
+    pub fn set_peers(&mut self, peers: Vec<Peer>) {
         self.peers = peers;
     }
 
@@ -317,7 +317,7 @@ impl Ring {
         assert!(queue.is_empty(), "what an enter leaves is taken back");
         for &index in self.wakes.iter().take(queue.capacity()) {
             let entry = wake_entry(self.peers[index], index);
-            // SAFETY: a message to a ring points at no memory.
+            // SAFETY: a wake points at no memory, or at a static byte.
             unsafe { queue.push(&entry) }.expect("the queue has room");
         }
         let count = self.staged.len().min(queue.capacity() - queue.len());
@@ -421,7 +421,7 @@ impl Io for Ring {
     /// # Panics
     /// If `index` is not among the peers: a wake before [`Ring::set_peers`].
     fn wake(&mut self, index: usize) {
-        assert!(index < self.peers.len(), "reactor {index} is woken, of {}", self.peers.len());
+        assert!(index < self.peers.len(), "port {index} is woken, of {}", self.peers.len());
         if !self.wakes.contains(&index) {
             self.make_room();
             self.wakes.push(index);
@@ -902,7 +902,7 @@ pub(super) mod tests {
     #[test]
     fn a_reactor_is_woken_once_by_a_submission() {
         let Some(mut ring) = small_ring() else { return };
-        ring.set_peers(vec![ring.as_raw_fd()]);
+        ring.set_peers(vec![Peer::Ring(ring.as_raw_fd())]);
         ring.wake(0);
         ring.wake(0);
         let woken = sleep_and_reap(&mut ring).into_iter().filter(|it| it.token.op() == Op::Wake);
@@ -1201,7 +1201,7 @@ pub(super) mod tests {
             let completion = sleep_and_reap(&mut ring).remove(0);
             assert_eq!((completion.token, completion.result), (Token::new(Op::Wake, 0, 0), 0));
         });
-        waker.set_peers(vec![-1, told.recv().unwrap()]);
+        waker.set_peers(vec![Peer::Ring(-1), Peer::Ring(told.recv().unwrap())]);
         let (_client, server) = tcp_pair();
         let token = Token::new(Op::Send, 1, 1);
         // SAFETY: a static string.
@@ -1242,7 +1242,7 @@ pub(super) mod tests {
         else {
             return;
         };
-        ring.set_peers(vec![first.as_raw_fd(), second.as_raw_fd()]);
+        ring.set_peers([&first, &second].map(|it| Peer::Ring(it.as_raw_fd())).to_vec());
         let (client, server) = tcp_pair();
         client.set_nonblocking(true).unwrap();
         stage_sends(&mut ring, server.as_raw_fd(), 0..1);
@@ -1338,7 +1338,7 @@ pub(super) mod tests {
     fn a_wake_that_fails_says_whose_it_was() {
         let Some(mut ring) = small_ring() else { return };
         let (_client, server) = tcp_pair();
-        ring.set_peers(vec![-1, -1, server.as_raw_fd()]);
+        ring.set_peers([-1, -1, server.as_raw_fd()].map(Peer::Ring).to_vec());
         ring.wake(2);
         let completion = sleep_and_reap(&mut ring).remove(0);
         assert_eq!((completion.token.op(), completion.token.slot()), (Op::WakeSent, 2));

@@ -302,7 +302,8 @@ impl SimNet {
             sockets_max: config.sockets_max,
             window_bytes: config.window_bytes,
             trouble: config.trouble,
-            wakes: vec![false; config.ring_count],
+            // Who is no ring may be woken as well.
+            wakes: vec![false; config.ring_count + 1],
             failing_wakes: 0,
             now_ns: 0,
         }));
@@ -370,6 +371,11 @@ impl SimNet {
     /// Whether ring `index` is to be woken and has not seen it.
     pub fn is_woken(&self, index: usize) -> bool {
         self.net.borrow().wakes[index]
+    }
+
+    /// Whether somebody at `index`, who has no ring, was woken since this was last asked.
+    pub fn take_wake(&self, index: usize) -> bool {
+        std::mem::take(&mut self.net.borrow_mut().wakes[index])
     }
 
     /// Wakes ring `index`, as the control thread does.

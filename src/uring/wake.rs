@@ -1,6 +1,6 @@
-//! Waking a reactor from a thread that has no ring of its own.
+//! Waking whoever is at another port: a reactor from a thread that has no ring of its own, and anybody from a reactor.
 //!
-//! Whether a reactor needs waking is the parker's business, not this file's: here is only how.
+//! Whether somebody needs waking is the parker's business, not this file's: here is only how.
 
 use std::{io, os::fd::RawFd};
 
@@ -45,7 +45,7 @@ impl Doorbell {
     /// take it for many tries (`EINTR`, `EAGAIN`, `EBUSY`): then it may still go with a later one.
     pub fn ring(&mut self, index: usize) -> io::Result<()> {
         self.number += 1;
-        let entry = wake_entry(self.targets[index], index).clear_flags().user_data(self.number);
+        let entry = wake_entry(Peer::Ring(self.targets[index]), index).clear_flags().user_data(self.number);
         let mut is_queued = false;
         let mut failure = None;
         for _ in 0..TRIES_MAX {
@@ -76,24 +76,45 @@ impl Doorbell {
     }
 }
 
+/// How somebody is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A reactor, by a message to its ring.
+    Ring(RawFd),
+    /// A guest, by a byte to the other end of this stream socket: it has no ring that takes messages.
+    Socket(RawFd),
+}
+
 /// Whether a wake with this result failed because there is no ring, or no thread behind it, to wake any more.
 /// Any other failure (`EOVERFLOW`, `ENOMEM`, `EAGAIN`) passes.
 pub fn is_gone(result: i32) -> bool {
-    matches!(-result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD)
+    matches!(-result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD | libc::EPIPE | libc::ECONNRESET)
 }
 
-/// A message to the ring `target`, the reactor at `index`. It completes here only if it fails.
-pub(super) fn wake_entry(target: RawFd, index: usize) -> squeue::Entry {
-    let woken = Token::new(Op::Wake, 0, 0).user_data();
-    opcode::MsgRingData::new(types::Fd(target), 0, woken, None)
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Token::new(Op::WakeSent, index as u32, 0).user_data())
+/// A wake of `peer`, who is at port `index`. It completes here only if it fails.
+pub(super) fn wake_entry(peer: Peer, index: usize) -> squeue::Entry {
+    let entry = match peer {
+        Peer::Ring(ring) => {
+            let woken = Token::new(Op::Wake, 0, 0).user_data();
+            opcode::MsgRingData::new(types::Fd(ring), 0, woken, None).build()
+        }
+        Peer::Socket(socket) => {
+            static BYTE: u8 = 0;
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            opcode::Send::new(types::Fd(socket), &raw const BYTE, 1).flags(flags).build()
+        }
+    };
+    entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(Token::new(Op::WakeSent, index as u32, 0).user_data())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{os::fd::AsRawFd, sync::mpsc, thread};
+    use std::{
+        io::Read,
+        os::{fd::AsRawFd, unix::net::UnixStream},
+        sync::mpsc,
+        thread,
+    };
 
     use super::*;
     use crate::uring::{
@@ -179,8 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_is_woken_by_a_byte_unless_it_is_gone() {
+        let Some(mut ring) = small_ring() else { return };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ring.set_peers(vec![Peer::Ring(ring.as_raw_fd()), Peer::Socket(ours.as_raw_fd())]);
+        ring.wake(1);
+        ring.enter(Wait::Poll).unwrap();
+        assert_eq!(ring.reap(), None, "a wake that goes says nothing");
+        assert_eq!(theirs.read(&mut [0; 4]).unwrap(), 1);
+        drop(theirs);
+        ring.wake(1);
+        ring.enter(Wait::Sleep { timeout_ns: 60_000_000_000 }).unwrap();
+        let failed = ring.reap().expect("a wake that fails says so");
+        assert_eq!((failed.token.op(), failed.token.slot()), (Op::WakeSent, 1));
+        assert!(is_gone(failed.result), "{}", failed.result);
+    }
+
+    #[test]
     fn a_wake_fails_for_good_only_where_nobody_is() {
-        assert!(is_gone(-libc::EBADFD) && is_gone(-libc::EBADF));
+        assert!(is_gone(-libc::EBADFD) && is_gone(-libc::EBADF) && is_gone(-libc::EPIPE));
         assert!(![-libc::EOVERFLOW, -libc::ENOMEM, -libc::EAGAIN, 0].into_iter().any(is_gone));
     }
 

@@ -212,6 +212,11 @@ impl Fanout {
         rare.map_or((0, 0), |rare| (rare.filters.len(), rare.level_count as usize))
     }
 
+    /// The price of what was done since [`Fanout::take_work`] took it.
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
     /// The price of what was done since this was last asked.
     pub fn take_work(&mut self) -> u64 {
         std::mem::take(&mut self.work)

@@ -265,6 +265,19 @@ impl Client {
     }
 }
 
+/// What whole records of the JSON wire say.
+pub(super) fn events(records: &[u8]) -> Vec<Event> {
+    let mut rest = records;
+    let mut events = Vec::new();
+    while let Some((first, payload, len)) = unframe(rest) {
+        assert_eq!(first, 0x81, "records are texts");
+        events.push(read_object(payload));
+        rest = &rest[len..];
+    }
+    assert!(rest.is_empty(), "records are whole");
+    events
+}
+
 /// The first byte, the payload and the length of the first frame in `bytes`, if it is whole.
 fn unframe(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);

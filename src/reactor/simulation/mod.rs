@@ -10,6 +10,7 @@
 
 mod client;
 mod directed;
+mod guest;
 mod load;
 mod oracle;
 mod random;
@@ -43,6 +44,7 @@ use crate::{
     work::{UNIT, price},
 };
 use client::{Ask, Client, Event, Pace, State};
+use guest::Hearing;
 use oracle::{Oracle, payload_of};
 
 const MS: u64 = 1_000_000;
@@ -90,6 +92,7 @@ struct World {
     reactors: Vec<Option<Reactor<SimRing>>>,
     /// Until when each sleeps, if nothing comes.
     asleep_until_ns: Vec<Option<u64>>,
+    guest: Hearing,
     shared: Shared,
     now_ns: u64,
     clients: Vec<Client>,
@@ -221,7 +224,8 @@ impl World {
             troubles: Arc::default(),
             buffered: Arc::default(),
         };
-        let (mesh, ports) = Mesh::new(count, knobs.queue_entries);
+        let (mesh, mut ports) = Mesh::new(count, 1, knobs.queue_entries);
+        let guest = Hearing::new(ports.pop().expect("the last port is the guest's"), &shared);
         let connection_count = Arc::new(AtomicUsize::new(0));
         let reactors = rings.into_iter().zip(ports).enumerate().map(|(index, (ring, port))| {
             let sources = vec![Source { socket: net.listener(index), is_shared: knobs.shares_listeners }];
@@ -234,6 +238,7 @@ impl World {
             rng,
             reactors: reactors.collect(),
             asleep_until_ns: vec![None; count],
+            guest,
             net,
             mesh,
             shared,
@@ -601,6 +606,8 @@ impl World {
                 self.asleep_until_ns[sleeper].is_some_and(|until_ns| until_ns > self.now_ns + FULL_RETRY_NS);
             let mut others = self.reactors.iter().flatten();
             let is_owed_wake = others.any(|other| other.io_ref().owes_wake(sleeper));
+            // What a guest asks between its turns it tells of in the next.
+            let is_owed_wake = is_owed_wake || self.guest.is_asked;
             if sleeps_long && !self.net.is_woken(sleeper) && !is_owed_wake {
                 let desk = reactor.desk();
                 assert!(
@@ -696,6 +703,7 @@ impl World {
             for index in 0..self.reactors.len() {
                 has_moved |= self.moves(index);
             }
+            has_moved |= self.turn_guest();
             quiet_rounds = if has_moved { 0 } else { quiet_rounds + 1 };
             // Sweeps wait for at most 10 ms, full queues for less.
             if quiet_rounds > 12 {
@@ -705,16 +713,18 @@ impl World {
         }
         self.net.set_trouble(trouble);
         let clients = &self.clients;
-        self.oracle.check_quiet(|client| {
-            clients[client].pace == Pace::Eager && clients[client].state == State::Open
+        let is_hung = self.guest.is_hung;
+        self.oracle.check_quiet(|client| match clients.get(client) {
+            Some(client) => client.pace == Pace::Eager && client.state == State::Open,
+            None => !is_hung,
         });
         for reactor in self.reactors.iter().flatten() {
             let desk = reactor.desk();
-            if !(desk.exchange.is_drained(true) && desk.exchange.is_posted()) {
+            if !(desk.exchange.is_drained(true) && (is_hung || desk.exchange.is_posted())) {
                 (0..self.reactors.len()).for_each(|index| self.describe(index));
                 panic!("what was said is not taken");
             }
-            assert!(desk.has_room() && desk.exchange.is_silent());
+            assert!(desk.has_room() && (is_hung || desk.exchange.is_silent()));
         }
     }
 
@@ -729,6 +739,7 @@ impl World {
             for index in 0..self.reactors.len() {
                 self.turn(index);
             }
+            self.turn_guest();
             for client in 0..self.clients.len() {
                 if self.clients[client].pace == Pace::Eager {
                     self.read(client, usize::MAX);
@@ -749,6 +760,7 @@ impl World {
                 }
             }
         }
+        self.close_hearing();
         self.knobs.may_close = true;
         self.settle();
         // What waits for a deadline is over then, and homes forget what was busy.
@@ -772,6 +784,7 @@ impl World {
             let chunk_bytes = SHARED_CHUNK_BYTES.max(PUBLICATION_BYTES_MAX);
             assert!(log_bytes <= (Encoding::COUNT + 1) * chunk_bytes, "{log_bytes} bytes of log stay");
         }
+        assert!(self.guest.is_empty(), "the guest holds something for nobody");
         self.tell(|| format!("{:?}", self.peaks));
     }
 

@@ -1,0 +1,313 @@
+//! The control thread's guest: publishing and subscribing for whoever has no connection of a reactor.
+//!
+//! [`GuestClient`] is what others ask, from any task; [`GuestClient::run`] is the one task that goes round with the guest. A
+//! lock is between the two, which nobody holds over an await: what it guards takes microseconds, and is bounded by a turn.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
+    sync::{Notify, oneshot},
+};
+
+use crate::{
+    protocol::{
+        command::PayloadKind,
+        topic::{Filter, TopicName},
+    },
+    pubsub::message::PendingId,
+    reactor::{
+        GuestSeat,
+        guest::{Answer, Guest, ListenerId, Missed, NotAsked},
+    },
+};
+
+/// How soon it tries again to ask a home that had no room.
+const RETRY: Duration = Duration::from_millis(1);
+/// How often it looks for what goes by time: views that went quiet, log that must go.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Why the lock is not poisoned.
+const LOCK_HELD: &str = "nobody panics with the guest locked";
+
+/// Whoever asks the guest; clones ask the same one.
+#[derive(Clone)]
+pub struct GuestClient {
+    shared: Arc<Shared>,
+}
+
+/// A listener: closed when it is dropped.
+pub struct Listening {
+    id: ListenerId,
+    client: GuestClient,
+    signs: Arc<Signs>,
+}
+
+/// What a listener is shown.
+#[derive(Default)]
+struct Signs {
+    /// It has something to take, or is closed.
+    ready: Notify,
+    is_closed: AtomicBool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something was asked.
+    asked: Notify,
+}
+
+struct State {
+    guest: Guest,
+    /// Who waits for the answer to a question, unless they gave up.
+    waiting: BTreeMap<PendingId, oneshot::Sender<Answer>>,
+    /// By slot; of closed ones as well, until the slot is another's.
+    listeners: HashMap<u32, (ListenerId, Arc<Signs>)>,
+}
+
+impl GuestClient {
+    /// The guest in `seat`, and the task that goes round with it for as long as it is polled; it has reactors woken by
+    /// `wake`.
+    pub fn new(
+        seat: GuestSeat,
+        wake: impl Fn(usize),
+    ) -> (GuestClient, impl Future<Output = std::io::Result<()>>) {
+        let GuestSeat { guest, woken } = seat;
+        let state = State { guest, waiting: BTreeMap::new(), listeners: HashMap::new() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), asked: Notify::new() });
+        (GuestClient { shared: shared.clone() }, run(shared, woken, wake))
+    }
+
+    /// Publishes, and comes back when the publication has its place: [`Answer::Published`], with the number of its receivers
+    /// if `receivers` asks for it; or with [`Answer::Refused`].
+    ///
+    /// # Errors
+    /// [`NotAsked`]: nothing was published.
+    pub async fn publish(
+        &self,
+        topic: TopicName<&str>,
+        payload: &[u8],
+        kind: PayloadKind,
+        receivers: bool,
+    ) -> Result<Answer, NotAsked> {
+        self.ask(|guest| guest.publish(topic, payload, kind, receivers)).await
+    }
+
+    /// A new listener; none while there are as many as may be ([`crate::reactor::guest::LISTENERS_MAX`]).
+    pub fn listen(&self) -> Option<Listening> {
+        let mut state = self.state();
+        let id = state.guest.open()?;
+        let signs = Arc::new(Signs::default());
+        state.listeners.insert(id.slot, (id, signs.clone()));
+        Some(Listening { id, client: self.clone(), signs })
+    }
+
+    async fn ask(
+        &self,
+        ask: impl FnOnce(&mut Guest) -> Result<PendingId, NotAsked>,
+    ) -> Result<Answer, NotAsked> {
+        let answer = {
+            let mut state = self.state();
+            let question = ask(&mut state.guest)?;
+            let (sender, answer) = oneshot::channel();
+            state.waiting.insert(question, sender);
+            state.dispatch();
+            answer
+        };
+        self.shared.asked.notify_one();
+        Ok(answer.await.expect("every question is answered"))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().expect(LOCK_HELD)
+    }
+}
+
+impl Listening {
+    /// Subscribes to a topic or a filter; see [`Guest::subscribe`].
+    ///
+    /// # Errors
+    /// [`NotAsked`]: nothing was asked.
+    pub async fn subscribe(&self, filter: Filter<&str>) -> Result<Answer, NotAsked> {
+        self.client.ask(|guest| guest.subscribe(self.id, filter)).await
+    }
+
+    /// Takes a subscription back; see [`Guest::unsubscribe`].
+    ///
+    /// # Errors
+    /// [`NotAsked`]: nothing was asked.
+    pub async fn unsubscribe(&self, filter: Filter<&str>) -> Result<Answer, NotAsked> {
+        self.client.ask(|guest| guest.unsubscribe(self.id, filter)).await
+    }
+
+    /// Waits until the listener is owed something, and takes it, or a part of it: the records
+    /// ([`crate::reactor::guest::ENCODING`]) are added to `records`, and what it missed before them is told. None: the
+    /// listener was closed, and whoever wants more begins again.
+    pub async fn take(&self, records: &mut Vec<u8>) -> Option<Missed> {
+        while !self.signs.is_closed.load(Ordering::Relaxed) {
+            let missed = self.client.state().guest.take(self.id, records);
+            // What taking asks of homes goes with the next turn.
+            self.client.shared.asked.notify_one();
+            if missed.is_some() {
+                return missed;
+            }
+            self.signs.ready.notified().await;
+        }
+        None
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.client.state().guest.close(self.id);
+        self.client.shared.asked.notify_one();
+    }
+}
+
+impl State {
+    /// Hands over what came of a turn, or of asking.
+    fn dispatch(&mut self) {
+        for (question, answer) in self.guest.answers.drain(..) {
+            if let Some(sender) = self.waiting.remove(&question) {
+                // Whoever asked may have gone: then nobody wants the answer.
+                let _ = sender.send(answer);
+            }
+        }
+        let ready = self.guest.ready.drain(..).map(|id| (id, false));
+        for (id, is_closed) in ready.chain(self.guest.closed.drain(..).map(|id| (id, true))) {
+            if let Some((_, signs)) = self.listeners.get(&id.slot).filter(|(of, _)| *of == id) {
+                signs.is_closed.fetch_or(is_closed, Ordering::Relaxed);
+                signs.ready.notify_one();
+            }
+        }
+    }
+}
+
+/// Goes round with the guest: a turn, and when there is nothing to do a sleep that reactors and whoever asks end.
+async fn run(
+    shared: Arc<Shared>,
+    woken: std::os::unix::net::UnixStream,
+    wake: impl Fn(usize),
+) -> std::io::Result<()> {
+    woken.set_nonblocking(true)?;
+    let mut woken = UnixStream::from_std(woken)?;
+    let begun = Instant::now();
+    let mut wakes = Vec::new();
+    let mut bytes = [0; 64];
+    loop {
+        let pause = {
+            let mut state = shared.state.lock().expect(LOCK_HELD);
+            let has_more = state.guest.turn(begun.elapsed().as_nanos() as u64, &mut wakes);
+            state.dispatch();
+            let is_asleep = !has_more && state.guest.announce_sleep();
+            is_asleep.then(|| if state.guest.is_posted() { PERIOD } else { RETRY })
+        };
+        wakes.drain(..).for_each(&wake);
+        let Some(pause) = pause else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        tokio::select! {
+            read = woken.read(&mut bytes) => if read? == 0 { return Ok(()) },
+            () = shared.asked.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        shared.state.lock().expect(LOCK_HELD).guest.announce_awake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        protocol::frame,
+        reactor::{Prepared, admission::listeners::Listeners},
+        uring::ring::{Ring, RingConfig},
+    };
+
+    fn topic(name: &str) -> TopicName<&str> {
+        TopicName::checked(name)
+    }
+
+    fn filter_of(text: &str) -> Filter<&str> {
+        Filter::parse(text).expect("a filter")
+    }
+
+    /// The texts of whole frames.
+    fn texts(mut records: &[u8]) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(len) = frame::server_frame_len(records) {
+            let (record, rest) = records.split_at(len);
+            let header_len = match record[1] {
+                126 => 4,
+                127 => 10,
+                _ => 2,
+            };
+            texts.push(String::from_utf8(record[header_len..].to_vec()).unwrap());
+            records = rest;
+        }
+        assert!(records.is_empty(), "records are whole");
+        texts
+    }
+
+    /// Two real reactors that sleep whenever they can: every question wakes one, and every answer the guest.
+    #[test]
+    fn a_guest_publishes_and_hears_over_real_reactors() {
+        if let Err(error) = Ring::new(RingConfig::default()) {
+            return println!("skipped: {error}");
+        }
+        let mut config = Config::default();
+        config.reactor.count = 2;
+        config.reactor.pin = false;
+        config.listen.address = "127.0.0.1:0".parse().unwrap();
+        let config = Arc::new(config);
+        let listeners = Listeners::bind(&config, 2).unwrap();
+        let reactors = Arc::new(Prepared::new(config, listeners).unwrap().start().unwrap());
+        let seat = reactors.take_guest().expect("it was not taken");
+        assert!(reactors.take_guest().is_none(), "there is one");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let waker = reactors.clone();
+        runtime.block_on(async move {
+            let (client, run) = GuestClient::new(seat, move |index| assert!(waker.wake(index)));
+            let task = tokio::spawn(run);
+            let listening = client.listen().unwrap();
+            let started = listening.subscribe(filter_of("room/#")).await;
+            assert_eq!(started, Ok(Answer::Subscribed { seq: None }));
+            let by_name = client.listen().unwrap();
+            assert_eq!(by_name.subscribe(filter_of("room/1")).await, Ok(Answer::Subscribed { seq: Some(0) }));
+            assert_eq!(by_name.subscribe(filter_of("room/1")).await, Ok(Answer::AlreadySubscribed));
+            for number in 0..8 {
+                let name = format!("room/{number}");
+                let data = format!("{{\"n\":{number}}}");
+                let answer = client.publish(topic(&name), data.as_bytes(), PayloadKind::Json, true).await;
+                assert_eq!(answer, Ok(Answer::Published { seq: 1, receivers: Some(0) }));
+            }
+            let mut records = Vec::new();
+            while texts(&records).len() < 8 {
+                assert_eq!(listening.take(&mut records).await, Some(Missed::default()));
+            }
+            let mut heard = texts(&records);
+            heard.sort();
+            let expected = |n| format!(r#"{{"op":"message","topic":"room/{n}","seq":1,"data":{{"n":{n}}}}}"#);
+            assert_eq!(heard, (0..8).map(expected).collect::<Vec<_>>());
+            records.clear();
+            by_name.take(&mut records).await;
+            assert_eq!(texts(&records), [expected(1)]);
+            assert_eq!(
+                by_name.unsubscribe(filter_of("room/1")).await,
+                Ok(Answer::Unsubscribed(Missed::default()))
+            );
+            assert_eq!(by_name.unsubscribe(filter_of("room/1")).await, Ok(Answer::NotSubscribed));
+            drop((listening, by_name));
+            task.abort();
+        });
+    }
+}
