@@ -34,12 +34,8 @@ fn a_publication_reaches_its_subscriber() {
 fn a_close_frame_is_the_last_frame_even_if_a_subscribe_waits() {
     let knobs = Knobs { owed_bytes_max: 200, may_close: true, ..Knobs::calm(2) };
     let mut world = World::new(knobs);
-    let (slow, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
     let topic = world.topic_at(0, "t");
-    world.subscribe(slow, &topic);
-    world.settle();
-    world.clients[slow].pace = Pace::Stuck;
-    world.net.set_window(world.clients[slow].peer, 10);
+    let (slow, publisher) = world.open_stuck(&[&topic]);
     world.subscribe(slow, "a/#");
     for _ in 0..10 {
         world.publish(publisher, &topic);
@@ -47,9 +43,7 @@ fn a_close_frame_is_the_last_frame_even_if_a_subscribe_waits() {
         world.turns(0, 3);
     }
     assert!(matches!(world.reactor(0).desk().connections[0].phase, Phase::Closing(_)));
-    world.net.set_window(world.clients[slow].peer, 1 << 20);
-    world.clients[slow].pace = Pace::Eager;
-    world.settle();
+    world.unstick(slow);
     assert!(matches!(world.closed_with(slow), Some(Some(4000))));
     world.end();
 }
@@ -59,18 +53,12 @@ fn a_close_frame_is_the_last_frame_even_if_a_subscribe_waits() {
 #[test]
 fn a_view_is_not_evicted_while_its_bytes_are_in_flight() {
     let mut world = World::new(Knobs { topics_max: 4, ..Knobs::calm(1) });
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t/#");
-    world.settle();
-    world.net.set_window(world.clients[reader].peer, 10);
-    world.clients[reader].pace = Pace::Stuck;
+    let (reader, publisher) = world.open_stuck(&["t/#"]);
     for topic in ["t/0", "t/1", "t/2", "t/3", "t/4", "t/5", "t/6", "t/7", "t/0"] {
         world.publish(publisher, topic);
         world.settle();
     }
-    world.net.set_window(world.clients[reader].peer, 1 << 20);
-    world.clients[reader].pace = Pace::Eager;
-    world.settle();
+    world.unstick(reader);
     assert_eq!(world.seqs(reader, "t/0").len(), 2);
     world.end();
 }
@@ -102,10 +90,7 @@ fn a_reactor_that_ends_wakes_those_whom_it_answered() {
 fn a_gap_is_told_before_its_topic_is_left() {
     let knobs = Knobs { owed_bytes_max: 200, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     world.publish_each_turn(publisher, "t", 8);
     let left = world.unsubscribe(reader, "t");
     let back = world.subscribe(reader, "t");
@@ -131,10 +116,7 @@ fn a_gap_is_told_before_its_topic_is_left() {
 fn a_gap_is_told_even_if_nothing_follows_it() {
     let knobs = Knobs { owed_bytes_max: 100, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     world.publish_each_turn(publisher, "t", 5);
     world.unstick(reader);
     assert_eq!(world.clients[reader].seen.last(), Some(&Event::Gap { topic: "t".into(), from: 2, to: 5 }));
@@ -150,10 +132,7 @@ fn a_gap_is_told_even_if_nothing_follows_it() {
 fn who_is_moved_forward_in_mid_frame_gets_that_frame_the_gap_and_the_newest() {
     let knobs = Knobs { owed_bytes_max: 400, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     // Of the first, ten bytes are on their way; of the others, 59 bytes each, six are within the bound.
     world.publish_each_turn(publisher, "t", 8);
     world.unstick(reader);
@@ -206,14 +185,9 @@ fn what_is_owed_for_too_long_is_skipped_or_closes_its_connection() {
 fn more_gaps_than_are_kept_tell_to_resynchronise_all_that_is_missing() {
     let knobs = Knobs { owed_bytes_max: 60, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "other/#");
     let topics: Vec<String> = (0..70).map(|number| format!("t/{number}")).collect();
-    for topic in &topics {
-        world.subscribe(reader, topic);
-    }
-    world.settle();
-    world.stick(reader);
+    let filters: Vec<&str> = ["other/#"].into_iter().chain(topics.iter().map(String::as_str)).collect();
+    let (reader, publisher) = world.open_stuck(&filters);
     for topic in &topics {
         world.publish(publisher, topic);
         world.settle();
@@ -230,11 +204,7 @@ fn more_gaps_than_are_kept_tell_to_resynchronise_all_that_is_missing() {
 fn more_gaps_than_are_kept_name_the_filter_that_they_are_of() {
     let knobs = Knobs { owed_bytes_max: 60, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "other/#");
-    world.subscribe(reader, "t/#");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["other/#", "t/#"]);
     for number in 0..70 {
         world.publish(publisher, &format!("t/{number}"));
         world.settle();
@@ -250,10 +220,7 @@ fn more_gaps_than_are_kept_name_the_filter_that_they_are_of() {
 fn a_gap_outlives_the_view_that_it_is_of() {
     let knobs = Knobs { topics_max: 4, owed_bytes_max: 100, policy: SlowConsumer::Skip, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t/#");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t/#"]);
     for topic in ["t/0", "t/1", "t/1", "t/2", "t/3", "t/4", "t/5", "t/6", "t/7"] {
         world.publish(publisher, topic);
         world.settle();
@@ -503,13 +470,8 @@ fn whoever_publishes_and_unsubscribes_has_its_own_message_before_the_answer() {
 #[test]
 fn whoever_is_leaving_many_topics_waits_with_its_commands() {
     let mut world = World::new(Knobs::calm(1));
-    let (reader, other) = (world.open(0, Format::Json), world.open(0, Format::Json));
     let topics: Vec<String> = (0..10).map(|number| format!("t/{number}")).collect();
-    for topic in &topics {
-        world.subscribe(reader, topic);
-    }
-    world.settle();
-    world.stick(reader);
+    let (reader, other) = world.open_stuck(&topics);
     for topic in &topics {
         world.publish(other, topic);
     }
@@ -694,12 +656,10 @@ fn a_topic_too_many_is_told_to_whoever_asked() {
 fn a_slow_consumer_is_closed_with_4000_and_costs_nobody_else() {
     let knobs = Knobs { owed_bytes_max: 200, may_close: true, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (slow, quick) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    let publisher = world.open(0, Format::Json);
-    world.subscribe(slow, "t");
+    let (slow, publisher) = world.open_stuck(&["t"]);
+    let quick = world.open(0, Format::Json);
     world.subscribe(quick, "t");
     world.settle();
-    world.stick(slow);
     world.publish_each_turn(publisher, "t", 10);
     assert_eq!(world.seqs(quick, "t").len(), 10);
     world.unstick(slow);
@@ -715,11 +675,7 @@ fn a_slow_consumer_is_closed_with_4000_and_costs_nobody_else() {
 fn topics_that_may_skip_do_before_a_connection_is_closed() {
     let knobs = Knobs { owed_bytes_max: 400, has_skip_rule: true, may_close: true, ..Knobs::calm(1) };
     let mut world = World::new(knobs);
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "skip/a");
-    world.subscribe(reader, "keep");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["skip/a", "keep"]);
     for _ in 0..5 {
         world.publish_each_turn(publisher, "keep", 1);
         world.publish_each_turn(publisher, "skip/a", 3);
@@ -845,12 +801,10 @@ fn a_send_that_is_cut_short_ends_its_connection_and_no_other() {
         let mut knobs = Knobs::calm(1);
         knobs.net.seed = seed;
         let mut world = World::new(knobs);
-        let (cut, whole) = (world.open(0, Format::Json), world.open(0, Format::Json));
-        let publisher = world.open(0, Format::Json);
-        world.subscribe(cut, "t");
+        let (cut, publisher) = world.open_stuck(&["t"]);
+        let whole = world.open(0, Format::Json);
         world.subscribe(whole, "t");
         world.settle();
-        world.stick(cut);
         world.publish_each_turn(publisher, "t", 3);
         world.reset(cut);
         world.publish_each_turn(publisher, "t", 3);
@@ -1025,10 +979,7 @@ fn a_wake_that_failed_is_sent_again() {
 #[test]
 fn a_lower_bound_is_held_against_what_is_owed_already() {
     let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
-    let (slow, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(slow, "t/#");
-    world.settle();
-    world.stick(slow);
+    let (slow, publisher) = world.open_stuck(&["t/#"]);
     let topics: Vec<String> = (0..10).map(|topic| format!("t/{topic}")).collect();
     let publish_all = |world: &mut World| {
         for topic in &topics {
@@ -1055,10 +1006,7 @@ fn a_lower_bound_is_held_against_what_is_owed_already() {
 #[test]
 fn a_reactor_that_owes_nothing_does_not_wake_to_look_for_what_is_old() {
     let mut world = World::new(Knobs { owed_ms_max: 300, may_close: true, ..Knobs::calm(1) });
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     for _ in 0..3 {
         world.publish(publisher, "t");
         world.settle();
@@ -1231,10 +1179,7 @@ fn reactors_that_were_emptied_serve_again() {
 #[test]
 fn a_reactor_that_is_to_accept_in_the_middle_of_a_drain_closes_nobody_else() {
     let mut world = World::new(Knobs { may_close: true, max_delay_us: Some(1_000), ..Knobs::calm(1) });
-    let (idle, stuck) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(stuck, "t");
-    world.settle();
-    world.stick(stuck);
+    let (stuck, idle) = world.open_stuck(&["t"]);
     for _ in 0..10 {
         world.publish(idle, "t");
     }
@@ -1265,10 +1210,7 @@ fn a_reactor_that_is_to_accept_in_the_middle_of_a_drain_closes_nobody_else() {
 #[test]
 fn nothing_follows_a_send_that_was_cut_short() {
     let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     world.publish_each_turn(publisher, "t", 3);
     world.net.cut(world.clients[reader].peer);
     world.unstick(reader);
@@ -2083,10 +2025,7 @@ fn who_finds_the_log_short_wakes_those_who_keep_it() {
 #[test]
 fn whoever_takes_nothing_is_counted_with_what_it_was_beyond() {
     let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (_, publisher) = world.open_stuck(&["t"]);
     world.publish_each_turn(publisher, "t", 1);
     world.pass(world.shared.config.timeouts.write_stall_ms * MS * 3 / 2);
     let stats = &world.reactor(0).desk().stats;
@@ -2098,10 +2037,7 @@ fn whoever_takes_nothing_is_counted_with_what_it_was_beyond() {
 #[test]
 fn a_slow_consumer_that_breaks_a_rule_while_it_is_closed_stays_one() {
     let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
-    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-    world.subscribe(reader, "t");
-    world.settle();
-    world.stick(reader);
+    let (reader, publisher) = world.open_stuck(&["t"]);
     world.publish_each_turn(publisher, "t", 1);
     let step_ms = world.shared.config.timeouts.close_ms / 4;
     for _ in 0..world.shared.config.timeouts.write_stall_ms * 3 / 2 / step_ms {
@@ -2127,10 +2063,7 @@ fn whoever_keeps_a_full_log_is_counted_once() {
         let knobs =
             Knobs { log_bytes_max: 256 << 10, has_skip_rule: true, may_close: true, ..Knobs::calm(1) };
         let mut world = World::new(knobs);
-        let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
-        world.subscribe(reader, topic);
-        world.settle();
-        world.stick(reader);
+        let (_, publisher) = world.open_stuck(&[topic]);
         for _ in 0..1_000 {
             world.publish_as(publisher, topic, 1_500, true, true, false, None);
             world.write_all();

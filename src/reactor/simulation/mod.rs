@@ -287,6 +287,18 @@ impl World {
         client
     }
 
+    /// Two clients on reactor 0: one that subscribed to `filters` and now takes nothing, so that sends to it stall; the
+    /// other may publish.
+    fn open_stuck(&mut self, filters: &[impl AsRef<str>]) -> (usize, usize) {
+        let (reader, publisher) = (self.open(0, Format::Json), self.open(0, Format::Json));
+        for filter in filters {
+            self.subscribe(reader, filter.as_ref());
+        }
+        self.settle();
+        self.stick(reader);
+        (reader, publisher)
+    }
+
     fn subscribe(&mut self, client: usize, filter: &str) -> u64 {
         self.subscribe_as(client, filter, true).expect("an id")
     }
