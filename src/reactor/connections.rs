@@ -235,4 +235,22 @@ mod tests {
         assert_eq!((connections[slot].active_ms, connections.upgrading_count()), (300, 1));
         connections.check();
     }
+
+    #[test]
+    fn whoever_was_one_too_many_is_counted_until_it_is_gone() {
+        let mut connections = Connections::new(2);
+        for reason in [CloseReason::TryAgainLater, CloseReason::AddressLimit] {
+            let (served, refused) = (connections.open(7, 100, 200), connections.open(8, 100, 200));
+            connections.enter(served, Phase::Open);
+            connections.enter(refused, Phase::Flushing(reason));
+            connections.enter(refused, Phase::Finishing(reason));
+            assert_eq!(connections.refused_count(), 1);
+            connections.enter(served, Phase::Ending(CloseReason::PeerGone));
+            connections.release(served, CloseReason::PeerGone);
+            assert_eq!(connections.refused_count(), 1);
+            connections.release(refused, reason);
+            assert_eq!(connections.refused_count(), 0);
+            connections.check();
+        }
+    }
 }

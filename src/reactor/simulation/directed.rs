@@ -8,6 +8,7 @@ use crate::{
     pubsub::policy::Bound,
     reactor::{
         buffered::Buffered,
+        connection::Flight,
         lingering::{LINGER_BYTES_MAX, QUIET_MS},
         share::Share,
     },
@@ -2077,4 +2078,94 @@ fn whoever_keeps_a_full_log_is_counted_once() {
         assert_eq!(skips[Bound::LogBytes.index()] > 0, topic != "t");
         world.end();
     }
+}
+
+/// What is left of what came, since its connection has had its share, and what comes while it waits, is copied: as much of
+/// either costs as much more.
+#[test]
+fn bytes_that_are_kept_count_for_the_turn() {
+    const MORE: usize = 64 << 10;
+    let spent_with = |more_bytes: usize| {
+        let mut world = World::new(Knobs::calm(1));
+        let client = world.open(0, Format::Json);
+        (0..100).for_each(|_| world.ping(client));
+        let mut bytes: Vec<u8> = world.clients[client].out.drain(..).collect();
+        bytes.resize(bytes.len() + more_bytes, 0);
+        let desk = world.reactors[0].as_mut().expect("it runs").desk_mut();
+        let before = desk.meter.spent();
+        desk.handle_bytes(0, &mut bytes);
+        let left = desk.meter.spent();
+        assert!(desk.connections[0].is_paused());
+        desk.handle_bytes(0, &mut vec![0; more_bytes]);
+        [left - before, desk.meter.spent() - left]
+    };
+    let [little, nothing] = spent_with(0);
+    let more = MORE as u64 / 1_024 * price::KEPT_KIB;
+    assert_eq!((spent_with(MORE), nothing), ([little + more, more], 0));
+}
+
+/// The log is full, kept by a send in flight that makes no progress: of log alone, or of that and a reply. It may take its
+/// time before the connection is reset for it.
+#[test]
+fn a_send_that_keeps_a_full_log_may_make_no_progress_for_a_while() {
+    for has_reply in [false, true] {
+        let knobs =
+            Knobs { log_bytes_max: 256 << 10, has_skip_rule: true, may_close: true, ..Knobs::calm(1) };
+        let mut world = World::new(knobs);
+        let (reader, publisher) = world.open_stuck(&["skip/t"]);
+        if has_reply {
+            world.ping(reader);
+        }
+        world.publish_as(publisher, "skip/t", 1_500, true, true, false, None);
+        world.write_all();
+        world.turns(0, 2);
+        let flight = &world.reactor(0).desk().connections[0].flight;
+        assert!(matches!(flight, Flight::Gather(_)) == has_reply && !matches!(flight, Flight::None));
+        let reset_count =
+            |world: &World| world.reactor(0).desk().stats.slow_disconnects_total[Bound::LogBytes.index()];
+        let publish_for = |world: &mut World, ms: u64| {
+            for _ in 0..500 {
+                world.publish_as(publisher, "skip/t", 1_500, true, true, false, None);
+                world.write_all();
+                world.now_ns += ms * MS / 500;
+                world.turns(0, 2);
+                world.read(publisher, usize::MAX);
+            }
+        };
+        publish_for(&mut world, 150);
+        assert_eq!((world.shared.budget.is_short(), reset_count(&world)), (true, 0));
+        publish_for(&mut world, 150);
+        assert_eq!(reset_count(&world), 1, "with a reply: {has_reply}");
+        world.end();
+    }
+}
+
+/// Readers that took nothing take everything at once, more of them than a turn sends to, and what they are owed is too old
+/// by then. Whoever only waits for its send is not judged: it gets everything.
+#[test]
+fn whoever_waits_for_a_send_of_ours_is_not_too_slow() {
+    let mut world = World::new(Knobs { owed_ms_max: 2_000, policy: SlowConsumer::Skip, ..Knobs::calm(1) });
+    let readers: Vec<usize> = (0..2 * share::SENDS_MAX).map(|_| world.open(0, Format::Json)).collect();
+    let publisher = world.open(0, Format::Json);
+    for &reader in &readers {
+        world.subscribe(reader, "t");
+    }
+    world.settle();
+    readers.iter().for_each(|&reader| world.stick(reader));
+    world.publish_each_turn(publisher, "t", 3);
+    // The reactor is away meanwhile.
+    world.now_ns += 2_100 * MS;
+    for &reader in &readers {
+        world.net.set_window(world.clients[reader].peer, 1 << 20);
+    }
+    world.turns(0, 1);
+    let desk = world.reactor(0).desk();
+    let waiting = readers.iter().filter(|&&reader| !desk.connections[reader as u32].is_sending());
+    assert_eq!(waiting.count(), readers.len() - share::SENDS_MAX);
+    assert_eq!(desk.stats.slow_skips_total[Bound::OwedMs.index()], 0);
+    for &reader in &readers {
+        world.unstick(reader);
+        assert_eq!(world.seqs(reader, "t"), [1, 2, 3]);
+    }
+    world.end();
 }
