@@ -943,6 +943,24 @@ pub(super) mod tests {
         assert_eq!(exhausted_count, 3000 / (4 * 64));
     }
 
+    /// There are twice as many as the kernel is offered at a time, and one enter wants one more than that.
+    #[test]
+    fn a_want_of_offered_buffers_has_more_offered_at_a_time() {
+        let config = RingConfig { entries: 1_024, buffer_count: 1_024, buffer_bytes: 64, ..small() };
+        let Some(mut ring) = ring_of(config) else { return };
+        let offered = ring.free_buffers();
+        assert_eq!(offered, 512);
+        let (mut client, server) = tcp_pair();
+        client.write_all(&pattern((offered + 1) * 64)).unwrap();
+        (0..=offered).for_each(|_| ring.receive(server.as_raw_fd(), receive()));
+        let mut exhausted_count = 0;
+        for completion in sleep_and_reap(&mut ring) {
+            exhausted_count += u32::from(completion.result == -libc::ENOBUFS);
+            completion.lease.into_iter().for_each(|lease| ring.recycle(lease));
+        }
+        assert_eq!((exhausted_count, ring.free_buffers()), (1, 1_024));
+    }
+
     /// 16 MiB to a peer that does not read: part of it goes, the rest waits. The shutdown ends the send
     /// with a positive short count, not with an error.
     #[test]
@@ -1259,6 +1277,48 @@ pub(super) mod tests {
         assert_eq!(readable(&client), b"a");
         assert!(ring.is_all_submitted());
         assert_eq!((wake_count(&mut first), wake_count(&mut second)), (0, 0));
+    }
+
+    /// The kernel takes one of two, and nothing of what is left, and then that.
+    #[test]
+    fn a_wake_that_the_kernel_did_not_take_is_submitted_later_and_once() {
+        let (Some(mut ring), Some(mut first), Some(mut second)) = (small_ring(), small_ring(), small_ring())
+        else {
+            return;
+        };
+        ring.set_peers(vec![first.as_raw_fd(), second.as_raw_fd()]);
+        ring.wake(0);
+        ring.wake(1);
+        ring.faults.extend([Fault::Takes(1), Fault::Takes(0)]);
+        ring.enter(Wait::Poll).unwrap();
+        assert_eq!((wake_count(&mut first), wake_count(&mut second)), (1, 0));
+        assert!(!ring.is_all_submitted());
+        ring.wake(1);
+        ring.enter(Wait::Poll).unwrap();
+        assert!(!ring.is_all_submitted());
+        ring.enter(Wait::Poll).unwrap();
+        assert!(ring.is_all_submitted());
+        ring.enter(Wait::Poll).unwrap();
+        assert_eq!((wake_count(&mut first), wake_count(&mut second)), (0, 1));
+    }
+
+    /// The kernel took nothing in mid-turn, so that more is staged than its queue holds: what it waits for may be in
+    /// what is left. Nothing of what fits ever completes.
+    #[test]
+    fn an_enter_whose_queue_does_not_hold_everything_does_not_sleep() {
+        let Some(mut ring) = small_ring() else { return };
+        let pairs: Vec<_> = (0..9).map(|_| tcp_pair()).collect();
+        ring.faults.push_back(Fault::Takes(0));
+        for (slot, (_, server)) in pairs.iter().enumerate() {
+            ring.receive(server.as_raw_fd(), Token::new(Op::Receive, slot as u32, 0));
+        }
+        assert_eq!((ring.staged.len(), ring.faults.len()), (9, 0));
+        let Wait::Sleep { timeout_ns } = FOREVER else { unreachable!() };
+        let before_ns = ring.clock_ns();
+        ring.enter(FOREVER).unwrap();
+        assert!(ring.clock_ns() - before_ns < timeout_ns, "slept for a minute");
+        assert!(ring.reap().is_none());
+        assert_eq!(ring.staged.len(), 1);
     }
 
     /// The kernel takes some of the queue, or nothing for a reason that passes, in mid-turn as well, while more

@@ -1159,6 +1159,20 @@ mod tests {
     }
 
     #[test]
+    fn a_wake_that_was_not_taken_is_kept() {
+        let (net, mut rings) = SimNet::new(SimConfig::calm(1, 3));
+        let mut ring = rings.remove(0);
+        ring.wake(1);
+        ring.wake(2);
+        ring.take_only(1);
+        ring.enter(Wait::Sleep { timeout_ns: 1 }).unwrap();
+        assert_eq!((net.is_woken(1), net.is_woken(2), ring.waited()), (true, false, Wait::Poll));
+        assert!(!ring.is_all_submitted() && ring.owes_wake(2));
+        ring.enter(Wait::Poll).unwrap();
+        assert!(net.is_woken(2) && ring.is_all_submitted());
+    }
+
+    #[test]
     fn a_wake_that_fails_wakes_nobody_and_says_so() {
         let (net, mut rings) = SimNet::new(SimConfig::calm(1, 2));
         net.fail_wakes(1);
