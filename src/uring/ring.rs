@@ -1286,7 +1286,7 @@ pub(super) mod tests {
         else {
             return;
         };
-        ring.set_peers(vec![first.as_raw_fd(), second.as_raw_fd()]);
+        ring.set_peers([&first, &second].map(|it| Peer::Ring(it.as_raw_fd())).to_vec());
         ring.wake(0);
         ring.wake(1);
         ring.faults.extend([Fault::Takes(1), Fault::Takes(0)]);
