@@ -13,5 +13,6 @@ pub mod message;
 pub mod policy;
 pub mod subscription;
 mod table;
+mod tail;
 pub mod view;
 mod walk;

@@ -1,5 +1,7 @@
 //! What becomes of subscribers that are too far behind.
 
+use std::num::NonZeroU32;
+
 use crate::protocol::topic;
 
 /// How much a connection may be owed, of all topics together and of each.
@@ -21,8 +23,11 @@ pub struct Rule {
     /// The bound of what it is owed of this topic, in bytes.
     pub owed_bytes_max: u64,
     /// How old the oldest publication that it is owed of this topic may be, in milliseconds.
-    pub owed_ms_max: Option<u32>,
+    pub owed_ms_max: Option<NonZeroU32>,
 }
+
+// Every view has its own.
+const _: () = assert!(size_of::<Rule>() == 16);
 
 /// What of, a slow consumer has too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,7 @@ impl Policy {
     /// The least age that any topic's subscribers are held to, in milliseconds.
     pub fn owed_ms_min(&self) -> Option<u32> {
         let rules = self.rules.iter().map(|(_, rule)| rule).chain([&self.default]);
-        rules.filter_map(|rule| rule.owed_ms_max).min()
+        rules.filter_map(|rule| rule.owed_ms_max).min().map(NonZeroU32::get)
     }
 }
 

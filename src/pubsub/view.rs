@@ -1,7 +1,6 @@
 //! A reactor's view of one topic's log in one encoding: what is still owed, and to whom.
 //!
-//! The log is a row of *segments* (ranges of chunks), oldest first. A *position* is a place in it,
-//! always at a record's start or at the head. Invariants, which [`View::check`] asserts:
+//! It is a `Tail` and members, each with a position in it. Invariants, which [`View::check`] asserts:
 //!
 //! - a member's position is at the head, or inside a segment that is still here;
 //! - a segment stays while a position is inside it, or a send of it is in flight, or an older segment
@@ -9,33 +8,23 @@
 //! - when every member is at the head and nothing is in flight, there are no segments at all: an idle
 //!   topic pins no chunk.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
+pub use super::tail::{Owed, Pin, Position};
 use super::{
-    log::Range,
     message::{Batch, PendingId},
     policy::{Bound, Rule},
     subscription::ConnectionId,
+    tail::{INDEX_MS, Tail},
     walk::Walk,
 };
 use crate::protocol::{Encoding, topic::TopicName};
-
-/// One record start is indexed in so many bytes of log: the longest walk to find one.
-const INDEX_BYTES: u32 = if cfg!(test) { 64 } else { 16 << 10 };
-/// How many segments and record starts an idle view keeps room for.
-const INDEX_KEPT: usize = 16;
-/// The ordinal of a view's first segment. They wrap, in tests soon.
-const FRONT_FIRST: u32 = if cfg!(test) { u32::MAX - 2 } else { 0 };
-/// And in so many milliseconds of it: how exactly a record's age is known.
-pub(super) const INDEX_MS: u32 = 100;
 
 /// One topic in one encoding, as this reactor's connections receive it.
 #[derive(Debug)]
 pub struct View {
     /// The topic.
     pub name: Arc<str>,
-    /// The encoding.
-    pub encoding: Encoding,
     /// What the home knows of our exact subscriptions.
     pub registration: Registration,
     /// Connections whose exact subscription waits for the home's answer, in order.
@@ -48,23 +37,16 @@ pub struct View {
     pub rule: Rule,
     /// The cursor's state; kept by the fan-out.
     pub sweep: Sweep,
-    segments: VecDeque<Segment>,
-    /// The ordinal of the first segment, whether or not there is one.
-    front: u32,
-    index: VecDeque<RecordStart>,
-    /// How many bytes were ever appended: the head.
-    head_bytes: u64,
-    /// The newest publication's `seq`.
-    head_seq: u64,
-    /// The `seq` of the log's last record: less than the head's where nobody was there to be owed, or
-    /// where the home's numbering jumped.
-    logged_seq: u64,
+    tail: Tail,
     members: Vec<Member>,
     /// Members that have an exact subscription.
     exact_count: u32,
     /// Members whose position is the head.
     at_head_count: u32,
 }
+
+// Every topic that somebody receives has one, and every subscription a member.
+const _: () = assert!(size_of::<View>() == 240 && size_of::<Member>() == 16);
 
 /// Whether the home sends this topic's batches because of exact subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,21 +83,6 @@ pub struct Sweep {
     pub is_listed: bool,
 }
 
-/// A place in a view's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Which segment, counted from the view's beginning (wrapping).
-    segment: u32,
-    /// Where in the segment's chunk.
-    offset: u32,
-}
-
-/// What pins a segment while a send of it is in flight: give it back with [`View::unpin`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pin {
-    segment: u32,
-}
-
 /// Where a view has a member. It is another's as soon as somebody leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MemberSlot(u32);
@@ -144,17 +111,6 @@ pub struct Member {
     position: Position,
 }
 
-/// Bytes to send, contiguous in memory, whole records.
-#[derive(Clone, Copy, Debug)]
-pub struct Owed {
-    /// The first byte.
-    pub bytes: *const u8,
-    /// How many.
-    pub len: u32,
-    /// Keeps them where they are.
-    pub pin: Pin,
-}
-
 /// A member has another place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moved {
@@ -163,50 +119,18 @@ pub(super) struct Moved {
     pub(super) slot: MemberSlot,
 }
 
-#[derive(Debug)]
-struct Segment {
-    range: Range,
-    /// The log's age clock when the newest of it was appended: see [`Budget::clock`].
-    ///
-    /// [`Budget::clock`]: super::log::Budget::clock
-    clock: u64,
-    /// How many bytes were appended before it.
-    begin_bytes: u64,
-    /// Members whose position is in here.
-    position_count: u32,
-    /// Sends of it that are in flight.
-    pin_count: u32,
-}
-
-/// Where a record starts, and which; it and those up to the next entry were appended at `appended_ms`, or
-/// less than [`INDEX_MS`] later.
-#[derive(Clone, Copy, Debug)]
-struct RecordStart {
-    segment: u32,
-    offset: u32,
-    seq: u64,
-    /// In milliseconds, wrapping.
-    appended_ms: u32,
-}
-
 impl View {
     /// A view without members or log.
     pub fn new(name: Arc<str>, encoding: Encoding, rule: Rule) -> View {
         View {
             name,
-            encoding,
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
             is_dropping: false,
             rule,
             sweep: Sweep::default(),
-            segments: VecDeque::new(),
-            front: FRONT_FIRST,
-            index: VecDeque::new(),
-            head_bytes: 0,
-            head_seq: 0,
-            logged_seq: 0,
+            tail: Tail::new(encoding),
             members: Vec::new(),
             exact_count: 0,
             at_head_count: 0,
@@ -216,6 +140,11 @@ impl View {
     /// The topic's name.
     pub fn topic(&self) -> TopicName<&str> {
         TopicName::checked(&*self.name)
+    }
+
+    /// The encoding.
+    pub fn encoding(&self) -> Encoding {
+        self.tail.encoding()
     }
 
     /// How many connections receive it.
@@ -235,17 +164,17 @@ impl View {
 
     /// The newest publication's `seq`.
     pub fn head_seq(&self) -> u64 {
-        self.head_seq
+        self.tail.head_seq()
     }
 
     /// How many bytes were ever appended.
     pub fn head_bytes(&self) -> u64 {
-        self.head_bytes
+        self.tail.head_bytes()
     }
 
     /// How many of those the member in `slot` was sent, or does not get.
     pub fn sent_bytes(&self, slot: MemberSlot) -> u64 {
-        self.head_bytes - self.owed_bytes(slot)
+        self.head_bytes() - self.owed_bytes(slot)
     }
 
     /// The member in `slot`.
@@ -261,17 +190,17 @@ impl View {
     /// How many bytes of log it keeps for those who are behind, up to one segment more than the furthest
     /// behind is owed.
     pub fn kept_bytes(&self) -> u64 {
-        self.segments.front().map_or(0, |first| self.head_bytes - first.begin_bytes)
+        self.tail.kept_bytes()
     }
 
     /// The memory of its segments and record starts, in bytes: what the log's budget is charged with.
     pub fn index_bytes(&self) -> usize {
-        self.segments.len() * size_of::<Segment>() + self.index.len() * size_of::<RecordStart>()
+        self.tail.index_bytes()
     }
 
     /// Whether its log is empty: nobody is behind, and no send of it is in flight.
     pub fn is_log_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.tail.is_empty()
     }
 
     /// Whether nothing is left that needs the view: it can be dropped and made anew.
@@ -279,48 +208,17 @@ impl View {
         self.member_count() == 0
             && self.waiting.is_empty()
             && self.registration == Registration::None
-            && self.segments.is_empty()
+            && self.tail.is_empty()
     }
 
     /// Moves the head: what `batch` holds is now owed to every member, since `now_ms` (wrapping), which is
     /// `clock` on the log's age clock.
     pub fn append(&mut self, batch: Batch, now_ms: u32, clock: u64) {
-        let Batch { seq, count, range, .. } = batch;
-        self.head_seq = seq + u64::from(count) - 1;
         if self.member_count() == 0 {
-            return;
+            return self.tail.set_head_seq(batch.seq + u64::from(batch.count) - 1);
         }
-        let is_next = seq == self.logged_seq + 1;
-        self.logged_seq = self.head_seq;
-        let was_empty = self.segments.is_empty();
-        let (start, len) = (range.start(), range.len() as u32);
-        let range = match self.segments.back_mut() {
-            Some(last) => {
-                let rest = last.range.join(range).err();
-                if rest.is_none() {
-                    last.clock = clock;
-                }
-                rest
-            }
-            None => Some(range),
-        };
-        if let Some(range) = range {
-            // Positions at an empty log's head are the start of what comes first.
-            let position_count = if was_empty { self.member_count() } else { 0 };
-            let begin_bytes = self.head_bytes;
-            self.segments.push_back(Segment { range, clock, begin_bytes, position_count, pin_count: 0 });
-        }
-        self.head_bytes += u64::from(len);
         self.at_head_count = 0;
-        let segment = self.last();
-        let is_far = self.index.back().is_none_or(|newest| {
-            newest.segment != segment
-                || start + len - newest.offset > INDEX_BYTES
-                || now_ms.wrapping_sub(newest.appended_ms) >= INDEX_MS
-        });
-        if is_far || !is_next {
-            self.index.push_back(RecordStart { segment, offset: start, seq, appended_ms: now_ms });
-        }
+        self.tail.append(batch, now_ms, clock, self.members.len() as u32);
     }
 
     /// The next member that the cursor visits; none when the sweep is over.
@@ -336,30 +234,28 @@ impl View {
 
     /// The cursor is to visit everybody: a sweep begins.
     pub fn start_sweep(&mut self, now_ns: u64) {
+        let head_bytes = self.head_bytes();
         let sweep = &mut self.sweep;
         sweep.walk = Walk::new(self.members.len());
         sweep.started_ns = now_ns;
-        sweep.started_bytes = [self.head_bytes, sweep.started_bytes[0]];
+        sweep.started_bytes = [head_bytes, sweep.started_bytes[0]];
         sweep.is_outrun = false;
     }
 
     /// How many bytes at most a member can be owed more than when it was visited in the sweep before this
     /// one.
     pub fn grown_bytes(&self) -> u64 {
-        self.head_bytes - self.sweep.started_bytes[1]
+        self.head_bytes() - self.sweep.started_bytes[1]
     }
 
     /// What follows is after `seq`; what was owed so far stays owed.
     pub fn set_head_seq(&mut self, seq: u64) {
-        self.head_seq = seq;
+        self.tail.set_head_seq(seq);
     }
 
     /// Adds a member at the head: it gets what is appended from now on.
     pub fn join(&mut self, connection: u32, subscription: u32, is_exact: bool) -> MemberSlot {
-        let position = self.head();
-        if let Some(last) = self.segments.back_mut() {
-            last.position_count += 1;
-        }
+        let position = self.tail.count_head();
         self.at_head_count += 1;
         self.exact_count += u32::from(is_exact);
         self.members.push(Member { connection, subscription, position });
@@ -379,10 +275,7 @@ impl View {
         if !self.is_behind(slot) {
             self.at_head_count -= 1;
         }
-        let counted = self.counted_segment(slot);
-        if let Some(segment) = self.segment_mut(counted) {
-            segment.position_count -= 1;
-        }
+        self.tail.uncount(self.member(slot).position);
         self.exact_count -= u32::from(was_exact);
         let moves = self.sweep.walk.close(slot.0, self.members.len()).map(|(from, to)| {
             if from == to {
@@ -408,21 +301,18 @@ impl View {
     /// Whether the member in `slot` is owed anything.
     #[inline]
     pub fn is_behind(&self, slot: MemberSlot) -> bool {
-        // A segment holds a record at least: no place but the head's own is the head, however it is normalized.
-        !self.segments.is_empty() && self.members[slot.index()].position != self.head()
+        !self.tail.is_head(self.member(slot).position)
     }
 
     /// How many bytes the member in `slot` is owed.
     pub fn owed_bytes(&self, slot: MemberSlot) -> u64 {
-        let position = self.position(slot);
-        let Some(segment) = self.segments.get(self.place(position.segment)) else { return 0 };
-        self.head_bytes - segment.begin_bytes - u64::from(position.offset - segment.range.start())
+        self.tail.bytes_from(self.member(slot).position)
     }
 
     /// When the oldest publication that the member in `slot` is owed was appended, or up to `INDEX_MS`
     /// before that, in milliseconds (wrapping).
     pub fn owed_since_ms(&self, slot: MemberSlot) -> Option<u32> {
-        self.is_behind(slot).then(|| self.newest_start(self.position(slot)).appended_ms)
+        self.tail.appended_ms(self.member(slot).position)
     }
 
     /// Which bound of its topic's rule the member in `slot` is beyond at `now_ms` (wrapping).
@@ -430,298 +320,95 @@ impl View {
         if self.owed_bytes(slot) > self.rule.owed_bytes_max {
             return Some(Bound::OwedBytes);
         }
-        let (ms_max, since_ms) = (self.rule.owed_ms_max?, self.owed_since_ms(slot)?);
+        let (ms_max, since_ms) = (self.rule.owed_ms_max?.get(), self.owed_since_ms(slot)?);
         (now_ms.wrapping_sub(since_ms) > ms_max + INDEX_MS).then_some(Bound::OwedMs)
     }
 
     /// Where a member that is beyond a bound of its topic's rule goes on: with half of what each allows.
     pub fn position_within_rule(&self, now_ms: u32) -> Position {
         let by_bytes = self.position_within(self.rule.owed_bytes_max / 2);
-        match self.rule.owed_ms_max.map(|ms_max| self.position_since(now_ms.wrapping_sub(ms_max / 2))) {
-            Some(by_age) if self.order(by_age) > self.order(by_bytes) => by_age,
-            _ => by_bytes,
+        match self.rule.owed_ms_max.map(|ms_max| self.position_since(now_ms.wrapping_sub(ms_max.get() / 2))) {
+            Some(by_age) => self.tail.later(by_age, by_bytes),
+            None => by_bytes,
         }
     }
 
     /// Takes the next bytes that the member in `slot` is owed: at most `bytes_max` of whole records, but
     /// at least one record. They count as sent, and are pinned until [`View::unpin`].
     pub fn take(&mut self, slot: MemberSlot, bytes_max: u32) -> Option<Owed> {
-        let (from, head) = (self.position(slot), self.head());
-        if from == head {
-            return None;
-        }
-        let counted = self.counted_segment(slot);
-        let segment = &self.segments[self.place(from.segment)];
-        let available = segment.range.end() - from.offset;
-        let len = if available <= bytes_max { available } else { self.whole_records(from, bytes_max) };
-        if counted != from.segment {
-            self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
-        }
-        let segment = self.segment_mut(from.segment).expect("a position behind the head is in a segment");
-        segment.position_count += u32::from(counted != from.segment);
-        segment.pin_count += 1;
-        let at = (from.offset - segment.range.start()) as usize;
-        let bytes = segment.range.bytes()[at..at + len as usize].as_ptr();
-        let to = Position { segment: from.segment, offset: from.offset + len };
-        self.members[slot.index()].position = to;
-        self.at_head_count += u32::from(to == head);
-        Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
+        let position = &mut self.members[slot.index()].position;
+        let owed = self.tail.take(position, bytes_max)?;
+        self.at_head_count += u32::from(self.tail.is_head(*position));
+        Some(owed)
     }
 
     /// [`View::unpin`] if that lets go of nothing: somebody is behind, and another send of the segment is in flight or
     /// a position is in it. Else does nothing; tells which.
     #[inline]
     pub fn unpin_kept(&mut self, pin: Pin) -> bool {
-        let is_anybody_behind = self.behind_count() > 0;
-        let segment = self.segment_mut(pin.segment).expect("a pinned segment stays");
-        let is_kept = is_anybody_behind && (segment.pin_count > 1 || segment.position_count > 0);
-        segment.pin_count -= u32::from(is_kept);
-        is_kept
+        self.behind_count() > 0 && self.tail.unpin_kept(pin)
     }
 
     /// A send of what [`View::take`] gave is over.
     pub fn unpin(&mut self, pin: Pin) {
-        let segment = self.segment_mut(pin.segment).expect("a pinned segment stays");
-        segment.pin_count -= 1;
+        self.tail.unpin(pin);
         self.release();
     }
 
     /// Moves the member in `slot` forward to `to` and tells which `seq`s it will not get; none if it is
     /// there or beyond.
     pub fn skip(&mut self, slot: MemberSlot, to: Position) -> Option<(u64, u64)> {
-        let from = self.position(slot);
-        if self.order(from) >= self.order(to) {
-            return None;
-        }
-        let is_head = to == self.head();
-        let first = self.seq_at(from);
-        let last = if is_head { self.logged_seq } else { self.seq_at(to) - 1 };
-        let counted = self.counted_segment(slot);
-        self.segment_mut(counted).expect("a position is counted in a segment").position_count -= 1;
-        self.segment_mut(to.segment).expect("who is behind has a log before it").position_count += 1;
-        self.members[slot.index()].position = to;
-        self.at_head_count += u32::from(is_head);
+        let position = &mut self.members[slot.index()].position;
+        let skipped = self.tail.skip(position, to)?;
+        self.at_head_count += u32::from(self.tail.is_head(*position));
         self.release();
-        Some((first, last))
+        Some(skipped)
     }
 
     /// The first record from which on at most `bytes` are owed; the head if the newest record alone is more.
     pub fn position_within(&self, bytes: u64) -> Position {
-        let begin_bytes = self.head_bytes.saturating_sub(bytes);
-        let place = self
-            .segments
-            .partition_point(|segment| segment.begin_bytes + segment.range.len() as u64 <= begin_bytes);
-        let Some(Segment { range, begin_bytes: segment_bytes, .. }) = self.segments.get(place) else {
-            return self.head();
-        };
-        let segment = self.front.wrapping_add(place as u32);
-        let limit = range.start() + begin_bytes.saturating_sub(*segment_bytes) as u32;
-        let mut offset = self.newest_start(Position { segment, offset: limit }).offset;
-        while offset < limit {
-            offset += self.record_len(range, offset);
-        }
-        self.normalized(Position { segment, offset })
+        self.tail.position_within(bytes)
     }
 
     /// The first record that is known to be appended at `since_ms` (wrapping) or later; else the head.
     pub fn position_since(&self, since_ms: u32) -> Position {
-        let is_before = |start: &RecordStart| (start.appended_ms.wrapping_sub(since_ms) as i32) < 0;
-        match self.index.get(self.index.partition_point(is_before)) {
-            Some(start) => Position { segment: start.segment, offset: start.offset },
-            None => self.head(),
-        }
+        self.tail.position_since(since_ms)
     }
 
     /// The first record that lies, as all before it do not, in a segment that is not stale: one whose chunk is
     /// still being written, or whose newest content was appended at `clock` or later; else the head. None where
     /// that is already the oldest.
     pub fn position_fresh(&self, clock: u64) -> Option<Position> {
-        if !self.segments.front().is_some_and(|segment| segment.is_stale(clock)) {
-            return None;
-        }
-        Some(match self.segments.iter().position(|segment| !segment.is_stale(clock)) {
-            Some(place) => Position {
-                segment: self.front.wrapping_add(place as u32),
-                offset: self.segments[place].range.start(),
-            },
-            None => self.head(),
-        })
+        self.tail.position_fresh(clock)
     }
 
     /// Whether the position of the member in `slot` is before `position`.
     pub fn is_before(&self, slot: MemberSlot, position: Position) -> bool {
-        self.order(self.position(slot)) < self.order(position)
+        self.tail.is_before(self.member(slot).position, position)
     }
 
     /// Whether `pin` keeps a segment that is stale: see [`View::position_fresh`].
     pub fn pins_stale(&self, pin: Pin, clock: u64) -> bool {
-        self.segments.get(self.place(pin.segment)).expect("a pinned segment stays").is_stale(clock)
+        self.tail.pins_stale(pin, clock)
     }
 
     /// Asserts the invariants; for tests and simulations.
     pub fn check(&self) {
-        let head = self.head();
-        let mut at_head = 0;
-        let mut counts = vec![0u32; self.segments.len()];
-        for (slot, _) in self.members() {
-            let position = self.position(slot);
-            at_head += u32::from(position == head);
-            assert_eq!(self.is_behind(slot), position != head, "the head is one place");
-            match self.segments.get(self.place(position.segment)) {
-                Some(segment) => {
-                    assert!((segment.range.start()..=segment.range.end()).contains(&position.offset));
-                    counts[self.place(self.counted_segment(slot))] += 1;
-                }
-                None => assert_eq!(position, head, "a position is at the head or in a segment"),
-            }
-        }
-        assert_eq!(at_head, self.at_head_count);
-        for (segment, count) in self.segments.iter().zip(counts) {
-            assert_eq!(segment.position_count, count);
-        }
-        if self.segments.iter().all(|segment| segment.pin_count == 0) && self.behind_count() == 0 {
-            assert!(self.segments.is_empty(), "an idle view pins no chunk");
-        }
+        let at_head = self.members().filter(|(slot, _)| !self.is_behind(*slot)).count();
+        assert_eq!(at_head, self.at_head_count as usize);
+        self.tail.check(self.members.iter().map(|member| member.position));
     }
 
-    /// The ordinal of the last segment. Of an empty log: of the segment that will come first.
-    fn last(&self) -> u32 {
-        self.front.wrapping_add(self.segments.len().saturating_sub(1) as u32)
-    }
-
-    fn head(&self) -> Position {
-        match self.segments.back() {
-            Some(last) => Position { segment: self.last(), offset: last.range.end() },
-            None => Position { segment: self.front.wrapping_sub(1), offset: 0 },
-        }
-    }
-
-    /// Where the member is. A position from before the first segment is at its start.
-    fn position(&self, slot: MemberSlot) -> Position {
-        if self.segments.is_empty() {
-            return self.head();
-        }
-        let mut position = self.members[slot.index()].position;
-        if self.is_before_front(position.segment) {
-            position = Position { segment: self.front, offset: self.segments[0].range.start() };
-        }
-        self.normalized(position)
-    }
-
-    /// The same place in the log: at a segment's end, with another segment behind it, that one's start.
-    fn normalized(&self, mut position: Position) -> Position {
-        while position.segment != self.last()
-            && position.offset == self.segments[self.place(position.segment)].range.end()
-        {
-            let segment = position.segment.wrapping_add(1);
-            position = Position { segment, offset: self.segments[self.place(segment)].range.start() };
-        }
-        position
-    }
-
-    /// In which segment's count the member is: where its position was when it last moved.
-    fn counted_segment(&self, slot: MemberSlot) -> u32 {
-        let segment = self.members[slot.index()].position.segment;
-        if self.is_before_front(segment) { self.front } else { segment }
-    }
-
-    fn is_before_front(&self, segment: u32) -> bool {
-        (segment.wrapping_sub(self.front) as i32) < 0
-    }
-
-    fn place(&self, segment: u32) -> usize {
-        segment.wrapping_sub(self.front) as usize
-    }
-
-    /// What positions from the front on are compared by.
-    fn order(&self, position: Position) -> (usize, u32) {
-        (self.place(position.segment), position.offset)
-    }
-
-    fn segment_mut(&mut self, segment: u32) -> Option<&mut Segment> {
-        let place = self.place(segment);
-        self.segments.get_mut(place)
-    }
-
-    /// Drops the oldest segments that nobody needs; all of them when nobody is behind.
+    /// Lets go of the segments that nobody needs.
     fn release(&mut self) {
-        let is_idle = self.behind_count() == 0;
-        while let Some(first) = self.segments.front() {
-            let is_needed =
-                first.pin_count > 0 || (first.position_count > 0 && !(is_idle && self.segments.len() == 1));
-            if is_needed || (self.segments.len() == 1 && !is_idle) {
-                break;
-            }
-            self.segments.pop_front();
-            self.front = self.front.wrapping_add(1);
-        }
-        while self.index.front().is_some_and(|start| self.is_before_front(start.segment)) {
-            self.index.pop_front();
-        }
-        // What a long stall needed goes back; what every publication needs stays.
-        if self.segments.is_empty() && self.segments.capacity() + self.index.capacity() > INDEX_KEPT {
-            (self.segments, self.index) = (VecDeque::new(), VecDeque::new());
-        }
-    }
-
-    /// The longest run of whole records from `from` within `bytes_max`; the first record whatever its
-    /// length.
-    fn whole_records(&self, from: Position, bytes_max: u32) -> u32 {
-        let range = &self.segments[self.place(from.segment)].range;
-        let limit = from.offset + bytes_max;
-        let near = self.newest_start(Position { segment: from.segment, offset: limit });
-        let mut end = near.offset.max(from.offset);
-        loop {
-            let next = end + self.record_len(range, end);
-            if next > limit && end > from.offset {
-                return end - from.offset;
-            }
-            if next > limit {
-                return next - from.offset;
-            }
-            end = next;
-        }
-    }
-
-    /// How long the record is that starts at `offset`.
-    fn record_len(&self, range: &Range, offset: u32) -> u32 {
-        self.encoding.record_len(&range.bytes()[(offset - range.start()) as usize..])
-    }
-
-    /// The `seq` of the record that starts at `position`, which is not the head.
-    fn seq_at(&self, position: Position) -> u64 {
-        let start = self.newest_start(position);
-        let range = &self.segments[self.place(position.segment)].range;
-        let (mut offset, mut seq) = (start.offset, start.seq);
-        while offset < position.offset {
-            offset += self.record_len(range, offset);
-            seq += 1;
-        }
-        seq
-    }
-
-    /// The newest indexed record start in `position`'s segment that is not after `position`.
-    fn newest_start(&self, position: Position) -> RecordStart {
-        let limit = self.order(position);
-        let is_before = |start: &RecordStart| (self.place(start.segment), start.offset) <= limit;
-        let after = self.index.partition_point(is_before);
-        let start = after.checked_sub(1).map(|place| self.index[place]);
-        let start = start.expect("the first record of a log is indexed");
-        assert_eq!(start.segment, position.segment, "the first record of a segment is indexed");
-        start
-    }
-}
-
-impl Segment {
-    /// Whether it keeps memory that is needed when the log is short: nothing more is written to its chunk,
-    /// and what it holds was appended before `clock`.
-    fn is_stale(&self, clock: u64) -> bool {
-        self.clock < clock && self.range.is_sealed()
+        self.tail.release(self.behind_count() == 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::{
         prelude::*,
         sample::Index,
@@ -731,7 +418,7 @@ mod tests {
     use super::*;
     use crate::{
         protocol::frame,
-        pubsub::log::{Appender, Budget, ChunkPool},
+        pubsub::log::{Appender, Budget, ChunkPool, Range},
     };
 
     #[derive(Clone, Debug)]
@@ -767,7 +454,7 @@ mod tests {
         ]
     }
 
-    const RULE: Rule = Rule { may_skip: true, owed_bytes_max: 200, owed_ms_max: Some(500) };
+    const RULE: Rule = Rule { may_skip: true, owed_bytes_max: 200, owed_ms_max: NonZeroU32::new(500) };
 
     /// The naive twin: every record that was ever appended, and how many of them each member has had.
     #[derive(Default)]

@@ -1,5 +1,7 @@
 //! What the configuration, and what the host allows, come to for the reactors.
 
+use std::num::NonZeroU32;
+
 use super::{cores::Cores, share};
 use crate::{
     config::{Config, Delivery, SlowConsumer},
@@ -92,7 +94,7 @@ pub(super) fn policy_of(config: &Delivery) -> Policy {
     let rule = |slow_consumer, owed_bytes_max: usize, owed_ms_max: u32| Rule {
         may_skip: slow_consumer == SlowConsumer::Skip,
         owed_bytes_max: owed_bytes_max as u64,
-        owed_ms_max: (owed_ms_max > 0).then_some(owed_ms_max),
+        owed_ms_max: NonZeroU32::new(owed_ms_max),
     };
     let rules = config.topics.iter().map(|it| {
         let owed_bytes_max = it.owed_bytes_max.unwrap_or(config.owed_bytes_max);

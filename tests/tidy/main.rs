@@ -78,7 +78,7 @@ const PURE_MAY_USE: [&str; 29] = [
 ];
 
 /// Code files of more than [`LINES_MAX`] lines, each with the reason why it is one file.
-const LONG: [(&str, &str); 14] = [
+const LONG: [(&str, &str); 13] = [
     ("loadtest/src/cli.rs", "the flags of every scenario with their help: a declaration, hardly any code"),
     ("src/config/keys.rs", "a table with an entry per key, and the kinds that a key may have"),
     ("src/protocol/binary.rs", "a language, both ways; a third of it is its tests"),
@@ -93,7 +93,6 @@ const LONG: [(&str, &str); 14] = [
         "tests around one model, queues per subscriber, which all of them are held to",
     ),
     ("src/pubsub/home.rs", "what gives a topic its order; almost half of it is its tests"),
-    ("src/pubsub/view.rs", "one log and its positions; a quarter of it is its tests"),
     ("src/reactor/simulation/directed.rs", "scenes of a few lines each, which share nothing but their world"),
     ("src/reactor/simulation/mod.rs", "a world, and what is held against it after each of its turns"),
     ("src/reactor/turn.rs", "the steps of a turn, each of which needs ring and desk at once"),

@@ -75,7 +75,7 @@ impl Fanout {
         let endings = subscriber.rare.get_or_insert_default().endings.get_or_insert_default();
         endings.by_view.insert(key, Ending { pending, until_bytes: None });
         let view = &self.views[key as usize];
-        let (topic, encoding) = (view.name.clone(), view.encoding);
+        let (topic, encoding) = (view.name.clone(), view.encoding());
         let home = self.homes.of(view.topic());
         outcome.requests.push((home, Request::Mark { topic, encoding, connection: id, pending }));
     }
@@ -152,7 +152,7 @@ impl Fanout {
     /// Tells whether the member has left; else a filter holds it.
     fn end(&mut self, connection: u32, key: ViewKey, place: u32, outcome: &mut Outcome) -> bool {
         self.work += price::SUBSCRIPTION;
-        let (topic, encoding) = (self.views[key as usize].name.clone(), self.views[key as usize].encoding);
+        let (topic, encoding) = (self.views[key as usize].name.clone(), self.views[key as usize].encoding());
         let again = self.forget_ending(connection, place, outcome);
         // A filter of the connection's that the view has not looked at yet may hold it there.
         self.join_matched(key);
@@ -172,7 +172,7 @@ impl Fanout {
     /// The topic's home refused the subscription, which is ending: there is nothing to leave, and its mark is on its
     /// way.
     pub(super) fn end_refused(&mut self, connection: u32, key: ViewKey, place: u32, outcome: &mut Outcome) {
-        let (topic, encoding) = (self.views[key as usize].name.clone(), self.views[key as usize].encoding);
+        let (topic, encoding) = (self.views[key as usize].name.clone(), self.views[key as usize].encoding());
         let again = self.forget_ending(connection, place, outcome);
         if self.subscribers[connection as usize].get(place).member == MemberSlot::NONE {
             self.remove_subscription(connection, place);

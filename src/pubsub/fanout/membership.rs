@@ -89,7 +89,7 @@ impl Fanout {
         if view.is_unused() && !view.sweep.is_listed {
             self.work += price::VIEW;
             let view = self.views.remove(key as usize);
-            self.by_name[view.encoding.index()].remove(&*view.name);
+            self.by_name[view.encoding().index()].remove(&*view.name);
         }
     }
 
@@ -101,7 +101,7 @@ impl Fanout {
         if since == self.filters.generation {
             return;
         }
-        self.work += self.filters.matches_since(view.encoding, &view.name, since, &mut self.matched);
+        self.work += self.filters.matches_since(view.encoding(), &view.name, since, &mut self.matched);
         self.join_found(key, since);
     }
 

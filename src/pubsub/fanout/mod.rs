@@ -286,10 +286,10 @@ impl Fanout {
                 let started = entries.filter(|(held, entry)| entry.holders[held.place as usize].since > 0);
                 let entries = started.map(|(_, entry)| entry);
                 let matching = entries.filter(|entry| {
-                    entry.encoding == view.encoding
+                    entry.encoding == view.encoding()
                         && crate::protocol::topic::matches(&entry.text, &view.name)
                 });
-                let key = self.by_name[view.encoding.index()]
+                let key = self.by_name[view.encoding().index()]
                     .get(&*view.name)
                     .expect("a view is found by its name");
                 let counted = subscriber.find(key).map_or(0, |place| subscriber.get(place).filter_count);

@@ -37,8 +37,8 @@ pub(super) struct Subscriber {
     pub(super) rare: Option<Box<Rare>>,
 }
 
-// Every connection that subscribes to anything has one.
-const _: () = assert!(size_of::<Subscriber>() <= 56);
+// Every connection that subscribes to anything has one, and of the other one for each of its views.
+const _: () = assert!(size_of::<Subscriber>() <= 56 && size_of::<Subscription>() <= 20);
 
 /// The bits of [`Subscriber::owing_count`] that count: more subscriptions than that nobody has.
 const COUNT: u32 = (1 << 28) - 1;

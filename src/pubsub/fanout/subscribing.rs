@@ -320,7 +320,7 @@ impl Fanout {
         let view = &mut self.views[key as usize];
         if view.registration == Registration::Active && view.exact_count() == 0 {
             view.registration = Registration::None;
-            let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding };
+            let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding() };
             outcome.requests.push((self.homes.of(view.topic()), request));
         }
         self.remove_if_unused(key);

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use proptest::{
     prelude::*,
@@ -499,6 +502,7 @@ const FRAME_BYTES: u64 = 100;
 
 impl Stalled {
     fn new(owed_bytes_max: u64, owed_ms_max: Option<u32>) -> Stalled {
+        let owed_ms_max = owed_ms_max.and_then(NonZeroU32::new);
         let rule = |may_skip| Rule { may_skip, owed_bytes_max, owed_ms_max };
         let small = Rule { owed_bytes_max: 5 * FRAME_BYTES, ..rule(true) };
         let rules = vec![("small/#".into(), small), ("skip/#".into(), rule(true))];
