@@ -9,6 +9,7 @@ pub mod document;
 mod keys;
 pub mod load;
 pub mod reload;
+mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -32,6 +33,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[[topic]]`: what holds for the topics that a filter matches in place of `[delivery]`. Of the entries that match
+    /// one, the most specific that sets a key decides it.
+    pub topic: Vec<TopicPolicy>,
     /// `[deflate]`
     pub deflate: Deflate,
     /// `[log]`
@@ -160,20 +164,18 @@ pub struct Delivery {
     pub owed_bytes_max: usize,
     /// How old the oldest publication that a connection is owed may be; 30,000 ms, 0 for any age.
     pub owed_ms_max: u32,
-    /// `[[delivery.topics]]`: other policies for the topics that a filter matches, first match wins.
-    pub topics: Vec<TopicPolicy>,
 }
 
-/// One entry of `[[delivery.topics]]`.
-#[derive(Clone, Debug, PartialEq)]
+/// One entry of `[[topic]]`. What is none comes from a less specific one.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPolicy {
     /// Which topics.
     pub filter: String,
     /// What becomes of their slow consumers.
-    pub slow_consumer: SlowConsumer,
-    /// How much a connection may be owed of each of them; else what it may be owed of all topics.
+    pub slow_consumer: Option<SlowConsumer>,
+    /// How much a connection may be owed of each of them.
     pub owed_bytes_max: Option<usize>,
-    /// As `delivery.owed_ms_max`, which it takes the place of.
+    /// As `delivery.owed_ms_max`.
     pub owed_ms_max: Option<u32>,
 }
 
@@ -266,8 +268,8 @@ impl Default for Config {
                 slow_consumer: SlowConsumer::Disconnect,
                 owed_bytes_max: 8 << 20,
                 owed_ms_max: 30_000,
-                topics: Vec::new(),
             },
+            topic: Vec::new(),
             deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15, ratio_max: 100 },
             log: Log { level: "info".into(), json: false },
         }

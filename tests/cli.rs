@@ -99,9 +99,44 @@ fn an_unknown_key_in_a_file() {
         ":2: there is no key listen.flavour; `fanfare config default` lists every key",
     );
     assert_file_refused(
-        "[[delivery.topics]]\nfilter = \"a\"\nslow_consumers = \"skip\"\n",
-        ":3: there is no key delivery.topics.slow_consumers; did you mean delivery.topics.slow_consumer?",
+        "[[topic]]\nmatch = \"a\"\nslow_consumers = \"skip\"\n",
+        ":3: there is no key topic.slow_consumers; did you mean topic.slow_consumer?",
     );
+}
+
+/// They overlap, match nothing, say nothing, or are written as they were once.
+#[test]
+fn policies_in_a_file() {
+    let overlapping =
+        "[[topic]]\nmatch = \"a/+\"\nowed_ms_max = 0\n[[topic]]\nmatch = \"+/b\"\nslow_consumer = \"skip\"\n";
+    let path = file(overlapping);
+    let path = path.to_str().unwrap();
+    assert_eq!(stdout_of(&mut fanfare(&["config", "check", path])), format!("{path}: ok\n"));
+    assert_file_refused(
+        "[[topic]]\nmatch = \"a/#\"\nowed_ms_max = 0\n\n[[topic]]\nmatch = \"a/#\"\nslow_consumer = \"skip\"\n",
+        ":6: topic.match = \"a/#\" is not allowed: \
+         it must be a filter that no other [[topic]] has: put what both set into one",
+    );
+    let allowed = "it must be a table with match and what it sets, such as slow_consumer";
+    assert_file_refused(
+        "[[topic]]\nmatch = \"a\"\n",
+        &format!(":1: topic = [[topic]] is not allowed: {allowed}"),
+    );
+    assert_file_refused(
+        "\n[[topic]]\nslow_consumer = \"skip\"\n",
+        &format!(":2: topic = [[topic]] is not allowed: {allowed}"),
+    );
+    assert_file_refused(
+        "[topic]\nmatch = \"a\"\n",
+        ":1: topic = [topic] is not allowed: \
+         it must be an array of tables such as { match = \"ticker/#\", slow_consumer = \"skip\" }",
+    );
+    assert_file_refused(
+        "[delivery]\nowed_ms_max = 500\n[[delivery.topics]]\nfilter = \"a\"\nslow_consumer = \"skip\"\n",
+        ":3: there is no key delivery.topics any more: write each entry as a table [[topic]] with match in place of \
+         filter, and mind that the most specific one that matches decides, wherever it stands",
+    );
+    assert_file_refused("[[topics]]\nmatch = \"a\"\n", ":1: there is no key topics; did you mean topic?");
 }
 
 #[test]
@@ -126,8 +161,8 @@ fn a_bad_value_in_a_file() {
         ":2: delivery.slow_consumer = \"drop\" is not allowed: it must be \"disconnect\" or \"skip\"",
     );
     assert_file_refused(
-        "[[delivery.topics]]\nfilter = \"a/#/b\"\nslow_consumer = \"skip\"\n",
-        ":2: delivery.topics.filter = \"a/#/b\" is not allowed: \
+        "[[topic]]\nmatch = \"a/#/b\"\nslow_consumer = \"skip\"\n",
+        ":2: topic.match = \"a/#/b\" is not allowed: \
          it must be a topic of 1 to 256 bytes, with + for one level or # for all that follow",
     );
     assert_file_refused("listen = 5\n", ":1: listen is a section: write [listen]");

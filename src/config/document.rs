@@ -2,7 +2,8 @@
 
 use super::{
     Config,
-    keys::{KEYS, Kind, SECTIONS},
+    keys::{KEYS, Key, POLICIES_MAX, SECTIONS},
+    topic::{TOPIC_KEYS, TopicKey},
 };
 
 /// The defaults as TOML, each key with what it means and what it may be.
@@ -18,19 +19,30 @@ pub fn default_toml() -> String {
     );
     for (section, about) in SECTIONS {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
-        for key in KEYS.iter().filter(|key| key.split().0 == section) {
-            for line in key.about.lines() {
-                text.push_str(&format!("# {line}\n"));
-            }
-            let restart = if key.is_reloadable { "" } else { " A change needs a restart." };
-            text.push_str(&format!("# Allowed: {}.{restart}\n", key.allowed()));
+        for key in KEYS.iter().filter(|key| key.split().0 == Some(section)) {
+            text.push_str(&explained(key));
             text.push_str(&format!("{} = {}\n", key.split().1, key.literal(&mut config)));
-            if matches!(key.kind, Kind::TopicPolicies(_)) {
-                text.push_str("# topics = [{ filter = \"ticker/#\", slow_consumer = \"skip\" }]\n");
-            }
+        }
+    }
+    // Of tables of which there may be many there is none by default.
+    for key in KEYS.iter().filter(|key| key.split().0.is_none()) {
+        text.push_str(&format!("\n{}# At most {POLICIES_MAX} tables.\n# [[{}]]\n", about(key), key.path));
+        for TopicKey { key, example, .. } in TOPIC_KEYS {
+            text.push_str(&explained(key));
+            text.push_str(&format!("# {} = {example}\n", key.split().1));
         }
     }
     text
+}
+
+/// What the key means and what it may be, as a comment.
+fn explained<T>(key: &Key<T>) -> String {
+    let restart = if key.is_reloadable { "" } else { " A change needs a restart." };
+    format!("{}# Allowed: {}.{restart}\n", about(key), key.allowed())
+}
+
+fn about<T>(key: &Key<T>) -> String {
+    key.about.lines().map(|line| format!("# {line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -49,7 +61,21 @@ mod tests {
         let text = default_toml();
         let parsed: toml::Table = text.parse().unwrap();
         let listed: usize = parsed.values().map(|section| section.as_table().unwrap().len()).sum();
-        assert_eq!(listed, KEYS.len());
+        let sectionless = KEYS.iter().filter(|key| key.split().0.is_none()).count();
+        assert_eq!(listed + sectionless, KEYS.len());
+    }
+
+    /// What is a comment there is a table that could be one's own, with every key that a table may have.
+    #[test]
+    fn the_example_of_a_table_of_topics_is_taken() {
+        let text = default_toml();
+        let (_, example) = text.split_once("# [[topic]]\n").expect("an example");
+        let lines = example.lines().map(|line| line.trim_start_matches("# "));
+        let set: Vec<&str> = lines.filter(|line| line.contains(" = ")).collect();
+        let config = load_text("", &format!("[[topic]]\n{}\n", set.join("\n")), &Sources::default()).unwrap();
+        let [policy] = &config.topic[..] else { panic!("one table: {config:?}") };
+        assert!(TOPIC_KEYS.iter().all(|key| (key.is_set)(policy)), "{policy:?}");
+        assert_eq!(set.len(), TOPIC_KEYS.len());
     }
 
     /// A field of [`Config`] without a key could not be set. The Debug output names every field.
@@ -62,6 +88,7 @@ mod tests {
             let name = line.trim().split(':').next().unwrap();
             match line.len() - line.trim_start().len() {
                 4 if line.ends_with('{') => section = name.to_owned(),
+                4 if line.contains(": ") => fields.push(name.to_owned()),
                 8 if line.contains(": ") => fields.push(format!("{section}.{name}")),
                 _ => {}
             }

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Config, ListenAddress, SlowConsumer, TopicPolicy,
     address::{PATH_BYTES_MAX, is_socket_path},
+    topic,
 };
 use crate::protocol::topic::Filter;
 
@@ -28,65 +29,60 @@ pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("log", "What is written to stderr."),
 ];
 
-/// One key.
-pub(super) struct Key {
-    /// `section.name`.
+/// A file may hold so many `[[topic]]`.
+pub(super) const POLICIES_MAX: usize = 256;
+
+/// One key of a `T`.
+pub(super) struct Key<T = Config> {
+    /// `section.name`, or the name alone of what is in no section.
     pub path: &'static str,
     /// What it means, in sentences; lines of the default file's comment.
     pub about: &'static str,
     /// SIGHUP changes it in a running broker; else a restart does.
     pub is_reloadable: bool,
     /// What it may be, and where it goes.
-    pub kind: Kind,
+    pub kind: Kind<T>,
 }
 
-/// What a key may be and which field of [`Config`] it sets.
-pub(super) enum Kind {
+/// What a key may be and which field of a `T` it sets.
+pub(super) enum Kind<T> {
     /// An IP address and port, or `unix:` and the absolute path of a socket.
-    ListenAddress(fn(&mut Config) -> &mut ListenAddress),
+    ListenAddress(fn(&mut T) -> &mut ListenAddress),
     /// An IP address and port, or `""` for none.
-    OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
+    OptionalAddress(fn(&mut T) -> &mut Option<SocketAddr>),
     /// The absolute path of a socket, or `""` for none.
-    OptionalSocket(fn(&mut Config) -> &mut Option<PathBuf>),
+    OptionalSocket(fn(&mut T) -> &mut Option<PathBuf>),
     /// Permission bits in octal digits.
-    Mode(fn(&mut Config) -> &mut u32),
+    Mode(fn(&mut T) -> &mut u32),
     /// `true` or `false`.
-    Bool(fn(&mut Config) -> &mut bool),
+    Bool(fn(&mut T) -> &mut bool),
     /// An integer within a range.
-    Integer {
-        range: RangeInclusive<u64>,
-        unit: &'static str,
-        get: fn(&Config) -> u64,
-        set: fn(&mut Config, u64),
-    },
+    Integer { range: RangeInclusive<u64>, unit: &'static str, get: fn(&T) -> u64, set: fn(&mut T, u64) },
     /// An integer within a range, or 0 for never or no bound.
-    IntegerOrZero {
-        range: RangeInclusive<u64>,
-        unit: &'static str,
-        get: fn(&Config) -> u64,
-        set: fn(&mut Config, u64),
-    },
+    IntegerOrZero { range: RangeInclusive<u64>, unit: &'static str, get: fn(&T) -> u64, set: fn(&mut T, u64) },
     /// A power of two within a range.
-    PowerOfTwo {
-        range: RangeInclusive<u64>,
-        unit: &'static str,
-        get: fn(&Config) -> u64,
-        set: fn(&mut Config, u64),
-    },
+    PowerOfTwo { range: RangeInclusive<u64>, unit: &'static str, get: fn(&T) -> u64, set: fn(&mut T, u64) },
     /// `"auto"` or an integer within a range.
     AutoOrInteger {
         range: RangeInclusive<u64>,
         unit: &'static str,
-        get: fn(&Config) -> Option<u64>,
-        set: fn(&mut Config, Option<u64>),
+        get: fn(&T) -> Option<u64>,
+        set: fn(&mut T, Option<u64>),
     },
     /// `"disconnect"` or `"skip"`.
-    SlowConsumer(fn(&mut Config) -> &mut SlowConsumer),
+    SlowConsumer(fn(&mut T) -> &mut SlowConsumer),
     /// A level or a `tracing` filter.
-    LogFilter(fn(&mut Config) -> &mut String),
-    /// `[[delivery.topics]]`.
-    TopicPolicies(fn(&mut Config) -> &mut Vec<TopicPolicy>),
+    LogFilter(fn(&mut T) -> &mut String),
+    /// A topic, or a filter with wildcards.
+    Filter(fn(&mut T) -> &mut String),
+    /// `[[topic]]`.
+    TopicPolicies(fn(&mut T) -> &mut Vec<TopicPolicy>),
 }
+
+/// What may be owed of a topic, and of all together, in bytes.
+pub(super) const OWED_BYTES_MAX: RangeInclusive<u64> = 65_536..=4_294_967_296;
+/// How old what is owed may be, in milliseconds.
+pub(super) const OWED_MS_MAX: RangeInclusive<u64> = 100..=3_600_000;
 
 /// Why a value was not taken. Spans count bytes of the text that the value was read from.
 pub(super) enum Refusal {
@@ -111,7 +107,7 @@ macro_rules! integer {
 }
 
 /// Every key, section by section in the order of [`SECTIONS`].
-pub(super) static KEYS: &[Key] = &[
+pub(super) static KEYS: &[Key<Config>] = &[
     Key {
         path: "listen.address",
         about: "Where WebSocket clients connect. 0.0.0.0:7600 or [::]:7600 serves every interface, unix:/run/fanfare/ws.sock\n\
@@ -406,21 +402,21 @@ pub(super) static KEYS: &[Key] = &[
         about: "How much a connection may be owed, all of its topics together; at least one message of\n\
                 limits.message_bytes_max, binary payloads as JSON.",
         is_reloadable: true,
-        kind: integer!(Integer, delivery.owed_bytes_max, 65_536..=4_294_967_296, "bytes"),
+        kind: integer!(Integer, delivery.owed_bytes_max, OWED_BYTES_MAX, "bytes"),
     },
     Key {
         path: "delivery.owed_ms_max",
         about: "How old the oldest publication that a connection is owed may be; 0 is any age.",
         is_reloadable: true,
-        kind: integer!(IntegerOrZero, delivery.owed_ms_max, 100..=3_600_000, "milliseconds"),
+        kind: integer!(IntegerOrZero, delivery.owed_ms_max, OWED_MS_MAX, "milliseconds"),
     },
     Key {
-        path: "delivery.topics",
-        about: "Other policies for the topics that a filter matches; the first match wins. owed_bytes_max and\n\
-                owed_ms_max may be given too: the first then bounds what is owed of each such topic. Make it longer than\n\
-                their messages: one beyond it is missed by everybody whom it cannot be sent to at once.",
+        path: "topic",
+        about: "What holds for some topics in place of what stands above, in as many tables as there are kinds of topics.\n\
+                Of those that match a topic, the most specific one that sets a key decides it: level by level from the\n\
+                left, a name is more specific than +, and + than #. What none of them sets is as above.",
         is_reloadable: true,
-        kind: Kind::TopicPolicies(|config| &mut config.delivery.topics),
+        kind: Kind::TopicPolicies(|config| &mut config.topic),
     },
     Key {
         path: "deflate.enabled",
@@ -468,7 +464,7 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
-impl Key {
+impl Key<Config> {
     /// The key of this path.
     pub fn find(path: &str) -> Option<&'static Key> {
         KEYS.iter().find(|key| key.path == path)
@@ -479,14 +475,19 @@ impl Key {
         KEYS.iter().find(|key| key.variable() == name)
     }
 
-    /// Its section and its name in that section.
-    pub fn split(&self) -> (&'static str, &'static str) {
-        self.path.split_once('.').expect("every path is section.name")
-    }
-
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
-        format!("FANFARE_{}", self.path.to_uppercase().replace('.', "_"))
+        variable(self.path)
+    }
+}
+
+impl<T> Key<T> {
+    /// Its section, if it is in one, and its name there.
+    pub fn split(&self) -> (Option<&'static str>, &'static str) {
+        match self.path.split_once('.') {
+            Some((section, name)) => (Some(section), name),
+            None => (None, self.path),
+        }
     }
 
     /// Whether its value is a TOML string, so that the environment and flags give it without quotes.
@@ -499,6 +500,7 @@ impl Key {
                 | Kind::Mode(_)
                 | Kind::SlowConsumer(_)
                 | Kind::LogFilter(_)
+                | Kind::Filter(_)
         )
     }
 
@@ -533,14 +535,17 @@ impl Key {
             Kind::LogFilter(_) => {
                 "off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug".into()
             }
+            Kind::Filter(_) => {
+                "a topic of 1 to 256 bytes, with + for one level or # for all that follow".into()
+            }
             Kind::TopicPolicies(_) => {
-                "an array of tables such as { filter = \"ticker/#\", slow_consumer = \"skip\" }".into()
+                "an array of tables such as { match = \"ticker/#\", slow_consumer = \"skip\" }".into()
             }
         }
     }
 
     /// Sets it to `value`, or leaves `config` as it was.
-    pub fn set(&self, config: &mut Config, value: &Spanned<DeValue<'_>>) -> Result<(), Refusal> {
+    pub fn set(&self, config: &mut T, value: &Spanned<DeValue<'_>>) -> Result<(), Refusal> {
         match self.try_set(config, value) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::NotAllowed {
@@ -554,7 +559,7 @@ impl Key {
 
     /// `Ok(false)` when the value is not one of [`Key::allowed`]; an error of its own when a part of a
     /// compound value is wrong.
-    fn try_set(&self, config: &mut Config, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
+    fn try_set(&self, config: &mut T, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
         let plain = value.get_ref();
         Ok(match &self.kind {
             Kind::ListenAddress(field) => store(field(config), plain.as_str().and_then(|s| s.parse().ok())),
@@ -596,19 +601,19 @@ impl Key {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
                 store(field(config), filter.map(str::to_owned))
             }
+            Kind::Filter(field) => {
+                let filter = plain.as_str().filter(|text| Filter::parse(*text).is_ok());
+                store(field(config), filter.map(str::to_owned))
+            }
             Kind::TopicPolicies(field) => {
-                let Some(array) = plain.as_array() else { return Ok(false) };
-                let mut policies = Vec::with_capacity(array.len());
-                for entry in array.iter() {
-                    policies.push(topic_policy(entry)?);
-                }
-                store(field(config), Some(policies))
+                let policies = plain.as_array().map(|entries| topic::policies(entries)).transpose()?;
+                store(field(config), policies)
             }
         })
     }
 
     /// Gives `to` the value that `from` has.
-    pub fn copy(&self, from: &mut Config, to: &mut Config) {
+    pub fn copy(&self, from: &mut T, to: &mut T) {
         match &self.kind {
             Kind::ListenAddress(field) => field(to).clone_from(field(from)),
             Kind::OptionalAddress(field) => *field(to) = *field(from),
@@ -620,13 +625,13 @@ impl Key {
             | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
-            Kind::LogFilter(field) => field(to).clone_from(field(from)),
+            Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
         }
     }
 
     /// The value that `config` has, as TOML.
-    pub fn literal(&self, config: &mut Config) -> String {
+    pub fn literal(&self, config: &mut T) -> String {
         match &self.kind {
             Kind::ListenAddress(field) => toml::Value::from(field(config).to_string()).to_string(),
             Kind::OptionalAddress(field) => match field(config) {
@@ -647,23 +652,11 @@ impl Key {
                 None => "\"auto\"".into(),
             },
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
-            Kind::LogFilter(field) => toml::Value::from(field(config).as_str()).to_string(),
+            Kind::LogFilter(field) | Kind::Filter(field) => {
+                toml::Value::from(field(config).as_str()).to_string()
+            }
             Kind::TopicPolicies(field) => {
-                let entries: Vec<String> = field(config)
-                    .iter()
-                    .map(|policy| {
-                        let filter = toml::Value::from(policy.filter.as_str());
-                        let bound = |name, value: Option<u64>| {
-                            value.map_or(String::new(), |value| format!(", {name} = {}", grouped(value)))
-                        };
-                        format!(
-                            "{{ filter = {filter}, slow_consumer = \"{}\"{}{} }}",
-                            policy.slow_consumer.as_str(),
-                            bound("owed_bytes_max", policy.owed_bytes_max.map(|bytes| bytes as u64)),
-                            bound("owed_ms_max", policy.owed_ms_max.map(u64::from)),
-                        )
-                    })
-                    .collect();
+                let entries: Vec<String> = field(config).iter_mut().map(topic::literal).collect();
                 format!("[{}]", entries.join(", "))
             }
         }
@@ -684,77 +677,13 @@ fn policy_named(text: &str) -> Option<SlowConsumer> {
     [SlowConsumer::Disconnect, SlowConsumer::Skip].into_iter().find(|policy| policy.as_str() == text)
 }
 
-/// One table of `[[delivery.topics]]`.
-fn topic_policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
-    const KNOWN: [&str; 4] = [
-        "delivery.topics.filter",
-        "delivery.topics.slow_consumer",
-        "delivery.topics.owed_bytes_max",
-        "delivery.topics.owed_ms_max",
-    ];
-    let not_allowed = |path: &str, span, allowed: &str| Refusal::NotAllowed {
-        path: path.into(),
-        span,
-        allowed: allowed.into(),
-    };
-    let table = entry.get_ref().as_table().ok_or_else(|| {
-        not_allowed("delivery.topics", entry.span(), "an array of tables with filter and slow_consumer")
-    })?;
-
-    let mut filter = None;
-    let mut slow_consumer = None;
-    let mut bounds = Config::default();
-    let (mut owed_bytes_max, mut owed_ms_max) = (None, None);
-    for (name, value) in table.iter() {
-        let text = value.get_ref().as_str();
-        // A bound of a topic is what the key of the same name may be.
-        let mut take_bound = |path: &'static str, key: &str| {
-            let key = Key::find(key).expect("a key that every topic has");
-            match key.set(&mut bounds, value) {
-                Ok(()) => Ok(()),
-                Err(_) => Err(not_allowed(path, value.span(), &key.allowed())),
-            }
-        };
-        match name.get_ref().as_ref() {
-            "filter" => {
-                filter = Some(text.filter(|text| Filter::parse(*text).is_ok()).ok_or_else(|| {
-                    let allowed = "a topic of 1 to 256 bytes, with + for one level or # for all that follow";
-                    not_allowed(KNOWN[0], value.span(), allowed)
-                })?);
-            }
-            "slow_consumer" => {
-                slow_consumer = Some(
-                    text.and_then(policy_named)
-                        .ok_or_else(|| not_allowed(KNOWN[1], value.span(), "\"disconnect\" or \"skip\""))?,
-                );
-            }
-            "owed_bytes_max" => {
-                take_bound(KNOWN[2], "delivery.owed_bytes_max")?;
-                owed_bytes_max = Some(bounds.delivery.owed_bytes_max);
-            }
-            "owed_ms_max" => {
-                take_bound(KNOWN[3], "delivery.owed_ms_max")?;
-                owed_ms_max = Some(bounds.delivery.owed_ms_max);
-            }
-            other => {
-                return Err(Refusal::Unknown {
-                    path: format!("delivery.topics.{other}"),
-                    span: name.span(),
-                    known: KNOWN.to_vec(),
-                });
-            }
-        }
-    }
-    match (filter, slow_consumer) {
-        (Some(filter), Some(slow_consumer)) => {
-            Ok(TopicPolicy { filter: filter.into(), slow_consumer, owed_bytes_max, owed_ms_max })
-        }
-        _ => Err(not_allowed("delivery.topics", entry.span(), "tables with both filter and slow_consumer")),
-    }
-}
-
 /// A suffix is added to it while the socket is made.
 const OPTIONAL_PATH_BYTES_MAX: usize = PATH_BYTES_MAX - 17;
+
+/// The environment variable of the key with this path.
+pub(super) fn variable(path: &str) -> String {
+    format!("FANFARE_{}", path.to_uppercase().replace('.', "_"))
+}
 
 /// The permission bits that three octal digits say.
 fn mode(text: &str) -> Option<u32> {

@@ -13,7 +13,7 @@ use toml::{
 
 use super::{
     Config, ListenAddress,
-    keys::{KEYS, Key, Refusal, SECTIONS},
+    keys::{KEYS, Key, Refusal, SECTIONS, variable},
 };
 
 /// Where values come from besides the defaults, the weakest first.
@@ -50,6 +50,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Keys that there were, and what to do instead: passed over, they would leave a broker with other rules than it had.
+const GONE: [(&str, &str); 1] = [(
+    "delivery.topics",
+    "write each entry as a table [[topic]] with match in place of filter, and mind that the most specific one that \
+     matches decides, wherever it stands",
+)];
+
 /// Variables of ours that are no keys: the file, and the client's server.
 const OTHER_VARIABLES: [&str; 2] = ["FANFARE_CONFIG", "FANFARE_URL"];
 
@@ -74,7 +81,7 @@ pub fn load_text(file: &str, text: &str, sources: &Sources) -> Result<Config, Co
     apply_environment(&mut config, &sources.environment)?;
     for setting in &sources.flags {
         let Setting { flag, path, value } = setting;
-        let key = Key::find(path).ok_or_else(|| unknown(flag, path, &all_paths()))?;
+        let key = find(flag, path)?;
         apply_text(&mut config, key, value).map_err(|refusal| refused(flag, value, refusal))?;
     }
     check_together(&config)?;
@@ -111,22 +118,27 @@ fn apply_toml(config: &mut Config, file: &str, text: &str) -> Result<(), ConfigE
 
     for (section, value) in root.get_ref().iter() {
         let (name, offset) = (section.get_ref().as_ref(), section.span().start);
+        let refused = |refusal: Refusal| {
+            let offset = match &refusal {
+                Refusal::NotAllowed { span, .. } | Refusal::Unknown { span, .. } => span.start,
+            };
+            refused(&at(offset), text, refusal)
+        };
+        if let Some(key) = Key::find(name) {
+            key.set(config, value).map_err(refused)?;
+            continue;
+        }
         if !SECTIONS.iter().any(|(known, _)| *known == name) {
-            return Err(unknown(&at(offset), name, &SECTIONS.map(|(known, _)| known)));
+            let sectionless = KEYS.iter().map(|key| key.path).filter(|path| !path.contains('.'));
+            let known: Vec<&str> = SECTIONS.iter().map(|(known, _)| *known).chain(sectionless).collect();
+            return Err(unknown(&at(offset), name, &known));
         }
         let Some(table) = value.get_ref().as_table() else {
             return Err(ConfigError(format!("{}: {name} is a section: write [{name}]", at(offset))));
         };
         for (key, value) in table.iter() {
             let path = format!("{name}.{}", key.get_ref());
-            let offset = key.span().start;
-            let key = Key::find(&path).ok_or_else(|| unknown(&at(offset), &path, &all_paths()))?;
-            key.set(config, value).map_err(|refusal| {
-                let offset = match &refusal {
-                    Refusal::NotAllowed { span, .. } | Refusal::Unknown { span, .. } => span.start,
-                };
-                refused(&at(offset), text, refusal)
-            })?;
+            find(&at(key.span().start), &path)?.set(config, value).map_err(refused)?;
         }
     }
     Ok(())
@@ -145,6 +157,9 @@ fn unquoted(text: &str, offset: usize) -> Option<String> {
 
 fn apply_environment(config: &mut Config, variables: &[(String, String)]) -> Result<(), ConfigError> {
     for (name, value) in ours(variables) {
+        if let Some((path, _)) = GONE.iter().find(|(path, _)| variable(path) == name) {
+            find(name, path)?;
+        }
         if let Some(key) = Key::find_by_variable(name) {
             // A line feed from `$(cat …)` or an indented file is nobody's intention.
             let value = value.trim();
@@ -246,6 +261,14 @@ fn refused(origin: &str, text: &str, refusal: Refusal) -> ConfigError {
     }
 }
 
+/// The key of this path, which was said at `origin`.
+fn find(origin: &str, path: &str) -> Result<&'static Key, ConfigError> {
+    Key::find(path).ok_or_else(|| match GONE.iter().find(|(gone, _)| *gone == path) {
+        Some((_, instead)) => ConfigError(format!("{origin}: there is no key {path} any more: {instead}")),
+        None => unknown(origin, path, &all_paths()),
+    })
+}
+
 fn unknown(origin: &str, name: &str, known: &[&str]) -> ConfigError {
     ConfigError(format!("{origin}: there is no key {}; {}", abridged(name), hint(name, known)))
 }
@@ -297,7 +320,7 @@ fn abridged(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SlowConsumer, TopicPolicy};
+    use crate::config::{SlowConsumer, TopicPolicy, keys::POLICIES_MAX};
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
@@ -375,10 +398,7 @@ mod tests {
                 flag("reactor.pin", "false"),
                 flag("reactor.max_delay_us", "10_000"),
                 flag("delivery.slow_consumer", "skip"),
-                flag(
-                    "delivery.topics",
-                    "[{ filter = 'a/#', slow_consumer = 'disconnect', owed_ms_max = 500 }]",
-                ),
+                flag("topic", "[{ match = 'a/#', slow_consumer = 'disconnect', owed_ms_max = 500 }]"),
                 flag("log.level", "warn,fanfare::control=debug"),
             ],
             ..Sources::default()
@@ -393,11 +413,11 @@ mod tests {
         assert_eq!(config.delivery.slow_consumer, SlowConsumer::Skip);
         let policy = TopicPolicy {
             filter: "a/#".into(),
-            slow_consumer: SlowConsumer::Disconnect,
+            slow_consumer: Some(SlowConsumer::Disconnect),
             owed_bytes_max: None,
             owed_ms_max: Some(500),
         };
-        assert_eq!(config.delivery.topics, [policy]);
+        assert_eq!(config.topic, [policy]);
         assert_eq!(config.log.level, "warn,fanfare::control=debug");
         let back = flag("reactor.max_delay_us", "auto");
         let config = load(&Sources { flags: vec![back], ..Sources::default() }).unwrap();
@@ -427,12 +447,18 @@ mod tests {
             ("control.socket", "control.sock"),
             ("control.socket", &format!("/{}", "x".repeat(90))),
             ("log.level", "a=b=c"),
-            ("delivery.topics", "[{ filter = 'a' }]"),
-            ("delivery.topics", "[1]"),
-            ("delivery.topics", "[{ filter = 'a+', slow_consumer = 'skip' }]"),
-            ("delivery.topics", "[{ filter = '', slow_consumer = 'skip' }]"),
-            ("delivery.topics", "[{ filter = 'a', slow_consumer = 'skip', owed_bytes_max = 65535 }]"),
-            ("delivery.topics", "[{ filter = 'a', slow_consumer = 'skip', owed_ms_max = -1 }]"),
+            ("topic", "skip"),
+            ("topic", "{ match = 'a', slow_consumer = 'skip' }"),
+            ("topic", "[1]"),
+            ("topic", "[{ match = 'a' }]"),
+            ("topic", "[{ slow_consumer = 'skip' }]"),
+            ("topic", "[{ match = 'a+', slow_consumer = 'skip' }]"),
+            ("topic", "[{ match = '', slow_consumer = 'skip' }]"),
+            ("topic", "[{ match = 'a', slow_consumer = 'conflate' }]"),
+            ("topic", "[{ match = 'a', owed_bytes_max = 65535 }]"),
+            ("topic", "[{ match = 'a', owed_ms_max = -1 }]"),
+            ("topic", "[{ match = 'a', owed_ms_max = 100 }, { match = 'a', slow_consumer = 'skip' }]"),
+            ("topic", &many_policies(POLICIES_MAX + 1)),
             ("delivery.owed_ms_max", "3600001"),
         ] {
             let error = load(&Sources { flags: vec![flag(path, value)], ..Sources::default() })
@@ -440,6 +466,38 @@ mod tests {
                 .to_string();
             assert!(error.starts_with("--set: ") && error.contains("not allowed"), "{path}={value}: {error}");
             assert!(!error.contains('\n'));
+        }
+    }
+
+    /// So many entries, each with a filter of its own.
+    fn many_policies(count: usize) -> String {
+        let entries = (0..count).map(|number| format!("{{ match = 'a/{number}', owed_ms_max = 100 }}"));
+        format!("[{}]", entries.collect::<Vec<_>>().join(", "))
+    }
+
+    #[test]
+    fn there_may_be_so_many_policies_and_no_more() {
+        let load = |count| {
+            load(&Sources { flags: vec![flag("topic", &many_policies(count))], ..Sources::default() })
+        };
+        assert_eq!(load(POLICIES_MAX).unwrap().topic.len(), POLICIES_MAX);
+        let error = load(POLICIES_MAX + 1).unwrap_err().to_string();
+        assert!(error.ends_with("it must be at most 256 tables"), "{error}");
+    }
+
+    /// Wherever it is said: a broker that passed it over would treat its slow consumers otherwise than it did.
+    #[test]
+    fn policies_as_they_were_are_refused_with_what_to_write() {
+        let entries = "[{ filter = 'a', slow_consumer = 'skip' }]";
+        let flags = Sources { flags: vec![flag("delivery.topics", entries)], ..Sources::default() };
+        let environment = variables(&[("FANFARE_DELIVERY_TOPICS", entries)]);
+        let environment = Sources { environment, ..Sources::default() };
+        for (origin, sources) in [("--set", flags), ("FANFARE_DELIVERY_TOPICS", environment)] {
+            let error = load(&sources).unwrap_err().to_string();
+            let begin = format!(
+                "{origin}: there is no key delivery.topics any more: write each entry as a table [[topic]] with match"
+            );
+            assert!(error.starts_with(&begin), "{error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Topic names and filters, their rules, and the naive matcher that the filter tree is checked against.
 
-use std::{fmt, ops::Deref};
+use std::{cmp::Ordering, fmt, ops::Deref};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
@@ -206,6 +206,24 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// The order of filters by how specific they are, the more specific one first: level by level from the left a literal
+/// level, or none, before `+` before `#`. Of two that match the same topic one is always the more specific.
+pub fn by_specificity(one: &str, other: &str) -> Ordering {
+    let rank = |level: Option<&str>| match level {
+        Some("#") => 2,
+        Some("+") => 1,
+        _ => 0,
+    };
+    let (mut levels, mut other_levels) = (one.split('/'), other.split('/'));
+    loop {
+        let (level, other_level) = (levels.next(), other_levels.next());
+        let order = rank(level).cmp(&rank(other_level));
+        if order.is_ne() || (level.is_none() && other_level.is_none()) {
+            return order;
+        }
+    }
+}
+
 /// How many levels a name or filter has.
 pub fn level_count(text: &str) -> usize {
     1 + memchr::memchr_iter(b'/', text.as_bytes()).count()
@@ -331,6 +349,18 @@ mod tests {
     #[cfg(debug_assertions)]
     fn what_was_never_parsed_does_not_pass_for_a_name() {
         TopicName::checked("a/+");
+    }
+
+    #[test]
+    fn filters_are_in_order_of_how_specific_they_are() {
+        let filters = ["a/b", "a/b/+", "a/b/#", "a/+", "a/+/+", "a/+/#", "a/#", "+/b", "+/+", "+/#", "#"];
+        for (place, one) in filters.iter().enumerate() {
+            for (other_place, other) in filters.iter().enumerate() {
+                assert_eq!(by_specificity(one, other), place.cmp(&other_place), "{one} {other}");
+            }
+        }
+        // Neither matches what the other does.
+        assert_eq!(by_specificity("a/b", "c"), Ordering::Equal);
     }
 
     #[test]

@@ -13,12 +13,15 @@ use std::sync::Arc;
 pub use super::tail::{Owed, Pin, Position};
 use super::{
     message::{Batch, PendingId},
-    policy::{Bound, Rule},
+    policy::{Bound, Policy, Rule},
     subscription::ConnectionId,
     tail::{INDEX_MS, Tail},
     walk::Walk,
 };
-use crate::protocol::{Encoding, topic::TopicName};
+use crate::{
+    protocol::{Encoding, topic::TopicName},
+    work::price,
+};
 
 /// One topic in one encoding, as this reactor's connections receive it.
 #[derive(Debug)]
@@ -33,10 +36,11 @@ pub struct View {
     pub filters_generation: u64,
     /// Nothing moved for long and only filters hold members, who are being let go of.
     pub is_dropping: bool,
-    /// What becomes of a member that is too far behind, and what that is.
-    pub rule: Rule,
     /// The cursor's state; kept by the fan-out.
     pub sweep: Sweep,
+    rule: Rule,
+    /// Of which generation of the policy the rule is.
+    rule_generation: u32,
     tail: Tail,
     members: Vec<Member>,
     /// Members that have an exact subscription.
@@ -120,21 +124,40 @@ pub(super) struct Moved {
 }
 
 impl View {
-    /// A view without members or log.
-    pub fn new(name: Arc<str>, encoding: Encoding, rule: Rule) -> View {
-        View {
+    /// A view without members or log, which goes by `policy`; and the price of looking into that.
+    pub fn new(name: Arc<str>, encoding: Encoding, policy: &Policy) -> (View, u64) {
+        let (rule, visited) = policy.rule_of(&name);
+        let view = View {
             name,
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
             is_dropping: false,
             rule,
+            rule_generation: policy.generation(),
             sweep: Sweep::default(),
             tail: Tail::new(encoding),
             members: Vec::new(),
             exact_count: 0,
             at_head_count: 0,
+        };
+        (view, u64::from(visited) * price::MATCH)
+    }
+
+    /// Goes by `policy` from now on, if it went by an older one; tells the price of that.
+    #[inline]
+    pub fn follow(&mut self, policy: &Policy) -> u64 {
+        if self.rule_generation == policy.generation() {
+            return 0;
         }
+        let (rule, visited) = policy.rule_of(&self.name);
+        (self.rule, self.rule_generation) = (rule, policy.generation());
+        u64::from(visited) * price::MATCH
+    }
+
+    /// What becomes of a member that is too far behind, and what that is: by the policy that it follows.
+    pub fn rule(&self) -> Rule {
+        self.rule
     }
 
     /// The topic's name.
@@ -523,7 +546,7 @@ mod tests {
         fn a_view_owes_what_a_list_of_records_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut pool = ChunkPool::new(Budget::new(1 << 20));
             let mut chunks = [None, None];
-            let mut view = View::new("t".into(), Encoding::Json, RULE);
+            let (mut view, _) = View::new("t".into(), Encoding::Json, &Policy::new(200, RULE, []));
             // Shortly before it wraps.
             let mut now_ms = u32::MAX - 1_000;
             let mut twin = Twin::default();

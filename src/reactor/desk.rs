@@ -141,7 +141,7 @@ impl Desk {
     pub fn new(port: ReactorPort, shared: Shared, slots_max: usize) -> Desk {
         let reactor_count = shared.homes.count();
         let config = shared.config.clone();
-        let policy = policy_of(&config.delivery);
+        let policy = policy_of(&config);
         let stalled_round = StalledRound::of(&policy);
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
@@ -228,8 +228,8 @@ impl Desk {
         if config.limits.json_depth_max != before.limits.json_depth_max {
             self.parser = None;
         }
-        if config.delivery != before.delivery {
-            let policy = policy_of(&config.delivery);
+        if (&config.delivery, &config.topic) != (&before.delivery, &before.topic) {
+            let policy = policy_of(config);
             self.stalled_round = StalledRound::of(&policy);
             self.fanout.set_policy(policy);
         }

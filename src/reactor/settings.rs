@@ -8,7 +8,7 @@ use crate::{
     protocol::{Encoding, Format, deflate, session::Limits},
     pubsub::{
         log::SHARED_CHUNK_BYTES,
-        policy::{Policy, Rule},
+        policy::{Keys, Policy, Rule},
     },
     uring::{
         probe::{descriptor_limits, reserved_descriptors},
@@ -90,20 +90,19 @@ pub(super) fn deflate_settings(config: &Config) -> deflate::Settings {
 }
 
 /// How far behind subscribers may be.
-pub(super) fn policy_of(config: &Delivery) -> Policy {
-    let rule = |slow_consumer, owed_bytes_max: usize, owed_ms_max: u32| Rule {
-        may_skip: slow_consumer == SlowConsumer::Skip,
-        owed_bytes_max: owed_bytes_max as u64,
-        owed_ms_max: NonZeroU32::new(owed_ms_max),
-    };
-    let rules = config.topics.iter().map(|it| {
-        let owed_bytes_max = it.owed_bytes_max.unwrap_or(config.owed_bytes_max);
-        let owed_ms_max = it.owed_ms_max.unwrap_or(config.owed_ms_max);
-        (it.filter.clone(), rule(it.slow_consumer, owed_bytes_max, owed_ms_max))
+pub(super) fn policy_of(config: &Config) -> Policy {
+    let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
+    let Delivery { slow_consumer, owed_bytes_max, owed_ms_max } = config.delivery;
+    let owed_bytes_max = owed_bytes_max as u64;
+    let default =
+        Rule { may_skip: may_skip(slow_consumer), owed_bytes_max, owed_ms_max: NonZeroU32::new(owed_ms_max) };
+    let entries = config.topic.iter().map(|it| {
+        let keys = Keys {
+            may_skip: it.slow_consumer.map(may_skip),
+            owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
+            owed_ms_max: it.owed_ms_max,
+        };
+        (it.filter.clone(), keys)
     });
-    Policy {
-        owed_bytes_max: config.owed_bytes_max as u64,
-        rules: rules.collect(),
-        default: rule(config.slow_consumer, config.owed_bytes_max, config.owed_ms_max),
-    }
+    Policy::new(owed_bytes_max, default, entries)
 }

@@ -113,16 +113,29 @@ fn a_reload_goes_on_from_the_one_before() {
 /// and skips after the reload.
 #[test]
 fn a_reload_changes_the_policy_of_topics_that_are_there() {
-    let policy = |policy: &str| format!("[delivery]\nslow_consumer = \"{policy}\"\n");
-    let file = File::new("policy.toml", &policy("disconnect"));
+    for (policy, line) in [
+        ("[delivery]\nslow_consumer = \"skip\"\n", r#"delivery.slow_consumer = "disconnect" → "skip""#),
+        (
+            "[[topic]]\nmatch = \"+\"\nslow_consumer = \"skip\"\n",
+            r#"topic = [] → [{ match = "+", slow_consumer = "skip" }]"#,
+        ),
+    ] {
+        reload_to_skip(policy, line);
+    }
+}
+
+/// With the file `policy`, which is told of as `line`.
+fn reload_to_skip(policy: &str, line: &str) {
+    let file = File::new("policy.toml", "");
     let settings =
         ["limits.message_bytes_max=65536", "delivery.owed_bytes_max=131072", "listen.sndbuf_bytes=65536"];
     let (broker, log) = start(1, &settings, &file);
     let mut slow = Raw::connect_small(broker.address, 32 << 10).upgraded();
     assert_eq!(subscribe(&mut slow, "t")["seq"], 0);
-    file.write(&policy("skip"));
+    file.write(policy);
     broker.reload();
-    log.wait_for(r#"reloaded: delivery.slow_consumer = "disconnect" → "skip""#);
+    let said = log.wait_for("reloaded: ");
+    assert!(said.ends_with(line), "{said}");
     broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 1"#);
     let mut publisher = Raw::open(broker.address);
     let command = json!({"op": "publish", "topic": "t", "data": "x".repeat(8 << 10), "id": 1}).to_string();

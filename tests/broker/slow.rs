@@ -141,7 +141,7 @@ fn a_subscriber_that_may_skip_is_told_the_exact_gap() {
 /// One connection holds a topic that may skip and one that may not. Only the first has moved.
 #[test]
 fn a_topic_may_have_a_policy_of_its_own() {
-    let policy = r#"delivery.topics=[{ filter = "ticker/#", slow_consumer = "skip" }]"#;
+    let policy = r#"topic=[{ match = "ticker/#", slow_consumer = "skip" }]"#;
     let broker = Broker::start(1, &settings(&[policy]));
     let mut slow = stalled(&broker, &["ticker/+", "chat"]);
     publish_all(&broker, "ticker/a");
@@ -156,7 +156,7 @@ fn a_topic_may_have_a_policy_of_its_own() {
 /// the other is too much by itself, the connection is closed.
 #[test]
 fn a_connection_behind_on_topics_of_both_policies_is_closed_for_the_one_that_must_not_skip() {
-    let policy = r#"delivery.topics=[{ filter = "ticker/#", slow_consumer = "skip" }]"#;
+    let policy = r#"topic=[{ match = "ticker/#", slow_consumer = "skip" }]"#;
     let broker = Broker::start(1, &settings(&[policy, "timeouts.close_ms=20000"]));
     let mut slow = stalled(&broker, &["ticker/a", "chat"]);
     publish_all(&broker, "ticker/a");

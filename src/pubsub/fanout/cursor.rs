@@ -39,6 +39,7 @@ impl Fanout {
                 key
             }
         };
+        self.work += self.views[key as usize].follow(&self.policy);
         let clock = self.budget.clock();
         self.deliveries_total += u64::from(batch.count) * u64::from(self.views[key as usize].member_count());
         self.change(key, |view| view.append(batch, (now_ns / 1_000_000) as u32, clock));

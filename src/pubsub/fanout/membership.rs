@@ -54,8 +54,9 @@ impl Fanout {
         if self.views.len() >= self.views_max {
             self.evict_one();
         }
-        let rule = self.policy.rule_of(&name);
-        let key = self.views.insert(View::new(name.clone(), encoding, rule)) as ViewKey;
+        let (view, work) = View::new(name.clone(), encoding, &self.policy);
+        self.work += work;
+        let key = self.views.insert(view) as ViewKey;
         self.views_end = self.views_end.max(key as usize + 1);
         self.by_name[encoding.index()].insert(name, key);
         key

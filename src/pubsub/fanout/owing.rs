@@ -54,14 +54,14 @@ impl Fanout {
         let mut grown_bytes = view.grown_bytes().min(owed_bytes);
         if !subscriber.get(member.subscription).is_owing() {
             if subscriber.owing_count() == 0 {
-                subscriber.set_slack(0, self.policy.owed_bytes_max);
+                subscriber.set_slack(0, self.policy.owed_bytes_max());
             }
             subscriber.owe(member.subscription);
             self.may_owe = true;
             grown_bytes = owed_bytes;
         }
         let is_beyond = subscriber.take_slack(grown_bytes);
-        !subscriber.is(SUMMED_UP) && (is_beyond || owed_bytes > view.rule.owed_bytes_max)
+        !subscriber.is(SUMMED_UP) && (is_beyond || owed_bytes > view.rule().owed_bytes_max)
     }
 
     /// What a connection with few subscriptions is behind on is owed from now on: a send that goes to it anyway
@@ -125,7 +125,7 @@ impl Fanout {
     /// Where that is a look at many topics a task does it, by classes of what is owed in each, and the verdict
     /// comes as [`Outcome::judged`].
     pub fn judge(&mut self, connection: u32, now_ms: u32) -> Verdict {
-        let owed_bytes_max = self.policy.owed_bytes_max;
+        let owed_bytes_max = self.policy.owed_bytes_max();
         let subscriber = &mut self.subscribers[connection as usize];
         if subscriber.is(SUMMED_UP) || subscriber.is_leaving() {
             return Verdict::Keep;
@@ -142,12 +142,13 @@ impl Fanout {
         let mut exceeded = None;
         for place in subscriber.owing() {
             let held = subscriber.get(place);
-            let view = &self.views[held.view as usize];
+            let view = &mut self.views[held.view as usize];
+            self.work += view.follow(&self.policy);
             let bytes = view.owed_bytes(held.member);
             total_bytes += bytes;
-            firm_bytes += if view.rule.may_skip { 0 } else { bytes };
+            firm_bytes += if view.rule().may_skip { 0 } else { bytes };
             match view.exceeded(held.member, now_ms) {
-                Some(bound) if !view.rule.may_skip => return Verdict::Disconnect(bound),
+                Some(bound) if !view.rule().may_skip => return Verdict::Disconnect(bound),
                 bound => exceeded = exceeded.or(bound),
             }
         }
@@ -187,11 +188,11 @@ impl Fanout {
             let view = &self.views[held.view as usize];
             let bytes = view.owed_bytes(held.member);
             total_bytes += bytes;
-            if view.rule.may_skip {
+            if view.rule().may_skip {
                 movable.push((bytes, place));
             }
         }
-        let owed_bytes_max = self.policy.owed_bytes_max;
+        let owed_bytes_max = self.policy.owed_bytes_max();
         if total_bytes > owed_bytes_max {
             movable.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
             for (bytes, place) in movable {
@@ -249,7 +250,7 @@ impl Fanout {
         outcome: &mut Outcome,
     ) -> bool {
         let ConnectionId { slot: connection, generation } = judging.connection;
-        let owed_bytes_max = self.policy.owed_bytes_max;
+        let owed_bytes_max = self.policy.owed_bytes_max();
         while self.work < until {
             let subscriber = &mut self.subscribers[connection as usize];
             // Gone, or going; even another may have the slot.
@@ -278,15 +279,16 @@ impl Fanout {
             subscriber.forget_owing(place);
             subscriber.owe(place);
             let held = subscriber.get(place);
-            let view = &self.views[held.view as usize];
+            let view = &mut self.views[held.view as usize];
+            self.work += view.follow(&self.policy);
             let bytes = view.owed_bytes(held.member);
             let exceeded = view.exceeded(held.member, now_ms);
             let Some(moves_from) = judging.moves_from else {
                 // Whatever is found, the round goes on to its end: after it all bear one mark.
-                judging.add(bytes, view.rule.may_skip, exceeded);
+                judging.add(bytes, view.rule().may_skip, exceeded);
                 continue;
             };
-            if !view.rule.may_skip {
+            if !view.rule().may_skip {
                 continue;
             }
             let excess_bytes = judging.total_bytes.saturating_sub(owed_bytes_max / 2);

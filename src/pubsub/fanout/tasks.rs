@@ -31,8 +31,8 @@ pub(super) enum Task {
     Drop { key: ViewKey },
     /// Log that only stragglers keep comes free.
     Shed(Shed),
-    /// Views and connections learn of a new policy.
-    Policy { next_view: usize, next_subscriber: usize },
+    /// Connections learn that what they may be owed is bounded anew.
+    Policy { next_subscriber: usize },
 }
 
 /// Stragglers that keep what was appended before `clock` on the log's age clock are looked for.
@@ -81,11 +81,11 @@ impl Fanout {
         !(self.tasks.is_empty() && self.departures.is_empty())
     }
 
-    /// Judges by `policy` from now on. Views that are there keep their rule until a task has come by.
+    /// Judges by `policy` from now on. A view takes its rule of that at its next batch, or when a member of it is judged.
     pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
+        self.policy = policy.after(&self.policy);
         self.tasks.retain(|task| !matches!(task, Task::Policy { .. }));
-        self.tasks.push_back(Task::Policy { next_view: 0, next_subscriber: 0 });
+        self.tasks.push_back(Task::Policy { next_subscriber: 0 });
     }
 
     /// Looks for members that keep what was appended before `clock` on the log's age clock, in chunks that are
@@ -125,9 +125,7 @@ impl Fanout {
             Task::Judge(judging) => self.go_on_judging(judging, now_ms, until, outcome),
             Task::Drop { key } => self.go_on_dropping(*key, until),
             Task::Shed(shed) => self.go_on_shedding(shed, until, outcome),
-            Task::Policy { next_view, next_subscriber } => {
-                self.go_on_reloading(next_view, next_subscriber, until)
-            }
+            Task::Policy { next_subscriber } => self.go_on_reloading(next_subscriber, until),
         }
     }
 
@@ -256,6 +254,7 @@ impl Fanout {
         until: u64,
         outcome: &mut Outcome,
     ) {
+        self.work += self.views[key as usize].follow(&self.policy);
         // One in any case, so that it gets on.
         let until = until.max(self.work + 1);
         while self.work < until && shed.next_member < self.views[key as usize].member_count() {
@@ -268,7 +267,7 @@ impl Fanout {
             if !view.is_before(slot, fresh) || !subscriber.get(place).is_owing() || subscriber.is_leaving() {
                 continue;
             }
-            if view.rule.may_skip {
+            if view.rule().may_skip {
                 self.skip(connection, place, fresh);
                 outcome.judged.push((connection, Verdict::Skip(Bound::LogBytes)));
             } else {
@@ -277,16 +276,9 @@ impl Fanout {
         }
     }
 
-    fn go_on_reloading(&mut self, next_view: &mut usize, next_subscriber: &mut usize, until: u64) -> bool {
+    fn go_on_reloading(&mut self, next_subscriber: &mut usize, until: u64) -> bool {
         while self.work < until {
             self.work += price::LOOK;
-            if *next_view < self.views_end {
-                if let Some(view) = self.views.get_mut(*next_view) {
-                    view.rule = self.policy.rule_of(&view.name);
-                }
-                *next_view += 1;
-                continue;
-            }
             let Some(subscriber) = self.subscribers.get_mut(*next_subscriber) else { return true };
             // What it is owed is summed up when it is owed the next.
             subscriber.forget_slack();

@@ -20,7 +20,7 @@ use crate::{
         home::TopicRefusal,
         log::{Appender, ChunkPool},
         message::{Batch, PendingId, RegistrationId},
-        policy::{Bound, Rule, Verdict},
+        policy::{Bound, Keys, Rule, Verdict},
         subscription::{ConnectionId, Refused, Subscribed},
         view::{MemberSlot, Pin},
     },
@@ -158,7 +158,7 @@ fn ours(names: &[&'static str], name: &str) -> &'static str {
 impl Bench {
     fn new() -> Bench {
         let rule = Rule { may_skip: false, owed_bytes_max: u64::MAX, owed_ms_max: None };
-        let policy = Policy { owed_bytes_max: u64::MAX, rules: Vec::new(), default: rule };
+        let policy = Policy::new(u64::MAX, rule, []);
         let mut pool = ChunkPool::new(Budget::new(1 << 30));
         Bench {
             fanout: Fanout::new(Homes::new(1, 0), policy, 1_000, CONNECTIONS, Budget::new(1 << 30)),
@@ -503,10 +503,10 @@ const FRAME_BYTES: u64 = 100;
 impl Stalled {
     fn new(owed_bytes_max: u64, owed_ms_max: Option<u32>) -> Stalled {
         let owed_ms_max = owed_ms_max.and_then(NonZeroU32::new);
-        let rule = |may_skip| Rule { may_skip, owed_bytes_max, owed_ms_max };
-        let small = Rule { owed_bytes_max: 5 * FRAME_BYTES, ..rule(true) };
-        let rules = vec![("small/#".into(), small), ("skip/#".into(), rule(true))];
-        let policy = Policy { owed_bytes_max, rules, default: rule(false) };
+        let rule = Rule { may_skip: false, owed_bytes_max, owed_ms_max };
+        let skip = Keys { may_skip: Some(true), ..Keys::default() };
+        let small = Keys { owed_bytes_max: Some(5 * FRAME_BYTES), ..skip };
+        let policy = Policy::new(owed_bytes_max, rule, [("small/#".into(), small), ("skip/#".into(), skip)]);
         let budget = Budget::new(1 << 30);
         let fanout = Fanout::new(Homes::new(1, 0), policy, 10_000, CONNECTIONS, budget.clone());
         Stalled { fanout, pool: ChunkPool::new(budget.clone()), budget, seqs: BTreeMap::new(), now_ms: 1_000 }
@@ -600,6 +600,24 @@ fn a_connection_beyond_its_bound_is_moved_forward_where_it_may_skip_the_furthest
     // What does not skip is too much alone: nothing is moved in vain.
     assert_eq!(stalled.publish("keep", 17), Some(Verdict::Disconnect(Bound::OwedBytes)));
     assert_eq!(stalled.gaps(0), []);
+}
+
+/// Nothing goes to all views: one that gets a batch follows the new policy, and one of which a member is judged.
+#[test]
+fn a_view_follows_a_new_policy_when_it_is_looked_at() {
+    let mut stalled = Stalled::new(20 * FRAME_BYTES, None);
+    ["a", "b"].iter().for_each(|topic| stalled.subscribe(0, topic));
+    assert_eq!(stalled.publish("a", 4), None);
+    assert_eq!(stalled.publish("b", 1), None);
+    let rule = Rule { may_skip: false, owed_bytes_max: 20 * FRAME_BYTES, owed_ms_max: None };
+    let narrow = Keys { may_skip: Some(true), owed_bytes_max: Some(3 * FRAME_BYTES), ..Keys::default() };
+    stalled.fanout.set_policy(Policy::new(20 * FRAME_BYTES, rule, [("+".into(), narrow)]));
+    stalled.run_tasks();
+    assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Skip(Bound::OwedBytes));
+    assert_eq!(stalled.gaps(0), [("a".into(), 1, 3)]);
+    stalled.fanout.set_policy(Policy::new(20 * FRAME_BYTES, rule, []));
+    assert_eq!(stalled.publish("b", 3), None);
+    assert_eq!(stalled.publish("b", 16), Some(Verdict::Disconnect(Bound::OwedBytes)));
 }
 
 #[test]

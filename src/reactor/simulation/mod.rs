@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     channel::Mesh,
-    config::{Config, SlowConsumer},
+    config::{Config, SlowConsumer, TopicPolicy},
     protocol::{Encoding, Format, close::CloseReason, topic::TopicName},
     pubsub::{
         home::Homes,
@@ -120,6 +120,8 @@ struct Knobs {
     policy: SlowConsumer,
     /// Topics under `skip/` skip in any case.
     has_skip_rule: bool,
+    /// What else holds for some topics.
+    policies: Vec<TopicPolicy>,
     topics_max: usize,
     log_bytes_max: usize,
     max_delay_us: Option<u32>,
@@ -164,6 +166,7 @@ impl Knobs {
             owed_ms_max: 0,
             policy: SlowConsumer::Disconnect,
             has_skip_rule: false,
+            policies: Vec::new(),
             topics_max: 1_000,
             log_bytes_max: 1 << 30,
             max_delay_us: Some(0),
@@ -199,13 +202,14 @@ impl Knobs {
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
         if self.has_skip_rule {
-            config.delivery.topics.push(crate::config::TopicPolicy {
+            let slow_consumer = Some(SlowConsumer::Skip);
+            config.topic.push(TopicPolicy {
                 filter: "skip/#".into(),
-                slow_consumer: SlowConsumer::Skip,
-                owed_bytes_max: None,
-                owed_ms_max: None,
+                slow_consumer,
+                ..TopicPolicy::default()
             });
         }
+        config.topic.extend(self.policies.iter().cloned());
         config
     }
 }
@@ -232,8 +236,8 @@ impl World {
             let count = connection_count.clone();
             Some(Reactor::new(ring, port, shared.clone(), sources, count, knobs.connections_max))
         });
-        let may_skip = knobs.policy == SlowConsumer::Skip || knobs.has_skip_rule;
-        let oracle = Oracle::new(knobs.topics_max < 100, may_skip);
+        let mut oracle = Oracle::new(knobs.topics_max < 100);
+        oracle.on_policy(&shared.config);
         World {
             rng,
             reactors: reactors.collect(),
@@ -689,6 +693,15 @@ impl World {
             Ok(true) => self.net.wake(index),
             Ok(false) => {}
             Err(_) => panic!("the order finds room"),
+        }
+    }
+
+    /// Every reactor takes over what the knobs say now.
+    fn reload(&mut self) {
+        let config = Arc::new(self.knobs.config());
+        self.oracle.on_policy(&config);
+        for index in 0..self.reactors.len() {
+            self.order(index, Order::Reload(Arc::clone(&config)));
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::Event;
+use crate::config::{Config, SlowConsumer};
 
 /// What all clients together have seen.
 #[derive(Default)]
@@ -14,13 +15,20 @@ pub(super) struct Oracle {
     pub step: u64,
     /// Homes forget topics: their `seq`s jump, and commands may be refused for want of room.
     evicts: bool,
-    /// A client that falls behind may be told a gap.
-    may_skip: bool,
+    /// The policies that there were so far: a reactor may still go by any of them.
+    policies: Vec<Policy>,
     /// By topic, by `seq`: the publication.
     topics: BTreeMap<String, BTreeMap<u64, usize>>,
     publications: Vec<Publication>,
     clients: Vec<Seen>,
     jumps: Vec<Jump>,
+}
+
+/// Whether who falls behind may be told a gap.
+struct Policy {
+    may_skip: bool,
+    /// Of the topics that a filter matches, where the entry says so.
+    entries: Vec<(String, bool)>,
 }
 
 /// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there, or before
@@ -134,9 +142,38 @@ fn matches(filter: &str, topic: &str) -> bool {
     levels_match(&filter, &topic)
 }
 
+impl Policy {
+    fn new(config: &Config) -> Policy {
+        let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
+        let entries =
+            config.topic.iter().filter_map(|it| Some((it.filter.clone(), may_skip(it.slow_consumer?))));
+        Policy { may_skip: may_skip(config.delivery.slow_consumer), entries: entries.collect() }
+    }
+
+    /// As the most specific entry says: at the first level that differs a name before `+` before `#`.
+    fn may_skip(&self, topic: &str) -> bool {
+        let specificity = |filter: &str| -> Vec<usize> {
+            let ranks = filter.split('/').map(|level| ["+", "#"].iter().position(|wild| *wild == level));
+            ranks.map(|rank| rank.map_or(0, |rank| rank + 1)).chain([0]).collect()
+        };
+        let matching = self.entries.iter().filter(|(filter, _)| matches(filter, topic));
+        let best = matching.min_by_key(|(filter, _)| specificity(filter));
+        best.map_or(self.may_skip, |(_, may_skip)| *may_skip)
+    }
+
+    fn may_skip_any(&self) -> bool {
+        self.may_skip || self.entries.iter().any(|(_, may_skip)| *may_skip)
+    }
+}
+
 impl Oracle {
-    pub fn new(evicts: bool, may_skip: bool) -> Oracle {
-        Oracle { evicts, may_skip, ..Oracle::default() }
+    pub fn new(evicts: bool) -> Oracle {
+        Oracle { evicts, ..Oracle::default() }
+    }
+
+    /// Reactors go by `config` from now on, each from when it hears of it.
+    pub fn on_policy(&mut self, config: &Config) {
+        self.policies.push(Policy::new(config));
     }
 
     pub fn add_client(&mut self) -> usize {
@@ -254,7 +291,8 @@ impl Oracle {
             }
             Event::Gap { topic, from, to } => self.on_gap(client, topic, *from, *to),
             Event::Resync { filter } => {
-                assert!(self.may_skip, "client {client} is told to resynchronise");
+                let may_skip = self.policies.iter().any(Policy::may_skip_any);
+                assert!(may_skip, "client {client} is told to resynchronise");
                 let seen = &mut self.clients[client];
                 seen.resyncs.push((filter.clone(), self.step));
                 for (topic, delivered) in &mut seen.topics {
@@ -429,7 +467,8 @@ impl Oracle {
     }
 
     fn on_gap(&mut self, client: usize, topic: &str, from: u64, to: u64) {
-        assert!(self.may_skip, "client {client} is told a gap {from}..{to} of {topic}");
+        let may_skip = self.policies.iter().any(|policy| policy.may_skip(topic));
+        assert!(may_skip, "client {client} is told a gap {from}..{to} of {topic}");
         assert!(from <= to, "client {client}: a gap {from}..{to} of {topic}");
         let seen = &mut self.clients[client];
         assert!(

@@ -34,6 +34,8 @@ struct Plan {
     stalls: bool,
     /// Some clients send what no client may send.
     has_strangers: bool,
+    /// After so many steps each there are other policies, if not never.
+    policy_steps: Option<usize>,
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
@@ -73,6 +75,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         owed_ms_max: if is_tight || jumps { *rng.pick(&[0, 300, 5_000]) } else { 0 },
         policy: if skips { SlowConsumer::Skip } else { SlowConsumer::Disconnect },
         has_skip_rule: rng.chance(1, 2),
+        policies: Vec::new(),
         topics_max: if evicts { rng.between(3, 6) } else { 1_000 },
         log_bytes_max: match (has_little_log, is_big) {
             (true, true) => 2 << 20,
@@ -102,8 +105,33 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         drains,
         stalls,
         has_strangers,
+        policy_steps: Rng::new(seed ^ 0x701c).chance(1, 3).then_some(200),
     };
     (knobs, plan)
+}
+
+/// Policies that overlap each other and `skip/#`. Where nobody may be closed no bound is narrower than that of all
+/// topics.
+fn policies(knobs: &Knobs, rng: &mut Rng) -> Vec<TopicPolicy> {
+    let mut policies = Vec::new();
+    for filter in ["#", "+/x", "a/#", "a/+", "a/x", "skip/+", "skip/x/y", "nobody/+/#"] {
+        if !rng.chance(1, 3) {
+            continue;
+        }
+        let slow_consumer = match rng.below(3) {
+            0 => None,
+            1 if knobs.may_close => Some(SlowConsumer::Disconnect),
+            _ => Some(SlowConsumer::Skip),
+        };
+        let bounds = knobs.may_close.then(|| (rng.between(300, 2_000), rng.between(0, 1) as u32 * 400));
+        policies.push(TopicPolicy {
+            filter: filter.into(),
+            slow_consumer,
+            owed_bytes_max: bounds.map(|(bytes, _)| bytes).filter(|_| rng.chance(1, 2)),
+            owed_ms_max: bounds.map(|(_, ms)| ms).filter(|_| rng.chance(1, 2)),
+        });
+    }
+    policies
 }
 
 /// The world of `seed`, from its beginning to its end.
@@ -114,9 +142,17 @@ fn run(seed: u64, is_verbose: bool) {
     if is_verbose {
         eprintln!("{knobs:#?}\n{plan:#?}");
     }
+    let mut policy_rng = Rng::new(seed ^ 0x9011);
+    if policy_rng.chance(1, 2) {
+        knobs.policies = policies(&knobs, &mut policy_rng);
+    }
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
         for moment in 0..plan.steps {
+            if plan.policy_steps.is_some_and(|steps| moment % steps == steps - 1) {
+                world.knobs.policies = policies(&world.knobs, &mut policy_rng);
+                world.reload();
+            }
             step(&mut world, &plan, moment, &mut rng);
         }
         world.settle();

@@ -1,0 +1,130 @@
+//! `[[topic]]`: what the operator sets for the topics that a filter matches.
+
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    SlowConsumer, TopicPolicy,
+    keys::{Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX, POLICIES_MAX, Refusal},
+};
+
+/// One key of such a table.
+pub(super) struct TopicKey {
+    /// What it means and may be.
+    pub key: Key<TopicPolicy>,
+    /// What is there as an example in the default file.
+    pub example: &'static str,
+    /// Whether the policy has it.
+    pub is_set: fn(&TopicPolicy) -> bool,
+}
+
+/// Reads and writes an integer that need not be there.
+macro_rules! integer {
+    ($kind:ident, $field:ident, $range:expr, $unit:expr) => {
+        Kind::$kind {
+            range: $range,
+            unit: $unit,
+            get: |policy| policy.$field.map_or(0, |value| value as u64),
+            set: |policy, value| {
+                policy.$field = Some(value.try_into().expect("the key's range fits its field"));
+            },
+        }
+    };
+}
+
+/// Every key, the filter first.
+pub(super) static TOPIC_KEYS: &[TopicKey] = &[
+    TopicKey {
+        key: Key {
+            path: "topic.match",
+            about: "Which topics: no two tables may have the same filter.",
+            is_reloadable: true,
+            kind: Kind::Filter(|policy| &mut policy.filter),
+        },
+        example: "\"ticker/#\"",
+        is_set: |policy| !policy.filter.is_empty(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.slow_consumer",
+            about: "In place of delivery.slow_consumer.",
+            is_reloadable: true,
+            kind: Kind::SlowConsumer(|policy| policy.slow_consumer.get_or_insert(SlowConsumer::Disconnect)),
+        },
+        example: "\"skip\"",
+        is_set: |policy| policy.slow_consumer.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.owed_bytes_max",
+            about: "How much a connection may be owed of each such topic; what it is owed of all of them stays within\n\
+                    delivery.owed_bytes_max. Make it longer than their messages: one beyond it is missed by everybody whom\n\
+                    it cannot be sent to at once.",
+            is_reloadable: true,
+            kind: integer!(Integer, owed_bytes_max, OWED_BYTES_MAX, "bytes"),
+        },
+        example: "65_536",
+        is_set: |policy| policy.owed_bytes_max.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.owed_ms_max",
+            about: "In place of delivery.owed_ms_max.",
+            is_reloadable: true,
+            kind: integer!(IntegerOrZero, owed_ms_max, OWED_MS_MAX, "milliseconds"),
+        },
+        example: "2000",
+        is_set: |policy| policy.owed_ms_max.is_some(),
+    },
+];
+
+/// The policies of an array of tables.
+///
+/// # Errors
+/// The first thing wrong with one of them, a filter that two have, or that they are too many.
+pub(super) fn policies(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<TopicPolicy>, Refusal> {
+    if let Some(entry) = entries.get(POLICIES_MAX) {
+        return Err(not_allowed("topic", entry, format!("at most {POLICIES_MAX} tables")));
+    }
+    let mut policies: Vec<TopicPolicy> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let policy = policy(entry)?;
+        if policies.iter().any(|before| before.filter == policy.filter) {
+            let filter = entry.get_ref().get("match").expect("a policy has a filter");
+            let allowed = "a filter that no other [[topic]] has: put what both set into one".into();
+            return Err(not_allowed("topic.match", filter, allowed));
+        }
+        policies.push(policy);
+    }
+    Ok(policies)
+}
+
+/// The policy as an inline table of what it sets.
+pub(super) fn literal(policy: &mut TopicPolicy) -> String {
+    let keys = TOPIC_KEYS.iter().filter(|key| (key.is_set)(policy)).collect::<Vec<_>>();
+    let values =
+        keys.iter().map(|TopicKey { key, .. }| format!("{} = {}", key.split().1, key.literal(policy)));
+    format!("{{ {} }}", values.collect::<Vec<_>>().join(", "))
+}
+
+fn policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
+    let allowed = "a table with match and what it sets, such as slow_consumer";
+    let refused = || not_allowed("topic", entry, allowed.into());
+    let table = entry.get_ref().as_table().ok_or_else(refused)?;
+    let mut policy = TopicPolicy::default();
+    for (name, value) in table.iter() {
+        let known = TOPIC_KEYS.iter().find(|it| it.key.split().1 == name.get_ref());
+        let known = known.ok_or_else(|| Refusal::Unknown {
+            path: format!("topic.{}", name.get_ref()),
+            span: name.span(),
+            known: TOPIC_KEYS.iter().map(|it| it.key.path).collect(),
+        })?;
+        known.key.set(&mut policy, value)?;
+    }
+    let mut is_set = TOPIC_KEYS.iter().map(|key| (key.is_set)(&policy));
+    let (has_filter, sets_anything) = (is_set.next() == Some(true), is_set.any(|is_set| is_set));
+    if has_filter && sets_anything { Ok(policy) } else { Err(refused()) }
+}
+
+fn not_allowed(path: &str, value: &Spanned<DeValue<'_>>, allowed: String) -> Refusal {
+    Refusal::NotAllowed { path: path.into(), span: value.span(), allowed }
+}
