@@ -9,6 +9,7 @@ mod deflate;
 mod filter;
 mod frame;
 mod log;
+mod policies;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub use deflate::deflate;
 pub use filter::filter;
 pub use frame::frame;
 pub use log::log;
+pub use policies::policies;
 pub use session::session;
 pub use upgrade::upgrade;
 
@@ -26,13 +28,14 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
     ("frame", frame),
     ("json_commands", json_commands),
     ("log", log),
+    ("policies", policies),
     ("session", session),
     ("upgrade", upgrade),
 ];

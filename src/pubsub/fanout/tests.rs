@@ -611,13 +611,21 @@ fn a_view_follows_a_new_policy_when_it_is_looked_at() {
     assert_eq!(stalled.publish("b", 1), None);
     let rule = Rule { may_skip: false, owed_bytes_max: 20 * FRAME_BYTES, owed_ms_max: None };
     let narrow = Keys { may_skip: Some(true), owed_bytes_max: Some(3 * FRAME_BYTES), ..Keys::default() };
-    stalled.fanout.set_policy(Policy::new(20 * FRAME_BYTES, rule, [("+".into(), narrow)]));
+    let narrow = || Policy::new(20 * FRAME_BYTES, rule, [("+".into(), narrow)]);
+    let wide = || Policy::new(20 * FRAME_BYTES, rule, []);
+    stalled.fanout.set_policy(narrow());
     stalled.run_tasks();
     assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Skip(Bound::OwedBytes));
     assert_eq!(stalled.gaps(0), [("a".into(), 1, 3)]);
-    stalled.fanout.set_policy(Policy::new(20 * FRAME_BYTES, rule, []));
-    assert_eq!(stalled.publish("b", 3), None);
-    assert_eq!(stalled.publish("b", 16), Some(Verdict::Disconnect(Bound::OwedBytes)));
+    stalled.fanout.set_policy(wide());
+    assert_eq!(stalled.publish("b", 2), None);
+    // Summed up since, and no task comes by: only the bound of the topic itself gives a reason to judge.
+    assert_eq!(stalled.publish("b", 1), None);
+    stalled.fanout.set_policy(narrow());
+    assert_eq!(stalled.publish("b", 1), Some(Verdict::Skip(Bound::OwedBytes)));
+    assert_eq!(stalled.gaps(0), [("b".into(), 1, 4)]);
+    stalled.fanout.set_policy(wide());
+    assert_eq!(stalled.publish("b", 19), Some(Verdict::Disconnect(Bound::OwedBytes)));
 }
 
 #[test]

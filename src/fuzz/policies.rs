@@ -1,0 +1,117 @@
+//! What the operator sets for topics: which tables are taken, and what a topic comes to by them.
+
+use std::num::NonZeroU32;
+
+use crate::{
+    config::{
+        Config, SlowConsumer, TopicPolicy,
+        load::{ConfigError, Setting, Sources, load, load_text},
+        reload::Reload,
+    },
+    protocol::topic::{Filter, TopicName, TopicRule},
+    pubsub::policy::{Keys, Policy, Rule, naive},
+};
+
+const DEFAULT: Rule = Rule { may_skip: false, owed_bytes_max: 1 << 23, owed_ms_max: NonZeroU32::new(30_000) };
+
+/// Takes `bytes` as a configuration file, and its lines as tables and topics: after `+` and a byte that says what a
+/// table sets the rest of the line is its filter, and every other line is the name of a topic.
+pub fn policies(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Some(config) = check_loading(text) {
+        check_telling(&config);
+    }
+    let mut tables = Vec::new();
+    for line in text.lines() {
+        let mut rest = line.chars();
+        match (rest.next(), rest.next()) {
+            (Some('+'), Some(what)) => tables.push(table(what as u32, rest.as_str())),
+            _ if matches!(TopicName::parse(line), Ok(_) | Err(TopicRule::Reserved)) => {
+                check_rule(&tables, line)
+            }
+            _ => {}
+        }
+    }
+    check_taken(&tables);
+}
+
+fn table(what: u32, filter: &str) -> TopicPolicy {
+    let two_bits = |place: u32| (what >> (2 * place)) % 4;
+    TopicPolicy {
+        filter: filter.into(),
+        slow_consumer: [None, Some(SlowConsumer::Skip), Some(SlowConsumer::Disconnect), None]
+            [two_bits(0) as usize],
+        owed_bytes_max: two_bits(1).checked_sub(1).map(|more| 65_536 + more as usize),
+        owed_ms_max: [None, Some(0), Some(100), Some(101)][two_bits(2) as usize],
+    }
+}
+
+/// What `text` comes to as a file; if it is refused, with one line.
+fn check_loading(text: &str) -> Option<Config> {
+    match load_text("file", text, &Sources::default()) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            let line = error.to_string();
+            assert!(!line.contains(char::is_control), "{line:?}");
+            None
+        }
+    }
+}
+
+/// What a reload would tell of the tables is what one can set.
+fn check_telling(config: &Config) {
+    let told =
+        Reload::new(&Config::default(), config).changed.into_iter().find(|change| change.key == "topic");
+    assert_eq!(told.is_some(), !config.topic.is_empty());
+    if let Some(told) = told {
+        let setting = Setting { flag: "--set", path: "topic".into(), value: told.to };
+        let again = load(&Sources { flags: vec![setting], ..Sources::default() });
+        assert_eq!(again.map(|again| again.topic), Ok(config.topic.clone()));
+    }
+}
+
+/// The tables are taken exactly if each has a filter of its own and sets something, and they are not too many.
+fn check_taken(tables: &[TopicPolicy]) {
+    let mut text = String::new();
+    for TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max } in tables {
+        text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
+        text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
+        text += &owed_bytes_max.map_or("".into(), |bytes| format!("owed_bytes_max = {bytes}\n"));
+        text += &owed_ms_max.map_or("".into(), |ms| format!("owed_ms_max = {ms}\n"));
+    }
+    let is_table = |it: &TopicPolicy| {
+        let sets_anything =
+            it.slow_consumer.is_some() || it.owed_bytes_max.is_some() || it.owed_ms_max.is_some();
+        sets_anything && Filter::parse(it.filter.as_str()).is_ok()
+    };
+    let mut filters: Vec<&str> = tables.iter().map(|it| it.filter.as_str()).collect();
+    filters.sort_unstable();
+    filters.dedup();
+    let is_right = tables.iter().all(is_table) && filters.len() == tables.len() && tables.len() <= 256;
+    let loaded = load_text("", &text, &Sources::default()).map(|config| config.topic);
+    match is_right {
+        true => assert_eq!(loaded.as_deref().map_err(ConfigError::to_string), Ok(tables)),
+        false => assert!(loaded.is_err(), "{tables:?}"),
+    }
+}
+
+/// What is found for `topic` among the tables with a filter of their own is what looking at all of them finds.
+fn check_rule(tables: &[TopicPolicy], topic: &str) {
+    let mut entries: Vec<(String, Keys)> = Vec::new();
+    for it in tables.iter().filter(|it| Filter::parse(it.filter.as_str()).is_ok()) {
+        let keys = Keys {
+            may_skip: it.slow_consumer.map(|it| it == SlowConsumer::Skip),
+            owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
+            owed_ms_max: it.owed_ms_max,
+        };
+        if entries.iter().all(|(filter, _)| *filter != it.filter) {
+            entries.push((it.filter.clone(), keys));
+        }
+    }
+    let policy = Policy::new(1 << 23, DEFAULT, entries.clone());
+    assert_eq!(
+        policy.rule_of(topic).0,
+        naive::rule_of(&entries, DEFAULT, topic),
+        "{topic:?} among {entries:?}"
+    );
+}
