@@ -220,7 +220,8 @@ fn filter_of(text: &str) -> Filter<&str> {
 fn knobs(reactor_count: usize, seed: u64) -> Knobs {
     let mut knobs = Knobs::calm(reactor_count);
     knobs.net.seed = seed;
-    knobs.has_skip_rule = true;
+    // Listeners are moved forward whatever clients are.
+    knobs.policy = SlowConsumer::Skip;
     knobs
 }
 
