@@ -280,9 +280,16 @@ impl Desk {
         self.connections.release(slot, reason);
     }
 
-    /// The delay between sweeps is what it was at the start.
-    pub fn restart_pacing(&mut self) {
+    /// All connections are to be closed: sweeps do not wait for their time, because what waits for its sweep is owed too.
+    pub fn begin_drain(&mut self) {
+        self.pacing.end();
+        self.fanout.set_hurrying(true);
+    }
+
+    /// They are not any more: the delay between sweeps is what it was at the start.
+    pub fn end_drain(&mut self) {
         self.pacing = Pacing::new(self.shared.config.reactor.max_delay_us);
+        self.fanout.set_hurrying(false);
     }
 
     /// Closes the connection with 1012 and a time to come back after: at random from 0 to `drain_ms`, so

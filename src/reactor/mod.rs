@@ -2,8 +2,8 @@
 //!
 //! [`turn`] is what a reactor asks of its ring, [`desk`] what it knows and decides: `reading` what comes in, `commands` what
 //! clients' commands do, [`slow`] what becomes of those who take too little, over [`connections`], who is in which of the
-//! [`queues`], and the [`exchange`] with other reactors, which is all that they share. A [`guest`] has
-//! such an exchange without being one of them. `launch` starts reactors with what
+//! [`queues`], and the [`exchange`] with other reactors, which is all that they share. A [`guest`] has such an exchange without
+//! being one of them. `drain` says when connections are closed for the reactor's own end. `launch` starts reactors with what
 //! `settings` makes of the configuration; the control thread asks them by [`Order`].
 
 pub mod admission;
@@ -15,6 +15,7 @@ pub mod connections;
 pub mod cores;
 mod deadline;
 pub mod desk;
+mod drain;
 pub mod exchange;
 pub mod guest;
 mod launch;

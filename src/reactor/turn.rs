@@ -25,6 +25,7 @@ use super::{
     },
     connection::{Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
     desk::{Desk, Shared},
+    drain::{Drain, Parting},
     exchange::ReactorPort,
     share::{self, SendBudget},
     slow::Reset,
@@ -87,20 +88,6 @@ pub struct Reactor<I: Io> {
     passed: Vec<u32>,
     resumed: Vec<u32>,
     wakes: Vec<usize>,
-}
-
-/// The reactor is closing all of its connections.
-#[derive(Debug)]
-struct Drain {
-    /// From when on connections are closed with what is still owed to them unsent, or in mid-upgrade.
-    hurry_ns: u64,
-    /// From when on they are cut.
-    end_ns: u64,
-    /// When the last walk over all connections began, and where it is.
-    looked_ns: u64,
-    next_slot: u32,
-    /// Who is told when there is no connection left, if the reactor is to go on; else it ends then.
-    emptied: Option<mpsc::Sender<()>>,
 }
 
 /// Whether there will be another turn.
@@ -810,78 +797,58 @@ impl<I: Io> Reactor<I> {
     }
 
     fn begin_drain(&mut self, now_ns: u64, within_ms: u64, emptied: Option<mpsc::Sender<()>>) {
-        if self.drain.is_some() {
-            return;
+        if self.drain.is_none() {
+            self.desk.begin_drain();
+            self.drain = Some(Drain::new(now_ns, within_ms, emptied));
+            self.acceptor.stop(&mut self.io);
         }
-        let drain_ns = within_ms * 1_000_000;
-        // What waits for its sweep is owed too.
-        self.desk.pacing.end();
-        self.desk.fanout.set_hurrying(true);
-        let (hurry_ns, end_ns) = (now_ns + drain_ns / 2, now_ns + drain_ns);
-        self.drain = Some(Drain { hurry_ns, end_ns, looked_ns: 0, next_slot: 0, emptied });
-        self.acceptor.stop(&mut self.io);
     }
 
-    /// Closes connections to which nothing is owed, and as time runs out the others. When none is left and
-    /// none can come the reactor ends, or says so.
+    /// Closes connections whose time has come. When none is left and none can come the reactor ends, or says so.
     fn drain(&mut self, now_ns: u64) -> Turn {
-        const LOOK_NS: u64 = 5_000_000;
         let Some(drain) = &mut self.drain else { return Turn::Next };
         if self.acceptor.is_idle() {
-            if drain.emptied.is_none() {
+            if drain.is_end() {
                 // So that clients are refused and go elsewhere, instead of waiting in a queue for nobody.
                 self.acceptor.close(&mut self.io);
             }
             if self.desk.connections.open_count() == 0 {
-                let Some(waiter) = &drain.emptied else { return Turn::Ended };
-                // Whoever asked may have gone: then nobody waits.
-                let _ = waiter.send(());
+                if drain.is_end() {
+                    return Turn::Ended;
+                }
+                drain.tell();
                 self.end_drain();
                 return Turn::Next;
             }
         }
-        if drain.next_slot == 0 && now_ns - drain.looked_ns < LOOK_NS {
+        if !drain.is_due(now_ns) {
             return Turn::Next;
         }
-        if drain.next_slot == 0 {
-            drain.looked_ns = now_ns;
-        }
-        let (hurries, ends) = (now_ns >= drain.hurry_ns, now_ns >= drain.end_ns);
-        let mut slot = drain.next_slot;
         let until = self.desk.meter.spent() + share::DEADLINES;
-        while self.desk.meter.spent() < until && (slot as usize) < self.desk.connections.slot_count() {
-            self.desk.meter.spend(price::LOOK);
-            let connection = &self.desk.connections[slot];
-            let is_owed = connection.is_sending()
-                || !connection.replies.is_empty()
-                || self.desk.fanout.is_owing(slot)
-                || self.desk.fanout.is_sweeping();
-            match connection.phase {
-                Phase::Free => {}
-                _ if ends => {
-                    self.io.reset_on_close(connection.socket);
+        while let Some((slot, parting)) = self.next_parting(until, now_ns) {
+            match parting {
+                Parting::Close => self.desk.close_for_restart(slot),
+                Parting::End => self.end(slot, CloseReason::Restart),
+                Parting::Cut => {
+                    self.io.reset_on_close(self.desk.connections[slot].socket);
                     // Which one that is being closed already does not take.
                     self.end(slot, CloseReason::Restart);
                 }
-                Phase::Upgrading if hurries => self.end(slot, CloseReason::Restart),
-                Phase::Open if hurries || !is_owed => self.desk.close_for_restart(slot),
-                _ => {}
             }
-            slot += 1;
-        }
-        let is_through = slot as usize >= self.desk.connections.slot_count();
-        if let Some(drain) = &mut self.drain {
-            drain.next_slot = if is_through { 0 } else { slot };
         }
         Turn::Next
     }
 
+    fn next_parting(&mut self, until: u64, now_ns: u64) -> Option<(u32, Parting)> {
+        let Desk { connections, fanout, meter, .. } = &mut self.desk;
+        self.drain.as_mut()?.next(connections, fanout, meter, until, now_ns)
+    }
+
     /// Goes on as before a drain; connections that it closes already come to their end.
     fn end_drain(&mut self) {
-        if let Some(Drain { emptied, .. }) = self.drain.take() {
-            assert!(emptied.is_some(), "a reactor that is to end accepts no more");
-            self.desk.restart_pacing();
-            self.desk.fanout.set_hurrying(false);
+        if let Some(drain) = self.drain.take() {
+            assert!(!drain.is_end(), "a reactor that is to end accepts no more");
+            self.desk.end_drain();
         }
     }
 
@@ -895,7 +862,7 @@ impl<I: Io> Reactor<I> {
             || !self.fired.is_empty()
             || desk.has_tasks()
             || desk.exchange.own_count() > 0
-            || self.drain.as_ref().is_some_and(|drain| drain.next_slot > 0)
+            || self.drain.as_ref().is_some_and(Drain::is_walking)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
             || desk.can_resume()
             || desk.meter.spent() >= LONG_TURN;
@@ -907,7 +874,7 @@ impl<I: Io> Reactor<I> {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
         }
         if let Some(drain) = &self.drain {
-            until_ns = until_ns.min(drain.looked_ns + 5_000_000);
+            until_ns = until_ns.min(drain.due_ns());
         }
         let deadline_ns = desk.connections.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
         let retry_ns = self.acceptor.next_retry_ns();
