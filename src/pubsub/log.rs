@@ -200,6 +200,13 @@ impl Range {
         self.chunk.is_sealed.load(Ordering::Relaxed)
     }
 
+    /// Whether it keeps memory that is needed when the log is short, for whoever has nothing but the range: nothing more is
+    /// written to its chunk, and that was begun before `clock`, a reading of [`Budget::stale_before`]. Its content may be
+    /// younger than its chunk, never older: what is not stale by this is not stale.
+    pub fn is_stale(&self, clock: u64) -> bool {
+        self.born_bytes() < clock && self.is_sealed()
+    }
+
     /// Where it begins in its chunk.
     pub fn start(&self) -> u32 {
         self.start
@@ -538,6 +545,30 @@ mod tests {
         assert!(!range.is_sealed());
         drop(again);
         assert!(range.is_sealed());
+    }
+
+    /// A range by itself is as old as its chunk, and none that is still being written is stale: to let go of it would free
+    /// nothing.
+    #[test]
+    fn a_range_by_itself_is_stale_when_its_chunk_is_old_and_sealed() {
+        let budget = Budget::new(10_000);
+        let mut pool = ChunkPool::new(budget.clone());
+        drop(pool.acquire(1_000, 0));
+        let mut old = pool.acquire(1_000, 0);
+        let early = append(&mut old, b"early");
+        let born_bytes = early.born_bytes();
+        let young = pool.acquire(6_000, 0);
+        let late = append(&mut old, b"late");
+        assert!(budget.stale_before() > born_bytes);
+        assert!(!early.is_stale(budget.stale_before()), "its chunk is being written");
+        pool.retire(old);
+        assert!(early.is_stale(budget.stale_before()) && late.is_stale(budget.stale_before()));
+        assert!(!early.is_stale(born_bytes) && early.is_stale(born_bytes + 1));
+        pool.retire(young);
+        let mut fresh = pool.acquire(500, 0);
+        let fresh_range = append(&mut fresh, b"fresh");
+        pool.retire(fresh);
+        assert!(fresh_range.is_sealed() && !fresh_range.is_stale(budget.stale_before()));
     }
 
     /// Content is as old as the clock has moved since it was appended, not since its chunk was begun.

@@ -396,7 +396,7 @@ impl Desk {
         let bytes = connection.session.memory()
             + connection.replies.capacity()
             + connection.unread.as_ref().map_or(0, |unread| unread.memory())
-            + connection.flight.replies_memory();
+            + connection.flight.memory();
         self.buffered.note(self.connections.share_mut(slot), bytes);
     }
 

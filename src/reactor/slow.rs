@@ -5,12 +5,7 @@
 //! them goes, and a slow consumer is counted with what it was beyond when its connection begins to end for it: no other
 //! close has the reason [`CloseReason::SlowConsumer`].
 
-use super::{
-    connection::{Flight, Phase},
-    connections::Connections,
-    desk::Desk,
-    share,
-};
+use super::{connection::Phase, connections::Connections, desk::Desk, share};
 use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
@@ -120,12 +115,8 @@ impl ShedFlights {
             if connection.stalled_ms(now_ms) < Some(SHED_STALLED_MS) {
                 continue;
             }
-            let keeps = |view, pin| fanout.pins_stale(view, pin, self.clock);
-            let is_keeping = match &connection.flight {
-                Flight::None => false,
-                Flight::Range { view, pin, .. } => keeps(*view, *pin),
-                Flight::Gather(gather) => gather.pins.iter().any(|(view, pin)| keeps(*view, *pin)),
-            };
+            let is_keeping =
+                connection.flight.is_stale(self.clock, |view, pin| fanout.pins_stale(view, pin, self.clock));
             if is_keeping {
                 return Some(slot);
             }

@@ -23,7 +23,7 @@ use super::{
         rate::Rate,
         refusal::Refusal,
     },
-    connection::{Flight, Gather, Moment, Pause, Phase, VECTORS_MAX},
+    connection::{self, Flight, Gather, Moment, Pause, Phase},
     desk::{Desk, Shared},
     drain::{Drain, Parting},
     exchange::ReactorPort,
@@ -417,18 +417,23 @@ impl<I: Io> Reactor<I> {
         let flight = std::mem::replace(&mut connection.flight, Flight::None);
         let len = match flight {
             Flight::None => unreachable!("a send completes once"),
-            Flight::Range { view, pin, len, .. } => {
+            Flight::Pinned { view, pin, len, .. } => {
                 self.desk.fanout.unpin(view, pin);
                 len
             }
             Flight::Gather(mut gather) => {
-                has_messages = !gather.pins.is_empty();
-                for (view, pin) in gather.pins.drain(..) {
-                    self.desk.fanout.unpin(view, pin);
+                let len = gather.len();
+                has_messages = gather.has_messages();
+                for source in gather.take_sources() {
+                    match source {
+                        connection::Source::Pinned { view, pin } => self.desk.fanout.unpin(view, pin),
+                        connection::Source::Range(_) => {}
+                        connection::Source::Bytes(bytes) => {
+                            has_replies = true;
+                            self.desk.take_spare(bytes);
+                        }
+                    }
                 }
-                let len = gather.len;
-                has_replies = gather.replies.capacity() > 0;
-                self.desk.take_spare(gather.clear());
                 if self.gathers.len() < GATHERS_MAX {
                     self.gathers.push(gather);
                 }
@@ -611,7 +616,7 @@ impl<I: Io> Reactor<I> {
             if self.desk.fanout.is_behind(view, member) {
                 self.desk.fanout.mark_owing(view, member);
             }
-            connection.flight = Flight::Range { view, pin: owed.pin, len: owed.len, moved };
+            connection.flight = Flight::Pinned { view, pin: owed.pin, len: owed.len, moved };
             self.desk.meters.note_message(slot, now_ms as u32);
             let socket = connection.socket;
             self.desk.meter.spend(self.budget.spend(owed.len));
@@ -621,7 +626,7 @@ impl<I: Io> Reactor<I> {
         }
         let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
         if !connection.replies.is_empty() {
-            gather.take_replies(std::mem::take(&mut connection.replies));
+            gather.add_bytes(std::mem::take(&mut connection.replies));
             self.desk.let_go_on(slot, Pause::Replies);
         }
         let is_ending = self.desk.fanout.is_ending(slot);
@@ -629,11 +634,11 @@ impl<I: Io> Reactor<I> {
         let mut pops_left = POPS_MAX;
         let before = self.desk.meter.spent();
         while let Some((view, member)) = next {
-            while gather.vectors.len() < VECTORS_MAX
-                && gather.len < SEND_BYTES_MAX
-                && let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX - gather.len)
+            while !gather.is_full()
+                && gather.len() < SEND_BYTES_MAX
+                && let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX - gather.len())
             {
-                gather.take_owed(view, owed);
+                gather.add_owed(view, owed);
             }
             let has_left = is_ending && self.desk.note_sent(view, member);
             if !has_left && self.desk.fanout.is_behind(view, member) {
@@ -647,7 +652,7 @@ impl<I: Io> Reactor<I> {
         }
         self.desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
         self.budget.pass_by(self.desk.meter.spent() - before);
-        if gather.len == 0 {
+        if gather.is_empty() {
             self.gathers.push(gather);
             // So many were at their head by now that others are left.
             if self.desk.fanout.is_owing(slot) {
@@ -655,10 +660,10 @@ impl<I: Io> Reactor<I> {
             }
             return;
         }
-        self.desk.meter.spend(self.budget.spend(gather.len));
+        self.desk.meter.spend(self.budget.spend(gather.len()));
         self.desk.stats.sends_total += 1;
         gather.moved = moved;
-        if !gather.pins.is_empty() {
+        if gather.has_messages() {
             self.desk.meters.note_message(slot, now_ms as u32);
         }
         let (message, socket) = (gather.seal(), connection_socket(&self.desk, slot));
