@@ -33,6 +33,7 @@ mod simulation;
 pub mod slow;
 mod spin;
 pub mod timers;
+pub mod transport;
 pub mod turn;
 
 pub use launch::{GuestSeat, Prepared, Reactors};

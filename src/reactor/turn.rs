@@ -23,13 +23,14 @@ use super::{
         rate::Rate,
         refusal::Refusal,
     },
-    connection::{self, Flight, Gather, Moment, Pause, Phase},
+    connection::{Pause, Phase},
     desk::{Desk, Shared},
     drain::{Drain, Parting},
     exchange::ReactorPort,
     share::{self, SendBudget},
     slow::Reset,
     spin::Spin,
+    transport::{self, Flight, Gather, Moment},
 };
 use crate::{
     metrics::Trouble,
@@ -426,9 +427,9 @@ impl<I: Io> Reactor<I> {
                 has_messages = gather.has_messages();
                 for source in gather.take_sources() {
                     match source {
-                        connection::Source::Pinned { view, pin } => self.desk.fanout.unpin(view, pin),
-                        connection::Source::Range(_) => {}
-                        connection::Source::Bytes(bytes) => {
+                        transport::Source::Pinned { view, pin } => self.desk.fanout.unpin(view, pin),
+                        transport::Source::Range(_) => {}
+                        transport::Source::Bytes(bytes) => {
                             has_replies = true;
                             self.desk.take_spare(bytes);
                         }

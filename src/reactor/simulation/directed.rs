@@ -8,9 +8,9 @@ use crate::{
     pubsub::policy::Bound,
     reactor::{
         buffered::Buffered,
-        connection::Flight,
         lingering::{LINGER_BYTES_MAX, QUIET_MS},
         share::Share,
+        transport::Flight,
     },
 };
 
