@@ -10,7 +10,8 @@
 //! 3. Once per turn the home hands each interested reactor a *batch* per topic that moved and per
 //!    contiguous range, over the bounded queues of [`channel`]: a reference to the chunk, never bytes.
 //! 4. The receiving reactor appends the batch to its view of the topic ([`pubsub::fanout`]): the head
-//!    moves. The topic's cursor then visits local subscribers and queues at most one send each.
+//!    moves. The topic's cursor then visits local subscribers and queues at most one send each, which the
+//!    reactor's [`reactor::transport`] hands to the ring.
 //! 5. [`uring`] submits everything a turn produced, and waits, with one system call.
 //!
 //! # Modules

@@ -2,10 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use super::{
-    share,
-    transport::{Flight, Moment},
-};
+use super::{share, transport::Flight};
 use crate::protocol::{
     Format, Speech, close::CloseReason, command::Rest, deflate::Agreement, session::Session,
 };
@@ -161,34 +158,7 @@ impl Connection {
 
     /// Whether a send is in flight.
     pub fn is_sending(&self) -> bool {
-        !matches!(self.flight, Flight::None)
-    }
-
-    /// For how long the send in flight has made no progress, in milliseconds: not more than it is.
-    pub fn stalled_ms(&self, now_ms: u64) -> Option<u64> {
-        match &self.flight {
-            Flight::None => None,
-            Flight::Pinned { moved, .. } => Some(moved.elapsed_ms(now_ms)),
-            Flight::Gather(gather) => Some(gather.moved.elapsed_ms(now_ms)),
-        }
-    }
-
-    /// How many bytes the send in flight has.
-    pub fn flight_bytes(&self) -> u32 {
-        match &self.flight {
-            Flight::None => 0,
-            Flight::Pinned { len, .. } => *len,
-            Flight::Gather(gather) => gather.len(),
-        }
-    }
-
-    /// The send in flight made progress.
-    pub fn note_progress(&mut self, now_ms: u64) {
-        match &mut self.flight {
-            Flight::None => {}
-            Flight::Pinned { moved, .. } => *moved = Moment::at(now_ms),
-            Flight::Gather(gather) => gather.moved = Moment::at(now_ms),
-        }
+        !self.flight.is_none()
     }
 
     /// Whether the kernel holds anything of it.

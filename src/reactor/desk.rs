@@ -24,6 +24,7 @@ use super::{
     settings::{deflate_settings, encoding_count, policy_of, session_limits},
     share,
     slow::{ShedFlights, StalledRound},
+    transport::Source,
 };
 use crate::{
     config::Config,
@@ -395,6 +396,16 @@ impl Desk {
         }
     }
 
+    /// A send is over, and with it what kept its bytes.
+    pub fn let_go(&mut self, source: Source) {
+        match source {
+            Source::Pinned { view, pin } => self.fanout.unpin(view, pin),
+            // The chunk comes free with its last range.
+            Source::Range(_) => {}
+            Source::Bytes(bytes) => self.take_spare(bytes),
+        }
+    }
+
     /// Whether another message can be taken from a connection: every home took what there was for it,
     /// and every reactor what this home said.
     pub fn has_room(&self) -> bool {
@@ -527,7 +538,7 @@ impl Desk {
             && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
         {
             // A send makes progress, however slowly.
-            connection.note_progress(now_ms);
+            connection.flight.note_progress(now_ms);
             self.meters.note_message(slot, now_ms as u32);
             if connection.is_pinged && self.meters.is_before_ping(slot, acked_bytes) {
                 connection.active_ms = now_ms as u32;
@@ -545,14 +556,14 @@ impl Desk {
             is_pinged: connection.is_pinged,
             message_ms: u64::from(message_ms),
             begun_ms: self.meters.begun_ms(slot, now_ms as u32).map(u64::from),
-            progress_ms: connection.stalled_ms(now_ms),
+            progress_ms: connection.flight.stalled_ms(now_ms),
         };
         match since.due(timeouts) {
             Due::Wait(left_ms) => self.connections.timers.set(slot, now_ms + left_ms),
             Due::Ping(left_ms) => {
                 connection.is_pinged = true;
                 connection.active_ms = now_ms as u32;
-                let before_bytes = connection.flight_bytes().wrapping_add(UNTAKEN_BYTES_MAX);
+                let before_bytes = connection.flight.len_bytes().wrapping_add(UNTAKEN_BYTES_MAX);
                 self.meters.note_ping(slot, acked_bytes.map(|acked| acked.wrapping_add(before_bytes)));
                 frame::write_control(Opcode::Ping, b"", self.replies(slot));
                 self.connections.timers.set(slot, now_ms + left_ms);

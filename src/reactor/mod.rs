@@ -5,6 +5,8 @@
 //! [`queues`], and the [`exchange`] with other reactors, which is all that they share. A [`guest`] has such an exchange without
 //! being one of them. `drain` says when connections are closed for the reactor's own end. `launch` starts reactors with what
 //! `settings` makes of the configuration; the control thread asks them by [`Order`].
+//!
+//! `sending` composes what goes to a connection, and a [`transport`] stands between that and the ring, on the way in as well.
 
 pub mod admission;
 pub mod buffered;
@@ -26,6 +28,7 @@ pub mod pacing;
 pub mod pending;
 pub mod queues;
 mod reading;
+mod sending;
 mod settings;
 pub mod share;
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl ShedFlights {
             let slot = self.next_slot;
             self.next_slot += 1;
             let connection = &connections[slot];
-            if connection.stalled_ms(now_ms) < Some(SHED_STALLED_MS) {
+            if connection.flight.stalled_ms(now_ms) < Some(SHED_STALLED_MS) {
                 continue;
             }
             let is_keeping =

@@ -1,18 +1,54 @@
-//! What stands between a connection's bytes and the ring: plain today.
+//! What stands between sessions and the ring: plain today, the bytes are sent and received as they are.
+//!
+//! Whoever sends composes sources, and a [`Transport`] has the ring send them; when that is over it tells what became of it, and
+//! gives the sources back. What was received it gives as what the session is to take. Nothing else sends, or looks into a
+//! lease: records of another transport would be made and opened here.
 
-use crate::pubsub::{
-    log::Range,
-    subscription::ViewKey,
-    view::{Owed, Pin},
+use super::{connection::Connection, share};
+use crate::{
+    pubsub::{
+        log::Range,
+        subscription::ViewKey,
+        view::{Owed, Pin},
+    },
+    uring::{Io, Lease, Op, Token},
 };
 
 /// The most sources of one send.
 pub const VECTORS_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
+/// How many gathers are kept for the next sends: as many as a turn submits.
+const GATHERS_MAX: usize = share::SENDS_MAX;
+
+/// All connections' sends and receives as the ring has them.
+///
+/// A send is [`Transport::send_owed`], or a [`Gather`] from [`Transport::gather`] which [`Transport::send`] takes, or
+/// [`Transport::put_back`] if nothing came into it. It is the connection's [`Flight`] until the completion, of which
+/// [`Transport::complete`] makes a [`Sent`].
+#[derive(Debug, Default)]
+pub struct Transport {
+    #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
+    gathers: Vec<Box<Gather>>,
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// How many bytes it had.
+    pub len: u32,
+    /// All of them were taken. Else it was shut down or cancelled, and a frame may be cut: nothing more can be said.
+    pub is_whole: bool,
+    /// Some were of a log: publications.
+    pub has_messages: bool,
+    /// Some were its own.
+    pub has_bytes: bool,
+}
+
 /// The send in flight.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Flight {
     /// None.
+    #[default]
     None,
     /// One source, which a view pins: most sends.
     Pinned {
@@ -49,7 +85,132 @@ pub enum Source {
 // A send may have many.
 const _: () = assert!(size_of::<Source>() <= 24);
 
+impl Transport {
+    /// An empty gather.
+    #[inline]
+    pub fn gather(&mut self) -> Box<Gather> {
+        self.gathers.pop().unwrap_or_else(Gather::new)
+    }
+
+    /// A gather that is empty is of use for the next send.
+    pub fn put_back(&mut self, gather: Box<Gather>) {
+        if self.gathers.len() < GATHERS_MAX {
+            self.gathers.push(gather);
+        }
+    }
+
+    /// Sends what a member of `view` was given just now, and nothing else.
+    ///
+    /// # Panics
+    /// If the connection has a send in flight.
+    #[inline]
+    pub fn send_owed<I: Io>(
+        &mut self,
+        slot: u32,
+        connection: &mut Connection,
+        view: ViewKey,
+        owed: Owed,
+        moved: Moment,
+        io: &mut I,
+    ) {
+        assert!(!connection.is_sending(), "a connection has one send in flight");
+        connection.flight = Flight::Pinned { view, pin: owed.pin, len: owed.len, moved };
+        let token = Token::new(Op::Send, slot, connection.generation);
+        // SAFETY: the view keeps the range where it is until `unpin`, which comes with the completion.
+        unsafe { io.send(connection.socket, owed.bytes, owed.len, token) };
+    }
+
+    /// Sends what `gather` has, in its order.
+    ///
+    /// # Panics
+    /// If the connection has a send in flight.
+    pub fn send<I: Io>(
+        &mut self,
+        slot: u32,
+        connection: &mut Connection,
+        mut gather: Box<Gather>,
+        moved: Moment,
+        io: &mut I,
+    ) {
+        assert!(!connection.is_sending(), "a connection has one send in flight");
+        gather.moved = moved;
+        let message = gather.seal();
+        connection.flight = Flight::Gather(gather);
+        let token = Token::new(Op::Send, slot, connection.generation);
+        // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
+        // the completion; its sources keep their bytes as long.
+        unsafe { io.send_vectored(connection.socket, message, token) };
+    }
+
+    /// The send `flight` completed with `result`: whatever that says, `let_go` gets its sources.
+    ///
+    /// # Panics
+    /// If there was none.
+    #[inline]
+    pub fn complete(&mut self, flight: Flight, result: i32, mut let_go: impl FnMut(Source)) -> Sent {
+        match flight {
+            Flight::None => unreachable!("a send completes once"),
+            Flight::Pinned { view, pin, len, .. } => {
+                let_go(Source::Pinned { view, pin });
+                Sent { len, is_whole: result == len as i32, has_messages: true, has_bytes: false }
+            }
+            Flight::Gather(mut gather) => {
+                let len = gather.len;
+                let (mut has_messages, mut has_bytes) = (false, false);
+                for source in gather.take_sources() {
+                    match source {
+                        Source::Bytes(_) => has_bytes = true,
+                        _ => has_messages = true,
+                    }
+                    let_go(source);
+                }
+                self.put_back(gather);
+                Sent { len, is_whole: result == len as i32, has_messages, has_bytes }
+            }
+        }
+    }
+
+    /// What a receive brought for the session, to be changed in place.
+    #[inline]
+    pub fn received<'a, I: Io>(&mut self, lease: &Lease, io: &'a mut I) -> &'a mut [u8] {
+        io.leased(lease)
+    }
+}
+
 impl Flight {
+    /// Whether there is none.
+    #[inline]
+    pub fn is_none(&self) -> bool {
+        matches!(self, Flight::None)
+    }
+
+    /// How many bytes it has.
+    pub fn len_bytes(&self) -> u32 {
+        match self {
+            Flight::None => 0,
+            Flight::Pinned { len, .. } => *len,
+            Flight::Gather(gather) => gather.len,
+        }
+    }
+
+    /// For how long it has made no progress, in milliseconds: not more than it is.
+    pub fn stalled_ms(&self, now_ms: u64) -> Option<u64> {
+        match self {
+            Flight::None => None,
+            Flight::Pinned { moved, .. } => Some(moved.elapsed_ms(now_ms)),
+            Flight::Gather(gather) => Some(gather.moved.elapsed_ms(now_ms)),
+        }
+    }
+
+    /// It made progress.
+    pub fn note_progress(&mut self, now_ms: u64) {
+        match self {
+            Flight::None => {}
+            Flight::Pinned { moved, .. } => *moved = Moment::at(now_ms),
+            Flight::Gather(gather) => gather.moved = Moment::at(now_ms),
+        }
+    }
+
     /// The memory that is its own, in bytes.
     pub fn memory(&self) -> usize {
         match self {
@@ -83,7 +244,7 @@ pub struct Gather {
     /// All bytes together.
     len: u32,
     /// When it last made progress, while it is in flight.
-    pub moved: Moment,
+    moved: Moment,
 }
 
 /// A time of at most half an hour ago, in 16 bits that fit beside what a flight has anyway.
@@ -99,7 +260,7 @@ impl Moment {
         Moment(now_ms.div_ceil(MOMENT_MS) as u16)
     }
 
-    pub(super) fn elapsed_ms(self, now_ms: u64) -> u64 {
+    fn elapsed_ms(self, now_ms: u64) -> u64 {
         // It was rounded up, so it may lie a unit ahead.
         let units = ((now_ms / MOMENT_MS) as u16).wrapping_sub(self.0) as i16;
         u64::from(units.max(0) as u16) * MOMENT_MS
@@ -107,8 +268,7 @@ impl Moment {
 }
 
 impl Gather {
-    /// An empty one.
-    pub fn new() -> Box<Gather> {
+    fn new() -> Box<Gather> {
         Box::new(Gather {
             // SAFETY: all zeroes is a message without name, vectors and control data.
             header: unsafe { std::mem::zeroed() },
@@ -161,14 +321,14 @@ impl Gather {
     }
 
     /// Points the header at the vectors: the last step before it is sent.
-    pub fn seal(&mut self) -> *const libc::msghdr {
+    fn seal(&mut self) -> *const libc::msghdr {
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len() as _;
         &raw const self.header
     }
 
     /// Empties it for the next send, and gives its sources back, in order.
-    pub fn take_sources(&mut self) -> std::vec::Drain<'_, Source> {
+    fn take_sources(&mut self) -> std::vec::Drain<'_, Source> {
         self.vectors.clear();
         self.len = 0;
         self.sources.drain(..)
@@ -183,6 +343,8 @@ impl Gather {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::RawFd;
+
     use super::*;
     use crate::{
         protocol::Encoding,
@@ -191,6 +353,10 @@ mod tests {
             message::Batch,
             policy::Policy,
             view::{MemberSlot, View},
+        },
+        uring::{
+            Wait,
+            sim::{Peer, SimConfig, SimNet, SimRing},
         },
     };
 
@@ -203,7 +369,7 @@ mod tests {
         // SAFETY: the header names the gather's vectors, and these its sources' bytes, all of which are there.
         unsafe {
             let header = &*gather.seal();
-            let vectors = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as usize);
+            let vectors = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as _);
             let bytes = |it: &libc::iovec| {
                 std::slice::from_raw_parts(it.iov_base.cast_const().cast::<u8>(), it.iov_len)
             };
@@ -299,6 +465,86 @@ mod tests {
         assert!(!is_stale(&gather(&|gather| gather.add_owed(8, owed))));
         assert!(!is_stale(&gather(&|_| {})) && !is_stale(&Flight::None), "bytes of its own are no log");
         assert!(gather(&|_| {}).memory() >= 5 && of_range.memory() >= 5 && single(7).memory() == 0);
+    }
+
+    /// A ring that has accepted one connection: its client's end, and its socket.
+    fn accepted(config: SimConfig) -> (SimNet, SimRing, Peer, RawFd) {
+        let (net, mut rings) = SimNet::new(config);
+        let mut ring = rings.remove(0);
+        let peer = net.connect(0);
+        ring.accept(net.listener(0), Token::new(Op::Accept, 0, 0));
+        ring.enter(Wait::Poll).unwrap();
+        let socket = ring.reap().expect("a connection waits").result;
+        (net, ring, peer, socket)
+    }
+
+    /// However a send ends, what it kept comes back, in order, and the next has its memory.
+    #[test]
+    fn a_send_gives_its_sources_back_whether_it_is_whole_or_cut_short() {
+        let mut pool = ChunkPool::new(Budget::new(1 << 20));
+        let mut appender = pool.acquire(100, 0);
+        let range = append(&mut appender, b"past, ");
+        for is_cut in [false, true] {
+            let (mut view, member) = view_of_one();
+            let (net, mut io, peer, socket) =
+                accepted(SimConfig { window_bytes: 9, ..SimConfig::calm(1, 1) });
+            let mut transport = Transport::default();
+            let mut connection = Connection { socket, generation: 0, ..Connection::free() };
+            let mut gather = transport.gather();
+            gather.add_bytes(b"reply, ".to_vec());
+            gather.add_range(range.clone());
+            gather.add_owed(7, view.take(member, 100).expect("it is owed one record"));
+            transport.send(5, &mut connection, gather, Moment::at(1_000), &mut io);
+            assert_eq!((connection.flight.len_bytes(), connection.flight.stalled_ms(1_500)), (18, Some(500)));
+            io.enter(Wait::Poll).unwrap();
+            assert!(io.reap().is_none(), "the peer takes half of it");
+            let mut read = Vec::new();
+            match is_cut {
+                true => io.shutdown(socket),
+                false => drop(net.read(peer, 100, &mut read)),
+            }
+            io.enter(Wait::Poll).unwrap();
+            let completion = io.reap().expect("it is over");
+            assert_eq!(completion.token, Token::new(Op::Send, 5, 0));
+            let flight = std::mem::take(&mut connection.flight);
+            let mut sources = Vec::new();
+            let sent = transport.complete(flight, completion.result, |source| sources.push(source));
+            assert_eq!(sent, Sent { len: 18, is_whole: !is_cut, has_messages: true, has_bytes: true });
+            assert!(matches!(&sources[0], Source::Bytes(bytes) if bytes == b"reply, "));
+            assert!(matches!(&sources[1], Source::Range(range) if range.bytes() == b"past, "));
+            let Source::Pinned { view: 7, pin } = sources[2] else { panic!("{sources:?}") };
+            view.unpin(pin);
+            view.check();
+            net.read(peer, 100, &mut read);
+            let bytes = b"reply, past, \x81\x03one";
+            assert_eq!(read, if is_cut { &bytes[..9] } else { &bytes[..] });
+            assert!(transport.gather().is_empty() && transport.gathers.is_empty(), "it is kept for the next");
+        }
+    }
+
+    #[test]
+    fn a_send_of_one_place_in_a_view_lets_go_of_it_and_of_nothing_else() {
+        let (mut view, member) = view_of_one();
+        let (net, mut io, peer, socket) = accepted(SimConfig::calm(1, 1));
+        let mut transport = Transport::default();
+        let mut connection = Connection { socket, generation: 0, ..Connection::free() };
+        let owed = view.take(member, 100).expect("it is owed one record");
+        transport.send_owed(5, &mut connection, 7, owed, Moment::at(0), &mut io);
+        connection.flight.note_progress(1_000);
+        assert_eq!((connection.flight.len_bytes(), connection.flight.stalled_ms(1_100)), (5, Some(100)));
+        io.enter(Wait::Poll).unwrap();
+        let result = io.reap().expect("it is over").result;
+        let mut pins = Vec::new();
+        let sent =
+            transport.complete(std::mem::take(&mut connection.flight), result, |source| pins.push(source));
+        assert_eq!(sent, Sent { len: 5, is_whole: true, has_messages: true, has_bytes: false });
+        assert!(matches!(pins[..], [Source::Pinned { view: 7, pin }] if pin == owed.pin));
+        assert!(!connection.is_sending() && transport.gathers.is_empty(), "it has no memory of its own");
+        view.unpin(owed.pin);
+        view.check();
+        let mut read = Vec::new();
+        net.read(peer, 100, &mut read);
+        assert_eq!(read, b"\x81\x03one");
     }
 
     /// Across the wrap of its 16 bits, too: never more than what has passed, and at most two units less.

@@ -1,8 +1,8 @@
 //! A reactor's turn: everything that it asks of its ring, with one system call.
 //!
 //! Who owns what: a receive buffer is the kernel's until its completion, ours until it is recycled,
-//! which is before the turn ends. The bytes of a send are the kernel's until its completion: ranges are
-//! pinned in their views, replies lie in the connection's [`Gather`].
+//! which is before the turn ends. The bytes of a send are the kernel's until its completion: what keeps them
+//! is the connection's [flight](super::transport::Flight).
 
 use std::{
     collections::VecDeque,
@@ -23,22 +23,19 @@ use super::{
         rate::Rate,
         refusal::Refusal,
     },
-    connection::{Pause, Phase},
+    connection::Phase,
     desk::{Desk, Shared},
     drain::{Drain, Parting},
     exchange::ReactorPort,
+    sending::Sending,
     share::{self, SendBudget},
     slow::Reset,
     spin::Spin,
-    transport::{self, Flight, Gather, Moment},
 };
 use crate::{
     metrics::Trouble,
     protocol::close::CloseReason,
-    pubsub::{
-        subscription::{ConnectionId, ViewKey},
-        view::MemberSlot,
-    },
+    pubsub::subscription::ConnectionId,
     uring::{Completion, Io, Op, Token, Wait, wake},
     work::{UNIT, price},
 };
@@ -46,13 +43,6 @@ use crate::{
 // Simulations reach every bound of a turn sooner.
 /// The most completions that a turn takes.
 pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
-/// The most bytes of one send; one frame may be longer: what a stalled peer's socket takes is copied in one go.
-pub const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
-/// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
-pub const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
-const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
-/// How many topics one send looks at for what its connection is owed.
-const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };
 /// A turn that has done so much looks once more before it sleeps, so that its end is seen.
 const LONG_TURN: u64 = 50 * UNIT;
 /// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
@@ -61,9 +51,6 @@ pub const FULL_RETRY_NS: u64 = 200_000;
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond as many as there may be that are told so before they are just closed.
 pub const REFUSED_MAX: usize = 64;
-/// How many gathers are kept for the next sends: as many as a turn submits.
-const GATHERS_MAX: usize = share::SENDS_MAX;
-
 /// One reactor on its ring.
 pub struct Reactor<I: Io> {
     io: I,
@@ -77,9 +64,7 @@ pub struct Reactor<I: Io> {
     connections_max: usize,
     /// Connections whose receive ended for want of buffers, first come first served.
     starved: VecDeque<u32>,
-    #[expect(clippy::vec_box, reason = "the kernel holds pointers into a gather, so it must not move")]
-    gathers: Vec<Box<Gather>>,
-    budget: SendBudget,
+    sending: Sending,
     /// Whose deadlines have passed and were not seen to.
     fired: VecDeque<ConnectionId>,
     /// When the turn before this began, unless it slept.
@@ -120,8 +105,7 @@ impl<I: Io> Reactor<I> {
             connection_count,
             connections_max,
             starved: VecDeque::new(),
-            gathers: Vec::new(),
-            budget: SendBudget::none(),
+            sending: Sending::default(),
             fired: VecDeque::new(),
             began_ns: None,
             spin: Spin::default(),
@@ -198,13 +182,14 @@ impl<I: Io> Reactor<I> {
     fn serve(&mut self, now_ns: u64) -> Option<u64> {
         self.desk.fanout.start_due_sweeps(now_ns, share::TASKS);
         self.desk.take_work();
-        self.budget = SendBudget::new(self.desk.meter.spent());
+        self.sending.budget = SendBudget::new(self.desk.meter.spent());
         let is_live = |desk: &Desk| desk.fanout.is_sweeping() || !desk.queues.serving.is_empty();
-        let kept = if is_live(&self.desk) { self.budget.half() } else { SendBudget::none() };
+        let kept = if is_live(&self.desk) { self.sending.budget.half() } else { SendBudget::none() };
         self.send_replies(kept);
-        let kept = if self.desk.fanout.is_sweeping() { self.budget.half() } else { SendBudget::none() };
+        let kept =
+            if self.desk.fanout.is_sweeping() { self.sending.budget.half() } else { SendBudget::none() };
         self.serve_owing(kept);
-        self.sweep(now_ns);
+        self.sending.sweep(&mut self.desk, &mut self.io, now_ns);
         self.serve_owing(SendBudget::none());
         self.send_replies(SendBudget::none());
         self.desk.fanout.next_sweep_ns()
@@ -358,7 +343,7 @@ impl<I: Io> Reactor<I> {
             _ => None,
         };
         if let Some(lease) = completion.lease {
-            let bytes = self.io.leased(&lease);
+            let bytes = self.sending.transport.received(&lease, &mut self.io);
             if is_reading {
                 self.desk.handle_bytes(slot, bytes);
             }
@@ -413,43 +398,17 @@ impl<I: Io> Reactor<I> {
     fn on_send(&mut self, completion: Completion) {
         let slot = completion.token.slot();
         let now_ms = self.desk.now_ms() as u32;
-        let connection = &mut self.desk.connections[slot];
-        let (mut has_replies, mut has_messages) = (false, true);
-        let flight = std::mem::replace(&mut connection.flight, Flight::None);
-        let len = match flight {
-            Flight::None => unreachable!("a send completes once"),
-            Flight::Pinned { view, pin, len, .. } => {
-                self.desk.fanout.unpin(view, pin);
-                len
-            }
-            Flight::Gather(mut gather) => {
-                let len = gather.len();
-                has_messages = gather.has_messages();
-                for source in gather.take_sources() {
-                    match source {
-                        transport::Source::Pinned { view, pin } => self.desk.fanout.unpin(view, pin),
-                        transport::Source::Range(_) => {}
-                        transport::Source::Bytes(bytes) => {
-                            has_replies = true;
-                            self.desk.take_spare(bytes);
-                        }
-                    }
-                }
-                if self.gathers.len() < GATHERS_MAX {
-                    self.gathers.push(gather);
-                }
-                len
-            }
-        };
-        if has_replies {
+        let flight = std::mem::take(&mut self.desk.connections[slot].flight);
+        let let_go = |source| self.desk.let_go(source);
+        let sent = self.sending.transport.complete(flight, completion.result, let_go);
+        if sent.has_bytes {
             self.desk.note_buffered(slot);
         }
-        // Short means shut down or cancelled, and a frame may be cut: nothing more can be said.
-        if completion.result != len as i32 {
+        if !sent.is_whole {
             return self.end(slot, CloseReason::PeerGone);
         }
-        self.desk.stats.sent_bytes_total += u64::from(len);
-        if has_messages {
+        self.desk.stats.sent_bytes_total += u64::from(sent.len);
+        if sent.has_messages {
             self.desk.meters.note_message(slot, now_ms);
         }
         let connection = &self.desk.connections[slot];
@@ -542,136 +501,14 @@ impl<I: Io> Reactor<I> {
     /// Each of those that are in `list` now, once.
     fn serve_listed(&mut self, kept: SendBudget, list: fn(&mut Desk) -> &mut VecDeque<u32>) {
         for _ in 0..list(&mut self.desk).len() {
-            if self.budget.is_spent(kept) {
+            if self.sending.budget.is_spent(kept) {
                 return;
             }
             let slot = list(&mut self.desk).pop_front().expect("the loop counts what is there");
-            self.serve_one(slot);
-        }
-    }
-
-    fn serve_one(&mut self, slot: u32) {
-        self.desk.meter.spend(price::VISIT);
-        let connection = &mut self.desk.connections[slot];
-        connection.is_listed = false;
-        if connection.is_sending() {
-            // It is listed again when that is over.
-            return;
-        }
-        match connection.phase {
-            Phase::Free | Phase::Lingering(_) | Phase::Finishing(_) | Phase::Ending(_) => {}
-            Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
-            _ => self.send(slot, None),
-        }
-    }
-
-    /// Gives topics with subscribers behind their turns.
-    fn sweep(&mut self, now_ns: u64) {
-        let delay_ns = self.desk.pacing.delay_ns();
-        let mut visits = self.budget.visits();
-        while visits > 0 && !self.budget.is_spent(SendBudget::none()) {
-            let Some(view) = self.desk.fanout.take_sweeping() else { break };
-            let sends_left = self.budget.sends().saturating_sub(QUANTUM);
-            let bytes_left = self.budget.bytes().saturating_sub(QUANTUM_BYTES);
-            let visits_before = visits;
-            while self.budget.sends() > sends_left
-                && self.budget.bytes() > bytes_left
-                && !self.budget.is_spent(SendBudget::none())
-            {
-                let Some((slot, member)) = self.desk.fanout.next_visit(view, &mut visits) else { break };
-                if !self.desk.connections[slot].is_sending() {
-                    self.send(slot, Some((view, member)));
-                } else if self.desk.fanout.mark_owing(view, member) {
-                    let before = self.desk.meter.spent();
-                    self.desk.judge(slot);
-                    self.desk.take_work();
-                    self.budget.pass_by(self.desk.meter.spent() - before);
-                }
+            if let Some(reason) = self.sending.serve(&mut self.desk, &mut self.io, slot) {
+                self.linger(slot, reason);
             }
-            let passed_by = u64::from(visits_before - visits) * price::VISIT;
-            self.budget.pass_by(passed_by);
-            self.desk.meter.spend(passed_by);
-            self.desk.fanout.put_back(view, now_ns, delay_ns);
         }
-        self.desk.take_work();
-    }
-
-    /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
-    /// in the view `first`, then in views that waited.
-    fn send(&mut self, slot: u32, first: Option<(ViewKey, MemberSlot)>) {
-        self.desk.write_gaps(slot);
-        if first.is_none() {
-            self.desk.fanout.owe_along(slot);
-        }
-        let now_ms = self.desk.now_ms();
-        let connection = &mut self.desk.connections[slot];
-        assert!(!connection.is_sending(), "a connection has one send in flight");
-        let token = Token::new(Op::Send, slot, connection.generation);
-        let moved = Moment::at(now_ms);
-        if let Some((view, member)) = first
-            && connection.replies.is_empty()
-            && !self.desk.fanout.is_owing(slot)
-            && !self.desk.fanout.is_ending(slot)
-        {
-            let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX) else { return };
-            if self.desk.fanout.is_behind(view, member) {
-                self.desk.fanout.mark_owing(view, member);
-            }
-            connection.flight = Flight::Pinned { view, pin: owed.pin, len: owed.len, moved };
-            self.desk.meters.note_message(slot, now_ms as u32);
-            let socket = connection.socket;
-            self.desk.meter.spend(self.budget.spend(owed.len));
-            self.desk.stats.sends_total += 1;
-            // SAFETY: the view keeps the range where it is until `unpin`, which comes with the completion.
-            return unsafe { self.io.send(socket, owed.bytes, owed.len, token) };
-        }
-        let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
-        if !connection.replies.is_empty() {
-            gather.add_bytes(std::mem::take(&mut connection.replies));
-            self.desk.let_go_on(slot, Pause::Replies);
-        }
-        let is_ending = self.desk.fanout.is_ending(slot);
-        let mut next = first.or_else(|| self.desk.fanout.pop_owing(slot));
-        let mut pops_left = POPS_MAX;
-        let before = self.desk.meter.spent();
-        while let Some((view, member)) = next {
-            while !gather.is_full()
-                && gather.len() < SEND_BYTES_MAX
-                && let Some(owed) = self.desk.fanout.take(view, member, SEND_BYTES_MAX - gather.len())
-            {
-                gather.add_owed(view, owed);
-            }
-            let has_left = is_ending && self.desk.note_sent(view, member);
-            if !has_left && self.desk.fanout.is_behind(view, member) {
-                self.desk.fanout.mark_owing(view, member);
-                break;
-            }
-            pops_left -= 1;
-            // A topic that is left may cost more than a send.
-            let goes_on = pops_left > 0 && self.desk.meter.spent() < before + share::QUANTUM;
-            next = if goes_on { self.desk.fanout.pop_owing(slot) } else { None };
-        }
-        self.desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
-        self.budget.pass_by(self.desk.meter.spent() - before);
-        if gather.is_empty() {
-            self.gathers.push(gather);
-            // So many were at their head by now that others are left.
-            if self.desk.fanout.is_owing(slot) {
-                self.desk.list(slot);
-            }
-            return;
-        }
-        self.desk.meter.spend(self.budget.spend(gather.len()));
-        self.desk.stats.sends_total += 1;
-        gather.moved = moved;
-        if gather.has_messages() {
-            self.desk.meters.note_message(slot, now_ms as u32);
-        }
-        let (message, socket) = (gather.seal(), connection_socket(&self.desk, slot));
-        self.desk.connections[slot].flight = Flight::Gather(gather);
-        // SAFETY: the gather is boxed and not touched while it is the connection's flight, which is until
-        // the completion; its ranges are pinned as long.
-        unsafe { self.io.send_vectored(socket, message, token) };
     }
 
     fn fire_timers(&mut self) {
@@ -890,8 +727,4 @@ impl<I: Io> Reactor<I> {
             timeout_ns => Wait::Sleep { timeout_ns },
         }
     }
-}
-
-fn connection_socket(desk: &Desk, slot: u32) -> std::os::fd::RawFd {
-    desk.connections[slot].socket
 }

@@ -25,8 +25,9 @@ use super::{
     desk::Shared,
     exchange::{DELIVERIES_MAX, OUTBOX_MAX, RECEIVES_MAX},
     reading::{REPLIES_BYTES_MAX, SLICE_BYTES},
+    sending::{QUANTUM, SEND_BYTES_MAX},
     share,
-    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, QUANTUM, Reactor, SEND_BYTES_MAX, Turn},
+    turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, Turn},
 };
 use crate::{
     channel::Mesh,
