@@ -1,6 +1,6 @@
 //! The control thread's guest: publishing and subscribing for whoever has no connection of a reactor.
 //!
-//! [`GuestClient`] is what others ask, from any task; [`GuestClient::run`] is the one task that goes round with the guest. A
+//! [`GuestClient`] is what others ask, from any task; one task, which comes with it, goes round with the guest. A
 //! lock is between the two, which nobody holds over an await: what it guards takes microseconds, and is bounded by a turn.
 
 use std::{
