@@ -124,7 +124,8 @@ impl Desk {
         let spent = self.meter.spent() - before;
         let share = self.connections.share_mut(slot);
         // Whoever had little to say is calm again.
-        share.is_flooding = (share.is_flooding && spent >= quantum / 2) || spent >= share::HEAVY;
+        share.is_flooding =
+            (share.is_flooding && spent >= share::CALM.min(quantum / 2)) || spent >= share::HEAVY;
         if self.connections[slot].is_paused() {
             unread.keep(left);
             unread.checked_bytes = self.checked_bytes(slot);

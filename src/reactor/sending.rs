@@ -5,14 +5,14 @@
 use super::{
     connection::{Pause, Phase},
     desk::Desk,
-    share::{self, SendBudget},
+    share::SendBudget,
     transport::{Moment, Transport},
 };
 use crate::{
     protocol::close::CloseReason,
     pubsub::{subscription::ViewKey, view::MemberSlot},
     uring::Io,
-    work::price,
+    work::{UNIT, price},
 };
 
 /// The most bytes of one send; one frame may be longer: what a stalled peer's socket takes is copied in one go.
@@ -22,6 +22,8 @@ pub const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
 /// How many topics one send looks at for what its connection is owed.
 const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };
+/// And how much that may take before it goes: a topic that is left may cost more than a send.
+const POPS_WORK_MAX: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 
 /// A reactor's sends. A connection has one in flight at most: what comes meanwhile goes with the next.
 #[derive(Debug)]
@@ -135,8 +137,7 @@ impl Sending {
                 break;
             }
             pops_left -= 1;
-            // A topic that is left may cost more than a send.
-            let goes_on = pops_left > 0 && desk.meter.spent() < before + share::QUANTUM;
+            let goes_on = pops_left > 0 && desk.meter.spent() < before + POPS_WORK_MAX;
             next = if goes_on { desk.fanout.pop_owing(slot) } else { None };
         }
         desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
