@@ -154,6 +154,17 @@ impl BodyHeader {
         bytes[4..12].copy_from_slice(&self.seq.to_be_bytes());
         bytes
     }
+
+    /// What [`BodyHeader::to_bytes`] gave; `None` if there is no such kind.
+    pub fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
+        let [kind, flags, topic_high, topic_low, seq @ ..] = *bytes;
+        Some(BodyHeader {
+            kind: Kind::from_byte(kind)?,
+            flags,
+            topic_len: u16::from_be_bytes([topic_high, topic_low]),
+            seq: u64::from_be_bytes(seq),
+        })
+    }
 }
 
 /// The commands of one message: one, or a batch.

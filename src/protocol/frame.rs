@@ -1,5 +1,7 @@
 //! RFC 6455 section 5: the headers of clients' frames in, whole frames of the server out.
 
+use std::ops::Range;
+
 use super::close::BrokenRule;
 
 #[cfg(any(test, fuzzing))]
@@ -253,6 +255,11 @@ pub const fn header_len(payload_len: usize) -> usize {
     }
 }
 
+/// The first byte of a server's message that is not compressed: FIN and the opcode.
+pub(super) const fn first_byte(opcode: Opcode) -> u8 {
+    FIN | opcode as u8
+}
+
 /// Writes a server's header, FIN set and unmasked, to the front of `out`, and returns its length.
 ///
 /// Panics if `out` is shorter than [`header_len`].
@@ -260,7 +267,7 @@ pub const fn header_len(payload_len: usize) -> usize {
 pub fn write_header(opcode: Opcode, payload_len: usize, out: &mut [u8]) -> usize {
     let header_len = header_len(payload_len);
     let out = &mut out[..header_len];
-    out[0] = FIN | opcode as u8;
+    out[0] = first_byte(opcode);
     match header_len {
         2 => out[1] = payload_len as u8,
         4 => {
@@ -287,12 +294,20 @@ pub fn write_deflated_header(opcode: Opcode, payload_len: usize, out: &mut [u8])
 /// `None`: the header is not there to its end. The payload need not be.
 #[inline]
 pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
-    let short = *bytes.get(1)?;
-    Some(match short {
-        LENGTH_IN_2 => 4 + usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
-        LENGTH_IN_8 => 10 + u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize,
-        short => 2 + usize::from(short),
-    })
+    Some(server_payload(bytes)?.end)
+}
+
+/// Where in `bytes` the payload of the frame at their front lies, which this server wrote: up to the frame's end.
+///
+/// `None`: the header is not there to its end. The payload need not be.
+#[inline]
+pub fn server_payload(bytes: &[u8]) -> Option<Range<usize>> {
+    let (start, len) = match *bytes.get(1)? {
+        LENGTH_IN_2 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        LENGTH_IN_8 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize),
+        short => (2, usize::from(short)),
+    };
+    Some(start..start + len)
 }
 
 /// Appends a whole message of the server, one frame.
@@ -363,8 +378,10 @@ mod tests {
             let header_len = write_header(Opcode::Binary, len, &mut header);
             for cut in 0..header_len {
                 assert_eq!(server_frame_len(&header[..cut]), None, "{len}, {cut} bytes");
+                assert_eq!(server_payload(&header[..cut]), None, "{len}, {cut} bytes");
             }
             assert_eq!(server_frame_len(&header[..header_len]), Some(header_len + len));
+            assert_eq!(server_payload(&header[..header_len]), Some(header_len..header_len + len));
         }
     }
 

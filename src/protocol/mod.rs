@@ -11,6 +11,7 @@ pub mod frame;
 pub mod json;
 pub mod mask;
 pub mod publication;
+pub mod record;
 pub mod reply;
 pub mod rest;
 pub mod session;

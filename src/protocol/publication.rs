@@ -26,12 +26,12 @@ pub struct Publication<'a> {
     pub kind: PayloadKind,
 }
 
-const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
-const JSON_SEQ: &[u8] = br#"","seq":"#;
-const JSON_DATA: &[u8] = br#","data":"#;
-const JSON_DATA_END: &[u8] = br#"}"#;
-const JSON_BASE64: &[u8] = br#","base64":""#;
-const JSON_BASE64_END: &[u8] = br#""}"#;
+pub(super) const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
+pub(super) const JSON_SEQ: &[u8] = br#"","seq":"#;
+pub(super) const JSON_DATA: &[u8] = br#","data":"#;
+pub(super) const JSON_DATA_END: &[u8] = br#"}"#;
+pub(super) const JSON_BASE64: &[u8] = br#","base64":""#;
+pub(super) const JSON_BASE64_END: &[u8] = br#""}"#;
 
 impl Publication<'_> {
     /// The length of the frame that [`Publication::encode`] writes, in bytes.

@@ -1,4 +1,5 @@
-//! The two things of JSON that need care when it is written: strings and numbers.
+//! The two things of JSON that need care when it is written, strings and numbers; and both read back as they are
+//! written here, which is less than JSON allows.
 
 /// Which bytes of a string must be escaped (RFC 8259 section 7).
 const fn needs_escape(byte: u8) -> bool {
@@ -64,6 +65,23 @@ fn is_plain(text: &str) -> bool {
     !text.bytes().fold(false, |found, byte| found | needs_escape(byte))
 }
 
+/// How long the inside of the string at the front of `text` is, which [`write_escaped`] wrote: where its quote stands.
+///
+/// # Panics
+/// If there is no quote.
+pub(crate) fn written_len(text: &[u8]) -> usize {
+    let mut len = 0;
+    loop {
+        let found = memchr::memchr2(b'"', b'\\', &text[len..]).expect("a string that we wrote has its quote");
+        len += found;
+        if text[len] == b'"' {
+            return len;
+        }
+        // Of an escape, what follows the backslash may be a quote; the digits of one with `u` are passed as text.
+        len += 2;
+    }
+}
+
 /// How many digits `number` has.
 pub(crate) fn decimal_len(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
@@ -97,6 +115,18 @@ impl Decimal {
     }
 }
 
+/// The number whose digits [`Decimal`] wrote to the front of `text`, and what follows them.
+///
+/// # Panics
+/// If there is none up to `u64::MAX`.
+pub(crate) fn take_decimal(text: &[u8]) -> (u64, &[u8]) {
+    let len = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(len);
+    let add = |number: u64, digit: &u8| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let number = digits.iter().try_fold(0, add).filter(|_| !digits.is_empty());
+    (number.expect("a number that we wrote has digits, and is at most 2^64 - 1"), rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +144,30 @@ mod tests {
                 ['a', char::from_u32(code).expect("below the surrogates"), 'z'].iter().collect();
             let written = format!("\"{}\"", escaped(&text));
             assert_eq!(serde_json::from_str::<String>(&written).expect(&written), text);
+            assert_eq!(read_back(&text), text);
+        }
+    }
+
+    /// `text` out of a string that others follow.
+    fn read_back(text: &str) -> String {
+        let followed = format!("{}\",\"\\\"", escaped(text));
+        let written = &followed.as_bytes()[..written_len(followed.as_bytes())];
+        serde_json::from_slice(&[b"\"", written, b"\""].concat()).expect("a string")
+    }
+
+    #[test]
+    fn escapes_side_by_side_are_told_apart() {
+        for text in [
+            "",
+            "\\",
+            "\"",
+            "\\\"",
+            "\\\\",
+            "\\u0041",
+            "\\\\u0041\"",
+            "a\u{1}\u{1f}\n\\n\u{0}0\u{7f}ä\u{10ffff}",
+        ] {
+            assert_eq!(read_back(text), text);
         }
     }
 
@@ -129,6 +183,8 @@ mod tests {
             for number in [number, number.saturating_sub(1), number.saturating_add(1)] {
                 let digits = number.to_string();
                 assert_eq!(Decimal::new(number).as_bytes(), digits.as_bytes());
+                let followed = format!("{digits},1");
+                assert_eq!(take_decimal(followed.as_bytes()), (number, b",1".as_slice()));
                 assert_eq!(decimal_len(number), digits.len());
             }
             if number == 0 {
@@ -136,6 +192,18 @@ mod tests {
             }
             number /= 10;
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "at most 2^64 - 1")]
+    fn a_number_beyond_64_bits_is_our_bug() {
+        take_decimal(b"18446744073709551616,");
+    }
+
+    #[test]
+    #[should_panic(expected = "has digits")]
+    fn a_number_without_digits_is_our_bug() {
+        take_decimal(b",");
     }
 
     #[test]
