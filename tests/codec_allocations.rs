@@ -1,4 +1,4 @@
-//! Once warm, reading a publish and writing what comes of it allocates nothing, in either language.
+//! Once warm, reading a publish and writing what comes of it allocates nothing, in either language, nor does transcoding.
 
 #[path = "common/allocations.rs"]
 mod allocations;
@@ -8,10 +8,12 @@ use std::hint::black_box;
 use allocations::allocation_count;
 use fanfare::protocol::{
     Format, binary,
-    command::{Command, CommandError},
+    command::{Command, CommandError, PayloadKind},
     json::Parser,
     publication::Publication,
+    record::Records,
     reply::{self, Reply},
+    transcode::{transcode, transcoded_len},
 };
 
 /// Sequences, encodes and acknowledges what `commands` publish, as a reactor would.
@@ -72,4 +74,29 @@ fn publishing_allocates_nothing_once_warm() {
         round();
     }
     assert_eq!(allocation_count() - before, 0);
+}
+
+#[test]
+fn transcoding_allocates_nothing() {
+    let publications = [
+        Publication { topic: "room/42", seq: 121, payload: b"[1]", kind: PayloadKind::Json },
+        Publication { topic: "\"\u{1}\"", seq: u64::MAX, payload: &[0xff; 1_000], kind: PayloadKind::Bytes },
+    ];
+    for from in Format::ALL {
+        let mut bytes = Vec::new();
+        for publication in publications.iter().cycle().take(10) {
+            let start = bytes.len();
+            bytes.resize(start + publication.encoded_len(from), 0);
+            publication.encode(from, &mut bytes[start..]);
+        }
+        let mut out = vec![0; 64 << 10];
+        let before = allocation_count();
+        assert!(before > 0, "the allocator counts");
+        for to in Format::ALL {
+            let records = Records::new(from, black_box(&bytes));
+            transcode(records, to, &mut out[..transcoded_len(records, to)]);
+            black_box(&out);
+        }
+        assert_eq!(allocation_count() - before, 0);
+    }
 }

@@ -26,7 +26,10 @@ pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use long::Verdict;
 pub use message::LongMessage;
-pub(super) use write::{Decimal, decimal_len, escaped_len, take_decimal, write_escaped, written_len};
+pub(super) use write::{
+    Decimal, decimal_len, escaped_len, take_decimal, unescaped_len, write_escaped, write_unescaped,
+    written_len,
+};
 
 use super::{
     command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},

@@ -16,6 +16,7 @@ pub mod reply;
 pub mod rest;
 pub mod session;
 pub mod topic;
+pub mod transcode;
 pub mod upgrade;
 pub mod utf8;
 

@@ -97,21 +97,25 @@ impl Publication<'_> {
     }
 
     fn write_binary(&self, out: &mut [u8]) {
-        let flags = match self.kind {
-            PayloadKind::Json => binary::FLAG_JSON,
-            PayloadKind::Bytes => 0,
-        };
-        let topic_len = u16::try_from(self.topic.len())
-            .expect("a topic's name has at most 256 bytes when it is published");
-        let header = BodyHeader { kind: Kind::Message, flags, topic_len, seq: self.seq };
-        let out = put(out, &header.to_bytes());
+        let out = put(out, &binary_header(self.topic.len(), self.seq, self.kind).to_bytes());
         let out = put(out, self.topic.as_bytes());
         out.copy_from_slice(self.payload);
     }
 }
 
+/// The fixed fields of a publication's body.
+pub(super) fn binary_header(topic_len: usize, seq: u64, kind: PayloadKind) -> BodyHeader {
+    let flags = match kind {
+        PayloadKind::Json => binary::FLAG_JSON,
+        PayloadKind::Bytes => 0,
+    };
+    let topic_len =
+        u16::try_from(topic_len).expect("a topic's name has at most 256 bytes when it is published");
+    BodyHeader { kind: Kind::Message, flags, topic_len, seq }
+}
+
 /// Copies `bytes` to the front of `out` and returns the rest.
-fn put<'out>(out: &'out mut [u8], bytes: &[u8]) -> &'out mut [u8] {
+pub(super) fn put<'out>(out: &'out mut [u8], bytes: &[u8]) -> &'out mut [u8] {
     let (front, rest) = out.split_at_mut(bytes.len());
     front.copy_from_slice(bytes);
     rest

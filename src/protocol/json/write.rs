@@ -1,6 +1,8 @@
 //! The two things of JSON that need care when it is written, strings and numbers; and both read back as they are
 //! written here, which is less than JSON allows.
 
+use std::iter;
+
 /// Which bytes of a string must be escaped (RFC 8259 section 7).
 const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
@@ -82,6 +84,61 @@ pub(crate) fn written_len(text: &[u8]) -> usize {
     }
 }
 
+/// How many bytes [`write_unescaped`] writes for `written`.
+pub(crate) fn unescaped_len(written: &[u8]) -> usize {
+    if has_escape(written) { unescape(written).count() } else { written.len() }
+}
+
+/// Writes the text that [`write_escaped`] wrote as `written` into `out`, which is exactly [`unescaped_len`] long.
+pub(crate) fn write_unescaped(written: &[u8], out: &mut [u8]) {
+    if !has_escape(written) {
+        return out.copy_from_slice(written);
+    }
+    let mut bytes = unescape(written);
+    out.fill_with(|| bytes.next().expect("a text is as long as computed"));
+}
+
+fn has_escape(written: &[u8]) -> bool {
+    written.contains(&b'\\')
+}
+
+/// The bytes that were escaped: those that there are two-byte escapes for, and others below 0x20.
+fn unescape(mut written: &[u8]) -> impl Iterator<Item = u8> {
+    iter::from_fn(move || {
+        let (byte, rest) = match written {
+            [b'\\', b'u', b'0', b'0', high, low, rest @ ..] => {
+                (hex_digit(*high) << 4 | hex_digit(*low), rest)
+            }
+            [b'\\', letter, rest @ ..] => (byte_of_escape(*letter), rest),
+            [byte, rest @ ..] => (*byte, rest),
+            [] => return None,
+        };
+        written = rest;
+        Some(byte)
+    })
+}
+
+/// [`short_escape`] back.
+fn byte_of_escape(letter: u8) -> u8 {
+    match letter {
+        b'"' | b'\\' => letter,
+        b'b' => 0x08,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'f' => 0x0c,
+        b'r' => b'\r',
+        _ => panic!("\\{} is no escape that we write", letter.escape_ascii()),
+    }
+}
+
+fn hex_digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => panic!("{} is no hexadecimal digit that we write", digit.escape_ascii()),
+    }
+}
+
 /// How many digits `number` has.
 pub(crate) fn decimal_len(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
@@ -152,7 +209,10 @@ mod tests {
     fn read_back(text: &str) -> String {
         let followed = format!("{}\",\"\\\"", escaped(text));
         let written = &followed.as_bytes()[..written_len(followed.as_bytes())];
-        serde_json::from_slice(&[b"\"", written, b"\""].concat()).expect("a string")
+        assert_eq!(written, escaped(text).as_bytes(), "{text:?}");
+        let mut out = vec![0xee; unescaped_len(written)];
+        write_unescaped(written, &mut out);
+        String::from_utf8(out).expect("escapes are of ASCII")
     }
 
     #[test]
@@ -169,6 +229,12 @@ mod tests {
         ] {
             assert_eq!(read_back(text), text);
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "is no escape that we write")]
+    fn an_escape_that_we_do_not_write_is_our_bug() {
+        unescaped_len(br"a\/b");
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! The twin of transcoding: to read each frame by RFC 6455 and by the tables of the two languages, with serde_json, and
+//! to encode anew what it says.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::value::RawValue;
+
+use super::{transcode, transcoded_len};
+use crate::protocol::{Format, command::PayloadKind, publication::Publication, record::Records};
+
+/// A [`Publication`] of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) topic: String,
+    pub(crate) seq: u64,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) kind: PayloadKind,
+}
+
+impl Owned {
+    pub(crate) fn borrowed(&self) -> Publication<'_> {
+        Publication { topic: &self.topic, seq: self.seq, payload: &self.payload, kind: self.kind }
+    }
+
+    /// With as many blanks behind its payload as make its message in `format` so long, or as near as base64 comes.
+    pub(crate) fn grown(mut self, format: Format, message_len: usize) -> Owned {
+        let missing = message_len.saturating_sub(self.borrowed().message_len(format));
+        let missing = match (format, self.kind) {
+            (Format::Json, PayloadKind::Bytes) => missing / 4 * 3,
+            _ => missing,
+        };
+        self.payload.resize(self.payload.len() + missing, b' ');
+        self
+    }
+}
+
+/// Checks that records of `publications` are read and transcoded, from each format to each and back, as the twin does
+/// it.
+pub(crate) fn check(publications: &[Owned]) {
+    for from in Format::ALL {
+        let bytes = encode(publications, from);
+        let read = read(from, &bytes);
+        assert_eq!(read, publications, "in {from:?}");
+        check_records(from, &bytes, &read);
+        for to in Format::ALL {
+            let transcoded = transcoded(from, &bytes, to);
+            // Without the bytes, which may be many.
+            assert!(transcoded == encode(&read, to), "from {from:?} to {to:?}: {publications:?}");
+            let back = self::transcoded(to, &transcoded, from);
+            assert!(back == bytes, "from {from:?} to {to:?} and back: {publications:?}");
+        }
+    }
+}
+
+fn check_records(format: Format, bytes: &[u8], publications: &[Owned]) {
+    let records: Vec<_> = Records::new(format, bytes).collect();
+    assert_eq!(records.len(), publications.len());
+    assert_eq!(records.iter().map(|record| record.frame).collect::<Vec<_>>().concat(), bytes);
+    for (record, publication) in records.iter().zip(publications) {
+        let (topic, payload) = match (format, record.kind) {
+            (Format::Binary, _) => (record.topic.to_vec(), record.payload.to_vec()),
+            (Format::Json, PayloadKind::Json) => (unquoted(record.topic), record.payload.to_vec()),
+            (Format::Json, PayloadKind::Bytes) => (unquoted(record.topic), decoded(record.payload)),
+        };
+        let topic = String::from_utf8(topic).expect("UTF-8");
+        assert_eq!(&Owned { topic, seq: record.seq, payload, kind: record.kind }, publication);
+        assert_eq!(record.format, format);
+    }
+}
+
+fn transcoded(from: Format, bytes: &[u8], to: Format) -> Vec<u8> {
+    let records = Records::new(from, bytes);
+    // Not zeros, so that a byte that is not written shows.
+    let mut out = vec![0xee; transcoded_len(records, to)];
+    transcode(records, to, &mut out);
+    out
+}
+
+fn encode(publications: &[Owned], format: Format) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for publication in publications.iter().map(Owned::borrowed) {
+        let mut frame = vec![0xee; publication.encoded_len(format)];
+        publication.encode(format, &mut frame);
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+fn read(format: Format, mut bytes: &[u8]) -> Vec<Owned> {
+    let mut publications = Vec::new();
+    while !bytes.is_empty() {
+        let (header_len, len) = match bytes[1] {
+            126 => (4, number(&bytes[2..4])),
+            127 => (10, number(&bytes[2..10])),
+            short => (2, u64::from(short)),
+        };
+        let message = &bytes[header_len..header_len + len as usize];
+        publications.push(match format {
+            Format::Json => read_json(message),
+            Format::Binary => read_binary(message),
+        });
+        bytes = &bytes[header_len + message.len()..];
+    }
+    publications
+}
+
+fn read_binary(body: &[u8]) -> Owned {
+    let kind = match body[..2] {
+        [2, 0] => PayloadKind::Bytes,
+        [2, 1] => PayloadKind::Json,
+        ref other => panic!("kind and flags {other:?}"),
+    };
+    let (topic, payload) = body[12..].split_at(number(&body[2..4]) as usize);
+    let topic = String::from_utf8(topic.to_vec()).expect("UTF-8");
+    Owned { topic, seq: number(&body[4..12]), payload: payload.to_vec(), kind }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number * 256 + u64::from(*byte))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<'a> {
+    op: &'a str,
+    topic: String,
+    seq: u64,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    base64: Option<&'a str>,
+}
+
+fn read_json(message: &[u8]) -> Owned {
+    let text = str::from_utf8(message).expect("JSON is text");
+    let Message { op, topic, seq, data, base64 } = serde_json::from_str(text).expect("a message");
+    assert_eq!(op, "message");
+    let (payload, kind) = match (data, base64) {
+        (Some(data), None) => (with_blanks(data.get(), text), PayloadKind::Json),
+        (None, Some(base64)) => (decoded(base64.as_bytes()), PayloadKind::Bytes),
+        both => panic!("{both:?}"),
+    };
+    Owned { topic, seq, payload, kind }
+}
+
+/// The value `data` with the blanks around it, which serde_json leaves out: from the colon to the brace at the end of
+/// `text`.
+fn with_blanks(data: &str, text: &str) -> Vec<u8> {
+    let before = &text[..data.as_ptr().addr() - text.as_ptr().addr()];
+    let colon = before.rfind(':').expect("a colon");
+    text[colon + 1..text.len() - 1].into()
+}
+
+fn decoded(base64: &[u8]) -> Vec<u8> {
+    STANDARD.decode(base64).expect("base64")
+}
+
+fn unquoted(inside: &[u8]) -> Vec<u8> {
+    let quoted = [b"\"", inside, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted).expect("a string").into_bytes()
+}
