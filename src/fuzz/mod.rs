@@ -13,6 +13,7 @@ mod policies;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transcode;
 mod upgrade;
 
 pub use commands::{binary_commands, json_commands};
@@ -22,13 +23,14 @@ pub use frame::frame;
 pub use log::log;
 pub use policies::policies;
 pub use session::session;
+pub use transcode::transcode;
 pub use upgrade::upgrade;
 
 /// Panics if what must hold of these bytes does not.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
@@ -37,5 +39,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("log", log),
     ("policies", policies),
     ("session", session),
+    ("transcode", transcode),
     ("upgrade", upgrade),
 ];
