@@ -305,6 +305,36 @@ mod tests {
         assert_eq!(rule_of("$sys"), DEFAULT, "no wildcard at the first level matches the broker's own");
     }
 
+    /// 0 is any age, not that nothing is said of it; and so it is with topics that do not skip.
+    #[test]
+    fn an_entry_may_lift_what_a_wider_one_or_the_default_bounds() {
+        let ms = |owed_ms_max| Keys { owed_ms_max, ..Keys::default() };
+        let entries = [("a/#", ms(Some(7))), ("+/b", ms(Some(0))), ("a/b", ms(Some(0)))];
+        let policy = Policy::new(9, DEFAULT, entries.map(|(filter, keys)| (filter.into(), keys)));
+        let owed_ms_max = |topic| policy.rule_of(topic).0.owed_ms_max.map(NonZeroU32::get);
+        assert_eq!(["c", "c/b", "a/c", "a/b"].map(owed_ms_max), [Some(1), None, Some(7), None]);
+        let firm = Keys { may_skip: Some(false), ..Keys::default() };
+        let skipping = Policy::new(9, Rule { may_skip: true, ..DEFAULT }, [("a".into(), firm)]);
+        assert_eq!(["a", "b"].map(|topic| skipping.rule_of(topic).0.may_skip), [false, true]);
+    }
+
+    /// As many entries as there may be, with as many levels, all of which begin as the topic does: a wildcard and the
+    /// level itself in every order. Each node is visited once, and told.
+    #[test]
+    fn a_lookup_visits_no_node_twice_whatever_the_entries() {
+        let filter = |entry: u32| {
+            let level = |bit: u32| if bit < 8 && entry & (1 << bit) != 0 { "+" } else { "a" };
+            (0..topic::TOPIC_LEVELS_MAX as u32).map(level).collect::<Vec<_>>().join("/")
+        };
+        let entries: Vec<(String, Keys)> = (0..256).map(|entry| (filter(entry), Keys::default())).collect();
+        let policy = Policy::new(9, DEFAULT, entries);
+        let topic = ["a"; topic::TOPIC_LEVELS_MAX].join("/");
+        let (rule, visited) = policy.rule_of(&topic);
+        assert_eq!((rule, visited as usize), (DEFAULT, policy.places.node_count()));
+        assert_eq!(visited, 511 + 24 * 256);
+        assert_eq!(policy.rule_of("b").1, 2, "what matches nothing costs little");
+    }
+
     /// An entry may lift the bound of a wider one, and what is checked how often follows the least.
     #[test]
     fn the_least_age_is_that_of_any_topic() {
@@ -315,6 +345,7 @@ mod tests {
             Policy::new(9, default, entries).owed_ms_min()
         };
         assert_eq!(policy(0, &[]), None);
+        assert_eq!(policy(7, &[]), Some(7));
         assert_eq!(policy(0, &[ms(None), ms(Some(0))]), None);
         assert_eq!(policy(7, &[ms(None), ms(Some(0))]), Some(7));
         assert_eq!(policy(0, &[ms(Some(9)), ms(Some(8))]), Some(8));

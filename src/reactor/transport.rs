@@ -498,6 +498,8 @@ mod tests {
             assert_eq!((connection.flight.len_bytes(), connection.flight.stalled_ms(1_500)), (18, Some(500)));
             io.enter(Wait::Poll).unwrap();
             assert!(io.reap().is_none(), "the peer takes half of it");
+            connection.flight.note_progress(2_000);
+            assert_eq!(connection.flight.stalled_ms(2_100), Some(100));
             let mut read = Vec::new();
             match is_cut {
                 true => io.shutdown(socket),
@@ -518,8 +520,39 @@ mod tests {
             net.read(peer, 100, &mut read);
             let bytes = b"reply, past, \x81\x03one";
             assert_eq!(read, if is_cut { &bytes[..9] } else { &bytes[..] });
-            assert!(transport.gather().is_empty() && transport.gathers.is_empty(), "it is kept for the next");
+            assert_eq!(transport.gathers.len(), 1, "it is kept for the next");
+            assert!(transport.gather().is_empty());
         }
+    }
+
+    /// What a send had is told of each kind of source by itself.
+    #[test]
+    fn a_send_tells_whether_it_had_messages_and_bytes_of_its_own() {
+        let mut pool = ChunkPool::new(Budget::new(1 << 20));
+        let range = append(&mut pool.acquire(100, 0), b"past");
+        let (mut view, member) = view_of_one();
+        let owed = view.take(member, 100).expect("it is owed one record");
+        let mut transport = Transport::default();
+        let mut told = |add: &dyn Fn(&mut Gather)| {
+            let mut gather = transport.gather();
+            add(&mut gather);
+            let len = gather.len() as i32;
+            let sent = transport.complete(Flight::Gather(gather), len, drop);
+            assert!(sent.is_whole);
+            (sent.has_messages, sent.has_bytes)
+        };
+        assert_eq!(told(&|gather| gather.add_bytes(b"reply".to_vec())), (false, true));
+        assert_eq!(told(&|gather| gather.add_range(range.clone())), (true, false));
+        assert_eq!(told(&|gather| gather.add_owed(7, owed)), (true, false));
+    }
+
+    /// However many are in flight at once, of sends that are over as many are kept as a turn needs.
+    #[test]
+    fn no_more_gathers_are_kept_than_a_turn_submits() {
+        let mut transport = Transport::default();
+        let gathers: Vec<_> = (0..2 * GATHERS_MAX).map(|_| transport.gather()).collect();
+        gathers.into_iter().for_each(|gather| transport.put_back(gather));
+        assert_eq!(transport.gathers.len(), GATHERS_MAX);
     }
 
     #[test]

@@ -628,6 +628,76 @@ fn a_view_follows_a_new_policy_when_it_is_looked_at() {
     assert_eq!(stalled.publish("b", 19), Some(Verdict::Disconnect(Bound::OwedBytes)));
 }
 
+/// What goes on over turns looks at views that have had no batch since: those of a connection that is owed in many topics,
+/// and those that keep old log.
+#[test]
+fn tasks_go_by_a_new_policy() {
+    let rule = Rule { may_skip: false, owed_bytes_max: u64::MAX, owed_ms_max: None };
+    let narrow = Keys { may_skip: Some(true), owed_bytes_max: Some(2 * FRAME_BYTES), ..Keys::default() };
+    let narrow = || Policy::new(u64::MAX, rule, [("#".into(), narrow)]);
+    let mut stalled = Stalled::new(u64::MAX, None);
+    let topics: Vec<String> = (0..=AT_ONCE_MAX).map(|topic| format!("t/{topic}")).collect();
+    for topic in &topics {
+        stalled.subscribe(0, topic);
+        assert_eq!(stalled.publish(topic, 3), None);
+    }
+    stalled.fanout.set_policy(narrow());
+    assert_eq!(stalled.fanout.judge(0, stalled.now_ms), Verdict::Keep, "a task does it");
+    assert_eq!(stalled.run_tasks(), [(0, Verdict::Skip(Bound::OwedBytes))]);
+    assert_eq!(stalled.owed_bytes(0), topics.len() as u64 * FRAME_BYTES);
+    let mut stalled = Stalled::new(u64::MAX, None);
+    stalled.subscribe(0, "old");
+    assert_eq!(stalled.publish("old", 1), None);
+    let clock = stalled.budget.clock() + 1;
+    stalled.fanout.set_policy(narrow());
+    stalled.fanout.shed(clock);
+    assert_eq!(stalled.run_tasks(), [(0, Verdict::Skip(Bound::LogBytes))]);
+}
+
+/// A stranger names new topics, and a reload has every view looked into again: each time that is counted, once.
+#[test]
+fn what_looking_into_the_policy_takes_is_counted() {
+    let mut stalled = Stalled::new(20 * FRAME_BYTES, None);
+    let rule = Rule { may_skip: false, owed_bytes_max: 20 * FRAME_BYTES, owed_ms_max: None };
+    // The root and a node per level.
+    let keys = Keys { may_skip: Some(true), ..Keys::default() };
+    let deep = || Policy::new(20 * FRAME_BYTES, rule, [("+/+/+/+".into(), keys)]);
+    let lookup = 5 * price::MATCH;
+    let work = |stalled: &mut Stalled, topic: &str, deed: fn(&mut Stalled, &str)| {
+        stalled.fanout.take_work();
+        deed(stalled, topic);
+        stalled.fanout.take_work()
+    };
+    let subscribe: fn(&mut Stalled, &str) = |stalled, topic| stalled.subscribe(0, topic);
+    let publish: fn(&mut Stalled, &str) = |stalled, topic| {
+        let mut chunk = stalled.pool.acquire(FRAME_BYTES as usize, 0);
+        stalled.publish_into(topic, &mut chunk);
+    };
+    let judge: fn(&mut Stalled, &str) = |stalled, _| {
+        let _ = stalled.fanout.judge(0, stalled.now_ms);
+    };
+    stalled.fanout.set_policy(Policy::new(20 * FRAME_BYTES, rule, []));
+    stalled.run_tasks();
+    let plain = work(&mut stalled, "a/b/c/d", subscribe);
+    let batch = work(&mut stalled, "a/b/c/d", publish);
+    stalled.fanout.set_policy(deep());
+    stalled.run_tasks();
+    assert_eq!(work(&mut stalled, "a/b/c/e", subscribe), plain + lookup, "a view is made");
+    assert_eq!(work(&mut stalled, "a/b/c/d", publish), batch + lookup, "a view follows");
+    assert_eq!(work(&mut stalled, "a/b/c/d", publish), batch, "it has followed");
+    assert_eq!(
+        work(&mut stalled, "a/b/c/e", publish),
+        batch,
+        "one that was made since has nothing to follow"
+    );
+    stalled.visit();
+    let judged = work(&mut stalled, "", judge);
+    stalled.fanout.set_policy(deep());
+    stalled.run_tasks();
+    assert_eq!(work(&mut stalled, "", judge), judged + 2 * lookup, "both follow");
+    assert_eq!(work(&mut stalled, "", judge), judged);
+}
+
 #[test]
 fn a_gap_that_is_not_told_yet_is_widened_in_place() {
     let mut stalled = Stalled::new(6 * FRAME_BYTES, None);

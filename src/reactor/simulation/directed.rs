@@ -180,6 +180,28 @@ fn what_is_owed_for_too_long_is_skipped_or_closes_its_connection() {
     }
 }
 
+/// Subscribers that take nothing and are held to no age, and nothing more is published: what a reload says of the topic of
+/// one of them closes it all the same, and only it.
+#[test]
+fn a_policy_that_comes_later_closes_who_is_stuck_in_its_topic() {
+    let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(1) });
+    let (held, publisher) = world.open_stuck(&["a/x"]);
+    let (free, _) = world.open_stuck(&["b"]);
+    for topic in ["a/x", "b"] {
+        world.publish_each_turn(publisher, topic, 3);
+    }
+    world.pass(2 * SECOND);
+    let policy = TopicPolicy { filter: "a/#".into(), owed_ms_max: Some(1_000), ..TopicPolicy::default() };
+    world.knobs.policies = vec![policy];
+    world.reload();
+    world.pass(SECOND / 2);
+    assert_eq!(world.reactor(0).desk().stats.slow_disconnects_total[Bound::OwedMs.index()], 1);
+    [held, free].into_iter().for_each(|reader| world.unstick(reader));
+    assert_eq!(world.closed_with(held), Some(Some(4000)));
+    assert_eq!(world.seqs(free, "b"), [1, 2, 3]);
+    world.end();
+}
+
 /// A subscriber that takes nothing is moved forward in more topics than gaps are kept for: topics that it
 /// named, beside a filter that matches none of them.
 #[test]
