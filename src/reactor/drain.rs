@@ -139,8 +139,13 @@ fn is_owed(slot: u32, connection: &Connection, fanout: &Fanout) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
-    use crate::protocol::close::CloseReason;
+    use crate::{
+        protocol::close::CloseReason,
+        pubsub::{home::Homes, log::Budget, policy::Policy},
+    };
 
     const MS: u64 = 1_000_000;
 
@@ -162,6 +167,31 @@ mod tests {
             assert_eq!(parting(phase, is_owed, 99), hurrying, "{phase:?} {is_owed}");
             let last = (phase != Phase::Free).then_some(Parting::Cut);
             assert_eq!(parting(phase, is_owed, 100), last, "{phase:?} {is_owed}");
+        }
+    }
+
+    /// Five connections, and a share for two of them in each turn.
+    #[test]
+    fn a_walk_stops_where_its_share_ends_and_goes_on_from_there() {
+        let mut connections = Connections::new(5);
+        for socket in 0..5 {
+            connections.open(socket, 0, 1_000);
+        }
+        let budget = Budget::new(1 << 20);
+        let fanout = Fanout::new(Homes::new(1, 0), Policy::skipping(200), 10, 5, budget);
+        let mut drain = Drain::new(0, 100, None);
+        let mut walk = |now_ms| {
+            let mut meter = Meter::default();
+            let mut next = || drain.next(&connections, &fanout, &mut meter, 2 * price::LOOK, now_ms * MS);
+            let found: Vec<(u32, Parting)> = iter::from_fn(&mut next).collect();
+            (found, drain.is_walking())
+        };
+        for is_left in [true, true, false] {
+            assert_eq!(walk(49), (vec![], is_left), "nobody's time has come");
+        }
+        let ends = |slots: &[u32]| slots.iter().map(|&slot| (slot, Parting::End)).collect();
+        for (slots, is_left) in [(&[0, 1][..], true), (&[2, 3], true), (&[4], false)] {
+            assert_eq!(walk(50), (ends(slots), is_left));
         }
     }
 

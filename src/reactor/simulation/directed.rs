@@ -1152,6 +1152,39 @@ fn a_drain_delivers_what_is_owed_and_ends_in_its_time() {
     world.oracle.check_over();
 }
 
+/// More readers than a turn sends to, and more for each than a send has; the drain comes so many turns later: while the topic
+/// is swept, and when all have taken what was in flight and there is more to come.
+#[test]
+fn a_drain_closes_nobody_before_it_has_what_it_is_owed() {
+    for turns in 0..16 {
+        let mut knobs = Knobs { may_close: true, ..Knobs::calm(1) };
+        knobs.net.window_bytes = 500;
+        let mut world = World::new(knobs);
+        let readers: Vec<usize> = (0..12).map(|_| world.open(0, Format::Json)).collect();
+        let publisher = world.open(0, Format::Json);
+        for &reader in &readers {
+            world.subscribe(reader, "t");
+        }
+        world.settle();
+        for _ in 0..4 {
+            world.publish_as(publisher, "t", 600, true, false, false, None);
+        }
+        world.write(publisher, usize::MAX);
+        world.turns(0, turns);
+        for &reader in &readers {
+            world.read(reader, usize::MAX);
+        }
+        world.order_drain(0);
+        world.pass(SECOND);
+        for &reader in &readers {
+            assert_eq!(world.seqs(reader, "t"), [1, 2, 3, 4], "after {turns} turns");
+            assert_eq!(world.closed_with(reader), Some(Some(1012)));
+        }
+        assert!(world.reactors[0].is_none());
+        world.oracle.check_over();
+    }
+}
+
 /// The reactors stop accepting and close their connections for a successor, which goes away: they accept again,
 /// first whoever waited meanwhile.
 #[test]
