@@ -289,3 +289,163 @@ impl Exchange {
         (outbox.unwrap_or(0), self.backlog.iter().map(VecDeque::len).max().unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        channel::Mesh,
+        protocol::Encoding,
+        pubsub::{
+            log::{Budget, ChunkPool, SHARED_CHUNK_BYTES},
+            message::{Batch, PendingId},
+        },
+    };
+
+    /// Exchanges of so many reactors and a guest, between any two of which there is room for one.
+    fn exchanges(reactor_count: usize) -> Vec<Exchange> {
+        let (_, ports) = Mesh::new(reactor_count, 1, 1);
+        ports.into_iter().map(|port| Exchange::new(port, reactor_count)).collect()
+    }
+
+    fn question(number: u32) -> Request {
+        Request::Unsubscribe { topic: number.to_string().into(), encoding: Encoding::Json }
+    }
+
+    fn answer(number: u32) -> Delivery {
+        Delivery::Published { pending: PendingId(number), seq: 1, counts: 0 }
+    }
+
+    fn batch() -> Delivery {
+        let budget = Budget::new(SHARED_CHUNK_BYTES);
+        let range = ChunkPool::new(budget).acquire(SHARED_CHUNK_BYTES, 0).append(1, |room| room.fill(b'1'));
+        Delivery::Batch(Batch { topic: "t".into(), encoding: Encoding::Json, seq: 1, count: 1, range })
+    }
+
+    /// The requests of `from` that there are.
+    fn asked(exchange: &mut Exchange, from: usize) -> Vec<String> {
+        let requests = std::iter::from_fn(|| exchange.receive_request(from));
+        let topic = |request| match request {
+            Request::Unsubscribe { topic, .. } => topic.to_string(),
+            other => panic!("{other:?}"),
+        };
+        requests.map(topic).collect()
+    }
+
+    /// Answers by their number, a batch as -1 and an overrun as -2.
+    fn numbers(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<i64> {
+        let number = |delivery| match delivery {
+            Delivery::Published { pending, .. } => i64::from(pending.0),
+            Delivery::Batch(_) => -1,
+            Delivery::Overrun => -2,
+            other => panic!("{other:?}"),
+        };
+        deliveries.into_iter().map(number).collect()
+    }
+
+    fn post(exchange: &mut Exchange) -> Vec<usize> {
+        let mut wakes = Vec::new();
+        exchange.post(&mut wakes);
+        wakes
+    }
+
+    /// There is room for one. What waits is in the order in which it was asked, and so is what is asked while some waits.
+    #[test]
+    fn requests_that_wait_keep_their_order() {
+        let mut both = exchanges(2);
+        for number in 0..3 {
+            both[0].request(1, question(number));
+        }
+        assert!(both[0].is_backlogged() && !both[0].is_posted());
+        post(&mut both[0]);
+        assert_eq!(asked(&mut both[1], 0), ["0"]);
+        // There is room now, and yet it is for those who came before.
+        both[0].request(1, question(3));
+        for number in 1..4 {
+            post(&mut both[0]);
+            assert_eq!(both[0].is_backlogged(), number < 3, "{number}");
+            assert_eq!(asked(&mut both[1], 0), [number.to_string()]);
+        }
+        assert!(both[0].is_posted());
+    }
+
+    #[test]
+    fn another_sender_is_first_in_each_turn() {
+        let mut all = exchanges(3);
+        for from in [0, 1, 3] {
+            all[from].request(2, question(0));
+            post(&mut all[from]);
+        }
+        let orders: Vec<Vec<usize>> = (0..5).map(|turn| all[2].senders(turn).iter().collect()).collect();
+        assert_eq!(orders, [vec![0, 1, 3], vec![1, 3, 0], vec![3, 0, 1], vec![3, 0, 1], vec![0, 1, 3]]);
+    }
+
+    /// However much it has put, and not again for nothing.
+    #[test]
+    fn a_post_wakes_each_who_sleeps_once() {
+        let mut all = exchanges(2);
+        assert_eq!(post(&mut all[0]), [0; 0]);
+        for sleeper in [1, 2] {
+            assert!(all[sleeper].announce_sleep(true));
+        }
+        all[0].request(1, question(0));
+        for to in [0, 1, 2, 2] {
+            all[0].say(to, answer(0));
+        }
+        assert_eq!(post(&mut all[0]), [1, 2]);
+        assert_eq!(post(&mut all[0]), [0; 0]);
+        assert_eq!(all[0].own_count(), 1, "what a reactor says to itself goes through no queue");
+    }
+
+    /// A guest's may be as long as they are, and the guest is asked nothing.
+    #[test]
+    fn only_what_waits_for_reactors_fills_outboxes() {
+        let mut all = exchanges(2);
+        for number in 0..100 {
+            all[0].say(2, answer(number));
+        }
+        post(&mut all[0]);
+        assert!(!all[0].is_outbox_full());
+        for number in 0..OUTBOX_MAX as u32 {
+            all[0].say(1, answer(number));
+        }
+        post(&mut all[0]);
+        assert!(!all[0].is_outbox_full(), "one has found room");
+        all[0].say(1, answer(OUTBOX_MAX as u32));
+        post(&mut all[0]);
+        assert!(all[0].is_outbox_full());
+        assert!(all[1].receive_delivery(0).is_some());
+        post(&mut all[0]);
+        assert!(!all[0].is_outbox_full());
+        all[0].say(0, answer(0));
+        all[0].note_outboxes();
+        assert!(all[0].is_outbox_full(), "what it says to itself is to be taken at once");
+    }
+
+    /// Its queue is full, and it takes nothing: batches go, answers stay in their order, and the end says so, once.
+    #[test]
+    fn batches_that_a_guest_does_not_take_are_let_go_of_and_it_is_told() {
+        let mut all = exchanges(1);
+        let mut answered = Vec::new();
+        for number in 0..40 {
+            all[0].say(1, batch());
+            all[0].say(1, answer(number));
+            all[0].say(1, batch());
+            answered.push(i64::from(number));
+            post(&mut all[0]);
+            let batch_count = all[0].outboxes[1].iter().filter(|it| matches!(it, Delivery::Batch(_))).count();
+            assert!(batch_count <= GUEST_OUTBOX_MAX, "{batch_count}");
+        }
+        let mut told = Vec::new();
+        while told.len() < 1_000 && !(told.len() > 40 && all[0].is_posted()) {
+            told.extend(numbers(std::iter::from_fn(|| all[1].receive_delivery(0))));
+            post(&mut all[0]);
+        }
+        told.extend(numbers(std::iter::from_fn(|| all[1].receive_delivery(0))));
+        let answers: Vec<i64> = told.iter().copied().filter(|number| *number >= 0).collect();
+        assert_eq!(answers, answered);
+        assert_eq!(told.iter().filter(|number| **number == -2).count(), 1, "{told:?}");
+        let before = told.iter().take_while(|number| **number != -2).filter(|number| **number == -1).count();
+        assert!(before < 8, "only what was in the queue: {told:?}");
+    }
+}
