@@ -206,7 +206,7 @@ impl Exchange {
                     }
                 }
             }
-            if to >= self.home_count && self.outboxes[to].len() > GUEST_OUTBOX_MAX {
+            if to >= self.home_count {
                 overrun(&mut self.outboxes[to]);
             }
             if std::mem::take(&mut self.touched[to]) && self.port.notify(to) {
@@ -240,9 +240,13 @@ impl Exchange {
     }
 }
 
-/// Lets go of the batches that wait for a guest, and puts in their place that there were some. Its answers stay, of which
-/// there are as many as it has questions.
+/// Lets go of the batches that wait for a guest if they are too many, and puts in their place that there were some. Its
+/// answers stay, however many: there are as many as it has questions.
 fn overrun(outbox: &mut VecDeque<Delivery>) {
+    let is_batch = |delivery: &&Delivery| matches!(delivery, Delivery::Batch(_));
+    if outbox.len() <= GUEST_OUTBOX_MAX || outbox.iter().filter(is_batch).count() <= GUEST_OUTBOX_MAX {
+        return;
+    }
     outbox.retain(|delivery| !matches!(delivery, Delivery::Batch(_) | Delivery::Overrun));
     outbox.push_back(Delivery::Overrun);
 }
@@ -420,6 +424,15 @@ mod tests {
         all[0].say(0, answer(0));
         all[0].note_outboxes();
         assert!(all[0].is_outbox_full(), "what it says to itself is to be taken at once");
+    }
+
+    /// Nothing was let go of, so nobody was overrun.
+    #[test]
+    fn answers_overrun_no_guest_however_many() {
+        let mut outbox: VecDeque<Delivery> = (0..100).map(answer).collect();
+        outbox.extend((0..GUEST_OUTBOX_MAX).map(|_| batch()));
+        overrun(&mut outbox);
+        assert_eq!(numbers(outbox), (0..100).chain([-1; GUEST_OUTBOX_MAX]).collect::<Vec<_>>());
     }
 
     /// Its queue is full, and it takes nothing: batches go, answers stay in their order, and the end says so, once.
