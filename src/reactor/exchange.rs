@@ -103,7 +103,14 @@ impl Exchange {
 
     /// Whether everything that was said to other reactors is in their queues.
     pub fn is_posted(&self) -> bool {
-        !self.is_backlogged && self.others().all(VecDeque::is_empty)
+        let of_reactors = self.outboxes[..self.home_count].iter().enumerate();
+        let mut of_others = of_reactors.filter(|(to, _)| *to != self.index());
+        !self.is_backlogged && of_others.all(|(_, outbox)| outbox.is_empty())
+    }
+
+    /// Whether everything that was said to guests is in theirs.
+    pub fn is_posted_to_guests(&self) -> bool {
+        self.outboxes[self.home_count..].iter().all(VecDeque::is_empty)
     }
 
     /// Puts a request into the queue to another home, or behind those that wait for room there.
@@ -233,11 +240,6 @@ impl Exchange {
     pub fn announce_awake(&mut self) {
         self.port.announce_awake();
     }
-
-    fn others(&self) -> impl Iterator<Item = &VecDeque<Delivery>> {
-        let outboxes = self.outboxes.iter().enumerate();
-        outboxes.filter(|(to, _)| *to != self.index()).map(|(_, outbox)| outbox)
-    }
 }
 
 /// Lets go of the batches that wait for a guest if they are too many, and puts in their place that there were some. Its
@@ -284,7 +286,7 @@ impl Exchange {
 
     /// Whether everything that was said is taken or in the others' queues.
     pub fn is_silent(&self) -> bool {
-        self.is_posted() && self.own_count() == 0
+        self.is_posted() && self.is_posted_to_guests() && self.own_count() == 0
     }
 
     /// How many wait at most in an outbox, and in a backlog.
@@ -450,7 +452,7 @@ mod tests {
             assert!(batch_count <= GUEST_OUTBOX_MAX, "{batch_count}");
         }
         let mut told = Vec::new();
-        while told.len() < 1_000 && !(told.len() > 40 && all[0].is_posted()) {
+        while told.len() < 1_000 && !(told.len() > 40 && all[0].is_posted_to_guests()) {
             told.extend(numbers(std::iter::from_fn(|| all[1].receive_delivery(0))));
             post(&mut all[0]);
         }

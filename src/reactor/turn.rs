@@ -47,6 +47,8 @@ pub const COMPLETIONS_MAX: usize = if cfg!(test) { 16 } else { 4_096 };
 const LONG_TURN: u64 = 50 * UNIT;
 /// How long a sleep lasts at most while another reactor's queue or the log is full, in nanoseconds.
 pub const FULL_RETRY_NS: u64 = 200_000;
+/// How long one lasts at most while a guest's queue is full: it may hang for long, and nobody spins for it.
+pub const GUEST_RETRY_NS: u64 = 2_000_000;
 /// The longest sleep, in nanoseconds.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// Connections beyond as many as there may be that are told so before they are just closed.
@@ -715,6 +717,9 @@ impl<I: Io> Reactor<I> {
         let mut until_ns = now_ns + SLEEP_NS_MAX;
         if !desk.exchange.is_posted() || !is_open || desk.is_log_full() {
             until_ns = until_ns.min(now_ns + FULL_RETRY_NS);
+        }
+        if !desk.exchange.is_posted_to_guests() {
+            until_ns = until_ns.min(now_ns + GUEST_RETRY_NS);
         }
         if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.due_ns());

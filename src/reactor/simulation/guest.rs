@@ -11,6 +11,7 @@ use crate::{
         guest::{
             Answer, Guest, LISTENERS_MAX, ListenerId, Missed, NotAsked, QUESTIONS_MAX, SUBSCRIPTIONS_MAX,
         },
+        turn::GUEST_RETRY_NS,
     },
 };
 
@@ -277,6 +278,28 @@ fn a_guest_that_hangs_stops_no_publisher_and_loses_its_listeners() {
     world.settle();
     world.publish_each_turn(client, "a", 3);
     world.publish_each_turn(client, "b", 3);
+    world.end();
+}
+
+/// What waits for it is tried again, seldom: it may hang for ever.
+#[test]
+fn nobody_spins_for_a_guest_that_hangs() {
+    let mut world = World::new(knobs(1, 11));
+    let client = world.open(0, Format::Json);
+    let listener = world.listen();
+    world.listener_subscribes(listener, "a");
+    world.settle();
+    world.guest.is_hung = true;
+    world.publish_each_turn(client, "a", 20);
+    for _ in 0..20 {
+        assert!(!world.reactor(0).desk().exchange.is_posted_to_guests());
+        let until_ns = world.asleep_until_ns[0].expect("there is nothing to do");
+        world.now_ns = until_ns;
+        world.turn(0);
+        assert_eq!(world.asleep_until_ns[0], Some(until_ns + GUEST_RETRY_NS));
+    }
+    world.guest.is_hung = false;
+    world.settle();
     world.end();
 }
 

@@ -746,7 +746,8 @@ impl World {
         });
         for reactor in self.reactors.iter().flatten() {
             let desk = reactor.desk();
-            if !(desk.exchange.is_drained(true) && (is_hung || desk.exchange.is_posted())) {
+            let is_posted = desk.exchange.is_posted() && (is_hung || desk.exchange.is_posted_to_guests());
+            if !(desk.exchange.is_drained(true) && is_posted) {
                 (0..self.reactors.len()).for_each(|index| self.describe(index));
                 panic!("what was said is not taken");
             }
