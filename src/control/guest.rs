@@ -59,6 +59,7 @@ struct Signs {
 }
 
 struct Shared {
+    /// Whatever comes of what the guest is asked is handed over before it is let go of.
     state: Mutex<State>,
     /// Something was asked.
     asked: Notify,
@@ -117,12 +118,21 @@ impl GuestClient {
             let mut state = self.state();
             let question = ask(&mut state.guest)?;
             let (sender, answer) = oneshot::channel();
-            state.waiting.insert(question, sender);
+            let before = state.waiting.insert(question, sender);
+            assert!(before.is_none(), "an answer is handed over before its id is another question's");
             state.dispatch();
             answer
         };
         self.shared.asked.notify_one();
         Ok(answer.await.expect("every question is answered"))
+    }
+
+    /// Has the guest do something that may let others' questions be answered.
+    fn act<T>(&self, act: impl FnOnce(&mut Guest) -> T) -> T {
+        let mut state = self.state();
+        let done = act(&mut state.guest);
+        state.dispatch();
+        done
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -152,7 +162,7 @@ impl Listening {
     /// listener was closed, and whoever wants more begins again.
     pub async fn take(&self, records: &mut Vec<u8>) -> Option<Missed> {
         while !self.signs.is_closed.load(Ordering::Relaxed) {
-            let missed = self.client.state().guest.take(self.id, records);
+            let missed = self.client.act(|guest| guest.take(self.id, records));
             // What taking asks of homes goes with the next turn.
             self.client.shared.asked.notify_one();
             if missed.is_some() {
@@ -166,7 +176,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.client.state().guest.close(self.id);
+        self.client.act(|guest| guest.close(self.id));
         self.client.shared.asked.notify_one();
     }
 }
@@ -229,7 +239,7 @@ mod tests {
     use crate::{
         config::Config,
         protocol::frame,
-        reactor::{Prepared, admission::listeners::Listeners},
+        reactor::{Prepared, Reactors, admission::listeners::Listeners},
         uring::ring::{Ring, RingConfig},
     };
 
@@ -258,24 +268,33 @@ mod tests {
         texts
     }
 
-    /// Two real reactors that sleep whenever they can: every question wakes one, and every answer the guest.
-    #[test]
-    fn a_guest_publishes_and_hears_over_real_reactors() {
+    /// So many real reactors, if this machine has rings for them.
+    fn reactors(count: usize) -> Option<Arc<Reactors>> {
         if let Err(error) = Ring::new(RingConfig::default()) {
-            return println!("skipped: {error}");
+            println!("skipped: {error}");
+            return None;
         }
         let mut config = Config::default();
-        config.reactor.count = 2;
+        config.reactor.count = count;
         config.reactor.pin = false;
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         let config = Arc::new(config);
-        let listeners = Listeners::bind(&config, 2).unwrap();
-        let reactors = Arc::new(Prepared::new(config, listeners).unwrap().start().unwrap());
+        let listeners = Listeners::bind(&config, count).unwrap();
+        Some(Arc::new(Prepared::new(config, listeners).unwrap().start().unwrap()))
+    }
+
+    fn block_on(future: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+    }
+
+    /// Two real reactors that sleep whenever they can: every question wakes one, and every answer the guest.
+    #[test]
+    fn a_guest_publishes_and_hears_over_real_reactors() {
+        let Some(reactors) = reactors(2) else { return };
         let seat = reactors.take_guest().expect("it was not taken");
         assert!(reactors.take_guest().is_none(), "there is one");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let waker = reactors.clone();
-        runtime.block_on(async move {
+        block_on(async move {
             let (client, run) = GuestClient::new(seat, move |index| assert!(waker.wake(index)));
             let task = tokio::spawn(run);
             let listening = client.listen().unwrap();
@@ -307,6 +326,34 @@ mod tests {
             );
             assert_eq!(by_name.unsubscribe(filter_of("room/1")).await, Ok(Answer::NotSubscribed));
             drop((listening, by_name));
+            task.abort();
+        });
+    }
+
+    /// Taking lets a listener leave what it takes the last of. Whoever asks right behind that may get the id that is free
+    /// again, and has an answer of its own.
+    #[test]
+    fn an_answer_that_comes_of_taking_is_whose_it_is() {
+        let Some(reactors) = reactors(1) else { return };
+        let seat = reactors.take_guest().expect("it was not taken");
+        block_on(async move {
+            let (client, run) = GuestClient::new(seat, move |index| assert!(reactors.wake(index)));
+            let task = tokio::spawn(run);
+            let publish = || client.publish(topic("t"), b"1", PayloadKind::Json, false);
+            let published = |seq| Ok(Answer::Published { seq, receivers: None });
+            let listening = client.listen().unwrap();
+            assert_eq!(listening.subscribe(filter_of("t")).await, Ok(Answer::Subscribed { seq: Some(0) }));
+            assert_eq!(publish().await, published(1));
+            let mut unsubscribed = std::pin::pin!(listening.unsubscribe(filter_of("t")));
+            // The answer to what is asked behind it comes behind its mark.
+            tokio::select! {
+                biased;
+                answer = &mut unsubscribed => panic!("{answer:?} before it has taken what it is owed"),
+                answer = publish() => assert_eq!(answer, published(2)),
+            }
+            assert_eq!(listening.take(&mut Vec::new()).await, Some(Missed::default()));
+            assert_eq!(publish().await, published(3));
+            assert_eq!(unsubscribed.await, Ok(Answer::Unsubscribed(Missed::default())));
             task.abort();
         });
     }
