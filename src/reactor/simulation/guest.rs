@@ -337,6 +337,13 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     let mut world = World::new(knobs(1, 10));
     let listeners: Vec<usize> = (0..LISTENERS_MAX).map(|_| world.listen()).collect();
     assert_eq!(world.guest.guest.open(), None);
+    // Who was in nothing makes room at once.
+    let Listener { id: last, client, .. } = world.guest.listeners.pop().expect("as many as there may be");
+    world.guest.guest.close(last);
+    world.oracle.on_over(client);
+    assert!(world.guest.guest.has_room());
+    world.listen();
+    assert_eq!(world.guest.guest.open(), None);
     for number in 0..SUBSCRIPTIONS_MAX {
         world.listener_subscribes(listeners[0], &format!("t/{number}"));
         world.settle();
