@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     protocol::topic::Filter,
-    pubsub::{message::PendingId, subscription::Gap},
+    pubsub::{log::ChunkPool, message::PendingId, subscription::Gap},
     reactor::{
         exchange::ReactorPort,
         guest::{
@@ -281,6 +281,38 @@ fn a_guest_that_hangs_stops_no_publisher_and_loses_its_listeners() {
     world.end();
 }
 
+/// What its views take for the newest may be old: nobody subscribes before all of them are gone, which takes some turns.
+#[test]
+fn after_an_overrun_nobody_subscribes_to_what_is_left() {
+    let mut world = World::new(knobs(1, 15));
+    let client = world.open(0, Format::Json);
+    let listener = world.listen();
+    for number in 0..SUBSCRIPTIONS_MAX {
+        world.listener_subscribes(listener, &format!("t/{number}"));
+        world.settle();
+    }
+    world.guest.is_hung = true;
+    world.publish_each_turn(client, "t/0", 40);
+    world.guest.is_hung = false;
+    for _ in 0..100 {
+        if world.guest.overruns == 0 {
+            world.now_ns += MS;
+            world.turn(0);
+            world.turn_guest();
+        }
+    }
+    assert_eq!(world.guest.overruns, 1);
+    let again = world.listen();
+    let id = world.guest.listeners[again].id;
+    assert_eq!(world.guest.guest.subscribe(id, filter_of("t/0")), Err(NotAsked::Homes));
+    world.settle();
+    world.listener_subscribes(again, "t/0");
+    assert_eq!(world.guest.asked.len(), 1);
+    world.settle();
+    world.publish_each_turn(client, "t/0", 2);
+    world.end();
+}
+
 /// What waits for it is tried again, seldom: it may hang for ever.
 #[test]
 fn nobody_spins_for_a_guest_that_hangs() {
@@ -352,8 +384,12 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     let one_more = world.guest.guest.subscribe(first, filter_of("more"));
     assert_eq!(one_more, Err(NotAsked::Subscriptions));
     let second = world.guest.listeners[1].id;
-    let many_levels = format!("+{}", "/a".repeat(world.shared.config.limits.plus_levels_max));
+    let levels_max = world.shared.config.limits.plus_levels_max;
+    let many_levels = format!("+{}", "/a".repeat(levels_max));
     assert_eq!(world.guest.guest.subscribe(second, filter_of(&many_levels)), Err(NotAsked::Levels));
+    world.listener_subscribes(listeners[1], &format!("+{}", "/a".repeat(levels_max - 1)));
+    world.listener_subscribes(listeners[1], &format!("a{}/#", "/a".repeat(levels_max)));
+    world.settle();
     let publisher = world.oracle.add_client();
     for _ in 0..QUESTIONS_MAX {
         assert!(world.guest_publishes(publisher, "t/0", 20, None));
@@ -369,6 +405,28 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     assert!(again.slot == first.slot && again != first);
     assert_eq!(world.guest.guest.take(first, &mut Vec::new()).map(|_| ()), None, "the slot is another's");
     world.guest.guest.close(again);
+    world.end();
+}
+
+#[test]
+fn a_guest_publishes_nothing_while_much_is_under_way_or_the_log_is_full() {
+    let mut knobs = knobs(1, 12);
+    knobs.log_bytes_max = 1 << 20;
+    let mut world = World::new(knobs);
+    let publisher = world.oracle.add_client();
+    let mut count = 0;
+    while world.guest_publishes(publisher, "t", 20_000, None) {
+        count += 1;
+    }
+    assert_eq!(count, 4, "a sixteenth of the log");
+    world.settle();
+    let mut pool = ChunkPool::new(world.shared.budget.clone());
+    let hog = pool.acquire(900 << 10, 0);
+    assert!(!world.guest_publishes(publisher, "t", 20, None));
+    pool.retire(hog);
+    pool.release_free();
+    assert!(world.guest_publishes(publisher, "t", 20, None));
+    world.settle();
     world.end();
 }
 
