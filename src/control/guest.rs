@@ -149,7 +149,8 @@ impl Listening {
         self.client.ask(|guest| guest.subscribe(self.id, filter)).await
     }
 
-    /// Takes a subscription back; see [`Guest::unsubscribe`].
+    /// Takes a subscription back; see [`Guest::unsubscribe`]. Somebody has to go on taking: the answer comes behind what is
+    /// owed.
     ///
     /// # Errors
     /// [`NotAsked`]: nothing was asked.

@@ -35,7 +35,8 @@ use crate::{
 pub const LISTENERS_MAX: usize = if cfg!(test) { 4 } else { 32 };
 /// The most subscriptions of a listener.
 pub const SUBSCRIPTIONS_MAX: usize = if cfg!(test) { 8 } else { 64 };
-/// The most questions that wait for an answer.
+/// The most publications that wait for an answer, and the most questions of listeners that do: these may wait until a
+/// listener takes what it is owed.
 pub const QUESTIONS_MAX: usize = if cfg!(test) { 8 } else { 1_024 };
 /// The most that a listener is owed, in bytes, before it is moved forward.
 pub const OWED_BYTES_MAX: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
@@ -65,6 +66,8 @@ pub struct Guest {
     budget: Arc<Budget>,
     plus_levels_max: usize,
     questions: slab::Slab<Question>,
+    /// How many of them are publications.
+    publication_count: usize,
     listeners: Vec<Listener>,
     /// Slots of listeners that are closed, and in nothing any more.
     free: Vec<u32>,
@@ -117,7 +120,7 @@ pub enum Answer {
 /// Why nothing was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAsked {
-    /// As many questions wait for answers as may.
+    /// As many publications wait for answers as may, or as many questions of listeners.
     Questions,
     /// A home has no room for more, or the log: it may have soon.
     Homes,
@@ -154,6 +157,12 @@ struct Listener {
     is_ready: bool,
 }
 
+impl Question {
+    fn is_publication(&self) -> bool {
+        matches!(self, Question::Publish(_))
+    }
+}
+
 impl Guest {
     /// The guest whose end of the queues `port` is.
     pub fn new(port: ReactorPort, shared: &Shared) -> Guest {
@@ -173,6 +182,7 @@ impl Guest {
             budget,
             plus_levels_max: shared.config.limits.plus_levels_max,
             questions: slab::Slab::new(),
+            publication_count: 0,
             listeners: Vec::new(),
             free: Vec::new(),
             outcome: Outcome::default(),
@@ -276,8 +286,8 @@ impl Guest {
         Ok(question)
     }
 
-    /// Takes a subscription back; answered with [`Answer::Unsubscribed`], behind which nothing comes of it, or
-    /// [`Answer::NotSubscribed`].
+    /// Takes a subscription back; answered with [`Answer::NotSubscribed`], or, when the listener has taken what it is owed
+    /// of it, with [`Answer::Unsubscribed`], behind which nothing comes of it.
     ///
     /// # Errors
     /// [`NotAsked`]: nothing was asked.
@@ -406,14 +416,18 @@ impl Guest {
         if self.exchange.is_backlogged() {
             return Err(NotAsked::Homes);
         }
-        if self.questions.len() >= QUESTIONS_MAX {
+        let is_publication = question.is_publication();
+        let listeners_count = self.questions.len() - self.publication_count;
+        if (if is_publication { self.publication_count } else { listeners_count }) >= QUESTIONS_MAX {
             return Err(NotAsked::Questions);
         }
+        self.publication_count += usize::from(is_publication);
         Ok(PendingId(self.questions.insert(question) as u32))
     }
 
     fn answer(&mut self, question: PendingId, answer: Answer) {
-        self.questions.remove(question.0 as usize);
+        let answered = self.questions.remove(question.0 as usize);
+        self.publication_count -= usize::from(answered.is_publication());
         self.answers.push((question, answer));
     }
 
@@ -519,7 +533,9 @@ impl Guest {
     pub fn check(&self) {
         self.fanout.check();
         self.exchange.check_guest();
-        assert!(self.questions.len() <= QUESTIONS_MAX);
+        let publication_count = self.questions.iter().filter(|(_, it)| it.is_publication()).count();
+        assert_eq!(self.publication_count, publication_count);
+        assert!(publication_count.max(self.questions.len() - publication_count) <= QUESTIONS_MAX);
         for (slot, listener) in (0..).zip(&self.listeners).filter(|(_, it)| it.is_open) {
             assert!(
                 !self.fanout.is_owing(slot) || listener.is_ready,

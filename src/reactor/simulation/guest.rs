@@ -408,6 +408,44 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     world.end();
 }
 
+/// Whoever takes nothing keeps waiting who has it unsubscribed, and nobody else.
+#[test]
+fn listeners_that_take_nothing_keep_nobody_from_publishing() {
+    const TOPICS: [&str; 3] = ["a", "b", "c"];
+    let mut world = World::new(knobs(1, 16));
+    let publisher = world.oracle.add_client();
+    for listener in 0..3 {
+        world.listen();
+        for topic in TOPICS {
+            world.listener_subscribes(listener, topic);
+            world.settle();
+        }
+    }
+    world.guest.listeners.iter_mut().for_each(|it| it.takes = false);
+    // Who does not take has no part in a world at rest.
+    let go_on = |world: &mut World| {
+        for _ in 0..20 {
+            world.turn(0);
+            world.turn_guest();
+            world.now_ns += MS;
+        }
+    };
+    for topic in TOPICS {
+        assert!(world.guest_publishes(publisher, topic, 20, None));
+    }
+    go_on(&mut world);
+    for listener in 0..3 {
+        TOPICS.iter().for_each(|topic| world.listener_unsubscribes(listener, topic));
+    }
+    go_on(&mut world);
+    assert_eq!(world.guest.asked.len(), QUESTIONS_MAX, "as many as may wait");
+    assert!(world.guest_publishes(publisher, "a", 20, None));
+    world.guest.listeners.iter_mut().for_each(|it| it.takes = true);
+    world.guest.is_asked = true;
+    world.settle();
+    world.end();
+}
+
 #[test]
 fn a_guest_publishes_nothing_while_much_is_under_way_or_the_log_is_full() {
     let mut knobs = knobs(1, 12);
