@@ -550,6 +550,12 @@ impl Guest {
         !self.free.is_empty() || self.listeners.len() < LISTENERS_MAX
     }
 
+    /// How many topics it has views of; for tests.
+    #[cfg(test)]
+    pub fn view_count(&self) -> usize {
+        self.fanout.view_count()
+    }
+
     /// Whether nothing is kept for anybody; for tests.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {

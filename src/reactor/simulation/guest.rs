@@ -9,7 +9,8 @@ use crate::{
     reactor::{
         exchange::ReactorPort,
         guest::{
-            Answer, Guest, LISTENERS_MAX, ListenerId, Missed, NotAsked, QUESTIONS_MAX, SUBSCRIPTIONS_MAX,
+            Answer, Guest, LISTENERS_MAX, ListenerId, Missed, NotAsked, OWED_BYTES_MAX, QUESTIONS_MAX,
+            SUBSCRIPTIONS_MAX,
         },
         turn::GUEST_RETRY_NS,
     },
@@ -36,8 +37,10 @@ pub(super) struct Hearing {
 struct Listener {
     id: ListenerId,
     client: usize,
-    /// It takes what it is owed.
+    /// It takes what it is owed, when it is told that there is something.
     takes: bool,
+    /// It was told so, and has not found nothing since.
+    is_told: bool,
 }
 
 impl Hearing {
@@ -74,7 +77,7 @@ impl World {
     fn listen(&mut self) -> usize {
         let client = self.oracle.add_client();
         let id = self.guest.guest.open().expect("there is room for a listener");
-        self.guest.listeners.push(Listener { id, client, takes: true });
+        self.guest.listeners.push(Listener { id, client, takes: true, is_told: false });
         self.guest.listeners.len() - 1
     }
 
@@ -157,11 +160,19 @@ impl World {
             self.oracle.on_over(client);
             self.guest.overruns += 1;
         }
-        self.guest.guest.ready.clear();
+        for ready in std::mem::take(&mut self.guest.guest.ready) {
+            if let Some(listener) = self.guest.listeners.iter_mut().find(|it| it.id == ready) {
+                assert!(!std::mem::replace(&mut listener.is_told, true), "a listener is told once");
+            }
+        }
         for listener in 0..self.guest.listeners.len() {
-            let Listener { id, client, takes } = self.guest.listeners[listener];
+            let Listener { id, client, takes, is_told } = self.guest.listeners[listener];
+            if !(takes && is_told) {
+                continue;
+            }
+            self.guest.listeners[listener].is_told = false;
             let mut records = Vec::new();
-            while takes && let Some(missed) = self.guest.guest.take(id, &mut records) {
+            while let Some(missed) = self.guest.guest.take(id, &mut records) {
                 self.guest.gaps += missed.gaps.len();
                 for event in told(missed).chain(client::events(&records)) {
                     self.tell(|| format!("listener {listener} hears {event:?}"));
@@ -405,6 +416,80 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     assert!(again.slot == first.slot && again != first);
     assert_eq!(world.guest.guest.take(first, &mut Vec::new()).map(|_| ()), None, "the slot is another's");
     world.guest.guest.close(again);
+    world.end();
+}
+
+/// One record is more than it may be owed: there is nothing left for it but that it missed it.
+#[test]
+fn a_listener_is_told_a_gap_with_nothing_behind_it() {
+    let mut world = World::new(knobs(1, 17));
+    let client = world.open(0, Format::Json);
+    let listener = world.listen();
+    world.listener_subscribes(listener, "a");
+    world.settle();
+    world.publish_as(client, "a", OWED_BYTES_MAX as usize + 1, true, true, false, None);
+    world.settle();
+    assert_eq!(world.guest.gaps, 1);
+    world.end();
+}
+
+/// What it has not taken is old, and the log is short: it is let go of.
+#[test]
+fn a_listener_keeps_no_old_log_while_the_log_is_short() {
+    let mut knobs = knobs(1, 18);
+    knobs.log_bytes_max = 1 << 20;
+    let mut world = World::new(knobs);
+    let client = world.open(0, Format::Json);
+    let listener = world.listen();
+    world.listener_subscribes(listener, "a");
+    world.subscribe(client, "b/+");
+    world.settle();
+    world.guest.listeners[listener].takes = false;
+    world.publish(client, "a");
+    // Nothing is written to the chunk any more.
+    for number in 0..8 {
+        world.publish_as(client, &format!("b/{number}"), 900, true, true, false, None);
+    }
+    let go_on = |world: &mut World| {
+        for _ in 0..20 {
+            world.write_all();
+            world.turn(0);
+            world.guest.is_asked = true;
+            world.turn_guest();
+            world.now_ns += MS;
+        }
+    };
+    go_on(&mut world);
+    let mut pool = ChunkPool::new(world.shared.budget.clone());
+    let hog = pool.acquire(700 << 10, 0);
+    go_on(&mut world);
+    pool.retire(hog);
+    pool.release_free();
+    world.guest.listeners[listener].takes = true;
+    world.guest.is_asked = true;
+    world.settle();
+    assert_eq!(world.guest.gaps, 1);
+    world.end();
+}
+
+/// Of topics that a filter matched and that are quiet.
+#[test]
+fn a_guest_forgets_views_that_have_not_moved_for_long() {
+    let mut world = World::new(knobs(1, 19));
+    let client = world.open(0, Format::Json);
+    let listener = world.listen();
+    world.listener_subscribes(listener, "#");
+    world.settle();
+    world.publish_each_turn(client, "a", 1);
+    assert_eq!(world.guest.guest.view_count(), 1);
+    for _ in 0..20 {
+        world.now_ns += SECOND;
+        world.guest.is_asked = true;
+        world.turn_guest();
+    }
+    assert_eq!(world.guest.guest.view_count(), 0);
+    world.settle();
+    world.publish_each_turn(client, "a", 1);
     world.end();
 }
 
