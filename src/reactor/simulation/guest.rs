@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     protocol::topic::Filter,
-    pubsub::{log::ChunkPool, message::PendingId, subscription::Gap},
+    pubsub::{home::TopicRefusal, log::ChunkPool, message::PendingId, subscription::Gap},
     reactor::{
         exchange::ReactorPort,
         guest::{
@@ -415,7 +415,13 @@ fn a_guest_has_so_many_listeners_questions_and_subscriptions() {
     let again = world.guest.guest.open().expect("who is closed makes room");
     assert!(again.slot == first.slot && again != first);
     assert_eq!(world.guest.guest.take(first, &mut Vec::new()).map(|_| ()), None, "the slot is another's");
-    world.guest.guest.close(again);
+    world.guest.guest.close(first);
+    assert_eq!(world.guest.guest.subscribe(first, filter_of("more")), Err(NotAsked::Closed));
+    world.guest.listeners[0].id = again;
+    world.guest.listeners[0].client = world.oracle.add_client();
+    world.listener_subscribes(0, "more");
+    assert_eq!(world.guest.asked.len(), 1, "and it is open");
+    world.settle();
     world.end();
 }
 
@@ -527,6 +533,57 @@ fn listeners_that_take_nothing_keep_nobody_from_publishing() {
     assert!(world.guest_publishes(publisher, "a", 20, None));
     world.guest.listeners.iter_mut().for_each(|it| it.takes = true);
     world.guest.is_asked = true;
+    world.settle();
+    world.end();
+}
+
+/// One question has the queue's only place and one waits for it.
+#[test]
+fn a_guest_asks_nothing_while_a_home_has_no_room() {
+    let mut knobs = knobs(1, 20);
+    knobs.queue_entries = 1;
+    let mut world = World::new(knobs);
+    let publisher = world.oracle.add_client();
+    assert!(
+        world.guest_publishes(publisher, "a", 20, None) && world.guest_publishes(publisher, "a", 20, None)
+    );
+    assert!(!world.guest_publishes(publisher, "a", 20, None));
+    let id = world.guest.guest.open().expect("there is room for a listener");
+    assert_eq!(world.guest.guest.subscribe(id, filter_of("a")), Err(NotAsked::Homes));
+    assert_eq!(world.guest.guest.unsubscribe(id, filter_of("a")), Err(NotAsked::Homes));
+    world.guest.guest.close(id);
+    world.settle();
+    assert!(world.guest_publishes(publisher, "a", 20, None));
+    world.settle();
+    world.end();
+}
+
+#[test]
+fn a_guest_is_refused_topics_beyond_as_many_as_there_may_be() {
+    let mut knobs = knobs(1, 21);
+    knobs.topics_max = 1;
+    let mut world = World::new(knobs);
+    let publisher = world.oracle.add_client();
+    let listener = world.listen();
+    world.listener_subscribes(listener, "a");
+    world.settle();
+    let Listener { id, .. } = world.guest.listeners[listener];
+    let refused = |world: &mut World, question: Result<PendingId, NotAsked>| {
+        for _ in 0..20 {
+            world.guest.guest.turn(world.now_ns, &mut Vec::new());
+            world.net.wake(0);
+            world.turn(0);
+            world.now_ns += MS;
+        }
+        let answers = std::mem::take(&mut world.guest.guest.answers);
+        assert_eq!(answers, [(question.unwrap(), Answer::Refused(TopicRefusal::TopicsMax))]);
+    };
+    let subscribed = world.guest.guest.subscribe(id, filter_of("b"));
+    refused(&mut world, subscribed);
+    let kind = crate::protocol::command::PayloadKind::Json;
+    let published = world.guest.guest.publish(TopicName::checked("c"), b"1", kind, true);
+    refused(&mut world, published);
+    assert!(world.guest_publishes(publisher, "a", 20, None));
     world.settle();
     world.end();
 }
