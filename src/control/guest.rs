@@ -236,11 +236,13 @@ async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
     use crate::{
         config::Config,
         protocol::frame,
-        reactor::{Prepared, Reactors, admission::listeners::Listeners},
+        reactor::{Prepared, Reactors, admission::listeners::Listeners, guest::LISTENERS_MAX},
         uring::ring::{Ring, RingConfig},
     };
 
@@ -356,6 +358,57 @@ mod tests {
             assert_eq!(publish().await, published(3));
             assert_eq!(unsubscribed.await, Ok(Answer::Unsubscribed(Missed::default())));
             task.abort();
+        });
+    }
+
+    /// It sleeps until something is published; and a publication wakes a reactor, which sleeps by then.
+    #[test]
+    fn whoever_waits_to_take_is_woken_and_so_is_a_reactor() {
+        let Some(reactors) = reactors(1) else { return };
+        let seat = reactors.take_guest().expect("it was not taken");
+        let wake_count = Arc::new(AtomicU32::new(0));
+        let counted = wake_count.clone();
+        block_on(async move {
+            let (client, run) = GuestClient::new(seat, move |index| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                assert!(reactors.wake(index));
+            });
+            let task = tokio::spawn(run);
+            let listening = client.listen().unwrap();
+            listening.subscribe(filter_of("t")).await.unwrap();
+            let begun = Instant::now();
+            while wake_count.load(Ordering::Relaxed) == 0 {
+                assert!(begun.elapsed() < Duration::from_secs(30), "no reactor was ever woken");
+                let mut records = Vec::new();
+                let publish = client.publish(topic("t"), b"1", PayloadKind::Json, false);
+                let (missed, published) = tokio::join!(listening.take(&mut records), publish);
+                assert_eq!((missed, texts(&records).len()), (Some(Missed::default()), 1));
+                published.unwrap();
+            }
+            task.abort();
+        });
+    }
+
+    /// It is told to take, and finds that it is closed; whoever has its slot next is not.
+    #[test]
+    fn a_listener_that_was_closed_takes_nothing_and_makes_room() {
+        let Some(reactors) = reactors(1) else { return };
+        let seat = reactors.take_guest().expect("it was not taken");
+        block_on(async move {
+            let (client, _run) = GuestClient::new(seat, |_| {});
+            for _ in 0..2 * LISTENERS_MAX {
+                let first = client.listen().expect("those before were dropped");
+                let id = first.id;
+                drop(first);
+                let second = client.listen().expect("likewise");
+                assert_eq!(second.id.slot, id.slot);
+                client.act(|guest| guest.closed.push(id));
+                assert!(!second.signs.is_closed.load(Ordering::Relaxed));
+                let close = async { client.act(|guest| guest.closed.push(second.id)) };
+                let mut records = Vec::new();
+                let (missed, ()) = tokio::join!(second.take(&mut records), close);
+                assert_eq!(missed, None);
+            }
         });
     }
 }
