@@ -32,8 +32,8 @@ use super::{
 
 /// The most ports of a mesh: each has a bit in a word.
 pub const PORTS_MAX: usize = u64::BITS as usize;
-/// Entries of the queue of deliveries to a guest: it may hang, and what waits for it there keeps log.
-const GUEST_ENTRIES: usize = if cfg!(test) { 8 } else { 64 };
+/// Entries of the queue of deliveries to a guest: it may hang, and what waits for it there keeps log that nobody can let go of.
+pub const GUEST_ENTRIES: usize = if cfg!(test) { 8 } else { 32 };
 
 /// All queues of a broker: `requests` and `deliveries` from each reactor to each other, `orders` from the control
 /// thread; and those of *guests*, which are no homes: they send requests to reactors and get deliveries of them. The

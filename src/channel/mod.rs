@@ -9,5 +9,5 @@ mod inbox;
 mod parker;
 mod primitive;
 
-pub use inbox::{Mesh, MeshAndPorts, PORTS_MAX, Port};
+pub use inbox::{GUEST_ENTRIES, Mesh, MeshAndPorts, PORTS_MAX, Port};
 pub use parker::Parker;

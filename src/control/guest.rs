@@ -34,6 +34,8 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(1);
 /// How often it looks for what goes by time: views that went quiet, log that must go.
 const PERIOD: Duration = Duration::from_millis(250);
+/// How often while a listener has not taken all: the log that it keeps may come to be short.
+const BEHIND_PERIOD: Duration = Duration::from_millis(10);
 /// Why the lock is not poisoned.
 const LOCK_HELD: &str = "nobody panics with the guest locked";
 
@@ -218,7 +220,11 @@ async fn run(
             let has_more = state.guest.turn(begun.elapsed().as_nanos() as u64, &mut wakes);
             state.dispatch();
             let is_asleep = !has_more && state.guest.announce_sleep();
-            is_asleep.then(|| if state.guest.is_posted() { PERIOD } else { RETRY })
+            is_asleep.then(|| match (state.guest.is_posted(), state.guest.is_behind()) {
+                (false, _) => RETRY,
+                (true, true) => BEHIND_PERIOD,
+                (true, false) => PERIOD,
+            })
         };
         wakes.drain(..).for_each(&wake);
         let Some(pause) = pause else {

@@ -609,7 +609,11 @@ impl Desk {
     fn shed(&mut self) {
         self.home.release_free_chunks();
         self.carrier.release_free();
-        if !self.shared.budget.is_short() || self.shed_flights.is_some() {
+        if !self.shared.budget.is_short() {
+            return;
+        }
+        self.exchange.overrun_guests();
+        if self.shed_flights.is_some() {
             return;
         }
         // Others may keep it, and one that sleeps would not look.

@@ -18,7 +18,7 @@ use crate::{
 /// publications.
 pub(super) const OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// So many wait for a guest before the batches among them are let go of.
-const GUEST_OUTBOX_MAX: usize = if cfg!(test) { 4 } else { 64 };
+const GUEST_OUTBOX_MAX: usize = if cfg!(test) { 16 } else { 1_024 };
 /// How many requests of each other reactor a turn takes at most.
 pub(super) const RECEIVES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// How many deliveries of each other home a turn takes at most.
@@ -223,6 +223,20 @@ impl Exchange {
         self.note_outboxes();
     }
 
+    /// The log is short: lets go of the batches that wait for guests outside their queues.
+    pub fn overrun_guests(&mut self) {
+        for outbox in &mut self.outboxes[self.home_count..] {
+            if outbox.iter().any(|delivery| matches!(delivery, Delivery::Batch(_))) {
+                let_go_of_batches(outbox);
+            }
+        }
+    }
+
+    /// The next post wakes `to` if it sleeps: there is room in its queue again.
+    pub fn touch(&mut self, to: usize) {
+        self.touched[to] = true;
+    }
+
     /// The next post wakes all that sleep.
     pub fn touch_all(&mut self) {
         self.touched.fill(true);
@@ -249,6 +263,10 @@ fn overrun(outbox: &mut VecDeque<Delivery>) {
     if outbox.len() <= GUEST_OUTBOX_MAX || outbox.iter().filter(is_batch).count() <= GUEST_OUTBOX_MAX {
         return;
     }
+    let_go_of_batches(outbox);
+}
+
+fn let_go_of_batches(outbox: &mut VecDeque<Delivery>) {
     outbox.retain(|delivery| !matches!(delivery, Delivery::Batch(_) | Delivery::Overrun));
     outbox.push_back(Delivery::Overrun);
 }

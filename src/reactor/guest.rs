@@ -14,6 +14,7 @@ use super::{
     pending::Placing,
 };
 use crate::{
+    channel::GUEST_ENTRIES,
     protocol::{
         Encoding,
         command::PayloadKind,
@@ -403,6 +404,11 @@ impl Guest {
         self.exchange.is_posted()
     }
 
+    /// Whether some listener has not taken all: its log may have to be let go of soon.
+    pub fn is_behind(&self) -> bool {
+        self.fanout.behind_count() > 0
+    }
+
     fn now_ms(&self) -> u32 {
         (self.now_ns / 1_000_000) as u32
     }
@@ -436,7 +442,13 @@ impl Guest {
         let senders = self.exchange.senders(self.turns_total);
         let until = self.fanout.work() + PART;
         for from in senders.iter() {
+            let mut received = 0;
             while let Some(delivery) = self.exchange.receive_delivery(from) {
+                received += 1;
+                if received == GUEST_ENTRIES {
+                    // More may wait there for room, and its reactor sleep.
+                    self.exchange.touch(from);
+                }
                 self.handle_delivery(delivery);
                 if self.fanout.work() >= until {
                     return true;
