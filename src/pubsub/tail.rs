@@ -229,8 +229,10 @@ impl Tail {
     }
 
     /// Takes the bytes that follow a counted position, which moves behind them: at most `bytes_max` of whole records,
-    /// but at least one record; none at the head. They are pinned until [`Tail::unpin`].
-    pub fn take(&mut self, position: &mut Position, bytes_max: u32) -> Option<Owed> {
+    /// but at least one record; none at the head. They are pinned until [`Tail::unpin`]. Tells whether the position is
+    /// at the head now.
+    #[inline]
+    pub fn take(&mut self, position: &mut Position, bytes_max: u32) -> Option<(Owed, bool)> {
         let (from, head) = (self.placed(*position), self.head());
         if from == head {
             return None;
@@ -248,7 +250,7 @@ impl Tail {
         let at = (from.offset - segment.range.start()) as usize;
         let bytes = segment.range.bytes()[at..at + len as usize].as_ptr();
         *position = Position { segment: from.segment, offset: from.offset + len };
-        Some(Owed { bytes, len, pin: Pin { segment: from.segment } })
+        Some((Owed { bytes, len, pin: Pin { segment: from.segment } }, *position == head))
     }
 
     /// A send of what [`Tail::take`] gave is over, if another of the segment is in flight or a position is in it:

@@ -360,8 +360,8 @@ impl View {
     /// at least one record. They count as sent, and are pinned until [`View::unpin`].
     pub fn take(&mut self, slot: MemberSlot, bytes_max: u32) -> Option<Owed> {
         let position = &mut self.members[slot.index()].position;
-        let owed = self.tail.take(position, bytes_max)?;
-        self.at_head_count += u32::from(self.tail.is_head(*position));
+        let (owed, is_at_head) = self.tail.take(position, bytes_max)?;
+        self.at_head_count += u32::from(is_at_head);
         Some(owed)
     }
 
