@@ -263,15 +263,9 @@ mod tests {
     /// The texts of whole frames.
     fn texts(mut records: &[u8]) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Some(len) = frame::server_frame_len(records) {
-            let (record, rest) = records.split_at(len);
-            let header_len = match record[1] {
-                126 => 4,
-                127 => 10,
-                _ => 2,
-            };
-            texts.push(String::from_utf8(record[header_len..].to_vec()).unwrap());
-            records = rest;
+        while let Some(payload) = frame::server_payload(records) {
+            texts.push(String::from_utf8(records[payload.clone()].to_vec()).unwrap());
+            records = &records[payload.end..];
         }
         assert!(records.is_empty(), "records are whole");
         texts

@@ -149,13 +149,7 @@ fn what_is_owed_for_too_long_is_skipped_or_closes_its_connection() {
     for policy in [SlowConsumer::Disconnect, SlowConsumer::Skip] {
         let may_close = policy == SlowConsumer::Disconnect;
         let mut world = World::new(Knobs { owed_ms_max: 2_000, policy, may_close, ..Knobs::calm(1) });
-        let readers: Vec<usize> = (0..20).map(|_| world.open(0, Format::Json)).collect();
-        let publisher = world.open(0, Format::Json);
-        for &reader in &readers {
-            world.subscribe(reader, "t");
-        }
-        world.settle();
-        readers.iter().for_each(|&reader| world.stick(reader));
+        let (readers, publisher) = world.open_many_stuck(20, "t");
         world.publish_each_turn(publisher, "t", 3);
         world.pass(1_500 * MS);
         world.publish_each_turn(publisher, "t", 2);
@@ -2200,13 +2194,7 @@ fn a_send_that_keeps_a_full_log_may_make_no_progress_for_a_while() {
 #[test]
 fn whoever_waits_for_a_send_of_ours_is_not_too_slow() {
     let mut world = World::new(Knobs { owed_ms_max: 2_000, policy: SlowConsumer::Skip, ..Knobs::calm(1) });
-    let readers: Vec<usize> = (0..2 * share::SENDS_MAX).map(|_| world.open(0, Format::Json)).collect();
-    let publisher = world.open(0, Format::Json);
-    for &reader in &readers {
-        world.subscribe(reader, "t");
-    }
-    world.settle();
-    readers.iter().for_each(|&reader| world.stick(reader));
+    let (readers, publisher) = world.open_many_stuck(2 * share::SENDS_MAX, "t");
     world.publish_each_turn(publisher, "t", 3);
     // The reactor is away meanwhile.
     world.now_ns += 2_100 * MS;

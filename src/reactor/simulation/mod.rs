@@ -462,6 +462,18 @@ impl World {
         self.net.set_window(self.clients[client].peer, 10);
     }
 
+    /// So many clients subscribe to `filter` and read nothing from then on; another, on their reactor, is to publish.
+    fn open_many_stuck(&mut self, count: usize, filter: &str) -> (Vec<usize>, usize) {
+        let readers: Vec<usize> = (0..count).map(|_| self.open(0, Format::Json)).collect();
+        let publisher = self.open(0, Format::Json);
+        for &reader in &readers {
+            self.subscribe(reader, filter);
+        }
+        self.settle();
+        readers.iter().for_each(|&reader| self.stick(reader));
+        (readers, publisher)
+    }
+
     /// The client reads again, and gets everything that waited.
     fn unstick(&mut self, client: usize) {
         self.clients[client].pace = Pace::Eager;
