@@ -346,10 +346,33 @@ impl Verdict {
 
 #[inline(always)]
 pub(super) fn skip_spaces(text: &[u8], mut at: usize) -> usize {
-    while matches!(text.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+    /// So many in a row are likely to be followed by more.
+    const RUN: usize = 16;
+
+    let begin = at;
+    while text.get(at).is_some_and(is_space) {
         at += 1;
+        if at - begin == RUN {
+            return skip_many_spaces(text, at);
+        }
     }
     at
+}
+
+#[inline(never)]
+fn skip_many_spaces(text: &[u8], mut at: usize) -> usize {
+    // A fold without an exit is what the compiler turns into vector code.
+    while let Some(chunk) = text.get(at..at + 32)
+        && chunk.iter().fold(true, |all, byte| all & is_space(byte))
+    {
+        at += chunk.len();
+    }
+    at + text[at..].iter().take_while(|byte| is_space(byte)).count()
+}
+
+/// RFC 8259, section 2.
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 #[inline]
