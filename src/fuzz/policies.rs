@@ -9,7 +9,7 @@ use crate::{
         reload::Reload,
     },
     protocol::topic::{Filter, TopicName, TopicRule},
-    pubsub::policy::{Keys, Policy, Rule, naive},
+    pubsub::policy::{Policy, Rule, RuleKeys, naive},
 };
 
 const DEFAULT: Rule = Rule { may_skip: false, owed_bytes_max: 1 << 23, owed_ms_max: NonZeroU32::new(30_000) };
@@ -97,9 +97,9 @@ fn check_taken(tables: &[TopicPolicy]) {
 
 /// What is found for `topic` among the tables with a filter of their own is what looking at all of them finds.
 fn check_rule(tables: &[TopicPolicy], topic: &str) {
-    let mut entries: Vec<(String, Keys)> = Vec::new();
+    let mut entries: Vec<(String, RuleKeys)> = Vec::new();
     for it in tables.iter().filter(|it| Filter::parse(it.filter.as_str()).is_ok()) {
-        let keys = Keys {
+        let keys = RuleKeys {
             may_skip: it.slow_consumer.map(|it| it == SlowConsumer::Skip),
             owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
             owed_ms_max: it.owed_ms_max,

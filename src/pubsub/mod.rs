@@ -4,6 +4,7 @@
 //! and one [`fanout::Fanout`], its view of every topic that its own connections receive. They meet
 //! only through [`message`]s, whether the home is on the same reactor or on another.
 
+mod entries;
 pub mod fanout;
 pub mod filter;
 pub mod home;

@@ -2,29 +2,22 @@
 
 use std::num::NonZeroU32;
 
-use super::filter::FilterTree;
-use crate::protocol::topic;
+use super::entries::{Entries, Keys};
 
-/// What holds for which topics.
-///
-/// Entries may match the same topics: of each key the most specific entry that sets it counts, so a narrow one need not
-/// repeat what a wide one says. What a topic comes to is looked up once in a while and kept; a lookup visits the nodes
-/// of a tree, however many entries there are.
+/// What holds for which topics: of each key of a rule what the most specific entry says that sets it. What a topic comes
+/// to is looked up once in a while and kept.
 #[derive(Debug)]
 pub struct Policy {
     /// Which one of those that came one after the other.
     generation: u32,
     owed_bytes_max: u64,
     default: Rule,
-    /// The most specific first.
-    entries: Vec<Keys>,
-    /// Their places, by filter.
-    places: FilterTree<u32>,
+    entries: Entries<RuleKeys>,
 }
 
-/// What an entry sets, or several together.
+/// What an entry sets of a rule, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keys {
+pub struct RuleKeys {
     /// See [`Rule::may_skip`].
     pub may_skip: Option<bool>,
     /// See [`Rule::owed_bytes_max`].
@@ -85,16 +78,9 @@ impl Policy {
     pub fn new(
         owed_bytes_max: u64,
         default: Rule,
-        entries: impl IntoIterator<Item = (String, Keys)>,
+        entries: impl IntoIterator<Item = (String, RuleKeys)>,
     ) -> Policy {
-        let mut entries: Vec<(String, Keys)> = entries.into_iter().collect();
-        entries.sort_by(|(one, _), (other, _)| topic::by_specificity(one, other));
-        let mut places = FilterTree::new();
-        for (place, (filter, _)) in (0..).zip(&entries) {
-            places.insert(filter, place);
-        }
-        let entries = entries.into_iter().map(|(_, keys)| keys).collect();
-        Policy { generation: 0, owed_bytes_max, default, entries, places }
+        Policy { generation: 0, owed_bytes_max, default, entries: Entries::new(entries) }
     }
 
     /// The same in place of `previous`: whoever keeps what a topic came to by that one can see that it is old.
@@ -114,24 +100,20 @@ impl Policy {
 
     /// The rule of `topic`, and how many nodes were visited to find it.
     pub fn rule_of(&self, topic: &str) -> (Rule, u32) {
-        let mut found = Vec::new();
-        let visited = self.places.for_each_match(topic, |place| found.push(place));
-        found.sort_unstable();
-        let entries = found.into_iter().map(|place| self.entries[place as usize]);
-        (self.default.with(entries.fold(Keys::default(), Keys::or)), visited)
+        let (keys, visited) = self.entries.keys_of(topic);
+        (self.default.with(keys), visited)
     }
 
     /// The least age that any topic's subscribers are held to, in milliseconds.
     pub fn owed_ms_min(&self) -> Option<u32> {
-        let rules = self.entries.iter().map(|keys| self.default.with(*keys));
+        let rules = self.entries.iter().map(|keys| self.default.with(keys));
         rules.chain([self.default]).filter_map(|rule| rule.owed_ms_max).min().map(NonZeroU32::get)
     }
 }
 
-impl Keys {
-    /// These, and from `wider` what they leave open.
-    pub fn or(self, wider: Keys) -> Keys {
-        Keys {
+impl Keys for RuleKeys {
+    fn or(self, wider: RuleKeys) -> RuleKeys {
+        RuleKeys {
             may_skip: self.may_skip.or(wider.may_skip),
             owed_bytes_max: self.owed_bytes_max.or(wider.owed_bytes_max),
             owed_ms_max: self.owed_ms_max.or(wider.owed_ms_max),
@@ -141,7 +123,7 @@ impl Keys {
 
 impl Rule {
     /// This rule where `keys` leave it open.
-    pub fn with(self, keys: Keys) -> Rule {
+    pub fn with(self, keys: RuleKeys) -> Rule {
         Rule {
             may_skip: keys.may_skip.unwrap_or(self.may_skip),
             owed_bytes_max: keys.owed_bytes_max.unwrap_or(self.owed_bytes_max),
@@ -186,80 +168,34 @@ impl Bound {
 /// The definition, entry by entry.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
-    use super::{Keys, Rule, topic};
+    use super::{Rule, RuleKeys};
+    use crate::pubsub::entries::naive::most_specific;
 
     /// The rule of `topic`: of each key what the most specific of all entries says that match it and set the key.
-    pub(crate) fn rule_of(entries: &[(String, Keys)], default: Rule, topic: &str) -> Rule {
-        fn most_specific<T>(
-            entries: &[(String, Keys)],
-            topic: &str,
-            value: impl Fn(&Keys) -> Option<T>,
-        ) -> Option<T> {
-            let matching = entries.iter().filter(|(filter, _)| topic::matches(filter, topic));
-            let setting = matching.filter_map(|(filter, keys)| Some((filter, value(keys)?)));
-            setting.min_by_key(|(filter, _)| levels(filter)).map(|(_, value)| value)
-        }
-        default.with(Keys {
+    pub(crate) fn rule_of(entries: &[(String, RuleKeys)], default: Rule, topic: &str) -> Rule {
+        default.with(RuleKeys {
             may_skip: most_specific(entries, topic, |keys| keys.may_skip),
             owed_bytes_max: most_specific(entries, topic, |keys| keys.owed_bytes_max),
             owed_ms_max: most_specific(entries, topic, |keys| keys.owed_ms_max),
         })
     }
-
-    /// What filters of the same topic are compared by, the least being the most specific: 1 where a level is literal,
-    /// or there is none up to the most that there may be, 2 where it is `+`, 3 where it is `#`.
-    fn levels(filter: &str) -> Vec<u8> {
-        let mut levels: Vec<u8> = filter
-            .split('/')
-            .map(|level| match level {
-                "+" => 2,
-                "#" => 3,
-                _ => 1,
-            })
-            .collect();
-        levels.resize(topic::TOPIC_LEVELS_MAX, 1);
-        levels
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::{
         prelude::*,
         test_runner::{Config, RngSeed},
     };
 
     use super::*;
+    use crate::{protocol::topic, pubsub::entries::strategies};
 
     const DEFAULT: Rule = Rule { may_skip: false, owed_bytes_max: 1, owed_ms_max: NonZeroU32::new(1) };
 
-    /// Of few levels, so that filters meet, and sometimes of the broker's own.
-    fn levels() -> impl Strategy<Value = Vec<&'static str>> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "$c"]), 1..4)
-    }
-
-    fn filter() -> impl Strategy<Value = String> {
-        (levels(), prop::collection::vec(prop::option::weighted(0.6, Just(())), 4), 0..3).prop_map(
-            |(levels, literal, end)| {
-                let levels = levels.into_iter().zip(literal);
-                let mut levels: Vec<&str> = levels
-                    .map(|(level, is_literal)| if is_literal.is_some() { level } else { "+" })
-                    .collect();
-                match end {
-                    0 => levels.push("#"),
-                    1 => *levels.last_mut().expect("one level at least") = "#",
-                    _ => {}
-                }
-                levels.join("/")
-            },
-        )
-    }
-
-    fn keys() -> impl Strategy<Value = Keys> {
+    fn keys() -> impl Strategy<Value = RuleKeys> {
         (any::<Option<bool>>(), prop::option::of(2u64..9), prop::option::of(0u32..9)).prop_map(
-            |(may_skip, owed_bytes_max, owed_ms_max)| Keys { may_skip, owed_bytes_max, owed_ms_max },
+            |(may_skip, owed_bytes_max, owed_ms_max)| RuleKeys { may_skip, owed_bytes_max, owed_ms_max },
         )
     }
 
@@ -273,13 +209,9 @@ mod tests {
 
         #[test]
         fn a_topic_has_of_each_key_what_the_most_specific_entry_says(
-            entries in prop::collection::vec((filter(), keys()), 0..12),
-            topic in levels(),
+            entries in strategies::entries(keys()),
+            topic in strategies::topic(),
         ) {
-            // An empty name is none.
-            let topic = if topic == [""] { "a".into() } else { topic.join("/") };
-            let entries: Vec<(String, Keys)> =
-                entries.into_iter().filter(|(filter, _)| !filter.is_empty()).collect::<BTreeMap<_, _>>().into_iter().collect();
             let policy = Policy::new(9, DEFAULT, entries.clone());
             prop_assert_eq!(policy.rule_of(&topic).0, naive::rule_of(&entries, DEFAULT, &topic));
         }
@@ -288,12 +220,12 @@ mod tests {
     /// One key from each of three entries, and the last from none.
     #[test]
     fn a_narrow_entry_need_not_repeat_a_wide_one() {
-        let keys = Keys::default();
+        let keys = RuleKeys::default();
         let entries = [
-            ("#", Keys { may_skip: Some(true), owed_bytes_max: Some(2), ..keys }),
-            ("a/#", Keys { owed_bytes_max: Some(3), ..keys }),
-            ("a/+/c", Keys { owed_bytes_max: Some(4), ..keys }),
-            ("a/b/#", Keys { owed_bytes_max: Some(5), ..keys }),
+            ("#", RuleKeys { may_skip: Some(true), owed_bytes_max: Some(2), ..keys }),
+            ("a/#", RuleKeys { owed_bytes_max: Some(3), ..keys }),
+            ("a/+/c", RuleKeys { owed_bytes_max: Some(4), ..keys }),
+            ("a/b/#", RuleKeys { owed_bytes_max: Some(5), ..keys }),
         ];
         let policy = Policy::new(9, DEFAULT, entries.map(|(filter, keys)| (filter.into(), keys)));
         let rule_of = |topic| policy.rule_of(topic).0;
@@ -308,12 +240,12 @@ mod tests {
     /// 0 is any age, not that nothing is said of it; and so it is with topics that do not skip.
     #[test]
     fn an_entry_may_lift_what_a_wider_one_or_the_default_bounds() {
-        let ms = |owed_ms_max| Keys { owed_ms_max, ..Keys::default() };
+        let ms = |owed_ms_max| RuleKeys { owed_ms_max, ..RuleKeys::default() };
         let entries = [("a/#", ms(Some(7))), ("+/b", ms(Some(0))), ("a/b", ms(Some(0)))];
         let policy = Policy::new(9, DEFAULT, entries.map(|(filter, keys)| (filter.into(), keys)));
         let owed_ms_max = |topic| policy.rule_of(topic).0.owed_ms_max.map(NonZeroU32::get);
         assert_eq!(["c", "c/b", "a/c", "a/b"].map(owed_ms_max), [Some(1), None, Some(7), None]);
-        let firm = Keys { may_skip: Some(false), ..Keys::default() };
+        let firm = RuleKeys { may_skip: Some(false), ..RuleKeys::default() };
         let skipping = Policy::new(9, Rule { may_skip: true, ..DEFAULT }, [("a".into(), firm)]);
         assert_eq!(["a", "b"].map(|topic| skipping.rule_of(topic).0.may_skip), [false, true]);
     }
@@ -326,11 +258,12 @@ mod tests {
             let level = |bit: u32| if bit < 8 && entry & (1 << bit) != 0 { "+" } else { "a" };
             (0..topic::TOPIC_LEVELS_MAX as u32).map(level).collect::<Vec<_>>().join("/")
         };
-        let entries: Vec<(String, Keys)> = (0..256).map(|entry| (filter(entry), Keys::default())).collect();
+        let entries: Vec<(String, RuleKeys)> =
+            (0..256).map(|entry| (filter(entry), RuleKeys::default())).collect();
         let policy = Policy::new(9, DEFAULT, entries);
         let topic = ["a"; topic::TOPIC_LEVELS_MAX].join("/");
         let (rule, visited) = policy.rule_of(&topic);
-        assert_eq!((rule, visited as usize), (DEFAULT, policy.places.node_count()));
+        assert_eq!((rule, visited as usize), (DEFAULT, policy.entries.node_count()));
         assert_eq!(visited, 511 + 24 * 256);
         assert_eq!(policy.rule_of("b").1, 2, "what matches nothing costs little");
     }
@@ -338,8 +271,8 @@ mod tests {
     /// An entry may lift the bound of a wider one, and what is checked how often follows the least.
     #[test]
     fn the_least_age_is_that_of_any_topic() {
-        let ms = |owed_ms_max| Keys { owed_ms_max, ..Keys::default() };
-        let policy = |default, keys: &[Keys]| {
+        let ms = |owed_ms_max| RuleKeys { owed_ms_max, ..RuleKeys::default() };
+        let policy = |default, keys: &[RuleKeys]| {
             let entries = ["a", "b"].map(String::from).into_iter().zip(keys.iter().copied());
             let default = Rule { owed_ms_max: NonZeroU32::new(default), ..DEFAULT };
             Policy::new(9, default, entries).owed_ms_min()

@@ -8,7 +8,7 @@ use crate::{
     protocol::{Encoding, Format, deflate, session::Limits},
     pubsub::{
         log::SHARED_CHUNK_BYTES,
-        policy::{Keys, Policy, Rule},
+        policy::{Policy, Rule, RuleKeys},
     },
     uring::{
         probe::{descriptor_limits, reserved_descriptors},
@@ -97,7 +97,7 @@ pub(super) fn policy_of(config: &Config) -> Policy {
     let default =
         Rule { may_skip: may_skip(slow_consumer), owed_bytes_max, owed_ms_max: NonZeroU32::new(owed_ms_max) };
     let entries = config.topic.iter().map(|it| {
-        let keys = Keys {
+        let keys = RuleKeys {
             may_skip: it.slow_consumer.map(may_skip),
             owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
             owed_ms_max: it.owed_ms_max,

@@ -20,7 +20,7 @@ use crate::{
         home::TopicRefusal,
         log::{Appender, ChunkPool},
         message::{Batch, PendingId, RegistrationId},
-        policy::{Bound, Keys, Rule, Verdict},
+        policy::{Bound, Rule, RuleKeys, Verdict},
         subscription::{ConnectionId, Refused, Subscribed},
         view::{MemberSlot, Pin},
     },
@@ -504,8 +504,8 @@ impl Stalled {
     fn new(owed_bytes_max: u64, owed_ms_max: Option<u32>) -> Stalled {
         let owed_ms_max = owed_ms_max.and_then(NonZeroU32::new);
         let rule = Rule { may_skip: false, owed_bytes_max, owed_ms_max };
-        let skip = Keys { may_skip: Some(true), ..Keys::default() };
-        let small = Keys { owed_bytes_max: Some(5 * FRAME_BYTES), ..skip };
+        let skip = RuleKeys { may_skip: Some(true), ..RuleKeys::default() };
+        let small = RuleKeys { owed_bytes_max: Some(5 * FRAME_BYTES), ..skip };
         let policy = Policy::new(owed_bytes_max, rule, [("small/#".into(), small), ("skip/#".into(), skip)]);
         let budget = Budget::new(1 << 30);
         let fanout = Fanout::new(Homes::new(1, 0), policy, 10_000, CONNECTIONS, budget.clone());
@@ -610,7 +610,8 @@ fn a_view_follows_a_new_policy_when_it_is_looked_at() {
     assert_eq!(stalled.publish("a", 4), None);
     assert_eq!(stalled.publish("b", 1), None);
     let rule = Rule { may_skip: false, owed_bytes_max: 20 * FRAME_BYTES, owed_ms_max: None };
-    let narrow = Keys { may_skip: Some(true), owed_bytes_max: Some(3 * FRAME_BYTES), ..Keys::default() };
+    let narrow =
+        RuleKeys { may_skip: Some(true), owed_bytes_max: Some(3 * FRAME_BYTES), ..RuleKeys::default() };
     let narrow = || Policy::new(20 * FRAME_BYTES, rule, [("+".into(), narrow)]);
     let wide = || Policy::new(20 * FRAME_BYTES, rule, []);
     stalled.fanout.set_policy(narrow());
@@ -633,7 +634,8 @@ fn a_view_follows_a_new_policy_when_it_is_looked_at() {
 #[test]
 fn tasks_go_by_a_new_policy() {
     let rule = Rule { may_skip: false, owed_bytes_max: u64::MAX, owed_ms_max: None };
-    let narrow = Keys { may_skip: Some(true), owed_bytes_max: Some(2 * FRAME_BYTES), ..Keys::default() };
+    let narrow =
+        RuleKeys { may_skip: Some(true), owed_bytes_max: Some(2 * FRAME_BYTES), ..RuleKeys::default() };
     let narrow = || Policy::new(u64::MAX, rule, [("#".into(), narrow)]);
     let mut stalled = Stalled::new(u64::MAX, None);
     let topics: Vec<String> = (0..=AT_ONCE_MAX).map(|topic| format!("t/{topic}")).collect();
@@ -660,7 +662,7 @@ fn what_looking_into_the_policy_takes_is_counted() {
     let mut stalled = Stalled::new(20 * FRAME_BYTES, None);
     let rule = Rule { may_skip: false, owed_bytes_max: 20 * FRAME_BYTES, owed_ms_max: None };
     // The root and a node per level.
-    let keys = Keys { may_skip: Some(true), ..Keys::default() };
+    let keys = RuleKeys { may_skip: Some(true), ..RuleKeys::default() };
     let deep = || Policy::new(20 * FRAME_BYTES, rule, [("+/+/+/+".into(), keys)]);
     let lookup = 5 * price::MATCH;
     let work = |stalled: &mut Stalled, topic: &str, deed: fn(&mut Stalled, &str)| {
