@@ -13,7 +13,7 @@ mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::protocol::json;
+use crate::protocol::{Format, json};
 pub use address::ListenAddress;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
@@ -33,8 +33,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[delivery]`
     pub delivery: Delivery,
-    /// `[[topic]]`: what holds for the topics that a filter matches in place of `[delivery]`. Of the entries that match
-    /// one, the most specific that sets a key decides it.
+    /// `[history]`
+    pub history: History,
+    /// `[[topic]]`: what holds for the topics that a filter matches in place of `[delivery]`, and what they keep. Of the
+    /// entries that match one, the most specific that sets a key decides it.
     pub topic: Vec<TopicPolicy>,
     /// `[deflate]`
     pub deflate: Deflate,
@@ -166,6 +168,13 @@ pub struct Delivery {
     pub owed_ms_max: u32,
 }
 
+/// `[history]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// What all topics together keep of their past; 256 MiB.
+    pub bytes_max: usize,
+}
+
 /// One entry of `[[topic]]`. What is none comes from a less specific one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPolicy {
@@ -177,6 +186,14 @@ pub struct TopicPolicy {
     pub owed_bytes_max: Option<usize>,
     /// As `delivery.owed_ms_max`.
     pub owed_ms_max: Option<u32>,
+    /// How many publications each of them keeps at most; with 0 none, whatever is said of bytes and age.
+    pub history_count: Option<u64>,
+    /// How much each of them keeps, in bytes.
+    pub history_bytes: Option<u64>,
+    /// How old what each of them keeps may be.
+    pub history_ms: Option<u32>,
+    /// In which form.
+    pub history_format: Option<Format>,
 }
 
 /// What becomes of a subscriber that is too far behind.
@@ -269,6 +286,7 @@ impl Default for Config {
                 owed_bytes_max: 8 << 20,
                 owed_ms_max: 30_000,
             },
+            history: History { bytes_max: 256 << 20 },
             topic: Vec::new(),
             deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15, ratio_max: 100 },
             log: Log { level: "info".into(), json: false },

@@ -117,6 +117,14 @@ fn policies_in_a_file() {
         ":6: topic.match = \"a/#\" is not allowed: \
          it must be a filter that no other [[topic]] has: put what both set into one",
     );
+    assert_file_refused(
+        "[[topic]]\nmatch = \"a\"\nhistory_format = \"xml\"\n",
+        ":3: topic.history_format = \"xml\" is not allowed: it must be \"json\" or \"binary\"",
+    );
+    assert_file_refused(
+        "[[topic]]\nmatch = \"a\"\nhistory_count = -1\n",
+        ":3: topic.history_count = -1 is not allowed: it must be 0 or an integer from 1 to 10_000_000 (publications)",
+    );
     let allowed = "it must be a table with match and what it sets, such as slow_consumer";
     assert_file_refused(
         "[[topic]]\nmatch = \"a\"\n",

@@ -14,10 +14,10 @@ use super::{
     address::{PATH_BYTES_MAX, is_socket_path},
     topic,
 };
-use crate::protocol::topic::Filter;
+use crate::protocol::{Format, topic::Filter};
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 9] = [
+pub(super) const SECTIONS: [(&str, &str); 10] = [
     ("listen", "Where clients connect."),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
@@ -25,6 +25,7 @@ pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("limits", "What the broker takes at most: beyond it a client is refused, the broker never grows."),
     ("timeouts", "How long the broker waits."),
     ("delivery", "What a subscriber may be owed, and what becomes of one that takes too little."),
+    ("history", "What topics keep of their past, if a [[topic]] below says that they do."),
     ("deflate", "Compression of messages (permessage-deflate, RFC 7692) for clients that offer it."),
     ("log", "What is written to stderr."),
 ];
@@ -69,6 +70,8 @@ pub(super) enum Kind<T> {
         get: fn(&T) -> Option<u64>,
         set: fn(&mut T, Option<u64>),
     },
+    /// `"json"` or `"binary"`.
+    Format(fn(&mut T) -> &mut Format),
     /// `"disconnect"` or `"skip"`.
     SlowConsumer(fn(&mut T) -> &mut SlowConsumer),
     /// A level or a `tracing` filter.
@@ -83,6 +86,15 @@ pub(super) enum Kind<T> {
 pub(super) const OWED_BYTES_MAX: RangeInclusive<u64> = 65_536..=4_294_967_296;
 /// How old what is owed may be, in milliseconds.
 pub(super) const OWED_MS_MAX: RangeInclusive<u64> = 100..=3_600_000;
+
+/// How much the log may hold, and what topics keep of it, in bytes.
+const LOG_BYTES_MAX: u64 = 1_099_511_627_776;
+/// How many publications a topic may keep.
+pub(super) const HISTORY_COUNT: RangeInclusive<u64> = 1..=10_000_000;
+/// How much a topic may keep, in bytes.
+pub(super) const HISTORY_BYTES: RangeInclusive<u64> = 1_024..=1_073_741_824;
+/// How old what a topic keeps may be, in milliseconds: 30 days.
+pub(super) const HISTORY_MS: RangeInclusive<u64> = 1_000..=2_592_000_000;
 
 /// Why a value was not taken. Spans count bytes of the text that the value was read from.
 pub(super) enum Refusal {
@@ -330,7 +342,7 @@ pub(super) static KEYS: &[Key<Config>] = &[
         path: "limits.log_bytes_max",
         about: "Publications kept in memory, of all topics together.",
         is_reloadable: false,
-        kind: integer!(Integer, limits.log_bytes_max, 16_777_216..=1_099_511_627_776, "bytes"),
+        kind: integer!(Integer, limits.log_bytes_max, 16_777_216..=LOG_BYTES_MAX, "bytes"),
     },
     Key {
         path: "timeouts.handshake_ms",
@@ -411,10 +423,18 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: integer!(IntegerOrZero, delivery.owed_ms_max, OWED_MS_MAX, "milliseconds"),
     },
     Key {
+        path: "history.bytes_max",
+        about: "What all topics together keep of their past; beyond it what was kept longest goes first. It is apart from\n\
+                limits.log_bytes_max.",
+        is_reloadable: false,
+        kind: integer!(Integer, history.bytes_max, 1_048_576..=LOG_BYTES_MAX, "bytes"),
+    },
+    Key {
         path: "topic",
         about: "What holds for some topics in place of what stands above, in as many tables as there are kinds of topics.\n\
                 Of those that match a topic, the most specific one that sets a key decides it: level by level from the\n\
-                left, a name is more specific than +, and + than #. What none of them sets is as above.",
+                left, a name is more specific than +, and + than #. What none of them sets is as above, and without\n\
+                history_count, history_bytes and history_ms a topic keeps nothing of its past.",
         is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.topic),
     },
@@ -498,6 +518,7 @@ impl<T> Key<T> {
                 | Kind::OptionalAddress(_)
                 | Kind::OptionalSocket(_)
                 | Kind::Mode(_)
+                | Kind::Format(_)
                 | Kind::SlowConsumer(_)
                 | Kind::LogFilter(_)
                 | Kind::Filter(_)
@@ -531,6 +552,7 @@ impl<T> Key<T> {
             Kind::AutoOrInteger { range, unit, .. } => {
                 format!("\"auto\" or an integer from {} ({unit})", from_to(range))
             }
+            Kind::Format(_) => "\"json\" or \"binary\"".into(),
             Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
             Kind::LogFilter(_) => {
                 "off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug".into()
@@ -596,6 +618,7 @@ impl<T> Key<T> {
                 };
                 chosen.map(|choice| set(config, choice)).is_some()
             }
+            Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
@@ -624,6 +647,7 @@ impl<T> Key<T> {
             | Kind::IntegerOrZero { get, set, .. }
             | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
+            Kind::Format(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
@@ -651,6 +675,7 @@ impl<T> Key<T> {
                 Some(value) => grouped(value),
                 None => "\"auto\"".into(),
             },
+            Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
             Kind::LogFilter(field) | Kind::Filter(field) => {
                 toml::Value::from(field(config).as_str()).to_string()
@@ -671,6 +696,18 @@ impl SlowConsumer {
             SlowConsumer::Skip => "skip",
         }
     }
+}
+
+/// The name of a format in the configuration.
+pub(super) fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::Binary => "binary",
+    }
+}
+
+fn format_named(text: &str) -> Option<Format> {
+    Format::ALL.into_iter().find(|format| format_name(*format) == text)
 }
 
 fn policy_named(text: &str) -> Option<SlowConsumer> {

@@ -414,8 +414,8 @@ mod tests {
         let policy = TopicPolicy {
             filter: "a/#".into(),
             slow_consumer: Some(SlowConsumer::Disconnect),
-            owed_bytes_max: None,
             owed_ms_max: Some(500),
+            ..TopicPolicy::default()
         };
         assert_eq!(config.topic, [policy]);
         assert_eq!(config.log.level, "warn,fanfare::control=debug");
@@ -458,14 +458,36 @@ mod tests {
             ("topic", "[{ match = 'a', owed_bytes_max = 65535 }]"),
             ("topic", "[{ match = 'a', owed_ms_max = -1 }]"),
             ("topic", "[{ match = 'a', owed_ms_max = 100 }, { match = 'a', slow_consumer = 'skip' }]"),
+            ("topic", "[{ match = 'a', history_count = 10000001 }]"),
+            ("topic", "[{ match = 'a', history_bytes = 1023 }]"),
+            ("topic", "[{ match = 'a', history_bytes = 1073741825 }]"),
+            ("topic", "[{ match = 'a', history_ms = 0 }]"),
+            ("topic", "[{ match = 'a', history_ms = 999 }]"),
+            ("topic", "[{ match = 'a', history_ms = 2592000001 }]"),
+            ("topic", "[{ match = 'a', history_count = 1, history_format = 'JSON' }]"),
             ("topic", &many_policies(POLICIES_MAX + 1)),
             ("delivery.owed_ms_max", "3600001"),
+            ("history.bytes_max", "1048575"),
+            ("history.bytes_max", "1099511627777"),
         ] {
             let error = load(&Sources { flags: vec![flag(path, value)], ..Sources::default() })
                 .expect_err(path)
                 .to_string();
             assert!(error.starts_with("--set: ") && error.contains("not allowed"), "{path}={value}: {error}");
             assert!(!error.contains('\n'));
+        }
+    }
+
+    /// At both ends of their ranges, and as they are told.
+    #[test]
+    fn what_a_topic_keeps_is_taken_and_told() {
+        let least = "[{ match = \"a\", history_count = 0, history_bytes = 1024, history_ms = 1000, history_format = \"json\" }]";
+        let most = "[{ match = \"a\", history_count = 10_000_000, history_bytes = 1_073_741_824, \
+                    history_ms = 2_592_000_000, history_format = \"binary\" }]";
+        for text in [least, most] {
+            let mut config =
+                load(&Sources { flags: vec![flag("topic", text)], ..Sources::default() }).unwrap();
+            assert_eq!(Key::find("topic").unwrap().literal(&mut config), text);
         }
     }
 

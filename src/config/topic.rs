@@ -4,8 +4,12 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     SlowConsumer, TopicPolicy,
-    keys::{Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX, POLICIES_MAX, Refusal},
+    keys::{
+        HISTORY_BYTES, HISTORY_COUNT, HISTORY_MS, Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX, POLICIES_MAX,
+        Refusal,
+    },
 };
+use crate::protocol::Format;
 
 /// One key of such a table.
 pub(super) struct TopicKey {
@@ -74,6 +78,48 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         },
         example: "2000",
         is_set: |policy| policy.owed_ms_max.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.history_count",
+            about: "How many of its newest publications each such topic keeps at most. 0 keeps none, whatever is said of\n\
+                    bytes and age, until a more specific table says another count.",
+            is_reloadable: true,
+            kind: integer!(IntegerOrZero, history_count, HISTORY_COUNT, "publications"),
+        },
+        example: "1000",
+        is_set: |policy| policy.history_count.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.history_bytes",
+            about: "How much each such topic keeps at most, its newest publications as they are sent.",
+            is_reloadable: true,
+            kind: integer!(Integer, history_bytes, HISTORY_BYTES, "bytes"),
+        },
+        example: "1_048_576",
+        is_set: |policy| policy.history_bytes.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.history_ms",
+            about: "How old what each such topic keeps may be.",
+            is_reloadable: true,
+            kind: integer!(Integer, history_ms, HISTORY_MS, "milliseconds"),
+        },
+        example: "600_000",
+        is_set: |policy| policy.history_ms.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.history_format",
+            about: "In which form it is kept: that of most of those who come back, who get it without a copy; for the others\n\
+                    it is made anew. Without it that of a topic's first subscriber.",
+            is_reloadable: true,
+            kind: Kind::Format(|policy| policy.history_format.get_or_insert(Format::Json)),
+        },
+        example: "\"json\"",
+        is_set: |policy| policy.history_format.is_some(),
     },
 ];
 

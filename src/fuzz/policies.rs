@@ -8,8 +8,14 @@ use crate::{
         load::{ConfigError, Setting, Sources, load, load_text},
         reload::Reload,
     },
-    protocol::topic::{Filter, TopicName, TopicRule},
-    pubsub::policy::{Policy, Rule, RuleKeys, naive},
+    protocol::{
+        Format,
+        topic::{Filter, TopicName, TopicRule},
+    },
+    pubsub::{
+        keeping::{self, KeepKeys, Keeping},
+        policy::{self, Policy, Rule, RuleKeys},
+    },
 };
 
 const DEFAULT: Rule = Rule { may_skip: false, owed_bytes_max: 1 << 23, owed_ms_max: NonZeroU32::new(30_000) };
@@ -27,7 +33,8 @@ pub fn policies(bytes: &[u8]) {
         match (rest.next(), rest.next()) {
             (Some('+'), Some(what)) => tables.push(table(what as u32, rest.as_str())),
             _ if matches!(TopicName::parse(line), Ok(_) | Err(TopicRule::Reserved)) => {
-                check_rule(&tables, line)
+                check_rule(&tables, line);
+                check_keep(&tables, line);
             }
             _ => {}
         }
@@ -43,6 +50,10 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
             [two_bits(0) as usize],
         owed_bytes_max: two_bits(1).checked_sub(1).map(|more| 65_536 + more as usize),
         owed_ms_max: [None, Some(0), Some(100), Some(101)][two_bits(2) as usize],
+        history_count: [None, Some(0), Some(1), Some(2)][two_bits(3) as usize],
+        history_bytes: two_bits(4).checked_sub(1).map(|more| 1_024 + u64::from(more)),
+        history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
+        history_format: [None, Some(Format::Json), Some(Format::Binary), None][two_bits(6) as usize],
     }
 }
 
@@ -73,16 +84,25 @@ fn check_telling(config: &Config) {
 /// The tables are taken exactly if each has a filter of its own and sets something, and they are not too many.
 fn check_taken(tables: &[TopicPolicy]) {
     let mut text = String::new();
-    for TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max } in tables {
+    for it in tables {
+        let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, .. } = it;
+        let TopicPolicy { history_count, history_bytes, history_ms, history_format, .. } = it;
         text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
         text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
         text += &owed_bytes_max.map_or("".into(), |bytes| format!("owed_bytes_max = {bytes}\n"));
         text += &owed_ms_max.map_or("".into(), |ms| format!("owed_ms_max = {ms}\n"));
+        text += &history_count.map_or("".into(), |count| format!("history_count = {count}\n"));
+        text += &history_bytes.map_or("".into(), |bytes| format!("history_bytes = {bytes}\n"));
+        text += &history_ms.map_or("".into(), |ms| format!("history_ms = {ms}\n"));
+        text += match history_format {
+            None => "",
+            Some(Format::Json) => "history_format = \"json\"\n",
+            Some(Format::Binary) => "history_format = \"binary\"\n",
+        };
     }
     let is_table = |it: &TopicPolicy| {
-        let sets_anything =
-            it.slow_consumer.is_some() || it.owed_bytes_max.is_some() || it.owed_ms_max.is_some();
-        sets_anything && Filter::parse(it.filter.as_str()).is_ok()
+        let only_filter = TopicPolicy { filter: it.filter.clone(), ..TopicPolicy::default() };
+        *it != only_filter && Filter::parse(it.filter.as_str()).is_ok()
     };
     let mut filters: Vec<&str> = tables.iter().map(|it| it.filter.as_str()).collect();
     filters.sort_unstable();
@@ -95,23 +115,42 @@ fn check_taken(tables: &[TopicPolicy]) {
     }
 }
 
-/// What is found for `topic` among the tables with a filter of their own is what looking at all of them finds.
+/// The rule that is found for `topic` is what looking at all tables finds.
 fn check_rule(tables: &[TopicPolicy], topic: &str) {
-    let mut entries: Vec<(String, RuleKeys)> = Vec::new();
-    for it in tables.iter().filter(|it| Filter::parse(it.filter.as_str()).is_ok()) {
-        let keys = RuleKeys {
-            may_skip: it.slow_consumer.map(|it| it == SlowConsumer::Skip),
-            owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
-            owed_ms_max: it.owed_ms_max,
-        };
-        if entries.iter().all(|(filter, _)| *filter != it.filter) {
-            entries.push((it.filter.clone(), keys));
-        }
-    }
+    let entries = entries(tables, |it| RuleKeys {
+        may_skip: it.slow_consumer.map(|it| it == SlowConsumer::Skip),
+        owed_bytes_max: it.owed_bytes_max.map(|bytes| bytes as u64),
+        owed_ms_max: it.owed_ms_max,
+    });
     let policy = Policy::new(1 << 23, DEFAULT, entries.clone());
     assert_eq!(
         policy.rule_of(topic).0,
-        naive::rule_of(&entries, DEFAULT, topic),
+        policy::naive::rule_of(&entries, DEFAULT, topic),
         "{topic:?} among {entries:?}"
     );
+}
+
+/// And so is what `topic` keeps; it keeps nothing where nobody need look.
+fn check_keep(tables: &[TopicPolicy], topic: &str) {
+    let entries = entries(tables, |it| KeepKeys {
+        count: it.history_count,
+        bytes: it.history_bytes,
+        ms: it.history_ms.and_then(NonZeroU32::new),
+        format: it.history_format,
+    });
+    let keeping = Keeping::new(entries.clone());
+    let keep = keeping.keep_of(topic).0;
+    assert_eq!(keep, keeping::naive::keep_of(&entries, topic), "{topic:?} among {entries:?}");
+    assert!(keep.is_none() || keeping.keeps_any(), "{topic:?} among {entries:?}");
+}
+
+/// The tables with a filter of their own, as entries.
+fn entries<K>(tables: &[TopicPolicy], keys: impl Fn(&TopicPolicy) -> K) -> Vec<(String, K)> {
+    let mut entries: Vec<(String, K)> = Vec::new();
+    for it in tables.iter().filter(|it| Filter::parse(it.filter.as_str()).is_ok()) {
+        if entries.iter().all(|(filter, _)| *filter != it.filter) {
+            entries.push((it.filter.clone(), keys(it)));
+        }
+    }
+    entries
 }

@@ -8,6 +8,7 @@ mod entries;
 pub mod fanout;
 pub mod filter;
 pub mod home;
+pub mod keeping;
 mod lanes;
 pub mod log;
 pub mod message;

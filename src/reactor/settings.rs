@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Delivery, SlowConsumer},
     protocol::{Encoding, Format, deflate, session::Limits},
     pubsub::{
+        keeping::{KeepKeys, Keeping},
         log::SHARED_CHUNK_BYTES,
         policy::{Policy, Rule, RuleKeys},
     },
@@ -105,4 +106,18 @@ pub(super) fn policy_of(config: &Config) -> Policy {
         (it.filter.clone(), keys)
     });
     Policy::new(owed_bytes_max, default, entries)
+}
+
+/// What topics keep of their past.
+#[expect(dead_code, reason = "homes keep nothing yet")]
+pub(super) fn keeping_of(config: &Config) -> Keeping {
+    Keeping::new(config.topic.iter().map(|it| {
+        let keys = KeepKeys {
+            count: it.history_count,
+            bytes: it.history_bytes,
+            ms: it.history_ms.and_then(NonZeroU32::new),
+            format: it.history_format,
+        };
+        (it.filter.clone(), keys)
+    }))
 }

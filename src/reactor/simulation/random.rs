@@ -129,6 +129,7 @@ fn policies(knobs: &Knobs, rng: &mut Rng) -> Vec<TopicPolicy> {
             slow_consumer,
             owed_bytes_max: bounds.map(|(bytes, _)| bytes).filter(|_| rng.chance(1, 2)),
             owed_ms_max: bounds.map(|(_, ms)| ms).filter(|_| rng.chance(1, 2)),
+            ..TopicPolicy::default()
         });
     }
     policies

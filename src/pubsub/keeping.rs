@@ -1,0 +1,227 @@
+//! What the operator has set for which topics to be kept.
+
+use std::num::NonZeroU32;
+
+use super::entries::{Entries, Keys};
+use crate::protocol::Format;
+
+/// Which topics keep their past, and how much of it: of each key what the most specific entry says that sets it.
+#[derive(Debug)]
+pub struct Keeping {
+    /// Which one of those that came one after the other.
+    generation: u16,
+    keeps_any: bool,
+    /// Those that set something.
+    entries: Entries<KeepKeys>,
+}
+
+/// What an entry sets of what a topic keeps, or several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeepKeys {
+    /// See [`Keep::count_max`]; with 0 nothing is kept, whatever is said of bytes and age.
+    pub count: Option<u64>,
+    /// See [`Keep::bytes_max`].
+    pub bytes: Option<u64>,
+    /// See [`Keep::ms_max`].
+    pub ms: Option<NonZeroU32>,
+    /// See [`Keep::format`]; by itself it keeps nothing.
+    pub format: Option<Format>,
+}
+
+/// How much of its past a topic keeps: the newest publications that are within each of these bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// So many publications; one at least.
+    pub count_max: u64,
+    /// So many bytes of them, as they are kept.
+    pub bytes_max: u64,
+    /// Of this age, in milliseconds; of any if there is none.
+    pub ms_max: Option<NonZeroU32>,
+    /// The form in which they are kept, if it does not go by who is there.
+    pub format: Option<Format>,
+}
+
+impl Keeping {
+    /// What `entries` set for the topics that their filters match, no two of which are the same.
+    pub fn new(entries: impl IntoIterator<Item = (String, KeepKeys)>) -> Keeping {
+        let nothing = KeepKeys::default();
+        let entries = Entries::new(entries.into_iter().filter(|(_, keys)| *keys != nothing));
+        // Where a topic keeps something, one of the entries that it goes by would by itself.
+        let keeps_any = entries.iter().any(|keys| keys.keep().is_some());
+        Keeping { generation: 0, keeps_any, entries }
+    }
+
+    /// The same in place of `previous`: whoever holds what a topic kept by that one can see that it is old.
+    pub fn after(self, previous: &Keeping) -> Keeping {
+        Keeping { generation: previous.generation.wrapping_add(1), ..self }
+    }
+
+    /// What [`Keeping::keep_of`] tells is of this generation.
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// Whether there may be a topic that keeps something; if not, nobody need look.
+    pub fn keeps_any(&self) -> bool {
+        self.keeps_any
+    }
+
+    /// What `topic` keeps, if anything, and how many nodes were visited to find it.
+    pub fn keep_of(&self, topic: &str) -> (Option<Keep>, u32) {
+        let (keys, visited) = self.entries.keys_of(topic);
+        (keys.keep(), visited)
+    }
+}
+
+impl KeepKeys {
+    /// What a topic keeps for which these are all that is set.
+    fn keep(self) -> Option<Keep> {
+        let is_bounded = self.count.is_some() || self.bytes.is_some() || self.ms.is_some();
+        (is_bounded && self.count != Some(0)).then(|| Keep {
+            count_max: self.count.unwrap_or(u64::MAX),
+            bytes_max: self.bytes.unwrap_or(u64::MAX),
+            ms_max: self.ms,
+            format: self.format,
+        })
+    }
+}
+
+impl Keys for KeepKeys {
+    fn or(self, wider: KeepKeys) -> KeepKeys {
+        KeepKeys {
+            count: self.count.or(wider.count),
+            bytes: self.bytes.or(wider.bytes),
+            ms: self.ms.or(wider.ms),
+            format: self.format.or(wider.format),
+        }
+    }
+}
+
+/// The definition, entry by entry.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive {
+    use super::{Keep, KeepKeys};
+    use crate::pubsub::entries::naive::most_specific;
+
+    /// What `topic` keeps: each bound is what the most specific of all entries says that match it and set the key. It
+    /// keeps nothing if it has no bound, or may keep 0 publications.
+    pub(crate) fn keep_of(entries: &[(String, KeepKeys)], topic: &str) -> Option<Keep> {
+        let count = most_specific(entries, topic, |keys| keys.count);
+        let bytes = most_specific(entries, topic, |keys| keys.bytes);
+        let ms_max = most_specific(entries, topic, |keys| keys.ms);
+        let format = most_specific(entries, topic, |keys| keys.format);
+        match (count, bytes, ms_max) {
+            (Some(0), _, _) | (None, None, None) => None,
+            _ => Some(Keep {
+                count_max: count.unwrap_or(u64::MAX),
+                bytes_max: bytes.unwrap_or(u64::MAX),
+                ms_max,
+                format,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, RngSeed},
+    };
+
+    use super::*;
+    use crate::pubsub::entries::strategies;
+
+    const NOTHING: KeepKeys = KeepKeys { count: None, bytes: None, ms: None, format: None };
+
+    fn keys() -> impl Strategy<Value = KeepKeys> {
+        let format = prop::option::of(prop::sample::select(Format::ALL.to_vec()));
+        let ms = prop::option::weighted(0.3, 1u32..9);
+        (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms, format).prop_map(
+            |(count, bytes, ms, format)| KeepKeys { count, bytes, ms: ms.and_then(NonZeroU32::new), format },
+        )
+    }
+
+    fn keeping(entries: &[(&str, KeepKeys)]) -> Keeping {
+        Keeping::new(entries.iter().map(|(filter, keys)| ((*filter).into(), *keys)))
+    }
+
+    proptest! {
+        #![proptest_config(Config {
+            cases: 2_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(12),
+            ..Config::default()
+        })]
+
+        #[test]
+        fn a_topic_keeps_what_the_most_specific_entry_says_of_each_bound(
+            entries in strategies::entries(keys()),
+            topic in strategies::topic(),
+        ) {
+            let keeping = Keeping::new(entries.clone());
+            let keep = keeping.keep_of(&topic).0;
+            prop_assert_eq!(keep, naive::keep_of(&entries, &topic));
+            prop_assert!(keep.is_none() || keeping.keeps_any(), "whoever is told so does not look");
+        }
+    }
+
+    /// What is not said is the largest there is; the form alone is no bound.
+    #[test]
+    fn one_bound_is_enough_to_keep_and_the_form_is_none() {
+        let keep = Keep { count_max: u64::MAX, bytes_max: u64::MAX, ms_max: None, format: None };
+        let ms = NonZeroU32::new(5);
+        for (keys, expected) in [
+            (KeepKeys { count: Some(5), ..NOTHING }, Some(Keep { count_max: 5, ..keep })),
+            (KeepKeys { bytes: Some(5), ..NOTHING }, Some(Keep { bytes_max: 5, ..keep })),
+            (KeepKeys { ms, ..NOTHING }, Some(Keep { ms_max: ms, ..keep })),
+            (KeepKeys { format: Some(Format::Json), ..NOTHING }, None),
+            (NOTHING, None),
+        ] {
+            let keeping = keeping(&[("a/+", keys)]);
+            assert_eq!(keeping.keep_of("a/b").0, expected, "{keys:?}");
+            assert_eq!(keeping.keep_of("a").0, None, "{keys:?}");
+            assert_eq!(keeping.keeps_any(), expected.is_some(), "{keys:?}");
+        }
+    }
+
+    /// A wide entry keeps; of what it matches one part keeps nothing, and in that another keeps again: a bound of another
+    /// kind does not bring it back, a count does, and then the wide entry's other bounds are there as well.
+    #[test]
+    fn a_count_of_0_keeps_nothing_until_a_narrower_entry_counts() {
+        let ms = NonZeroU32::new(7);
+        let keeping = keeping(&[
+            ("#", KeepKeys { count: Some(100), bytes: Some(9), format: Some(Format::Binary), ..NOTHING }),
+            ("a/#", KeepKeys { count: Some(0), ..NOTHING }),
+            ("a/b/#", KeepKeys { ms, ..NOTHING }),
+            ("a/b/c", KeepKeys { count: Some(2), ..NOTHING }),
+        ]);
+        let wide = Keep { count_max: 100, bytes_max: 9, ms_max: None, format: Some(Format::Binary) };
+        assert_eq!(keeping.keep_of("b").0, Some(wide));
+        assert_eq!(keeping.keep_of("a/x").0, None);
+        assert_eq!(keeping.keep_of("a/b/x").0, None, "0 holds whatever else is said");
+        assert_eq!(keeping.keep_of("a/b/c").0, Some(Keep { count_max: 2, ms_max: ms, ..wide }));
+        assert_eq!(
+            keeping.keep_of("$sys").0,
+            None,
+            "no wildcard at the first level matches the broker's own"
+        );
+    }
+
+    /// An entry of another kind is not among those that are looked through.
+    #[test]
+    fn entries_that_set_nothing_cost_nothing() {
+        let keeping = keeping(&[("a/b/c/#", NOTHING), ("a/b", KeepKeys { count: Some(0), ..NOTHING })]);
+        assert!(!keeping.keeps_any());
+        assert_eq!(keeping.entries.node_count(), 3);
+        assert_eq!(Keeping::new([]).keep_of("a/b/c"), (None, 0));
+    }
+
+    #[test]
+    fn each_is_of_another_generation_than_the_one_before() {
+        let (first, last) = (Keeping::new([]), Keeping { generation: u16::MAX, ..Keeping::new([]) });
+        assert_eq!(first.generation(), 0);
+        assert_eq!(Keeping::new([]).after(&first).generation(), 1);
+        assert_eq!(Keeping::new([]).after(&last).generation(), 0);
+    }
+}
