@@ -56,8 +56,11 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
             check_publication(&publication);
             check_reply(&Reply::Ok { id: *id, topic, seq: Some(1), receivers: None, hint: None });
         }
-        Ok(Command::Subscribe { id, filter } | Command::Unsubscribe { id, filter }) => {
+        Ok(Command::Subscribe { id, filter, .. } | Command::Unsubscribe { id, filter }) => {
             check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, receivers: None, hint: None });
+        }
+        Ok(Command::History { id, topic, .. }) => {
+            check_reply(&Reply::Ok { id: Some(*id), topic, seq: None, receivers: None, hint: None });
         }
         Ok(Command::Ping { id }) => check_reply(&Reply::Pong { id: *id }),
     }

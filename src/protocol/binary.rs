@@ -29,6 +29,8 @@
 //! | 9 | ping | client | JSON object |
 //! | 10 | pong | broker | JSON object |
 //! | 11 | replayed | broker | JSON object |
+//! | 12 | history | client | JSON object |
+//! | 12 | history | broker | the length (4 bytes) of a JSON object without `messages`, the object, then for each message its length (4 bytes) and its body |
 //!
 //! A JSON object here is the one that `fanfare.json.v1` has for the same thing, `op` included.
 //!
@@ -89,10 +91,12 @@ pub enum Kind {
     Pong = 10,
     /// A filter's replay is over. Not sent by this version.
     Replayed = 11,
+    /// A command, and its answer.
+    History = 12,
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::Batch,
         Kind::Publish,
         Kind::Message,
@@ -105,6 +109,7 @@ impl Kind {
         Kind::Ping,
         Kind::Pong,
         Kind::Replayed,
+        Kind::History,
     ];
 
     /// The kind with this number, if there is one.
@@ -127,6 +132,7 @@ impl Kind {
             Kind::Ping => "ping",
             Kind::Pong => "pong",
             Kind::Replayed => "replayed",
+            Kind::History => "history",
         }
     }
 }
@@ -363,11 +369,13 @@ fn read<'a>(
 ) -> Result<Command<'a>, CommandError<'a>> {
     match Kind::from_byte(body.kind) {
         Some(Kind::Publish) => read_publish(parser, body, verdict),
-        Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping)) => read_object(parser, body, kind),
+        Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping | Kind::History)) => {
+            read_object(parser, body, kind)
+        }
         kind => Err(CommandError::new(
             ErrorCode::UnknownOp,
             format!(
-                "a client does not send the kind {}{}; 0 (batch), 1 (publish), 4 (subscribe), 5 (unsubscribe) and 9 (ping) are allowed",
+                "a client does not send the kind {}{}; 0 (batch), 1 (publish), 4 (subscribe), 5 (unsubscribe), 9 (ping) and 12 (history) are allowed",
                 body.kind,
                 kind.map_or(String::new(), |kind| format!(" ({})", kind.as_str()))
             ),
@@ -469,14 +477,19 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
     })?;
     let command = parser.parse_one(text);
     let (op, id, topic) = match &command {
-        Ok(Command::Subscribe { id, filter }) => (Kind::Subscribe.as_str(), *id, Some(filter.text())),
+        Ok(Command::Subscribe { id, filter, .. }) => (Kind::Subscribe.as_str(), *id, Some(filter.text())),
         Ok(Command::Unsubscribe { id, filter }) => (Kind::Unsubscribe.as_str(), *id, Some(filter.text())),
         Ok(Command::Publish { id, topic, .. }) => (Kind::Publish.as_str(), *id, Some(topic.text())),
+        Ok(Command::History { id, topic, .. }) => (Kind::History.as_str(), Some(*id), Some(topic.text())),
         Ok(Command::Ping { id }) => (Kind::Ping.as_str(), *id, None),
-        // Of several faults the topic is the last that is told.
-        Err(CommandError { op: Some(op), id, topic, code: ErrorCode::BadTopic, .. }) => {
-            (*op, *id, topic.as_ref())
-        }
+        // Of several faults the topic is the last that is told, and what is not offered for it.
+        Err(CommandError {
+            op: Some(op),
+            id,
+            topic,
+            code: ErrorCode::BadTopic | ErrorCode::Unsupported,
+            ..
+        }) => (*op, *id, topic.as_ref()),
         Err(_) => return command,
     };
     if op == kind.as_str() {
@@ -526,7 +539,12 @@ mod tests {
     use proptest::{collection::vec, prelude::*, sample::select, test_runner::RngSeed};
 
     use super::*;
-    use crate::protocol::{Format, rest, topic::Filter};
+    use crate::protocol::{
+        Format,
+        command::{Anchor, Since, Start},
+        rest,
+        topic::Filter,
+    };
 
     fn name(text: &str) -> TopicName<Cow<'_, str>> {
         TopicName::parse(text.into()).expect("a name")
@@ -610,15 +628,28 @@ mod tests {
         let filter = filter("room/#");
         assert_parses(
             &object(4, r#"{"op":"subscribe","topic":"room/#","id":"x"}"#),
-            &Command::Subscribe { id, filter: filter.clone() },
+            &Command::Subscribe { id, filter: filter.clone(), start: Start::default() },
         );
         assert_parses(
             &object(4, r#"{"op":"subscribe","topic":"room\/#","id":"x"}"#),
-            &Command::Subscribe { id, filter: filter.clone() },
+            &Command::Subscribe { id, filter: filter.clone(), start: Start::default() },
         );
         assert_parses(
             &object(5, r#"{"op":"unsubscribe","topic":"room/#","id":"x"}"#),
             &Command::Unsubscribe { id, filter },
+        );
+        let history = Command::History {
+            id: RequestId::Number(7),
+            topic: name("room/42"),
+            limit: 5,
+            anchor: Some(Anchor::After(Since { epoch: Some(0x1f), seq: 3 })),
+        };
+        assert_parses(
+            &object(
+                12,
+                r#"{"op":"history","topic":"room/42","id":7,"limit":5,"after":{"epoch":"000000000000001f","seq":3}}"#,
+            ),
+            &history,
         );
         assert_parses(&object(9, r#"{"op":"ping","id":"x"}"#), &Command::Ping { id });
         assert_parses(
@@ -643,8 +674,14 @@ mod tests {
         assert_eq!(results[0], Ok(Command::Ping { id: Some(RequestId::Number(1)) }));
         assert!(matches!(&results[1], Err(CommandError { code: ErrorCode::BadMessage, .. })));
         assert!(matches!(&results[2], Ok(Command::Publish { payload: b"x", .. })));
-        assert_eq!(results[3], Ok(Command::Subscribe { id: None, filter: filter("a/b") }));
-        assert_eq!(results[4], Ok(Command::Subscribe { id: None, filter: filter("a/c") }));
+        assert_eq!(
+            results[3],
+            Ok(Command::Subscribe { id: None, filter: filter("a/b"), start: Start::default() })
+        );
+        assert_eq!(
+            results[4],
+            Ok(Command::Subscribe { id: None, filter: filter("a/c"), start: Start::default() })
+        );
         drop(results);
         assert_eq!(parse(&mut parser, &[0, 0]).expect("an empty batch").count(), 0);
     }
@@ -697,7 +734,7 @@ mod tests {
         assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"\"\xff\""), BadMessage, &["UTF-8", "byte 1"]);
         assert_refused(&body(1, FLAG_JSON, 0, b"", "t", br#"{"a":1,"a":1}"#), BadMessage, &["twice"]);
         assert_refused(&body(2, 0, 0, b"", "t", b"x"), UnknownOp, &["2 (message)", "1 (publish)"]);
-        assert_refused(&body(12, 0, 0, b"", "t", b"x"), UnknownOp, &["12", "1 (publish)"]);
+        assert_refused(&body(13, 0, 0, b"", "t", b"x"), UnknownOp, &["13", "12 (history)"]);
         assert_refused(&body(9, 0x04, 0, b"", "", b"{}"), BadValue, &["0x04", "0x03"]);
         assert_refused(&body(9, 0, 1, b"", "", br#"{"op":"ping"}"#), BadValue, &["seq 1", "0"]);
         assert_refused(&body(9, 0, 0, b"", "t", br#"{"op":"ping"}"#), BadValue, &["topic_len 1", "0"]);
@@ -717,6 +754,8 @@ mod tests {
         assert_refused(&body(1, FLAG_JSON, 0, b"", "a/+", b"{"), BadMessage, &["not JSON"]);
         let mismatched = r#"{"op":"publish","topic":"a/+","data":1}"#;
         assert_refused(&object(4, mismatched), BadValue, &["`publish`", "subscribe"]);
+        let not_offered = r#"{"op":"subscribe","topic":"a/+","last":1}"#;
+        assert_refused(&object(12, not_offered), BadValue, &["`subscribe`", "history"]);
         let too_long = mismatched.replace("a/+", &"t".repeat(257));
         assert_refused(&object(4, &too_long), BadValue, &["`publish`", "subscribe"]);
     }
@@ -745,7 +784,7 @@ mod tests {
             assert_eq!(kind as u8, byte);
             assert_eq!(Kind::from_byte(byte), Some(kind));
         }
-        assert_eq!(Kind::from_byte(12), None);
+        assert_eq!(Kind::from_byte(13), None);
     }
 
     fn any_body() -> impl Strategy<Value = Vec<u8>> {
@@ -756,13 +795,14 @@ mod tests {
                     r#"{"op":"ping","id":1}"#,
                     r#"{"op":"subscribe","topic":"a\/b","id":"x"}"#,
                     r#"{"op":"unsubscribe","topic":"a"}"#,
+                    r#"{"op":"history","topic":"a","id":1,"before":{"epoch":"000000000000001f","seq":3}}"#,
                     r#"{"a":[1,2,{"b":"\ud83d\ude00"}]}"#,
                 ][..]
             )
             .prop_map(|text| text.as_bytes().to_vec()),
         ];
         (
-            0u8..14,
+            0u8..15,
             0u8..8,
             prop_oneof![Just(0u64), any::<u64>()],
             vec(any::<u8>(), 0..9),

@@ -26,15 +26,58 @@ pub enum PayloadKind {
     Bytes,
 }
 
+/// The most publications that a subscribe may ask for by `last`.
+pub const LAST_MAX: u32 = 10_000;
+/// The most publications in the answer to a history.
+pub const HISTORY_MAX: u32 = 1_000;
+/// So many a history asks for that does not say.
+pub const HISTORY_DEFAULT: u32 = 100;
+
+/// A place in a topic's order that a client was told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// In whose numbering; none for a text that no start of a broker ever had for its epoch.
+    pub epoch: Option<u64>,
+    /// The last publication that the client has, or 0.
+    pub seq: u64,
+}
+
+/// Where a subscription begins: with what is published from now on, unless it asks for some of the past before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// All that came after this, or nothing of it.
+    pub since: Option<Since>,
+    /// The newest so many, where `since` is not there or asks for what is gone: [`LAST_MAX`] at most.
+    pub last: Option<u32>,
+}
+
+impl Start {
+    /// Whether nothing of the past is asked for.
+    pub fn is_plain(&self) -> bool {
+        *self == Start::default()
+    }
+}
+
+/// The end of a topic's past that a history is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// The newest of those below.
+    Before(Since),
+    /// The oldest of those above.
+    After(Since),
+}
+
 /// One command, borrowed from the message that carried it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<'a> {
-    /// Receive what is published to the topics that `filter` matches, from now on.
+    /// Receive what is published to the topics that `filter` matches, beginning at `start`.
     Subscribe {
         /// Echoed in the `ok`.
         id: Option<RequestId<'a>>,
         /// A topic name or a filter with wildcards.
         filter: Filter<Cow<'a, str>>,
+        /// Plain in any case if the filter has wildcards.
+        start: Start,
     },
     /// Stop receiving what exactly this filter matched.
     Unsubscribe {
@@ -56,12 +99,27 @@ pub enum Command<'a> {
         /// The `ok` is to count the subscribers that had it to come.
         receivers: bool,
     },
+    /// Tell some of what is kept of `topic`.
+    History {
+        /// Echoed in the answer.
+        id: RequestId<'a>,
+        /// The topic's name.
+        topic: TopicName<Cow<'a, str>>,
+        /// At most so many publications: 0 to [`HISTORY_MAX`].
+        limit: u32,
+        /// Which of them; the newest if it is not there.
+        anchor: Option<Anchor>,
+    },
     /// Answer with a pong that carries `id`.
     Ping {
         /// Echoed in the pong.
         id: Option<RequestId<'a>>,
     },
 }
+
+// Where a command stands, the error may stand that refuses it, which is larger: nothing that is moved about grows.
+const _: () = assert!(size_of::<Command<'_>>() == 88);
+const _: () = assert!(size_of::<Result<Command<'_>, CommandError<'_>>>() == size_of::<CommandError<'_>>());
 
 /// Why a command was not carried out: the `code` of an `error` reply.
 ///
@@ -88,6 +146,8 @@ pub enum ErrorCode {
     LimitReached,
     /// The option is part of the protocol but this broker does not offer it.
     Unsupported,
+    /// Another command of this connection, which it may not overlap, is still under way.
+    Busy,
 }
 
 impl ErrorCode {
@@ -104,6 +164,7 @@ impl ErrorCode {
             ErrorCode::NotSubscribed => "not_subscribed",
             ErrorCode::LimitReached => "limit_reached",
             ErrorCode::Unsupported => "unsupported",
+            ErrorCode::Busy => "busy",
         }
     }
 }

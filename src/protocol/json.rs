@@ -5,14 +5,17 @@
 //! code means nothing else. Everything else that can be wrong is wrong with one command of it.
 //!
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
-//! key, the `id`, an option that is not offered, `receivers`, `data`, the topic.
+//! key, the `id`, `since`, `last`, `limit`, `before` and `after`, `receivers`, `data`, the topic, an option that
+//! is not offered for it.
 
 mod culprit;
 mod document;
+mod key;
 mod long;
 mod message;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
+mod past;
 mod quick;
 mod write;
 
@@ -20,6 +23,7 @@ use std::borrow::Cow;
 
 use culprit::Culprit;
 use document::{Document, Place, Scratch, Shape, Size};
+use key::{Key, Op};
 use simd_json::{Node, StaticNode};
 
 pub use document::Read;
@@ -32,7 +36,10 @@ pub(super) use write::{
 };
 
 use super::{
-    command::{self, Command, CommandError, ErrorCode, Many, PayloadKind, RequestId},
+    command::{
+        self, Command, CommandError, ErrorCode, HISTORY_DEFAULT, HISTORY_MAX, LAST_MAX, Many, PayloadKind,
+        RequestId, Start,
+    },
     rest::Rest,
     topic::{Filter, TOPIC_BYTES_MAX, TopicName, TopicRule},
 };
@@ -295,94 +302,18 @@ fn keep_unescaped<'a>(unescaped: &'a str, _raw: &'a str) -> Cow<'a, str> {
     Cow::Borrowed(unescaped)
 }
 
-/// The keys that some command takes.
-#[derive(Clone, Copy, PartialEq)]
-#[repr(usize)]
-enum Key {
-    Op,
-    Id,
-    Topic,
-    Data,
-    Receivers,
-    Since,
-    Last,
-}
-
-impl Key {
-    const ALL: [Key; 7] = [Key::Op, Key::Id, Key::Topic, Key::Data, Key::Receivers, Key::Since, Key::Last];
-    const COUNT: usize = Self::ALL.len();
-
-    fn from_str(name: &str) -> Option<Self> {
-        Some(match name {
-            "op" => Key::Op,
-            "id" => Key::Id,
-            "topic" => Key::Topic,
-            "data" => Key::Data,
-            "receivers" => Key::Receivers,
-            "since" => Key::Since,
-            "last" => Key::Last,
-            _ => return None,
-        })
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Key::Op => "op",
-            Key::Id => "id",
-            Key::Topic => "topic",
-            Key::Data => "data",
-            Key::Receivers => "receivers",
-            Key::Since => "since",
-            Key::Last => "last",
-        }
-    }
-}
-
-/// What a command asks for.
-#[derive(Clone, Copy)]
-enum Op {
-    Subscribe,
-    Unsubscribe,
-    Publish,
-    Ping,
-}
-
-impl Op {
-    fn from_str(name: &str) -> Option<Self> {
-        Some(match name {
-            "subscribe" => Op::Subscribe,
-            "unsubscribe" => Op::Unsubscribe,
-            "publish" => Op::Publish,
-            "ping" => Op::Ping,
-            _ => return None,
-        })
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Op::Subscribe => "subscribe",
-            Op::Unsubscribe => "unsubscribe",
-            Op::Publish => "publish",
-            Op::Ping => "ping",
-        }
-    }
-
-    fn keys(self) -> &'static [Key] {
-        match self {
-            Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last],
-            Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
-            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers],
-            Op::Ping => &[Key::Op, Key::Id],
-        }
-    }
-}
-
 /// One member's value.
 #[derive(Clone, Copy)]
 struct Value<'s, 'a> {
     node: Node<'s>,
     /// As it is written.
     raw: &'a str,
+}
+
+impl Value<'_, '_> {
+    fn is_null(&self) -> bool {
+        matches!(self.node, Node::Static(StaticNode::Null))
+    }
 }
 
 /// The members of a command before anything about them is judged.
@@ -397,6 +328,11 @@ struct Members<'s, 'a> {
 impl<'s, 'a> Members<'s, 'a> {
     fn get(&self, key: Key) -> Option<&Value<'s, 'a>> {
         self.values[key as usize].as_ref()
+    }
+
+    /// The same of a key that is not there if it is null.
+    fn get_set(&self, key: Key) -> Option<&'a str> {
+        self.get(key).filter(|value| !value.is_null()).map(|value| value.raw)
     }
 }
 
@@ -479,7 +415,8 @@ fn judge<'s, 'a>(
     };
     let id = match members.get(Key::Id) {
         // Libraries write a field that is not set as null.
-        None | Some(Value { node: Node::Static(StaticNode::Null), .. }) => Ok(None),
+        None => Ok(None),
+        Some(value) if value.is_null() => Ok(None),
         Some(value) => read_id(value).map(Some),
     };
     let topic = match members.get(Key::Topic) {
@@ -557,20 +494,31 @@ fn make_command<'a>(
             Quoted(members.get(Key::Id).map_or("", |value| value.raw))
         );
     };
-    if let Some(key) = [Key::Since, Key::Last].into_iter().find(|key| members.get(*key).is_some()) {
-        refuse!(
-            Unsupported,
-            "this broker keeps no history: a subscribe with `{}` is not offered, one without is allowed",
-            key.as_str()
-        );
+    if let (Op::History, None) = (op, id) {
+        refuse!(BadValue, "`id` is missing, by which the answer to a history is known; any id is allowed");
     }
+    let start = Start {
+        since: past::position(members, Key::Since)?,
+        last: past::count(members, Key::Last, LAST_MAX)?,
+    };
+    let limit = past::count(members, Key::Limit, HISTORY_MAX)?;
+    let anchor = past::anchor(members)?;
     let receivers = match members.get(Key::Receivers) {
         None => false,
         Some(Value { node: Node::Static(StaticNode::Bool(receivers)), .. }) => *receivers,
         Some(value) => refuse!(BadValue, "`receivers` is {}; true or false is allowed", Quoted(value.raw)),
     };
     match op {
-        Op::Subscribe => Ok(Command::Subscribe { id, filter: parse_topic(members, topic, Filter::parse)? }),
+        Op::Subscribe => {
+            let filter = parse_topic(members, topic, Filter::parse)?;
+            if filter.as_topic().is_none() && !start.is_plain() {
+                refuse!(
+                    Unsupported,
+                    "this version does not offer the past of a filter with wildcards; `since` and `last` are allowed with a topic's name"
+                );
+            }
+            Ok(Command::Subscribe { id, filter, start })
+        }
         Op::Unsubscribe => {
             Ok(Command::Unsubscribe { id, filter: parse_topic(members, topic, Filter::parse)? })
         }
@@ -586,13 +534,25 @@ fn make_command<'a>(
                 receivers,
             })
         }
+        Op::History => {
+            let topic = match parse_topic(members, topic, Filter::parse)?.into_topic() {
+                Ok(topic) => topic,
+                Err(filter) => refuse!(
+                    BadTopic,
+                    "a history is of one topic, {} is a filter; a name without the wildcards + and # is allowed",
+                    Quoted(&filter)
+                ),
+            };
+            let id = id.expect("a history without an id was refused");
+            Ok(Command::History { id, topic, limit: limit.unwrap_or(HISTORY_DEFAULT), anchor })
+        }
         Op::Ping => Ok(Command::Ping { id }),
     }
 }
 
 /// Why `op` names no command.
 fn bad_op(members: &Members<'_, '_>) -> Fault {
-    const ALLOWED: &str = "`subscribe`, `unsubscribe`, `publish` and `ping` are allowed";
+    const ALLOWED: &str = "`subscribe`, `unsubscribe`, `publish`, `history` and `ping` are allowed";
     let (code, message) = match members.get(Key::Op) {
         None => (ErrorCode::BadValue, format!("`op` is missing; {ALLOWED}")),
         Some(Value { node: Node::String(name), .. }) => {

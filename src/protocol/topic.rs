@@ -147,6 +147,11 @@ impl<S: Deref<Target = str>> Filter<S> {
         &self.text
     }
 
+    /// The one topic that it matches, or the filter itself if it has wildcards.
+    pub fn into_topic(self) -> Result<TopicName<S>, Self> {
+        if self.has_wildcards { Err(self) } else { Ok(TopicName(self.text)) }
+    }
+
     /// The one topic that it matches, if it has no wildcards: maybe one of the broker's own.
     pub fn as_topic(&self) -> Option<TopicName<&str>> {
         (!self.has_wildcards).then(|| TopicName(&*self.text))

@@ -15,7 +15,7 @@ use crate::{
     protocol::{
         Encoding,
         close::CloseReason,
-        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId},
+        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Start},
         reply::{self, Reply},
         topic::{self, Filter, TopicName},
     },
@@ -42,7 +42,13 @@ impl Desk {
             Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
                 self.handle_publish(slot, *id, topic.borrowed(), payload, *kind, *receivers)
             }
-            Ok(Command::Subscribe { id, filter }) => self.handle_subscribe(slot, *id, filter.borrowed()),
+            Ok(Command::Subscribe { id, filter, start }) => {
+                self.handle_subscribe(slot, *id, filter.borrowed(), *start)
+            }
+            Ok(Command::History { id, topic, .. }) => {
+                let message = "this broker keeps no history: a history is not offered";
+                Err(refusal("history", Some(*id), topic, ErrorCode::Unsupported, message.into()))
+            }
             Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, *id, filter),
             Ok(Command::Ping { id }) => {
                 self.write_reply(slot, &Reply::Pong { id: *id });
@@ -171,9 +177,14 @@ impl Desk {
         slot: u32,
         id: Option<RequestId<'a>>,
         filter: Filter<&'a str>,
+        start: Start,
     ) -> Result<(), CommandError<'a>> {
         let text = filter.as_str();
         let refused = |code, message| refusal("subscribe", id, text, code, message);
+        if !start.is_plain() {
+            let message = "this broker keeps no history: a subscribe without `since` and `last` is allowed";
+            return Err(refused(ErrorCode::Unsupported, message.into()));
+        }
         let limits = &self.shared.config.limits;
         let (topic, levels) = (filter.as_topic(), filter.level_count());
         let has_wildcards = topic.is_none();

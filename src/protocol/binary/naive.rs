@@ -2,7 +2,7 @@
 
 use crate::protocol::{
     command::{
-        ErrorCode, PayloadKind,
+        ErrorCode, PayloadKind, Start,
         outcome::{Outcome, OwnedCommand},
     },
     json, topic,
@@ -70,6 +70,7 @@ fn body(fields: Fields) -> Outcome {
         4 => object(fields, "subscribe"),
         5 => object(fields, "unsubscribe"),
         9 => object(fields, "ping"),
+        12 => object(fields, "history"),
         _ => Outcome::error(ErrorCode::UnknownOp),
     }
 }
@@ -99,6 +100,8 @@ fn publish(fields: Fields) -> Outcome {
         topic: Some(topic),
         data: Some((kind, fields.payload)),
         receivers: fields.flags & 4 != 0,
+        start: Start::default(),
+        page: None,
     })
 }
 
@@ -115,7 +118,9 @@ fn object(fields: Fields, kind: &str) -> Outcome {
         Outcome::Command(command) if command.op != kind => {
             refuse(command.id, command.topic, ErrorCode::BadValue)
         }
-        Outcome::Error { op: Some(op), id, topic, code: ErrorCode::BadTopic } if op != kind => {
+        Outcome::Error { op: Some(op), id, topic, code: ErrorCode::BadTopic | ErrorCode::Unsupported }
+            if op != kind =>
+        {
             refuse(id, topic, ErrorCode::BadValue)
         }
         outcome => outcome,

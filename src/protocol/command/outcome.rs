@@ -1,6 +1,6 @@
 //! What a message led to, owned, so that a parser's results can be compared with its twin's.
 
-use super::{Command, CommandError, ErrorCode, PayloadKind, RequestId};
+use super::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Start};
 
 /// A command or an error, without what a twin does not say: the error's words.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,9 @@ pub(crate) struct OwnedCommand {
     pub(crate) topic: Option<String>,
     pub(crate) data: Option<(PayloadKind, Vec<u8>)>,
     pub(crate) receivers: bool,
+    pub(crate) start: Start,
+    /// Of a history its limit, and where it stands.
+    pub(crate) page: Option<(u32, Option<Anchor>)>,
 }
 
 impl Outcome {
@@ -46,20 +49,29 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
                 };
             }
         };
-        let (op, id, topic, data, receivers) = match command {
-            Command::Subscribe { id, filter } => ("subscribe", id, Some(filter.text()), None, false),
-            Command::Unsubscribe { id, filter } => ("unsubscribe", id, Some(filter.text()), None, false),
-            Command::Ping { id } => ("ping", id, None, None, false),
-            Command::Publish { id, topic, payload, kind, receivers } => {
-                ("publish", id, Some(topic.text()), Some((*kind, payload.to_vec())), *receivers)
-            }
-        };
-        Outcome::Command(OwnedCommand {
+        let named = |op: &str, id: Option<RequestId<'_>>, topic: Option<&str>| OwnedCommand {
             op: op.to_owned(),
             id: id.map(owned_id),
-            topic: topic.map(|topic| topic.to_string()),
-            data,
-            receivers,
+            topic: topic.map(str::to_owned),
+            data: None,
+            receivers: false,
+            start: Start::default(),
+            page: None,
+        };
+        Outcome::Command(match command {
+            Command::Subscribe { id, filter, start } => {
+                OwnedCommand { start: *start, ..named("subscribe", *id, Some(filter)) }
+            }
+            Command::Unsubscribe { id, filter } => named("unsubscribe", *id, Some(filter)),
+            Command::Ping { id } => named("ping", *id, None),
+            Command::History { id, topic, limit, anchor } => {
+                OwnedCommand { page: Some((*limit, *anchor)), ..named("history", Some(*id), Some(topic)) }
+            }
+            Command::Publish { id, topic, payload, kind, receivers } => OwnedCommand {
+                data: Some((*kind, payload.to_vec())),
+                receivers: *receivers,
+                ..named("publish", *id, Some(topic))
+            },
         })
     }
 }

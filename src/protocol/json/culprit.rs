@@ -8,8 +8,9 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
-    ID_NUMBER_MAX, ID_TEXT_BYTES_MAX, Key, Op,
+    ID_NUMBER_MAX, ID_TEXT_BYTES_MAX,
     document::Shape,
+    key::{Key, Op},
     long::{skip_spaces, string, unescape},
 };
 use crate::protocol::{
@@ -41,13 +42,13 @@ impl Culprit {
 }
 
 /// The longest string that is looked at to find out whether it is a key or an op, in bytes without escapes.
-const KEY_BYTES_MAX: usize = 16;
+pub(super) const KEY_BYTES_MAX: usize = 16;
 /// The longest escape of one byte.
 const ESCAPE_BYTES: usize = "\\u0061".len();
 
 /// The string at `at`, if it is one of at most `bytes_max` bytes without its escapes, or little longer: as it is
 /// written, and without.
-fn read_string(text: &str, at: usize, bytes_max: usize) -> Option<(&str, Cow<'_, str>)> {
+pub(super) fn read_string(text: &str, at: usize, bytes_max: usize) -> Option<(&str, Cow<'_, str>)> {
     let end = text.len().min(at + bytes_max * ESCAPE_BYTES + "\"\"".len());
     let bytes = text.as_bytes().get(at..end)?;
     if bytes.first() != Some(&b'"') {

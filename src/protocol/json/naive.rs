@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{
     command::{
-        ErrorCode, PayloadKind,
+        Anchor, ErrorCode, PayloadKind, Since, Start,
         outcome::{Outcome, OwnedCommand},
     },
     topic,
@@ -146,7 +146,7 @@ fn blamed(raw: &str) -> Outcome {
 }
 
 fn is_op(name: &str) -> bool {
-    ["subscribe", "unsubscribe", "publish", "ping"].contains(&name)
+    ["subscribe", "unsubscribe", "publish", "history", "ping"].contains(&name)
 }
 
 fn is_id(raw: &str) -> bool {
@@ -172,7 +172,7 @@ fn command(raw: &str) -> Outcome {
     let error =
         |code| Outcome::Error { op: op.clone(), id: id.map(str::to_owned), topic: topic.clone(), code };
 
-    let known = ["op", "id", "topic", "data", "receivers", "since", "last"];
+    let known = ["op", "id", "topic", "data", "receivers", "since", "last", "limit", "before", "after"];
     if known.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1) {
         return error(ErrorCode::DuplicateKey);
     }
@@ -183,6 +183,7 @@ fn command(raw: &str) -> Outcome {
         "subscribe" => &["op", "topic", "id", "since", "last"],
         "unsubscribe" => &["op", "topic", "id"],
         "publish" => &["op", "topic", "id", "data", "receivers"],
+        "history" => &["op", "topic", "id", "limit", "before", "after"],
         _ => &["op", "id"],
     };
     if members.iter().any(|(key, _)| !takes.contains(&key.as_str())) {
@@ -191,9 +192,31 @@ fn command(raw: &str) -> Outcome {
     if id.is_none() && get("id").is_some_and(|raw| raw != "null") {
         return error(ErrorCode::BadValue);
     }
-    if get("since").is_some() || get("last").is_some() {
-        return error(ErrorCode::Unsupported);
+    if op == "history" && id.is_none() {
+        return error(ErrorCode::BadValue);
     }
+    let set = |name: &str| get(name).filter(|raw| *raw != "null");
+    let (mut since, mut before, mut after) = (None, None, None);
+    for (name, place) in [("since", &mut since), ("before", &mut before), ("after", &mut after)] {
+        *place = set(name).map(position);
+    }
+    let [last, limit] =
+        [("last", 10_000), ("limit", 1_000)].map(|(name, max)| set(name).map(|raw| count(raw, max)));
+    let code_of = |count: &Option<Result<u32, ErrorCode>>| count.and_then(Result::err);
+    // In this order.
+    let faults = [
+        (since == Some(None)).then_some(ErrorCode::BadValue),
+        code_of(&last),
+        code_of(&limit),
+        (before == Some(None) || after == Some(None)).then_some(ErrorCode::BadValue),
+        (before.is_some() && after.is_some()).then_some(ErrorCode::BadValue),
+    ];
+    if let Some(code) = faults.into_iter().flatten().next() {
+        return error(code);
+    }
+    let start = Start { since: since.flatten(), last: last.and_then(Result::ok) };
+    let limit = limit.map_or(100, |limit| limit.expect("a good one"));
+    let anchor = before.flatten().map(Anchor::Before).or(after.flatten().map(Anchor::After));
     if !matches!(get("receivers"), None | Some("true" | "false")) {
         return error(ErrorCode::BadValue);
     }
@@ -203,15 +226,44 @@ fn command(raw: &str) -> Outcome {
     if op != "ping" && topic.is_none() {
         return error(if string("topic").is_some() { ErrorCode::BadTopic } else { ErrorCode::BadValue });
     }
-    let is_allowed = if op == "publish" { topic::naive::is_name } else { topic::naive::is_filter };
+    let has_wildcards = |topic: &str| topic.contains(['+', '#']);
+    let is_allowed = match op.as_str() {
+        "publish" => topic::naive::is_name,
+        "history" => |topic: &str| topic::naive::is_filter(topic) && !topic.contains(['+', '#']),
+        _ => topic::naive::is_filter,
+    };
     if op != "ping" && !topic.as_deref().is_some_and(is_allowed) {
         return error(ErrorCode::BadTopic);
+    }
+    if topic.as_deref().is_some_and(has_wildcards) && start != Start::default() {
+        return error(ErrorCode::Unsupported);
     }
     Outcome::Command(OwnedCommand {
         id: id.map(str::to_owned),
         topic: topic.clone(),
         data: get("data").map(|raw| (PayloadKind::Json, raw.as_bytes().to_vec())),
         receivers: get("receivers") == Some("true"),
+        start,
+        page: (op == "history").then_some((limit, anchor)),
         op,
     })
+}
+
+/// The place that `raw` names.
+fn position(raw: &str) -> Option<Since> {
+    let Members::<String>(mut members) = serde_json::from_str(raw).ok()?;
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let [(first, epoch), (second, seq)] = &members[..] else { return None };
+    let is_good = raw.len() <= 256 && first == "epoch" && second == "seq" && epoch.get().len() <= 64 + 2;
+    let seq = seq.get().parse().ok().filter(|seq| is_good && *seq < 1 << 53)?;
+    let epoch: String = serde_json::from_str(epoch.get()).ok()?;
+    let number = u64::from_str_radix(&epoch, 16).ok();
+    Some(Since { epoch: number.filter(|number| format!("{number:016x}") == epoch), seq })
+}
+
+fn count(raw: &str, max: u32) -> Result<u32, ErrorCode> {
+    if !raw.chars().all(|c| c.is_ascii_digit()) {
+        return Err(ErrorCode::BadValue);
+    }
+    raw.parse().ok().filter(|count| *count <= max).ok_or(ErrorCode::LimitReached)
 }

@@ -11,14 +11,17 @@ fn filter(text: &str) -> Filter<Cow<'_, str>> {
 }
 
 /// The results of `text`, with one error for a text that executes nothing.
-fn results<'a>(parser: &'a mut Parser, text: &'a str) -> Vec<Result<Command<'a>, CommandError<'a>>> {
+pub(super) fn results<'a>(
+    parser: &'a mut Parser,
+    text: &'a str,
+) -> Vec<Result<Command<'a>, CommandError<'a>>> {
     match parser.parse(text) {
         Ok(commands) => commands.collect(),
         Err(error) => vec![Err(error)],
     }
 }
 
-fn with_command<R>(text: &str, look: impl FnOnce(Command<'_>) -> R) -> R {
+pub(super) fn with_command<R>(text: &str, look: impl FnOnce(Command<'_>) -> R) -> R {
     let mut parser = Parser::new();
     let mut results = results(&mut parser, text);
     assert_eq!(results.len(), 1, "{text}");
@@ -33,7 +36,7 @@ fn with_error<R>(text: &str, look: impl FnOnce(CommandError<'_>) -> R) -> R {
 }
 
 #[track_caller]
-fn assert_refused(text: &str, code: ErrorCode, parts_of_message: &[&str]) {
+pub(super) fn assert_refused(text: &str, code: ErrorCode, parts_of_message: &[&str]) {
     with_error(text, |error| {
         assert_eq!(error.code, code, "{text}: {}", error.message);
         for part in parts_of_message {
@@ -65,12 +68,18 @@ fn each_op_is_read() {
     let id = Some(RequestId::Number(1));
     let (topic, filter) = (name("room/42"), filter("room/42"));
     let cases = [
-        (r#"{"op":"subscribe","topic":"room/42","id":1}"#, Command::Subscribe { id, filter: filter.clone() }),
+        (
+            r#"{"op":"subscribe","topic":"room/42","id":1}"#,
+            Command::Subscribe { id, filter: filter.clone(), start: Start::default() },
+        ),
         (
             r#"{"op":"unsubscribe","topic":"room/42","id":1}"#,
             Command::Unsubscribe { id, filter: filter.clone() },
         ),
-        (r#"{"op":"subscribe","topic":"room/42"}"#, Command::Subscribe { id: None, filter }),
+        (
+            r#"{"op":"subscribe","topic":"room/42"}"#,
+            Command::Subscribe { id: None, filter, start: Start::default() },
+        ),
         (
             r#"{"op":"publish","topic":"room/42","data":{"text":"hi"},"id":1}"#,
             Command::Publish {
@@ -103,7 +112,10 @@ fn each_op_is_read() {
 fn keys_and_topics_are_compared_unescaped() {
     with_command(r#"{"o\u0070":"p\u0069ng"}"#, |command| assert_eq!(command, Command::Ping { id: None }));
     with_command(r#"{"op":"subscribe","topic":"room\/\u00e4\ud83d\ude00"}"#, |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: filter("room/ä😀") });
+        assert_eq!(
+            command,
+            Command::Subscribe { id: None, filter: filter("room/ä😀"), start: Start::default() }
+        );
     });
     assert_refused(r#"{"op":"ping","\u006fp":"ping"}"#, ErrorCode::DuplicateKey, &["`op`"]);
 }
@@ -180,11 +192,22 @@ fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
         (r#"{"op":"publish","topic":"t"}"#, BadValue, &["`data` is missing", "any JSON value"]),
         (r#"{"op":"publish","topic":"t","data":1,"receivers":1}"#, BadValue, &["`1`", "true or false"]),
         (
-            r#"{"op":"subscribe","topic":"t","since":{"epoch":"9f3a","seq":1}}"#,
+            r#"{"op":"subscribe","topic":"a/+","since":{"epoch":"9f3a","seq":1}}"#,
             Unsupported,
-            &["`since`", "history"],
+            &["`since`", "filter with wildcards", "a topic's name"],
         ),
-        (r#"{"op":"subscribe","topic":"t","last":1}"#, Unsupported, &["`last`", "history"]),
+        (r#"{"op":"subscribe","topic":"a/#","last":0}"#, Unsupported, &["`last`", "filter with wildcards"]),
+        (r#"{"op":"subscribe","topic":"a#","last":1}"#, BadTopic, &["#"]),
+        (r#"{"op":"history","topic":"t"}"#, BadValue, &["`id` is missing", "history"]),
+        (r#"{"op":"history","topic":"t","id":null}"#, BadValue, &["`id` is missing"]),
+        (r#"{"op":"history","id":1}"#, BadValue, &["`topic` is missing"]),
+        (r#"{"op":"history","topic":"a/+","id":1}"#, BadTopic, &["`a/+`", "one topic", "+ and #"]),
+        (
+            r#"{"op":"history","topic":"t","last":1}"#,
+            UnknownKey,
+            &["`last`", "op, topic, id, limit, before, after"],
+        ),
+        (r#"{"op":"subscribe","topic":"t","limit":1}"#, UnknownKey, &["`limit`"]),
         (r#"{"op":"subscribe","topic":""}"#, BadTopic, &["1 to 256 bytes", "has 0"]),
         (r#"{"op":"unsubscribe","topic":"a\u0000b"}"#, BadTopic, &["U+0000"]),
         (r#"{"op":"subscribe","topic":"a\/#\/b"}"#, BadTopic, &["#", "whole last level"]),
@@ -319,11 +342,17 @@ fn an_error_does_not_repeat_what_is_not_i_json() {
 fn a_topic_may_have_256_bytes_unescaped() {
     let longest = "ä".repeat(128);
     with_command(&format!(r#"{{"op":"subscribe","topic":"{longest}"}}"#), |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: filter(&longest) });
+        assert_eq!(
+            command,
+            Command::Subscribe { id: None, filter: filter(&longest), start: Start::default() }
+        );
     });
     let escaped = "\\u00e4".repeat(128);
     with_command(&format!(r#"{{"op":"subscribe","topic":"{escaped}"}}"#), |command| {
-        assert_eq!(command, Command::Subscribe { id: None, filter: filter(&longest) });
+        assert_eq!(
+            command,
+            Command::Subscribe { id: None, filter: filter(&longest), start: Start::default() }
+        );
     });
     let text = format!(r#"{{"op":"subscribe","topic":"{longest}x","id":1}}"#);
     assert_refused(&text, ErrorCode::BadTopic, &["257 bytes", "at most 256"]);

@@ -80,6 +80,7 @@ const OPS: &[&str] = &[
     r#""unsubscribe""#,
     r#""publish""#,
     r#""publish""#,
+    r#""history""#,
     r#""ping""#,
     r#""p\u0069ng""#,
     r#""shout""#,
@@ -95,6 +96,9 @@ const KEYS: &[&str] = &[
     r#""receivers""#,
     r#""since""#,
     r#""last""#,
+    r#""limit""#,
+    r#""before""#,
+    r#""after""#,
     r#""x""#,
     r#""t\u006fpic""#,
     r#""op""#,
@@ -143,12 +147,78 @@ fn member() -> BoxedStrategy<String> {
                         .boxed()
                 }
                 r#""receivers""# => Just("true".to_owned()).boxed(),
+                r#""since""# | r#""before""# | r#""after""# => position(),
+                r#""last""# | r#""limit""# => count(),
                 _ => value(),
             };
             (Just(key), prop_oneof![19 => right, 1 => value()], select(SPACE))
         })
         .prop_map(|(key, value, space)| format!("{space}{key}:{space}{value}"))
         .boxed()
+}
+
+/// Of those beyond the first four some are beyond a bound, and some are none.
+const COUNTS: &[&str] = &[
+    "0",
+    "1",
+    "1000",
+    "null",
+    "1001",
+    "10000",
+    "10001",
+    "4294967296",
+    "18446744073709551616",
+    "-1",
+    "1.0",
+    "\"1\"",
+];
+const EPOCHS: &[&str] = &[
+    r#""9f3ac0de12345678""#,
+    r#""0000000000000000""#,
+    r#""\u0039f3ac0de12345678""#,
+    r#""9F3AC0DE12345678""#,
+    r#""+f3ac0de12345678""#,
+    r#""9f3ac0de1234567""#,
+    r#""9f3ac0de123456789""#,
+    r#""\ud83d\ude00""#,
+    r#""""#,
+    "\"6666666666666666666666666666666666666666666666666666666666666666\"",
+    "\"66666666666666666666666666666666666666666666666666666666666666665\"",
+    r#""\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066""#,
+];
+
+fn count() -> BoxedStrategy<String> {
+    prop_oneof![3 => select(&COUNTS[..4]), 1 => select(&COUNTS[4..])].prop_map(str::to_owned).boxed()
+}
+
+/// A place in a topic's order, mostly one that may be.
+fn position() -> BoxedStrategy<String> {
+    let member = prop_oneof![
+        5 => mostly_first(EPOCHS, 10).prop_map(|epoch| ("epoch", epoch)),
+        5 => mostly_first(NUMBERS, 2).prop_map(|seq| ("seq", seq)),
+        1 => scalar().prop_map(|value| ("x", value)),
+    ];
+    let epoch = prop_oneof![9 => mostly_first(EPOCHS, 10), 1 => value()];
+    let seq = prop_oneof![9 => mostly_first(NUMBERS, 2), 1 => value()];
+    let keys = prop_oneof![9 => Just(["epoch", "seq"]), 1 => Just(["\\u0065poch", "s\\u0065q"]), 1 => Just(["epoch", "epochs"])];
+    let pair = (epoch, seq, keys, any::<bool>());
+    let members = prop_oneof![
+        8 => pair.prop_map(|(epoch, seq, keys, is_reversed)| {
+            let mut members = vec![(keys[0], epoch), (keys[1], seq)];
+            if is_reversed {
+                members.reverse();
+            }
+            members
+        }),
+        1 => vec(member, 0..4),
+    ];
+    let spaces = prop_oneof![9 => select(SPACE), 1 => Just(" ".repeat(70).leak() as &str)];
+    let object = (members, spaces).prop_map(|(members, space)| {
+        let members = members.into_iter();
+        let members = members.map(|(key, value)| format!("\"{key}\"{space}:{space}{value}")).collect();
+        bracketed('{', members, '}', space)
+    });
+    prop_oneof![9 => object, 1 => Just("null".to_owned())].boxed()
 }
 
 /// A good one mostly.
@@ -164,7 +234,7 @@ fn command() -> BoxedStrategy<String> {
         3 => (topic_member(), value()).prop_map(|(topic, data)| vec![topic, format!("\"data\":{data}")]),
     ];
     (
-        prop_oneof![20 => mostly_first(OPS, 6), 1 => mostly_first(OPS, 8)],
+        prop_oneof![20 => mostly_first(OPS, 7), 1 => select(&OPS[7..]).prop_map(str::to_owned)],
         minimal,
         vec(member(), 0..2),
         any::<Index>(),
@@ -179,9 +249,36 @@ fn command() -> BoxedStrategy<String> {
         .boxed()
 }
 
+/// A command that asks for some of a topic's past.
+fn asking() -> BoxedStrategy<String> {
+    let of_subscribe = prop_oneof![
+        position().prop_map(|place| format!("\"since\":{place}")),
+        count().prop_map(|count| format!("\"last\":{count}")),
+    ];
+    let of_history = prop_oneof![
+        (select(&["before", "after"][..]), position()).prop_map(|(key, place)| format!("\"{key}\":{place}")),
+        count().prop_map(|count| format!("\"limit\":{count}")),
+    ];
+    let members = prop_oneof![
+        vec(of_subscribe, 1..3).prop_map(|members| ("subscribe", members)),
+        vec(of_history, 0..3).prop_map(|members| ("history", members)),
+    ];
+    (
+        members,
+        prop_oneof![8 => topic_member(), 1 => Just(r##""topic":"a/#""##.to_owned()), 1 => member()],
+        select(SPACE),
+    )
+        .prop_map(|((op, mut members), topic, space)| {
+            members.extend([topic, format!("\"op\":\"{op}\""), "\"id\":7".to_owned()]);
+            bracketed('{', members, '}', space)
+        })
+        .boxed()
+}
+
 fn text() -> BoxedStrategy<String> {
     let texts = prop_oneof![
         6 => command(),
+        3 => asking(),
         3 => (vec(command(), 0..5), select(SPACE)).prop_map(|(commands, space)| bracketed('[', commands, ']', space)),
         1 => value(),
     ];
@@ -321,6 +418,7 @@ fn the_generated_texts_are_not_all_refused() {
         "subscribe",
         "unsubscribe",
         "publish",
+        "history",
         "ping",
         "bad_message",
         "bad_value",
@@ -329,6 +427,7 @@ fn the_generated_texts_are_not_all_refused() {
         "unknown_op",
         "duplicate_key",
         "unsupported",
+        "limit_reached",
     ] {
         assert!(counts.get(name).is_some_and(|&count| count >= 5), "{name}: {counts:?}");
     }

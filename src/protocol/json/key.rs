@@ -1,0 +1,107 @@
+//! The keys and ops of commands, and which op takes which keys.
+
+/// The keys that some command takes.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(usize)]
+pub(super) enum Key {
+    Op,
+    Id,
+    Topic,
+    Data,
+    Receivers,
+    Since,
+    Last,
+    Limit,
+    Before,
+    After,
+}
+
+impl Key {
+    pub(super) const ALL: [Key; 10] = [
+        Key::Op,
+        Key::Id,
+        Key::Topic,
+        Key::Data,
+        Key::Receivers,
+        Key::Since,
+        Key::Last,
+        Key::Limit,
+        Key::Before,
+        Key::After,
+    ];
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    pub(super) fn from_str(name: &str) -> Option<Self> {
+        Some(match name {
+            "op" => Key::Op,
+            "id" => Key::Id,
+            "topic" => Key::Topic,
+            "data" => Key::Data,
+            "receivers" => Key::Receivers,
+            "since" => Key::Since,
+            "last" => Key::Last,
+            "limit" => Key::Limit,
+            "before" => Key::Before,
+            "after" => Key::After,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Key::Op => "op",
+            Key::Id => "id",
+            Key::Topic => "topic",
+            Key::Data => "data",
+            Key::Receivers => "receivers",
+            Key::Since => "since",
+            Key::Last => "last",
+            Key::Limit => "limit",
+            Key::Before => "before",
+            Key::After => "after",
+        }
+    }
+}
+
+/// What a command asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Op {
+    Subscribe,
+    Unsubscribe,
+    Publish,
+    History,
+    Ping,
+}
+
+impl Op {
+    pub(super) fn from_str(name: &str) -> Option<Self> {
+        Some(match name {
+            "subscribe" => Op::Subscribe,
+            "unsubscribe" => Op::Unsubscribe,
+            "publish" => Op::Publish,
+            "history" => Op::History,
+            "ping" => Op::Ping,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Op::Subscribe => "subscribe",
+            Op::Unsubscribe => "unsubscribe",
+            Op::Publish => "publish",
+            Op::History => "history",
+            Op::Ping => "ping",
+        }
+    }
+
+    pub(super) fn keys(self) -> &'static [Key] {
+        match self {
+            Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last],
+            Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
+            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers],
+            Op::History => &[Key::Op, Key::Topic, Key::Id, Key::Limit, Key::Before, Key::After],
+            Op::Ping => &[Key::Op, Key::Id],
+        }
+    }
+}
