@@ -12,7 +12,7 @@ use fanfare::protocol::{
     json::Parser,
     publication::Publication,
     record::Records,
-    reply::{self, Reply},
+    reply::{self, Begin, Reply},
     transcode::{transcode, transcoded_len},
 };
 
@@ -29,7 +29,9 @@ fn carry_out<'a>(
                 let publication = Publication { topic: &topic, seq: 121, payload, kind };
                 let len = publication.encoded_len(format);
                 publication.encode(format, &mut frame[..len]);
-                let ok = Reply::Ok { id, topic: &topic, seq: Some(121), receivers: Some(3), hint: None };
+                let begin = Begin::default();
+                let ok =
+                    Reply::Ok { id, topic: &topic, seq: Some(121), begin, receivers: Some(3), hint: None };
                 reply::write(format, &ok, replies);
             }
             Command::Ping { id } => reply::write(format, &Reply::Pong { id }, replies),

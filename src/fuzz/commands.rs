@@ -4,10 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::protocol::{
     Format, binary,
-    command::{Command, CommandError, PayloadKind, outcome::Outcome},
+    command::{Command, CommandError, PayloadKind, RequestId, outcome::Outcome},
     json::{self, Parser},
     publication::Publication,
-    reply::{self, Reply},
+    reply::{self, Begin, History, Reply},
     rest,
 };
 
@@ -54,14 +54,28 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
         Ok(Command::Publish { id, topic, payload, kind, .. }) => {
             let publication = Publication { topic, seq: u64::MAX / 3, payload, kind: *kind };
             check_publication(&publication);
-            check_reply(&Reply::Ok { id: *id, topic, seq: Some(1), receivers: None, hint: None });
+            check_reply(&Reply::Ok {
+                id: *id,
+                topic,
+                seq: Some(1),
+                begin: Begin::default(),
+                receivers: None,
+                hint: None,
+            });
         }
-        Ok(Command::Subscribe { id, filter, .. } | Command::Unsubscribe { id, filter }) => {
-            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, receivers: None, hint: None });
+        Ok(Command::Subscribe { id, filter, start }) => {
+            let begin = Begin {
+                epoch: start.since.and_then(|since| since.epoch),
+                recovered: start.since.map(|since| since.seq > 0),
+                replayed: start.last.map(u64::from),
+            };
+            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, begin, receivers: None, hint: None });
         }
-        Ok(Command::History { id, topic, .. }) => {
-            check_reply(&Reply::Ok { id: Some(*id), topic, seq: None, receivers: None, hint: None });
+        Ok(Command::Unsubscribe { id, filter }) => {
+            let begin = Begin::default();
+            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, begin, receivers: None, hint: None });
         }
+        Ok(Command::History { id, topic, .. }) => check_history(*id, topic),
         Ok(Command::Ping { id }) => check_reply(&Reply::Pong { id: *id }),
     }
     Outcome::from(&result)
@@ -85,6 +99,22 @@ fn check_reply(reply: &Reply<'_>) {
             Format::Binary => &message[binary::HEADER_LEN..],
         };
         let text = str::from_utf8(object).expect("a reply is text");
+        assert!(json::naive::is_i_json(text, 2), "{text:?}");
+    }
+}
+
+/// The object of a history is I-JSON that any reader takes.
+fn check_history(id: RequestId<'_>, topic: &str) {
+    for format in Format::ALL {
+        let mut frame = Vec::new();
+        let (epoch, seq, from, more, messages) = (0, 0, 1, false, []);
+        reply::write_history(format, History { id, topic, epoch, seq, from, more, messages }, &mut frame);
+        let message = message_of(&frame, format);
+        let object = match format {
+            Format::Json => message,
+            Format::Binary => &message[binary::HEADER_LEN + 4..],
+        };
+        let text = str::from_utf8(object).expect("a history is text");
         assert!(json::naive::is_i_json(text, 2), "{text:?}");
     }
 }

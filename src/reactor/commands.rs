@@ -16,7 +16,7 @@ use crate::{
         Encoding,
         close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Start},
-        reply::{self, Reply},
+        reply::{self, Begin, Reply},
         topic::{self, Filter, TopicName},
     },
     pubsub::{
@@ -99,7 +99,11 @@ impl Desk {
         match self.publish_here(topic, payload, kind, creator) {
             Ok(seq) if id.is_some() => {
                 let topic = topic.as_str();
-                self.write_reply(slot, &Reply::Ok { id, topic, seq: Some(seq), receivers: None, hint: None });
+                let begin = Begin::default();
+                self.write_reply(
+                    slot,
+                    &Reply::Ok { id, topic, seq: Some(seq), begin, receivers: None, hint: None },
+                );
             }
             Ok(_) => {}
             Err(refused) => {
@@ -233,7 +237,8 @@ impl Desk {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
                 let hint = topic::hint(text);
-                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, receivers: None, hint });
+                let begin = Begin::default();
+                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, begin, receivers: None, hint });
             }
             Ok(Subscribed::Now(_)) => {}
             Err(Refused) => {
@@ -270,9 +275,10 @@ impl Desk {
         }
         match unsubscribed {
             Ok(Unsubscribed::Now) if id.is_some() => {
+                let begin = Begin::default();
                 self.write_reply(
                     slot,
-                    &Reply::Ok { id, topic: filter, seq: None, receivers: None, hint: None },
+                    &Reply::Ok { id, topic: filter, seq: None, begin, receivers: None, hint: None },
                 );
             }
             Ok(_) => {}
@@ -401,7 +407,8 @@ impl Desk {
         } else if id.is_some() {
             let is_subscribe = matches!(kind, PendingKind::Subscribe);
             let (seq, hint) = (started.seq, topic::hint(topic).filter(|_| is_subscribe));
-            self.write_reply(connection, &Reply::Ok { id, topic, seq, receivers: None, hint });
+            let begin = Begin::default();
+            self.write_reply(connection, &Reply::Ok { id, topic, seq, begin, receivers: None, hint });
         }
     }
 
@@ -430,7 +437,11 @@ impl Desk {
         let Pending { connection, id, topic, .. } = self.pending.remove(id);
         if let Some(connection) = self.open_slot(connection) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
-            self.write_reply(connection, &Reply::Ok { id, topic, seq: Some(seq), receivers, hint: None });
+            let begin = Begin::default();
+            self.write_reply(
+                connection,
+                &Reply::Ok { id, topic, seq: Some(seq), begin, receivers, hint: None },
+            );
         }
     }
 

@@ -5,7 +5,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
 use super::{transcode, transcoded_len};
-use crate::protocol::{Format, command::PayloadKind, publication::Publication, record::Records};
+use crate::protocol::{
+    Format,
+    command::{PayloadKind, RequestId},
+    publication::Publication,
+    record::Records,
+    reply::{self, History},
+};
 
 /// A [`Publication`] of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +51,7 @@ pub(crate) fn check(publications: &[Owned]) {
             let transcoded = transcoded(from, &bytes, to);
             // Without the bytes, which may be many.
             assert!(transcoded == encode(&read, to), "from {from:?} to {to:?}: {publications:?}");
+            check_history(from, &bytes, &read, to);
             let back = self::transcoded(to, &transcoded, from);
             assert!(back == bytes, "from {from:?} to {to:?} and back: {publications:?}");
         }
@@ -65,6 +72,37 @@ fn check_records(format: Format, bytes: &[u8], publications: &[Owned]) {
         assert_eq!(&Owned { topic, seq: record.seq, payload, kind: record.kind }, publication);
         assert_eq!(record.format, format);
     }
+}
+
+/// A history has the messages of its records, in JSON between commas, in binary behind their lengths.
+fn check_history(from: Format, bytes: &[u8], publications: &[Owned], to: Format) {
+    let mut frame = Vec::new();
+    let (id, messages) = (RequestId::Number(7), Records::new(from, bytes));
+    let history = History { id, topic: "t", epoch: 0, seq: 140, from: 1, more: false, messages };
+    reply::write_history(to, history, &mut frame);
+
+    let object =
+        r#"{"op":"history","id":7,"topic":"t","epoch":"0000000000000000","seq":140,"from":1,"more":false"#;
+    let alone = publications.iter().map(|publication| encode(std::slice::from_ref(publication), to));
+    let messages: Vec<_> = alone.map(|frame| message(&frame).0.to_vec()).collect();
+    let expected = match to {
+        Format::Json => {
+            [format!(r#"{object},"messages":["#).as_bytes(), &messages.join(&b','), b"]}"].concat()
+        }
+        Format::Binary => {
+            let object = format!("{object}}}").into_bytes();
+            let mut body = vec![12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            for part in [object].iter().chain(&messages) {
+                body.extend((part.len() as u32).to_be_bytes());
+                body.extend(part);
+            }
+            body
+        }
+    };
+    assert!(
+        message(&frame) == (&expected, &[]),
+        "a history in {to:?} of records in {from:?}: {publications:?}"
+    );
 }
 
 fn transcoded(from: Format, bytes: &[u8], to: Format) -> Vec<u8> {
@@ -88,19 +126,24 @@ fn encode(publications: &[Owned], format: Format) -> Vec<u8> {
 fn read(format: Format, mut bytes: &[u8]) -> Vec<Owned> {
     let mut publications = Vec::new();
     while !bytes.is_empty() {
-        let (header_len, len) = match bytes[1] {
-            126 => (4, number(&bytes[2..4])),
-            127 => (10, number(&bytes[2..10])),
-            short => (2, u64::from(short)),
-        };
-        let message = &bytes[header_len..header_len + len as usize];
+        let (message, rest) = message(bytes);
         publications.push(match format {
             Format::Json => read_json(message),
             Format::Binary => read_binary(message),
         });
-        bytes = &bytes[header_len + message.len()..];
+        bytes = rest;
     }
     publications
+}
+
+/// The message in the first frame of `bytes`, and what follows it.
+fn message(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (header_len, len) = match bytes[1] {
+        126 => (4, number(&bytes[2..4])),
+        127 => (10, number(&bytes[2..10])),
+        short => (2, u64::from(short)),
+    };
+    bytes[header_len..].split_at(len as usize)
 }
 
 fn read_binary(body: &[u8]) -> Owned {
