@@ -50,6 +50,10 @@ pub mod price {
     pub const EXCHANGE: u64 = 200;
     /// A topic that comes into being at its home.
     pub const TOPIC: u64 = 1_000;
+    /// Looking for where a page of the past begins, and what it takes to hand one over.
+    pub const PAGE: u64 = 1_000;
+    /// A span of it.
+    pub const SPAN: u64 = 50;
     /// A view that comes into being, or goes.
     pub const VIEW: u64 = 800;
     /// A node of a home's tree of filters that is visited, or followed when a filter comes or goes: between what

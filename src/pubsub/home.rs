@@ -6,7 +6,8 @@
 //! matters.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque, hash_map::Entry},
     fmt,
     hash::BuildHasher,
     sync::Arc,
@@ -16,14 +17,19 @@ use foldhash::fast::RandomState;
 
 use super::{
     filter::FilterTree,
-    lanes::Lanes,
+    keeping::Keeping,
+    lanes::{Lane, Lanes},
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
-    message::{Delivery, Outboxes, PendingId, RegistrationId},
+    message::{
+        Delivery, Outboxes, Page, PageContent, PageFrom, PageRequest, PastAnswer, PastContent, PastFrom,
+        PastRequest, PendingId, RegistrationId,
+    },
+    past::{Past, Spans},
     table::Table,
 };
 use crate::{
     protocol::{
-        Encoding,
+        Encoding, Format,
         command::PayloadKind,
         deflate::Deflater,
         publication::Publication,
@@ -50,6 +56,15 @@ const EVICTION_PROBES: usize = 64;
 /// After so many periods of [`Home::handle_period`] without a publication or somebody who leaves it, a topic may
 /// go: about a minute.
 const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
+/// How many pasts one period looks at for what is too old, and how many blocks it drops of what is too much.
+const PASTS_PER_PERIOD: usize = if cfg!(test) { 8 } else { 1_024 };
+/// How many blocks one eviction looks at, if no topic is idle.
+const PASTS_PER_EVICTION: usize = 16;
+/// What was transcoded goes if nobody has asked for it for so long, in milliseconds.
+const PIECES_UNUSED_MS: u32 = 10_000;
+/// How many of these go in a period.
+const PIECES_PER_PERIOD: usize = if cfg!(test) { 2 } else { 256 };
+
 /// So many changes of filters are remembered, for topics whose matches are not much older.
 const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
@@ -78,6 +93,19 @@ pub struct Home {
     /// Topics with an open range.
     dirty: Vec<usize>,
     shared: [Option<Appender>; Encoding::COUNT],
+    keeping: Keeping,
+    /// The topics that keep something, each of their blocks by what the clock of what is kept showed when it was begun.
+    blocks: BTreeMap<u64, usize>,
+    /// When the oldest block of a topic that keeps nothing for ever may be too old, in milliseconds. What a topic does not
+    /// know of is of one that was there before it.
+    expiring: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Topics of whose past something may be there in a second format.
+    transcoded: VecDeque<usize>,
+    /// Topics with a past.
+    past_count: usize,
+    transcoded_bytes_total: u64,
+    /// The time of this turn, in milliseconds.
+    now_ms: u64,
     /// Topics with a chunk of their own.
     owners: Vec<usize>,
     owners_max: usize,
@@ -104,10 +132,11 @@ struct HomeTopic {
     /// Of which state of the filters the lanes' matches are.
     filters_generation: u64,
     recent: Recent,
-    /// The period in which it was made, last published to, or last left by a reactor.
-    active_period: u32,
+    past: Option<Box<Past>>,
     /// Who answers for it; 0 is nobody.
     creator: u32,
+    /// Of which generation of what is to be kept the past is.
+    keeping_generation: u16,
     is_dirty: bool,
     is_owner: bool,
 }
@@ -115,10 +144,11 @@ struct HomeTopic {
 // What nobody receives costs a topic no more, however many encodings there are.
 const _: () = assert!(size_of::<HomeTopic>() == 128);
 
-/// What a topic wrote lately: half of it is forgotten with each period.
+/// What a topic wrote lately, beside its past: half of it is forgotten with each period.
 #[derive(Debug)]
 struct Recent {
     bytes: u32,
+    /// The period in which it was made, last published to, last left by a reactor, or last had a chunk of its own.
     period: u32,
 }
 
@@ -213,6 +243,13 @@ impl Home {
             changes: VecDeque::with_capacity(CHANGES_MAX),
             dirty: Vec::new(),
             shared: Default::default(),
+            keeping: Keeping::new([]),
+            blocks: BTreeMap::new(),
+            expiring: BinaryHeap::new(),
+            transcoded: VecDeque::new(),
+            past_count: 0,
+            transcoded_bytes_total: 0,
+            now_ms: 0,
             owners: Vec::new(),
             pool: ChunkPool::new(budget),
             period: 0,
@@ -227,6 +264,16 @@ impl Home {
     /// From now on a creator may answer for so many topics; 0 is no limit. Those that are there stay.
     pub fn set_names_max(&mut self, names_max: usize) {
         self.names_max = names_max;
+    }
+
+    /// From now on topics keep what `keeping` says: each from when it is next published to, or its past is next asked for.
+    pub fn set_keeping(&mut self, keeping: Keeping) {
+        self.keeping = keeping.after(&self.keeping);
+    }
+
+    /// A turn begins at `now_ms`.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
     }
 
     /// The price of what filters, new topics and compressing have cost since the last call. What a publication costs
@@ -250,6 +297,16 @@ impl Home {
         self.pool.allocated_bytes()
     }
 
+    /// What its topics keep of their past, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.pool.kept_bytes()
+    }
+
+    /// How many topics keep one.
+    pub fn past_count(&self) -> usize {
+        self.past_count
+    }
+
     /// Gives a publication its `seq` and writes it in every encoding that somebody receives.
     ///
     /// If the topic is new, `creator` answers for it until it goes: a number that the caller chose for whoever
@@ -269,8 +326,9 @@ impl Home {
     ) -> Result<u64, TopicRefusal> {
         let key = self.find_or_create(&topic, creator)?;
         let is_matched_anew = self.match_filters(key);
+        self.follow_keeping(key);
         let topic = &mut self.topics[key];
-        topic.active_period = self.period;
+        topic.recent.fade(self.period);
         topic.seq += 1;
         self.publications_total += 1;
         self.write(key, payload, kind, deflater, outboxes);
@@ -326,6 +384,94 @@ impl Home {
         outboxes[port].push_back(answer);
     }
 
+    /// Hands a page of the topic's past over, after all batches of what was published so far. The one that reaches the newest
+    /// publication registers who is at `port`, as [`Home::handle_subscribe`] does.
+    pub fn handle_page(&mut self, port: usize, request: PageRequest, outboxes: &mut Outboxes) {
+        self.work += price::PAGE;
+        let PageRequest { topic, encoding, from, connection, replay, creator } = request;
+        let found = self.find_or_create(&topic, creator);
+        let content = found.map(|key| {
+            self.flush_topic(key, outboxes);
+            let content = self.page(key, from, encoding.format());
+            if content.is_last {
+                self.topics[key].lanes.get_or_insert(encoding).exact |= 1 << port;
+            }
+            content
+        });
+        outboxes[port].push_back(Delivery::Page(Box::new(Page {
+            topic,
+            encoding,
+            connection,
+            replay,
+            content,
+        })));
+    }
+
+    fn page(&mut self, key: usize, from: PageFrom, format: Format) -> PageContent {
+        self.follow_keeping(key);
+        let topic = &mut self.topics[key];
+        let (head, now_ms) = (topic.seq, self.now_ms as u32);
+        let Some(past) = &mut topic.past else {
+            // Nothing that was before the head can be had; what was asked for before it is missed.
+            let gap = if let PageFrom::Next(seq) = from { gap_of(seq, head + 1) } else { None };
+            let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
+            return PageContent { spans, gap, head, is_recovered: false, is_last: true };
+        };
+        let lowest = past.lowest(now_ms);
+        let mut is_recovered = false;
+        let (first, gap) = match from {
+            PageFrom::Start { since: Some(since), .. } if since <= head && since + 1 >= lowest => {
+                is_recovered = true;
+                (since + 1, None)
+            }
+            PageFrom::Start { last, .. } => (lowest.max((head + 1).saturating_sub(u64::from(last))), None),
+            PageFrom::Next(seq) => (seq.max(lowest), gap_of(seq, lowest)),
+        };
+        let transcoded_before = self.work;
+        let had_pieces = past.has_pieces();
+        let spans = past.page(first, format, now_ms, &mut self.pool, &mut self.work);
+        if past.has_pieces() && !had_pieces {
+            self.transcoded.push_back(key);
+        }
+        if format != past.encoding().format() && self.work > transcoded_before {
+            let bytes = spans.spans.iter().map(|span| span.range.len() as u64).sum::<u64>();
+            self.transcoded_bytes_total += bytes;
+        }
+        let is_last = spans.next_seq > head;
+        PageContent { spans, gap, head, is_recovered, is_last }
+    }
+
+    /// Hands publications of the topic's past over to whoever wants them for an answer.
+    pub fn handle_past(&mut self, port: usize, request: &PastRequest, outboxes: &mut Outboxes) {
+        self.work += price::PAGE;
+        let PastRequest { ref topic, from, limit, pending } = *request;
+        let content = match self.by_name.get(&**topic) {
+            Some(key) => {
+                self.follow_keeping(key);
+                self.excerpt(key, from, limit)
+            }
+            None => self.empty_excerpt(topic),
+        };
+        outboxes[port].push_back(Delivery::Past(Box::new(PastAnswer { pending, content })));
+    }
+
+    fn excerpt(&mut self, key: usize, from: PastFrom, limit: u32) -> Option<PastContent> {
+        let topic = &self.topics[key];
+        let past = topic.past.as_ref()?;
+        let (spans, lowest, has_more) = past.excerpt(from, limit, self.now_ms as u32);
+        self.work += spans.spans.len() as u64 * price::SPAN;
+        Some(PastContent { spans, format: past.encoding().format(), head: topic.seq, lowest, has_more })
+    }
+
+    /// Of a topic that is not there, which would keep something: where it would begin, so that it is a place to come back to.
+    fn empty_excerpt(&mut self, topic: &str) -> Option<PastContent> {
+        let (keep, visited) = self.keeping.keep_of(topic);
+        self.work += u64::from(visited) * price::NODE;
+        let head = self.evicted_seq_max;
+        let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
+        keep.map(|_| PastContent { spans, format: Format::Json, head, lowest: head + 1, has_more: false })
+    }
+
     /// Undoes [`Home::handle_subscribe`].
     pub fn handle_unsubscribe(
         &mut self,
@@ -337,7 +483,7 @@ impl Home {
         let Some(key) = self.by_name.get(topic) else { return };
         self.flush_topic(key, outboxes);
         let topic = &mut self.topics[key];
-        topic.active_period = self.period;
+        topic.recent.fade(self.period);
         if let Some(lane) = topic.lanes.get_mut(encoding) {
             lane.exact &= !(1 << port);
             topic.lanes.prune();
@@ -407,6 +553,7 @@ impl Home {
             is_owner
         });
         self.owners = owners;
+        self.drop_old();
         self.drop_idle();
         self.pool.trim();
     }
@@ -439,6 +586,16 @@ impl Home {
                 "only owners have chunks"
             );
         }
+        let mut blocks = BTreeMap::new();
+        for (key, topic) in &self.topics {
+            if let Some(past) = &topic.past {
+                past.check(topic.seq);
+                blocks.extend(past.clocks().map(|clock| (clock, key)));
+            }
+        }
+        assert_eq!(self.blocks, blocks, "blocks are listed as long as they are there");
+        let past_count = self.topics.iter().filter(|(_, topic)| topic.past.is_some()).count();
+        assert_eq!(self.past_count, past_count);
         assert_eq!(self.topics.len(), self.by_name.len());
         assert!(self.topics.len() <= self.topics_max);
         let mut names = HashMap::default();
@@ -481,10 +638,11 @@ impl Home {
             name: name.clone(),
             seq: self.evicted_seq_max,
             lanes: Lanes::default(),
+            past: None,
+            keeping_generation: self.keeping.generation().wrapping_sub(1),
             // No generation yet: the first publication looks for filters.
             filters_generation: u64::MAX,
             recent: Recent { bytes: 0, period: self.period },
-            active_period: self.period,
             creator,
             is_dirty: false,
             is_owner: false,
@@ -508,6 +666,14 @@ impl Home {
                 return Ok(());
             }
         }
+        // What a topic keeps gives way to another topic, the oldest first; whoever comes back for it is told.
+        for (_, &key) in self.blocks.iter().take(PASTS_PER_EVICTION) {
+            self.work += price::LOOK;
+            if self.topics[key].is_unused() {
+                self.drop_topic(key);
+                return Ok(());
+            }
+        }
         Err(TopicRefusal::TopicsMax)
     }
 
@@ -520,7 +686,7 @@ impl Home {
             // As long as there is room nobody's numbering is cut off for having been quiet.
             let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
-                is_crowded && topic.is_idle() && self.period.wrapping_sub(topic.active_period) >= IDLE_PERIODS
+                is_crowded && topic.is_idle() && self.period.wrapping_sub(topic.recent.period) >= IDLE_PERIODS
             };
             if self.topics.get(key).is_some_and(is_over) {
                 self.drop_topic(key);
@@ -529,6 +695,7 @@ impl Home {
     }
 
     fn drop_topic(&mut self, key: usize) {
+        self.drop_past(key);
         let topic = self.topics.remove(key);
         self.by_name.remove(&*topic.name);
         self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
@@ -592,6 +759,149 @@ impl Home {
         self.work += u64::from(visited) * price::NODE;
     }
 
+    /// Has the topic keep what is said of it now.
+    #[inline]
+    fn follow_keeping(&mut self, key: usize) {
+        if self.topics[key].keeping_generation != self.keeping.generation() {
+            self.keep_anew(key);
+        }
+    }
+
+    fn keep_anew(&mut self, key: usize) {
+        let topic = &mut self.topics[key];
+        topic.keeping_generation = self.keeping.generation();
+        if !self.keeping.keeps_any() && topic.past.is_none() {
+            return;
+        }
+        let (keep, visited) = self.keeping.keep_of(&topic.name);
+        self.work += u64::from(visited) * price::NODE;
+        match (keep, &mut topic.past) {
+            (Some(keep), Some(past)) => {
+                past.set_keep(keep);
+                self.expect_expiry(key);
+            }
+            (Some(keep), None) => {
+                let format = keep.format.unwrap_or_else(|| topic.wanted_format());
+                topic.past = Some(Box::new(Past::new(keep, format, topic.seq)));
+                self.past_count += 1;
+            }
+            (None, Some(_)) => self.drop_past(key),
+            (None, None) => {}
+        }
+    }
+
+    /// The topic keeps nothing any more.
+    fn drop_past(&mut self, key: usize) {
+        let Some(mut past) = self.topics[key].past.take() else { return };
+        self.past_count -= 1;
+        while let Some(clock) = past.drop_oldest(&mut self.pool) {
+            self.work += price::LOOK;
+            self.blocks.remove(&clock);
+        }
+    }
+
+    /// What is too old goes, then what is too much, then what nobody asked for lately.
+    fn drop_old(&mut self) {
+        for _ in 0..PASTS_PER_PERIOD {
+            let Some(&Reverse((due_ms, key))) = self.expiring.peek() else { break };
+            if due_ms > self.now_ms {
+                break;
+            }
+            self.work += price::LOOK;
+            self.expiring.pop();
+            let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
+            let Some(past) = past.filter(|past| past.due_ms == due_ms) else { continue };
+            past.due_ms = 0;
+            let blocks = &mut self.blocks;
+            past.drop_needless(self.now_ms as u32, &mut self.pool, |clock| _ = blocks.remove(&clock));
+            self.expect_expiry(key);
+        }
+        for _ in 0..PASTS_PER_PERIOD {
+            if !self.drop_excess() {
+                break;
+            }
+        }
+        let mut left = PIECES_PER_PERIOD;
+        for _ in 0..PIECES_PER_PERIOD.min(self.transcoded.len()) {
+            let key = self.transcoded.pop_front().expect("the loop counts what is there");
+            self.work += price::LOOK;
+            let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
+            let Some(past) = past else { continue };
+            if !past.drop_pieces(self.now_ms as u32, PIECES_UNUSED_MS, &mut left, &mut self.pool) {
+                self.transcoded.push_back(key);
+            }
+        }
+    }
+
+    /// If topics keep more than they may all together, the oldest block of this home goes that is older than what may be
+    /// kept; where there is far too much, whatever it is. Tells whether one went.
+    fn drop_excess(&mut self) -> bool {
+        let budget = self.pool.budget();
+        let Some(before) = budget.kept_too_long_before() else { return false };
+        let Some((&clock, &key)) = self.blocks.first_key_value() else { return false };
+        if clock >= before && !budget.is_far_too_much_kept() {
+            return false;
+        }
+        self.work += price::LOOK;
+        self.blocks.remove(&clock);
+        let past = self.topics[key].past.as_mut().expect("who has a block has a past");
+        assert_eq!(
+            past.drop_oldest(&mut self.pool),
+            Some(clock),
+            "blocks are listed as long as they are there"
+        );
+        true
+    }
+
+    /// The topic's oldest block is looked at when it may be too old.
+    fn expect_expiry(&mut self, key: usize) {
+        let Some(past) = self.topics[key].past.as_mut().filter(|past| past.due_ms == 0) else { return };
+        if let Some(in_ms) = past.expires_in_ms(self.now_ms as u32) {
+            past.due_ms = self.now_ms + u64::from(in_ms) + 1;
+            self.expiring.push(Reverse((past.due_ms, key)));
+        }
+    }
+
+    /// Writes the topic's newest publication where its past is, which whoever receives that encoding shares.
+    fn write_kept(&mut self, key: usize, payload: &[u8], kind: PayloadKind, outboxes: &mut Outboxes) {
+        let topic = &mut self.topics[key];
+        let past = topic.past.as_mut().expect("it keeps one");
+        let encoding = past.encoding();
+        let publication = Publication { topic: &topic.name, seq: topic.seq, payload, kind };
+        let len = publication.encoded_len(encoding.format());
+        let fill = |room: &mut [u8]| publication.encode(encoding.format(), room);
+        let blocks = &mut self.blocks;
+        let mut begins = false;
+        let on_begin = |clock| {
+            blocks.insert(clock, key);
+            begins = true;
+        };
+        let appender = past.appender(len, &mut self.pool, on_begin);
+        match topic.lanes.get_mut(encoding).filter(|lane| lane.interest() != 0) {
+            Some(lane) => {
+                if !lane.open.is_continued_by(appender) {
+                    let reactors = lane.interest();
+                    lane.open.hand_over(&topic.name, reactors, outboxes);
+                    if !topic.is_dirty {
+                        topic.is_dirty = true;
+                        self.dirty.push(key);
+                    }
+                }
+                lane.open.write(appender, publication.seq, len, fill);
+            }
+            None => appender.write(len, fill),
+        }
+        let (seq, now_ms) = (publication.seq, self.now_ms as u32);
+        past.note(len, seq, now_ms, &mut self.pool, |clock| _ = blocks.remove(&clock));
+        if begins {
+            self.expect_expiry(key);
+            // Two for each that is begun: in the end there is no more than may be.
+            for _ in 0..2 {
+                self.drop_excess();
+            }
+        }
+    }
+
     /// Writes the topic's newest publication in each encoding that somebody receives.
     fn write(
         &mut self,
@@ -601,9 +911,14 @@ impl Home {
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) {
+        let kept = self.topics[key].past.as_ref().map(|past| past.encoding());
+        if kept.is_some() {
+            self.write_kept(key, payload, kind, outboxes);
+        }
         let topic = &mut self.topics[key];
         let publication = Publication { topic: &topic.name, seq: topic.seq, payload, kind };
-        for lane in topic.lanes.iter_mut().filter(|lane| lane.interest() != 0) {
+        let is_to_write = |lane: &&mut Lane| lane.interest() != 0 && Some(lane.encoding()) != kept;
+        for lane in topic.lanes.iter_mut().filter(is_to_write) {
             let (encoding, reactors) = (lane.encoding(), lane.interest());
             let format = encoding.format();
             let deflated = match encoding.is_deflated() {
@@ -655,7 +970,18 @@ impl Interested {
 impl HomeTopic {
     /// Whether it can go. One that only a filter keeps can: whoever matches it has a position at its head.
     fn is_idle(&self) -> bool {
+        self.is_unused() && self.past.as_ref().is_none_or(|past| past.is_empty())
+    }
+
+    /// Whether it could go but for what it keeps.
+    fn is_unused(&self) -> bool {
         !self.is_dirty && !self.is_owner && self.lanes.iter().all(|lane| lane.exact == 0)
+    }
+
+    /// The format that somebody receives it in; JSON if nobody does.
+    fn wanted_format(&self) -> Format {
+        let wanted = self.lanes.iter().find(|lane| lane.interest() != 0);
+        wanted.map_or(Format::Json, |lane| lane.encoding().format())
     }
 }
 
@@ -672,6 +998,11 @@ impl Recent {
         self.bytes = self.bytes.checked_shr(passed).unwrap_or(0);
         self.period = period;
     }
+}
+
+/// What is missing of the publications from `seq` on if there are none before `lowest`.
+fn gap_of(seq: u64, lowest: u64) -> Option<(u64, u64)> {
+    (seq < lowest).then(|| (seq, lowest - 1))
 }
 
 /// The places of the bits that are set, lowest first.

@@ -64,6 +64,8 @@ pub struct Range {
 pub struct ChunkPool {
     retired: VecDeque<Arc<Chunk>>,
     allocated_bytes: usize,
+    /// Of chunks that a topic's past keeps, beside the others.
+    kept_bytes: usize,
     budget: Arc<Budget>,
 }
 
@@ -74,7 +76,8 @@ pub struct Charge {
     budget: Arc<Budget>,
 }
 
-/// The live chunks of all homes together, and what refers to them, in bytes.
+/// The live chunks of all homes together, and what refers to them, in bytes; and beside these the chunks that topics keep
+/// of their past, which have a bound of their own.
 #[derive(Debug)]
 pub struct Budget {
     bytes: AtomicUsize,
@@ -83,6 +86,10 @@ pub struct Budget {
     bytes_max: usize,
     /// Bytes of all chunks that were ever begun, and of all that was ever charged: the age clock.
     begun_bytes: AtomicU64,
+    kept_bytes: AtomicUsize,
+    kept_bytes_max: usize,
+    /// Bytes of all chunks that were ever begun to be kept: the age clock of what is kept.
+    kept_begun_bytes: AtomicU64,
 }
 
 impl Chunk {
@@ -119,11 +126,31 @@ impl Appender {
     ///
     /// # Panics
     /// If anything else refers to the chunk.
-    fn new(mut chunk: Arc<Chunk>, budget: &Budget) -> Appender {
+    fn new(mut chunk: Arc<Chunk>, born_bytes: u64) -> Appender {
         let own = Arc::get_mut(&mut chunk).expect("a chunk is written anew only when no range refers to it");
-        own.born_bytes = budget.begun_bytes.fetch_add(own.capacity() as u64, Ordering::Relaxed);
+        own.born_bytes = born_bytes;
         *own.is_sealed.get_mut() = false;
         Appender { chunk, written: 0 }
+    }
+
+    /// How many bytes its chunk holds at most.
+    pub fn capacity(&self) -> usize {
+        self.chunk.capacity()
+    }
+
+    /// The `len` bytes that were appended last.
+    pub fn newest(&self, len: usize) -> Range {
+        Range { chunk: self.chunk.clone(), start: self.written - len as u32, end: self.written }
+    }
+
+    /// Widens `range`, which ends where those `len` bytes begin, to their end: no further reference is taken. False if it ends
+    /// elsewhere.
+    pub fn widen(&self, range: &mut Range, len: usize) -> bool {
+        let is_next = range.end + len as u32 == self.written && Arc::ptr_eq(&range.chunk, &self.chunk);
+        if is_next {
+            range.end = self.written;
+        }
+        is_next
     }
 
     /// How many bytes still fit.
@@ -154,7 +181,11 @@ impl Appender {
         range.end == self.written && Arc::ptr_eq(&range.chunk, &self.chunk)
     }
 
-    fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+    /// Appends `len` bytes, all of which `fill` must write, without a range of them.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
         assert!(len <= self.room(), "{len} bytes appended to a chunk with room for {}", self.room());
         let start = self.written as usize;
         let cells = &self.chunk.bytes[start..start + len];
@@ -207,6 +238,15 @@ impl Range {
         self.born_bytes() < clock && self.is_sealed()
     }
 
+    /// The `len` bytes of it from `start` on, in its chunk.
+    ///
+    /// # Panics
+    /// If they are not within it.
+    pub fn part(&self, start: u32, len: u32) -> Range {
+        assert!(self.start <= start && start + len <= self.end, "a part lies within its range");
+        Range { chunk: self.chunk.clone(), start, end: start + len }
+    }
+
     /// Where it begins in its chunk.
     pub fn start(&self) -> u32 {
         self.start
@@ -233,17 +273,45 @@ impl Range {
 impl ChunkPool {
     /// A pool that accounts to `budget`.
     pub fn new(budget: Arc<Budget>) -> ChunkPool {
-        ChunkPool { retired: VecDeque::new(), allocated_bytes: 0, budget }
+        ChunkPool { retired: VecDeque::new(), allocated_bytes: 0, kept_bytes: 0, budget }
     }
 
     /// A chunk to write, of at least `bytes_min` bytes and normally of `bytes`.
     pub fn acquire(&mut self, bytes: usize, bytes_min: usize) -> Appender {
-        let bytes = bytes.max(bytes_min);
+        let chunk = self.take(bytes.max(bytes_min));
+        let born_bytes = self.budget.begun_bytes.fetch_add(chunk.capacity() as u64, Ordering::Relaxed);
+        Appender::new(chunk, born_bytes)
+    }
+
+    /// A chunk to write, of `bytes`, that counts as kept: until [`ChunkPool::let_go`] it is not sealed, so nobody takes it for
+    /// stale. With it comes what the clock of what is kept showed, which is another for each.
+    pub fn acquire_kept(&mut self, bytes: usize) -> (Appender, u64) {
+        let chunk = self.take(bytes);
+        self.allocated_bytes -= bytes;
+        self.kept_bytes += bytes;
+        self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let clock = self.budget.kept_begun_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        (Appender::new(chunk, self.budget.clock()), clock)
+    }
+
+    /// A chunk from [`ChunkPool::acquire_kept`] is kept no more: as long as others refer to it, it is one of the log's.
+    pub fn let_go(&mut self, appender: Appender) {
+        let bytes = appender.capacity();
+        self.kept_bytes -= bytes;
+        self.allocated_bytes += bytes;
+        self.budget.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.retire(appender);
+    }
+
+    /// A chunk of exactly `bytes` that nothing refers to, counted.
+    fn take(&mut self, bytes: usize) -> Arc<Chunk> {
         for _ in 0..RECYCLE_PROBES.min(self.retired.len()) {
             let mut chunk = self.retired.pop_front().expect("the loop counts what is there");
             let is_free = Arc::get_mut(&mut chunk).is_some();
             if is_free && chunk.capacity() == bytes {
-                return Appender::new(chunk, &self.budget);
+                return chunk;
             }
             if is_free && chunk.capacity() > OWN_CHUNK_BYTES {
                 // One large publication's own chunk: kept, it would pin its size for nothing.
@@ -257,7 +325,7 @@ impl ChunkPool {
         }
         self.allocated_bytes += bytes;
         self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Appender::new(Arc::new(Chunk::with_capacity(bytes)), &self.budget)
+        Arc::new(Chunk::with_capacity(bytes))
     }
 
     /// What `appender` is, with room for `len` bytes: if it has too little, its chunk is taken back for one that is
@@ -300,9 +368,19 @@ impl ChunkPool {
         }
     }
 
-    /// The chunks of this pool that exist, in bytes.
+    /// The chunks of this pool that exist and are not kept, in bytes.
     pub fn allocated_bytes(&self) -> usize {
         self.allocated_bytes
+    }
+
+    /// Those that are kept, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// What its chunks are counted in.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     fn forget(&mut self, chunk: &Arc<Chunk>) {
@@ -314,6 +392,7 @@ impl ChunkPool {
 impl Drop for ChunkPool {
     fn drop(&mut self) {
         self.budget.bytes.fetch_sub(self.allocated_bytes, Ordering::Relaxed);
+        self.budget.kept_bytes.fetch_sub(self.kept_bytes, Ordering::Relaxed);
     }
 }
 
@@ -359,14 +438,42 @@ impl Drop for Charge {
 }
 
 impl Budget {
-    /// A budget of `bytes_max`.
+    /// A budget of `bytes_max`, and nothing of the past.
     pub fn new(bytes_max: usize) -> Arc<Budget> {
+        Budget::with_past(bytes_max, 0)
+    }
+
+    /// A budget of `bytes_max`, and `kept_bytes_max` for what topics keep of their past.
+    pub fn with_past(bytes_max: usize, kept_bytes_max: usize) -> Arc<Budget> {
         Arc::new(Budget {
             bytes: AtomicUsize::new(0),
             charged_bytes: AtomicUsize::new(0),
             bytes_max,
             begun_bytes: AtomicU64::new(0),
+            kept_bytes: AtomicUsize::new(0),
+            kept_bytes_max,
+            kept_begun_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// What topics keep of their past, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether topics keep so much that a home does not wait for another to drop its part.
+    pub fn is_far_too_much_kept(&self) -> bool {
+        self.kept_bytes() > self.kept_bytes_max / 4 * 5
+    }
+
+    /// If topics keep more than they may: what was begun before this reading of the clock of what is kept is to go. That is
+    /// all but the newest three quarters of the bound, so that each home finds its part of it without a word to others.
+    pub fn kept_too_long_before(&self) -> Option<u64> {
+        if self.kept_bytes() <= self.kept_bytes_max {
+            return None;
+        }
+        let young_bytes = (self.kept_bytes_max / 4 * 3) as u64;
+        Some(self.kept_begun_bytes.load(Ordering::Relaxed).saturating_sub(young_bytes))
     }
 
     /// Whether what only stragglers keep must be let go: five eighths are taken.

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{home::TopicRefusal, log::Range, subscription::ConnectionId};
-use crate::protocol::{Encoding, command::PayloadKind};
+use super::{home::TopicRefusal, log::Range, past::Spans, subscription::ConnectionId};
+use crate::protocol::{Encoding, Format, command::PayloadKind};
 
 /// Names a question that waits for its answer, in the asker's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,15 @@ pub struct PendingId(pub u32);
 /// Names a filter's registration with all homes, among those of the reactor that asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RegistrationId(pub u32);
+
+/// Names a replay, among those of the reactor that asks for its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayId {
+    /// Its place, which may be another's later.
+    pub place: u32,
+    /// Which one there.
+    pub serial: u32,
+}
 
 /// From a reactor or a guest to the home of a topic, in order.
 #[derive(Debug)]
@@ -49,6 +58,10 @@ pub enum Request {
         /// Comes back in the answer.
         pending: PendingId,
     },
+    /// Hand over a page of a topic's past; answered with [`Delivery::Page`].
+    Page(Box<PageRequest>),
+    /// Hand over publications of a topic's past to somebody who need not be subscribed; answered with [`Delivery::Past`].
+    Past(Box<PastRequest>),
     /// Send the batches of every topic that `filter` matches; answered with [`Delivery::FilterAdded`].
     AddFilter {
         /// A filter with wildcards.
@@ -89,6 +102,61 @@ pub struct PublishRequest {
     pub creator: u32,
 }
 
+/// A page of a topic's past, for somebody who subscribes to it.
+#[derive(Debug)]
+pub struct PageRequest {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The encoding of the batches that come behind the last page; the pages are in its format, uncompressed.
+    pub encoding: Encoding,
+    /// Which publications.
+    pub from: PageFrom,
+    /// Who subscribes.
+    pub connection: ConnectionId,
+    /// Comes back in the answer.
+    pub replay: ReplayId,
+    /// Who answers for the topic if it is new: see [`Home::handle_publish`](super::home::Home::handle_publish).
+    pub creator: u32,
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFrom {
+    /// It is the first: what came after `since`, a `seq` of this start, if nothing of that is missing; else the newest `last`.
+    Start {
+        /// None if that is not asked for, or cannot be had.
+        since: Option<u64>,
+        /// At most so many.
+        last: u32,
+    },
+    /// It goes on from this `seq`.
+    Next(u64),
+}
+
+/// Publications of a topic's past, for an answer.
+#[derive(Debug)]
+pub struct PastRequest {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// Which publications.
+    pub from: PastFrom,
+    /// At most so many.
+    pub limit: u32,
+    /// Comes back in the answer.
+    pub pending: PendingId,
+}
+
+/// Which publications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PastFrom {
+    /// The newest.
+    Newest,
+    /// Those right before this `seq`.
+    Before(u64),
+    /// Those right behind it.
+    After(u64),
+}
+
 /// From a home to a reactor or a guest, in order.
 #[derive(Debug)]
 pub enum Delivery {
@@ -114,6 +182,10 @@ pub enum Delivery {
         /// As in the request.
         pending: PendingId,
     },
+    /// A page, at the place among the batches where the topic is as it says.
+    Page(Box<Page>),
+    /// Publications of a topic's past, for an answer.
+    Past(Box<PastAnswer>),
     /// This home has the filter.
     FilterAdded {
         /// As in the request.
@@ -148,6 +220,60 @@ pub enum Delivery {
         /// How many subscribers.
         receivers: u64,
     },
+}
+
+/// A page of a topic's past.
+#[derive(Debug)]
+pub struct Page {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// As in the request.
+    pub encoding: Encoding,
+    /// As in the request.
+    pub connection: ConnectionId,
+    /// As in the request.
+    pub replay: ReplayId,
+    /// What is in it; or why there is no such topic.
+    pub content: Result<PageContent, TopicRefusal>,
+}
+
+/// What a page has, and what it says of the topic.
+#[derive(Debug)]
+pub struct PageContent {
+    /// Publications in the format of the request's encoding, adjacent.
+    pub spans: Spans,
+    /// What should have come before these, and is not kept any more.
+    pub gap: Option<(u64, u64)>,
+    /// The newest publication's `seq`.
+    pub head: u64,
+    /// Nothing is missing of what came after `since`.
+    pub is_recovered: bool,
+    /// It reaches the head: what is behind it comes in batches from now on, as if the reactor had subscribed.
+    pub is_last: bool,
+}
+
+/// The answer to a [`PastRequest`].
+#[derive(Debug)]
+pub struct PastAnswer {
+    /// As in the request.
+    pub pending: PendingId,
+    /// None of a topic that keeps nothing.
+    pub content: Option<PastContent>,
+}
+
+/// Publications of a topic's past, for an answer.
+#[derive(Debug)]
+pub struct PastContent {
+    /// Uncompressed, adjacent, the oldest first.
+    pub spans: Spans,
+    /// What they are in.
+    pub format: Format,
+    /// The newest publication's `seq`.
+    pub head: u64,
+    /// The lowest `seq` that can be had; one more than the newest where none can.
+    pub lowest: u64,
+    /// There are more, in the direction that was asked for.
+    pub has_more: bool,
 }
 
 /// Publications of one topic in one encoding, adjacent in order and in memory.

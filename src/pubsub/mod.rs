@@ -12,6 +12,7 @@ pub mod keeping;
 mod lanes;
 pub mod log;
 pub mod message;
+pub mod past;
 pub mod policy;
 pub mod subscription;
 mod table;

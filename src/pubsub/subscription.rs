@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{home::TopicRefusal, message::PendingId};
+use super::{
+    home::TopicRefusal,
+    message::{PageFrom, PendingId},
+};
+use crate::protocol::{Encoding, topic::TopicName};
 
 /// A connection, for as long as it lasts: its slot may be another's later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,15 @@ pub struct ConnectionId {
 /// A view's key in the fan-out.
 pub type ViewKey = u32;
 
+/// What a subscription begins with, of what was published before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// Nothing is missing of what came after what the client had.
+    pub is_recovered: bool,
+    /// How many publications, up to where the subscription starts.
+    pub count: u64,
+}
+
 /// Publications that a subscriber will not get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -27,6 +40,21 @@ pub struct Gap {
     pub to: u64,
 }
 
+/// A subscription to a topic, as a connection asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The topic.
+    pub topic: TopicName<&'a str>,
+    /// What the connection gets publications in.
+    pub encoding: Encoding,
+    /// What of the topic's past it begins with; else it starts at the head.
+    pub past: Option<PageFrom>,
+    /// The question to answer when it has started.
+    pub pending: Option<PendingId>,
+    /// Who answers for the topic if its home has to make it.
+    pub creator: u32,
+}
+
 /// A subscription that started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Started {
@@ -34,13 +62,15 @@ pub struct Started {
     pub pending: Option<PendingId>,
     /// Where it starts; none for a filter.
     pub seq: Option<u64>,
+    /// What it begins with, if that was asked.
+    pub replayed: Option<Replayed>,
     /// Why it does not start.
     pub refusal: Option<TopicRefusal>,
 }
 
 impl Started {
     pub(super) fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
-        Started { pending, seq, refusal: None }
+        Started { pending, seq, replayed: None, refusal: None }
     }
 }
 
@@ -63,6 +93,15 @@ pub enum Subscribed {
     Later,
 }
 
-/// The connection has this subscription already, or has it not.
+/// Why there is no subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeRefused {
+    /// The connection has it already; or receives the topic whose past it asks for.
+    Already,
+    /// The past of a topic that the filter matches is still being sent.
+    Busy,
+}
+
+/// The connection has no such subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;

@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 
-use super::{log::Range, message::Batch};
+use super::{
+    log::{Appender, Range},
+    message::Batch,
+};
 use crate::protocol::Encoding;
 
 /// One record start is indexed in so many bytes of log: the longest walk to find one.
@@ -46,6 +49,18 @@ pub struct Position {
     segment: u32,
     /// Where in the segment's chunk.
     offset: u32,
+}
+
+impl Position {
+    /// Where it is in its segment's chunk.
+    pub(super) fn offset(self) -> u32 {
+        self.offset
+    }
+
+    /// The place in the same segment that is at `offset` of its chunk.
+    pub(super) fn at(self, offset: u32) -> Position {
+        Position { offset, ..self }
+    }
 }
 
 /// What pins a segment while a send of it is in flight: give it back with [`View::unpin`].
@@ -110,6 +125,12 @@ impl Tail {
         }
     }
 
+    /// It is empty: what comes is behind publication `seq`.
+    pub fn begin_behind(&mut self, seq: u64) {
+        assert!(self.segments.is_empty(), "nothing is here yet");
+        (self.head_seq, self.logged_seq) = (seq, seq);
+    }
+
     /// The encoding.
     pub fn encoding(&self) -> Encoding {
         self.encoding
@@ -128,6 +149,16 @@ impl Tail {
     /// How many bytes of log it keeps.
     pub fn kept_bytes(&self) -> u64 {
         self.segments.front().map_or(0, |first| self.head_bytes - first.begin_bytes)
+    }
+
+    /// How many segments it has.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// How many bytes of that are behind its oldest segment.
+    pub fn bytes_behind_front(&self) -> u64 {
+        self.segments.get(1).map_or(0, |second| self.head_bytes - second.begin_bytes)
     }
 
     /// The memory of its segments and record starts, in bytes: what the log's budget is charged with.
@@ -165,6 +196,28 @@ impl Tail {
             let begin_bytes = self.head_bytes;
             self.segments.push_back(Segment { range, clock, begin_bytes, position_count, pin_count: 0 });
         }
+        self.note(start, len, seq, is_next, now_ms);
+    }
+
+    /// Moves the head behind the record of publication `seq`, the `len` bytes that `appender` wrote last, at `now_ms`
+    /// (wrapping). Tells whether it begins a segment, as it does where the appender has another chunk.
+    pub fn append_written(&mut self, appender: &Appender, len: usize, seq: u64, now_ms: u32) -> bool {
+        let is_next = seq == self.logged_seq + 1;
+        (self.head_seq, self.logged_seq) = (seq, seq);
+        let is_joined = self.segments.back_mut().is_some_and(|last| appender.widen(&mut last.range, len));
+        if !is_joined {
+            let (range, begin_bytes) = (appender.newest(len), self.head_bytes);
+            let segment = Segment { range, clock: 0, begin_bytes, position_count: 0, pin_count: 0 };
+            self.segments.push_back(segment);
+        }
+        let last = self.segments.back().expect("it is there or was just put there");
+        let start = last.range.end() - len as u32;
+        self.note(start, len as u32, seq, is_next, now_ms);
+        !is_joined
+    }
+
+    /// The newest segment has `len` more bytes from `start` on, of records from `seq` on.
+    fn note(&mut self, start: u32, len: u32, seq: u64, is_next: bool, now_ms: u32) {
         self.head_bytes += u64::from(len);
         let segment = self.last();
         let is_far = self.index.back().is_none_or(|newest| {
@@ -175,6 +228,67 @@ impl Tail {
         if is_far || !is_next {
             self.index.push_back(RecordStart { segment, offset: start, seq, appended_ms: now_ms });
         }
+    }
+
+    /// Drops the oldest segment, of which no position is counted.
+    pub fn pop_front(&mut self) {
+        let segment = self.segments.pop_front().expect("there is one");
+        assert_eq!((segment.position_count, segment.pin_count), (0, 0), "nobody needs it");
+        self.front = self.front.wrapping_add(1);
+        while self.index.front().is_some_and(|start| self.is_before_front(start.segment)) {
+            self.index.pop_front();
+        }
+    }
+
+    /// The record of publication `seq`, which is here; the head if it is the one to come.
+    pub fn position_of(&self, seq: u64) -> Position {
+        if seq == self.logged_seq + 1 {
+            return self.head();
+        }
+        let after = self.index.partition_point(|start| start.seq <= seq);
+        let start = self.index[after.checked_sub(1).expect("it is here")];
+        let range = &self.segments[self.place(start.segment)].range;
+        let mut offset = start.offset;
+        for _ in start.seq..seq {
+            offset += self.record_len(range, offset);
+        }
+        Position { segment: start.segment, offset }
+    }
+
+    /// Which publication's record is at `position`; the one to come at the head.
+    pub fn seq_of(&self, position: Position) -> u64 {
+        if position == self.head() { self.logged_seq + 1 } else { self.seq_at(position) }
+    }
+
+    /// Of the segment that `position`, which is not the head, is in: the records that begin in the same stretch of `bytes` of its
+    /// chunk.
+    pub fn stretch(&self, position: Position, bytes: u32) -> Range {
+        let Position { segment, offset } = self.normalized(position);
+        let range = &self.segments[self.place(segment)].range;
+        let begin = (offset / bytes * bytes).max(range.start());
+        let mut start = self.newest_start(Position { segment, offset: begin }).offset;
+        while start < begin {
+            start += self.record_len(range, start);
+        }
+        let mut end = offset;
+        while end < range.end() && end / bytes == offset / bytes {
+            end += self.record_len(range, end);
+        }
+        range.part(start, end - start)
+    }
+
+    /// The records from `position` on that lie side by side: at most `bytes_max` of whole ones, but at least one; and the
+    /// position behind them. None at the head.
+    pub fn span(&self, position: Position, bytes_max: u32) -> Option<(Range, Position)> {
+        let from = self.normalized(position);
+        if from == self.head() {
+            return None;
+        }
+        let range = &self.segments[self.place(from.segment)].range;
+        let available = range.end() - from.offset;
+        let len = if available <= bytes_max { available } else { self.whole_records(from, bytes_max) };
+        let behind = Position { segment: from.segment, offset: from.offset + len };
+        Some((range.part(from.offset, len), self.normalized(behind)))
     }
 
     /// What follows is after `seq`; what is here stays.

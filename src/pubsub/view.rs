@@ -34,6 +34,8 @@ pub struct View {
     pub waiting: Vec<Waiting>,
     /// Of which state of the filters the wildcard members are; 0: all of them are to be looked for anew.
     pub filters_generation: u64,
+    /// So many pages of the topic's past are asked for, each of which may register us.
+    pub asked_pages: u32,
     /// Nothing moved for long and only filters hold members, who are being let go of.
     pub is_dropping: bool,
     /// The cursor's state; kept by the fan-out.
@@ -50,7 +52,7 @@ pub struct View {
 }
 
 // Every topic that somebody receives has one, and every subscription a member.
-const _: () = assert!(size_of::<View>() == 240 && size_of::<Member>() == 16);
+const _: () = assert!(size_of::<View>() == 248 && size_of::<Member>() == 16);
 
 /// Whether the home sends this topic's batches because of exact subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +134,7 @@ impl View {
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
+            asked_pages: 0,
             is_dropping: false,
             rule,
             rule_generation: policy.generation(),
@@ -230,6 +233,7 @@ impl View {
     pub fn is_unused(&self) -> bool {
         self.member_count() == 0
             && self.waiting.is_empty()
+            && self.asked_pages == 0
             && self.registration == Registration::None
             && self.tail.is_empty()
     }

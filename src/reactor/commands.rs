@@ -15,17 +15,26 @@ use crate::{
     protocol::{
         Encoding,
         close::CloseReason,
-        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Start},
-        reply::{self, Begin, Reply},
+        command::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Since, Start},
+        record::Records,
+        reply::{self, Begin, History, Reply},
         topic::{self, Filter, TopicName},
     },
     pubsub::{
         home::TopicRefusal,
-        message::{Delivery, PendingId, PublishRequest, Request},
-        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed},
+        message::{
+            Delivery, PageFrom, PastAnswer, PastContent, PastFrom, PastRequest, PendingId, PublishRequest,
+            Request,
+        },
+        subscription::{
+            ConnectionId, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
+        },
     },
     work::price,
 };
+
+const ALREADY_SUBSCRIBED: &str =
+    "this connection has this subscription already, or receives the topic whose past it asks for";
 
 impl Desk {
     /// Carries out a command, or tells why not.
@@ -45,9 +54,8 @@ impl Desk {
             Ok(Command::Subscribe { id, filter, start }) => {
                 self.handle_subscribe(slot, *id, filter.borrowed(), *start)
             }
-            Ok(Command::History { id, topic, .. }) => {
-                let message = "this broker keeps no history: a history is not offered";
-                Err(refusal("history", Some(*id), topic, ErrorCode::Unsupported, message.into()))
+            Ok(Command::History { id, topic, limit, anchor }) => {
+                self.handle_history(slot, *id, topic.borrowed(), *limit, *anchor)
             }
             Ok(Command::Unsubscribe { id, filter }) => self.handle_unsubscribe(slot, *id, filter),
             Ok(Command::Ping { id }) => {
@@ -99,11 +107,7 @@ impl Desk {
         match self.publish_here(topic, payload, kind, creator) {
             Ok(seq) if id.is_some() => {
                 let topic = topic.as_str();
-                let begin = Begin::default();
-                self.write_reply(
-                    slot,
-                    &Reply::Ok { id, topic, seq: Some(seq), begin, receivers: None, hint: None },
-                );
+                self.write_reply(slot, &placed_ok(id, topic, seq, None));
             }
             Ok(_) => {}
             Err(refused) => {
@@ -185,10 +189,6 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         let text = filter.as_str();
         let refused = |code, message| refusal("subscribe", id, text, code, message);
-        if !start.is_plain() {
-            let message = "this broker keeps no history: a subscribe without `since` and `last` is allowed";
-            return Err(refused(ErrorCode::Unsupported, message.into()));
-        }
         let limits = &self.shared.config.limits;
         let (topic, levels) = (filter.as_topic(), filter.level_count());
         let has_wildcards = topic.is_none();
@@ -219,13 +219,19 @@ impl Desk {
         }
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe);
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
+        let past = (!start.is_plain()).then(|| PageFrom::Start {
+            since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
+            last: start.last.unwrap_or(0),
+        });
         let creator = self.creator(slot);
         let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
         let subscribed = match topic {
-            Some(topic) => {
-                fanout.handle_subscribe_topic(connection, encoding, topic, asked, creator, outcome)
-            }
+            Some(topic) => fanout.handle_subscribe_topic(
+                connection,
+                Wanted { topic, encoding, past, pending: asked, creator },
+                outcome,
+            ),
             None => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
         };
         // Whoever need not wait was not waiting: the answer is written here.
@@ -236,14 +242,17 @@ impl Desk {
         match subscribed {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
-                let hint = topic::hint(text);
-                let begin = Begin::default();
+                let (begin, hint) = (self.begin(start, seq, None), topic::hint(text));
                 self.write_reply(slot, &Reply::Ok { id, topic: text, seq, begin, receivers: None, hint });
             }
             Ok(Subscribed::Now(_)) => {}
-            Err(Refused) => {
-                let message = "this connection has this subscription already";
-                return Err(refused(ErrorCode::AlreadySubscribed, message.into()));
+            Err(SubscribeRefused::Already) => {
+                return Err(refused(ErrorCode::AlreadySubscribed, ALREADY_SUBSCRIBED.into()));
+            }
+            Err(SubscribeRefused::Busy) => {
+                let message = "the past of a topic that this filter matches is still being sent to this connection: subscribe to \
+                               the filter when it is over";
+                return Err(refused(ErrorCode::Busy, message.into()));
             }
         }
         Ok(())
@@ -275,10 +284,16 @@ impl Desk {
         }
         match unsubscribed {
             Ok(Unsubscribed::Now) if id.is_some() => {
-                let begin = Begin::default();
                 self.write_reply(
                     slot,
-                    &Reply::Ok { id, topic: filter, seq: None, begin, receivers: None, hint: None },
+                    &Reply::Ok {
+                        id,
+                        topic: filter,
+                        seq: None,
+                        begin: Begin::default(),
+                        receivers: None,
+                        hint: None,
+                    },
                 );
             }
             Ok(_) => {}
@@ -288,6 +303,77 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    fn handle_history<'a>(
+        &mut self,
+        slot: u32,
+        id: RequestId<'a>,
+        topic: TopicName<&'a str>,
+        limit: u32,
+        anchor: Option<Anchor>,
+    ) -> Result<(), CommandError<'a>> {
+        let refused = |code, message| refusal("history", Some(id), topic.as_str(), code, message);
+        let from = match anchor {
+            None => PastFrom::Newest,
+            Some(Anchor::Before(since) | Anchor::After(since)) if !self.is_of_this_start(&since) => {
+                let message = "the epoch is of another start of the broker, whose numbering was another: the one that `hello` \
+                               tells is allowed";
+                return Err(refused(ErrorCode::BadValue, message.into()));
+            }
+            Some(Anchor::Before(since)) => PastFrom::Before(since.seq),
+            Some(Anchor::After(since)) => PastFrom::After(since.seq),
+        };
+        if !self.meters.begin_asking(slot) {
+            let message = "another history of this connection is not answered yet: one at a time is allowed";
+            return Err(refused(ErrorCode::Busy, message.into()));
+        }
+        let home = self.shared.homes.of(topic);
+        let topic: Arc<str> = topic.as_str().into();
+        let pending = self.hold(slot, Some(id), HeldTopic::Shared(topic.clone()), PendingKind::History);
+        let request = PastRequest { topic, from, limit, pending };
+        self.send_request(home, Request::Past(Box::new(request)));
+        Ok(())
+    }
+
+    fn answer_history(&mut self, answer: PastAnswer) {
+        let Pending { connection, id, topic, .. } = self.pending.remove(answer.pending);
+        let Some(slot) = self.open_slot(connection) else { return };
+        self.meters.end_asking(slot);
+        let Some(PastContent { spans, format, head, lowest, has_more }) = answer.content else {
+            let message = "this topic keeps nothing of its past: a history of one for which a [[topic]] sets history_count, \
+                           history_bytes or history_ms is allowed";
+            let id = id.as_ref().map(HeldId::get);
+            let error = refusal("history", id, topic.get(), ErrorCode::Unsupported, message.into());
+            return self.refuse_command(slot, &error);
+        };
+        let to = self.connections[slot].format();
+        let bytes: usize = spans.spans.iter().map(|span| span.range.len()).sum();
+        self.meter.spend(bytes as u64 * price::PUBLISHED_BYTE);
+        let history = History {
+            id: id.as_ref().map(HeldId::get).expect("a history has an id"),
+            topic: topic.get(),
+            epoch: self.shared.epoch,
+            seq: head,
+            from: lowest,
+            more: has_more,
+            messages: spans.spans.iter().flat_map(|span| Records::new(format, span.range.bytes())),
+        };
+        reply::write_history(to, history, self.replies(slot));
+    }
+
+    /// What there is to tell of a subscription to a topic, which starts at `seq`.
+    fn begin(&self, start: Start, seq: Option<u64>, replayed: Option<Replayed>) -> Begin {
+        Begin {
+            epoch: seq.map(|_| self.shared.epoch),
+            recovered: start.since.and(replayed).map(|replayed| replayed.is_recovered),
+            replayed: replayed.map(|replayed| replayed.count),
+        }
+    }
+
+    /// Whether a place in a topic's order is of this broker's numbering.
+    fn is_of_this_start(&self, since: &Since) -> bool {
+        since.epoch == Some(self.shared.epoch)
     }
 
     /// Carries out a request to this home.
@@ -326,6 +412,8 @@ impl Desk {
                 let mark = Delivery::Marked { topic, encoding, connection, pending };
                 self.exchange.say(from, mark);
             }
+            Request::Page(page) => self.home.handle_page(from, *page, self.exchange.outboxes()),
+            Request::Past(past) => self.home.handle_past(from, &past, self.exchange.outboxes()),
             Request::AddFilter { filter, encoding, registration } => {
                 self.home.handle_add_filter(from, &filter, encoding, registration, self.exchange.outboxes());
             }
@@ -347,6 +435,11 @@ impl Desk {
                 self.fanout.handle_marked(&topic, encoding, connection, pending, &mut self.outcome);
                 self.work_off();
             }
+            Delivery::Page(page) => {
+                self.fanout.handle_page(*page, &mut self.outcome);
+                self.work_off();
+            }
+            Delivery::Past(answer) => self.answer_history(*answer),
             Delivery::FilterAdded { registration } => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
                 self.work_off();
@@ -372,6 +465,15 @@ impl Desk {
             }
             for started in outcome.started.drain(..) {
                 self.answer_started(started);
+            }
+            for pending in outcome.again_refused.drain(..) {
+                self.refuse_again(pending);
+            }
+            for (slot, gap) in outcome.past_gaps.drain(..) {
+                self.tell_gap(slot, &gap, "retention");
+            }
+            for slot in outcome.owed.drain(..) {
+                self.list_if_owed(slot);
             }
             for slot in outcome.released.drain(..) {
                 self.let_go_on(slot, Pause::Task);
@@ -405,10 +507,28 @@ impl Desk {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());
             self.refuse_command(connection, &error);
         } else if id.is_some() {
-            let is_subscribe = matches!(kind, PendingKind::Subscribe);
-            let (seq, hint) = (started.seq, topic::hint(topic).filter(|_| is_subscribe));
-            let begin = Begin::default();
+            let seq = started.seq;
+            let (begin, hint) = match kind {
+                PendingKind::Subscribe(start) => {
+                    (self.begin(start, seq, started.replayed), topic::hint(topic))
+                }
+                _ => (Begin::default(), None),
+            };
             self.write_reply(connection, &Reply::Ok { id, topic, seq, begin, receivers: None, hint });
+        }
+    }
+
+    /// A subscribe that waited asks for the past of what the connection receives.
+    fn refuse_again(&mut self, pending: Option<PendingId>) {
+        let Some(Pending { connection, id, topic, .. }) = pending.map(|pending| self.pending.remove(pending))
+        else {
+            return;
+        };
+        if let Some(slot) = self.open_slot(connection) {
+            let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
+            let error =
+                refusal("subscribe", id, topic, ErrorCode::AlreadySubscribed, ALREADY_SUBSCRIBED.into());
+            self.refuse_command(slot, &error);
         }
     }
 
@@ -437,11 +557,7 @@ impl Desk {
         let Pending { connection, id, topic, .. } = self.pending.remove(id);
         if let Some(connection) = self.open_slot(connection) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
-            let begin = Begin::default();
-            self.write_reply(
-                connection,
-                &Reply::Ok { id, topic, seq: Some(seq), begin, receivers, hint: None },
-            );
+            self.write_reply(connection, &placed_ok(id, topic, seq, receivers));
         }
     }
 
@@ -484,6 +600,11 @@ impl Desk {
         let format = self.connections[slot].format();
         reply::write(format, reply, self.replies(slot));
     }
+}
+
+/// The `ok` of a publication.
+fn placed_ok<'a>(id: Option<RequestId<'a>>, topic: &'a str, seq: u64, receivers: Option<u64>) -> Reply<'a> {
+    Reply::Ok { id, topic, seq: Some(seq), begin: Begin::default(), receivers, hint: None }
 }
 
 fn refusal<'a>(

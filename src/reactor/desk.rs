@@ -21,7 +21,7 @@ use super::{
     pending::PendingTable,
     queues::Queues,
     reading::{Check, REPLIES_BYTES_MAX},
-    settings::{deflate_settings, encoding_count, policy_of, session_limits},
+    settings::{deflate_settings, encoding_count, keeping_of, policy_of, session_limits},
     share,
     slow::{ShedFlights, StalledRound},
     transport::Source,
@@ -41,9 +41,9 @@ use crate::{
     pubsub::{
         fanout::{Fanout, Outcome},
         home::{Home, Homes},
-        log::Budget,
+        log::{Budget, Range},
         policy::{Bound, Verdict},
-        subscription::ViewKey,
+        subscription::{Gap, ViewKey},
         view::MemberSlot,
     },
     uring::token::GENERATION_MASK,
@@ -147,6 +147,14 @@ impl Desk {
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
+        let mut home = Home::new(
+            reactor_count,
+            topics_max,
+            config.limits.names_per_connection_max,
+            encoding_count(&config),
+            shared.budget.clone(),
+        );
+        home.set_keeping(keeping_of(&config));
         Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
@@ -161,13 +169,7 @@ impl Desk {
             buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
             meter: Meter::default(),
             limits: session_limits(&config),
-            home: Home::new(
-                reactor_count,
-                topics_max,
-                config.limits.names_per_connection_max,
-                encoding_count(&config),
-                shared.budget.clone(),
-            ),
+            home,
             home_period_ns: 0,
             shed_ns: 0,
             shed_flights: None,
@@ -199,6 +201,7 @@ impl Desk {
         self.buffered.begin_turn();
         self.inflater.trim();
         self.deflater.trim();
+        self.home.begin_turn(now_ns / 1_000_000);
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();
@@ -233,6 +236,7 @@ impl Desk {
             let policy = policy_of(config);
             self.stalled_round = StalledRound::of(&policy);
             self.fanout.set_policy(policy);
+            self.home.set_keeping(keeping_of(config));
         }
         if config.reactor.max_delay_us != before.reactor.max_delay_us {
             self.pacing = Pacing::new(config.reactor.max_delay_us);
@@ -377,15 +381,20 @@ impl Desk {
     pub fn write_gaps(&mut self, slot: u32) {
         const REASON: &str = "slow_consumer";
         let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
-        let format = self.connections[slot].format();
-        let replies = self.replies(slot);
         for gap in &gaps {
-            let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: REASON };
-            reply::write(format, &gap, replies);
+            self.tell_gap(slot, gap, REASON);
         }
         if let Some(filter) = &resync {
-            reply::write(format, &Reply::GapMany { filter, reason: REASON }, replies);
+            let format = self.connections[slot].format();
+            reply::write(format, &Reply::GapMany { filter, reason: REASON }, self.replies(slot));
         }
+    }
+
+    /// Tells the connection what it will not get.
+    pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: &'static str) {
+        let format = self.connections[slot].format();
+        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason };
+        reply::write(format, &gap, self.replies(slot));
     }
 
     /// The memory that a connection's replies were in can be used for others.
@@ -592,6 +601,27 @@ impl Desk {
             *replies = spare;
         }
         replies
+    }
+
+    /// The connection, whose send is over, is to be sent what it waits for.
+    pub fn list_if_owed(&mut self, slot: u32) {
+        if !self.connections[slot].replies.is_empty() || self.fanout.is_owing(slot) {
+            self.list(slot);
+        }
+        if self.fanout.has_replay(slot) {
+            self.queues.list_past(slot);
+        }
+    }
+
+    /// Takes what is next of some topic's past; of what may be asked then it is asked.
+    pub(super) fn take_past(&mut self, slot: u32, is_urgent: bool) -> Option<Range> {
+        let (range, ended) = self.fanout.take_past(slot, is_urgent, &mut self.outcome)?;
+        if let Some(view) = ended {
+            self.fanout.note_past_sent(slot, view, &mut self.outcome);
+        }
+        self.work_off();
+        self.take_work();
+        Some(range)
     }
 
     /// See [`Queues::list_replying`].

@@ -26,7 +26,7 @@ use crate::{
         log::Budget,
         message::{Delivery, PendingId, PublishRequest, Request},
         policy::Policy,
-        subscription::{ConnectionId, Gap, Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        subscription::{ConnectionId, Gap, Refused, Started, Subscribed, Unsubscribed, ViewKey, Wanted},
         view::{MemberSlot, Owed},
     },
     work::{UNIT, price},
@@ -275,13 +275,17 @@ impl Guest {
         let question = self.ask(Question::Subscribe(id))?;
         let (outcome, asked) = (&mut self.outcome, Some(question));
         let subscribed = match filter.as_topic() {
-            Some(topic) => self.fanout.handle_subscribe_topic(id, ENCODING, topic, asked, CREATOR, outcome),
+            Some(topic) => self.fanout.handle_subscribe_topic(
+                id,
+                Wanted { topic, encoding: ENCODING, past: None, pending: asked, creator: CREATOR },
+                outcome,
+            ),
             None => self.fanout.handle_subscribe_filter(id, ENCODING, filter, asked, outcome),
         };
         match subscribed {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) => self.answer(question, Answer::Subscribed { seq }),
-            Err(Refused) => self.answer(question, Answer::AlreadySubscribed),
+            Err(_) => self.answer(question, Answer::AlreadySubscribed),
         }
         self.work_off();
         Ok(question)
@@ -487,6 +491,7 @@ impl Guest {
             }
             Delivery::Overrun => self.handle_overrun(),
             Delivery::Count { .. } => unreachable!("nobody counts a guest's listeners"),
+            Delivery::Page(_) | Delivery::Past(_) => unreachable!("a guest asks for no past"),
         }
         self.work_off();
     }
@@ -588,7 +593,7 @@ impl Guest {
             for (home, request) in outcome.requests.drain(..) {
                 self.exchange.request(home, request);
             }
-            for Started { pending, seq, refusal } in outcome.started.drain(..) {
+            for Started { pending, seq, refusal, .. } in outcome.started.drain(..) {
                 let Some(question) = pending else { continue };
                 let answer = match (&self.questions[question.0 as usize], refusal) {
                     (&Question::Subscribe(id) | &Question::Unsubscribe(id), _) if !self.is_open(id) => {

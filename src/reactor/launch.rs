@@ -109,7 +109,7 @@ impl Prepared {
         let connection_count = Arc::new(AtomicUsize::new(0));
         let shared = Shared {
             homes: Homes::new(count, random()),
-            budget: Budget::new(config.limits.log_bytes_max),
+            budget: Budget::with_past(config.limits.log_bytes_max, config.history.bytes_max),
             epoch: random(),
             addresses: Arc::default(),
             troubles: Arc::default(),

@@ -1,6 +1,6 @@
 //! What is known of a connection only where the configuration asks for it: tables by slot, empty without.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
@@ -18,6 +18,8 @@ pub struct Meters {
     /// How much those will have taken who have taken all that was sent before their last ping, in bytes (wrapping): of
     /// those who were pinged while a send was in flight.
     pinged_bytes: HashMap<u32, u32, RandomState>,
+    /// Those that asked for some of a topic's past and have no answer.
+    asking: HashSet<u32, RandomState>,
     command_rate: Option<Rate>,
     /// What the rate knows of its commands; with `limits.commands_per_s_max`.
     commands_due_ns: Vec<u64>,
@@ -63,7 +65,18 @@ impl Meters {
     pub fn close(&mut self, slot: u32) -> Option<Origin> {
         self.begun_ms.remove(&slot);
         self.pinged_bytes.remove(&slot);
+        self.asking.remove(&slot);
         self.origins.get_mut(slot as usize)?.take()
+    }
+
+    /// The connection asks for some of a topic's past; false if it has asked before and has no answer.
+    pub fn begin_asking(&mut self, slot: u32) -> bool {
+        self.asking.insert(slot)
+    }
+
+    /// It has its answer.
+    pub fn end_asking(&mut self, slot: u32) {
+        self.asking.remove(&slot);
     }
 
     /// A message came or goes, or a part of one.

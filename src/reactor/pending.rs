@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    protocol::{command::RequestId, topic::TopicName},
+    protocol::{
+        command::{RequestId, Start},
+        topic::TopicName,
+    },
     pubsub::{log::Range, message::PendingId, subscription::ConnectionId},
 };
 
@@ -30,7 +33,9 @@ pub struct Pending {
 #[derive(Debug)]
 pub enum PendingKind {
     /// To subscribe.
-    Subscribe,
+    Subscribe(Start),
+    /// To be told some of a topic's past.
+    History,
     /// To unsubscribe.
     Unsubscribe,
     /// To publish.

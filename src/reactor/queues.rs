@@ -1,6 +1,8 @@
 //! Who waits for what: the lists of connections that a turn works off.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
 
 use super::{
     connection::{Connection, Pause, Phase},
@@ -12,7 +14,7 @@ use crate::pubsub::subscription::ConnectionId;
 /// Connections by what they wait for, each list first come first served.
 ///
 /// To be sent to, a connection is in one list at most, which [`Connection::is_listed`] tells; whoever takes it out says so
-/// there. To go on, it is in the queue that its [`Connection::pause`] names, or in none where it waits for something of its own:
+/// there. Beside it those are listed that have some topic's past to come. To go on, it is in the queue that its [`Connection::pause`] names, or in none where it waits for something of its own:
 /// [`Queues::pause`] begins that, [`Queues::let_go_on`] puts it into a queue when what it waited for has come, and whoever
 /// takes it out ends it by [`Queues::end_pause`], or puts it back by [`Queues::stay_paused`]. A slot that is in a queue may be
 /// another connection's by now, so what a queue says is asked of the connection once more.
@@ -22,6 +24,10 @@ pub struct Queues {
     pub replying: VecDeque<u32>,
     /// Without, in whose views ranges waited for a send to end.
     pub serving: VecDeque<u32>,
+    /// That are being sent some topic's past: beside the lists above.
+    replaying: VecDeque<u32>,
+    /// The same.
+    replaying_marks: HashSet<u32, RandomState>,
     /// Whose receive is to be cancelled.
     pub pausing: Vec<u32>,
     /// That are to be reset: their send in flight keeps log, or other memory, that must go.
@@ -66,6 +72,25 @@ impl Queues {
             connection.is_listed = true;
             self.serving.push_back(slot);
         }
+    }
+
+    /// The connection is being sent some topic's past.
+    pub fn list_past(&mut self, slot: u32) {
+        if self.replaying_marks.insert(slot) {
+            self.replaying.push_back(slot);
+        }
+    }
+
+    /// How many are listed for that.
+    pub fn replaying_count(&self) -> usize {
+        self.replaying.len()
+    }
+
+    /// Takes the first of them out.
+    pub fn pop_replaying(&mut self) -> Option<u32> {
+        let slot = self.replaying.pop_front()?;
+        self.replaying_marks.remove(&slot);
+        Some(slot)
     }
 
     /// The connection, which says what it waits for, begins to wait.

@@ -6,7 +6,7 @@ use super::{
     connection::{Pause, Phase},
     desk::Desk,
     share::SendBudget,
-    transport::{Moment, Transport},
+    transport::{Gather, Moment, Transport},
 };
 use crate::{
     protocol::close::CloseReason,
@@ -20,6 +20,8 @@ pub const SEND_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// How many sends, and bytes, a topic submits before it is another's turn; one frame may be longer.
 pub const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
+/// How much of topics' pasts a send takes along that is made for something else.
+const PAST_BYTES_ALONG: u32 = if cfg!(test) { 256 } else { 16 << 10 };
 /// How many topics one send looks at for what its connection is owed.
 const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };
 /// And how much that may take before it goes: a topic that is left may cost more than a send.
@@ -54,9 +56,19 @@ impl Sending {
             Phase::Free | Phase::Lingering(_) | Phase::Finishing(_) | Phase::Ending(_) => None,
             Phase::Flushing(reason) if connection.replies.is_empty() => Some(reason),
             _ => {
-                self.send(desk, io, slot, None);
+                self.send(desk, io, slot, None, PAST_BYTES_ALONG);
                 None
             }
+        }
+    }
+
+    /// Sends a connection that was listed for it some topic's past, and what else it waits for, unless a send is in flight.
+    pub fn serve_past<I: Io>(&mut self, desk: &mut Desk, io: &mut I, slot: u32) {
+        desk.meter.spend(price::VISIT);
+        self.budget.pass_by(price::VISIT);
+        let connection = &desk.connections[slot];
+        if connection.phase == Phase::Open && !connection.is_sending() {
+            self.send(desk, io, slot, None, SEND_BYTES_MAX);
         }
     }
 
@@ -75,7 +87,7 @@ impl Sending {
             {
                 let Some((slot, member)) = desk.fanout.next_visit(view, &mut visits) else { break };
                 if !desk.connections[slot].is_sending() {
-                    self.send(desk, io, slot, Some((view, member)));
+                    self.send(desk, io, slot, Some((view, member)), PAST_BYTES_ALONG);
                 } else if desk.fanout.mark_owing(view, member) {
                     let before = desk.meter.spent();
                     desk.judge(slot);
@@ -91,9 +103,16 @@ impl Sending {
         desk.take_work();
     }
 
-    /// Submits the one send of a connection that has none in flight: its replies, then what it is owed
-    /// in the view `first`, then in views that waited.
-    fn send<I: Io>(&mut self, desk: &mut Desk, io: &mut I, slot: u32, first: Option<(ViewKey, MemberSlot)>) {
+    /// Submits the one send of a connection that has none in flight: its replies, the last of topics' pasts, then what it is
+    /// owed in the view `first`, then in views that waited, and `past_bytes` of the rest of topics' pasts.
+    fn send<I: Io>(
+        &mut self,
+        desk: &mut Desk,
+        io: &mut I,
+        slot: u32,
+        first: Option<(ViewKey, MemberSlot)>,
+        past_bytes: u32,
+    ) {
         desk.write_gaps(slot);
         if first.is_none() {
             desk.fanout.owe_along(slot);
@@ -103,8 +122,7 @@ impl Sending {
         let moved = Moment::at(now_ms);
         if let Some((view, member)) = first
             && connection.replies.is_empty()
-            && !desk.fanout.is_owing(slot)
-            && !desk.fanout.is_ending(slot)
+            && desk.fanout.is_owed_live_alone(slot)
         {
             let Some(owed) = desk.fanout.take(view, member, SEND_BYTES_MAX) else { return };
             if desk.fanout.is_behind(view, member) {
@@ -120,10 +138,18 @@ impl Sending {
             gather.add_bytes(std::mem::take(&mut connection.replies));
             desk.let_go_on(slot, Pause::Replies);
         }
-        let is_ending = desk.fanout.is_ending(slot);
-        let mut next = first.or_else(|| desk.fanout.pop_owing(slot));
         let mut pops_left = POPS_MAX;
         let before = desk.meter.spent();
+        let is_live = !desk.fanout.has_urgent(slot) || self.add_urgent(desk, slot, &mut gather);
+        let is_ending = desk.fanout.is_ending(slot);
+        let mut next = match is_live {
+            true => first.or_else(|| desk.fanout.pop_owing(slot)),
+            false => {
+                // When its send is over.
+                first.into_iter().for_each(|(view, member)| _ = desk.fanout.mark_owing(view, member));
+                None
+            }
+        };
         while let Some((view, member)) = next {
             while !gather.is_full()
                 && gather.len() < SEND_BYTES_MAX
@@ -140,14 +166,21 @@ impl Sending {
             let goes_on = pops_left > 0 && desk.meter.spent() < before + POPS_WORK_MAX;
             next = if goes_on { desk.fanout.pop_owing(slot) } else { None };
         }
+        if is_live {
+            let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
+            while !gather.is_full()
+                && gather.len() < until
+                && let Some(range) = desk.take_past(slot, false)
+            {
+                gather.add_range(range);
+            }
+        }
         desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
         self.budget.pass_by(desk.meter.spent() - before);
         if gather.is_empty() {
             self.transport.put_back(gather);
             // So many were at their head by now that others are left.
-            if desk.fanout.is_owing(slot) {
-                desk.list(slot);
-            }
+            desk.list_if_owed(slot);
             return;
         }
         desk.meter.spend(self.budget.spend(gather.len()));
@@ -156,5 +189,25 @@ impl Sending {
             desk.meters.note_message(slot, now_ms as u32);
         }
         self.transport.send(slot, &mut desk.connections[slot], gather, moved, io);
+    }
+
+    /// Adds the last of topics' pasts, then what is missing of what is live. Tells whether that is all: else nothing live may
+    /// come before the rest.
+    fn add_urgent(&mut self, desk: &mut Desk, slot: u32, gather: &mut Gather) -> bool {
+        while !gather.is_full()
+            && gather.len() < SEND_BYTES_MAX
+            && let Some(range) = desk.take_past(slot, true)
+        {
+            gather.add_range(range);
+        }
+        if desk.fanout.has_urgent(slot) {
+            return false;
+        }
+        desk.write_gaps(slot);
+        let replies = std::mem::take(&mut desk.connections[slot].replies);
+        if !replies.is_empty() {
+            gather.add_bytes(replies);
+        }
+        !gather.is_full()
     }
 }

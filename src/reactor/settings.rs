@@ -109,7 +109,6 @@ pub(super) fn policy_of(config: &Config) -> Policy {
 }
 
 /// What topics keep of their past.
-#[expect(dead_code, reason = "homes keep nothing yet")]
 pub(super) fn keeping_of(config: &Config) -> Keeping {
     Keeping::new(config.topic.iter().map(|it| {
         let keys = KeepKeys {

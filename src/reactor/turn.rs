@@ -194,6 +194,7 @@ impl<I: Io> Reactor<I> {
         self.sending.sweep(&mut self.desk, &mut self.io, now_ns);
         self.serve_owing(SendBudget::none());
         self.send_replies(SendBudget::none());
+        self.send_pasts();
         self.desk.fanout.next_sweep_ns()
     }
 
@@ -417,8 +418,7 @@ impl<I: Io> Reactor<I> {
         match connection.phase {
             Phase::Ending(_) => self.try_release(slot),
             Phase::Flushing(reason) if connection.replies.is_empty() => self.linger(slot, reason),
-            _ if !connection.replies.is_empty() || self.desk.fanout.is_owing(slot) => self.desk.list(slot),
-            _ => {}
+            _ => self.desk.list_if_owed(slot),
         }
     }
 
@@ -498,6 +498,18 @@ impl<I: Io> Reactor<I> {
     /// Serves connections in whose views ranges waited for a send to end, likewise.
     fn serve_owing(&mut self, kept: SendBudget) {
         self.serve_listed(kept, |desk| &mut desk.queues.serving);
+    }
+
+    /// Sends topics' pasts to those who have no send in flight, in their turn.
+    fn send_pasts(&mut self) {
+        self.sending.budget = SendBudget::of_pasts(self.desk.meter.spent());
+        for _ in 0..self.desk.queues.replaying_count() {
+            if self.sending.budget.is_spent(SendBudget::none()) {
+                return;
+            }
+            let slot = self.desk.queues.pop_replaying().expect("the loop counts what is there");
+            self.sending.serve_past(&mut self.desk, &mut self.io, slot);
+        }
     }
 
     /// Each of those that are in `list` now, once.
@@ -704,6 +716,7 @@ impl<I: Io> Reactor<I> {
         let has_work = desk.fanout.is_sweeping()
             || !desk.queues.replying.is_empty()
             || !desk.queues.serving.is_empty()
+            || desk.queues.replaying_count() > 0
             || !self.fired.is_empty()
             || desk.has_tasks()
             || desk.exchange.own_count() > 0

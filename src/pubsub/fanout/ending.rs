@@ -8,8 +8,8 @@ use super::{Fanout, Outcome};
 use crate::{
     protocol::{Encoding, topic::TopicName},
     pubsub::{
-        message::{PendingId, Request},
-        subscription::{ConnectionId, Refused, Started, Subscribed, ViewKey},
+        message::{PageFrom, PendingId, Request},
+        subscription::{ConnectionId, Started, Subscribed, ViewKey, Wanted},
         table::Table,
         view::MemberSlot,
     },
@@ -40,11 +40,17 @@ struct Ending {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Again {
     view: ViewKey,
+    past: Option<PageFrom>,
     pub(super) pending: Option<PendingId>,
     creator: u32,
 }
 
 impl Endings {
+    /// Whether one ends when its connection has been sent enough.
+    pub(super) fn is_any_marked(&self) -> bool {
+        self.marked_count > 0
+    }
+
     /// Whether the connection's further commands wait.
     pub(super) fn is_full(&self) -> bool {
         self.again.is_some() || self.by_view.len() >= ENDINGS_MAX
@@ -85,12 +91,13 @@ impl Fanout {
         &mut self,
         connection: u32,
         view: ViewKey,
+        past: Option<PageFrom>,
         pending: Option<PendingId>,
         creator: u32,
     ) {
         let rare = self.subscribers[connection as usize].rare.as_mut();
         let endings = rare.and_then(|rare| rare.endings.as_mut()).expect("an ending is recorded twice");
-        let before = endings.again.replace(Again { view, pending, creator });
+        let before = endings.again.replace(Again { view, past, pending, creator });
         assert!(before.is_none(), "the commands of whoever subscribes again wait");
     }
 
@@ -137,6 +144,12 @@ impl Fanout {
         self.end_if_sent(connection, key, outcome)
     }
 
+    /// The last of the topic's past has been sent to the connection, which is behind what it waits for if its subscription
+    /// is ending.
+    pub fn note_past_sent(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) {
+        self.end_if_sent(connection, key, outcome);
+    }
+
     fn end_if_sent(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) -> bool {
         let subscriber = &mut self.subscribers[connection as usize];
         let place = subscriber.find(key).expect("whoever is sent something is subscribed to it");
@@ -144,6 +157,9 @@ impl Fanout {
         let endings = subscriber.rare.as_ref().and_then(|rare| rare.endings.as_ref());
         let until_bytes = endings.and_then(|endings| endings.by_view.get(&key)?.until_bytes);
         let Some(until_bytes) = until_bytes else { return false };
+        if held.is_urgent() {
+            return false;
+        }
         assert!(held.is_exact(), "a home answers what it is asked in order");
         self.views[key as usize].sent_bytes(held.member) >= until_bytes
             && self.end(connection, key, place, outcome)
@@ -218,16 +234,18 @@ impl Fanout {
         again: Option<Again>,
         outcome: &mut Outcome,
     ) {
-        let Some(Again { pending, creator, .. }) = again else { return };
+        let Some(Again { past, pending, creator, .. }) = again else { return };
         let subscriber = &self.subscribers[connection as usize];
         if subscriber.is_leaving() {
             return outcome.started.push(Started::at(pending, None));
         }
-        let (id, topic) = (subscriber.id(connection), TopicName::checked(topic));
-        match self.handle_subscribe_topic(id, encoding, topic, pending, creator, outcome) {
+        let id = subscriber.id(connection);
+        let topic = TopicName::checked(topic);
+        match self.handle_subscribe_topic(id, Wanted { topic, encoding, past, pending, creator }, outcome) {
             Ok(Subscribed::Now(seq)) => outcome.started.push(Started::at(pending, seq)),
             Ok(Subscribed::Later) => {}
-            Err(Refused) => unreachable!("it has just left the topic"),
+            // It has just left the topic, but for a filter: then it asks for the past of what it receives.
+            Err(_) => outcome.again_refused.push(pending),
         }
     }
 }

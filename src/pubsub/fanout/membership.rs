@@ -163,6 +163,7 @@ impl Fanout {
         self.work += price::MEMBERSHIP;
         let place = place.unwrap_or_else(|| subscriber.push(key));
         let held = subscriber.get_mut(place);
+        assert!(!held.is_replaying(), "nobody has a filter that matches what it is sent the past of");
         // Where the view looks for all of them it counts anew, also for those who are members already.
         held.filter_count = if since == 0 { count } else { held.filter_count + count };
         if held.member == MemberSlot::NONE {
@@ -224,6 +225,7 @@ fn is_idle(view: &View) -> bool {
     view.registration == Registration::None
         && view.exact_count() == 0
         && view.waiting.is_empty()
+        && view.asked_pages == 0
         && view.is_log_empty()
         && !view.sweep.is_listed
         && !view.is_dropping

@@ -14,6 +14,7 @@ mod ending;
 mod filters;
 mod membership;
 mod owing;
+mod replay;
 mod subscriber;
 mod subscribing;
 mod tasks;
@@ -29,14 +30,15 @@ use std::{
 use super::{
     home::Homes,
     log::{Budget, Charge},
-    message::Request,
+    message::{PendingId, Request},
     policy::Policy,
-    subscription::{Started, ViewKey},
+    subscription::{Gap, Started, ViewKey},
     table::Table,
     view::{MemberSlot, View},
 };
 use crate::protocol::Encoding;
 use filters::{FilterKey, Filters};
+use replay::Replay;
 use subscriber::Subscriber;
 use tasks::Task;
 
@@ -56,6 +58,11 @@ pub struct Fanout {
     subscribers: Vec<Subscriber>,
     subscription_count: u64,
     filters: Filters,
+    replays: slab::Slab<Replay>,
+    /// Of the last that began (wrapping).
+    replay_serial: u32,
+    replayed_total: u64,
+    replayed_bytes_total: u64,
     /// Views whose sweep goes on, in turn.
     sweeping: VecDeque<ViewKey>,
     /// Views whose next sweep waits for its time.
@@ -115,6 +122,12 @@ pub struct Outcome {
     pub departed: Vec<u32>,
     /// Connections whose commands can be taken again: see [`Fanout::is_unsubscribing`].
     pub released: Vec<u32>,
+    /// Connections that are to be sent something of a topic's past.
+    pub owed: Vec<u32>,
+    /// Connections, and what they will not get of a topic's past: it went while it was being sent to them.
+    pub past_gaps: Vec<(u32, Gap)>,
+    /// Questions to subscribe that are refused as [`SubscribeRefused::Already`](super::subscription::SubscribeRefused).
+    pub again_refused: Vec<Option<PendingId>>,
     /// Connections that were found to be owed too much, and what became of that.
     pub judged: Vec<(u32, super::policy::Verdict)>,
 }
@@ -126,6 +139,9 @@ impl Outcome {
             && self.requests.is_empty()
             && self.departed.is_empty()
             && self.released.is_empty()
+            && self.owed.is_empty()
+            && self.past_gaps.is_empty()
+            && self.again_refused.is_empty()
             && self.judged.is_empty()
     }
 }
@@ -150,6 +166,10 @@ impl Fanout {
             subscribers: Vec::with_capacity(slots_max),
             subscription_count: 0,
             filters: Filters::default(),
+            replays: slab::Slab::new(),
+            replay_serial: 0,
+            replayed_total: 0,
+            replayed_bytes_total: 0,
             sweeping: VecDeque::new(),
             paced: BinaryHeap::new(),
             is_hurrying: false,
@@ -183,6 +203,11 @@ impl Fanout {
     /// Deliveries that were skipped since the start.
     pub fn skipped_total(&self) -> u64 {
         self.skipped_total
+    }
+
+    /// Publications of topics' pasts, and bytes of them, that were handed over for connections since the start.
+    pub fn replayed_total(&self) -> (u64, u64) {
+        (self.replayed_total, self.replayed_bytes_total)
     }
 
     /// Subscriptions of all connections, by name and by filter.
@@ -262,6 +287,7 @@ impl Fanout {
         assert_eq!((self.behind_count, self.index_bytes), (behind_count, index_bytes), "sums are kept");
         for subscriber in &self.subscribers {
             subscriber.check();
+            self.check_replays(subscriber);
             for (place, held) in (0..).zip(subscriber.subscriptions()) {
                 if held.member != MemberSlot::NONE {
                     let member = self.views[held.view as usize].member(held.member);
@@ -302,6 +328,7 @@ impl Fanout {
     pub fn is_empty(&self) -> bool {
         self.views.is_empty()
             && self.filters.is_empty()
+            && self.replays.is_empty()
             && self.by_name.iter().all(Table::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()

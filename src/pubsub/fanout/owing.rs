@@ -99,8 +99,19 @@ impl Fanout {
         let subscriber = self.subscribers.get(connection as usize);
         subscriber.is_some_and(|subscriber| {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
-            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving()
+            (has_gaps || subscriber.owing_count() > 0 || subscriber.has_urgent()) && !subscriber.is_leaving()
         })
+    }
+
+    /// Whether the connection waits for nothing: no range, gap, end of a subscription or topic's past.
+    #[inline]
+    pub fn is_owed_live_alone(&self, connection: u32) -> bool {
+        let subscriber = &self.subscribers[connection as usize];
+        subscriber.owing_count() == 0
+            && subscriber.rare.as_ref().is_none_or(|rare| {
+                let is_ending = rare.endings.as_ref().is_some_and(|endings| endings.is_any_marked());
+                rare.gaps.is_none() && !is_ending && rare.replaying.is_none()
+            })
     }
 
     /// Whether a connection has begun to owe since this was set to false.
@@ -168,8 +179,32 @@ impl Fanout {
     /// whether there are more than are listed.
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
         let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
+        if subscriber.has_urgent() {
+            return self.take_gaps_beside_urgent(connection);
+        }
         let gaps = subscriber.rare.as_mut()?.gaps.take()?;
         Some((gaps.by_topic, gaps.resync))
+    }
+
+    /// What is missing of what is live comes behind the last of a topic's past, which is still to be sent.
+    fn take_gaps_beside_urgent(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
+        let Fanout { subscribers, by_name, .. } = self;
+        let subscriber = &subscribers[connection as usize];
+        let is_urgent = |gap: &Gap| {
+            let keys = by_name.iter().filter_map(|by_name| by_name.get(&*gap.topic));
+            let mut places = keys.filter_map(|key| subscriber.find(key));
+            places.any(|place| subscriber.get(place).is_urgent())
+        };
+        let gaps = subscriber.rare.as_ref()?.gaps.as_ref()?;
+        let (kept, taken): (Vec<Gap>, Vec<Gap>) = gaps.by_topic.iter().cloned().partition(is_urgent);
+        if taken.is_empty() {
+            return None;
+        }
+        let rare = subscribers[connection as usize].rare.as_mut()?;
+        let gaps = rare.gaps.as_mut()?;
+        gaps.by_topic = kept;
+        rare.gaps.take_if(|gaps| gaps.by_topic.is_empty() && gaps.resync.is_none());
+        Some((taken, None))
     }
 
     /// Moves the connection forward: in each topic that may skip and is beyond a bound of its own, then, while
@@ -222,7 +257,12 @@ impl Fanout {
             return;
         };
         self.skipped_total += to - from + 1;
-        let topic = self.views[held.view as usize].name.clone();
+        self.note_gap(connection, held.view, from, to);
+    }
+
+    /// The connection will not get these of the view's publications, and is told.
+    pub(super) fn note_gap(&mut self, connection: u32, view: ViewKey, from: u64, to: u64) {
+        let topic = self.views[view as usize].name.clone();
         let rare = self.subscribers[connection as usize].rare.get_or_insert_default();
         let gaps = rare.gaps.get_or_insert_default();
         let has_room = gaps.by_topic.len() < GAPS_MAX;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{ending::Endings, filters::FilterKey};
+use super::{ending::Endings, filters::FilterKey, replay::Replaying};
 use crate::pubsub::{
     subscription::{ConnectionId, Gap, ViewKey},
     table::Table,
@@ -61,6 +61,8 @@ pub(super) struct Rare {
     pub(super) gaps: Option<Gaps>,
     /// What it has unsubscribed from by name and not left yet.
     pub(super) endings: Option<Box<Endings>>,
+    /// Topics whose past it is being sent.
+    pub(super) replaying: Option<Box<Replaying>>,
     /// The filter that is being taken back, while a task walks through the subscriptions for that.
     pub(super) unsubscribing: Option<FilterKey>,
     walk: Walk,
@@ -98,6 +100,10 @@ const OWING: u8 = 4;
 const JUDGED: u8 = 8;
 /// By name, and taken back: see [`super::ending`].
 const ENDING: u8 = 16;
+/// By name, and no member before it was sent the topic's past: see [`super::replay`].
+const REPLAYING: u8 = 32;
+/// The last of the topic's past is still to be sent.
+const URGENT: u8 = 64;
 
 /// What a connection must be told that it will not get.
 #[derive(Debug, Default)]
@@ -370,6 +376,27 @@ impl Subscription {
 
     pub(super) fn set_exact(&mut self, is_exact: bool) {
         self.set(EXACT, is_exact);
+    }
+
+    pub(super) fn is_replaying(&self) -> bool {
+        self.is(REPLAYING)
+    }
+
+    pub(super) fn set_replaying(&mut self, is_replaying: bool) {
+        self.set(REPLAYING, is_replaying);
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.is(URGENT)
+    }
+
+    pub(super) fn set_urgent(&mut self, is_urgent: bool) {
+        self.set(URGENT, is_urgent);
+    }
+
+    /// Whether it is one by name, whether or not that has started.
+    pub(super) fn is_by_name(&self) -> bool {
+        self.is(EXACT | WAITING | REPLAYING)
     }
 
     pub(super) fn is_waiting(&self) -> bool {

@@ -11,34 +11,36 @@ use super::{
 use crate::{
     protocol::{
         Encoding,
-        topic::{self, Filter, TopicName},
+        topic::{self, Filter},
     },
     pubsub::{
         home::TopicRefusal,
         message::{PendingId, RegistrationId, Request},
-        subscription::{ConnectionId, Refused, Started, Subscribed, Unsubscribed, ViewKey},
+        subscription::{
+            ConnectionId, Refused, Started, SubscribeRefused, Subscribed, Unsubscribed, ViewKey, Wanted,
+        },
         view::{MemberSlot, Registration, Waiting},
     },
     work::price,
 };
 
 impl Fanout {
-    /// Subscribes the connection in `slot` to the topic `name`, for which its home has `creator` answer if it
-    /// has to make it.
+    /// Subscribes the connection to a topic.
     ///
     /// # Errors
-    /// [`Refused`]: it has this subscription.
+    /// [`SubscribeRefused::Already`]: it has this subscription; or receives the topic, and asks for its past.
     pub fn handle_subscribe_topic(
         &mut self,
         id: ConnectionId,
-        encoding: Encoding,
-        name: TopicName<&str>,
-        pending: Option<PendingId>,
-        creator: u32,
+        wanted: Wanted<'_>,
         outcome: &mut Outcome,
-    ) -> Result<Subscribed, Refused> {
+    ) -> Result<Subscribed, SubscribeRefused> {
+        let Wanted { topic: name, encoding, past, pending, creator } = wanted;
         self.work += price::SUBSCRIPTION;
         let connection = self.open(id);
+        if past.is_some() && self.is_received_by_filter(connection, name) {
+            return Err(SubscribeRefused::Already);
+        }
         let key = match self.by_name[encoding.index()].get(name.as_str()) {
             Some(key) => key,
             None => self.create_view(name.as_str().into(), encoding),
@@ -47,17 +49,21 @@ impl Fanout {
         let place = subscriber.find(key);
         let held = place.map(|place| subscriber.get(place));
         if held.is_some_and(|held| held.is_ending()) {
-            self.begin_after_ending(connection, key, pending, creator);
+            self.begin_after_ending(connection, key, past, pending, creator);
             return Ok(Subscribed::Later);
         }
-        if held.is_some_and(|held| held.is_exact() || held.is_waiting()) {
-            return Err(Refused);
+        if held.is_some_and(|held| held.is_by_name() || past.is_some()) {
+            return Err(SubscribeRefused::Already);
         }
         subscriber.asked_count += 1;
         self.subscription_count += 1;
         let place = place.unwrap_or_else(|| subscriber.push(key));
         let view = &mut self.views[key as usize];
         view.is_dropping = false;
+        if let Some(from) = past {
+            self.begin_replay(connection, place, from, pending, creator, outcome);
+            return Ok(Subscribed::Later);
+        }
         if view.registration == Registration::Active {
             let seq = view.head_seq();
             self.make_exact(connection, place);
@@ -76,7 +82,7 @@ impl Fanout {
     /// Subscribes the connection in `slot` to a filter with wildcards.
     ///
     /// # Errors
-    /// [`Refused`]: it has this subscription.
+    /// [`SubscribeRefused`]: it has this subscription, or is being sent the past of what that would match.
     pub fn handle_subscribe_filter(
         &mut self,
         id: ConnectionId,
@@ -84,10 +90,13 @@ impl Fanout {
         filter: Filter<&str>,
         pending: Option<PendingId>,
         outcome: &mut Outcome,
-    ) -> Result<Subscribed, Refused> {
+    ) -> Result<Subscribed, SubscribeRefused> {
         let levels = filter.level_count();
         self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
         let connection = self.open(id);
+        if self.is_replaying_any(connection, filter) {
+            return Err(SubscribeRefused::Busy);
+        }
         let filters = &mut self.filters;
         let key = match filters.by_text[encoding.index()].get(filter.as_str()) {
             Some(&key) => key,
@@ -105,7 +114,7 @@ impl Fanout {
         let subscriber = &mut self.subscribers[connection as usize];
         let rare = subscriber.rare.get_or_insert_default();
         if rare.filters.iter().any(|held| held.key == key) {
-            return Err(Refused);
+            return Err(SubscribeRefused::Already);
         }
         let place = filters.hold(key, connection);
         rare.filters.push(HeldFilter { key, place });
@@ -149,8 +158,12 @@ impl Fanout {
         let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
         let place = subscriber.find(key).ok_or(Refused)?;
         let held = subscriber.get(place);
-        if held.is_ending() || !(held.is_exact() || held.is_waiting()) {
+        if held.is_ending() || !held.is_by_name() {
             return Err(Refused);
+        }
+        if held.is_replaying() {
+            self.cancel_replay(connection, key, outcome);
+            return Ok(Unsubscribed::Now);
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
@@ -203,6 +216,7 @@ impl Fanout {
             return false;
         }
         subscriber.set(LEAVING, true);
+        subscriber.forget_pages();
         self.begin(Task::Depart { connection }, outcome)
     }
 
@@ -231,7 +245,7 @@ impl Fanout {
         for waiting in std::mem::take(&mut view.waiting) {
             self.work += price::SUBSCRIPTION;
             let Waiting { connection, pending } = waiting;
-            outcome.started.push(Started { pending, seq: seq.ok(), refusal: seq.err() });
+            outcome.started.push(Started { refusal: seq.err(), ..Started::at(pending, seq.ok()) });
             self.answer_waiting(connection, key, seq.is_ok(), outcome);
         }
         self.let_go(key, outcome);
@@ -318,7 +332,9 @@ impl Fanout {
     /// not wanted at all.
     pub(super) fn let_go(&mut self, key: ViewKey, outcome: &mut Outcome) {
         let view = &mut self.views[key as usize];
-        if view.registration == Registration::Active && view.exact_count() == 0 {
+        // A page that is asked for may be the one that registers us.
+        let is_registered = view.registration == Registration::Active && view.asked_pages == 0;
+        if is_registered && view.exact_count() == 0 {
             view.registration = Registration::None;
             let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding() };
             outcome.requests.push((self.homes.of(view.topic()), request));

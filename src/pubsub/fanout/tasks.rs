@@ -41,6 +41,8 @@ pub(super) struct Shed {
     clock: u64,
     next_view: usize,
     next_member: u32,
+    /// Behind the views: whose pages are looked at next.
+    next_subscriber: usize,
 }
 
 impl Fanout {
@@ -94,7 +96,12 @@ impl Fanout {
     /// keeps them from it. One search at a time.
     pub fn shed(&mut self, clock: u64) {
         if !std::mem::replace(&mut self.is_shedding, true) {
-            self.tasks.push_back(Task::Shed(Shed { clock, next_view: 0, next_member: 0 }));
+            self.tasks.push_back(Task::Shed(Shed {
+                clock,
+                next_view: 0,
+                next_member: 0,
+                next_subscriber: 0,
+            }));
         }
     }
 
@@ -131,6 +138,9 @@ impl Fanout {
 
     fn go_on_departing(&mut self, connection: u32, until: u64, outcome: &mut Outcome) -> bool {
         while self.work < until {
+            if !self.depart_replays(connection, until, outcome) {
+                return false;
+            }
             let subscriber = &mut self.subscribers[connection as usize];
             if let Some(held) = subscriber.rare.as_mut().and_then(|rare| rare.filters.pop()) {
                 self.drop_filter(connection, held, outcome);
@@ -144,7 +154,7 @@ impl Fanout {
             if held.is_ending() {
                 let again = self.forget_ending(connection, place, outcome);
                 outcome.started.extend(again.map(|again| Started::at(again.pending, None)));
-            } else if held.is_exact() || held.is_waiting() {
+            } else if held.is_by_name() {
                 subscriber.asked_count -= 1;
                 self.subscription_count -= 1;
             }
@@ -229,10 +239,15 @@ impl Fanout {
 
     fn go_on_shedding(&mut self, shed: &mut Shed, until: u64, outcome: &mut Outcome) -> bool {
         while self.work < until {
-            if shed.next_view >= self.views_end {
-                return true;
-            }
             self.work += price::LOOK;
+            if shed.next_view >= self.views_end {
+                if shed.next_subscriber >= self.subscribers.len() {
+                    return true;
+                }
+                self.shed_pages(shed.next_subscriber as u32, shed.clock, outcome);
+                shed.next_subscriber += 1;
+                continue;
+            }
             let key = shed.next_view as ViewKey;
             let fresh = self.views.get(shed.next_view).and_then(|view| view.position_fresh(shed.clock));
             let Some(fresh) = fresh.filter(|_| shed.next_member < self.views[key as usize].member_count())

@@ -21,7 +21,7 @@ use crate::{
         log::{Appender, ChunkPool},
         message::{Batch, PendingId, RegistrationId},
         policy::{Bound, Rule, RuleKeys, Verdict},
-        subscription::{ConnectionId, Refused, Subscribed},
+        subscription::{ConnectionId, SubscribeRefused, Subscribed, Wanted},
         view::{MemberSlot, Pin},
     },
     work::{UNIT, price},
@@ -31,6 +31,10 @@ const CONNECTIONS: usize = 5;
 const TOPICS: [&str; 4] = ["a", "a/x", "a/y", "b"];
 const FILTERS: [&str; 4] = ["a/#", "+", "#", "a/+"];
 const ENCODING: Encoding = Encoding::Json;
+
+fn wanted(topic: TopicName<&str>, pending: Option<PendingId>) -> Wanted<'_> {
+    Wanted { topic, encoding: ENCODING, past: None, pending, creator: 0 }
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -306,12 +310,12 @@ impl Bench {
         let is_held = !is_ending && (reader.exact.contains(name) || reader.waiting.contains(name));
         let id = ConnectionId { slot: connection as u32, generation: reader.generation };
         let (topic, outcome) = (TopicName::checked(name), &mut self.outcome);
-        match self.fanout.handle_subscribe_topic(id, ENCODING, topic, Some(question), 0, outcome) {
+        match self.fanout.handle_subscribe_topic(id, wanted(topic, Some(question)), outcome) {
             Ok(subscribed) if is_ending => {
                 assert_eq!(subscribed, Subscribed::Later);
                 reader.again = Some((name, question));
             }
-            Err(Refused) => assert!(is_held),
+            Err(refused) => assert!(is_held && refused == SubscribeRefused::Already),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.exact.insert(name)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting.insert(name)),
         }
@@ -345,7 +349,7 @@ impl Bench {
         let is_held = reader.filters.contains(filter) || reader.waiting_filters.contains(filter);
         let parsed = Filter::parse(filter).expect("a filter");
         match self.fanout.handle_subscribe_filter(id, ENCODING, parsed, Some(PendingId(0)), outcome) {
-            Err(Refused) => assert!(is_held),
+            Err(refused) => assert!(is_held && refused == SubscribeRefused::Already),
             Ok(Subscribed::Now(_)) => assert!(!is_held && reader.filters.insert(filter)),
             Ok(Subscribed::Later) => assert!(!is_held && reader.waiting_filters.insert(filter)),
         }
@@ -515,7 +519,7 @@ impl Stalled {
     fn subscribe(&mut self, connection: u32, topic: &str) {
         let mut outcome = Outcome::default();
         let (id, name) = (first(connection), TopicName::checked(topic));
-        let subscribed = self.fanout.handle_subscribe_topic(id, ENCODING, name, None, 0, &mut outcome);
+        let subscribed = self.fanout.handle_subscribe_topic(id, wanted(name, None), &mut outcome);
         if subscribed.unwrap() == Subscribed::Later {
             self.fanout.handle_subscribed(topic, ENCODING, Ok(0), &mut outcome);
         }
@@ -986,9 +990,9 @@ fn who_is_going_does_not_subscribe_again() {
     let mut outcome = Outcome::default();
     let fanout = &mut stalled.fanout;
     let topic = TopicName::checked("new");
-    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(PendingId(1)), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), wanted(topic, Some(PendingId(1))), &mut outcome).unwrap();
     fanout.handle_unsubscribe(0, ENCODING, "new", PendingId(2), &mut outcome).unwrap();
-    fanout.handle_subscribe_topic(first(0), ENCODING, topic, Some(PendingId(3)), 0, &mut outcome).unwrap();
+    fanout.handle_subscribe_topic(first(0), wanted(topic, Some(PendingId(3))), &mut outcome).unwrap();
     assert!(fanout.is_unsubscribing(0), "what else it asks has to wait");
     (0..20).for_each(|topic| stalled.subscribe(0, &topic.to_string()));
     assert!(!stalled.fanout.handle_disconnect(0, &mut outcome));

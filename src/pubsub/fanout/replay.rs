@@ -1,0 +1,431 @@
+//! Replays: what a connection is sent of a topic's past before it is a member at the head.
+//!
+//! The past is the home's, which hands it over in pages that this reactor asks for, one after the other. The one that
+//! reaches the newest publication stands in the home's FIFO between the batches before and after it, and makes the
+//! connection a member at the head: so nothing is missing between them, and nothing is there twice. It goes before
+//! anything live: it is *urgent*. Pages before it are sent after what is live, as there is room.
+//!
+//! Until that page has come the connection has the subscription and is no member; what is published meanwhile costs it
+//! nothing, and it keeps no more of the log than its pages.
+
+use std::collections::VecDeque;
+
+use super::{Fanout, Outcome, subscriber::Subscriber};
+use crate::{
+    protocol::topic::{self, Filter, TopicName},
+    pubsub::{
+        log::Range,
+        message::{Page, PageContent, PageFrom, PageRequest, PendingId, ReplayId, Request},
+        subscription::{ConnectionId, Gap, Replayed, Started, ViewKey},
+        view::Registration,
+    },
+    work::price,
+};
+
+/// So many pages of a connection are asked for or not sent yet; further replays of it wait.
+pub(super) const PAGES_MAX: u32 = if cfg!(test) { 2 } else { 4 };
+
+/// One connection's replay of one topic.
+#[derive(Debug)]
+pub(super) struct Replay {
+    connection: ConnectionId,
+    view: ViewKey,
+    serial: u32,
+    /// Where it is in [`Replaying::replays`].
+    index: u32,
+    /// Where the next page begins.
+    from: PageFrom,
+    /// The question to answer with the first page.
+    pending: Option<PendingId>,
+    creator: u32,
+}
+
+/// All that a connection is being sent of topics' pasts.
+#[derive(Debug, Default)]
+pub(super) struct Replaying {
+    /// Their places in the fan-out's list.
+    replays: Vec<u32>,
+    /// Those that wait until they may ask for a page, first come first served.
+    waiting: VecDeque<ReplayId>,
+    /// Pages that are asked for, or not sent to their end.
+    page_count: u32,
+    /// Of pages that are the last of their topics.
+    urgent: VecDeque<Queued>,
+    /// Of others.
+    queue: VecDeque<Queued>,
+}
+
+/// Publications to be sent.
+#[derive(Debug)]
+struct Queued {
+    view: ViewKey,
+    /// Whose they are; of one that is not over.
+    replay: ReplayId,
+    /// The first one's `seq`.
+    seq: u64,
+    range: Range,
+    /// The page ends with it: which publication comes next.
+    page_end: Option<u64>,
+}
+
+impl Replaying {
+    fn is_over(&self) -> bool {
+        self.replays.is_empty() && self.page_count == 0
+    }
+
+    fn queue_mut(&mut self, is_urgent: bool) -> &mut VecDeque<Queued> {
+        if is_urgent { &mut self.urgent } else { &mut self.queue }
+    }
+}
+
+impl Subscriber {
+    fn replaying(&self) -> Option<&Replaying> {
+        self.rare.as_ref()?.replaying.as_deref()
+    }
+
+    fn replaying_mut(&mut self) -> Option<&mut Replaying> {
+        self.rare.as_mut()?.replaying.as_deref_mut()
+    }
+
+    pub(super) fn has_urgent(&self) -> bool {
+        self.replaying().is_some_and(|replaying| !replaying.urgent.is_empty())
+    }
+
+    /// Nothing more is sent to it.
+    pub(super) fn forget_pages(&mut self) {
+        if let Some(replaying) = self.replaying_mut() {
+            (replaying.urgent, replaying.queue) = (VecDeque::new(), VecDeque::new());
+        }
+    }
+}
+
+impl Fanout {
+    /// The connection, which has the new subscription at `place`, is to be sent what `from` says before it is a member.
+    pub(super) fn begin_replay(
+        &mut self,
+        connection: u32,
+        place: u32,
+        from: PageFrom,
+        pending: Option<PendingId>,
+        creator: u32,
+        outcome: &mut Outcome,
+    ) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        let id = subscriber.id(connection);
+        let held = subscriber.get_mut(place);
+        held.set_replaying(true);
+        let view = held.view;
+        let replaying = subscriber.rare.get_or_insert_default().replaying.get_or_insert_default();
+        self.replay_serial = self.replay_serial.wrapping_add(1);
+        let (serial, index) = (self.replay_serial, replaying.replays.len() as u32);
+        let place =
+            self.replays.insert(Replay { connection: id, view, serial, index, from, pending, creator });
+        replaying.replays.push(place as u32);
+        replaying.waiting.push_back(ReplayId { place: place as u32, serial });
+        self.ask_pages(connection, outcome);
+    }
+
+    /// How many replays are under way.
+    pub fn replay_count(&self) -> usize {
+        self.replays.len()
+    }
+
+    /// Whether the connection receives the topic by one of its filters.
+    pub(super) fn is_received_by_filter(&mut self, connection: u32, name: TopicName<&str>) -> bool {
+        let rare = self.subscribers[connection as usize].rare.as_ref();
+        let held = rare.map_or(&[][..], |rare| &rare.filters);
+        self.work += held.len() as u64 * price::MATCH;
+        held.iter().any(|held| topic::matches(&self.filters.entries[held.key.index()].text, name.as_str()))
+    }
+
+    /// Whether the past of a topic that `filter` matches is still being sent to the connection.
+    pub(super) fn is_replaying_any(&mut self, connection: u32, filter: Filter<&str>) -> bool {
+        let Some(replaying) = self.subscribers[connection as usize].replaying() else { return false };
+        self.work += replaying.replays.len() as u64 * price::MATCH;
+        let name = |place: &u32| &*self.views[self.replays[*place as usize].view as usize].name;
+        replaying.replays.iter().map(name).any(|name| topic::matches(filter.as_str(), name))
+    }
+
+    /// A page has come.
+    pub fn handle_page(&mut self, page: Page, outcome: &mut Outcome) {
+        self.work += price::PAGE;
+        let Page { topic, encoding, connection: id, replay: replay_id, content } = page;
+        let key =
+            self.by_name[encoding.index()].get(&*topic).expect("a view stays while a page is asked for");
+        let view = &mut self.views[key as usize];
+        view.asked_pages -= 1;
+        if let Ok(PageContent { head, is_last: true, .. }) = content {
+            match view.registration {
+                Registration::Active => assert_eq!(view.head_seq(), head, "a home says things in order"),
+                // What was asked before is answered behind it, with the same `seq`.
+                Registration::Pending => view.set_head_seq(head),
+                Registration::None => {
+                    view.registration = Registration::Active;
+                    view.set_head_seq(head);
+                }
+            }
+        }
+        let is_there = self.find_replay(replay_id).is_some();
+        match content {
+            _ if !is_there => self.end_page(id, outcome),
+            Ok(content) => self.take_page(replay_id, content, outcome),
+            Err(refusal) => {
+                let Replay { pending, .. } = self.forget_replay(replay_id);
+                outcome.started.push(Started { refusal: Some(refusal), ..Started::at(pending, None) });
+                self.end_page(id, outcome);
+                self.drop_replaying(id.slot, key);
+            }
+        }
+        self.let_go(key, outcome);
+    }
+
+    /// Takes the page of a replay that is under way.
+    fn take_page(&mut self, id: ReplayId, content: PageContent, outcome: &mut Outcome) {
+        let PageContent { spans, gap, head, is_recovered, is_last } = content;
+        let replay = &mut self.replays[id.place as usize];
+        let (connection, view) = (replay.connection, replay.view);
+        let first_seq = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
+        if let PageFrom::Start { .. } = replay.from {
+            let replayed = Some(Replayed { is_recovered, count: head + 1 - first_seq });
+            let pending = replay.pending.take();
+            outcome.started.push(Started { replayed, ..Started::at(pending, Some(head)) });
+        }
+        replay.from = PageFrom::Next(spans.next_seq);
+        if let Some((from, to)) = gap {
+            let topic = self.views[view as usize].name.clone();
+            outcome.past_gaps.push((connection.slot, Gap { topic, from, to }));
+        }
+        if is_last {
+            self.forget_replay(id);
+        }
+        let subscriber = &mut self.subscribers[connection.slot as usize];
+        let place = subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
+        let held = subscriber.get_mut(place);
+        held.set_urgent(is_last && !spans.spans.is_empty());
+        held.set_replaying(!is_last);
+        self.work += spans.spans.len() as u64 * price::SPAN;
+        self.replayed_total += spans.next_seq - first_seq;
+        let replaying = self.subscribers[connection.slot as usize].replaying_mut();
+        let queue = replaying.expect("it has a replay").queue_mut(is_last);
+        let (is_empty, count) = (spans.spans.is_empty(), spans.spans.len());
+        for (number, span) in (1..).zip(spans.spans) {
+            self.replayed_bytes_total += span.range.len() as u64;
+            let page_end = (number == count).then_some(spans.next_seq);
+            queue.push_back(Queued { view, replay: id, seq: span.seq, range: span.range, page_end });
+        }
+        if is_last {
+            self.make_exact(connection.slot, place);
+        }
+        if is_empty {
+            self.end_page(connection, outcome);
+        }
+        outcome.owed.push(connection.slot);
+    }
+
+    /// Whether the last of some topic's past is to be sent to the connection, before anything live.
+    pub fn has_urgent(&self, connection: u32) -> bool {
+        let subscriber = self.subscribers.get(connection as usize);
+        subscriber.is_some_and(|subscriber| subscriber.has_urgent() && !subscriber.is_leaving())
+    }
+
+    /// Whether other parts of some topic's past are to be sent to the connection.
+    pub fn has_replay(&self, connection: u32) -> bool {
+        let subscriber = self.subscribers.get(connection as usize).filter(|it| !it.is_leaving());
+        subscriber.and_then(Subscriber::replaying).is_some_and(|replaying| !replaying.queue.is_empty())
+    }
+
+    /// Takes the next of what [`Fanout::has_urgent`] or else [`Fanout::has_replay`] told of; and whose it was, if it was the
+    /// last of a topic's past.
+    pub fn take_past(
+        &mut self,
+        connection: u32,
+        is_urgent: bool,
+        outcome: &mut Outcome,
+    ) -> Option<(Range, Option<ViewKey>)> {
+        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
+        let id = subscriber.id(connection);
+        let queued = subscriber.replaying_mut()?.queue_mut(is_urgent).pop_front()?;
+        if queued.page_end.is_none() {
+            return Some((queued.range, None));
+        }
+        if is_urgent {
+            let place =
+                subscriber.find(queued.view).expect("whoever is sent a topic's past is subscribed to it");
+            subscriber.get_mut(place).set_urgent(false);
+        } else {
+            self.wait_for_page(connection, queued.replay);
+        }
+        self.end_page(id, outcome);
+        Some((queued.range, is_urgent.then_some(queued.view)))
+    }
+
+    /// The connection lets go of a topic whose past it is being sent.
+    pub(super) fn cancel_replay(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) {
+        let subscriber = &self.subscribers[connection as usize];
+        let id = subscriber.id(connection);
+        let replaying = subscriber.replaying().expect("it has a replay");
+        self.work += replaying.replays.len() as u64 * price::VISIT;
+        let is_its = |place: &&u32| self.replays[**place as usize].view == key;
+        let place = *replaying.replays.iter().find(is_its).expect("it has a replay");
+        let replay = ReplayId { place, serial: self.replays[place as usize].serial };
+        self.forget_replay(replay);
+        let replaying = self.subscribers[connection as usize].replaying_mut().expect("it had a replay");
+        self.work += (replaying.queue.len() + replaying.waiting.len()) as u64 * price::VISIT;
+        replaying.waiting.retain(|waiting| *waiting != replay);
+        let mut ended_count = 0;
+        replaying.queue.retain(|queued| {
+            ended_count += u32::from(queued.replay == replay && queued.page_end.is_some());
+            queued.replay != replay
+        });
+        for _ in 0..ended_count {
+            self.end_page(id, outcome);
+        }
+        self.drop_replaying(connection, key);
+        self.let_go(key, outcome);
+    }
+
+    /// A connection that is gone has no replays any more; at most so many steps at a time. Tells whether that is done.
+    pub(super) fn depart_replays(&mut self, connection: u32, until: u64, outcome: &mut Outcome) -> bool {
+        while let Some(place) =
+            self.subscribers[connection as usize].replaying_mut().and_then(|it| it.replays.pop())
+        {
+            let Replay { pending, .. } = self.replays.remove(place as usize);
+            outcome.started.extend(pending.map(|pending| Started::at(Some(pending), None)));
+            self.work += price::LOOK;
+            if self.work >= until {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What the connection is to be sent of topics' pasts and is stale by `clock`, a reading of the log's age clock, is let
+    /// go of; it is told.
+    pub(super) fn shed_pages(&mut self, connection: u32, clock: u64, outcome: &mut Outcome) {
+        for is_urgent in [true, false] {
+            let subscriber = &mut self.subscribers[connection as usize];
+            let id = subscriber.id(connection);
+            let Some(replaying) = subscriber.replaying_mut() else { return };
+            let queue = replaying.queue_mut(is_urgent);
+            self.work += queue.len() as u64 * price::VISIT;
+            let Some(stale) = queue.iter().find(|queued| queued.range.is_stale(clock)) else { continue };
+            let (replay, view, from) = (stale.replay, stale.view, stale.seq);
+            // A page is of one replay, so what is left of that is all there is of it.
+            let mut next_seq = from;
+            queue.retain(|queued| {
+                let goes = queued.replay == replay && queued.seq >= from;
+                next_seq = queued.page_end.filter(|_| goes).unwrap_or(next_seq);
+                !goes
+            });
+            let place = subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
+            subscriber.get_mut(place).set_urgent(false);
+            self.note_gap(connection, view, from, next_seq - 1);
+            self.skipped_total += next_seq - from;
+            if !is_urgent {
+                self.wait_for_page(connection, replay);
+            }
+            self.end_page(id, outcome);
+            outcome.owed.push(connection);
+        }
+    }
+
+    /// The replay needs another page.
+    fn wait_for_page(&mut self, connection: u32, replay: ReplayId) {
+        let replaying = self.subscribers[connection as usize].replaying_mut();
+        replaying.expect("it has a replay").waiting.push_back(replay);
+    }
+
+    /// A page of the connection is sent, or goes nowhere: another may be asked for.
+    fn end_page(&mut self, ConnectionId { slot, generation }: ConnectionId, outcome: &mut Outcome) {
+        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
+        if subscriber.generation != generation || subscriber.is_leaving() {
+            return;
+        }
+        let replaying = subscriber.replaying_mut().expect("it is there as long as a page is out");
+        replaying.page_count -= 1;
+        self.ask_pages(slot, outcome);
+        let rare = self.subscribers[slot as usize].rare.as_mut().expect("it was there just now");
+        rare.replaying.take_if(|replaying| replaying.is_over());
+    }
+
+    fn ask_pages(&mut self, connection: u32, outcome: &mut Outcome) {
+        loop {
+            let replaying = self.subscribers[connection as usize].replaying_mut().expect("it has a replay");
+            if replaying.page_count >= PAGES_MAX {
+                return;
+            }
+            let Some(id) = replaying.waiting.pop_front() else { return };
+            let Some(Replay { view, from, creator, connection, .. }) =
+                self.replays.get(id.place as usize).filter(|replay| replay.serial == id.serial)
+            else {
+                continue;
+            };
+            replaying.page_count += 1;
+            let view = &mut self.views[*view as usize];
+            view.asked_pages += 1;
+            let request = PageRequest {
+                topic: view.name.clone(),
+                encoding: view.encoding(),
+                from: *from,
+                connection: *connection,
+                replay: id,
+                creator: *creator,
+            };
+            let home = self.homes.of(view.topic());
+            outcome.requests.push((home, Request::Page(Box::new(request))));
+        }
+    }
+
+    fn find_replay(&self, id: ReplayId) -> Option<&Replay> {
+        self.replays.get(id.place as usize).filter(|replay| replay.serial == id.serial)
+    }
+
+    fn forget_replay(&mut self, id: ReplayId) -> Replay {
+        let replay = self.replays.remove(id.place as usize);
+        let replaying = self.subscribers[replay.connection.slot as usize].replaying_mut();
+        let replays = &mut replaying.expect("it has a replay").replays;
+        replays.swap_remove(replay.index as usize);
+        if let Some(&moved) = replays.get(replay.index as usize) {
+            self.replays[moved as usize].index = replay.index;
+        }
+        replay
+    }
+
+    /// A subscription whose replay was forgotten goes.
+    fn drop_replaying(&mut self, connection: u32, key: ViewKey) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        let place = subscriber.find(key).expect("whoever is sent a topic's past is subscribed to it");
+        subscriber.asked_count -= 1;
+        self.subscription_count -= 1;
+        self.remove_subscription(connection, place);
+        let rare =
+            self.subscribers[connection as usize].rare.as_mut().expect("who has a replay has the rare parts");
+        rare.replaying.take_if(|replaying| replaying.is_over());
+    }
+
+    /// Asserts what is said of a connection's replays; for tests and simulations.
+    pub(super) fn check_replays(&self, subscriber: &Subscriber) {
+        let urgent_count = subscriber.subscriptions().iter().filter(|held| held.is_urgent()).count();
+        let replaying_count = subscriber.subscriptions().iter().filter(|held| held.is_replaying()).count();
+        let Some(replaying) = subscriber.replaying() else {
+            assert_eq!((urgent_count, replaying_count), (0, 0));
+            return;
+        };
+        if subscriber.is_leaving() {
+            return;
+        }
+        assert!(!replaying.is_over(), "it is there only as long as it is needed");
+        assert_eq!(replaying.replays.len(), replaying_count, "a replay is recorded twice, alike");
+        for (index, &place) in (0..).zip(&replaying.replays) {
+            let replay = &self.replays[place as usize];
+            assert_eq!((replay.index, replay.connection.generation), (index, subscriber.generation));
+            let held = subscriber.find(replay.view).map(|place| subscriber.get(place));
+            assert!(held.is_some_and(|held| held.is_replaying()));
+        }
+        let ends = |queue: &VecDeque<Queued>| queue.iter().filter(|queued| queued.page_end.is_some()).count();
+        assert_eq!(ends(&replaying.urgent), urgent_count, "what is urgent is marked");
+        let queued_count = ends(&replaying.urgent) + ends(&replaying.queue);
+        assert!(queued_count <= replaying.page_count as usize && replaying.page_count <= PAGES_MAX);
+        assert!(replaying.waiting.is_empty() || replaying.page_count > 0, "whoever waits, waits for a page");
+    }
+}

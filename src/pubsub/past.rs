@@ -1,0 +1,378 @@
+//! What a topic keeps of its past, in one format: a [`Tail`] of blocks that are the topic's own.
+//!
+//! A topic that keeps writes its records of that format into blocks of its own in the first place, and whoever is
+//! subscribed gets spans of these: nothing is ever copied to be kept. A block is as large as what is kept already, within
+//! bounds: so memory is a small multiple of what was asked for, and a busy topic's past is contiguous.
+//!
+//! Memory goes by whole blocks, so there is at least what was asked for; what is *told* is exact: [`Past::lowest`].
+
+use std::collections::VecDeque;
+
+use super::{
+    keeping::Keep,
+    log::{Appender, ChunkPool, OWN_CHUNK_BYTES, Range},
+    message::PastFrom,
+    tail::Tail,
+};
+use crate::{
+    protocol::{Encoding, Format, record::Records, transcode},
+    work::{UNIT, price},
+};
+
+/// The capacities of blocks, in bytes.
+const BLOCK_BYTES: [usize; 5] = if cfg!(test) {
+    [128, 256, 1 << 10, 4 << 10, OWN_CHUNK_BYTES]
+} else {
+    [512, 4 << 10, 16 << 10, 64 << 10, OWN_CHUNK_BYTES]
+};
+/// A page has about so many bytes; one record may be longer.
+pub const PAGE_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+/// A page has at most so many spans.
+pub const PAGE_SPANS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// So many bytes of a block are transcoded together, and kept: a few times as many come of it at most.
+const PIECE_BYTES: u32 = if cfg!(test) { 128 } else { 32 << 10 };
+/// The price of transcoding a piece: of publications of a hundred bytes, a third of what those of a few bytes take.
+const PIECE_PRICE: u64 = 50 * UNIT;
+/// So many pieces that nobody had asked for before go into a page.
+const PAGE_PIECES_MAX: usize = 2;
+
+/// The newest publications of a topic.
+#[derive(Debug)]
+pub(super) struct Past {
+    keep: Keep,
+    tail: Tail,
+    /// In step with the tail's segments.
+    blocks: VecDeque<Block>,
+    /// When its oldest block is looked at for whether it is too old, in milliseconds; 0 is never.
+    pub(super) due_ms: u64,
+    /// Something of it is there in the other format as well.
+    has_pieces: bool,
+    /// When that was last asked for, in milliseconds (wrapping).
+    pieces_used_ms: u32,
+}
+
+#[derive(Debug)]
+struct Block {
+    appender: Appender,
+    first_seq: u64,
+    /// What the clock of what is kept showed when it was begun.
+    clock: u64,
+    /// When the newest of it was written, in milliseconds (wrapping).
+    newest_ms: u32,
+    pieces: Vec<Piece>,
+}
+
+/// The records that begin in one stretch of [`PIECE_BYTES`] of a block, in the other format.
+#[derive(Debug)]
+struct Piece {
+    stretch: u32,
+    first_seq: u64,
+    /// Of the publication behind it.
+    next_seq: u64,
+    /// Keeps it.
+    appender: Appender,
+    range: Range,
+}
+
+/// Publications side by side in memory.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The first one's `seq`; the others' are adjacent.
+    pub seq: u64,
+    /// Whole records.
+    pub range: Range,
+}
+
+/// Spans of adjacent publications, in order.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// The first begins with the publication that was asked for.
+    pub spans: Vec<Span>,
+    /// Which publication comes next.
+    pub next_seq: u64,
+}
+
+impl Past {
+    /// Of a topic whose newest publication is `seq`, of which nothing is kept.
+    pub fn new(keep: Keep, format: Format, seq: u64) -> Past {
+        let mut tail = Tail::new(Encoding::new(format, false));
+        tail.begin_behind(seq);
+        Past { keep, tail, blocks: VecDeque::new(), due_ms: 0, has_pieces: false, pieces_used_ms: 0 }
+    }
+
+    /// In which encoding it is kept.
+    pub fn encoding(&self) -> Encoding {
+        self.tail.encoding()
+    }
+
+    /// How much is kept from now on.
+    pub fn set_keep(&mut self, keep: Keep) {
+        self.keep = keep;
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Where the next record, of `len` bytes, is to be written; then [`Past::note`] must be told. If a block has to be begun
+    /// for it `on_begin` gets its reading of the clock of what is kept.
+    pub fn appender(
+        &mut self,
+        len: usize,
+        pool: &mut ChunkPool,
+        on_begin: impl FnOnce(u64),
+    ) -> &mut Appender {
+        if self.blocks.back().is_none_or(|last| last.appender.room() < len) {
+            let kept_bytes = self.tail.kept_bytes() as usize;
+            let fitting = BLOCK_BYTES.into_iter().rfind(|bytes| *bytes <= kept_bytes);
+            let bytes = fitting.unwrap_or(BLOCK_BYTES[0]).max(len);
+            let (appender, clock) = pool.acquire_kept(bytes);
+            on_begin(clock);
+            let first_seq = self.tail.head_seq() + 1;
+            self.blocks.push_back(Block { appender, first_seq, clock, newest_ms: 0, pieces: Vec::new() });
+        }
+        &mut self.blocks.back_mut().expect("it was there or was just put there").appender
+    }
+
+    /// The record of publication `seq`, of `len` bytes, was written where [`Past::appender`] said, at `now_ms` (wrapping).
+    /// What is kept for longer than it need be goes: `on_end` gets the clock of each block that does.
+    pub fn note(&mut self, len: usize, seq: u64, now_ms: u32, pool: &mut ChunkPool, on_end: impl FnMut(u64)) {
+        let block = self.blocks.back_mut().expect("it was written into one");
+        let begins = self.tail.append_written(&block.appender, len, seq, now_ms);
+        assert_eq!(begins, block.first_seq == seq, "blocks are in step with segments");
+        block.newest_ms = now_ms;
+        self.drop_needless(now_ms, pool, on_end);
+    }
+
+    /// The lowest `seq` that is kept and may be: one more than the newest where nothing is.
+    pub fn lowest(&self, now_ms: u32) -> u64 {
+        let Some(first) = self.blocks.front() else { return self.tail.head_seq() + 1 };
+        let Keep { count_max, bytes_max, ms_max, .. } = self.keep;
+        let by_count = (self.tail.head_seq() + 1).saturating_sub(count_max);
+        let by_bytes = match self.tail.kept_bytes() > bytes_max {
+            true => self.tail.seq_of(self.tail.position_within(bytes_max)),
+            false => 0,
+        };
+        let by_age = ms_max.map_or(0, |ms_max| {
+            self.tail.seq_of(self.tail.position_since(now_ms.wrapping_sub(ms_max.get())))
+        });
+        first.first_seq.max(by_count).max(by_bytes).max(by_age)
+    }
+
+    /// In how many milliseconds from `now_ms` (wrapping) on the oldest block may be too old; none if it never is.
+    pub fn expires_in_ms(&self, now_ms: u32) -> Option<u32> {
+        let (ms_max, oldest) = (self.keep.ms_max?.get(), self.blocks.front()?);
+        Some(ms_max.saturating_sub(now_ms.wrapping_sub(oldest.newest_ms)))
+    }
+
+    /// The oldest block goes; tells when that was begun.
+    pub fn drop_oldest(&mut self, pool: &mut ChunkPool) -> Option<u64> {
+        let Block { appender, clock, pieces, .. } = self.blocks.pop_front()?;
+        self.tail.pop_front();
+        pieces.into_iter().for_each(|piece| pool.let_go(piece.appender));
+        pool.let_go(appender);
+        Some(clock)
+    }
+
+    /// Blocks go that are not needed for what is to be kept.
+    pub fn drop_needless(&mut self, now_ms: u32, pool: &mut ChunkPool, mut on_end: impl FnMut(u64)) {
+        while self.is_oldest_needless(now_ms) {
+            on_end(self.drop_oldest(pool).expect("it is there"));
+        }
+    }
+
+    /// Lets go of what is there in the other format and was not asked for in `unused_ms`, of at most so many pieces as `left`
+    /// says, which is told what is left of that. Tells whether none is there any more.
+    pub fn drop_pieces(
+        &mut self,
+        now_ms: u32,
+        unused_ms: u32,
+        left: &mut usize,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        if self.has_pieces && now_ms.wrapping_sub(self.pieces_used_ms) >= unused_ms {
+            for block in &mut self.blocks {
+                let count = block.pieces.len().min(*left);
+                *left -= count;
+                block.pieces.drain(..count).for_each(|piece| pool.let_go(piece.appender));
+            }
+            self.has_pieces = *left == 0;
+        }
+        !self.has_pieces
+    }
+
+    /// Whether something of it is there in the other format.
+    pub fn has_pieces(&self) -> bool {
+        self.has_pieces
+    }
+
+    /// The publications from `seq` on, which is at least the lowest, in `format`: about [`PAGE_BYTES_MAX`] of them, less where
+    /// they have to be transcoded for it; `work` gets the price.
+    pub fn page(
+        &mut self,
+        seq: u64,
+        format: Format,
+        now_ms: u32,
+        pool: &mut ChunkPool,
+        work: &mut u64,
+    ) -> Spans {
+        let mut page = Spans { spans: Vec::new(), next_seq: seq };
+        let mut bytes_left = PAGE_BYTES_MAX;
+        if format == self.encoding().format() {
+            let mut position = self.tail.position_of(seq);
+            while bytes_left > 0
+                && page.spans.len() < PAGE_SPANS_MAX
+                && let Some((range, behind)) = self.tail.span(position, bytes_left)
+            {
+                // It is at least one record, which may be longer than what is left.
+                if range.len() > bytes_left as usize && !page.spans.is_empty() {
+                    break;
+                }
+                bytes_left = bytes_left.saturating_sub(range.len() as u32);
+                position = behind;
+                page.push(range, self.tail.seq_of(position));
+            }
+            *work += page.spans.len() as u64 * price::SPAN;
+            return page;
+        }
+        self.pieces_used_ms = now_ms;
+        let mut made_left = PAGE_PIECES_MAX;
+        while bytes_left > 0
+            && page.spans.len() < PAGE_SPANS_MAX
+            && made_left > 0
+            && page.next_seq <= self.tail.head_seq()
+        {
+            let (range, next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
+            *work += price::SPAN + if is_made { PIECE_PRICE } else { 0 };
+            made_left -= usize::from(is_made);
+            bytes_left = bytes_left.saturating_sub(range.len() as u32);
+            page.push(range, next_seq);
+        }
+        page
+    }
+
+    /// At most `limit` publications, and about [`PAGE_BYTES_MAX`] of them, as they are kept: the oldest first; the lowest `seq`
+    /// that can be had; and whether there are more in the direction of `from`.
+    pub fn excerpt(&self, from: PastFrom, limit: u32, now_ms: u32) -> (Spans, u64, bool) {
+        let (lowest, end) = (self.lowest(now_ms), self.tail.head_seq() + 1);
+        let (first, behind, is_forward) = match from {
+            PastFrom::After(seq) => {
+                let first = seq.saturating_add(1).clamp(lowest, end);
+                (first, first.saturating_add(limit.into()).min(end), true)
+            }
+            PastFrom::Before(seq) => (lowest, seq.clamp(lowest, end), false),
+            PastFrom::Newest => (lowest, end, false),
+        };
+        // Backward those next to where it begins: the earlier ones are left for the next time.
+        let first = if is_forward { first } else { first.max(behind.saturating_sub(limit.into())) };
+        let until = self.tail.position_of(behind);
+        let bytes = self.tail.bytes_from(self.tail.position_of(first)) - self.tail.bytes_from(until);
+        let first = match is_forward || bytes <= u64::from(PAGE_BYTES_MAX) {
+            true => first,
+            // One in any case.
+            false => {
+                let nearest =
+                    self.tail.position_within(self.tail.bytes_from(until) + u64::from(PAGE_BYTES_MAX));
+                self.tail.seq_of(nearest).min(behind - 1)
+            }
+        };
+        let mut spans = Spans { spans: Vec::new(), next_seq: first };
+        let mut bytes_left = PAGE_BYTES_MAX;
+        let mut position = self.tail.position_of(first);
+        while spans.next_seq < behind && bytes_left > 0 && spans.spans.len() < PAGE_SPANS_MAX {
+            let (range, next) =
+                self.tail.span(position, bytes_left).expect("what is before the head is here");
+            let next_seq = self.tail.seq_of(next);
+            if range.len() > bytes_left as usize && !spans.spans.is_empty() {
+                break;
+            }
+            if next_seq > behind {
+                let len = (self.tail.bytes_from(position) - self.tail.bytes_from(until)) as u32;
+                spans.push(range.part(range.start(), len), behind);
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(range.len() as u32);
+            position = next;
+            spans.push(range, next_seq);
+        }
+        let has_more = limit > 0 && if is_forward { spans.next_seq < end } else { first > lowest };
+        (spans, lowest, has_more)
+    }
+
+    /// Asserts the invariants, with `seq` as the topic's; for tests and simulations.
+    pub fn check(&self, seq: u64) {
+        assert_eq!(self.tail.head_seq(), seq, "every publication is kept for a while");
+        assert_eq!(self.tail.segment_count(), self.blocks.len(), "blocks are in step with segments");
+        assert!(self.blocks.iter().is_sorted_by_key(|block| block.clock));
+    }
+
+    /// When its blocks were begun, by the clock of what is kept.
+    pub fn clocks(&self) -> impl Iterator<Item = u64> {
+        self.blocks.iter().map(|block| block.clock)
+    }
+
+    /// The record of publication `seq` and those behind it in the same piece, in the format that they are not kept in; the
+    /// `seq` behind them; and whether they had to be transcoded now.
+    fn transcoded(&mut self, seq: u64, format: Format, pool: &mut ChunkPool) -> (Range, u64, bool) {
+        let position = self.tail.position_of(seq);
+        let place = self.blocks.partition_point(|block| block.first_seq <= seq) - 1;
+        let is_last = place + 1 == self.blocks.len();
+        let stretch = position.offset() / PIECE_BYTES;
+        let encoding = Encoding::new(format, false);
+        let block = &self.blocks[place];
+        if let Some(piece) = block.pieces.iter().find(|piece| piece.stretch == stretch) {
+            let mut offset = piece.range.start();
+            for _ in piece.first_seq..seq {
+                offset +=
+                    encoding.record_len(&piece.range.bytes()[(offset - piece.range.start()) as usize..]);
+            }
+            let range = piece.range.part(offset, piece.range.end() - offset);
+            return (range, piece.next_seq, false);
+        }
+        // From the first record that begins in the stretch, so that others find it; but not of the newest one, which grows.
+        let stretch_range = self.tail.stretch(position, PIECE_BYTES);
+        let is_whole = !is_last || stretch_range.end() >= (stretch + 1) * PIECE_BYTES;
+        let (source, first_seq) = match is_whole {
+            true => {
+                let first = position.at(stretch_range.start());
+                (stretch_range, self.tail.seq_of(first))
+            }
+            false => (stretch_range.part(position.offset(), stretch_range.end() - position.offset()), seq),
+        };
+        let records = || Records::new(self.encoding().format(), source.bytes());
+        let len = transcode::transcoded_len(records(), format);
+        let next_seq = first_seq + records().count() as u64;
+        let fill = |room: &mut [u8]| transcode::transcode(records(), format, room);
+        if !is_whole {
+            let mut appender = pool.acquire(len, len);
+            let range = appender.append(len, fill);
+            pool.retire(appender);
+            return (range, next_seq, true);
+        }
+        let (mut appender, _) = pool.acquire_kept(len);
+        let range = appender.append(len, fill);
+        self.blocks[place].pieces.push(Piece { stretch, first_seq, next_seq, appender, range });
+        self.has_pieces = true;
+        let (range, next_seq, _) = self.transcoded(seq, format, pool);
+        (range, next_seq, true)
+    }
+
+    fn is_oldest_needless(&self, now_ms: u32) -> bool {
+        let Some(oldest) = self.blocks.front() else { return false };
+        let Keep { count_max, bytes_max, ms_max, .. } = self.keep;
+        if ms_max.is_some_and(|ms_max| now_ms.wrapping_sub(oldest.newest_ms) > ms_max.get()) {
+            return true;
+        }
+        let Some(second) = self.blocks.get(1) else { return false };
+        self.tail.head_seq() + 1 - second.first_seq >= count_max
+            || self.tail.bytes_behind_front() >= bytes_max
+    }
+}
+
+impl Spans {
+    fn push(&mut self, range: Range, next_seq: u64) {
+        self.spans.push(Span { seq: self.next_seq, range });
+        self.next_seq = next_seq;
+    }
+}
