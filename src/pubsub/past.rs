@@ -280,7 +280,7 @@ impl Past {
         let mut spans = Spans { spans: Vec::new(), next_seq: first };
         let mut bytes_left = PAGE_BYTES_MAX;
         let mut position = self.tail.position_of(first);
-        while spans.next_seq < behind && bytes_left > 0 && spans.spans.len() < PAGE_SPANS_MAX {
+        while spans.next_seq < behind && bytes_left > 0 {
             let (range, next) =
                 self.tail.span(position, bytes_left).expect("what is before the head is here");
             let next_seq = self.tail.seq_of(next);
@@ -374,5 +374,242 @@ impl Spans {
     fn push(&mut self, range: Range, next_seq: u64) {
         self.spans.push(Span { seq: self.next_seq, range });
         self.next_seq = next_seq;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, num::NonZeroU32};
+
+    use proptest::{
+        prelude::*,
+        sample::select,
+        test_runner::{Config, RngSeed},
+    };
+
+    use super::*;
+    use crate::{
+        protocol::{command::PayloadKind, publication::Publication},
+        pubsub::{log::Budget, tail::INDEX_MS},
+    };
+
+    const TOPIC: &str = "a/\"b\"";
+    const FIRST_SEQ: u64 = 40;
+
+    /// A publication as the twin remembers it.
+    #[derive(Clone, Debug)]
+    struct Told {
+        payload: Vec<u8>,
+        len: usize,
+        ms: u32,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Of so many bytes, so many milliseconds later.
+        Publish(usize, u32),
+        DropOldest,
+        /// From so many behind the lowest on.
+        Page(u64, Format),
+        Excerpt(PastFrom, u32),
+        DropPieces,
+        Keep(Keep),
+    }
+
+    fn keep() -> impl Strategy<Value = Keep> {
+        let count_max = prop_oneof![Just(u64::MAX), 1u64..30];
+        let bytes_max = prop_oneof![Just(u64::MAX), 1u64..5_000];
+        let ms_max = prop_oneof![Just(None), (500u32..5_000).prop_map(NonZeroU32::new)];
+        (count_max, bytes_max, ms_max).prop_map(|(count_max, bytes_max, ms_max)| Keep {
+            count_max,
+            bytes_max,
+            ms_max,
+            format: None,
+        })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let seq = FIRST_SEQ..FIRST_SEQ + 80;
+        let from = prop_oneof![
+            Just(PastFrom::Newest),
+            seq.clone().prop_map(PastFrom::Before),
+            seq.prop_map(PastFrom::After),
+        ];
+        prop_oneof![
+            8 => (prop_oneof![1usize..60, 1usize..1_500], 0u32..300).prop_map(|(len, ms)| Step::Publish(len, ms)),
+            1 => Just(Step::DropOldest),
+            4 => (0u64..40, select(&Format::ALL[..])).prop_map(|(behind, format)| Step::Page(behind, format)),
+            2 => (from, 0u32..20).prop_map(|(from, limit)| Step::Excerpt(from, limit)),
+            1 => Just(Step::DropPieces),
+            1 => keep().prop_map(Step::Keep),
+        ]
+    }
+
+    /// A past, and beside it every publication that there ever was.
+    struct Twin {
+        past: Past,
+        keep: Keep,
+        pool: ChunkPool,
+        told: Vec<Told>,
+        /// Nothing before it is there, whatever was to be kept.
+        gone: u64,
+        blocks: BTreeSet<u64>,
+        now_ms: u32,
+    }
+
+    impl Twin {
+        fn new(keep: Keep, format: Format) -> Twin {
+            Twin {
+                past: Past::new(keep, format, FIRST_SEQ),
+                keep,
+                pool: ChunkPool::new(Budget::with_past(1 << 20, 1 << 20)),
+                told: Vec::new(),
+                gone: FIRST_SEQ + 1,
+                blocks: BTreeSet::new(),
+                // Soon it wraps.
+                now_ms: u32::MAX - 1_000,
+            }
+        }
+
+        fn head(&self) -> u64 {
+            FIRST_SEQ + self.told.len() as u64
+        }
+
+        fn told(&self, seq: u64) -> &Told {
+            &self.told[(seq - FIRST_SEQ - 1) as usize]
+        }
+
+        fn take(&mut self, step: &Step) {
+            match *step {
+                Step::Publish(len, later_ms) => self.publish(len, later_ms),
+                Step::DropOldest => {
+                    let lowest = self.past.lowest(self.now_ms);
+                    let block_count = self.past.blocks.len();
+                    if let Some(clock) = self.past.drop_oldest(&mut self.pool) {
+                        assert!(self.blocks.remove(&clock));
+                        let first = self.past.blocks.front().map(|block| block.first_seq);
+                        self.gone = first.unwrap_or(self.head() + 1).max(self.gone);
+                        assert!(block_count > 0 && self.past.lowest(self.now_ms) >= lowest);
+                    }
+                }
+                Step::Page(behind, format) => self.page(behind, format),
+                Step::Excerpt(from, limit) => self.excerpt(from, limit),
+                Step::DropPieces => {
+                    let mut left = 1_000;
+                    assert!(self.past.drop_pieces(self.now_ms, 0, &mut left, &mut self.pool));
+                }
+                Step::Keep(keep) => {
+                    // What went stays gone, however much is to be kept from now on.
+                    self.gone = self.past.blocks.front().map_or(self.head() + 1, |block| block.first_seq);
+                    self.past.set_keep(keep);
+                    self.keep = keep;
+                }
+            }
+            self.check_lowest();
+            self.past.check(self.head());
+            assert!(self.past.clocks().eq(self.blocks.iter().copied()));
+        }
+
+        fn publish(&mut self, len: usize, later_ms: u32) {
+            self.now_ms = self.now_ms.wrapping_add(later_ms);
+            let seq = self.head() + 1;
+            let payload = format!("\"{:0len$}\"", seq).into_bytes();
+            let publication = Publication { topic: TOPIC, seq, payload: &payload, kind: PayloadKind::Json };
+            let format = self.past.encoding().format();
+            let len = publication.encoded_len(format);
+            let appender =
+                self.past.appender(len, &mut self.pool, |clock| assert!(self.blocks.insert(clock)));
+            appender.write(len, |room| publication.encode(format, room));
+            self.told.push(Told { payload, len, ms: self.now_ms });
+            let (blocks, now_ms) = (&mut self.blocks, self.now_ms);
+            self.past.note(len, seq, now_ms, &mut self.pool, |clock| assert!(blocks.remove(&clock)));
+        }
+
+        /// What is told to be there is what was asked to be kept, but for what went: a record's age is known a little late.
+        fn check_lowest(&self) {
+            let (head, lowest) = (self.head(), self.past.lowest(self.now_ms));
+            let mut bytes = 0;
+            let is_within = |seq: &u64| {
+                bytes += self.told(*seq).len as u64;
+                head - seq < self.keep.count_max && bytes <= self.keep.bytes_max
+            };
+            let within = (self.gone..=head).rev().take_while(is_within).last().unwrap_or(head + 1);
+            let is_too_old = |seq: u64, slack_ms: u32| {
+                let age_ms = self.now_ms.wrapping_sub(self.told(seq).ms);
+                self.keep.ms_max.is_some_and(|ms_max| age_ms + slack_ms > ms_max.get())
+            };
+            let youngest =
+                |slack_ms| (within..=head).find(|seq| !is_too_old(*seq, slack_ms)).unwrap_or(head + 1);
+            assert!(lowest >= youngest(0), "{lowest} is kept, which is from {within} on");
+            assert!(lowest <= youngest(2 * INDEX_MS), "{lowest} is the lowest, and not {within}");
+        }
+
+        /// The publications are those from `first` on; tells which is next.
+        fn check_spans(&self, spans: &Spans, format: Format, first: u64) -> u64 {
+            let mut next = first;
+            for span in &spans.spans {
+                assert_eq!(span.seq, next, "spans are adjacent");
+                for record in Records::new(format, span.range.bytes()) {
+                    assert_eq!((record.seq, record.payload), (next, &self.told(next).payload[..]));
+                    next += 1;
+                }
+            }
+            assert_eq!(spans.next_seq, next);
+            next
+        }
+
+        fn page(&mut self, behind: u64, format: Format) {
+            let first = (self.past.lowest(self.now_ms) + behind).min(self.head() + 1);
+            let mut work = 0;
+            let page = self.past.page(first, format, self.now_ms, &mut self.pool, &mut work);
+            let next = self.check_spans(&page, format, first);
+            assert!(next > first || first > self.head(), "a page has something if there is something");
+            assert!(page.spans.len() <= PAGE_SPANS_MAX);
+            let bytes: usize = page.spans.iter().map(|span| span.range.len()).sum();
+            let longest = page.spans.iter().map(|span| span.range.len()).max().unwrap_or(0);
+            assert!(bytes <= PAGE_BYTES_MAX as usize + longest, "{bytes}");
+            assert!(work >= page.spans.len() as u64 * price::SPAN);
+        }
+
+        fn excerpt(&mut self, from: PastFrom, limit: u32) {
+            let (spans, lowest, has_more) = self.past.excerpt(from, limit, self.now_ms);
+            assert_eq!(lowest, self.past.lowest(self.now_ms));
+            let there: Vec<u64> = (lowest..=self.head()).collect();
+            let (asked, is_forward): (Vec<u64>, bool) = match from {
+                PastFrom::Newest => (there, false),
+                PastFrom::Before(seq) => (there.into_iter().filter(|it| *it < seq).collect(), false),
+                PastFrom::After(seq) => (there.into_iter().filter(|it| *it > seq).collect(), true),
+            };
+            let first = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
+            let next = self.check_spans(&spans, self.past.encoding().format(), first);
+            let got: Vec<u64> = (first..next).collect();
+            let is_part = if is_forward { asked.starts_with(&got) } else { asked.ends_with(&got) };
+            assert!(is_part && got.len() <= limit as usize, "{got:?} of {asked:?}");
+            assert_eq!(has_more, limit > 0 && got.len() < asked.len(), "{got:?} of {asked:?}");
+            let is_full = got.len() == (limit as usize).min(asked.len());
+            let bytes: usize = got.iter().map(|seq| self.told(*seq).len).sum();
+            assert!(is_full || bytes + 1_700 > PAGE_BYTES_MAX as usize, "{got:?} of {asked:?}");
+            assert!(
+                !got.is_empty() || limit == 0 || asked.is_empty(),
+                "something comes if there is something"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(Config { rng_seed: RngSeed::Fixed(11), cases: 300, failure_persistence: None, ..Config::default() })]
+
+        #[test]
+        fn a_past_is_what_its_twin_remembers(
+            keep in keep(),
+            format in select(&Format::ALL[..]),
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let mut twin = Twin::new(keep, format);
+            steps.iter().for_each(|step| twin.take(step));
+            // Nothing is kept that nobody knows of.
+            while twin.past.drop_oldest(&mut twin.pool).is_some() {}
+            prop_assert_eq!(twin.pool.kept_bytes(), 0);
+        }
     }
 }

@@ -280,6 +280,9 @@ impl Tail {
     /// The records from `position` on that lie side by side: at most `bytes_max` of whole ones, but at least one; and the
     /// position behind them. None at the head.
     pub fn span(&self, position: Position, bytes_max: u32) -> Option<(Range, Position)> {
+        if self.segments.is_empty() {
+            return None;
+        }
         let from = self.normalized(position);
         if from == self.head() {
             return None;
