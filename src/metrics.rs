@@ -59,6 +59,22 @@ pub struct ReactorStats {
     pub behind_bytes_max: u64,
     /// Bytes of live log chunks allocated by this home.
     pub log_bytes: u64,
+    /// Bytes of what topics of this home keep of their past.
+    pub kept_bytes: u64,
+    /// Topics of this home that keep something of their past, or would.
+    pub keeping: u64,
+    /// Replays of topics' pasts that are under way.
+    pub replays: u64,
+    /// Publications of topics' pasts that were handed over to connections.
+    pub replayed_total: u64,
+    /// Bytes of these.
+    pub replayed_bytes_total: u64,
+    /// Bytes that came of transcoding what is kept.
+    pub transcoded_bytes_total: u64,
+    /// Subscribes with `since`: of those to whom something is missing, and of the others.
+    pub resumes_total: [u64; 2],
+    /// Gaps told, by [`GapReason::index`].
+    pub gaps_total: [u64; GapReason::COUNT],
     /// Bytes that this reactor's connections have under way: unfinished messages, what waits to be taken, replies.
     pub buffered_bytes: u64,
     /// Publishers that are paused now.
@@ -77,6 +93,35 @@ pub struct ReactorStats {
     pub slow_disconnects_total: [u64; Bound::COUNT],
     /// Connections ended, by [`CloseReason::index`].
     pub closes_total: [u64; CloseReason::COUNT],
+}
+
+/// Why a subscriber does not get something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// It was too far behind.
+    SlowConsumer,
+    /// It was not kept long enough to be replayed.
+    Retention,
+}
+
+impl GapReason {
+    /// Every reason.
+    pub const ALL: [GapReason; GapReason::COUNT] = [GapReason::SlowConsumer, GapReason::Retention];
+    /// How many there are.
+    pub const COUNT: usize = 2;
+
+    /// Its place in [`GapReason::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapReason::SlowConsumer => "slow_consumer",
+            GapReason::Retention => "retention",
+        }
+    }
 }
 
 /// How long turns took, counted by classes.

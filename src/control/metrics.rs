@@ -19,7 +19,7 @@ use rustix::{
 
 use super::fleet::{Answer, Phase};
 use crate::{
-    metrics::{ReactorStats, TurnTimes},
+    metrics::{GapReason, ReactorStats, TurnTimes},
     protocol::close::CloseReason,
     pubsub::policy::Bound,
 };
@@ -98,7 +98,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-static FAMILIES: [Family; 31] = [
+static FAMILIES: [Family; 37] = [
     family!(
         connections,
         Gauge,
@@ -208,6 +208,30 @@ static FAMILIES: [Family; 31] = [
         "The most log that any topic keeps here for subscribers that are behind."
     ),
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
+    family!(
+        kept_bytes,
+        Gauge,
+        "fanfare_kept",
+        Some(Unit::Bytes),
+        "What topics of this home keep of their past, whole blocks, bounded by history.bytes_max."
+    ),
+    family!(keeping, Gauge, "fanfare_keeping", None, "Topics of this home that keep their past."),
+    family!(replays, Gauge, "fanfare_replays", None, "Replays of topics' pasts that are under way."),
+    family!(
+        replayed_total,
+        Counter,
+        "fanfare_replayed",
+        None,
+        "Publications of topics' pasts that were handed over to subscribers here."
+    ),
+    family!(replayed_bytes_total, Counter, "fanfare_replayed", Some(Unit::Bytes), "Bytes of these."),
+    family!(
+        transcoded_bytes_total,
+        Counter,
+        "fanfare_transcoded",
+        Some(Unit::Bytes),
+        "Bytes that came of turning what is kept in one format into the other."
+    ),
     family!(
         buffered_bytes,
         Gauge,
@@ -409,6 +433,23 @@ impl Collector for Fleet {
             }
         }
 
+        let help = "Subscribes that said from where on they missed something, by whether all of that was still there.";
+        let mut metric = encoder.encode_descriptor("fanfare_resumes", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for (result, value) in ["lost", "recovered"].into_iter().zip(stats.resumes_total) {
+                counter(&mut metric, &[("reactor", reactor.as_str()), ("result", result)], &value)?;
+            }
+        }
+
+        let help = "Gaps that subscribers were told, by reason.";
+        let mut metric = encoder.encode_descriptor("fanfare_gaps", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for reason in GapReason::ALL {
+                let labels = [("reactor", reactor.as_str()), ("reason", reason.as_str())];
+                counter(&mut metric, &labels, &stats.gaps_total[reason.index()])?;
+            }
+        }
+
         let help = "Connections ended, by reason.";
         let mut metric = encoder.encode_descriptor("fanfare_closes", help, None, MetricType::Counter)?;
         for (reactor, stats) in self.stats() {
@@ -495,6 +536,14 @@ mod tests {
             behind: 21,
             behind_bytes_max: 22,
             log_bytes: 23,
+            kept_bytes: 39,
+            keeping: 40,
+            replays: 41,
+            replayed_total: 42,
+            replayed_bytes_total: 43,
+            transcoded_bytes_total: 44,
+            resumes_total: [45, 46],
+            gaps_total: [47, 48],
             buffered_bytes: 36,
             paused: 24,
             pauses_total: 25,
@@ -518,6 +567,7 @@ mod tests {
             .collect();
         let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
         exported.extend(["turn_ns", "slow_skips_total", "slow_disconnects_total", "closes_total"]);
+        exported.extend(["resumes_total", "gaps_total"]);
         let sorted = |mut names: Vec<&'static str>| {
             names.sort_unstable();
             names
@@ -552,6 +602,16 @@ mod tests {
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"owed_bytes\",verdict=\"skip\"} 29",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"log_bytes\",verdict=\"disconnect\"} 34",
             "fanfare_slow_consumers_total{reactor=\"1\",bound=\"write_stall_ms\",verdict=\"disconnect\"} 38",
+            "fanfare_kept_bytes{reactor=\"1\"} 39",
+            "fanfare_keeping{reactor=\"1\"} 40",
+            "fanfare_replays{reactor=\"1\"} 41",
+            "fanfare_replayed_total{reactor=\"1\"} 42",
+            "fanfare_replayed_bytes_total{reactor=\"1\"} 43",
+            "fanfare_transcoded_bytes_total{reactor=\"1\"} 44",
+            "fanfare_resumes_total{reactor=\"1\",result=\"lost\"} 45",
+            "fanfare_resumes_total{reactor=\"1\",result=\"recovered\"} 46",
+            "fanfare_gaps_total{reactor=\"1\",reason=\"slow_consumer\"} 47",
+            "fanfare_gaps_total{reactor=\"1\",reason=\"retention\"} 48",
             "fanfare_turn_work_total{reactor=\"1\"} 35",
             "fanfare_turn_seconds_sum{reactor=\"1\"} 3.00191",
             "fanfare_turn_seconds_count{reactor=\"1\"} 3",

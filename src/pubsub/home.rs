@@ -24,7 +24,7 @@ use super::{
         Delivery, Outboxes, Page, PageContent, PageFrom, PageRequest, PastAnswer, PastContent, PastFrom,
         PastRequest, PendingId, RegistrationId,
     },
-    past::{Past, Spans},
+    past::{PageCost, Past, Spans},
     table::Table,
 };
 use crate::{
@@ -302,6 +302,11 @@ impl Home {
         self.pool.kept_bytes()
     }
 
+    /// Bytes that came of transcoding what is kept, since the start.
+    pub fn transcoded_bytes_total(&self) -> u64 {
+        self.transcoded_bytes_total
+    }
+
     /// How many topics keep one.
     pub fn past_count(&self) -> usize {
         self.past_count
@@ -427,16 +432,13 @@ impl Home {
             PageFrom::Start { last, .. } => (lowest.max((head + 1).saturating_sub(u64::from(last))), None),
             PageFrom::Next(seq) => (seq.max(lowest), gap_of(seq, lowest)),
         };
-        let transcoded_before = self.work;
-        let had_pieces = past.has_pieces();
-        let spans = past.page(first, format, now_ms, &mut self.pool, &mut self.work);
+        let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
+        let spans = past.page(first, format, now_ms, &mut self.pool, &mut cost);
         if past.has_pieces() && !had_pieces {
             self.transcoded.push_back(key);
         }
-        if format != past.encoding().format() && self.work > transcoded_before {
-            let bytes = spans.spans.iter().map(|span| span.range.len() as u64).sum::<u64>();
-            self.transcoded_bytes_total += bytes;
-        }
+        self.work += cost.price;
+        self.transcoded_bytes_total += cost.transcoded_bytes;
         let is_last = spans.next_seq > head;
         PageContent { spans, gap, head, is_recovered, is_last }
     }

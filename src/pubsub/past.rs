@@ -83,6 +83,15 @@ pub struct Span {
     pub range: Range,
 }
 
+/// What a page took.
+#[derive(Debug, Default)]
+pub(super) struct PageCost {
+    /// In work.
+    pub price: u64,
+    /// Bytes that came of transcoding.
+    pub transcoded_bytes: u64,
+}
+
 /// Spans of adjacent publications, in order.
 #[derive(Debug, Default)]
 pub struct Spans {
@@ -208,14 +217,14 @@ impl Past {
     }
 
     /// The publications from `seq` on, which is at least the lowest, in `format`: about [`PAGE_BYTES_MAX`] of them, less where
-    /// they have to be transcoded for it; `work` gets the price.
+    /// they have to be transcoded for it; `cost` gets what that took.
     pub fn page(
         &mut self,
         seq: u64,
         format: Format,
         now_ms: u32,
         pool: &mut ChunkPool,
-        work: &mut u64,
+        cost: &mut PageCost,
     ) -> Spans {
         let mut page = Spans { spans: Vec::new(), next_seq: seq };
         let mut bytes_left = PAGE_BYTES_MAX;
@@ -233,7 +242,7 @@ impl Past {
                 position = behind;
                 page.push(range, self.tail.seq_of(position));
             }
-            *work += page.spans.len() as u64 * price::SPAN;
+            cost.price += page.spans.len() as u64 * price::SPAN;
             return page;
         }
         self.pieces_used_ms = now_ms;
@@ -244,8 +253,12 @@ impl Past {
             && page.next_seq <= self.tail.head_seq()
         {
             let (range, next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
-            *work += price::SPAN + if is_made { PIECE_PRICE } else { 0 };
-            made_left -= usize::from(is_made);
+            cost.price += price::SPAN;
+            if is_made {
+                cost.price += PIECE_PRICE;
+                cost.transcoded_bytes += range.len() as u64;
+                made_left -= 1;
+            }
             bytes_left = bytes_left.saturating_sub(range.len() as u32);
             page.push(range, next_seq);
         }
@@ -560,15 +573,16 @@ mod tests {
 
         fn page(&mut self, behind: u64, format: Format) {
             let first = (self.past.lowest(self.now_ms) + behind).min(self.head() + 1);
-            let mut work = 0;
-            let page = self.past.page(first, format, self.now_ms, &mut self.pool, &mut work);
+            let mut cost = PageCost::default();
+            let page = self.past.page(first, format, self.now_ms, &mut self.pool, &mut cost);
             let next = self.check_spans(&page, format, first);
             assert!(next > first || first > self.head(), "a page has something if there is something");
             assert!(page.spans.len() <= PAGE_SPANS_MAX);
             let bytes: usize = page.spans.iter().map(|span| span.range.len()).sum();
             let longest = page.spans.iter().map(|span| span.range.len()).max().unwrap_or(0);
             assert!(bytes <= PAGE_BYTES_MAX as usize + longest, "{bytes}");
-            assert!(work >= page.spans.len() as u64 * price::SPAN);
+            assert!(cost.price >= page.spans.len() as u64 * price::SPAN);
+            assert!(cost.transcoded_bytes == 0 || format != self.past.encoding().format());
         }
 
         fn excerpt(&mut self, from: PastFrom, limit: u32) {

@@ -11,7 +11,7 @@ use super::{
     pending::{HeldId, HeldTopic, Pending, PendingKind, Placing},
 };
 use crate::{
-    metrics::Trouble,
+    metrics::{GapReason, Trouble},
     protocol::{
         Encoding,
         close::CloseReason,
@@ -470,7 +470,7 @@ impl Desk {
                 self.refuse_again(pending);
             }
             for (slot, gap) in outcome.past_gaps.drain(..) {
-                self.tell_gap(slot, &gap, "retention");
+                self.tell_gap(slot, &gap, GapReason::Retention);
             }
             for slot in outcome.owed.drain(..) {
                 self.list_if_owed(slot);
@@ -502,6 +502,11 @@ impl Desk {
         let Some(connection) = self.open_slot(connection) else { return };
         // Of what an unsubscribe ends nothing is told behind its `ok`.
         self.write_gaps(connection);
+        if let (PendingKind::Subscribe(Start { since: Some(_), .. }), Some(replayed)) =
+            (&kind, started.replayed)
+        {
+            self.stats.resumes_total[usize::from(replayed.is_recovered)] += 1;
+        }
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
         if let Some(refused) = started.refusal {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    metrics::{ReactorStats, Trouble, Troubles},
+    metrics::{GapReason, ReactorStats, Trouble, Troubles},
     protocol::{
         Speech,
         close::CloseReason,
@@ -379,21 +379,23 @@ impl Desk {
 
     /// Turns gaps that the connection must be told into replies.
     pub fn write_gaps(&mut self, slot: u32) {
-        const REASON: &str = "slow_consumer";
+        const REASON: GapReason = GapReason::SlowConsumer;
         let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
         for gap in &gaps {
             self.tell_gap(slot, gap, REASON);
         }
         if let Some(filter) = &resync {
+            self.stats.gaps_total[REASON.index()] += 1;
             let format = self.connections[slot].format();
-            reply::write(format, &Reply::GapMany { filter, reason: REASON }, self.replies(slot));
+            reply::write(format, &Reply::GapMany { filter, reason: REASON.as_str() }, self.replies(slot));
         }
     }
 
     /// Tells the connection what it will not get.
-    pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: &'static str) {
+    pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: GapReason) {
+        self.stats.gaps_total[reason.index()] += 1;
         let format = self.connections[slot].format();
-        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason };
+        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: reason.as_str() };
         reply::write(format, &gap, self.replies(slot));
     }
 
@@ -507,6 +509,12 @@ impl Desk {
             behind: self.fanout.behind_count(),
             behind_bytes_max: self.fanout.kept_bytes_max(),
             log_bytes: (self.home.log_bytes() + self.carrier.allocated_bytes()) as u64,
+            kept_bytes: self.home.kept_bytes() as u64,
+            keeping: self.home.past_count() as u64,
+            replays: self.fanout.replay_count() as u64,
+            replayed_total: self.fanout.replayed_total(),
+            replayed_bytes_total: self.fanout.replayed_bytes_total(),
+            transcoded_bytes_total: self.home.transcoded_bytes_total(),
             buffered_bytes: self.buffered.bytes() as u64,
             paused: self.queues.paused_count() as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,

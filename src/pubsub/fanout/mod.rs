@@ -205,9 +205,14 @@ impl Fanout {
         self.skipped_total
     }
 
-    /// Publications of topics' pasts, and bytes of them, that were handed over for connections since the start.
-    pub fn replayed_total(&self) -> (u64, u64) {
-        (self.replayed_total, self.replayed_bytes_total)
+    /// Publications of topics' pasts that were handed over for connections since the start.
+    pub fn replayed_total(&self) -> u64 {
+        self.replayed_total
+    }
+
+    /// Bytes of these.
+    pub fn replayed_bytes_total(&self) -> u64 {
+        self.replayed_bytes_total
     }
 
     /// Subscriptions of all connections, by name and by filter.
