@@ -660,3 +660,29 @@ fn of_texts_over_64_kib_that_are_broken_only_the_place_is_told() {
     let not_utf8 = [b"\"", "x".repeat(70_000).as_bytes(), b"\xff\""].concat();
     assert_eq!(parser.check_data(&not_utf8), Err("not UTF-8 at byte 70001".to_owned()));
 }
+
+/// The page is for people who write clients: what it shows them must be what we read and they can read.
+#[test]
+fn the_examples_of_the_protocol_page_are_what_they_are_shown_as() {
+    let page = include_str!("../../../docs/PROTOCOL.md");
+    let (mut command_count, mut answer_count, mut refused_count) = (0, 0, 0);
+    for line in page.lines() {
+        if let Some(command) = line.strip_prefix("    → ").filter(|text| text.starts_with(['{', '['])) {
+            assert!(results(&mut Parser::new(), command).iter().all(Result::is_ok), "{command}");
+            command_count += 1;
+        }
+        if let Some(answer) = line.strip_prefix("    ← ").filter(|text| text.starts_with('{')) {
+            assert!(naive::is_i_json(answer, 64), "{answer}");
+            answer_count += 1;
+        }
+        // Of the table of error codes.
+        if let [_, code, _, example, _] = line.split('|').map(str::trim).collect::<Vec<_>>()[..]
+            && let Some(example) = example.strip_prefix("`{").and_then(|text| text.strip_suffix('`'))
+        {
+            let example = format!("{{{example}");
+            with_error(&example, |error| assert_eq!(format!("`{}`", error.code.as_str()), code, "{example}"));
+            refused_count += 1;
+        }
+    }
+    assert!(command_count >= 7 && answer_count >= 14 && refused_count == 7, "the page is read");
+}
