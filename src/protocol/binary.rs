@@ -770,6 +770,25 @@ mod tests {
     }
 
     #[test]
+    fn a_command_of_another_kind_is_refused_by_its_id_and_topic() {
+        for (kind, text) in [
+            (12, r#"{"op":"subscribe","topic":"room/42","id":7}"#),
+            (12, r#"{"op":"unsubscribe","topic":"room/42","id":7}"#),
+            (12, r#"{"op":"publish","topic":"room/42","id":7,"data":1}"#),
+            (4, r#"{"op":"history","topic":"room/42","id":7}"#),
+        ] {
+            let message = object(kind, text);
+            let mut parser = Parser::new();
+            let results = results(&mut parser, &message);
+            let [Err(error)] = &results[..] else { panic!("{results:?}") };
+            assert_eq!(error.code, ErrorCode::BadValue, "{text}");
+            assert_eq!(error.op, Kind::from_byte(kind).map(Kind::as_str), "{text}");
+            assert_eq!(error.id, Some(RequestId::Number(7)), "{text}");
+            assert_eq!(error.topic.as_deref(), Some("room/42"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_payload_that_is_json_may_be_63_levels_deep() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         let message = |levels| body(1, FLAG_JSON, 0, b"", "t", nested(levels).as_bytes());
