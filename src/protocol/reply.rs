@@ -409,6 +409,15 @@ mod tests {
             &Reply::Error(&CommandError::bad_message("x".to_owned())),
             r#"{"op":"error","code":"bad_message","message":"x"}"#,
         );
+        look(
+            &Reply::Error(&CommandError {
+                op: Some("history"),
+                topic: Some("room/42".into()),
+                id,
+                ..CommandError::new(ErrorCode::Busy, "one at a time".to_owned())
+            }),
+            r#"{"op":"error","for":"history","topic":"room/42","id":7,"code":"busy","message":"one at a time"}"#,
+        );
         look(&Reply::Pong { id: Some(RequestId::Text(r#""\u0061""#)) }, r#"{"op":"pong","id":"\u0061"}"#);
         look(&Reply::Pong { id: None }, r#"{"op":"pong"}"#);
         look(
