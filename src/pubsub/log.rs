@@ -6,14 +6,18 @@
 //! writes a chunk, always at or above *written*; [`Range`]s read below it. A chunk is written anew
 //! only by whoever holds its last reference.
 
+mod budget;
+
 use std::{
     cell::UnsafeCell,
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
+
+pub use budget::{Budget, Charge};
 
 /// The capacity of a chunk that topics share, in bytes.
 pub const SHARED_CHUNK_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 10 };
@@ -67,29 +71,6 @@ pub struct ChunkPool {
     /// Of chunks that a topic's past keeps, beside the others.
     kept_bytes: usize,
     budget: Arc<Budget>,
-}
-
-/// What a reactor's views have allocated to refer to chunks, as part of the budget. Dropped, it is nothing.
-#[derive(Debug)]
-pub struct Charge {
-    bytes: usize,
-    budget: Arc<Budget>,
-}
-
-/// The live chunks of all homes together, and what refers to them, in bytes; and beside these the chunks that topics keep
-/// of their past, which have a bound of their own.
-#[derive(Debug)]
-pub struct Budget {
-    bytes: AtomicUsize,
-    /// The part of `bytes` that is no chunks.
-    charged_bytes: AtomicUsize,
-    bytes_max: usize,
-    /// Bytes of all chunks that were ever begun, and of all that was ever charged: the age clock.
-    begun_bytes: AtomicU64,
-    kept_bytes: AtomicUsize,
-    kept_bytes_max: usize,
-    /// Bytes of all chunks that were ever begun to be kept: the age clock of what is kept.
-    kept_begun_bytes: AtomicU64,
 }
 
 impl Chunk {
@@ -279,7 +260,7 @@ impl ChunkPool {
     /// A chunk to write, of at least `bytes_min` bytes and normally of `bytes`.
     pub fn acquire(&mut self, bytes: usize, bytes_min: usize) -> Appender {
         let chunk = self.take(bytes.max(bytes_min));
-        let born_bytes = self.budget.begun_bytes.fetch_add(chunk.capacity() as u64, Ordering::Relaxed);
+        let born_bytes = self.budget.begin(chunk.capacity());
         Appender::new(chunk, born_bytes)
     }
 
@@ -289,9 +270,7 @@ impl ChunkPool {
         let chunk = self.take(bytes);
         self.allocated_bytes -= bytes;
         self.kept_bytes += bytes;
-        self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.budget.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let clock = self.budget.kept_begun_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let clock = self.budget.keep(bytes);
         (Appender::new(chunk, self.budget.clock()), clock)
     }
 
@@ -300,8 +279,7 @@ impl ChunkPool {
         let bytes = appender.capacity();
         self.kept_bytes -= bytes;
         self.allocated_bytes += bytes;
-        self.budget.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.let_go(bytes);
         self.retire(appender);
     }
 
@@ -324,7 +302,7 @@ impl ChunkPool {
             self.release_free();
         }
         self.allocated_bytes += bytes;
-        self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.allocate(bytes);
         Arc::new(Chunk::with_capacity(bytes))
     }
 
@@ -385,150 +363,14 @@ impl ChunkPool {
 
     fn forget(&mut self, chunk: &Arc<Chunk>) {
         self.allocated_bytes -= chunk.capacity();
-        self.budget.bytes.fetch_sub(chunk.capacity(), Ordering::Relaxed);
+        self.budget.free(chunk.capacity());
     }
 }
 
 impl Drop for ChunkPool {
     fn drop(&mut self) {
-        self.budget.bytes.fetch_sub(self.allocated_bytes, Ordering::Relaxed);
-        self.budget.kept_bytes.fetch_sub(self.kept_bytes, Ordering::Relaxed);
-    }
-}
-
-impl Charge {
-    /// Nothing yet, of `budget`.
-    pub fn new(budget: Arc<Budget>) -> Charge {
-        Charge { bytes: 0, budget }
-    }
-
-    /// So many bytes were allocated since the last call, and so many freed: once per turn. They are told
-    /// apart because the age clock counts what is allocated, whether or not as much is freed meanwhile.
-    ///
-    /// # Panics
-    /// If more is freed than is there.
-    pub fn update(&mut self, allocated_bytes: usize, freed_bytes: usize) {
-        let bytes = (self.bytes + allocated_bytes).checked_sub(freed_bytes);
-        self.set(bytes.expect("what is freed was allocated"));
-        if allocated_bytes > 0 {
-            self.budget.begun_bytes.fetch_add(allocated_bytes as u64, Ordering::Relaxed);
-        }
-    }
-
-    /// What is there, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn set(&mut self, bytes: usize) {
-        // Wraps where it is less: so does the sum.
-        let change = bytes.wrapping_sub(self.bytes);
-        if change != 0 {
-            self.budget.bytes.fetch_add(change, Ordering::Relaxed);
-            self.budget.charged_bytes.fetch_add(change, Ordering::Relaxed);
-            self.bytes = bytes;
-        }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-impl Budget {
-    /// A budget of `bytes_max`, and nothing of the past.
-    pub fn new(bytes_max: usize) -> Arc<Budget> {
-        Budget::with_past(bytes_max, 0)
-    }
-
-    /// A budget of `bytes_max`, and `kept_bytes_max` for what topics keep of their past.
-    pub fn with_past(bytes_max: usize, kept_bytes_max: usize) -> Arc<Budget> {
-        Arc::new(Budget {
-            bytes: AtomicUsize::new(0),
-            charged_bytes: AtomicUsize::new(0),
-            bytes_max,
-            begun_bytes: AtomicU64::new(0),
-            kept_bytes: AtomicUsize::new(0),
-            kept_bytes_max,
-            kept_begun_bytes: AtomicU64::new(0),
-        })
-    }
-
-    /// What topics keep of their past, in bytes.
-    pub fn kept_bytes(&self) -> usize {
-        self.kept_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether topics keep so much that a home does not wait for another to drop its part.
-    pub fn is_far_too_much_kept(&self) -> bool {
-        self.kept_bytes() > self.kept_bytes_max / 4 * 5
-    }
-
-    /// If topics keep more than they may: what was begun before this reading of the clock of what is kept is to go. That is
-    /// all but the newest three quarters of the bound, so that each home finds its part of it without a word to others.
-    pub fn kept_too_long_before(&self) -> Option<u64> {
-        if self.kept_bytes() <= self.kept_bytes_max {
-            return None;
-        }
-        let young_bytes = (self.kept_bytes_max / 4 * 3) as u64;
-        Some(self.kept_begun_bytes.load(Ordering::Relaxed).saturating_sub(young_bytes))
-    }
-
-    /// Whether what only stragglers keep must be let go: five eighths are taken.
-    pub fn is_short(&self) -> bool {
-        self.bytes() > self.bytes_max / 8 * 5
-    }
-
-    /// Whether homes must take no more until that has helped: three quarters are taken. The last one is room
-    /// for what they take between two looks.
-    pub fn is_full(&self) -> bool {
-        self.bytes() > self.bytes_max / 4 * 3
-    }
-
-    /// What the age clock shows: how many bytes of chunks were begun and charged so far. Read when something
-    /// is appended to a view, it tells how old that is.
-    ///
-    /// Its home appended it earlier, and the queue between them orders that before the reading: what the
-    /// reading says is never older than the content, and younger only by what was begun while the batch was
-    /// on its way.
-    pub fn clock(&self) -> u64 {
-        self.begun_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Content whose reading of [`Budget::clock`] is less is stale: half the budget was begun since, or a quarter
-    /// where homes must take no more. A chunk that is sealed and whose newest content is stale holds memory that is
-    /// needed.
-    ///
-    /// Once nothing refers to such chunks, what is left has its bounds. A chunk that is left was begun since
-    /// that reading, or has content from since: then it was being written at that moment, or its content was
-    /// on its way to a reactor. Of the first, and of what was charged for content since, there is half the
-    /// budget, by what the clock counts. Of the second there is one for each appender, with what is charged for
-    /// its older content: the shared ones of each home, one per encoding; its topics' own, for which homes
-    /// together have an eighth of the budget; and each reactor's carrier. A chunk that is still being written is
-    /// one of these two, however old its content: making somebody let go of it would free nothing. Of these there may
-    /// be more than a quarter of the budget: with half of it they would be three quarters, and while homes take no
-    /// more nothing gets older. So a full log lets go of more, and its homes write no chunk on
-    /// ([`Home::seal`](super::home::Home::seal)): what is charged for older content goes as well.
-    pub fn stale_before(&self) -> u64 {
-        let young = if self.is_full() { self.bytes_max / 4 } else { self.bytes_max / 2 };
-        self.clock().saturating_sub(young as u64)
-    }
-
-    /// How many bytes are allowed.
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
-    /// The chunks of all homes and what is charged, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Of that, what is charged by [`Charge`]s, in bytes.
-    pub fn charged_bytes(&self) -> usize {
-        self.charged_bytes.load(Ordering::Relaxed)
+        self.budget.let_go(self.kept_bytes);
+        self.budget.free(self.allocated_bytes + self.kept_bytes);
     }
 }
 
@@ -676,49 +518,6 @@ mod tests {
         let fresh_range = append(&mut fresh, b"fresh");
         pool.retire(fresh);
         assert!(fresh_range.is_sealed() && !fresh_range.is_stale(budget.stale_before()));
-    }
-
-    /// Content is as old as the clock has moved since it was appended, not since its chunk was begun.
-    #[test]
-    fn the_age_clock_counts_what_is_begun_and_what_is_charged() {
-        let budget = Budget::new(10_000);
-        let mut pool = ChunkPool::new(budget.clone());
-        let mut charge = Charge::new(budget.clone());
-        let mut old = pool.acquire(1_000, 0);
-        let range = append(&mut old, b"early");
-        let early = budget.clock();
-        drop(pool.acquire(3_000, 0));
-        charge.update(999, 0);
-        let late = budget.clock();
-        assert_eq!((early, late), (1_000, 4_999));
-        drop(append(&mut old, b"late"));
-        charge.update(500, 1_400);
-        charge.update(500, 500);
-        assert_eq!(budget.stale_before(), 999);
-        assert!(range.born_bytes() < budget.stale_before() && early >= budget.stale_before());
-        drop(pool.acquire(1_000, 0));
-        assert!(early < budget.stale_before() && late >= budget.stale_before());
-    }
-
-    #[test]
-    fn what_is_charged_counts_until_it_is_freed_or_its_reactor_is_gone() {
-        let budget = Budget::new(1_000);
-        let (mut one, mut two) = (Charge::new(budget.clone()), Charge::new(budget.clone()));
-        one.update(500, 0);
-        two.update(300, 200);
-        assert_eq!((one.bytes(), two.bytes(), budget.bytes(), budget.charged_bytes()), (500, 100, 600, 600));
-        assert!(!budget.is_short());
-        two.update(400, 0);
-        assert!(budget.is_short() && budget.is_full());
-        two.update(0, 500);
-        assert!(!budget.is_short());
-        let mut pool = ChunkPool::new(budget.clone());
-        drop(pool.acquire(300, 0));
-        assert_eq!((budget.bytes(), budget.charged_bytes()), (800, 500));
-        drop(one);
-        assert_eq!((budget.bytes(), budget.charged_bytes()), (300, 0));
-        drop((two, pool));
-        assert_eq!((budget.bytes(), budget.charged_bytes()), (0, 0));
     }
 
     proptest! {

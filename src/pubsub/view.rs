@@ -34,8 +34,8 @@ pub struct View {
     pub waiting: Vec<Waiting>,
     /// Of which state of the filters the wildcard members are; 0: all of them are to be looked for anew.
     pub filters_generation: u64,
-    /// So many pages of the topic's past are asked for, each of which may register us.
-    pub asked_pages: u32,
+    /// How many replays of the topic's past are under way, and pages of it asked for, each of which may register us.
+    pub replaying_count: u32,
     /// Nothing moved for long and only filters hold members, who are being let go of.
     pub is_dropping: bool,
     /// The cursor's state; kept by the fan-out.
@@ -134,7 +134,7 @@ impl View {
             registration: Registration::None,
             waiting: Vec::new(),
             filters_generation: 0,
-            asked_pages: 0,
+            replaying_count: 0,
             is_dropping: false,
             rule,
             rule_generation: policy.generation(),
@@ -233,7 +233,7 @@ impl View {
     pub fn is_unused(&self) -> bool {
         self.member_count() == 0
             && self.waiting.is_empty()
-            && self.asked_pages == 0
+            && self.replaying_count == 0
             && self.registration == Registration::None
             && self.tail.is_empty()
     }

@@ -27,7 +27,7 @@ use crate::{
             Request,
         },
         subscription::{
-            ConnectionId, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
+            ConnectionId, Gap, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
         },
     },
     work::price,
@@ -314,15 +314,14 @@ impl Desk {
         anchor: Option<Anchor>,
     ) -> Result<(), CommandError<'a>> {
         let refused = |code, message| refusal("history", Some(id), topic.as_str(), code, message);
-        let from = match anchor {
-            None => PastFrom::Newest,
+        let (from, limit) = match anchor {
+            None => (PastFrom::Newest, limit),
+            // There is nothing next to a place of another numbering; the answer's epoch tells.
             Some(Anchor::Before(since) | Anchor::After(since)) if !self.is_of_this_start(&since) => {
-                let message = "the epoch is of another start of the broker, whose numbering was another: the one that `hello` \
-                               tells is allowed";
-                return Err(refused(ErrorCode::BadValue, message.into()));
+                (PastFrom::Newest, 0)
             }
-            Some(Anchor::Before(since)) => PastFrom::Before(since.seq),
-            Some(Anchor::After(since)) => PastFrom::After(since.seq),
+            Some(Anchor::Before(since)) => (PastFrom::Before(since.seq), limit),
+            Some(Anchor::After(since)) => (PastFrom::After(since.seq), limit),
         };
         if !self.meters.begin_asking(slot) {
             let message = "another history of this connection is not answered yet: one at a time is allowed";
@@ -564,6 +563,28 @@ impl Desk {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
             self.write_reply(connection, &placed_ok(id, topic, seq, receivers));
         }
+    }
+
+    /// Turns gaps that the connection must be told into replies.
+    pub fn write_gaps(&mut self, slot: u32) {
+        const REASON: GapReason = GapReason::SlowConsumer;
+        let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
+        for gap in &gaps {
+            self.tell_gap(slot, gap, REASON);
+        }
+        if let Some(filter) = &resync {
+            self.stats.gaps_total[REASON.index()] += 1;
+            let format = self.connections[slot].format();
+            reply::write(format, &Reply::GapMany { filter, reason: REASON.as_str() }, self.replies(slot));
+        }
+    }
+
+    /// Tells the connection what it will not get.
+    pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: GapReason) {
+        self.stats.gaps_total[reason.index()] += 1;
+        let format = self.connections[slot].format();
+        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: reason.as_str() };
+        reply::write(format, &gap, self.replies(slot));
     }
 
     fn hold(

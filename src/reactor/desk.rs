@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    metrics::{GapReason, ReactorStats, Trouble, Troubles},
+    metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
         Speech,
         close::CloseReason,
@@ -43,7 +43,7 @@ use crate::{
         home::{Home, Homes},
         log::{Budget, Range},
         policy::{Bound, Verdict},
-        subscription::{Gap, ViewKey},
+        subscription::ViewKey,
         view::MemberSlot,
     },
     uring::token::GENERATION_MASK,
@@ -375,28 +375,6 @@ impl Desk {
         let has_left = self.fanout.note_sent(view, member, &mut self.outcome);
         self.take_work();
         has_left
-    }
-
-    /// Turns gaps that the connection must be told into replies.
-    pub fn write_gaps(&mut self, slot: u32) {
-        const REASON: GapReason = GapReason::SlowConsumer;
-        let Some((gaps, resync)) = self.fanout.take_gaps(slot) else { return };
-        for gap in &gaps {
-            self.tell_gap(slot, gap, REASON);
-        }
-        if let Some(filter) = &resync {
-            self.stats.gaps_total[REASON.index()] += 1;
-            let format = self.connections[slot].format();
-            reply::write(format, &Reply::GapMany { filter, reason: REASON.as_str() }, self.replies(slot));
-        }
-    }
-
-    /// Tells the connection what it will not get.
-    pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: GapReason) {
-        self.stats.gaps_total[reason.index()] += 1;
-        let format = self.connections[slot].format();
-        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: reason.as_str() };
-        reply::write(format, &gap, self.replies(slot));
     }
 
     /// The memory that a connection's replies were in can be used for others.

@@ -10,6 +10,7 @@ mod delivery;
 mod echo;
 mod fairness;
 mod flood;
+mod history;
 mod hostile;
 mod http;
 mod interop;

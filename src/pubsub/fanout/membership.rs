@@ -225,7 +225,7 @@ fn is_idle(view: &View) -> bool {
     view.registration == Registration::None
         && view.exact_count() == 0
         && view.waiting.is_empty()
-        && view.asked_pages == 0
+        && view.replaying_count == 0
         && view.is_log_empty()
         && !view.sweep.is_listed
         && !view.is_dropping

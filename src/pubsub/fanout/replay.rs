@@ -118,6 +118,7 @@ impl Fanout {
         let replaying = subscriber.rare.get_or_insert_default().replaying.get_or_insert_default();
         self.replay_serial = self.replay_serial.wrapping_add(1);
         let (serial, index) = (self.replay_serial, replaying.replays.len() as u32);
+        self.views[view as usize].replaying_count += 1;
         let place =
             self.replays.insert(Replay { connection: id, view, serial, index, from, pending, creator });
         replaying.replays.push(place as u32);
@@ -153,7 +154,7 @@ impl Fanout {
         let key =
             self.by_name[encoding.index()].get(&*topic).expect("a view stays while a page is asked for");
         let view = &mut self.views[key as usize];
-        view.asked_pages -= 1;
+        view.replaying_count -= 1;
         if let Ok(PageContent { head, is_last: true, .. }) = content {
             match view.registration {
                 Registration::Active => assert_eq!(view.head_seq(), head, "a home says things in order"),
@@ -289,6 +290,7 @@ impl Fanout {
         while let Some(place) =
             self.subscribers[connection as usize].replaying_mut().and_then(|it| it.replays.pop())
         {
+            // What keeps the view is let go of with the subscription, which goes after it.
             let Replay { pending, .. } = self.replays.remove(place as usize);
             outcome.started.extend(pending.map(|pending| Started::at(Some(pending), None)));
             self.work += price::LOOK;
@@ -362,7 +364,7 @@ impl Fanout {
             };
             replaying.page_count += 1;
             let view = &mut self.views[*view as usize];
-            view.asked_pages += 1;
+            view.replaying_count += 1;
             let request = PageRequest {
                 topic: view.name.clone(),
                 encoding: view.encoding(),
@@ -382,6 +384,7 @@ impl Fanout {
 
     fn forget_replay(&mut self, id: ReplayId) -> Replay {
         let replay = self.replays.remove(id.place as usize);
+        self.views[replay.view as usize].replaying_count -= 1;
         let replaying = self.subscribers[replay.connection.slot as usize].replaying_mut();
         let replays = &mut replaying.expect("it has a replay").replays;
         replays.swap_remove(replay.index as usize);

@@ -333,7 +333,7 @@ impl Fanout {
     pub(super) fn let_go(&mut self, key: ViewKey, outcome: &mut Outcome) {
         let view = &mut self.views[key as usize];
         // A page that is asked for may be the one that registers us.
-        let is_registered = view.registration == Registration::Active && view.asked_pages == 0;
+        let is_registered = view.registration == Registration::Active && view.replaying_count == 0;
         if is_registered && view.exact_count() == 0 {
             view.registration = Registration::None;
             let request = Request::Unsubscribe { topic: view.name.clone(), encoding: view.encoding() };

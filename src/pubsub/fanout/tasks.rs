@@ -158,6 +158,9 @@ impl Fanout {
                 subscriber.asked_count -= 1;
                 self.subscription_count -= 1;
             }
+            if held.is_replaying() {
+                self.views[held.view as usize].replaying_count -= 1;
+            }
             if held.member != MemberSlot::NONE {
                 self.leave_view(connection, place);
             }
