@@ -4,6 +4,7 @@
 //! asked for something that it does not understand.
 
 mod client;
+mod printer;
 mod publish;
 mod serve;
 mod subscribe;

@@ -3,7 +3,7 @@
 use std::{
     future::{self, Future},
     hash::{BuildHasher, RandomState},
-    io::{self, BufWriter, Stdout, Write},
+    io::{self, Write},
     pin::pin,
     task::Poll,
     time::{Duration, Instant},
@@ -11,13 +11,14 @@ use std::{
 
 use clap::Args;
 use fastwebsockets::Payload;
-use serde_json::value::RawValue;
 use tokio::time::timeout_at;
 
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Place},
-    printed, run_client, tell,
+    printed,
+    printer::{Printer, shown},
+    run_client, tell,
 };
 
 /// The first wait after a connection is lost; each further one may be twice as long.
@@ -60,11 +61,7 @@ enum Outcome {
 pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
     let place = Place::parse(&args.url)?;
     run_client(async move {
-        let mut printer = Printer {
-            out: BufWriter::new(io::stdout()),
-            is_raw: args.raw,
-            left: args.count.unwrap_or(u64::MAX),
-        };
+        let mut printer = Printer::new(args.raw, args.count.unwrap_or(u64::MAX));
         let mut wait = WAIT_MIN;
         let mut was_connected = false;
         loop {
@@ -174,36 +171,6 @@ async fn receive(
         return Ok(Err(error));
     }
     receiving.await.map(Ok)
-}
-
-/// Writes messages as lines.
-struct Printer {
-    out: BufWriter<Stdout>,
-    is_raw: bool,
-    /// How many to print still.
-    left: u64,
-}
-
-impl Printer {
-    fn print(&mut self, message: &Message<'_>) -> io::Result<()> {
-        let data = message.data.or(message.base64).map_or("null", RawValue::get);
-        // A line break can only stand between the tokens of JSON, where a space means the same.
-        let data = data.replace(['\n', '\r'], " ");
-        self.left -= 1;
-        if self.is_raw {
-            return writeln!(self.out, "{data}");
-        }
-        writeln!(self.out, "{} {} {data}", shown(&message.topic), message.seq.unwrap_or(0))
-    }
-}
-
-/// A topic as one word: one with white space or control characters becomes a JSON string.
-fn shown(topic: &str) -> String {
-    if topic.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        serde_json::to_string(topic).expect("a string is JSON")
-    } else {
-        topic.into()
-    }
 }
 
 fn gap_line(message: &Message<'_>) -> String {
