@@ -149,6 +149,14 @@ pub(super) struct Message<'a> {
     pub code: String,
     pub hint: String,
     pub message: String,
+    /// Of a subscribe's `ok` and a `history`: in whose numbering `seq` is.
+    #[serde(borrow)]
+    pub epoch: Cow<'a, str>,
+    pub recovered: Option<bool>,
+    pub replayed: Option<u64>,
+    pub more: bool,
+    #[serde(borrow)]
+    pub messages: Vec<Message<'a>>,
     pub max_message: Option<u64>,
     pub ping_s: Option<u64>,
 }

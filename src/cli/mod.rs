@@ -4,6 +4,9 @@
 //! asked for something that it does not understand.
 
 mod client;
+mod history;
+mod interrupt;
+mod position;
 mod printer;
 mod publish;
 mod serve;
@@ -43,6 +46,8 @@ enum Command {
     Serve(ServeArgs),
     /// Print what is published to topics, one line per message: topic, seq, data.
     Sub(subscribe::SubArgs),
+    /// Print what a topic keeps, as sub does, and say on stderr where in its order that is.
+    History(history::HistoryArgs),
     /// Publish to a topic.
     Pub(publish::PubArgs),
     /// Print or check a configuration.
@@ -129,6 +134,7 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
             serve::serve(sources(args)?, takes_over, release_memory)
         }
         Command::Sub(args) => subscribe::subscribe(args),
+        Command::History(args) => history::history(args),
         Command::Pub(args) => publish::publish(args),
         Command::Config(ConfigCommand::Default) => print(&document::default_toml()),
         Command::Config(ConfigCommand::Check { file }) => {

@@ -16,6 +16,8 @@ use tokio::time::timeout_at;
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Place},
+    interrupt::Interrupt,
+    position::Position,
     printed,
     printer::{Printer, shown},
     run_client, tell,
@@ -35,6 +37,12 @@ pub(super) struct SubArgs {
     /// The broker; unix:/run/fanfare/ws.sock where it listens on a Unix socket.
     #[arg(long, env = "FANFARE_URL", default_value = "ws://127.0.0.1:7600/ws")]
     url: String,
+    /// Begin with the newest N of what each topic keeps; with --since, where that is gone.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    last: Option<u32>,
+    /// Begin after this message of the topic: `next: --since …` is told at the end for another time.
+    #[arg(long, value_name = "EPOCH.SEQ")]
+    since: Option<Position>,
     /// End after so many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -43,6 +51,13 @@ pub(super) struct SubArgs {
     raw: bool,
     #[command(flatten)]
     patience: Patience,
+}
+
+impl SubArgs {
+    /// Whether it begins with what was published before, and goes on from there when it comes back.
+    fn is_about_the_past(&self) -> bool {
+        self.since.is_some() || self.last.is_some()
+    }
 }
 
 /// How one connection came to its end.
@@ -60,19 +75,88 @@ enum Outcome {
 /// Prints messages until `--count`, a signal or an end that no retry can mend.
 pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
     let place = Place::parse(&args.url)?;
+    check_since(&args)?;
     run_client(async move {
-        let mut printer = Printer::new(args.raw, args.count.unwrap_or(u64::MAX));
+        let mut subscriber = Subscriber::new(&args);
+        if !args.is_about_the_past() {
+            return subscriber.run(&place).await;
+        }
+        // By default a signal ends the process: not before it is told where to go on from.
+        let interrupt = Interrupt::register();
+        let mut interrupt =
+            interrupt.map_err(|error| Failure::Run(format!("cannot handle signals: {error}")))?;
+        let result = tokio::select! {
+            biased;
+            code = interrupt.raised() => Err(Failure::Told(code)),
+            result = subscriber.run(&place) => result,
+        };
+        if let Err(error) = subscriber.printer.out.flush() {
+            // Where to go on from is where the reader left off, and that it alone knows.
+            return printed(Err(error));
+        }
+        subscriber.tell_next();
+        result
+    })
+}
+
+/// Whether `--since` can be said of what is subscribed to: it is a place in the order of one topic.
+fn check_since(args: &SubArgs) -> Result<(), Failure> {
+    let is_wild = |filter: &String| filter.split('/').any(|level| matches!(level, "+" | "#"));
+    let why = match (args.since, &args.filters[..]) {
+        (None, _) => return Ok(()),
+        (_, [filter]) if is_wild(filter) => format!("{} is a filter with wildcards", shown(filter)),
+        (_, [_]) => return Ok(()),
+        (_, filters) => format!("there are {}", filters.len()),
+    };
+    Err(Failure::Usage(format!("--since is not allowed here: it must be of one topic, and {why}")))
+}
+
+/// What is subscribed to, and how far each has come.
+struct Subscriber<'a> {
+    args: &'a SubArgs,
+    printer: Printer,
+    /// One of each filter.
+    courses: Vec<Course>,
+}
+
+/// Where in its past a topic's subscription begins, and from its `ok` on how far it has come.
+#[derive(Clone)]
+struct Course {
+    /// The last of it that is printed, if the past is asked for and it was told.
+    since: Option<Position>,
+    /// How many of the newest are asked for where that is not had.
+    last: Option<u32>,
+    /// Its `ok` has come on this connection: whatever comes is behind `since`.
+    is_under_way: bool,
+}
+
+impl Subscriber<'_> {
+    fn new(args: &SubArgs) -> Subscriber<'_> {
+        let course = Course { since: args.since, last: args.last, is_under_way: false };
+        Subscriber {
+            args,
+            printer: Printer::new(args.raw, args.count.unwrap_or(u64::MAX)),
+            courses: vec![course; args.filters.len()],
+        }
+    }
+
+    /// Connects and follows, again and again.
+    async fn run(&mut self, place: &Place) -> Result<(), Failure> {
         let mut wait = WAIT_MIN;
         let mut was_connected = false;
         loop {
-            let ended = match Connection::open(&place, args.patience.time_max()).await {
+            let ended = match Connection::open(place, self.args.patience.time_max()).await {
                 Ok(connection) => {
                     if was_connected {
-                        tell("connected again; what was published in between is not replayed");
+                        let is_resumed = self.courses.iter().all(|course| course.since.is_some());
+                        tell(match is_resumed {
+                            true => "connected again",
+                            false => "connected again; what was published in between is not replayed",
+                        });
                     }
                     was_connected = true;
                     let since = Instant::now();
-                    let outcome = follow(connection, &args, &mut printer).await;
+                    let outcome = self.follow(connection).await;
                     // A broker that takes connections only to end them is not hurried.
                     if since.elapsed() > wait {
                         wait = WAIT_MIN;
@@ -93,64 +177,115 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(WAIT_MAX);
         }
-    })
-}
+    }
 
-/// Subscribes and prints until the connection or the count comes to its end.
-async fn follow(mut connection: Connection, args: &SubArgs, printer: &mut Printer) -> Outcome {
-    let sender = connection.sender();
-    let time_max = args.patience.time_max();
-    let deadline = Instant::now() + time_max;
-    let mut unanswered_count = args.filters.len();
-    for (index, filter) in args.filters.iter().enumerate() {
-        let topic = serde_json::to_string(filter).expect("a string is JSON");
-        let command = format!(r#"{{"op":"subscribe","topic":{topic},"id":{index}}}"#);
-        if let Err(ended) = sender.send_text(command).await {
-            return Outcome::Ended(ended);
+    /// Subscribes and prints until the connection or the count comes to its end.
+    async fn follow(&mut self, mut connection: Connection) -> Outcome {
+        let sender = connection.sender();
+        let time_max = self.args.patience.time_max();
+        let deadline = Instant::now() + time_max;
+        let mut unanswered_count = self.args.filters.len();
+        for index in 0..self.args.filters.len() {
+            self.courses[index].is_under_way = false;
+            if let Err(ended) = sender.send_text(self.command(index)).await {
+                return Outcome::Ended(ended);
+            }
+        }
+        while self.printer.left > 0 {
+            let receiving = receive(&mut connection, &mut self.printer);
+            let received = match unanswered_count {
+                0 => receiving.await,
+                _ => timeout_at(deadline.into(), receiving).await.unwrap_or_else(|_| {
+                    let waited = time_max.as_secs();
+                    Err(Ended::Broken(format!(
+                        "no answer to {unanswered_count} subscribe commands for {waited} s"
+                    )))
+                }),
+            };
+            let text = match received {
+                Ok(Ok(text)) => text,
+                Ok(Err(error)) => return Outcome::Unprinted(error),
+                Err(ended) => return Outcome::Ended(ended),
+            };
+            let message = match Message::parse(&text) {
+                Ok(message) => message,
+                Err(ended) => return Outcome::Ended(ended),
+            };
+            match &*message.op {
+                "message" => {
+                    if let Err(error) = self.printer.print(&message) {
+                        return Outcome::Unprinted(error);
+                    }
+                    self.advance(&message.topic, message.seq);
+                }
+                "gap" => {
+                    tell(gap_line(&message));
+                    self.advance(&message.topic, message.to);
+                }
+                "ok" => {
+                    unanswered_count = unanswered_count.saturating_sub(1);
+                    if !message.hint.is_empty() {
+                        tell(format_args!("{}: {}", shown(&message.topic), message.hint));
+                    }
+                    self.begin(&message);
+                }
+                "error" if message.refused_op == "subscribe" => {
+                    return Outcome::Refused(message.error_line());
+                }
+                "error" => tell(message.error_line()),
+                // Clients pass over what they do not know.
+                _ => {}
+            }
+        }
+        let flushed = self.printer.out.flush();
+        connection.close().await;
+        flushed.map_or_else(Outcome::Unprinted, |()| Outcome::Done)
+    }
+
+    fn command(&self, index: usize) -> String {
+        let topic = serde_json::to_string(&self.args.filters[index]).expect("a string is JSON");
+        let Course { since, last, .. } = self.courses[index];
+        let since = since.map_or("".into(), |since| format!(r#","since":{}"#, since.to_json()));
+        let last = last.map_or("".into(), |last| format!(r#","last":{last}"#));
+        format!(r#"{{"op":"subscribe","topic":{topic},"id":{index}{since}{last}}}"#)
+    }
+
+    /// Takes from the `ok` to a subscribe where it begins, if the past is asked for.
+    fn begin(&mut self, ok: &Message<'_>) {
+        let index = ok.id.and_then(|id| id.get().parse::<usize>().ok());
+        let Some(course) = index.and_then(|index| self.courses.get_mut(index)) else { return };
+        let replayed = ok.replayed.unwrap_or(0);
+        let head = ok.seq.and_then(|seq| Position::told(&ok.epoch, seq));
+        let Some(head) = head.filter(|_| self.args.is_about_the_past()) else { return };
+        if let (Some(since), Some(false)) = (course.since, ok.recovered) {
+            let topic = shown(&ok.topic);
+            tell(match replayed {
+                0 => format!("{topic}: what came after {since} is not kept, and is lost"),
+                _ => {
+                    format!("{topic}: not all that came after {since} is kept; the newest {replayed} follow")
+                }
+            });
+        }
+        let since = Position { seq: head.seq.saturating_sub(replayed), ..head };
+        *course = Course { since: Some(since), last: None, is_under_way: true };
+    }
+
+    /// Goes on to this `seq` of a topic.
+    fn advance(&mut self, topic: &str, seq: Option<u64>) {
+        let named = self.args.filters.iter().zip(&mut self.courses).filter(|(filter, _)| *filter == topic);
+        for (_, course) in named {
+            if let (true, Some(since), Some(seq)) = (course.is_under_way, &mut course.since, seq) {
+                since.seq = since.seq.max(seq);
+            }
         }
     }
-    while printer.left > 0 {
-        let receiving = receive(&mut connection, printer);
-        let received = match unanswered_count {
-            0 => receiving.await,
-            _ => timeout_at(deadline.into(), receiving).await.unwrap_or_else(|_| {
-                let waited = time_max.as_secs();
-                Err(Ended::Broken(format!(
-                    "no answer to {unanswered_count} subscribe commands for {waited} s"
-                )))
-            }),
-        };
-        let text = match received {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => return Outcome::Unprinted(error),
-            Err(ended) => return Outcome::Ended(ended),
-        };
-        let message = match Message::parse(&text) {
-            Ok(message) => message,
-            Err(ended) => return Outcome::Ended(ended),
-        };
-        match &*message.op {
-            "message" => {
-                if let Err(error) = printer.print(&message) {
-                    return Outcome::Unprinted(error);
-                }
-            }
-            "gap" => tell(gap_line(&message)),
-            "ok" => {
-                unanswered_count = unanswered_count.saturating_sub(1);
-                if !message.hint.is_empty() {
-                    tell(format_args!("{}: {}", shown(&message.topic), message.hint));
-                }
-            }
-            "error" if message.refused_op == "subscribe" => return Outcome::Refused(message.error_line()),
-            "error" => tell(message.error_line()),
-            // Clients pass over what they do not know.
-            _ => {}
+
+    /// Tells what to begin with another time so that nothing is missing and nothing comes twice.
+    fn tell_next(&self) {
+        if let [Course { since: Some(since), .. }] = self.courses[..] {
+            tell(format_args!("next: --since {since}"));
         }
     }
-    let flushed = printer.out.flush();
-    connection.close().await;
-    flushed.map_or_else(Outcome::Unprinted, |()| Outcome::Done)
 }
 
 /// The next message. What was printed is flushed only when there is none yet, so that a burst costs one

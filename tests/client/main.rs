@@ -1,6 +1,7 @@
-//! `fanfare sub` and `fanfare pub` against a scripted server: a few lines of RFC 6455 on a std socket,
+//! `fanfare sub`, `pub` and `history` against a scripted server: a few lines of RFC 6455 on a std socket,
 //! so that the server's side shares no code with the client's.
 
+mod past;
 mod server;
 
 use std::{
@@ -286,7 +287,7 @@ fn a_url_that_is_none() {
         ("wss://localhost/", "only ws:// is spoken here"),
         ("ws://127.0.0.1:99999/ws", "invalid port number"),
     ] {
-        for command in ["sub", "pub"] {
+        for command in ["sub", "pub", "history"] {
             let output = fanfare(&[command, "t", "--url", url]).output().unwrap();
             let expected = format!(
                 "fanfare: --url {url} is not allowed: {line}; it must be as ws://127.0.0.1:7600/ws\n"
