@@ -80,6 +80,14 @@ pub enum Command {
         fanfare-loadtest stalled --pid $! --cores 1 --memory-max 256 --html stalled.html"
     )]
     Stalled(Stalled),
+    /// Clients that were away come back all at once and must get exactly what they missed, beside others that stayed
+    ///
+    /// The broker must be started with a policy that keeps what is missed: a [[topic]] that matches resume/#, with a
+    /// history_count of --missed at least, and room for it in history.bytes_max.
+    #[command(after_help = "Example:\n  \
+        taskset -c 0 fanfare serve --reactors 1 --set 'topic=[{ match = \"resume/#\", history_count = 100000 }]' &\n  \
+        fanfare-loadtest resume --pid $! --cores 1 --ratio-max 2 --p99-ms 2 --within 10s --memory-max 64")]
+    Resume(Resume),
     /// Hostile clients beside healthy ones, one kind of attack after the other: what do they cost the others?
     ///
     /// During each attack, healthy clients send JSON pings, publish and subscribe on connections of their
@@ -478,6 +486,50 @@ pub struct Stalled {
     #[command(flatten)]
     pub broker: Broker,
     /// How to run.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `resume`.
+#[derive(Clone, Debug, Args)]
+pub struct Resume {
+    /// Clients that were away
+    #[arg(long, default_value_t = 1_000, value_parser = count(1, 100_000))]
+    pub clients: usize,
+    /// Publications that they missed
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u64).range(1..=10_000_000))]
+    pub missed: u64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 190, value_parser = value_parser!(u64).range(32..65536))]
+    pub size: u64,
+    /// Subscribers of another topic, which stay
+    #[arg(long, default_value_t = 100, value_parser = count(1, 100_000))]
+    pub live: usize,
+    /// Publications per second to those
+    #[arg(long, default_value_t = 1_000, value_parser = rate())]
+    pub rate: u64,
+    /// Of both kinds, those that are verified by content
+    #[arg(long, default_value_t = 64, value_parser = count(1, 1_000_000))]
+    pub sample: usize,
+    /// Who is verified by content
+    #[arg(long, value_enum, default_value_t = Verify::Sample)]
+    pub verify: Verify,
+    /// Fail if p99 of those who stay is more than so many times that without the others
+    #[arg(long)]
+    pub ratio_max: Option<f64>,
+    /// With --ratio-max: a p99 of so many milliseconds is good enough whatever the ratio
+    #[arg(long, requires = "ratio_max")]
+    pub p99_ms: Option<f64>,
+    /// Fail if it takes longer until everybody has everything; it is given up after --duration in any case
+    #[arg(long, value_name = "DURATION", value_parser = lasting())]
+    pub within: Option<u64>,
+    /// Fail if the broker grows by more than so many MiB meanwhile; needs --pid
+    #[arg(long, requires = "pid")]
+    pub memory_max: Option<u64>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run: each phase has this duration.
     #[command(flatten)]
     pub run: Run,
 }

@@ -145,6 +145,12 @@ pub fn raise_priority() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Puts the calling thread below this process's others (nice 19).
+pub fn lower_priority() {
+    // Nobody is refused to be nicer.
+    let _ = setpriority_process(Some(gettid()), 19);
+}
+
 /// Runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO).
 pub fn run_in_real_time() -> Result<(), String> {
     // Above nothing in particular: below what the kernel runs at 50 and more.

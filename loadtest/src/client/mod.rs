@@ -29,7 +29,7 @@ use std::{
 
 pub use monitor::{Row, Unwatched, Watcher};
 pub use outcome::{GroupOutcome, Loss, Outcome};
-pub use plan::{Lane, Pace, Publisher, Subscriber, Threads, Times, Topic};
+pub use plan::{Lane, Pace, Publisher, Subscriber, Threads, Times, Topic, Window};
 pub use series::{coarse_histogram, fine_histogram};
 pub use shared::INTERRUPTED;
 
@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub group_count: usize,
     /// When.
     pub times: Times,
+    /// What was due in it has its latency told, in place of all that is measured.
+    pub window: Option<&'a Window>,
     /// The protocol.
     pub dialect: Dialect,
     /// By the timetable or by a window.
@@ -90,6 +92,7 @@ pub fn run(
         topics: run.topics,
         group_count: run.group_count,
         times: run.times,
+        window: run.window,
         dialect: run.dialect,
         pace: run.pace,
         pacing: &pacing,

@@ -1,6 +1,9 @@
 //! What a run consists of: topics, connections, times, threads.
 
-use std::net::TcpStream;
+use std::{
+    net::TcpStream,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use crate::{clock, dialect::Reader, payload::Payload, schedule::Schedule};
 
@@ -50,6 +53,35 @@ impl Times {
     /// Whether what is due or received at `at_ns` counts.
     pub fn is_measured(&self, at_ns: u64) -> bool {
         (self.measure_ns..self.end_ns).contains(&at_ns)
+    }
+}
+
+/// A part of a run whose begin and end are known only when they are there.
+#[derive(Debug)]
+pub struct Window {
+    begin_ns: AtomicU64,
+    end_ns: AtomicU64,
+}
+
+impl Window {
+    /// Not yet.
+    pub fn new() -> Window {
+        Window { begin_ns: AtomicU64::new(u64::MAX), end_ns: AtomicU64::new(u64::MAX) }
+    }
+
+    /// It begins at `at_ns`.
+    pub fn begin(&self, at_ns: u64) {
+        self.begin_ns.store(at_ns, SeqCst);
+    }
+
+    /// It ends before `at_ns`.
+    pub fn end(&self, at_ns: u64) {
+        self.end_ns.store(at_ns, SeqCst);
+    }
+
+    /// Whether it has begun at `at_ns`, and is not over as far as one knows.
+    pub fn contains(&self, at_ns: u64) -> bool {
+        (self.begin_ns.load(SeqCst)..self.end_ns.load(SeqCst)).contains(&at_ns)
     }
 }
 
@@ -121,6 +153,16 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_is_from_its_begin_to_its_end() {
+        let window = Window::new();
+        assert!(!window.contains(0) && !window.contains(7));
+        window.begin(5);
+        assert_eq!([4, 5, 9].map(|at| window.contains(at)), [false, true, true]);
+        window.end(8);
+        assert_eq!([4, 5, 7, 8].map(|at| window.contains(at)), [false, true, true, false]);
+    }
 
     #[test]
     fn threads_go_round_the_cores() {

@@ -8,7 +8,7 @@ use std::{
 use hdrhistogram::Histogram;
 
 use super::{
-    plan::{Pace, Subscriber, Times, Topic},
+    plan::{Pace, Subscriber, Times, Topic, Window},
     series::GroupSecond,
     shared::Shared,
 };
@@ -140,7 +140,9 @@ pub struct Reading<'a> {
     pub pace: Pace,
     /// The run's times.
     pub times: Times,
-    /// Of the receiver's group, of what was due while it was measured.
+    /// See [`super::Run::window`].
+    pub window: Option<&'a Window>,
+    /// Of the receiver's group, of what was due while it was measured, or in the window.
     pub latency: &'a mut Histogram<u64>,
     /// The current second of the receiver's group.
     pub second: &'a mut GroupSecond,
@@ -173,7 +175,11 @@ impl Reading<'_> {
                 if let Some(stamp) = stamp {
                     let latency_ns = self.now_ns.saturating_sub(stamp.due_ns);
                     self.second.latency.saturating_record(latency_ns);
-                    if self.times.is_measured(stamp.due_ns) {
+                    let is_measured = match self.window {
+                        Some(window) => window.contains(stamp.due_ns),
+                        None => self.times.is_measured(stamp.due_ns),
+                    };
+                    if is_measured {
                         self.latency.saturating_record(latency_ns);
                     }
                 }

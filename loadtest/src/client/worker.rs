@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 use rustix::net::{SendFlags, send};
 
 use super::{
-    plan::{Lane, Pace, Publisher, Subscriber, Times, Topic},
+    plan::{Lane, Pace, Publisher, Subscriber, Times, Topic, Window},
     receiver::{Reading, Receiver},
     sender::{Filling, Sender},
     series::{CurrentSecond, fine_histogram},
@@ -45,6 +45,8 @@ pub struct Orders<'a> {
     pub group_count: usize,
     /// The run's times.
     pub times: Times,
+    /// See [`super::Run::window`].
+    pub window: Option<&'a Window>,
     /// The protocol.
     pub dialect: Dialect,
     /// By the timetable or by a window.
@@ -257,10 +259,11 @@ impl<'a> Worker<'a> {
         let receiver = &mut self.receivers[index];
         if let Some(lease) = completion.lease {
             let bytes = self.ring.leased(&lease);
-            let Orders { topics, times, dialect, pace, shared, .. } = self.orders;
+            let Orders { topics, times, window, dialect, pace, shared, .. } = self.orders;
             let group = topics[receiver.topics[0]].group;
             let (latency, second) = (&mut self.latency[group], &mut self.current.groups[group]);
-            let mut reading = Reading { topics, shared, dialect, pace, times, latency, second, now_ns };
+            let mut reading =
+                Reading { topics, shared, dialect, pace, times, window, latency, second, now_ns };
             let read = if receiver.is_open { reading.read(receiver, bytes) } else { Ok(()) };
             self.ring.recycle(lease);
             if let Err(reason) = read {

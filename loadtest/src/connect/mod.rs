@@ -74,6 +74,8 @@ pub struct Connected {
     pub reader: Reader,
     /// Where its subscription starts, if it has one.
     pub seq: u64,
+    /// In whose numbering, where the broker tells.
+    pub epoch: Option<String>,
 }
 
 /// Opens `count` connections for `role`; a subscriber's subscription is in force. `first` numbers them
@@ -118,7 +120,7 @@ fn connect_batch(
     let mut is_greeted = false;
     for (index, mut socket) in sockets.into_iter().enumerate() {
         let (_, rest) = read_upgrade(&mut socket)?;
-        let mut connected = Connected { socket, reader: Reader::default(), seq: 0 };
+        let mut connected = Connected { socket, reader: Reader::default(), seq: 0, epoch: None };
         let mut greeting = Vec::new();
         is_greeted = dialect.write_greeting(first + index, &mut greeting);
         connected.socket.write_all(&greeting).map_err(|error| error.to_string())?;
@@ -126,7 +128,7 @@ fn connect_batch(
         upgraded.push(connected);
     }
     if is_greeted {
-        upgraded.iter_mut().try_for_each(|it| it.await_ok(dialect, "greeting").map(drop))?;
+        upgraded.iter_mut().try_for_each(|it| it.await_ok(dialect, "greeting"))?;
     }
     if let Role::Subscriber(topic) = role {
         let mut subscribe = Vec::new();
@@ -135,7 +137,7 @@ fn connect_batch(
             connected.socket.write_all(&subscribe).map_err(|error| error.to_string())?;
         }
         for connected in &mut upgraded {
-            connected.seq = connected.await_ok(dialect, "subscription")?;
+            connected.await_ok(dialect, "subscription")?;
         }
     }
     for connected in upgraded {
@@ -198,8 +200,8 @@ pub fn read_upgrade(socket: &mut TcpStream) -> Result<(String, Vec<u8>), String>
 }
 
 impl Connected {
-    /// Reads until what was asked for is confirmed, and gives its `seq`. Nothing else is on its way.
-    fn await_ok(&mut self, dialect: Dialect, what: &str) -> Result<u64, String> {
+    /// Reads until what was asked for is confirmed, and keeps where it starts. Nothing else is on its way.
+    fn await_ok(&mut self, dialect: Dialect, what: &str) -> Result<(), String> {
         let mut bytes = [0; 4096];
         loop {
             let len = match self.socket.read(&mut bytes) {
@@ -207,17 +209,19 @@ impl Connected {
                 Ok(len) => len,
                 Err(error) => return Err(format!("no answer to the {what}: {error}")),
             };
-            if let Some(seq) = self.feed(dialect, &bytes[..len])? {
-                return Ok(seq);
+            if self.feed(dialect, &bytes[..len])? {
+                return Ok(());
             }
         }
     }
 
-    fn feed(&mut self, dialect: Dialect, bytes: &[u8]) -> Result<Option<u64>, String> {
-        let mut found = None;
+    /// Whether a confirmation was in it.
+    fn feed(&mut self, dialect: Dialect, bytes: &[u8]) -> Result<bool, String> {
+        let mut is_confirmed = false;
         let mut on_message = |message: Message<'_>| match message {
-            Message::Ok { seq } => {
-                found = Some(seq);
+            Message::Ok { seq, start } => {
+                is_confirmed = true;
+                (self.seq, self.epoch) = (seq, start.map(|it| it.epoch.into_owned()));
                 Ok(())
             }
             Message::Error(error) => Err(error),
@@ -228,7 +232,7 @@ impl Connected {
             _ => Ok(()),
         };
         self.reader.feed(dialect, bytes, &mut on_message)?;
-        Ok(found)
+        Ok(is_confirmed)
     }
 }
 

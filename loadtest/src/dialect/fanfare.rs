@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use super::Message;
+use super::{Message, Position, Start};
 
 /// Binary kinds, from `docs/PROTOCOL.md`. All others carry the JSON object of the same name.
 mod kind {
@@ -38,6 +38,12 @@ struct Envelope<'a> {
     #[serde(borrow, default)]
     base64: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    epoch: Option<Cow<'a, str>>,
+    #[serde(default)]
+    recovered: Option<bool>,
+    #[serde(default)]
+    replayed: Option<u64>,
+    #[serde(borrow, default)]
     code: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message: Option<Cow<'a, str>>,
@@ -51,6 +57,17 @@ pub fn json_subscribe(topic: &str) -> Vec<u8> {
 /// A subscribe command in its binary coat.
 pub fn binary_subscribe(topic: &str) -> Vec<u8> {
     [&header(kind::SUBSCRIBE, 0)[..], &json_subscribe(topic)].concat()
+}
+
+/// A subscribe command that begins after a position.
+pub fn json_resume(topic: &str, Position { epoch, seq }: &Position) -> Vec<u8> {
+    let since = format!(r#"{{"epoch":"{epoch}","seq":{seq}}}"#);
+    format!(r#"{{"op":"subscribe","topic":"{topic}","id":1,"since":{since}}}"#).into()
+}
+
+/// The same in its binary coat.
+pub fn binary_resume(topic: &str, since: &Position) -> Vec<u8> {
+    [&header(kind::SUBSCRIBE, 0)[..], &json_resume(topic, since)].concat()
 }
 
 /// An unsubscribe command.
@@ -110,7 +127,14 @@ pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, Strin
                 (None, None) => Cow::Borrowed(&[]),
             },
         },
-        "ok" => Message::Ok { seq: envelope.seq },
+        "ok" => Message::Ok {
+            seq: envelope.seq,
+            start: envelope.epoch.map(|epoch| Start {
+                epoch,
+                recovered: envelope.recovered,
+                replayed: envelope.replayed,
+            }),
+        },
         "gap" => {
             Message::Gap { topic: envelope.topic.unwrap_or_default(), range: envelope.from.zip(envelope.to) }
         }
@@ -203,8 +227,22 @@ mod tests {
     #[test]
     fn replies_are_told_apart() {
         for (text, expected) in [
-            (r#"{"op":"ok","id":1,"topic":"t","seq":7}"#, Message::Ok { seq: 7 }),
-            (r#"{"op":"ok","id":1,"topic":"t/#"}"#, Message::Ok { seq: 0 }),
+            (r#"{"op":"ok","id":1,"topic":"t","seq":7}"#, Message::Ok { seq: 7, start: None }),
+            (
+                r#"{"op":"ok","id":1,"topic":"t","seq":7,"epoch":"9f","recovered":true,"replayed":3}"#,
+                Message::Ok {
+                    seq: 7,
+                    start: Some(Start { epoch: "9f".into(), recovered: Some(true), replayed: Some(3) }),
+                },
+            ),
+            (
+                r#"{"op":"ok","id":1,"topic":"t","seq":7,"epoch":"9f"}"#,
+                Message::Ok {
+                    seq: 7,
+                    start: Some(Start { epoch: "9f".into(), recovered: None, replayed: None }),
+                },
+            ),
+            (r#"{"op":"ok","id":1,"topic":"t/#"}"#, Message::Ok { seq: 0, start: None }),
             (
                 r#"{"op":"gap","topic":"t","from":1,"to":2,"reason":"slow_consumer"}"#,
                 Message::Gap { topic: "t".into(), range: Some((1, 2)) },
@@ -245,7 +283,7 @@ mod tests {
             format!("{:?}", Message::Delivery { seq: Some(9), data: Cow::Borrowed(b"data"), wire_bytes })
         };
         let wire_bytes = [4 + 4 + delivery.len(), 4 + extended.len()].map(delivered);
-        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], "Ok { seq: 5 }"]);
+        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], "Ok { seq: 5, start: None }"]);
         let mut json = [&delivery[..delivery.len() - 4], b"\"data\""].concat();
         json[1] = FLAG_JSON;
         let mut of_json = None;

@@ -66,6 +66,8 @@ pub enum Message<'a> {
     Ok {
         /// The topic's `seq`, or 0.
         seq: u64,
+        /// Of a subscription to a topic, how it begins, where the broker says so.
+        start: Option<Start<'a>>,
     },
     /// Publications that the broker says it will not deliver.
     Gap {
@@ -78,6 +80,26 @@ pub enum Message<'a> {
     Error(String),
     /// Anything else: a greeting, something newer than this program.
     Other,
+}
+
+/// How a subscription to one of fanfare's topics begins.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Start<'a> {
+    /// In whose numbering `seq`s are.
+    pub epoch: Cow<'a, str>,
+    /// Whether all that came after the position that was asked for is replayed, if one was.
+    pub recovered: Option<bool>,
+    /// How much of the past comes first, if it was asked for.
+    pub replayed: Option<u64>,
+}
+
+/// How far a subscriber has come in one of fanfare's topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// In whose numbering.
+    pub epoch: String,
+    /// The last publication that it has, or 0.
+    pub seq: u64,
 }
 
 impl Dialect {
@@ -137,6 +159,14 @@ impl Dialect {
                 self.frame(&[b"sub ", topic.as_bytes()], out);
                 codec::write_frame(opcode::PING, MASK, &[], out);
             }
+        }
+    }
+
+    /// Appends what subscribes to one of fanfare's topics beginning after `since`; a [`Message::Ok`] answers it.
+    pub fn write_resume(self, topic: &str, since: &Position, out: &mut Vec<u8>) {
+        match self {
+            Dialect::Binary => self.frame(&[&fanfare::binary_resume(topic, since)], out),
+            _ => self.frame(&[&fanfare::json_resume(topic, since)], out),
         }
     }
 

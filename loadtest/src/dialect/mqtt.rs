@@ -82,7 +82,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, String> {
             let data = rest.get(topic_len + id_len..).ok_or_else(too_short)?;
             Message::Delivery { seq: None, data: Cow::Borrowed(data), wire_bytes: len }
         }
-        (packet::CONNACK, [_, 0]) | (packet::SUBACK, [_, _, 0..=2]) => Message::Ok { seq: 0 },
+        (packet::CONNACK, [_, 0]) | (packet::SUBACK, [_, _, 0..=2]) => Message::Ok { seq: 0, start: None },
         (packet::CONNACK, [_, code]) => Message::Error(format!("MQTT connection refused: code {code}")),
         (packet::SUBACK, [_, _, SUBACK_FAILURE]) => Message::Error("MQTT subscription refused".to_owned()),
         (packet::PUBLISH | packet::CONNACK | packet::SUBACK, _) => return Err(too_short()),
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn replies_are_told_apart() {
         let ok = |bytes| read(bytes).unwrap().unwrap().0;
-        assert_eq!(ok(&[0x20, 2, 0, 0]), Message::Ok { seq: 0 });
-        assert_eq!(ok(&[0x90, 3, 0, 1, 0]), Message::Ok { seq: 0 });
+        assert_eq!(ok(&[0x20, 2, 0, 0]), Message::Ok { seq: 0, start: None });
+        assert_eq!(ok(&[0x90, 3, 0, 1, 0]), Message::Ok { seq: 0, start: None });
         assert!(matches!(ok(&[0x20, 2, 0, 5]), Message::Error(_)));
         assert!(matches!(ok(&[0x90, 3, 0, 1, 0x80]), Message::Error(_)));
         assert_eq!(ok(&[0xd0, 0]), Message::Other);

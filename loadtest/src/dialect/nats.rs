@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, String> {
         return read_delivery(bytes, arguments, len);
     }
     let message = if line == b"PONG" {
-        Message::Ok { seq: 0 }
+        Message::Ok { seq: 0, start: None }
     } else if let Some(error) = line.strip_prefix(b"-ERR") {
         Message::Error(String::from_utf8_lossy(error).trim().to_owned())
     } else if line == b"PING" || line == b"+OK" || line.starts_with(b"INFO ") {
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn other_lines_are_told_apart() {
         for (line, expected) in [
-            ("PONG\r\n", Message::Ok { seq: 0 }),
+            ("PONG\r\n", Message::Ok { seq: 0, start: None }),
             ("PING\r\n", Message::Other),
             ("INFO {\"server_id\":\"x\"}\r\n", Message::Other),
             ("-ERR 'Slow Consumer'\r\n", Message::Error("'Slow Consumer'".to_owned())),

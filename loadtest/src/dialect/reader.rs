@@ -41,7 +41,7 @@ impl Reader {
                 }),
             },
             opcode::PONG if matches!(dialect, Dialect::Nchan | Dialect::Plain) => {
-                on_message(Message::Ok { seq: 0 })
+                on_message(Message::Ok { seq: 0, start: None })
             }
             opcode::CLOSE => Err(describe_close(frame.payload)),
             _ => Ok(()),
@@ -155,7 +155,7 @@ mod tests {
             let delivery = Message::Delivery { seq: None, data: Cow::Borrowed(b"abc"), wire_bytes: 5 };
             assert_eq!(
                 collect(dialect, &[&bytes]),
-                [format!("{delivery:?}"), format!("{:?}", Message::Ok { seq: 0 })]
+                [format!("{delivery:?}"), format!("{:?}", Message::Ok { seq: 0, start: None })]
             );
         }
     }

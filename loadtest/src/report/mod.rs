@@ -6,6 +6,7 @@ mod html;
 pub mod idle;
 mod page;
 mod plot;
+pub mod resume;
 pub mod section;
 pub mod soak;
 pub mod stalled;
@@ -171,7 +172,7 @@ pub struct TopicReport {
 }
 
 /// Percentiles, in milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Latency {
     /// Half are faster.
     pub p50: f64,

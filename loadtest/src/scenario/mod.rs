@@ -5,6 +5,7 @@ mod find_max;
 pub mod hostile;
 pub mod idle;
 mod plan;
+pub mod resume;
 pub mod soak;
 pub mod stalled;
 #[cfg(test)]
@@ -17,7 +18,7 @@ pub use plan::Plan;
 
 use crate::{
     cli::{Broker, Load, Run},
-    client::{self, Pace, Publisher, Subscriber, Times, Watcher},
+    client::{self, Pace, Publisher, Subscriber, Times, Watcher, Window},
     environment::Environment,
     output::{Live, Outputs, print},
     process,
@@ -104,8 +105,23 @@ pub fn measure_watched(
 pub fn measure_opened(
     setting: &Setting<'_>,
     plan: &Plan,
+    connections: (Vec<Subscriber>, Vec<Publisher>),
+    times: Times,
+    watcher: &mut (dyn Watcher + Send),
+) -> Result<Report, String> {
+    measure_window(setting, plan, connections, times, None, watcher)
+}
+
+/// Runs a plan once over `connections` that are open; latencies are those of the window, if there is one.
+///
+/// # Errors
+/// One line for the operator.
+fn measure_window(
+    setting: &Setting<'_>,
+    plan: &Plan,
     (subscribers, publishers): (Vec<Subscriber>, Vec<Publisher>),
     times: Times,
+    window: Option<&Window>,
     watcher: &mut (dyn Watcher + Send),
 ) -> Result<Report, String> {
     let Setting { broker, run, pace, parameters } = setting;
@@ -125,6 +141,7 @@ pub fn measure_opened(
         topics: &plan.topics,
         group_count: plan.groups.len(),
         times,
+        window,
         dialect: broker.protocol,
         pace: *pace,
         threads: &run.threads(),

@@ -214,7 +214,7 @@ fn subscribe(connected: &mut Connected, dialect: Dialect, topic: &str) -> Result
             return Err("closed before it was answered".to_owned());
         }
         let mut on_message = |message: Message<'_>| match message {
-            Message::Ok { seq } => {
+            Message::Ok { seq, .. } => {
                 found = Some(seq);
                 Ok(())
             }

@@ -61,7 +61,7 @@ impl Client {
         self.socket.write_all(&command).map_err(|error| format!("subscribe {topic}: {error}"))?;
         let mut started = None;
         self.read_until(|message| {
-            if let Message::Ok { seq } = message {
+            if let Message::Ok { seq, .. } = message {
                 started = Some(seq);
             }
             started.is_some()

@@ -337,7 +337,7 @@ impl Publisher {
     fn receive(&mut self, findings: &mut Findings, scratch: &mut [u8]) {
         let Publisher { link, due_ns, acknowledged_seq, .. } = self;
         link.receive(scratch, |message, _| match message {
-            Message::Ok { seq } => {
+            Message::Ok { seq, .. } => {
                 due_ns.pop_front();
                 findings.counts.acknowledged += 1;
                 *acknowledged_seq = seq.max(*acknowledged_seq);

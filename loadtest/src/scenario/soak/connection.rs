@@ -191,7 +191,7 @@ impl Seen {
         around: &Surroundings,
     ) -> Result<(), String> {
         match message {
-            Message::Ok { seq } => {
+            Message::Ok { seq, .. } => {
                 // By name, it says where the subscription begins. A filter begins with what comes first behind it.
                 if self.oks.is_empty()
                     && let Some(topic) = around.topics.iter().position(|it| it == subscription)
@@ -294,7 +294,7 @@ mod tests {
     fn by_name_everything_after_the_ok_must_come_once_and_in_order() {
         let around = surroundings();
         let seqs = |seqs: &[u64]| {
-            let ok = Message::Ok { seq: 7 };
+            let ok = Message::Ok { seq: 7, start: None };
             let deliveries = seqs.iter().map(|it| delivery(&around, 0, *it));
             fault("soak/out", std::iter::once(ok).chain(deliveries).collect())
         };
@@ -309,7 +309,7 @@ mod tests {
         let around = surroundings();
         let all = |parts: &[(u16, u64)]| {
             let deliveries = parts.iter().map(|(topic, seq)| delivery(&around, *topic, *seq));
-            fault("#", std::iter::once(Message::Ok { seq: 0 }).chain(deliveries).collect())
+            fault("#", std::iter::once(Message::Ok { seq: 0, start: None }).chain(deliveries).collect())
         };
         assert_eq!(all(&[(0, 5), (1, 90), (0, 6), (2, 1), (1, 91)]), None);
         assert!(all(&[(0, 5), (1, 90), (0, 7)]).unwrap().ends_with("soak/out 7 came instead of 6"));
@@ -328,7 +328,8 @@ mod tests {
     fn a_gap_excuses_what_it_names_and_nothing_else() {
         let around = surroundings();
         let after_gap = |range, seq| {
-            let messages = vec![Message::Ok { seq: 7 }, gap("soak/out", range), delivery(&around, 0, seq)];
+            let messages =
+                vec![Message::Ok { seq: 7, start: None }, gap("soak/out", range), delivery(&around, 0, seq)];
             fault("soak/out", messages)
         };
         assert_eq!(after_gap(Some((8, 11)), 12), None);
@@ -341,10 +342,10 @@ mod tests {
     fn nothing_comes_after_an_unsubscribe_was_answered_and_nothing_foreign_at_all() {
         let around = surroundings();
         let mut seen = Seen { next: vec![None; 3], ..Seen::default() };
-        seen.take(Message::Ok { seq: 0 }, "soak/out", &around).unwrap();
+        seen.take(Message::Ok { seq: 0, start: None }, "soak/out", &around).unwrap();
         seen.is_leaving = true;
         seen.take(delivery(&around, 0, 1), "soak/out", &around).unwrap();
-        seen.take(Message::Ok { seq: 0 }, "soak/out", &around).unwrap();
+        seen.take(Message::Ok { seq: 0, start: None }, "soak/out", &around).unwrap();
         let error = seen.take(delivery(&around, 0, 2), "soak/out", &around).unwrap_err();
         assert_eq!(error, "soak/out 2 came after the unsubscribe was answered");
         let foreign = Message::Delivery { seq: Some(1), data: Cow::Borrowed(b"hello"), wire_bytes: 0 };

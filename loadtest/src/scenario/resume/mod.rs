@@ -1,0 +1,204 @@
+//! Clients that were away come back all at once, beside others that stayed: do they get exactly what they missed, how
+//! soon, and what does it cost the others, and the broker's memory?
+//!
+//! They subscribe, note where they are, and go. So much is published, each publication acknowledged. The others are
+//! measured alone first, then while those come back: connected and upgraded before, so that nothing but the past is
+//! what is waited for (`connect --storm` is about the rest).
+//!
+//! # Modules
+//!
+//! - [`storm`]: those who come back; [`check`]: what one of them must get.
+
+mod check;
+mod storm;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{Read, Write},
+    sync::atomic::Ordering::SeqCst,
+    thread,
+};
+
+use super::{Plan, Setting, check as check_first, ensure_descriptors, measure, measure_window};
+use crate::{
+    broker::BrokerProbe,
+    cli::{Resume, Verify},
+    client::{INTERRUPTED, Lane, Pace, Times, Window},
+    clock,
+    connect::{self, Connected, Target},
+    dialect::{Dialect, Message, Position, Role},
+    environment::Environment,
+    output::{Live, print},
+    payload::{Payload, Stamp},
+    process,
+    report::resume::{Bounds, ResumeReport, StormReport},
+    schedule::Schedule,
+};
+use storm::Storm;
+
+/// What is published while the clients are away.
+const MISSED: &str = "resume/missed";
+/// Nothing is published to it: the `ok` to a subscription tells that a connection is greeted.
+const NOTHING: &str = "resume/nothing";
+/// What the others are subscribed to.
+const LIVE: &str = "resume/live";
+/// Publications that wait for their acknowledgement together, and their bytes.
+const BATCH: u64 = 256;
+const BATCH_BYTES: usize = 128 << 10;
+
+/// Runs it.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(options: &Resume, parameters: Vec<(String, String)>) -> Result<bool, String> {
+    let report = measure_all(options, parameters)?;
+    print(&report);
+    options.run.outputs.write_json(&report)?;
+    options.run.outputs.write_html(|| report.page())?;
+    Ok(report.passed)
+}
+
+fn measure_all(options: &Resume, parameters: Vec<(String, String)>) -> Result<ResumeReport, String> {
+    let Resume { broker, run, .. } = options;
+    if !matches!(broker.protocol, Dialect::Json | Dialect::Binary) {
+        return Err("resume speaks fanfare's two languages: fanfare-json and fanfare-bin only".to_owned());
+    }
+    check_first(broker, &run.outputs)?;
+    ensure_descriptors(options.clients + options.live + 2)?;
+    let target = Target::parse(&broker.url)?;
+    let since = subscribe_and_leave(&target, broker.protocol, options.clients)?;
+    publish_missed(&target, broker.protocol, options, &since)?;
+    let setting = Setting { broker, run, pace: Pace::Open, parameters: parameters.clone() };
+    let without = measure(&setting, &plan(options, ", without them"))?;
+    let (with, storm) = match INTERRUPTED.load(SeqCst) {
+        true => (without.clone(), StormReport::default()),
+        false => measure_storm(&setting, options, &target, since)?,
+    };
+    let bounds = Bounds {
+        ratio_max: options.ratio_max,
+        p99_ms: options.p99_ms,
+        within_s: options.within,
+        memory_bytes_max: options.memory_max.map(|mib| mib << 20),
+    };
+    let environment = Environment::read(broker.pid);
+    Ok(ResumeReport::new(title(options), environment, parameters, bounds, without, with, storm))
+}
+
+/// Where all of the clients are when they go.
+fn subscribe_and_leave(target: &Target, dialect: Dialect, count: usize) -> Result<Position, String> {
+    let connected = connect::connect(target, dialect, Role::Subscriber(MISSED), 0, count)?;
+    let mut positions = connected.iter().map(|it| (it.epoch.as_ref(), it.seq));
+    let first = positions.next().expect("one client at least");
+    if positions.any(|it| it != first) {
+        return Err(format!("somebody else publishes to {MISSED}"));
+    }
+    let Connected { epoch, seq, .. } = &connected[0];
+    let epoch =
+        epoch.clone().ok_or("the broker tells no epoch in the ok to a subscription: it is too old")?;
+    Ok(Position { epoch, seq: *seq })
+}
+
+/// Publishes what they miss, each acknowledged with the `seq` after the one before.
+fn publish_missed(
+    target: &Target,
+    dialect: Dialect,
+    options: &Resume,
+    since: &Position,
+) -> Result<(), String> {
+    let payload = Payload::new(options.size as usize);
+    let mut opened = connect::connect(target, dialect, Role::Publisher(MISSED), 0, 1)?;
+    let mut connected = opened.pop().expect("one was asked for");
+    let (mut sent, mut acknowledged) = (0, 0);
+    let mut bytes = vec![0; 64 << 10];
+    while acknowledged < options.missed {
+        let mut batch = Vec::new();
+        while sent < options.missed && sent - acknowledged < BATCH && batch.len() < BATCH_BYTES {
+            let (text, filling) = payload.parts(stamp(sent));
+            sent += 1;
+            dialect.write_publish_with_id(MISSED, &[&text[..], filling].concat(), sent, &mut batch);
+        }
+        connected.socket.write_all(&batch).map_err(|error| format!("publishing to {MISSED}: {error}"))?;
+        while acknowledged < sent {
+            let len = connected.socket.read(&mut bytes).map_err(|error| error.to_string())?;
+            if len == 0 {
+                return Err(format!("closed after {acknowledged} publications to {MISSED}"));
+            }
+            let mut on_message = |message: Message<'_>| match message {
+                Message::Ok { seq, .. } if seq == since.seq + acknowledged + 1 => {
+                    acknowledged += 1;
+                    Ok(())
+                }
+                Message::Ok { seq, .. } => {
+                    Err(format!("{MISSED}: publication {} has seq {seq}", acknowledged + 1))
+                }
+                Message::Error(error) => Err(format!("a publication to {MISSED} was refused: {error}")),
+                _ => Ok(()),
+            };
+            connected.reader.feed(dialect, &bytes[..len], &mut on_message)?;
+        }
+    }
+    Ok(())
+}
+
+/// What makes the publication at this place, counted from 0, its own.
+fn stamp(place: u64) -> Stamp {
+    Stamp { due_ns: 0, topic: 1, publisher: 0, sequence: place }
+}
+
+/// The others again, and after their warm-up everybody comes back.
+fn measure_storm(
+    setting: &Setting<'_>,
+    options: &Resume,
+    target: &Target,
+    since: Position,
+) -> Result<(crate::report::Report, StormReport), String> {
+    let run = setting.run;
+    let plan = plan(options, ", with them");
+    let connections = plan.open(setting.broker)?;
+    let storm = Storm::open(target, setting.broker.protocol, options, since)?;
+    let mut watcher = Live::new(&plan.title, &plan.groups, run.warmup, run.duration);
+    let window = Window::new();
+    let times = Times::starting_soon(run.warmup, run.duration, run.drain);
+    thread::scope(|scope| {
+        let coming_back = scope.spawn(|| {
+            // The others' time is measured, not what this program makes them wait.
+            process::pin_to_cores(&run.cores)?;
+            process::lower_priority();
+            clock::sleep_until(times.measure_ns);
+            storm.run(times.end_ns, &window, &setting.broker.probe())
+        });
+        let report = measure_window(setting, &plan, connections, times, Some(&window), &mut watcher);
+        let storm = coming_back.join().map_err(|_| "the clients' thread panicked".to_owned())?;
+        Ok((report?, storm?))
+    })
+}
+
+fn title(options: &Resume) -> String {
+    let Resume { clients, missed, size, live, rate, .. } = options;
+    format!("resume: {clients} clients × {missed} × {size} B, beside {rate} pub/s to {live} others")
+}
+
+/// Those who stayed: on a thread of their own, above the clients'.
+fn plan(options: &Resume, which: &str) -> Plan {
+    let mut plan = Plan::new(format!("{}{which}", title(options)));
+    let group = plan.add_group(LIVE);
+    let topic = plan.add_topic(group, LIVE.to_owned(), Schedule::of_one(options.rate), options.size);
+    (0..options.live).for_each(|_| plan.subscribe(vec![topic], Lane::Quick));
+    plan.publish(&[topic], Lane::Quick);
+    plan.sample(group, sampled_of(options, options.live));
+    plan
+}
+
+/// How many of so many are verified by content.
+fn sampled_of(options: &Resume, count: usize) -> usize {
+    match options.verify {
+        Verify::All => count,
+        Verify::Sample => count.min(options.sample),
+    }
+}
+
+/// The broker's memory now, if one may look.
+fn resident_bytes(probe: &BrokerProbe) -> Option<u64> {
+    probe.pid.and_then(process::resident_now_bytes)
+}
