@@ -217,6 +217,7 @@ impl Tail {
     }
 
     /// The newest segment has `len` more bytes from `start` on, of records from `seq` on.
+    #[inline]
     fn note(&mut self, start: u32, len: u32, seq: u64, is_next: bool, now_ms: u32) {
         self.head_bytes += u64::from(len);
         let segment = self.last();
@@ -496,10 +497,12 @@ impl Tail {
     }
 
     /// The ordinal of the last segment. Of an empty log: of the segment that will come first.
+    #[inline]
     fn last(&self) -> u32 {
         self.front.wrapping_add(self.segments.len().saturating_sub(1) as u32)
     }
 
+    #[inline]
     fn head(&self) -> Position {
         match self.segments.back() {
             Some(last) => Position { segment: self.last(), offset: last.range.end() },
@@ -508,6 +511,7 @@ impl Tail {
     }
 
     /// Where a counted position is. One from before the first segment is at its start.
+    #[inline]
     fn placed(&self, mut position: Position) -> Position {
         if self.segments.is_empty() {
             return self.head();
@@ -519,6 +523,7 @@ impl Tail {
     }
 
     /// The same place in the log: at a segment's end, with another segment behind it, that one's start.
+    #[inline]
     fn normalized(&self, mut position: Position) -> Position {
         while position.segment != self.last()
             && position.offset == self.segments[self.place(position.segment)].range.end()
@@ -530,23 +535,28 @@ impl Tail {
     }
 
     /// In which segment's count the position is: where it was when it last moved.
+    #[inline]
     fn counted_segment(&self, Position { segment, .. }: Position) -> u32 {
         if self.is_before_front(segment) { self.front } else { segment }
     }
 
+    #[inline]
     fn is_before_front(&self, segment: u32) -> bool {
         (segment.wrapping_sub(self.front) as i32) < 0
     }
 
+    #[inline]
     fn place(&self, segment: u32) -> usize {
         segment.wrapping_sub(self.front) as usize
     }
 
     /// What positions from the front on are compared by.
+    #[inline]
     fn order(&self, position: Position) -> (usize, u32) {
         (self.place(position.segment), position.offset)
     }
 
+    #[inline]
     fn segment_mut(&mut self, segment: u32) -> Option<&mut Segment> {
         let place = self.place(segment);
         self.segments.get_mut(place)

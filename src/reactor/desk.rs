@@ -594,14 +594,14 @@ impl Desk {
         if !self.connections[slot].replies.is_empty() || self.fanout.is_owing(slot) {
             self.list(slot);
         }
-        if self.fanout.has_replay(slot) {
+        if self.fanout.has_past(slot) {
             self.queues.list_past(slot);
         }
     }
 
     /// Takes what is next of some topic's past; of what may be asked then it is asked.
-    pub(super) fn take_past(&mut self, slot: u32, is_urgent: bool) -> Option<Range> {
-        let (range, ended) = self.fanout.take_past(slot, is_urgent, &mut self.outcome)?;
+    pub(super) fn take_past(&mut self, slot: u32, is_urgent: bool, bytes_max: u32) -> Option<Range> {
+        let (range, ended) = self.fanout.take_past(slot, is_urgent, bytes_max, &mut self.outcome)?;
         if let Some(view) = ended {
             self.fanout.note_past_sent(slot, view, &mut self.outcome);
         }

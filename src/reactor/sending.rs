@@ -22,6 +22,8 @@ pub const QUANTUM: usize = if cfg!(test) { 2 } else { 64 };
 const QUANTUM_BYTES: u32 = if cfg!(test) { 2 << 10 } else { 1 << 20 };
 /// How much of topics' pasts a send takes along that is made for something else.
 const PAST_BYTES_ALONG: u32 = if cfg!(test) { 256 } else { 16 << 10 };
+/// How much of them a send has that is made for them.
+const PAST_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// How many topics one send looks at for what its connection is owed.
 const POPS_MAX: usize = if cfg!(test) { 8 } else { 256 };
 /// And how much that may take before it goes: a topic that is left may cost more than a send.
@@ -32,13 +34,15 @@ const POPS_WORK_MAX: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 pub(super) struct Sending {
     /// What the turn may still send.
     pub budget: SendBudget,
+    /// When topics' pasts are sent again, in nanoseconds.
+    pub pasts_due_ns: u64,
     /// Has the ring send it.
     pub transport: Transport,
 }
 
 impl Default for Sending {
     fn default() -> Sending {
-        Sending { budget: SendBudget::none(), transport: Transport::default() }
+        Sending { budget: SendBudget::none(), pasts_due_ns: 0, transport: Transport::default() }
     }
 }
 
@@ -68,7 +72,7 @@ impl Sending {
         self.budget.pass_by(price::VISIT);
         let connection = &desk.connections[slot];
         if connection.phase == Phase::Open && !connection.is_sending() {
-            self.send(desk, io, slot, None, SEND_BYTES_MAX);
+            self.send(desk, io, slot, None, PAST_BYTES_MAX);
         }
     }
 
@@ -140,7 +144,7 @@ impl Sending {
         }
         let mut pops_left = POPS_MAX;
         let before = desk.meter.spent();
-        let is_live = !desk.fanout.has_urgent(slot) || self.add_urgent(desk, slot, &mut gather);
+        let is_live = !desk.fanout.has_urgent(slot) || self.add_urgent(desk, slot, &mut gather, past_bytes);
         let is_ending = desk.fanout.is_ending(slot);
         let mut next = match is_live {
             true => first.or_else(|| desk.fanout.pop_owing(slot)),
@@ -170,7 +174,7 @@ impl Sending {
             let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
             while !gather.is_full()
                 && gather.len() < until
-                && let Some(range) = desk.take_past(slot, false)
+                && let Some(range) = desk.take_past(slot, false, until - gather.len())
             {
                 gather.add_range(range);
             }
@@ -191,12 +195,13 @@ impl Sending {
         self.transport.send(slot, &mut desk.connections[slot], gather, moved, io);
     }
 
-    /// Adds the last of topics' pasts, then what is missing of what is live. Tells whether that is all: else nothing live may
+    /// Adds `past_bytes` of the last of topics' pasts, and when that is over what is missing of what is live. Tells whether that is all: else nothing live may
     /// come before the rest.
-    fn add_urgent(&mut self, desk: &mut Desk, slot: u32, gather: &mut Gather) -> bool {
+    fn add_urgent(&mut self, desk: &mut Desk, slot: u32, gather: &mut Gather, past_bytes: u32) -> bool {
+        let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
         while !gather.is_full()
-            && gather.len() < SEND_BYTES_MAX
-            && let Some(range) = desk.take_past(slot, true)
+            && gather.len() < until
+            && let Some(range) = desk.take_past(slot, true, until - gather.len())
         {
             gather.add_range(range);
         }

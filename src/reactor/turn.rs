@@ -180,7 +180,7 @@ impl<I: Io> Reactor<I> {
     }
 
     /// Sends: those who wait for an answer first, as far as the others leave it to them, then whoever is owed
-    /// something, and what is left to whoever has most. Tells when the next sweep is due.
+    /// something, and what is left to whoever has most; then topics' pasts. Tells when the next of that is due.
     fn serve(&mut self, now_ns: u64) -> Option<u64> {
         self.desk.fanout.start_due_sweeps(now_ns, share::TASKS);
         self.desk.take_work();
@@ -194,8 +194,8 @@ impl<I: Io> Reactor<I> {
         self.sending.sweep(&mut self.desk, &mut self.io, now_ns);
         self.serve_owing(SendBudget::none());
         self.send_replies(SendBudget::none());
-        self.send_pasts();
-        self.desk.fanout.next_sweep_ns()
+        let next_past_ns = self.send_pasts(now_ns);
+        [self.desk.fanout.next_sweep_ns(), next_past_ns].into_iter().flatten().min()
     }
 
     fn run_tasks(&mut self) {
@@ -500,16 +500,22 @@ impl<I: Io> Reactor<I> {
         self.serve_listed(kept, |desk| &mut desk.queues.serving);
     }
 
-    /// Sends topics' pasts to those who have no send in flight, in their turn.
-    fn send_pasts(&mut self) {
-        self.sending.budget = SendBudget::of_pasts(self.desk.meter.spent());
+    /// Sends topics' pasts to those who have no send in flight, in their turn, if it is time for that. Tells when it is.
+    fn send_pasts(&mut self, now_ns: u64) -> Option<u64> {
+        let before = self.desk.meter.spent();
+        self.sending.budget = SendBudget::of_pasts();
         for _ in 0..self.desk.queues.replaying_count() {
-            if self.sending.budget.is_spent(SendBudget::none()) {
-                return;
+            if now_ns < self.sending.pasts_due_ns || self.sending.budget.is_spent(SendBudget::none()) {
+                break;
             }
             let slot = self.desk.queues.pop_replaying().expect("the loop counts what is there");
             self.sending.serve_past(&mut self.desk, &mut self.io, slot);
         }
+        let spent = self.desk.meter.spent() - before;
+        if spent > 0 {
+            self.sending.pasts_due_ns = now_ns + spent * share::PASTS_PAUSE;
+        }
+        (self.desk.queues.replaying_count() > 0).then_some(self.sending.pasts_due_ns)
     }
 
     /// Each of those that are in `list` now, once.
@@ -716,7 +722,6 @@ impl<I: Io> Reactor<I> {
         let has_work = desk.fanout.is_sweeping()
             || !desk.queues.replying.is_empty()
             || !desk.queues.serving.is_empty()
-            || desk.queues.replaying_count() > 0
             || !self.fired.is_empty()
             || desk.has_tasks()
             || desk.exchange.own_count() > 0

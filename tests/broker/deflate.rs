@@ -485,7 +485,7 @@ fn many_messages_through_one_compressor_do_not_get_into_each_other() {
     let broker = Broker::start(2, &[ENABLED, "deflate.level=9", "deflate.bytes_min=0"]);
     let mut subscriber = open(&broker, UPGRADE, OFFER);
     subscriber.send_text(&subscribe_to("t"));
-    assert_eq!(receive(&mut subscriber).2, br#"{"op":"ok","id":1,"topic":"t","seq":0}"#);
+    assert!(receive(&mut subscriber).2.starts_with(br#"{"op":"ok","id":1,"topic":"t","seq":0,"#));
     let mut publisher = open(&broker, UPGRADE, OFFER);
     let data: Vec<Value> = (0..200_usize)
         .map(|number| match number % 4 {

@@ -92,7 +92,7 @@ fn frames_may_follow_the_upgrade_at_once() {
         bytes.extend(raw::fragment(raw::CONTINUATION, true, &text[cut..]));
         let mut raw = Raw::connect(broker.address);
         raw.send_while_taken(&bytes, piece_len);
-        raw.expect_upgraded();
+        let epoch = raw.expect_upgraded();
 
         // The home of the topic may answer later than the connection's own reactor.
         let mut received: Vec<String> = (0..4)
@@ -104,7 +104,7 @@ fn frames_may_follow_the_upgrade_at_once() {
             .collect();
         received.sort();
         let message = format!(r#"{{"op":"message","topic":"{topic}","seq":1,"data":"é"}}"#);
-        let ok = format!(r#"{{"op":"ok","id":1,"topic":"{topic}","seq":0}}"#);
+        let ok = format!(r#"{{"op":"ok","id":1,"topic":"{topic}","seq":0,"epoch":"{epoch}"}}"#);
         let pong = r#"{"op":"pong","id":"ö"}"#.to_owned();
         assert_eq!(received, ["between".to_owned(), message, ok, pong]);
         raw.close();

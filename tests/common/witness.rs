@@ -48,7 +48,8 @@ impl Witness {
 fn watch(address: SocketAddr, is_over: &AtomicBool, began: &mpsc::Sender<()>) -> u64 {
     let (mut subscriber, mut publisher) = (Raw::open(address), Raw::open(address));
     let ok = subscriber.ask(r#"{"op":"subscribe","topic":"witness","id":1}"#);
-    assert_eq!(ok, json!({"op": "ok", "id": 1, "topic": "witness", "seq": 0}));
+    let epoch = &ok["epoch"];
+    assert_eq!(ok, json!({"op": "ok", "id": 1, "topic": "witness", "seq": 0, "epoch": epoch}));
     let mut seq = 0;
     loop {
         let is_last = is_over.load(Ordering::SeqCst);

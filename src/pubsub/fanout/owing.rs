@@ -99,7 +99,7 @@ impl Fanout {
         let subscriber = self.subscribers.get(connection as usize);
         subscriber.is_some_and(|subscriber| {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
-            (has_gaps || subscriber.owing_count() > 0 || subscriber.has_urgent()) && !subscriber.is_leaving()
+            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving()
         })
     }
 

@@ -12,7 +12,10 @@ use std::collections::VecDeque;
 
 use super::{Fanout, Outcome, subscriber::Subscriber};
 use crate::{
-    protocol::topic::{self, Filter, TopicName},
+    protocol::{
+        Encoding,
+        topic::{self, Filter, TopicName},
+    },
     pubsub::{
         log::Range,
         message::{Page, PageContent, PageFrom, PageRequest, PendingId, ReplayId, Request},
@@ -75,6 +78,34 @@ impl Replaying {
 
     fn queue_mut(&mut self, is_urgent: bool) -> &mut VecDeque<Queued> {
         if is_urgent { &mut self.urgent } else { &mut self.queue }
+    }
+}
+
+impl Queued {
+    /// Takes at most `bytes_max` of whole records off, but one at least; none if that is all.
+    fn split(&mut self, encoding: Encoding, bytes_max: u32) -> Option<Range> {
+        let plain = Encoding::new(encoding.format(), false);
+        let bytes = self.range.bytes();
+        let (mut len, mut count) = (0, 0);
+        loop {
+            let next = len + plain.record_len(&bytes[len as usize..]);
+            if next > bytes_max && count > 0 {
+                break;
+            }
+            (len, count) = (next, count + 1);
+            if len >= bytes_max {
+                break;
+            }
+        }
+        let left = self.range.len() as u32 - len;
+        if left == 0 {
+            return None;
+        }
+        let start = self.range.start();
+        let taken = self.range.part(start, len);
+        self.range = self.range.part(start + len, left);
+        self.seq += count;
+        Some(taken)
     }
 }
 
@@ -229,23 +260,32 @@ impl Fanout {
         subscriber.is_some_and(|subscriber| subscriber.has_urgent() && !subscriber.is_leaving())
     }
 
-    /// Whether other parts of some topic's past are to be sent to the connection.
-    pub fn has_replay(&self, connection: u32) -> bool {
+    /// Whether some topic's past is to be sent to the connection.
+    pub fn has_past(&self, connection: u32) -> bool {
         let subscriber = self.subscribers.get(connection as usize).filter(|it| !it.is_leaving());
-        subscriber.and_then(Subscriber::replaying).is_some_and(|replaying| !replaying.queue.is_empty())
+        let replaying = subscriber.and_then(Subscriber::replaying);
+        replaying.is_some_and(|replaying| !(replaying.urgent.is_empty() && replaying.queue.is_empty()))
     }
 
-    /// Takes the next of what [`Fanout::has_urgent`] or else [`Fanout::has_replay`] told of; and whose it was, if it was the
-    /// last of a topic's past.
+    /// Takes the next of the last of some topic's past, or of other parts: at most `bytes_max` of whole records, but one at
+    /// least. Tells whose it was, if it was the end of that.
     pub fn take_past(
         &mut self,
         connection: u32,
         is_urgent: bool,
+        bytes_max: u32,
         outcome: &mut Outcome,
     ) -> Option<(Range, Option<ViewKey>)> {
         let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
         let id = subscriber.id(connection);
-        let queued = subscriber.replaying_mut()?.queue_mut(is_urgent).pop_front()?;
+        let queue = subscriber.replaying_mut()?.queue_mut(is_urgent);
+        let first = queue.front_mut()?;
+        if first.range.len() > bytes_max as usize
+            && let Some(range) = first.split(self.views[first.view as usize].encoding(), bytes_max)
+        {
+            return Some((range, None));
+        }
+        let queued = queue.pop_front().expect("it is there");
         if queued.page_end.is_none() {
             return Some((queued.range, None));
         }
