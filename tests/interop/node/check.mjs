@@ -111,7 +111,8 @@ const checks = {
       const peer = await Peer.open(subprotocol);
       const topic = `node/${subprotocol ?? "none"}`;
       const data = { text: "grüß dich 👋", list: [1, -2.5, null] };
-      assert.deepEqual(await peer.ask({ op: "subscribe", topic, id: 1 }), { op: "ok", id: 1, topic, seq: 0 });
+      const { epoch } = peer.hello;
+      assert.deepEqual(await peer.ask({ op: "subscribe", topic, id: 1 }), { op: "ok", id: 1, topic, seq: 0, epoch });
       peer.send({ op: "publish", topic, data });
       assert.deepEqual(await peer.object(), { op: "message", topic, seq: 1, data });
       assert.deepEqual(await peer.ask({ op: "unsubscribe", topic, id: "x" }), { op: "ok", id: "x", topic });
@@ -128,7 +129,7 @@ const checks = {
     peer.socket.send(body(SUBSCRIBE, 0, 0, "", JSON.stringify({ op: "subscribe", topic: "node/bin", id: 1 })));
     const ok = await peer.body();
     assert.equal(ok.kind, OK);
-    assert.deepEqual(ok.object, { op: "ok", id: 1, topic: "node/bin", seq: 0 });
+    assert.deepEqual(ok.object, { op: "ok", id: 1, topic: "node/bin", seq: 0, epoch: peer.hello.epoch });
     peer.socket.send(
       batch([
         body(PUBLISH, 0, 0, "node/bin", [0, 255, 128]),

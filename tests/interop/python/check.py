@@ -63,11 +63,11 @@ async def close_code(socket):
 
 async def commands_and_messages_in_json():
     for subprotocol in ["fanfare.json.v1", None]:
-        socket, _ = await open_peer(*[subprotocol] if subprotocol else [])
+        socket, hello = await open_peer(*[subprotocol] if subprotocol else [])
         topic = f"python/{subprotocol}"
         data = {"text": "grüß dich 👋", "list": [1, -2.5, None, 10**30]}
         ok = await ask(socket, {"op": "subscribe", "topic": topic, "id": 1})
-        assert ok == {"op": "ok", "id": 1, "topic": topic, "seq": 0}, ok
+        assert ok == {"op": "ok", "id": 1, "topic": topic, "seq": 0, "epoch": hello["epoch"]}, ok
         message = await ask(socket, {"op": "publish", "topic": topic, "data": data})
         assert message == {"op": "message", "topic": topic, "seq": 1, "data": data}, message
         ok = await ask(socket, {"op": "unsubscribe", "topic": topic, "id": "x"})
