@@ -82,7 +82,7 @@ pub enum Command {
     Stalled(Stalled),
     /// Clients that were away come back all at once and must get exactly what they missed, beside others that stayed
     ///
-    /// The broker must be started with a policy that keeps what is missed: a [[topic]] that matches resume/#, with a
+    /// The broker must be started with a policy that keeps what is missed: a `[[topic]]` that matches resume/#, with a
     /// history_count of --missed at least, and room for it in history.bytes_max.
     #[command(after_help = "Example:\n  \
         taskset -c 0 fanfare serve --reactors 1 --set 'topic=[{ match = \"resume/#\", history_count = 100000 }]' &\n  \

@@ -1,10 +1,10 @@
-//! What a topic keeps of its past, in one format: a [`Tail`] of blocks that are the topic's own.
+//! What a topic keeps of its past, in one format: a `Tail` of blocks that are the topic's own.
 //!
 //! A topic that keeps writes its records of that format into blocks of its own in the first place, and whoever is
 //! subscribed gets spans of these: nothing is ever copied to be kept. A block is as large as what is kept already, within
 //! bounds: so memory is a small multiple of what was asked for, and a busy topic's past is contiguous.
 //!
-//! Memory goes by whole blocks, so there is at least what was asked for; what is *told* is exact: [`Past::lowest`].
+//! Memory goes by whole blocks, so there is at least what was asked for; what is *told* is exact.
 
 use std::collections::VecDeque;
 

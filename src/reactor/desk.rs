@@ -599,15 +599,24 @@ impl Desk {
         }
     }
 
-    /// Takes what is next of some topic's past; of what may be asked then it is asked.
-    pub(super) fn take_past(&mut self, slot: u32, is_urgent: bool, bytes_max: u32) -> Option<Range> {
-        let (range, ended) = self.fanout.take_past(slot, is_urgent, bytes_max, &mut self.outcome)?;
-        if let Some(view) = ended {
-            self.fanout.note_past_sent(slot, view, &mut self.outcome);
-        }
+    /// Takes what is next of some topic's past, and whose it was if that is all of it; what may be asked for then is.
+    pub(super) fn take_past(
+        &mut self,
+        slot: u32,
+        is_urgent: bool,
+        bytes_max: u32,
+    ) -> Option<(Range, Option<ViewKey>)> {
+        let taken = self.fanout.take_past(slot, is_urgent, bytes_max, &mut self.outcome)?;
         self.work_off();
         self.take_work();
-        Some(range)
+        Some(taken)
+    }
+
+    /// The last of that topic's past is in a send, with what is live behind it: see [`Fanout::note_past_sent`].
+    pub(super) fn note_past_sent(&mut self, slot: u32, view: ViewKey) {
+        self.fanout.note_past_sent(slot, view, &mut self.outcome);
+        self.work_off();
+        self.take_work();
     }
 
     /// See [`Queues::list_replying`].

@@ -34,6 +34,8 @@ const POPS_WORK_MAX: u64 = if cfg!(test) { 2 * UNIT } else { 50 * UNIT };
 pub(super) struct Sending {
     /// What the turn may still send.
     pub budget: SendBudget,
+    /// The views of which a send has the last of the past.
+    ended: Vec<ViewKey>,
     /// When topics' pasts are sent again, in nanoseconds.
     pub pasts_due_ns: u64,
     /// Has the ring send it.
@@ -42,7 +44,12 @@ pub(super) struct Sending {
 
 impl Default for Sending {
     fn default() -> Sending {
-        Sending { budget: SendBudget::none(), pasts_due_ns: 0, transport: Transport::default() }
+        Sending {
+            budget: SendBudget::none(),
+            ended: Vec::new(),
+            pasts_due_ns: 0,
+            transport: Transport::default(),
+        }
     }
 }
 
@@ -174,11 +181,13 @@ impl Sending {
             let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
             while !gather.is_full()
                 && gather.len() < until
-                && let Some(range) = desk.take_past(slot, false, until - gather.len())
+                && let Some((range, _)) = desk.take_past(slot, false, until - gather.len())
             {
                 gather.add_range(range);
             }
         }
+        // Behind what is live: whoever leaves now would leave its place to others.
+        self.ended.drain(..).for_each(|view| desk.note_past_sent(slot, view));
         desk.meter.spend((POPS_MAX - pops_left) as u64 * price::VISIT);
         self.budget.pass_by(desk.meter.spent() - before);
         if gather.is_empty() {
@@ -201,9 +210,10 @@ impl Sending {
         let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
         while !gather.is_full()
             && gather.len() < until
-            && let Some(range) = desk.take_past(slot, true, until - gather.len())
+            && let Some((range, ended)) = desk.take_past(slot, true, until - gather.len())
         {
             gather.add_range(range);
+            self.ended.extend(ended);
         }
         if desk.fanout.has_urgent(slot) {
             return false;

@@ -144,10 +144,14 @@ impl Fanout {
         self.end_if_sent(connection, key, outcome)
     }
 
-    /// The last of the topic's past has been sent to the connection, which is behind what it waits for if its subscription
-    /// is ending.
+    /// The last of a topic's past has been sent to the connection, and what is live behind it as far as it went: that may
+    /// be what its subscription waits for if it is ending.
     pub fn note_past_sent(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) {
-        self.end_if_sent(connection, key, outcome);
+        let subscriber = &self.subscribers[connection as usize];
+        // Else it has left by what was live.
+        if !subscriber.is_leaving() && subscriber.find(key).is_some() {
+            self.end_if_sent(connection, key, outcome);
+        }
     }
 
     fn end_if_sent(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) -> bool {

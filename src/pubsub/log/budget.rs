@@ -170,7 +170,7 @@ impl Budget {
     /// one of these two, however old its content: making somebody let go of it would free nothing. Of these there may
     /// be more than a quarter of the budget: with half of it they would be three quarters, and while homes take no
     /// more nothing gets older. So a full log lets go of more, and its homes write no chunk on
-    /// ([`Home::seal`](super::home::Home::seal)): what is charged for older content goes as well.
+    /// ([`Home::seal`](crate::pubsub::home::Home::seal)): what is charged for older content goes as well.
     pub fn stale_before(&self) -> u64 {
         let young = if self.is_full() { self.bytes_max / 4 } else { self.bytes_max / 2 };
         self.clock().saturating_sub(young as u64)
