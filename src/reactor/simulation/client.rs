@@ -66,20 +66,104 @@ pub(super) enum Pace {
 pub(super) enum Event {
     Hello,
     Refused,
-    Ok { id: u64, topic: String, seq: Option<u64>, receivers: Option<u64> },
-    Error { id: Option<u64>, code: String },
-    Pong { id: u64 },
-    Message { topic: String, seq: u64, payload: Vec<u8>, is_json: bool },
-    Gap { topic: String, from: u64, to: u64 },
-    Resync { filter: String },
-    Close { code: Option<u16>, text: String },
+    Ok {
+        id: u64,
+        topic: String,
+        seq: Option<u64>,
+        receivers: Option<u64>,
+        begin: Begin,
+    },
+    Error {
+        id: Option<u64>,
+        code: String,
+    },
+    Pong {
+        id: u64,
+    },
+    Message {
+        topic: String,
+        seq: u64,
+        payload: Vec<u8>,
+        is_json: bool,
+    },
+    /// Of a slow consumer.
+    Gap {
+        topic: String,
+        from: u64,
+        to: u64,
+    },
+    /// Of what was not kept until its turn in a replay came.
+    Lapsed {
+        topic: String,
+        from: u64,
+        to: u64,
+    },
+    History(History),
+    Resync {
+        filter: String,
+    },
+    Close {
+        code: Option<u16>,
+        text: String,
+    },
     Ping(Vec<u8>),
+}
+
+/// What an `ok` to a subscribe says of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Begin {
+    pub epoch: Option<String>,
+    pub recovered: Option<bool>,
+    pub replayed: Option<u64>,
+}
+
+/// A page of a topic's past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct History {
+    pub id: u64,
+    pub topic: String,
+    pub epoch: String,
+    pub seq: u64,
+    pub from: u64,
+    pub has_more: bool,
+    pub messages: Vec<Told>,
+}
+
+/// A publication in such a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub seq: u64,
+    pub payload: Vec<u8>,
+    pub is_json: bool,
+}
+
+/// A place in a topic's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Since {
+    pub epoch: String,
+    pub seq: u64,
+}
+
+/// Where a subscription to a topic is to begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Start {
+    pub since: Option<Since>,
+    pub last: Option<u32>,
+}
+
+/// Which page of a topic's past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Newest,
+    Before(Since),
+    After(Since),
 }
 
 /// What a client asks.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
-    Subscribe { filter: String },
+    Subscribe { filter: String, start: Start },
+    History { topic: String, limit: Option<u32>, anchor: Anchor },
     Unsubscribe { filter: String },
     Publish { topic: String, payload: Vec<u8>, is_json: bool, receivers: bool },
     Ping,
@@ -99,6 +183,13 @@ struct Object<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     base64: Option<String>,
+    epoch: Option<String>,
+    recovered: Option<bool>,
+    replayed: Option<u64>,
+    reason: Option<&'a str>,
+    more: Option<bool>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
 }
 
 impl Client {
@@ -249,15 +340,28 @@ impl Client {
                 let topic_len = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
                 let seq = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"));
                 let (topic, body) = payload[12..].split_at(topic_len);
-                if kind != 2 {
-                    assert_eq!((flags, topic_len, seq), (1, 0, 0), "of kind {kind}");
-                    return read_object(body);
-                }
-                Event::Message {
-                    topic: String::from_utf8(topic.to_vec()).expect("a topic is UTF-8"),
-                    seq,
-                    payload: body.to_vec(),
-                    is_json: flags == 1,
+                match kind {
+                    2 => Event::Message {
+                        topic: String::from_utf8(topic.to_vec()).expect("a topic is UTF-8"),
+                        seq,
+                        payload: body.to_vec(),
+                        is_json: flags == 1,
+                    },
+                    12 => {
+                        assert_eq!((flags, topic_len, seq), (0, 0, 0), "of kind {kind}");
+                        let (object, mut rest) = split_counted(body);
+                        let mut messages = Vec::new();
+                        while !rest.is_empty() {
+                            let (message, more) = split_counted(rest);
+                            messages.push(self.event(opcode, message));
+                            rest = more;
+                        }
+                        history_of(read(object), messages)
+                    }
+                    _ => {
+                        assert_eq!((flags, topic_len, seq), (1, 0, 0), "of kind {kind}");
+                        read_object(body)
+                    }
                 }
             }
             _ => panic!("a frame of opcode {opcode} on a connection that speaks {:?}", self.format),
@@ -292,9 +396,39 @@ fn unframe(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     Some((first, payload, header_len + len))
 }
 
+/// What a length of four bytes at the beginning counts, and the rest.
+fn split_counted(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (len, rest) = bytes.split_at(4);
+    rest.split_at(u32::from_be_bytes(len.try_into().expect("four bytes")) as usize)
+}
+
+fn read(text: &[u8]) -> Object<'_> {
+    serde_json::from_slice(text)
+        .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(text)))
+}
+
+/// A page of the past, whose messages are of its topic.
+fn history_of(object: Object<'_>, messages: Vec<Event>) -> Event {
+    assert_eq!(object.op, "history");
+    let topic = object.topic.expect("a topic");
+    let told = |event| match event {
+        Event::Message { topic: of, seq, payload, is_json } if of == topic => Told { seq, payload, is_json },
+        event => panic!("{event:?} in a page of {topic}"),
+    };
+    let messages = messages.into_iter().map(told).collect();
+    Event::History(History {
+        id: object.id.expect("a history has an id"),
+        topic,
+        epoch: object.epoch.expect("an epoch"),
+        seq: object.seq.expect("a seq"),
+        from: object.from.expect("a lowest seq"),
+        has_more: object.more.expect("more or not"),
+        messages,
+    })
+}
+
 fn read_object(text: &[u8]) -> Event {
-    let object: Object<'_> = serde_json::from_slice(text)
-        .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(text)));
+    let object = read(text);
     let topic = || object.topic.clone().expect("a topic");
     match object.op {
         "hello" => Event::Hello,
@@ -303,6 +437,7 @@ fn read_object(text: &[u8]) -> Event {
             topic: topic(),
             seq: object.seq,
             receivers: object.receivers,
+            begin: Begin { epoch: object.epoch, recovered: object.recovered, replayed: object.replayed },
         },
         "error" => Event::Error { id: object.id, code: object.code.expect("an error has a code") },
         "pong" => Event::Pong { id: object.id.expect("a pong has the ping's id") },
@@ -317,20 +452,47 @@ fn read_object(text: &[u8]) -> Event {
         }
         "gap" => match object.filter {
             Some(filter) => Event::Resync { filter },
-            None => Event::Gap {
-                topic: topic(),
-                from: object.from.expect("a gap begins"),
-                to: object.to.expect("a gap ends"),
-            },
+            None => {
+                let (topic, from) = (topic(), object.from.expect("a gap begins"));
+                let to = object.to.expect("a gap ends");
+                match object.reason {
+                    Some("slow_consumer") => Event::Gap { topic, from, to },
+                    Some("retention") => Event::Lapsed { topic, from, to },
+                    reason => panic!("a gap of {topic} for {reason:?}"),
+                }
+            }
         },
+        "history" => {
+            let messages = object.messages.as_ref().expect("messages");
+            let messages = messages.iter().map(|message| read_object(message.get().as_bytes())).collect();
+            history_of(object, messages)
+        }
         op => panic!("the broker says {op}"),
     }
+}
+
+fn place(Since { epoch, seq }: &Since) -> String {
+    format!(r#"{{"epoch":"{epoch}","seq":{seq}}}"#)
 }
 
 fn json(ask: &Ask, id: Option<u64>) -> String {
     let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
     match ask {
-        Ask::Subscribe { filter } => format!(r#"{{"op":"subscribe","topic":"{filter}"{id}}}"#),
+        Ask::Subscribe { filter, start } => {
+            let since = start.since.as_ref().map(|since| format!(r#","since":{}"#, place(since)));
+            let last = start.last.map(|last| format!(r#","last":{last}"#));
+            let start = since.into_iter().chain(last).collect::<String>();
+            format!(r#"{{"op":"subscribe","topic":"{filter}"{id}{start}}}"#)
+        }
+        Ask::History { topic, limit, anchor } => {
+            let limit = limit.map(|limit| format!(r#","limit":{limit}"#)).unwrap_or_default();
+            let anchor = match anchor {
+                Anchor::Newest => String::new(),
+                Anchor::Before(since) => format!(r#","before":{}"#, place(since)),
+                Anchor::After(since) => format!(r#","after":{}"#, place(since)),
+            };
+            format!(r#"{{"op":"history","topic":"{topic}"{id}{limit}{anchor}}}"#)
+        }
         Ask::Unsubscribe { filter } => format!(r#"{{"op":"unsubscribe","topic":"{filter}"{id}}}"#),
         Ask::Ping => format!(r#"{{"op":"ping"{id}}}"#),
         Ask::Publish { topic, payload, receivers, .. } => {
@@ -359,6 +521,7 @@ fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
         Ask::Subscribe { .. } => 4,
         Ask::Unsubscribe { .. } => 5,
         Ask::Ping => 9,
+        Ask::History { .. } => 12,
     };
     let mut body = head(kind, 1, 0, 0);
     body.extend(json(ask, id).into_bytes());

@@ -90,7 +90,7 @@ impl World {
             return;
         }
         let id = self.guest.expect(asked, client, filter);
-        self.oracle.on_subscribe(client, filter, Some(id));
+        self.oracle.on_subscribe(client, filter, Start::default(), Some(id));
         self.hear_answers();
     }
 
@@ -195,10 +195,14 @@ impl World {
                 told(missed.clone()).for_each(|event| self.oracle.on_event(client, &event));
             }
             let refused = |code: &str| Event::Error { id: Some(id), code: code.to_owned() };
+            let ok = |seq: Option<u64>, receivers, epoch| {
+                let begin = client::Begin { epoch, ..client::Begin::default() };
+                Event::Ok { id, topic, seq, receivers, begin }
+            };
             let event = match answer {
-                Answer::Published { seq, receivers } => Event::Ok { id, topic, seq: Some(seq), receivers },
-                Answer::Subscribed { seq } => Event::Ok { id, topic, seq, receivers: None },
-                Answer::Unsubscribed(_) => Event::Ok { id, topic, seq: None, receivers: None },
+                Answer::Published { seq, receivers } => ok(Some(seq), receivers, None),
+                Answer::Subscribed { seq } => ok(seq, None, seq.map(|_| self.epoch())),
+                Answer::Unsubscribed(_) => ok(None, None, None),
                 Answer::Refused(_) => refused("limit_reached"),
                 Answer::AlreadySubscribed => refused("already_subscribed"),
                 Answer::NotSubscribed => refused("not_subscribed"),

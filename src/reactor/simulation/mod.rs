@@ -13,6 +13,7 @@ mod directed;
 mod guest;
 mod load;
 mod oracle;
+mod past;
 mod random;
 mod stranger;
 
@@ -35,7 +36,7 @@ use crate::{
     protocol::{Encoding, Format, close::CloseReason, topic::TopicName},
     pubsub::{
         home::Homes,
-        log::{Budget, SHARED_CHUNK_BYTES},
+        log::{Budget, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
         message::{Delivery, Request},
     },
     uring::{
@@ -44,7 +45,7 @@ use crate::{
     },
     work::{UNIT, price},
 };
-use client::{Ask, Client, Event, Pace, State};
+use client::{Anchor, Ask, Client, Event, Pace, Since, Start, State};
 use guest::Hearing;
 use oracle::{Oracle, payload_of};
 
@@ -54,6 +55,9 @@ const SECOND: u64 = 1_000 * MS;
 const START_NS: u64 = (1 << 32) * MS - 2 * SECOND;
 /// The longest publication of a random world, in the longest of its encodings.
 const PUBLICATION_BYTES_MAX: usize = 28_000;
+
+/// More than any world keeps of its topics' past.
+const PAST_BYTES_AMPLE: usize = 1 << 30;
 
 /// The last thing that a part of a turn does may be more than was left of the part: the most that is not as long as a
 /// message is a connection that goes, and what a task does of that at once.
@@ -70,6 +74,8 @@ const WORK_MAX: u64 = share::INPUT
     + 12 * UNIT
     // Whatever was done before, sends get theirs; and the last of them.
     + share::SENDS + price::SEND + price::SENT_KIB * 2
+    // So do sends of topics' pasts.
+    + share::PASTS + price::SEND + price::SENT_KIB * 2
     // Sweeps that begin, connections that are judged, tasks, and half as much for a search for old log.
     + 3 * share::TASKS + share::TASKS / 2;
 /// And of one in which they do: each has a share, and its last connection goes.
@@ -125,6 +131,8 @@ struct Knobs {
     policies: Vec<TopicPolicy>,
     topics_max: usize,
     log_bytes_max: usize,
+    /// What topics keep of their past, all together.
+    history_bytes_max: usize,
     max_delay_us: Option<u32>,
     /// Reactors accept as if others accepted from their listeners too.
     shares_listeners: bool,
@@ -150,6 +158,7 @@ struct Peaks {
     rest: usize,
     pending: usize,
     paused: usize,
+    kept: usize,
     /// Of a turn, in thousandths of a unit.
     work: u64,
     /// Of a client's.
@@ -170,6 +179,7 @@ impl Knobs {
             policies: Vec::new(),
             topics_max: 1_000,
             log_bytes_max: 1 << 30,
+            history_bytes_max: PAST_BYTES_AMPLE,
             max_delay_us: Some(0),
             shares_listeners: false,
             accepts_per_s_max: 0,
@@ -202,6 +212,7 @@ impl Knobs {
         config.delivery.owed_bytes_max = self.owed_bytes_max;
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
+        config.history.bytes_max = self.history_bytes_max;
         if self.has_skip_rule {
             let slow_consumer = Some(SlowConsumer::Skip);
             config.topic.push(TopicPolicy {
@@ -222,7 +233,7 @@ impl World {
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
             homes: Homes::new(count, rng.next_u64()),
-            budget: Budget::new(knobs.log_bytes_max),
+            budget: Budget::with_past(knobs.log_bytes_max, knobs.history_bytes_max),
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
             addresses: Arc::default(),
@@ -237,7 +248,8 @@ impl World {
             let count = connection_count.clone();
             Some(Reactor::new(ring, port, shared.clone(), sources, count, knobs.connections_max))
         });
-        let mut oracle = Oracle::new(knobs.topics_max < 100);
+        let is_past_short = knobs.history_bytes_max < PAST_BYTES_AMPLE;
+        let mut oracle = Oracle::new(knobs.topics_max < 100, is_past_short);
         oracle.on_policy(&shared.config);
         World {
             rng,
@@ -310,9 +322,37 @@ impl World {
 
     fn subscribe_as(&mut self, client: usize, filter: &str, has_id: bool) -> Option<u64> {
         let id = has_id.then(|| self.clients[client].new_id());
-        self.oracle.on_subscribe(client, filter, id);
-        self.ask(client, Ask::Subscribe { filter: filter.into() }, id);
+        self.subscribe_with(client, filter, Start::default(), id);
         id
+    }
+
+    /// Subscribes to a topic from somewhere in its past.
+    fn subscribe_from(&mut self, client: usize, topic: &str, start: Start) -> u64 {
+        let id = self.clients[client].new_id();
+        self.subscribe_with(client, topic, start, Some(id));
+        id
+    }
+
+    fn subscribe_with(&mut self, client: usize, filter: &str, start: Start, id: Option<u64>) {
+        self.oracle.on_subscribe(client, filter, start.clone(), id);
+        self.ask(client, Ask::Subscribe { filter: filter.into(), start }, id);
+    }
+
+    fn ask_history(&mut self, client: usize, topic: &str, limit: Option<u32>, anchor: Anchor) -> u64 {
+        let id = self.clients[client].new_id();
+        self.oracle.on_ask_history(client, topic, limit.unwrap_or(100), anchor.clone(), id);
+        self.ask(client, Ask::History { topic: topic.into(), limit, anchor }, Some(id));
+        id
+    }
+
+    /// The epoch that clients are told.
+    fn epoch(&self) -> String {
+        format!("{:016x}", self.shared.epoch)
+    }
+
+    /// A place in a topic's order.
+    fn since(&self, seq: u64) -> Since {
+        Since { epoch: self.epoch(), seq }
     }
 
     fn unsubscribe(&mut self, client: usize, filter: &str) -> u64 {
@@ -542,6 +582,7 @@ impl World {
         }
         let now_ns = self.now_ns;
         self.oracle.step += 1;
+        self.oracle.now_ms = (now_ns - START_NS) / MS;
         self.net.set_now_ns(now_ns);
         let reactor = self.reactors[index].as_mut().expect("a runnable reactor is there");
         if self.asleep_until_ns[index].is_some() {
@@ -553,7 +594,8 @@ impl World {
         let completions = after.completions_total - before.completions_total;
         let sends = after.sends_total - before.sends_total;
         assert!(completions <= COMPLETIONS_MAX as u64, "a turn's completions are bounded");
-        assert!(sends <= share::SENDS_MAX as u64, "a turn's sends are bounded");
+        // Those of topics' pasts apart.
+        assert!(sends <= 2 * share::SENDS_MAX as u64, "a turn's sends are bounded");
         let least = completions * price::COMPLETION
             + sends * price::SEND
             + (after.commands_total - before.commands_total) * price::COMMAND
@@ -683,6 +725,14 @@ impl World {
             "{log_bytes} bytes of log, {} are allowed",
             bounds.log_bytes_max
         );
+        let kept_bytes = self.shared.budget.kept_bytes();
+        peaks.kept = peaks.kept.max(kept_bytes);
+        // Each home goes beyond it by the block that it writes: one that holds what is kept already, or a long record.
+        let kept_bytes_max = bounds.history_bytes_max / 4 * 5;
+        let block_bytes =
+            kept_bytes_max.min(OWN_CHUNK_BYTES).max(PUBLICATION_BYTES_MAX.min(4 * peaks.message_bytes));
+        let kept_bytes_max = kept_bytes_max + bounds.net.ring_count * block_bytes;
+        assert!(kept_bytes <= kept_bytes_max, "{kept_bytes} bytes are kept, {kept_bytes_max} are allowed");
         let buffers_bytes =
             (bounds.net.buffer_count + 4 * bounds.net.large_buffer_count) * bounds.net.buffer_bytes;
         assert!(peaks.outbox <= OUTBOX_MAX + 400, "{peaks:?}");
@@ -764,6 +814,10 @@ impl World {
                 panic!("what was said is not taken");
             }
             assert!(desk.has_room() && (is_hung || desk.exchange.is_silent()));
+            let is_reading = |it: &Client| it.pace == Pace::Eager || it.state == State::Over;
+            if !self.has_lost && self.clients.iter().all(is_reading) {
+                assert_eq!(desk.fanout.replay_count(), 0, "a replay comes to its end where all is read");
+            }
         }
     }
 

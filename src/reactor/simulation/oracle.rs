@@ -3,32 +3,38 @@
 //! The oracle knows what clients asked and what they were told, and nothing of the broker's insides.
 //! A publication is known by its number, which its payload carries.
 
+mod past;
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::client::Event;
-use crate::config::{Config, SlowConsumer};
+use super::client::{Anchor, Begin, Event, Start};
+use crate::config::Config;
+use past::Keeping;
+use policy::{Policy, is_wild, matches};
 
 /// What all clients together have seen.
 #[derive(Default)]
 pub(super) struct Oracle {
     /// Counts what the world did: a moment.
     pub step: u64,
+    /// The time, in milliseconds from the world's beginning.
+    pub now_ms: u64,
     /// Homes forget topics: their `seq`s jump, and commands may be refused for want of room.
     evicts: bool,
     /// The policies that there were so far: a reactor may still go by any of them.
     policies: Vec<Policy>,
+    /// And what these have topics keep.
+    keeping: Vec<Keeping>,
+    /// Topics may have to let go of what they keep, since all together keep too much.
+    is_past_short: bool,
+    /// The one that was told.
+    epoch: Option<String>,
     /// By topic, by `seq`: the publication.
     topics: BTreeMap<String, BTreeMap<u64, usize>>,
     publications: Vec<Publication>,
     clients: Vec<Seen>,
     jumps: Vec<Jump>,
-}
-
-/// Whether who falls behind may be told a gap.
-struct Policy {
-    may_skip: bool,
-    /// Of the topics that a filter matches, where the entry says so.
-    entries: Vec<(String, bool)>,
 }
 
 /// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there, or before
@@ -51,6 +57,7 @@ struct Publication {
     payload: Vec<u8>,
     is_json: bool,
     step: u64,
+    sent_ms: u64,
     seq: Option<u64>,
     is_refused: bool,
 }
@@ -74,9 +81,15 @@ struct Subscription {
     filter: String,
     /// When its `ok` was read.
     ok_step: Option<u64>,
+    /// Whatever is above it must come.
     ok_seq: Option<u64>,
     id: Option<u64>,
-    /// It was refused for want of room, or as one too many.
+    start: Start,
+    /// Behind which `seq` it begins, as its `ok` says of one that asked for the past.
+    from: Option<u64>,
+    /// The client receives the topic by a filter, so that it must be refused.
+    is_received: bool,
+    /// It was refused for want of room, or as one too many, or since the past of some topic is being sent.
     is_refused: bool,
     /// Its unsubscribe is under way, or done.
     is_left: bool,
@@ -109,7 +122,7 @@ enum Next {
 pub(super) enum Asked {
     Subscribe(usize),
     /// One that the connection has: refused.
-    SubscribeAgain(String),
+    SubscribeAgain(String, Start),
     Unsubscribe(usize),
     /// One that the connection has not: refused.
     UnsubscribeNothing(String),
@@ -119,61 +132,30 @@ pub(super) enum Asked {
         /// How many receivers, where that is determined.
         receivers: Option<u64>,
     },
+    History {
+        topic: String,
+        limit: u32,
+        anchor: Anchor,
+        /// It may have come while another one was not answered.
+        is_second: bool,
+    },
     Ping,
 }
 
-fn is_wild(filter: &str) -> bool {
-    filter.contains(['+', '#'])
-}
-
-/// MQTT's rules again, recursively.
-fn matches(filter: &str, topic: &str) -> bool {
-    fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
-        match (filter, topic) {
-            (["#"], _) => true,
-            ([], []) => true,
-            (["+", filter @ ..], [_, topic @ ..]) => levels_match(filter, topic),
-            ([level, filter @ ..], [name, topic @ ..]) => level == name && levels_match(filter, topic),
-            _ => false,
-        }
-    }
-    let filter: Vec<&str> = filter.split('/').collect();
-    let topic: Vec<&str> = topic.split('/').collect();
-    levels_match(&filter, &topic)
-}
-
-impl Policy {
-    fn new(config: &Config) -> Policy {
-        let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
-        let entries =
-            config.topic.iter().filter_map(|it| Some((it.filter.clone(), may_skip(it.slow_consumer?))));
-        Policy { may_skip: may_skip(config.delivery.slow_consumer), entries: entries.collect() }
-    }
-
-    /// As the most specific entry says: at the first level that differs a name before `+` before `#`.
-    fn may_skip(&self, topic: &str) -> bool {
-        let specificity = |filter: &str| -> Vec<usize> {
-            let ranks = filter.split('/').map(|level| ["+", "#"].iter().position(|wild| *wild == level));
-            ranks.map(|rank| rank.map_or(0, |rank| rank + 1)).chain([0]).collect()
-        };
-        let matching = self.entries.iter().filter(|(filter, _)| matches(filter, topic));
-        let best = matching.min_by_key(|(filter, _)| specificity(filter));
-        best.map_or(self.may_skip, |(_, may_skip)| *may_skip)
-    }
-
-    fn may_skip_any(&self) -> bool {
-        self.may_skip || self.entries.iter().any(|(_, may_skip)| *may_skip)
-    }
-}
-
 impl Oracle {
-    pub fn new(evicts: bool) -> Oracle {
-        Oracle { evicts, ..Oracle::default() }
+    pub fn new(evicts: bool, is_past_short: bool) -> Oracle {
+        Oracle { evicts, is_past_short, ..Oracle::default() }
+    }
+
+    /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
+    fn refuses(&self) -> bool {
+        self.evicts || self.keeps_any()
     }
 
     /// Reactors go by `config` from now on, each from when it hears of it.
     pub fn on_policy(&mut self, config: &Config) {
         self.policies.push(Policy::new(config));
+        self.keeping.push(Keeping::new(config));
     }
 
     pub fn add_client(&mut self) -> usize {
@@ -213,12 +195,15 @@ impl Oracle {
     }
 
     /// The client sends a subscribe.
-    pub fn on_subscribe(&mut self, client: usize, filter: &str, id: Option<u64>) {
+    pub fn on_subscribe(&mut self, client: usize, filter: &str, start: Start, id: Option<u64>) {
+        let is_received = start != Start::default() && self.is_received(client, filter);
         let seen = &mut self.clients[client];
         let asked = if seen.held.contains_key(filter) {
-            Asked::SubscribeAgain(filter.to_owned())
+            Asked::SubscribeAgain(filter.to_owned(), start)
         } else {
-            Asked::Subscribe(seen.hold(filter, id))
+            let place = seen.hold(filter, start, id);
+            seen.subscriptions[place].is_received = is_received;
+            Asked::Subscribe(place)
         };
         seen.asked.extend(id.map(|id| (id, asked)));
     }
@@ -259,6 +244,7 @@ impl Oracle {
             payload,
             is_json,
             step,
+            sent_ms: self.now_ms,
             seq: None,
             is_refused: false,
         });
@@ -284,12 +270,16 @@ impl Oracle {
                 let asked = self.clients[client].asked.remove(id);
                 assert!(matches!(asked, Some(Asked::Ping)), "client {client}: pong {id} for {asked:?}");
             }
-            Event::Ok { id, topic, seq, receivers } => self.on_ok(client, *id, topic, *seq, *receivers),
+            Event::Ok { id, topic, seq, receivers, begin } => {
+                self.on_ok(client, *id, topic, *seq, *receivers, begin);
+            }
             Event::Error { id, code } => self.on_error(client, *id, code),
             Event::Message { topic, seq, payload, is_json } => {
                 self.on_message(client, topic, *seq, payload, *is_json);
             }
             Event::Gap { topic, from, to } => self.on_gap(client, topic, *from, *to),
+            Event::Lapsed { topic, from, to } => self.on_lapsed(client, topic, *from, *to),
+            Event::History(page) => self.on_history(client, page),
             Event::Resync { filter } => {
                 let may_skip = self.policies.iter().any(Policy::may_skip_any);
                 assert!(may_skip, "client {client} is told to resynchronise");
@@ -304,11 +294,19 @@ impl Oracle {
         }
     }
 
-    fn on_ok(&mut self, client: usize, id: u64, topic: &str, seq: Option<u64>, receivers: Option<u64>) {
+    fn on_ok(
+        &mut self,
+        client: usize,
+        id: u64,
+        topic: &str,
+        seq: Option<u64>,
+        receivers: Option<u64>,
+        begin: &Begin,
+    ) {
         let asked = self.clients[client].asked.remove(&id);
         let asked = asked.unwrap_or_else(|| panic!("client {client}: ok {id} for nothing"));
         match asked {
-            Asked::Subscribe(place) => self.clients[client].on_started(place, topic, seq, self.step),
+            Asked::Subscribe(place) => self.on_started(client, place, topic, seq, begin),
             Asked::Unsubscribe(place) => {
                 let seen = &mut self.clients[client];
                 assert_eq!((seen.subscriptions[place].filter.as_str(), seq), (topic, None));
@@ -326,15 +324,19 @@ impl Oracle {
                 self.place(number, topic, seq);
             }
             // The one before was refused for want of room, which the client did not know.
-            Asked::SubscribeAgain(filter) if self.evicts => {
+            Asked::SubscribeAgain(filter, start) if self.refuses() => {
                 let seen = &mut self.clients[client];
-                // Who asked once more since, after another unsubscribe, has that.
-                let newer = seen.held.get(&filter).copied();
-                let place = seen.hold(&filter, Some(id));
+                // Who left it since, in vain as it believed, may have asked once more, and has that.
+                let (newer, is_left) = (seen.held.remove(&filter), seen.leaves_behind(&filter, id));
+                let place = seen.hold(&filter, start, Some(id));
+                if is_left {
+                    seen.subscriptions[place].is_left = true;
+                    seen.held.remove(&filter);
+                }
                 seen.held.extend(newer.map(|newer| (filter.clone(), newer)));
-                seen.on_started(place, topic, seq, self.step);
+                self.on_started(client, place, topic, seq, begin);
             }
-            Asked::UnsubscribeNothing(filter) if self.evicts => {
+            Asked::UnsubscribeNothing(filter) if self.refuses() => {
                 self.clients[client].end_before(&filter, id);
             }
             asked => panic!("client {client}: ok {id} for {asked:?}"),
@@ -345,7 +347,7 @@ impl Oracle {
     fn check_own(&self, client: usize, place: usize) {
         let seen = &self.clients[client];
         let subscription = &seen.subscriptions[place];
-        let Some(ok_seq) = subscription.ok_seq else { return };
+        let Some(ok_seq) = subscription.ok_seq.filter(|_| subscription.has_own()) else { return };
         let topic = &subscription.filter;
         if seen.resyncs.iter().any(|(filter, _)| matches(filter, topic)) {
             return;
@@ -369,16 +371,19 @@ impl Oracle {
         let asked = self.clients[client].asked.remove(&id);
         let asked = asked.unwrap_or_else(|| panic!("client {client}: error {id} {code} for nothing"));
         match (asked, code) {
-            (Asked::SubscribeAgain(_), "already_subscribed") => {}
-            (Asked::SubscribeAgain(_), "limit_reached") if self.evicts => {}
+            (Asked::SubscribeAgain(..), "already_subscribed") => {}
+            (Asked::SubscribeAgain(..), "limit_reached") if self.evicts => {}
+            (Asked::SubscribeAgain(filter, _), "busy") if is_wild(&filter) && self.keeps_any() => {}
+            (asked @ Asked::History { .. }, code) => self.on_history_refused(&asked, code),
             (Asked::UnsubscribeNothing(_), "not_subscribed") => {}
             (Asked::Publish { number, .. }, "limit_reached") if self.evicts => {
                 let publication = &mut self.publications[number];
                 assert_eq!(publication.seq, None, "a refused publication has no seq");
                 publication.is_refused = true;
             }
-            // Or another is under way, which the client believed to be refused.
-            (Asked::Subscribe(place), "limit_reached" | "already_subscribed") if self.evicts => {
+            // Or another is under way, which the client believed to be refused; or it receives the topic whose past it
+            // asks for, or is being sent that of a topic that the filter matches.
+            (Asked::Subscribe(place), code) if self.may_refuse(client, place, code) => {
                 let seen = &mut self.clients[client];
                 let subscription = &mut seen.subscriptions[place];
                 subscription.is_refused = true;
@@ -389,7 +394,7 @@ impl Oracle {
                 }
             }
             // It was refused, which the client did not know.
-            (Asked::Unsubscribe(_), "not_subscribed") if self.evicts => {}
+            (Asked::Unsubscribe(_), "not_subscribed") if self.refuses() => {}
             (asked, code) => panic!("client {client}: error {id} {code} for {asked:?}"),
         }
     }
@@ -405,12 +410,17 @@ impl Oracle {
         assert_eq!(holder, number, "{topic} {seq} is two publications");
     }
 
-    fn on_message(&mut self, client: usize, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
+    /// A publication is what was published, at its place.
+    fn recognise(&mut self, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
         let number = number_of(payload);
         let publication = &self.publications[number];
         assert!(publication.payload == payload, "{topic} {seq}: the payload is not what was published");
         assert_eq!(publication.is_json, is_json, "{topic} {seq}: the payload is JSON or not");
         self.place(number, topic, seq);
+    }
+
+    fn on_message(&mut self, client: usize, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
+        self.recognise(topic, seq, payload, is_json);
         let seen = &mut self.clients[client];
         assert!(
             seen.subscriptions.iter().any(|subscription| subscription.allows(topic)),
@@ -439,6 +449,9 @@ impl Oracle {
     fn note_jump(&mut self, client: usize, topic: &str, jump: Option<(u64, u64, bool)>) {
         let Some((first, last, is_inside)) = jump else { return };
         let subscriptions = self.clients[client].subscriptions.iter().enumerate();
+        // Behind where the past began each one comes, whoever saw it.
+        let is_exact = subscriptions.clone().any(|(_, it)| it.from.is_some() && it.covers(topic));
+        assert!(!(is_inside && is_exact), "client {client} neither has nor misses {topic} {first}..{last}");
         let by = subscriptions.filter(|(_, it)| it.covers(topic)).map(|(place, _)| place).collect();
         let jump = Jump { client, topic: topic.to_owned(), first, last, is_inside, by };
         self.check_jump(&jump, false);
@@ -469,6 +482,10 @@ impl Oracle {
     fn on_gap(&mut self, client: usize, topic: &str, from: u64, to: u64) {
         let may_skip = self.policies.iter().any(|policy| policy.may_skip(topic));
         assert!(may_skip, "client {client} is told a gap {from}..{to} of {topic}");
+        self.note_gap(client, topic, from, to);
+    }
+
+    fn note_gap(&mut self, client: usize, topic: &str, from: u64, to: u64) {
         assert!(from <= to, "client {client}: a gap {from}..{to} of {topic}");
         let seen = &mut self.clients[client];
         assert!(
@@ -555,13 +572,16 @@ impl Seen {
         self.forget_uncovered(filter);
     }
 
-    fn hold(&mut self, filter: &str, id: Option<u64>) -> usize {
+    fn hold(&mut self, filter: &str, start: Start, id: Option<u64>) -> usize {
         self.held.insert(filter.to_owned(), self.subscriptions.len());
         self.subscriptions.push(Subscription {
             filter: filter.to_owned(),
             ok_step: None,
             ok_seq: None,
             id,
+            start,
+            from: None,
+            is_received: false,
             is_refused: false,
             is_left: false,
             left_count: 0,
@@ -586,7 +606,8 @@ impl Seen {
         self.topics = topics;
     }
 
-    fn on_started(&mut self, place: usize, topic: &str, seq: Option<u64>, step: u64) {
+    /// `from`: it begins with what is behind that.
+    fn on_started(&mut self, place: usize, topic: &str, seq: Option<u64>, from: Option<u64>, step: u64) {
         let subscription = &self.subscriptions[place];
         let filter = subscription.filter.clone();
         assert_eq!(filter, topic, "the ok names what was asked");
@@ -602,7 +623,13 @@ impl Seen {
                 && matches(&subscription.filter, topic)
         });
         let subscription = &mut self.subscriptions[place];
-        (subscription.ok_step, subscription.ok_seq) = (Some(step), seq);
+        (subscription.ok_step, subscription.ok_seq, subscription.from) = (Some(step), from.or(seq), from);
+        if let Some(from) = from {
+            let delivered = self.topics.entry(filter).or_default();
+            delivered.last = from;
+            delivered.next = if is_left { Next::AtMost(from + 1) } else { Next::Exactly(from + 1) };
+            return;
+        }
         let Some(seq) = seq.filter(|_| !is_left) else { return };
         let delivered = self.topics.entry(filter).or_default();
         assert!(seq >= delivered.last, "{topic} starts at {seq}, and {} was there", delivered.last);
@@ -626,9 +653,10 @@ impl Delivered {
 }
 
 impl Subscription {
-    /// Whether its unsubscribe was answered: by then its client has what it published before.
+    /// Whether its unsubscribe was answered: by then its client has what it published before, unless that was still to
+    /// be replayed.
     fn has_own(&self) -> bool {
-        self.is_ended && self.left_count > 0
+        self.is_ended && self.left_count > 0 && self.from.is_none()
     }
 
     /// Whether it matches, has started for certain and is not left.

@@ -83,6 +83,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (true, false) => 192 << 10,
             (false, _) => 1 << 30,
         },
+        history_bytes_max: PAST_BYTES_AMPLE,
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         shares_listeners: rng.chance(1, 4),
         accepts_per_s_max: 0,

@@ -1,0 +1,56 @@
+//! What the configurations of a world say of topics, read from their entries one by one.
+
+use crate::config::{Config, SlowConsumer};
+
+/// Whether who falls behind may be told a gap.
+pub(super) struct Policy {
+    may_skip: bool,
+    /// Of the topics that a filter matches, where the entry says so.
+    entries: Vec<(String, bool)>,
+}
+
+pub(super) fn is_wild(filter: &str) -> bool {
+    filter.contains(['+', '#'])
+}
+
+/// MQTT's rules again, recursively.
+pub(super) fn matches(filter: &str, topic: &str) -> bool {
+    fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) => true,
+            ([], []) => true,
+            (["+", filter @ ..], [_, topic @ ..]) => levels_match(filter, topic),
+            ([level, filter @ ..], [name, topic @ ..]) => level == name && levels_match(filter, topic),
+            _ => false,
+        }
+    }
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    levels_match(&filter, &topic)
+}
+
+/// The lowest is the most specific: at the first level that differs a name before `+` before `#`.
+pub(super) fn specificity(filter: &str) -> Vec<usize> {
+    let ranks = filter.split('/').map(|level| ["+", "#"].iter().position(|wild| *wild == level));
+    ranks.map(|rank| rank.map_or(0, |rank| rank + 1)).chain([0]).collect()
+}
+
+impl Policy {
+    pub fn new(config: &Config) -> Policy {
+        let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
+        let entries =
+            config.topic.iter().filter_map(|it| Some((it.filter.clone(), may_skip(it.slow_consumer?))));
+        Policy { may_skip: may_skip(config.delivery.slow_consumer), entries: entries.collect() }
+    }
+
+    /// As the most specific entry says.
+    pub fn may_skip(&self, topic: &str) -> bool {
+        let matching = self.entries.iter().filter(|(filter, _)| matches(filter, topic));
+        let best = matching.min_by_key(|(filter, _)| specificity(filter));
+        best.map_or(self.may_skip, |(_, may_skip)| *may_skip)
+    }
+
+    pub fn may_skip_any(&self) -> bool {
+        self.may_skip || self.entries.iter().any(|(_, may_skip)| *may_skip)
+    }
+}

@@ -1,0 +1,129 @@
+//! Races and limits of topics' pasts, each arranged on purpose.
+
+use super::*;
+
+/// Every topic keeps so many publications.
+fn keeping(reactor_count: usize, count: u64) -> Knobs {
+    let policy = TopicPolicy { filter: "#".into(), history_count: Some(count), ..TopicPolicy::default() };
+    Knobs { policies: vec![policy], ..Knobs::calm(reactor_count) }
+}
+
+/// The newest so many.
+fn last(count: u32) -> Start {
+    Start { since: None, last: Some(count) }
+}
+
+impl World {
+    /// What comes after `seq` of this world's epoch.
+    fn after(&self, seq: u64) -> Start {
+        Start { since: Some(self.since(seq)), last: None }
+    }
+
+    /// The codes of errors that the client saw.
+    fn errors(&self, client: usize) -> Vec<&str> {
+        let code = self.clients[client].seen.iter().filter_map(|event| match event {
+            Event::Error { code, .. } => Some(code.as_str()),
+            _ => None,
+        });
+        code.collect()
+    }
+}
+
+/// The last subscriber by name goes, in one way or another, while the page that is to make another one a member is on its
+/// way, however far that has come.
+#[test]
+fn the_last_subscriber_by_name_goes_while_anothers_last_page_is_on_its_way() {
+    for moment in 0..24 {
+        let (hangs_up, home_turns, own_turns) = (moment % 2 == 0, moment / 2 % 3, moment / 6);
+        let mut world = World::new(keeping(2, 100));
+        let topic = world.topic_at(1, "t");
+        let (first, second) = (world.open(0, Format::Json), world.open(0, Format::Json));
+        let publisher = world.open(1, Format::Json);
+        world.subscribe(first, &topic);
+        world.settle();
+        world.publish_each_turn(publisher, &topic, 3);
+        let start = world.after(1);
+        world.subscribe_from(second, &topic, start);
+        world.write_all();
+        world.turns(0, 1 + own_turns);
+        world.turns(1, home_turns);
+        match hangs_up {
+            true => world.hang_up(first),
+            false => _ = world.unsubscribe(first, &topic),
+        }
+        world.write_all();
+        world.turns(0, 2);
+        world.publish(publisher, &topic);
+        world.settle();
+        world.publish_each_turn(publisher, &topic, 2);
+        assert_eq!(world.seqs(second, &topic), [2, 3, 4, 5, 6], "at moment {moment}");
+        world.unsubscribe(second, &topic);
+        world.settle();
+        world.knobs.may_close = true;
+        world.end();
+    }
+}
+
+/// Whoever receives a topic by a filter may have it by name as well, and not its past.
+#[test]
+fn the_past_of_what_a_filter_matches_is_refused() {
+    let mut world = World::new(keeping(2, 1_000));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    world.publish_each_turn(publisher, "a/x", 3);
+    world.subscribe(reader, "a/+");
+    world.settle();
+    world.subscribe_from(reader, "a/x", last(2));
+    let start = world.after(1);
+    world.subscribe_from(reader, "a/x", start);
+    world.settle();
+    assert_eq!(world.errors(reader), ["already_subscribed"; 2]);
+    world.subscribe(reader, "a/x");
+    world.settle();
+    world.publish_each_turn(publisher, "a/x", 2);
+    assert_eq!(world.seqs(reader, "a/x"), [4, 5]);
+    // In the order in which it asks: the filter is gone.
+    world.ask_together(reader, |world| {
+        world.unsubscribe(reader, "a/x");
+        world.unsubscribe(reader, "a/+");
+        world.subscribe_from(reader, "a/x", last(2));
+    });
+    world.settle();
+    assert_eq!(world.seqs(reader, "a/x"), [4, 5, 4, 5]);
+    world.end();
+}
+
+/// Pages of a topic's past without a subscription, in both directions.
+#[test]
+fn history_is_paged_in_both_directions() {
+    for format in [Format::Json, Format::Binary] {
+        let mut world = World::new(keeping(2, 60));
+        let (reader, publisher) = (world.open(0, format), world.open(1, Format::Json));
+        world.publish_each_turn(publisher, "t", 100);
+        for is_forward in [true, false] {
+            let mut anchor = if is_forward { Anchor::After(world.since(0)) } else { Anchor::Newest };
+            let mut seqs = Vec::new();
+            loop {
+                world.ask_history(reader, "t", Some(25), anchor);
+                world.settle();
+                let Some(Event::History(page)) = world.clients[reader].seen.last() else { panic!("no page") };
+                let page_seqs: Vec<u64> = page.messages.iter().map(|told| told.seq).collect();
+                let (first, last) = (page_seqs[0], *page_seqs.last().expect("it has one"));
+                anchor = match is_forward {
+                    true => Anchor::After(world.since(last)),
+                    false => Anchor::Before(world.since(first)),
+                };
+                seqs.extend(page_seqs);
+                if !page.has_more {
+                    break;
+                }
+            }
+            seqs.sort_unstable();
+            assert_eq!(seqs, (41..=100).collect::<Vec<_>>());
+        }
+        world.ask_history(reader, "t", Some(0), Anchor::Newest);
+        world.settle();
+        let Some(Event::History(page)) = world.clients[reader].seen.last() else { panic!("no page") };
+        assert_eq!((page.seq, page.from, page.has_more, page.messages.len()), (100, 41, false, 0));
+        world.end();
+    }
+}
