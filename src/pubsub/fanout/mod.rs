@@ -290,6 +290,13 @@ impl Fanout {
             }
         }
         assert_eq!((self.behind_count, self.index_bytes), (behind_count, index_bytes), "sums are kept");
+        let replaying =
+            self.subscribers.iter().flat_map(Subscriber::subscriptions).filter(|held| held.is_replaying());
+        let replaying_count: u32 = self.views.iter().map(|(_, view)| view.replaying_count).sum();
+        assert!(
+            replaying.count() <= replaying_count as usize,
+            "a view stays for whoever is to be sent its past"
+        );
         for subscriber in &self.subscribers {
             subscriber.check();
             self.check_replays(subscriber);

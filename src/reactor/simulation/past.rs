@@ -27,6 +27,13 @@ impl World {
         });
         code.collect()
     }
+
+    /// What the client was told to miss of what is kept no more.
+    fn lapses(&self, client: usize) -> Vec<(u64, u64)> {
+        let lapse =
+            |event: &_| if let Event::Lapsed { from, to, .. } = event { Some((*from, *to)) } else { None };
+        self.clients[client].seen.iter().filter_map(lapse).collect()
+    }
 }
 
 /// The last subscriber by name goes, in one way or another, while the page that is to make another one a member is on its
@@ -64,6 +71,34 @@ fn the_last_subscriber_by_name_goes_while_anothers_last_page_is_on_its_way() {
     }
 }
 
+/// A connection that takes nothing is sent a topic's past when it subscribes to a filter that would match the topic.
+#[test]
+fn a_filter_does_not_begin_in_a_replay_of_what_it_matches() {
+    let mut world = World::new(keeping(2, 1_000));
+    let topic = format!("a/{}", world.topic_at(1, "a/").trim_start_matches("a/"));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+    world.publish_each_turn(publisher, &topic, 100);
+    world.stick(reader);
+    world.subscribe_from(reader, &topic, last(1_000));
+    world.settle();
+    assert!(world.reactor(0).desk().fanout.replay_count() > 0, "it is still under way");
+    world.subscribe(reader, "a/#");
+    world.subscribe(reader, "b/#");
+    world.publish_each_turn(publisher, &topic, 3);
+    world.unstick(reader);
+    assert_eq!(world.errors(reader), ["busy"]);
+    world.subscribe(reader, "a/#");
+    world.settle();
+    world.publish_each_turn(publisher, &topic, 2);
+    assert_eq!(world.errors(reader), ["busy"], "it is over");
+    assert_eq!(world.seqs(reader, &topic), (1..=105).collect::<Vec<_>>());
+    world.unsubscribe(reader, &topic);
+    world.settle();
+    world.publish_each_turn(publisher, &topic, 2);
+    assert_eq!(world.seqs(reader, &topic), (1..=107).collect::<Vec<_>>(), "the filter matches it as well");
+    world.end();
+}
+
 /// Whoever receives a topic by a filter may have it by name as well, and not its past.
 #[test]
 fn the_past_of_what_a_filter_matches_is_refused() {
@@ -90,6 +125,26 @@ fn the_past_of_what_a_filter_matches_is_refused() {
     world.settle();
     assert_eq!(world.seqs(reader, "a/x"), [4, 5, 4, 5]);
     world.end();
+}
+
+/// Retention passes whoever takes nothing in its replay: it is told what it misses, exactly.
+#[test]
+fn retention_overtakes_a_replay() {
+    for format in [Format::Json, Format::Binary] {
+        let mut world = World::new(keeping(2, 40));
+        let (reader, publisher) = (world.open(0, format), world.open(1, Format::Json));
+        world.publish_each_turn(publisher, "t", 40);
+        world.stick(reader);
+        world.subscribe_from(reader, "t", last(40));
+        world.settle();
+        world.publish_each_turn(publisher, "t", 100);
+        world.unstick(reader);
+        let lapses = world.lapses(reader);
+        assert!(matches!(lapses[..], [(from, 100)] if from > 1), "the newest 40 of 140 are kept: {lapses:?}");
+        let from = lapses[0].0;
+        assert_eq!(world.seqs(reader, "t"), (1..from).chain(101..=140).collect::<Vec<_>>());
+        world.end();
+    }
 }
 
 /// Pages of a topic's past without a subscription, in both directions.
