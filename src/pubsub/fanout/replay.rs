@@ -19,7 +19,7 @@ use crate::{
     pubsub::{
         log::Range,
         message::{Page, PageContent, PageFrom, PageRequest, PendingId, ReplayId, Request},
-        subscription::{ConnectionId, Gap, Replayed, Started, ViewKey},
+        subscription::{ConnectionId, Gap, Replayed, Started, Unsubscribed, ViewKey},
         view::Registration,
     },
     work::price,
@@ -40,6 +40,8 @@ pub(super) struct Replay {
     from: PageFrom,
     /// The question to answer with the first page.
     pending: Option<PendingId>,
+    /// The connection has unsubscribed before that: the question that ends it then.
+    leaving: Option<PendingId>,
     creator: u32,
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Replaying {
     replays: Vec<u32>,
     /// Those that wait until they may ask for a page, first come first served.
     waiting: VecDeque<ReplayId>,
+    /// One of them is only to be answered and left: what else the connection asks waits for that.
+    is_leaving: bool,
     /// Pages that are asked for, or not sent to their end.
     page_count: u32,
     /// Of pages that are the last of their topics.
@@ -118,6 +122,11 @@ impl Subscriber {
         self.rare.as_mut()?.replaying.as_deref_mut()
     }
 
+    /// Whether it leaves a topic of whose past it has not heard yet.
+    pub(super) fn is_leaving_unheard(&self) -> bool {
+        self.replaying().is_some_and(|replaying| replaying.is_leaving)
+    }
+
     pub(super) fn has_urgent(&self) -> bool {
         self.replaying().is_some_and(|replaying| !replaying.urgent.is_empty())
     }
@@ -150,8 +159,16 @@ impl Fanout {
         self.replay_serial = self.replay_serial.wrapping_add(1);
         let (serial, index) = (self.replay_serial, replaying.replays.len() as u32);
         self.views[view as usize].replaying_count += 1;
-        let place =
-            self.replays.insert(Replay { connection: id, view, serial, index, from, pending, creator });
+        let place = self.replays.insert(Replay {
+            connection: id,
+            view,
+            serial,
+            index,
+            from,
+            pending,
+            leaving: None,
+            creator,
+        });
         replaying.replays.push(place as u32);
         replaying.waiting.push_back(ReplayId { place: place as u32, serial });
         self.ask_pages(connection, outcome);
@@ -202,10 +219,9 @@ impl Fanout {
             _ if !is_there => self.end_page(id, outcome),
             Ok(content) => self.take_page(replay_id, content, outcome),
             Err(refusal) => {
-                let Replay { pending, .. } = self.forget_replay(replay_id);
+                let pending = self.replays[replay_id.place as usize].pending.take();
                 outcome.started.push(Started { refusal: Some(refusal), ..Started::at(pending, None) });
-                self.end_page(id, outcome);
-                self.drop_replaying(id.slot, key);
+                self.end_unheard(replay_id, outcome);
             }
         }
         self.let_go(key, outcome);
@@ -221,6 +237,9 @@ impl Fanout {
             let replayed = Some(Replayed { is_recovered, count: head + 1 - first_seq });
             let pending = replay.pending.take();
             outcome.started.push(Started { replayed, ..Started::at(pending, Some(head)) });
+        }
+        if replay.leaving.is_some() {
+            return self.end_unheard(id, outcome);
         }
         replay.from = PageFrom::Next(spans.next_seq);
         if let Some((from, to)) = gap {
@@ -252,6 +271,19 @@ impl Fanout {
             self.end_page(connection, outcome);
         }
         outcome.owed.push(connection.slot);
+    }
+
+    /// The replay ends with its first page, of which nothing is sent: it was refused, or the connection has left.
+    fn end_unheard(&mut self, id: ReplayId, outcome: &mut Outcome) {
+        let Replay { connection, view, leaving, .. } = self.forget_replay(id);
+        if leaving.is_some() {
+            let replaying = self.subscribers[connection.slot as usize].replaying_mut();
+            replaying.expect("it had a replay").is_leaving = false;
+            outcome.started.push(Started::at(leaving, None));
+            outcome.released.push(connection.slot);
+        }
+        self.end_page(connection, outcome);
+        self.drop_replaying(connection.slot, view);
     }
 
     /// Whether the last of some topic's past is to be sent to the connection, before anything live.
@@ -300,15 +332,29 @@ impl Fanout {
         Some((queued.range, is_urgent.then_some(queued.view)))
     }
 
-    /// The connection lets go of a topic whose past it is being sent.
-    pub(super) fn cancel_replay(&mut self, connection: u32, key: ViewKey, outcome: &mut Outcome) {
+    /// The connection lets go of a topic whose past it is being sent, at once unless the subscribe itself is still to be
+    /// answered.
+    pub(super) fn cancel_replay(
+        &mut self,
+        connection: u32,
+        key: ViewKey,
+        pending: PendingId,
+        outcome: &mut Outcome,
+    ) -> Unsubscribed {
         let subscriber = &self.subscribers[connection as usize];
         let id = subscriber.id(connection);
         let replaying = subscriber.replaying().expect("it has a replay");
         self.work += replaying.replays.len() as u64 * price::VISIT;
         let is_its = |place: &&u32| self.replays[**place as usize].view == key;
         let place = *replaying.replays.iter().find(is_its).expect("it has a replay");
-        let replay = ReplayId { place, serial: self.replays[place as usize].serial };
+        let found = &mut self.replays[place as usize];
+        if let PageFrom::Start { .. } = found.from {
+            found.leaving = Some(pending);
+            let replaying = self.subscribers[connection as usize].replaying_mut();
+            replaying.expect("it has a replay").is_leaving = true;
+            return Unsubscribed::Later;
+        }
+        let replay = ReplayId { place, serial: found.serial };
         self.forget_replay(replay);
         let replaying = self.subscribers[connection as usize].replaying_mut().expect("it had a replay");
         self.work += (replaying.queue.len() + replaying.waiting.len()) as u64 * price::VISIT;
@@ -323,6 +369,7 @@ impl Fanout {
         }
         self.drop_replaying(connection, key);
         self.let_go(key, outcome);
+        Unsubscribed::Now
     }
 
     /// A connection that is gone has no replays any more; at most so many steps at a time. Tells whether that is done.
@@ -331,8 +378,9 @@ impl Fanout {
             self.subscribers[connection as usize].replaying_mut().and_then(|it| it.replays.pop())
         {
             // What keeps the view is let go of with the subscription, which goes after it.
-            let Replay { pending, .. } = self.replays.remove(place as usize);
-            outcome.started.extend(pending.map(|pending| Started::at(Some(pending), None)));
+            let Replay { pending, leaving, .. } = self.replays.remove(place as usize);
+            let questions = pending.into_iter().chain(leaving);
+            outcome.started.extend(questions.map(|question| Started::at(Some(question), None)));
             self.work += price::LOOK;
             if self.work >= until {
                 return false;

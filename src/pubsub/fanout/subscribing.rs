@@ -162,8 +162,7 @@ impl Fanout {
             return Err(Refused);
         }
         if held.is_replaying() {
-            self.cancel_replay(connection, key, outcome);
-            return Ok(Unsubscribed::Now);
+            return Ok(self.cancel_replay(connection, key, pending, outcome));
         }
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
@@ -204,7 +203,8 @@ impl Fanout {
     pub fn is_unsubscribing(&self, connection: u32) -> bool {
         self.subscribers.get(connection as usize).is_some_and(|subscriber| {
             let endings = subscriber.rare.as_ref().and_then(|rare| rare.endings.as_ref());
-            subscriber.is(UNSUBSCRIBING) || endings.is_some_and(|endings| endings.is_full())
+            let is_full = endings.is_some_and(|endings| endings.is_full());
+            subscriber.is(UNSUBSCRIBING) || subscriber.is_leaving_unheard() || is_full
         })
     }
 

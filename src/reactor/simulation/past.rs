@@ -127,6 +127,59 @@ fn the_past_of_what_a_filter_matches_is_refused() {
     world.end();
 }
 
+/// Whoever leaves a topic before it has heard of its past is answered both, the subscribe first; what it asks then waits.
+#[test]
+fn a_topic_is_left_before_its_past_has_come() {
+    for goes in [false, true] {
+        let mut world = World::new(keeping(2, 100));
+        let topic = world.topic_at(1, "t");
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+        world.publish_each_turn(publisher, &topic, 3);
+        let asked = [
+            world.subscribe_from(reader, &topic, last(2)),
+            world.unsubscribe(reader, &topic),
+            world.subscribe_from(reader, &topic, last(1)),
+        ];
+        world.write_all();
+        if goes {
+            world.turns(0, 3);
+            world.hang_up(reader);
+        }
+        world.settle();
+        if !goes {
+            let ok = |event: &_| if let Event::Ok { id, .. } = event { Some(*id) } else { None };
+            let oks: Vec<u64> = world.clients[reader].seen.iter().filter_map(ok).collect();
+            assert_eq!(oks, asked);
+            assert_eq!(world.seqs(reader, &topic), [3]);
+        }
+        world.end();
+    }
+}
+
+/// More replays of a connection than pages may be out, of topics that nobody else receives: each waits for its turn.
+#[test]
+fn replays_wait_for_each_other() {
+    let mut world = World::new(keeping(2, 100));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(1, Format::Json));
+    let topics: Vec<String> = (0..6).map(|number| format!("t/{number}")).collect();
+    for topic in &topics {
+        world.publish_each_turn(publisher, topic, 40);
+    }
+    world.stick(reader);
+    let start = world.after(10);
+    world.ask_together(reader, |world| {
+        topics.iter().for_each(|topic| _ = world.subscribe_from(reader, topic, start.clone()));
+    });
+    world.settle();
+    world.unsubscribe(reader, &topics[5]);
+    topics.iter().for_each(|topic| _ = world.publish(publisher, topic));
+    world.unstick(reader);
+    for topic in &topics[..5] {
+        assert_eq!(world.seqs(reader, topic), (11..=41).collect::<Vec<_>>());
+    }
+    world.end();
+}
+
 /// Retention passes whoever takes nothing in its replay: it is told what it misses, exactly.
 #[test]
 fn retention_overtakes_a_replay() {
