@@ -462,14 +462,15 @@ impl Desk {
             for (home, request) in outcome.requests.drain(..) {
                 self.send_request(home, request);
             }
+            // What ends with one is answered behind it.
+            for (slot, gap) in outcome.past_gaps.drain(..) {
+                self.tell_gap(slot, &gap, GapReason::Retention);
+            }
             for started in outcome.started.drain(..) {
                 self.answer_started(started);
             }
             for pending in outcome.again_refused.drain(..) {
                 self.refuse_again(pending);
-            }
-            for (slot, gap) in outcome.past_gaps.drain(..) {
-                self.tell_gap(slot, &gap, GapReason::Retention);
             }
             for slot in outcome.owed.drain(..) {
                 self.list_if_owed(slot);

@@ -390,33 +390,47 @@ impl Fanout {
     }
 
     /// What the connection is to be sent of topics' pasts and is stale by `clock`, a reading of the log's age clock, is let
-    /// go of; it is told.
+    /// go of: it is asked for again, unless the connection is a member by now; then it is told.
     pub(super) fn shed_pages(&mut self, connection: u32, clock: u64, outcome: &mut Outcome) {
         for is_urgent in [true, false] {
-            let subscriber = &mut self.subscribers[connection as usize];
-            let id = subscriber.id(connection);
-            let Some(replaying) = subscriber.replaying_mut() else { return };
-            let queue = replaying.queue_mut(is_urgent);
-            self.work += queue.len() as u64 * price::VISIT;
-            let Some(stale) = queue.iter().find(|queued| queued.range.is_stale(clock)) else { continue };
-            let (replay, view, from) = (stale.replay, stale.view, stale.seq);
-            // A page is of one replay, so what is left of that is all there is of it.
-            let mut next_seq = from;
-            queue.retain(|queued| {
-                let goes = queued.replay == replay && queued.seq >= from;
-                next_seq = queued.page_end.filter(|_| goes).unwrap_or(next_seq);
-                !goes
-            });
-            let place = subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
-            subscriber.get_mut(place).set_urgent(false);
-            self.note_gap(connection, view, from, next_seq - 1);
-            self.skipped_total += next_seq - from;
-            if !is_urgent {
-                self.wait_for_page(connection, replay);
+            while let Some((replay, view)) = self.find_stale(connection, is_urgent, clock) {
+                let subscriber = &mut self.subscribers[connection as usize];
+                let id = subscriber.id(connection);
+                let replaying = subscriber.replaying_mut().expect("it has something queued");
+                // A page is of one replay, so what is left of that is all there is of it.
+                let (mut from, mut next_seq) = (None, 0);
+                replaying.queue_mut(is_urgent).retain(|queued| {
+                    let goes = queued.replay == replay;
+                    if goes {
+                        from.get_or_insert(queued.seq);
+                        next_seq = queued.page_end.unwrap_or(next_seq);
+                    }
+                    !goes
+                });
+                let from = from.expect("something of it is stale");
+                if is_urgent {
+                    let place =
+                        subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
+                    subscriber.get_mut(place).set_urgent(false);
+                    let topic = self.views[view as usize].name.clone();
+                    outcome.past_gaps.push((connection, Gap { topic, from, to: next_seq - 1 }));
+                    self.note_past_sent(connection, view, outcome);
+                } else {
+                    self.replays[replay.place as usize].from = PageFrom::Next(from);
+                    self.wait_for_page(connection, replay);
+                }
+                self.end_page(id, outcome);
+                outcome.owed.push(connection);
             }
-            self.end_page(id, outcome);
-            outcome.owed.push(connection);
         }
+    }
+
+    /// Whose page something stale is of that the connection is to be sent.
+    fn find_stale(&mut self, connection: u32, is_urgent: bool, clock: u64) -> Option<(ReplayId, ViewKey)> {
+        let queue = self.subscribers[connection as usize].replaying_mut()?.queue_mut(is_urgent);
+        self.work += queue.len() as u64 * price::VISIT;
+        let stale = queue.iter().find(|queued| queued.range.is_stale(clock))?;
+        Some((stale.replay, stale.view))
     }
 
     /// The replay needs another page.

@@ -200,6 +200,82 @@ fn retention_overtakes_a_replay() {
     }
 }
 
+/// Whoever takes nothing in its replay pins what the topic keeps no more, and another one all that it is owed, until the log
+/// is full: publishers go on. If it is being sent that, it goes; if it waits for something else to be sent, it is told.
+#[test]
+fn a_stuck_replay_does_not_hold_the_log() {
+    for waits in [false, true] {
+        let knobs = Knobs { log_bytes_max: 192 << 10, may_close: true, ..keeping(1, 40) };
+        let policies = vec![TopicPolicy { filter: "t".into(), ..knobs.policies[0].clone() }];
+        let mut world = World::new(Knobs { policies, ..knobs });
+        let (replayer, reader) = (world.open(0, Format::Json), world.open(0, Format::Json));
+        let publisher = world.open(0, Format::Json);
+        world.publish_each_turn(publisher, "t", 40);
+        world.subscribe(reader, "other");
+        world.settle();
+        [replayer, reader].into_iter().for_each(|client| world.stick(client));
+        if waits {
+            world.ping(replayer);
+            world.settle();
+        }
+        world.subscribe_from(replayer, "t", last(40));
+        world.settle();
+        assert!(world.reactor(0).desk().fanout.replay_count() > 0, "it is still under way");
+        for _ in 0..100 {
+            world.publish(publisher, "t");
+            world.publish_as(publisher, "other", 3_000, true, true, false, None);
+            world.settle();
+        }
+        let is_ok = |event: &&Event| matches!(event, Event::Ok { .. });
+        assert_eq!(world.clients[publisher].seen.iter().filter(is_ok).count(), 240);
+        world.unstick(replayer);
+        let lapses = world.lapses(replayer);
+        let (first, last) = (lapses.first().map(|(from, _)| *from), lapses.last().map(|(_, to)| *to));
+        assert_eq!(
+            (first, last),
+            (waits.then_some(1), waits.then_some(100)),
+            "40 are kept of 140: {lapses:?}"
+        );
+        assert_eq!(world.clients[replayer].state == State::Over, !waits, "it is told, or goes");
+        world.end();
+    }
+}
+
+/// The last page of a topic's past waits for something else to be sent until the log is full, and its topic is left: it is
+/// told what it misses, before it is told that it has left.
+#[test]
+fn the_last_page_is_missed_where_the_log_is_full() {
+    let knobs = Knobs { log_bytes_max: 192 << 10, may_close: true, ..keeping(1, 40) };
+    let slow_consumer = Some(SlowConsumer::Skip);
+    let policies = vec![TopicPolicy { filter: "t".into(), slow_consumer, ..knobs.policies[0].clone() }];
+    let mut world = World::new(Knobs { policies, ..knobs });
+    let (replayer, reader) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let publisher = world.open(0, Format::Json);
+    world.publish_each_turn(publisher, "t", 40);
+    world.subscribe(reader, "other");
+    world.settle();
+    [replayer, reader].into_iter().for_each(|client| world.stick(client));
+    world.ping(replayer);
+    world.settle();
+    world.subscribe_from(replayer, "t", last(5));
+    world.settle();
+    assert_eq!(world.reactor(0).desk().fanout.replay_count(), 0, "its last page has come");
+    let left = world.unsubscribe(replayer, "t");
+    world.settle();
+    world.publish_each_turn(publisher, "t", 100);
+    for _ in 0..100 {
+        world.publish_as(publisher, "other", 3_000, true, true, false, None);
+        world.settle();
+    }
+    world.unstick(replayer);
+    let seen = &world.clients[replayer].seen;
+    let lapse = Event::Lapsed { topic: "t".into(), from: 36, to: 40 };
+    let lapse = seen.iter().position(|event| *event == lapse).expect("it is told");
+    let ok = seen.iter().position(|event| matches!(event, Event::Ok { id, .. } if *id == left));
+    assert!(lapse < ok.expect("it is answered"), "{seen:?}");
+    world.end();
+}
+
 /// Pages of a topic's past without a subscription, in both directions.
 #[test]
 fn history_is_paged_in_both_directions() {
