@@ -2,7 +2,7 @@
 //!
 //! Written from RFC 6455, RFC 7692 and the wire's tables, and sharing no code with the broker.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub(super) struct Client {
     pub pace: Pace,
     /// Everything that the broker said, in order.
     pub seen: Vec<Event>,
+    /// The newest `seq`s that it had of topics before it connected.
+    pub remembered: BTreeMap<String, u64>,
     /// Written by the client, and not yet on its way.
     pub out: VecDeque<u8>,
     /// Read, and not yet understood.
@@ -212,6 +214,7 @@ impl Client {
             state: State::Upgrading,
             pace: Pace::Eager,
             seen: Vec::new(),
+            remembered: BTreeMap::new(),
             out: request.into_bytes().into(),
             input: Vec::new(),
             next_id: 1,

@@ -1,5 +1,7 @@
 //! Random worlds: every seed another one.
 
+mod past;
+
 use std::{
     env,
     panic::{self, AssertUnwindSafe},
@@ -36,6 +38,8 @@ struct Plan {
     has_strangers: bool,
     /// After so many steps each there are other policies, if not never.
     policy_steps: Option<usize>,
+    /// What topics keep.
+    keeping: Option<past::Keeping>,
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
@@ -53,6 +57,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
     let has_little_log = rng.chance(1, 4);
     let clients_max = rng.between(2, 10);
     let payload_max = if is_big { 20_000 } else { *rng.pick(&[16, 60, 300]) };
+    let (keeping, history_bytes_max) = past::plan(seed, payload_max);
     let net = SimConfig {
         seed,
         ring_count: *rng.pick(&[1, 2, 2, 4]),
@@ -83,7 +88,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (true, false) => 192 << 10,
             (false, _) => 1 << 30,
         },
-        history_bytes_max: PAST_BYTES_AMPLE,
+        history_bytes_max: history_bytes_max.unwrap_or(PAST_BYTES_AMPLE),
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         shares_listeners: rng.chance(1, 4),
         accepts_per_s_max: 0,
@@ -107,6 +112,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         stalls,
         has_strangers,
         policy_steps: Rng::new(seed ^ 0x701c).chance(1, 3).then_some(200),
+        keeping,
     };
     (knobs, plan)
 }
@@ -148,11 +154,17 @@ fn run(seed: u64, is_verbose: bool) {
     if policy_rng.chance(1, 2) {
         knobs.policies = policies(&knobs, &mut policy_rng);
     }
+    let mut keep_rng = Rng::new(seed ^ 0x4ee9);
+    plan.keeping.into_iter().for_each(|keeping| past::keep(&mut knobs.policies, keeping, &mut keep_rng));
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
         for moment in 0..plan.steps {
             if plan.policy_steps.is_some_and(|steps| moment % steps == steps - 1) {
-                world.knobs.policies = policies(&world.knobs, &mut policy_rng);
+                let mut policies = policies(&world.knobs, &mut policy_rng);
+                plan.keeping
+                    .into_iter()
+                    .for_each(|keeping| past::keep(&mut policies, keeping, &mut keep_rng));
+                world.knobs.policies = policies;
                 world.reload();
             }
             step(&mut world, &plan, moment, &mut rng);
@@ -194,6 +206,9 @@ fn step(world: &mut World, plan: &Plan, moment: usize, rng: &mut Rng) {
         11 if world.clients.iter().filter(|it| it.state != State::Over).count() < plan.clients_max => {
             let format = *rng.pick(&[Format::Json, Format::Binary]);
             let client = world.connect(rng.below(world.reactors.len()), format);
+            if plan.keeping.is_some() {
+                past::inherit(world, client, rng);
+            }
             world.clients[client].pace = match rng.below(16) as u64 {
                 draw if draw < plan.stuck => Pace::Stuck,
                 draw if draw < plan.stuck + plan.slow => Pace::Slow,
@@ -261,11 +276,15 @@ fn topic(plan: &Plan, rng: &mut Rng) -> String {
 }
 
 fn command(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
+    if plan.keeping.is_some() && rng.chance(1, 3) {
+        return past::command(world, plan, client, rng);
+    }
     match rng.below(16) {
         0..4 => {
-            let filter = some_filter(plan, rng);
-            // Without an id there is no telling whether there was room.
+            let filter = some_filter(plan, client, rng);
+            // Without an id there is no telling whether there was room, or a topic's past under way.
             let has_id = plan.topic_count > TOPICS.len()
+                || plan.keeping.is_some()
                 || world.oracle.is_held(client, &filter)
                 || rng.chance(15, 16);
             world.subscribe_as(client, &filter, has_id);
@@ -273,7 +292,7 @@ fn command(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
         4..6 => {
             let held: Vec<String> = world.oracle.held(client).map(str::to_owned).collect();
             let filter = if held.is_empty() || rng.chance(1, 16) {
-                some_filter(plan, rng)
+                some_filter(plan, client, rng)
             } else {
                 rng.pick(&held).clone()
             };
@@ -290,8 +309,10 @@ fn command(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
     }
 }
 
-fn some_filter(plan: &Plan, rng: &mut Rng) -> String {
-    if rng.chance(1, 2) { topic(plan, rng) } else { (*rng.pick(&FILTERS)).into() }
+fn some_filter(plan: &Plan, client: usize, rng: &mut Rng) -> String {
+    // Whoever has a filter is refused the past of what that matches.
+    let is_by_name = rng.chance(1, 2) || (plan.keeping.is_some() && client.is_multiple_of(2));
+    if is_by_name { topic(plan, rng) } else { (*rng.pick(&FILTERS)).into() }
 }
 
 fn publish(world: &mut World, plan: &Plan, client: usize, topic: &str, rng: &mut Rng) {

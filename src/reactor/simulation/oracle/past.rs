@@ -55,6 +55,12 @@ impl Oracle {
         self.keeping.iter().any(|keeping| !keeping.entries.is_empty())
     }
 
+    /// The newest `seq` of each topic that the client got or missed.
+    pub fn remembered(&self, client: usize) -> impl Iterator<Item = (&str, u64)> {
+        let topics = self.clients[client].topics.iter();
+        topics.map(|(topic, delivered)| (topic.as_str(), delivered.last))
+    }
+
     /// Whether the client receives the topic, by a filter, for certain once the broker has taken all that it sent.
     pub(super) fn is_received(&self, client: usize, topic: &str) -> bool {
         let seen = &self.clients[client];
