@@ -389,8 +389,8 @@ impl Home {
         outboxes[port].push_back(answer);
     }
 
-    /// Hands a page of the topic's past over, after all batches of what was published so far. The one that reaches the newest
-    /// publication registers who is at `port`, as [`Home::handle_subscribe`] does.
+    /// Hands a page of the topic's past over, after all batches of what was published so far, and registers who is at `port`,
+    /// as [`Home::handle_subscribe`] does: with the first page, so that the topic stays until the last is there.
     pub fn handle_page(&mut self, port: usize, request: PageRequest, outboxes: &mut Outboxes) {
         self.work += price::PAGE;
         let PageRequest { topic, encoding, from, connection, replay, creator } = request;
@@ -398,9 +398,7 @@ impl Home {
         let content = found.map(|key| {
             self.flush_topic(key, outboxes);
             let content = self.page(key, from, encoding.format());
-            if content.is_last {
-                self.topics[key].lanes.get_or_insert(encoding).exact |= 1 << port;
-            }
+            self.topics[key].lanes.get_or_insert(encoding).exact |= 1 << port;
             content
         });
         outboxes[port].push_back(Delivery::Page(Box::new(Page {
@@ -1029,6 +1027,7 @@ mod tests {
     use crate::{
         protocol::deflate::{Settings, twin},
         protocol::topic,
+        pubsub::{keeping::KeepKeys, message::ReplayId, subscription::ConnectionId},
     };
 
     const REACTORS: usize = 3;
@@ -1686,5 +1685,44 @@ mod tests {
         assert_eq!(world.publish("e", 7), Ok(1), "b made room, and 7 may have as many as it likes");
         assert_eq!(world.name_count(7), 2);
         world.home.check();
+    }
+
+    /// What everything that is published to keeps, and a world with room for `past_bytes_max` of that.
+    fn keeping_world(topics_max: usize, past_bytes_max: usize, keys: KeepKeys) -> World {
+        let mut world = World::new(0, topics_max);
+        let budget = Budget::with_past(1 << 30, past_bytes_max);
+        world.home = Home::new(REACTORS, topics_max, 0, Encoding::COUNT, budget);
+        world.home.set_keeping(Keeping::new([("#".to_owned(), keys)]));
+        world
+    }
+
+    fn ask_page(world: &mut World, topic: &str, encoding: Encoding, from: PageFrom) -> PageContent {
+        let connection = ConnectionId { slot: 0, generation: 0 };
+        let replay = ReplayId { place: 0, serial: 0 };
+        let request = PageRequest { topic: topic.into(), encoding, from, connection, replay, creator: 0 };
+        world.home.handle_page(0, request, &mut world.outboxes);
+        let Some(Delivery::Page(page)) = world.outboxes[0].pop_back() else {
+            panic!("a page is answered at once")
+        };
+        page.content.expect("there is room")
+    }
+
+    /// Its past is more than a page, and nobody else has it.
+    #[test]
+    fn a_topic_stays_while_its_past_is_being_sent() {
+        let keys = KeepKeys { count: Some(1_000), ..KeepKeys::default() };
+        let mut world = keeping_world(4, 1 << 20, keys);
+        for _ in 0..100 {
+            world.publish("a", 0).unwrap();
+        }
+        let from = PageFrom::Start { since: Some(0), last: 0 };
+        let first = ask_page(&mut world, "a", Encoding::Json, from);
+        assert!(!first.is_last);
+        for number in 0..100 {
+            world.publish(&number.to_string(), 0).unwrap();
+        }
+        let next = PageFrom::Next(first.spans.next_seq);
+        let second = ask_page(&mut world, "a", Encoding::Json, next);
+        assert_eq!((second.gap, second.head), (None, 100));
     }
 }

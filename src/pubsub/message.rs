@@ -248,7 +248,7 @@ pub struct PageContent {
     pub head: u64,
     /// Nothing is missing of what came after `since`.
     pub is_recovered: bool,
-    /// It reaches the head: what is behind it comes in batches from now on, as if the reactor had subscribed.
+    /// It reaches the head. What is behind that comes in batches from the first page on, as if the reactor had subscribed.
     pub is_last: bool,
 }
 

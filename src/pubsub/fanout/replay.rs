@@ -203,7 +203,7 @@ impl Fanout {
             self.by_name[encoding.index()].get(&*topic).expect("a view stays while a page is asked for");
         let view = &mut self.views[key as usize];
         view.replaying_count -= 1;
-        if let Ok(PageContent { head, is_last: true, .. }) = content {
+        if let Ok(PageContent { head, .. }) = content {
             match view.registration {
                 Registration::Active => assert_eq!(view.head_seq(), head, "a home says things in order"),
                 // What was asked before is answered behind it, with the same `seq`.
