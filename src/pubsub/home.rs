@@ -6,8 +6,7 @@
 //! matters.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
     fmt,
     hash::BuildHasher,
     sync::Arc,
@@ -96,9 +95,9 @@ pub struct Home {
     keeping: Keeping,
     /// The topics that keep something, each of their blocks by what the clock of what is kept showed when it was begun.
     blocks: BTreeMap<u64, usize>,
-    /// When the oldest block of a topic that keeps nothing for ever may be too old, in milliseconds. What a topic does not
-    /// know of is of one that was there before it.
-    expiring: BinaryHeap<Reverse<(u64, usize)>>,
+    /// When the oldest block of a topic that keeps nothing for ever may be too old, in milliseconds, and which topic: as its
+    /// past knows.
+    expiring: BTreeSet<(u64, usize)>,
     /// Topics of whose past something may be there in a second format.
     transcoded: VecDeque<usize>,
     /// Topics with a past.
@@ -245,7 +244,7 @@ impl Home {
             shared: Default::default(),
             keeping: Keeping::new([]),
             blocks: BTreeMap::new(),
-            expiring: BinaryHeap::new(),
+            expiring: BTreeSet::new(),
             transcoded: VecDeque::new(),
             past_count: 0,
             transcoded_bytes_total: 0,
@@ -594,6 +593,9 @@ impl Home {
             }
         }
         assert_eq!(self.blocks, blocks, "blocks are listed as long as they are there");
+        let due = |(key, topic): (usize, &HomeTopic)| Some((topic.past.as_ref()?.due_ms, key));
+        let expiring = self.topics.iter().filter_map(due).filter(|(due_ms, _)| *due_ms > 0);
+        assert_eq!(self.expiring, expiring.collect(), "who is to be looked at is known once");
         let past_count = self.topics.iter().filter(|(_, topic)| topic.past.is_some()).count();
         assert_eq!(self.past_count, past_count);
         assert_eq!(self.topics.len(), self.by_name.len());
@@ -794,6 +796,7 @@ impl Home {
     fn drop_past(&mut self, key: usize) {
         let Some(mut past) = self.topics[key].past.take() else { return };
         self.past_count -= 1;
+        self.expiring.remove(&(past.due_ms, key));
         while let Some(clock) = past.drop_oldest(&mut self.pool) {
             self.work += price::LOOK;
             self.blocks.remove(&clock);
@@ -803,14 +806,13 @@ impl Home {
     /// What is too old goes, then what is too much, then what nobody asked for lately.
     fn drop_old(&mut self) {
         for _ in 0..PASTS_PER_PERIOD {
-            let Some(&Reverse((due_ms, key))) = self.expiring.peek() else { break };
+            let Some(&(due_ms, key)) = self.expiring.first() else { break };
             if due_ms > self.now_ms {
                 break;
             }
             self.work += price::LOOK;
-            self.expiring.pop();
-            let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
-            let Some(past) = past.filter(|past| past.due_ms == due_ms) else { continue };
+            self.expiring.pop_first();
+            let past = self.topics[key].past.as_mut().expect("who is to be looked at has a past");
             past.due_ms = 0;
             let blocks = &mut self.blocks;
             past.drop_needless(self.now_ms as u32, &mut self.pool, |clock| _ = blocks.remove(&clock));
@@ -858,7 +860,7 @@ impl Home {
         let Some(past) = self.topics[key].past.as_mut().filter(|past| past.due_ms == 0) else { return };
         if let Some(in_ms) = past.expires_in_ms(self.now_ms as u32) {
             past.due_ms = self.now_ms + u64::from(in_ms) + 1;
-            self.expiring.push(Reverse((past.due_ms, key)));
+            self.expiring.insert((past.due_ms, key));
         }
     }
 
@@ -1016,7 +1018,10 @@ pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+    use std::{
+        collections::{BTreeMap, BTreeSet, VecDeque},
+        num::NonZeroU32,
+    };
 
     use proptest::{
         prelude::*,
@@ -1705,6 +1710,18 @@ mod tests {
             panic!("a page is answered at once")
         };
         page.content.expect("there is room")
+    }
+
+    /// However often topics that keep something for long give way to others.
+    #[test]
+    fn topics_that_went_are_not_waited_for_until_they_are_too_old() {
+        let keys = KeepKeys { ms: NonZeroU32::new(100_000_000), ..KeepKeys::default() };
+        let mut world = keeping_world(4, 1 << 20, keys);
+        for number in 0..100 {
+            assert!(world.publish(&number.to_string(), 0).is_ok());
+        }
+        assert_eq!(world.home.expiring.len(), 4);
+        world.home.check();
     }
 
     /// Its past is more than a page, and nobody else has it.
