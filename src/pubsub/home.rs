@@ -659,24 +659,28 @@ impl Home {
 
     /// Drops the next topic that is idle, to make room for another.
     fn evict_one(&mut self) -> Result<(), TopicRefusal> {
+        let mut keeping = None;
         for _ in 0..EVICTION_PROBES.min(self.topics_end) {
             let key = self.eviction_hand % self.topics_end;
             self.eviction_hand = key + 1;
             self.work += price::LOOK;
-            if self.topics.get(key).is_some_and(HomeTopic::is_idle) {
+            let Some(topic) = self.topics.get(key) else { continue };
+            if topic.is_idle() {
                 self.drop_topic(key);
                 return Ok(());
             }
-        }
-        // What a topic keeps gives way to another topic, the oldest first; whoever comes back for it is told.
-        for (_, &key) in self.blocks.iter().take(PASTS_PER_EVICTION) {
-            self.work += price::LOOK;
-            if self.topics[key].is_unused() {
-                self.drop_topic(key);
-                return Ok(());
+            if topic.is_unused() {
+                keeping.get_or_insert(key);
             }
         }
-        Err(TopicRefusal::TopicsMax)
+        // What a topic keeps gives way to another topic, the oldest first; whoever comes back for it is told. Where the oldest
+        // are of topics that are in use it is whichever the hand came by.
+        self.work += PASTS_PER_EVICTION as u64 * price::LOOK;
+        let mut oldest = self.blocks.values().take(PASTS_PER_EVICTION).copied();
+        let oldest = oldest.find(|key| self.topics[*key].is_unused());
+        let key = oldest.or(keeping).ok_or(TopicRefusal::TopicsMax)?;
+        self.drop_topic(key);
+        Ok(())
     }
 
     /// Drops those of the next few topics that are idle and were so for long.
@@ -1721,6 +1725,22 @@ mod tests {
             assert!(world.publish(&number.to_string(), 0).is_ok());
         }
         assert_eq!(world.home.expiring.len(), 4);
+        world.home.check();
+    }
+
+    /// More topics than one eviction looks at keep something that is older, and are in use.
+    #[test]
+    fn what_is_kept_for_nobody_gives_way_however_old_that_of_topics_in_use_is() {
+        const HELD: usize = PASTS_PER_EVICTION + 1;
+        let keys = KeepKeys { count: Some(10), ..KeepKeys::default() };
+        let mut world = keeping_world(HELD + 5, 1 << 20, keys);
+        for number in 0..HELD {
+            let name = format!("held/{number}");
+            assert!(world.publish(&name, 0).is_ok() && world.subscribe(&name, 0).is_ok());
+        }
+        for number in 0..100 {
+            assert!(world.publish(&number.to_string(), 0).is_ok(), "{number} has room");
+        }
         world.home.check();
     }
 
