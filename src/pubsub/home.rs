@@ -64,6 +64,9 @@ const PIECES_UNUSED_MS: u32 = 10_000;
 /// How many of these go in a period.
 const PIECES_PER_PERIOD: usize = if cfg!(test) { 2 } else { 256 };
 
+/// And at once where topics keep too much: more than a page makes.
+const PIECES_PER_EXCESS: usize = if cfg!(test) { 4 } else { 64 };
+
 /// So many changes of filters are remembered, for topics whose matches are not much older.
 const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
@@ -436,6 +439,9 @@ impl Home {
         }
         self.work += cost.price;
         self.transcoded_bytes_total += cost.transcoded_bytes;
+        if cost.transcoded_bytes > 0 {
+            self.drop_excess();
+        }
         let is_last = spans.next_seq > head;
         PageContent { spans, gap, head, is_recovered, is_last }
     }
@@ -831,19 +837,30 @@ impl Home {
         for _ in 0..PIECES_PER_PERIOD.min(self.transcoded.len()) {
             let key = self.transcoded.pop_front().expect("the loop counts what is there");
             self.work += price::LOOK;
-            let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
-            let Some(past) = past else { continue };
-            if !past.drop_pieces(self.now_ms as u32, PIECES_UNUSED_MS, &mut left, &mut self.pool) {
-                self.transcoded.push_back(key);
-            }
+            self.drop_pieces(key, PIECES_UNUSED_MS, &mut left);
         }
     }
 
-    /// If topics keep more than they may all together, the oldest block of this home goes that is older than what may be
-    /// kept; where there is far too much, whatever it is. Tells whether one went.
+    /// Some of what was transcoded of the topic, which was taken out of the list, goes if nobody asked for it for so long.
+    fn drop_pieces(&mut self, key: usize, unused_ms: u32, left: &mut usize) {
+        let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
+        let Some(past) = past else { return };
+        if !past.drop_pieces(self.now_ms as u32, unused_ms, left, &mut self.pool) {
+            self.transcoded.push_back(key);
+        }
+    }
+
+    /// If topics keep more than they may all together, something goes: what was transcoded first, since it can be made anew;
+    /// else the oldest block of this home that is older than what may be kept, or where there is far too much, whatever it is.
+    /// Tells whether something went.
     fn drop_excess(&mut self) -> bool {
         let budget = self.pool.budget();
         let Some(before) = budget.kept_too_long_before() else { return false };
+        if let Some(key) = self.transcoded.pop_front() {
+            self.work += price::LOOK;
+            self.drop_pieces(key, 0, &mut { PIECES_PER_EXCESS });
+            return true;
+        }
         let Some((&clock, &key)) = self.blocks.first_key_value() else { return false };
         if clock >= before && !budget.is_far_too_much_kept() {
             return false;
@@ -1761,5 +1778,39 @@ mod tests {
         let next = PageFrom::Next(first.spans.next_seq);
         let second = ask_page(&mut world, "a", Encoding::Json, next);
         assert_eq!((second.gap, second.head), (None, 100));
+    }
+
+    /// What is there is nearly as much as may be, and somebody asks for it in the other format.
+    #[test]
+    fn what_was_transcoded_goes_before_what_is_kept() {
+        const BYTES_MAX: usize = 32 << 10;
+        let keys = KeepKeys { count: Some(u64::MAX), format: Some(Format::Binary), ..KeepKeys::default() };
+        let mut world = keeping_world(100, BYTES_MAX, keys);
+        for number in (0..10).cycle() {
+            world.publish(&number.to_string(), 0).unwrap();
+            if world.home.kept_bytes() > BYTES_MAX / 10 * 9 {
+                break;
+            }
+        }
+        let lowest = |world: &World| -> Vec<u64> {
+            let pasts = world.home.topics.iter().filter_map(|(_, topic)| topic.past.as_ref());
+            pasts.map(|past| past.lowest(0)).collect()
+        };
+        let before = lowest(&world);
+        for number in 0..10 {
+            let mut from = PageFrom::Start { since: Some(0), last: 0 };
+            loop {
+                let page = ask_page(&mut world, &number.to_string(), Encoding::Json, from);
+                assert!(world.home.kept_bytes() <= BYTES_MAX / 4 * 5, "{}", world.home.kept_bytes());
+                from = PageFrom::Next(page.spans.next_seq);
+                if page.is_last {
+                    break;
+                }
+            }
+        }
+        world.pass(1);
+        assert!(world.home.kept_bytes() <= BYTES_MAX && world.home.transcoded_bytes_total() > 0);
+        assert_eq!(lowest(&world), before, "nothing of it is lost");
+        world.home.check();
     }
 }

@@ -202,6 +202,9 @@ impl Past {
     ) -> bool {
         if self.has_pieces && now_ms.wrapping_sub(self.pieces_used_ms) >= unused_ms {
             for block in &mut self.blocks {
+                if *left == 0 {
+                    break;
+                }
                 let count = block.pieces.len().min(*left);
                 *left -= count;
                 block.pieces.drain(..count).for_each(|piece| pool.let_go(piece.appender));
