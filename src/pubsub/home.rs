@@ -689,12 +689,16 @@ impl Home {
         Ok(())
     }
 
-    /// Drops those of the next few topics that are idle and were so for long.
+    /// Drops those of the next few topics that are idle and were so for long. What they keep goes by what is said of it now,
+    /// also where nobody publishes to them any more.
     fn drop_idle(&mut self) {
         for _ in 0..EVICTION_PROBES.min(self.topics_end) {
             let key = self.idle_hand % self.topics_end;
             self.idle_hand = key + 1;
             self.work += price::LOOK;
+            if self.topics.get(key).is_some_and(|topic| topic.past.is_some()) {
+                self.follow_keeping(key);
+            }
             // As long as there is room nobody's numbering is cut off for having been quiet.
             let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
@@ -790,6 +794,7 @@ impl Home {
         match (keep, &mut topic.past) {
             (Some(keep), Some(past)) => {
                 past.set_keep(keep);
+                self.expiring.remove(&(std::mem::take(&mut past.due_ms), key));
                 self.expect_expiry(key);
             }
             (Some(keep), None) => {
@@ -1743,6 +1748,33 @@ mod tests {
         }
         assert_eq!(world.home.expiring.len(), 4);
         world.home.check();
+    }
+
+    /// Nobody publishes to them any more, or asks for what they keep.
+    #[test]
+    fn topics_that_nobody_uses_follow_what_is_said_of_their_past() {
+        let keys = KeepKeys { ms: NonZeroU32::new(100_000_000), ..KeepKeys::default() };
+        let mut world = keeping_world(1_000, 1 << 20, keys);
+        for number in 0..100 {
+            world.publish(&number.to_string(), 0).unwrap();
+        }
+        let say = |world: &mut World, keys| {
+            world.home.set_keeping(Keeping::new([("#".to_owned(), keys)]));
+            world.pass(100_u32.div_ceil(EVICTION_PROBES as u32));
+            world.home.check();
+        };
+        say(&mut world, KeepKeys { ms: NonZeroU32::new(1_000), ..keys });
+        assert_eq!(world.home.past_count(), 100);
+        world.home.begin_turn(1_001);
+        world.pass(100_u32.div_ceil(PASTS_PER_PERIOD as u32));
+        assert_eq!(world.home.kept_bytes(), 0, "what is too old is known anew");
+        world.home.begin_turn(1_002);
+        for number in 0..100 {
+            world.publish(&number.to_string(), 0).unwrap();
+        }
+        assert!(world.home.kept_bytes() > 0);
+        say(&mut world, KeepKeys::default());
+        assert_eq!((world.home.past_count(), world.home.kept_bytes()), (0, 0));
     }
 
     /// More topics than one eviction looks at keep something that is older, and are in use.
