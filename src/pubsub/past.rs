@@ -163,9 +163,8 @@ impl Past {
             true => self.tail.seq_of(self.tail.position_within(bytes_max)),
             false => 0,
         };
-        let by_age = ms_max.map_or(0, |ms_max| {
-            self.tail.seq_of(self.tail.position_since(now_ms.wrapping_sub(ms_max.get())))
-        });
+        let by_age =
+            ms_max.map_or(0, |ms_max| self.tail.seq_of(self.tail.position_within_ms(ms_max.get(), now_ms)));
         first.first_seq.max(by_count).max(by_bytes).max(by_age)
     }
 
@@ -611,6 +610,22 @@ mod tests {
                 "something comes if there is something"
             );
         }
+    }
+
+    /// Longer than half of what the clock counts to before it wraps.
+    #[test]
+    fn what_is_kept_for_thirty_days_is_there() {
+        const DAY_MS: u32 = 86_400_000;
+        let ms_max = NonZeroU32::new(30 * DAY_MS);
+        let keep = Keep { count_max: u64::MAX, bytes_max: u64::MAX, ms_max, format: None };
+        let mut twin = Twin::new(keep, Format::Json);
+        twin.publish(10, 0);
+        for _ in 0..29 {
+            twin.publish(10, DAY_MS);
+            assert_eq!(twin.past.lowest(twin.now_ms), FIRST_SEQ + 1);
+        }
+        twin.publish(10, 2 * DAY_MS);
+        assert_eq!(twin.past.lowest(twin.now_ms), FIRST_SEQ + 2);
     }
 
     proptest! {

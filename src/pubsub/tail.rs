@@ -422,10 +422,11 @@ impl Tail {
         self.normalized(Position { segment, offset })
     }
 
-    /// The first record that is known to be appended at `since_ms` (wrapping) or later; else the head.
-    pub fn position_since(&self, since_ms: u32) -> Position {
-        let is_before = |start: &RecordStart| (start.appended_ms.wrapping_sub(since_ms) as i32) < 0;
-        match self.index.get(self.index.partition_point(is_before)) {
+    /// The first record that is known to be at most `ms_max` old at `now_ms` (wrapping); else the head. Of the 49 days until the
+    /// clock wraps, no half is taken for what is to come.
+    pub fn position_within_ms(&self, ms_max: u32, now_ms: u32) -> Position {
+        let is_older = |start: &RecordStart| now_ms.wrapping_sub(start.appended_ms) > ms_max;
+        match self.index.get(self.index.partition_point(is_older)) {
             Some(start) => Position { segment: start.segment, offset: start.offset },
             None => self.head(),
         }

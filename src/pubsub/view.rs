@@ -354,7 +354,7 @@ impl View {
     /// Where a member that is beyond a bound of its topic's rule goes on: with half of what each allows.
     pub fn position_within_rule(&self, now_ms: u32) -> Position {
         let by_bytes = self.position_within(self.rule.owed_bytes_max / 2);
-        match self.rule.owed_ms_max.map(|ms_max| self.position_since(now_ms.wrapping_sub(ms_max.get() / 2))) {
+        match self.rule.owed_ms_max.map(|ms_max| self.position_within_ms(ms_max.get() / 2, now_ms)) {
             Some(by_age) => self.tail.later(by_age, by_bytes),
             None => by_bytes,
         }
@@ -397,9 +397,9 @@ impl View {
         self.tail.position_within(bytes)
     }
 
-    /// The first record that is known to be appended at `since_ms` (wrapping) or later; else the head.
-    pub fn position_since(&self, since_ms: u32) -> Position {
-        self.tail.position_since(since_ms)
+    /// The first record that is known to be at most `ms_max` old at `now_ms` (wrapping); else the head.
+    pub fn position_within_ms(&self, ms_max: u32, now_ms: u32) -> Position {
+        self.tail.position_within_ms(ms_max, now_ms)
     }
 
     /// The first record that lies, as all before it do not, in a segment that is not stale: one whose chunk is
@@ -625,11 +625,10 @@ mod tests {
                         prop_assert_eq!(view.skip(twin.members[place].slot, position), expected);
                     }
                     Step::SkipMs(member, ms) if !twin.members.is_empty() => {
-                        let since_ms = now_ms.wrapping_sub(ms);
                         let place = member.index(twin.members.len());
                         let slot = twin.members[place].slot;
                         let owed = twin.owed(&twin.members[place]).to_vec();
-                        let gap = view.skip(slot, view.position_since(since_ms));
+                        let gap = view.skip(slot, view.position_within_ms(ms, now_ms));
                         let kept_bytes = view.owed_bytes(slot) as usize;
                         let kept = |from: usize| owed[from..].iter().map(|it| it.bytes.len()).sum::<usize>();
                         let count = (0..=owed.len()).find(|from| kept(*from) == kept_bytes).expect("whole records");
