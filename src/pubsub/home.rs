@@ -696,7 +696,7 @@ impl Home {
             let key = self.idle_hand % self.topics_end;
             self.idle_hand = key + 1;
             self.work += price::LOOK;
-            if self.topics.get(key).is_some_and(|topic| topic.past.is_some()) {
+            if self.topics.get(key).is_some_and(|topic| topic.past.is_some()) && !self.is_letting_go() {
                 self.follow_keeping(key);
             }
             // As long as there is room nobody's numbering is cut off for having been quiet.
@@ -818,11 +818,16 @@ impl Home {
         }
     }
 
+    /// Whether what went is to be freed before more goes: until it is, it counts as log, for which publishers would wait.
+    fn is_letting_go(&self) -> bool {
+        self.pool.budget().is_short()
+    }
+
     /// What is too old goes, then what is too much, then what nobody asked for lately.
     fn drop_old(&mut self) {
         for _ in 0..PASTS_PER_PERIOD {
             let Some(&(due_ms, key)) = self.expiring.first() else { break };
-            if due_ms > self.now_ms {
+            if due_ms > self.now_ms || self.is_letting_go() {
                 break;
             }
             self.work += price::LOOK;
@@ -834,7 +839,7 @@ impl Home {
             self.expect_expiry(key);
         }
         for _ in 0..PASTS_PER_PERIOD {
-            if !self.drop_excess() {
+            if self.is_letting_go() || !self.drop_excess() {
                 break;
             }
         }
@@ -1748,6 +1753,28 @@ mod tests {
         }
         assert_eq!(world.home.expiring.len(), 4);
         world.home.check();
+    }
+
+    /// Several times what the log may have is too old at one moment.
+    #[test]
+    fn what_topics_kept_does_not_fill_the_log_when_it_goes() {
+        const LOG_BYTES: usize = 64 << 10;
+        let keys = KeepKeys { ms: NonZeroU32::new(1_000), ..KeepKeys::default() };
+        let mut world = World::new(0, 1_000);
+        let budget = Budget::with_past(LOG_BYTES, 1 << 20);
+        world.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, budget.clone());
+        world.home.set_keeping(Keeping::new([("#".to_owned(), keys)]));
+        for number in 0..8_000 {
+            world.publish(&(number % 100).to_string(), 0).unwrap();
+        }
+        assert!(world.home.kept_bytes() > 4 * LOG_BYTES);
+        world.home.begin_turn(2_000);
+        for _ in 0..200 {
+            world.pass(1);
+            assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
+            world.home.release_free_chunks();
+        }
+        assert_eq!(world.home.kept_bytes(), 0);
     }
 
     /// Nobody publishes to them any more, or asks for what they keep.
