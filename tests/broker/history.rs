@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Broker,
-    raw::{Raw, UPGRADE},
+    raw::{CLOSE, Raw, TEXT, UPGRADE, frame},
 };
 
 /// Of `room/…` the newest 120 are kept, of `short/…` five.
@@ -283,4 +283,41 @@ fn a_reload_changes_what_topics_keep() {
     assert_eq!((replayed("a"), replayed("b")), (0, 1));
     assert_eq!(broker.total("fanfare_keeping", ""), 1.0);
     broker.stop();
+}
+
+/// In the same packet in which it asks, so that whatever is answered comes too late.
+#[test]
+fn whoever_asks_for_a_past_and_leaves_costs_nobody() {
+    for reactors in [1, 2] {
+        let broker = broker(reactors);
+        for number in 0..8 {
+            let (mut raw, _) = client(&broker);
+            let command = json!({"op": "subscribe", "topic": format!("room/{number}"), "id": 1, "last": 1});
+            let goodbye = 1000u16.to_be_bytes();
+            raw.send(&[frame(TEXT, command.to_string().as_bytes()), frame(CLOSE, &goodbye)].concat());
+            while raw.receive_frame().is_some() {}
+        }
+        let (mut raw, _) = client(&broker);
+        assert_eq!(raw.ask(r#"{"op":"ping","id":2}"#), json!({"op": "pong", "id": 2}));
+        raw.close();
+        broker.wait_for_total("fanfare_subscriptions", "", |total| total == 0.0);
+        broker.stop();
+    }
+}
+
+#[test]
+fn a_subscribe_that_is_taken_back_at_once_is_answered() {
+    for reactors in [1, 2] {
+        let broker = broker(reactors);
+        publish(&broker, "room/1", (1..=20).map(|number| json!(number)));
+        let (mut raw, _) = client(&broker);
+        raw.send_text(
+            r#"[{"op":"subscribe","topic":"room/1","id":1,"last":5},{"op":"unsubscribe","topic":"room/1","id":2}]"#,
+        );
+        assert_eq!(raw.receive()["id"], 1);
+        assert_eq!(raw.receive(), json!({"op": "ok", "id": 2, "topic": "room/1"}));
+        assert_eq!(raw.ask(r#"{"op":"ping","id":3}"#), json!({"op": "pong", "id": 3}));
+        raw.close();
+        broker.stop();
+    }
 }

@@ -214,7 +214,9 @@ impl Fanout {
                 }
             }
         }
-        let is_there = self.find_replay(replay_id).is_some();
+        // Whoever is going keeps its replays for a while, and is sent nothing more.
+        let is_there =
+            self.find_replay(replay_id).is_some() && !self.subscribers[id.slot as usize].is_leaving();
         match content {
             _ if !is_there => self.end_page(id, outcome),
             Ok(content) => self.take_page(replay_id, content, outcome),
@@ -445,7 +447,8 @@ impl Fanout {
         if subscriber.generation != generation || subscriber.is_leaving() {
             return;
         }
-        let replaying = subscriber.replaying_mut().expect("it is there as long as a page is out");
+        // A slot that is nobody's looks like its first connection's.
+        let Some(replaying) = subscriber.replaying_mut() else { return };
         replaying.page_count -= 1;
         self.ask_pages(slot, outcome);
         let rare = self.subscribers[slot as usize].rare.as_mut().expect("it was there just now");
@@ -532,5 +535,118 @@ impl Fanout {
         let queued_count = ends(&replaying.urgent) + ends(&replaying.queue);
         assert!(queued_count <= replaying.page_count as usize && replaying.page_count <= PAGES_MAX);
         assert!(replaying.waiting.is_empty() || replaying.page_count > 0, "whoever waits, waits for a page");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        protocol::Encoding,
+        pubsub::{
+            home::Homes,
+            log::{Budget, ChunkPool},
+            past::{Span, Spans},
+            policy::Policy,
+            subscription::{Subscribed, Wanted},
+        },
+    };
+
+    const TOPIC: &str = "t";
+    const ENCODING: Encoding = Encoding::Json;
+    const RECORD_BYTES: usize = 100;
+
+    /// A fan-out that is told what its one home says.
+    struct Bench {
+        fanout: Fanout,
+        budget: Arc<Budget>,
+        pool: ChunkPool,
+        outcome: Outcome,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let budget = Budget::new(1 << 20);
+            let fanout = Fanout::new(Homes::new(1, 0), Policy::skipping(1 << 20), 10, 10, budget.clone());
+            Bench { fanout, pool: ChunkPool::new(budget.clone()), budget, outcome: Outcome::default() }
+        }
+
+        /// The connection subscribes to the topic and what is behind `since` of its past.
+        fn subscribe(&mut self, id: ConnectionId, since: u64, pending: u32) {
+            let past = Some(PageFrom::Start { since: Some(since), last: 0 });
+            let pending = Some(PendingId(pending));
+            let wanted =
+                Wanted { topic: TopicName::checked(TOPIC), encoding: ENCODING, past, pending, creator: 0 };
+            let subscribed = self.fanout.handle_subscribe_topic(id, wanted, &mut self.outcome);
+            assert!(matches!(subscribed, Ok(Subscribed::Later)));
+        }
+
+        /// The pages that are asked for.
+        fn asked(&mut self) -> Vec<PageRequest> {
+            let page = |(_, request)| if let Request::Page(page) = request { Some(*page) } else { None };
+            self.outcome.requests.drain(..).filter_map(page).collect()
+        }
+
+        /// So many publications from `seq` on, in a chunk that nobody writes any more.
+        fn spans(&mut self, seq: u64, count: u64) -> Spans {
+            let len = RECORD_BYTES * count as usize;
+            let mut appender = self.pool.acquire(len.max(1), 0);
+            let range = appender.append(len, |room| room.fill(0));
+            self.pool.retire(appender);
+            let spans = if count > 0 { vec![Span { seq, range }] } else { Vec::new() };
+            Spans { spans, next_seq: seq + count }
+        }
+
+        /// The answer to a request comes: so many publications from `seq` on of a topic that is at `head`.
+        fn page(&mut self, request: PageRequest, seq: u64, count: u64, head: u64) {
+            let spans = self.spans(seq, count);
+            let gap = match request.from {
+                PageFrom::Next(next) if next < seq => Some((next, seq - 1)),
+                _ => None,
+            };
+            let is_last = spans.next_seq > head;
+            let content = Ok(PageContent { spans, gap, head, is_recovered: true, is_last });
+            let PageRequest { topic, encoding, connection, replay, .. } = request;
+            let page = Page { topic, encoding, connection, replay, content };
+            self.fanout.handle_page(page, &mut self.outcome);
+            self.fanout.check();
+        }
+
+        /// What is as old as can be is let go of.
+        fn shed(&mut self) {
+            let clock = self.budget.clock() + 1;
+            self.fanout.shed(clock);
+            while self.fanout.run_tasks(1 << 20, 0, &mut self.outcome) {}
+            self.fanout.check();
+        }
+    }
+
+    /// The first of its slot, as a broker counts them, and what nobody's slot looks like.
+    const FIRST: ConnectionId = ConnectionId { slot: 0, generation: 0 };
+
+    #[test]
+    fn a_page_of_a_connection_that_is_gone_goes_nowhere() {
+        let mut bench = Bench::new();
+        bench.subscribe(FIRST, 0, 1);
+        let request = bench.asked().pop().expect("a page is asked for");
+        assert!(bench.fanout.handle_disconnect(0, &mut bench.outcome));
+        bench.page(request, 1, 3, 3);
+        let last = bench.outcome.requests.pop();
+        assert!(matches!(last, Some((0, Request::Unsubscribe { .. }))), "nobody wants its batches: {last:?}");
+        assert!(bench.fanout.is_empty());
+    }
+
+    /// A connection with more subscriptions than end at once goes while pages are on their way.
+    #[test]
+    fn a_page_that_comes_while_its_connection_leaves_is_not_kept() {
+        let mut bench = Bench::new();
+        bench.subscribe(FIRST, 0, 1);
+        let request = bench.asked().pop().expect("a page is asked for");
+        bench.fanout.subscribers[0].set(super::super::subscriber::LEAVING, true);
+        bench.page(request, 1, 5, 20);
+        assert!(bench.fanout.subscribers[0].replaying().is_some_and(|replaying| replaying.queue.is_empty()));
+        bench.shed();
     }
 }
