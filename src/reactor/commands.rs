@@ -359,6 +359,8 @@ impl Desk {
             messages: spans.spans.iter().flat_map(|span| Records::new(format, span.range.bytes())),
         };
         reply::write_history(to, history, self.replies(slot));
+        // It may be far more than what asked for it.
+        self.note_buffered(slot);
     }
 
     /// What there is to tell of a subscription to a topic, which starts at `seq`.

@@ -321,3 +321,15 @@ fn a_subscribe_that_is_taken_back_at_once_is_answered() {
         broker.stop();
     }
 }
+
+/// It reads nothing, so that its page counts like any other answer.
+#[test]
+fn a_history_that_is_not_read_counts_as_under_way() {
+    let broker = Broker::start(2, &[r#"topic=[{ match = "room/#", history_count = 10 }]"#]);
+    let filling = "x".repeat(100_000);
+    publish(&broker, "room/1", [json!(filling), json!(filling)]);
+    let mut raw = Raw::connect_small(broker.address, 4_096).upgraded();
+    raw.send_text(r#"{"op":"history","topic":"room/1","id":7}"#);
+    broker.wait_for_total("fanfare_buffered_bytes", "", |total| total >= 200_000.0);
+    broker.stop();
+}
