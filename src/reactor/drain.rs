@@ -133,6 +133,7 @@ fn is_owed(slot: u32, connection: &Connection, fanout: &Fanout) -> bool {
     connection.is_sending()
         || !connection.replies.is_empty()
         || fanout.is_owing(slot)
+        || fanout.is_replaying(slot)
         // What waits for its sweep is owed too.
         || fanout.is_sweeping()
 }

@@ -333,3 +333,27 @@ fn a_history_that_is_not_read_counts_as_under_way() {
     broker.wait_for_total("fanfare_buffered_bytes", "", |total| total >= 200_000.0);
     broker.stop();
 }
+
+/// It reads slowly, and is owed the rest: after the restart nobody has that any more.
+#[test]
+fn a_drain_sends_the_rest_of_a_past_before_it_closes() {
+    const COUNT: u64 = 400;
+    for reactors in [1, 2] {
+        let broker = Broker::start(
+            reactors,
+            &[r#"topic=[{ match = "room/#", history_count = 1000 }]"#, "listen.sndbuf_bytes=65536"],
+        );
+        let filling = "x".repeat(8 << 10);
+        publish(&broker, "room/1", (0..COUNT).map(|_| json!(filling)));
+        let mut raw = Raw::connect_small(broker.address, 32 << 10);
+        raw.send(UPGRADE.as_bytes());
+        let epoch = raw.expect_upgraded();
+        let command = json!({"op": "subscribe", "topic": "room/1", "id": 1, "since": since(&epoch, 0)});
+        assert_eq!(raw.ask(&command.to_string())["replayed"], COUNT);
+        broker.terminate();
+        assert_eq!(seqs(&mut raw, COUNT as usize), (1..=COUNT).collect::<Vec<_>>());
+        raw.receive_restart();
+        raw.answer_close(1012);
+        broker.wait();
+    }
+}

@@ -288,6 +288,13 @@ impl Fanout {
         self.drop_replaying(connection.slot, view);
     }
 
+    /// Whether some topic's past is to be sent to the connection, or is on its way to it.
+    pub fn is_replaying(&self, connection: u32) -> bool {
+        self.subscribers
+            .get(connection as usize)
+            .is_some_and(|it| it.replaying().is_some() && !it.is_leaving())
+    }
+
     /// Whether the last of some topic's past is to be sent to the connection, before anything live.
     pub fn has_urgent(&self, connection: u32) -> bool {
         let subscriber = self.subscribers.get(connection as usize);
@@ -636,6 +643,24 @@ mod tests {
         let last = bench.outcome.requests.pop();
         assert!(matches!(last, Some((0, Request::Unsubscribe { .. }))), "nobody wants its batches: {last:?}");
         assert!(bench.fanout.is_empty());
+    }
+
+    /// So that nobody who drains takes it for one that has everything.
+    #[test]
+    fn whoever_is_sent_a_past_is_owed_something_until_all_of_it_is_sent() {
+        let mut bench = Bench::new();
+        bench.subscribe(FIRST, 0, 1);
+        assert!(bench.fanout.is_replaying(0), "a page is on its way");
+        let request = bench.asked().pop().expect("a page is asked for");
+        bench.page(request, 1, 5, 10);
+        assert!(
+            bench.fanout.take_past(0, false, u32::MAX, &mut bench.outcome).is_some()
+                && bench.fanout.is_replaying(0)
+        );
+        let request = bench.asked().pop().expect("the next page is asked for");
+        bench.page(request, 6, 5, 10);
+        assert!(bench.fanout.take_past(0, true, u32::MAX, &mut bench.outcome).is_some());
+        assert!(!bench.fanout.is_replaying(0));
     }
 
     /// A connection with more subscriptions than end at once goes while pages are on their way.
