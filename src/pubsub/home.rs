@@ -439,9 +439,7 @@ impl Home {
         }
         self.work += cost.price;
         self.transcoded_bytes_total += cost.transcoded_bytes;
-        if cost.transcoded_bytes > 0 {
-            self.drop_excess();
-        }
+        self.make_up_for(cost.transcoded_bytes as usize);
         let is_last = spans.next_seq > head;
         PageContent { spans, gap, head, is_recovered, is_last }
     }
@@ -895,6 +893,18 @@ impl Home {
         }
     }
 
+    /// So many bytes more are kept: twice as many go where there is too much, so that in the end there is not.
+    fn make_up_for(&mut self, bytes: usize) {
+        let mut left = 2 * bytes;
+        while left > 0 {
+            let before = self.pool.kept_bytes();
+            if !self.drop_excess() {
+                break;
+            }
+            left = left.saturating_sub((before - self.pool.kept_bytes()).max(1));
+        }
+    }
+
     /// Writes the topic's newest publication where its past is, which whoever receives that encoding shares.
     fn write_kept(&mut self, key: usize, payload: &[u8], kind: PayloadKind, outboxes: &mut Outboxes) {
         let topic = &mut self.topics[key];
@@ -910,6 +920,7 @@ impl Home {
             begins = true;
         };
         let appender = past.appender(len, &mut self.pool, on_begin);
+        let block_bytes = appender.capacity();
         match topic.lanes.get_mut(encoding).filter(|lane| lane.interest() != 0) {
             Some(lane) => {
                 if !lane.open.is_continued_by(appender) {
@@ -928,10 +939,7 @@ impl Home {
         past.note(len, seq, now_ms, &mut self.pool, |clock| _ = blocks.remove(&clock));
         if begins {
             self.expect_expiry(key);
-            // Two for each that is begun: in the end there is no more than may be.
-            for _ in 0..2 {
-                self.drop_excess();
-            }
+            self.make_up_for(block_bytes);
         }
     }
 

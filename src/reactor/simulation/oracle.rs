@@ -149,7 +149,7 @@ impl Oracle {
 
     /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
     fn refuses(&self) -> bool {
-        self.evicts || self.keeps_any()
+        self.evicts || self.asks_past()
     }
 
     /// Reactors go by `config` from now on, each from when it hears of it.
@@ -373,7 +373,7 @@ impl Oracle {
         match (asked, code) {
             (Asked::SubscribeAgain(..), "already_subscribed") => {}
             (Asked::SubscribeAgain(..), "limit_reached") if self.evicts => {}
-            (Asked::SubscribeAgain(filter, _), "busy") if is_wild(&filter) && self.keeps_any() => {}
+            (Asked::SubscribeAgain(filter, _), "busy") if is_wild(&filter) && self.asks_past() => {}
             (asked @ Asked::History { .. }, code) => self.on_history_refused(&asked, code),
             (Asked::UnsubscribeNothing(_), "not_subscribed") => {}
             (Asked::Publish { number, .. }, "limit_reached") if self.evicts => {

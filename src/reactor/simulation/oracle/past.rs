@@ -50,9 +50,10 @@ impl Keeping {
 }
 
 impl Oracle {
-    /// Whether there may be a topic that keeps something.
-    pub(super) fn keeps_any(&self) -> bool {
-        self.keeping.iter().any(|keeping| !keeping.entries.is_empty())
+    /// Whether clients ask for topics' pasts, whatever is kept.
+    pub(super) fn asks_past(&self) -> bool {
+        let mut subscriptions = self.clients.iter().flat_map(|seen| &seen.subscriptions);
+        subscriptions.any(|subscription| subscription.start != Start::default())
     }
 
     /// The newest `seq` of each topic that the client got or missed.
