@@ -204,8 +204,8 @@ impl Sending {
         self.transport.send(slot, &mut desk.connections[slot], gather, moved, io);
     }
 
-    /// Adds `past_bytes` of the last of topics' pasts, and when that is over what is missing of what is live. Tells whether that is all: else nothing live may
-    /// come before the rest.
+    /// Adds `past_bytes` of the last of topics' pasts, and when that is over what is missing of what is live. Tells whether
+    /// that is all: else nothing live may come before the rest.
     fn add_urgent(&mut self, desk: &mut Desk, slot: u32, gather: &mut Gather, past_bytes: u32) -> bool {
         let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
         while !gather.is_full()

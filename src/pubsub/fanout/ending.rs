@@ -134,7 +134,7 @@ impl Fanout {
     #[inline]
     pub fn is_ending(&self, connection: u32) -> bool {
         let rare = self.subscribers.get(connection as usize).and_then(|subscriber| subscriber.rare.as_ref());
-        rare.and_then(|rare| rare.endings.as_ref()).is_some_and(|endings| endings.marked_count > 0)
+        rare.and_then(|rare| rare.endings.as_ref()).is_some_and(|endings| endings.is_any_marked())
     }
 
     /// The member in `slot` of a connection of which [`Fanout::is_ending`] tells that has been sent something. Tells

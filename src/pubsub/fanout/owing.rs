@@ -257,12 +257,7 @@ impl Fanout {
             return;
         };
         self.skipped_total += to - from + 1;
-        self.note_gap(connection, held.view, from, to);
-    }
-
-    /// The connection will not get these of the view's publications, and is told.
-    pub(super) fn note_gap(&mut self, connection: u32, view: ViewKey, from: u64, to: u64) {
-        let topic = self.views[view as usize].name.clone();
+        let topic = self.views[held.view as usize].name.clone();
         let rare = self.subscribers[connection as usize].rare.get_or_insert_default();
         let gaps = rare.gaps.get_or_insert_default();
         let has_room = gaps.by_topic.len() < GAPS_MAX;
