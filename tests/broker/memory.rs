@@ -328,12 +328,13 @@ fn gaps_that_are_not_told_take_no_more_for_more_topics() {
 }
 
 /// Messages that do not end take memory, and with their connections it goes back to the kernel, though no reactor has
-/// anything to do any more.
+/// anything to do any more: all but the page of 4 MiB that the allocator keeps per thread for each size up to 512 KiB
+/// that was ever in use, which are as many for any peak.
 #[test]
 fn a_passed_peak_goes_back_to_the_kernel() {
-    const COUNT: usize = 64;
+    const COUNT: usize = 256;
     const LEN: usize = 1_000_000;
-    let broker = Broker::start(1, &[]);
+    let broker = Broker::start(1, &["limits.buffered_bytes_max=1073741824"]);
     Raw::open(broker.address).close();
     let before = broker.resident_bytes();
     let message = frame(TEXT, &vec![b'x'; LEN]);
@@ -342,7 +343,7 @@ fn a_passed_peak_goes_back_to_the_kernel() {
         (&raw.stream).write_all(&message[..message.len() - 1]).unwrap();
     }
     broker.wait_for_total("fanfare_buffered_bytes", "", |bytes| bytes > (COUNT * LEN / 10 * 9) as f64);
-    assert!(broker.resident_bytes() > before + COUNT * LEN / 10 * 9);
+    assert!(broker.resident_bytes() > before + COUNT * LEN / 2, "room that is not written to is not resident");
     drop(held);
     let deadline = Instant::now() + PATIENCE;
     while broker.resident_bytes() > before + COUNT * LEN / 4 {
