@@ -341,7 +341,11 @@ fn a_drain_sends_the_rest_of_a_past_before_it_closes() {
     for reactors in [1, 2] {
         let broker = Broker::start(
             reactors,
-            &[r#"topic=[{ match = "room/#", history_count = 1000 }]"#, "listen.sndbuf_bytes=65536"],
+            &[
+                r#"topic=[{ match = "room/#", history_count = 1000 }]"#,
+                "listen.sndbuf_bytes=65536",
+                "timeouts.drain_ms=60000",
+            ],
         );
         let filling = "x".repeat(8 << 10);
         publish(&broker, "room/1", (0..COUNT).map(|_| json!(filling)));

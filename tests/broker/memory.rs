@@ -343,7 +343,10 @@ fn a_passed_peak_goes_back_to_the_kernel() {
         (&raw.stream).write_all(&message[..message.len() - 1]).unwrap();
     }
     broker.wait_for_total("fanfare_buffered_bytes", "", |bytes| bytes > (COUNT * LEN / 10 * 9) as f64);
-    assert!(broker.resident_bytes() > before + COUNT * LEN / 2, "room that is not written to is not resident");
+    assert!(
+        broker.resident_bytes() > before + COUNT * LEN / 2,
+        "room that is not written to is not resident"
+    );
     drop(held);
     let deadline = Instant::now() + PATIENCE;
     while broker.resident_bytes() > before + COUNT * LEN / 4 {
