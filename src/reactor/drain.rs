@@ -58,6 +58,11 @@ impl Drain {
         self.emptied.is_none()
     }
 
+    /// Whether its time is over.
+    pub fn is_over(&self, now_ns: u64) -> bool {
+        now_ns >= self.end_ns
+    }
+
     /// No connection is left: tells whoever asked.
     pub fn tell(&self) {
         if let Some(waiter) = &self.emptied {

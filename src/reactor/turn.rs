@@ -676,12 +676,15 @@ impl<I: Io> Reactor<I> {
                 self.acceptor.close(&mut self.io);
             }
             if self.desk.connections.open_count() == 0 {
-                if drain.is_end() {
+                if !drain.is_end() {
+                    drain.tell();
+                    self.end_drain();
+                    return Turn::Next;
+                }
+                // The home goes on answering while others owe something to connections.
+                if self.connection_count.load(Ordering::Relaxed) == 0 || drain.is_over(now_ns) {
                     return Turn::Ended;
                 }
-                drain.tell();
-                self.end_drain();
-                return Turn::Next;
             }
         }
         if !drain.is_due(now_ns) {

@@ -70,7 +70,7 @@ fn a_reactor_that_ends_wakes_those_whom_it_answered() {
     let mut world = World::new(Knobs { may_close: true, ..Knobs::calm(2) });
     let subscriber = world.open(0, Format::Json);
     let topic = world.topic_at(1, "t");
-    world.order_drain(1);
+    world.order(1, Order::Drain { within_ms: 0, emptied: None });
     world.turns(1, 1);
     world.subscribe(subscriber, &topic);
     world.write_all();

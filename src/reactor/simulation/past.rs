@@ -311,3 +311,24 @@ fn history_is_paged_in_both_directions() {
         world.end();
     }
 }
+
+/// A drain goes on as long as a page of some topic's past, and the next, are asked for at a home that has no connections.
+#[test]
+fn a_home_without_connections_answers_until_the_last_is_closed() {
+    let mut knobs = Knobs { may_close: true, ..keeping(2, 100) };
+    knobs.net.window_bytes = 500;
+    let mut world = World::new(knobs);
+    let topic = world.topic_at(1, "t");
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    world.publish_each_turn(publisher, &topic, 100);
+    world.subscribe_from(reader, &topic, last(100));
+    world.write_all();
+    (0..2).for_each(|index| world.order_drain(index));
+    world.turns(1, 20);
+    assert!(world.reactors[1].is_some(), "others have connections");
+    world.pass(2 * SECOND);
+    assert_eq!(world.seqs(reader, &topic), (1..=100).collect::<Vec<_>>());
+    assert_eq!(world.closed_with(reader), Some(Some(1012)));
+    assert!(world.reactors.iter().all(Option::is_none));
+    world.oracle.check_over();
+}
