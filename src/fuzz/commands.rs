@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::protocol::{
     Format, binary,
-    command::{Command, CommandError, PayloadKind, RequestId, outcome::Outcome},
+    command::{At, Command, CommandError, PayloadKind, RequestId, outcome::Outcome},
     json::{self, Parser},
     publication::Publication,
     reply::{self, Begin, History, Reply},
@@ -70,6 +70,13 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
                 replayed: start.last.map(u64::from),
             };
             check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, begin, receivers: None, hint: None });
+        }
+        Ok(Command::SubscribeTour { filter, last, resume, .. }) => {
+            let at = resume.as_ref().and_then(|resume| resume.at.clone());
+            let at = at.unwrap_or_else(|| At { epoch: 1, ticks: [u64::MAX].into() });
+            assert_eq!(At::parse(&at.to_string()).as_ref(), Some(&at));
+            let count = last.unwrap_or(0).into();
+            check_reply(&Reply::Replayed { filter, count, recovered: resume.is_some(), at: &at });
         }
         Ok(Command::Unsubscribe { id, filter }) => {
             let begin = Begin::default();

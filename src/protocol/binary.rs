@@ -89,7 +89,7 @@ pub enum Kind {
     Ping = 9,
     /// Answers a ping.
     Pong = 10,
-    /// A filter's replay is over. Not sent by this version.
+    /// All is sent that was published before to the topics that a filter matches.
     Replayed = 11,
     /// A command, and its answer.
     History = 12,
@@ -477,7 +477,9 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
     })?;
     let command = parser.parse_one(text);
     let (op, id, topic) = match &command {
-        Ok(Command::Subscribe { id, filter, .. }) => (Kind::Subscribe.as_str(), *id, Some(filter.text())),
+        Ok(Command::Subscribe { id, filter, .. } | Command::SubscribeTour { id, filter, .. }) => {
+            (Kind::Subscribe.as_str(), *id, Some(filter.text()))
+        }
         Ok(Command::Unsubscribe { id, filter }) => (Kind::Unsubscribe.as_str(), *id, Some(filter.text())),
         Ok(Command::Publish { id, topic, .. }) => (Kind::Publish.as_str(), *id, Some(topic.text())),
         Ok(Command::History { id, topic, .. }) => (Kind::History.as_str(), Some(*id), Some(topic.text())),

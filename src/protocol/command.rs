@@ -1,6 +1,6 @@
 //! What a client asks for, whichever language it asked in, and what can be wrong with it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::topic::{Filter, TopicName};
 pub use super::{json::Read, rest::Rest};
@@ -30,6 +30,8 @@ pub enum PayloadKind {
 pub const LAST_MAX: u32 = 10_000;
 /// The most publications in the answer to a history.
 pub const HISTORY_MAX: u32 = 1_000;
+/// So many topics a subscribe to a filter may list.
+pub const LISTED_MAX: usize = 4_096;
 /// So many a history asks for that does not say.
 pub const HISTORY_DEFAULT: u32 = 100;
 
@@ -58,6 +60,53 @@ impl Start {
     }
 }
 
+/// Topics, and up to which `seq` a client has all of each.
+pub type Listed = Vec<(Box<str>, u64)>;
+
+/// What a client has of the topics that a filter matches, and comes back for: with nothing of it, from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// It says what it has: of nothing else all comes.
+    pub has_since: bool,
+    /// As of when it has all of the topics that it does not list; none if it does not say, or in a text that no broker ever
+    /// had for that.
+    pub at: Option<At>,
+    /// By the start of a broker that numbered them; none for one that there never was.
+    pub epochs: Vec<(Option<u64>, Listed)>,
+}
+
+/// A moment of a broker, that a client may come back to: opaque to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Of which start of it.
+    pub epoch: u64,
+    /// Of each home, which tick.
+    pub ticks: Box<[u64]>,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.epoch)?;
+        self.ticks.iter().try_for_each(|tick| write!(f, ".{tick:x}"))
+    }
+}
+
+impl At {
+    /// The moment that `text` names, as [`At`] writes it, if it does.
+    pub fn parse(text: &str) -> Option<At> {
+        let is_hex = |part: &str, digits: std::ops::RangeInclusive<usize>| {
+            digits.contains(&part.len()) && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let number =
+            |part: &str| u64::from_str_radix(part, 16).expect("at most 16 hexadecimal digits are 64 bits");
+        let mut parts = text.split('.');
+        let epoch = parts.next().filter(|part| is_hex(part, 16..=16)).map(number)?;
+        let ticks: Option<Box<[u64]>> =
+            parts.map(|part| is_hex(part, 1..=16).then(|| number(part))).collect();
+        ticks.filter(|ticks| !ticks.is_empty()).map(|ticks| At { epoch, ticks })
+    }
+}
+
 /// The end of a topic's past that a history is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
@@ -78,6 +127,17 @@ pub enum Command<'a> {
         filter: Filter<Cow<'a, str>>,
         /// Plain in any case if the filter has wildcards.
         start: Start,
+    },
+    /// The same of a filter with wildcards, beginning with what was published before.
+    SubscribeTour {
+        /// Echoed in the `ok`.
+        id: Option<RequestId<'a>>,
+        /// A filter with wildcards.
+        filter: Filter<Cow<'a, str>>,
+        /// Of each topic the newest so many, where that is not said otherwise: [`LAST_MAX`] at most.
+        last: Option<u32>,
+        /// What the client has already, or that it wants to be able to come back.
+        resume: Option<Box<Resume>>,
     },
     /// Stop receiving what exactly this filter matched.
     Unsubscribe {

@@ -5,7 +5,7 @@
 //! code means nothing else. Everything else that can be wrong is wrong with one command of it.
 //!
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
-//! key, the `id`, `since`, `last`, `limit`, `before` and `after`, `receivers`, `data`, the topic, an option that
+//! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `data`, the topic, an option that
 //! is not offered for it.
 
 mod culprit;
@@ -17,6 +17,7 @@ mod message;
 pub(crate) mod naive;
 mod past;
 mod quick;
+mod resume;
 mod write;
 
 use std::borrow::Cow;
@@ -331,6 +332,12 @@ impl<'s, 'a> Members<'s, 'a> {
     }
 
     /// The same of a key that is not there if it is null.
+    /// Whether the topic is a filter with wildcards, in a command that asks for some of the past of what it matches.
+    fn has_wildcards(&self, topic: &Option<Cow<'_, str>>) -> bool {
+        let asks = self.get_set(Key::Since).is_some() || self.get_set(Key::Resume).is_some();
+        asks && topic.as_ref().is_some_and(|topic| topic.contains(['+', '#']))
+    }
+
     fn get_set(&self, key: Key) -> Option<&'a str> {
         self.get(key).filter(|value| !value.is_null()).map(|value| value.raw)
     }
@@ -497,10 +504,12 @@ fn make_command<'a>(
     if let (Op::History, None) = (op, id) {
         refuse!(BadValue, "`id` is missing, by which the answer to a history is known; any id is allowed");
     }
+    let is_tour = members.has_wildcards(topic);
     let start = Start {
-        since: past::position(members, Key::Since)?,
+        since: if is_tour { None } else { past::position(members, Key::Since)? },
         last: past::count(members, Key::Last, LAST_MAX)?,
     };
+    let resume = resume::resume(members, is_tour)?;
     let limit = past::count(members, Key::Limit, HISTORY_MAX)?;
     let anchor = past::anchor(members)?;
     let receivers = match members.get(Key::Receivers) {
@@ -511,13 +520,12 @@ fn make_command<'a>(
     match op {
         Op::Subscribe => {
             let filter = parse_topic(members, topic, Filter::parse)?;
-            if filter.as_topic().is_none() && !start.is_plain() {
-                refuse!(
-                    Unsupported,
-                    "this version does not offer the past of a filter with wildcards; `since` and `last` are allowed with a topic's name"
-                );
-            }
-            Ok(Command::Subscribe { id, filter, start })
+            Ok(match filter.as_topic() {
+                None if resume.is_some() || !start.is_plain() => {
+                    Command::SubscribeTour { id, filter, last: start.last, resume }
+                }
+                _ => Command::Subscribe { id, filter, start },
+            })
         }
         Op::Unsubscribe => {
             Ok(Command::Unsubscribe { id, filter: parse_topic(members, topic, Filter::parse)? })

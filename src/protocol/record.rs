@@ -4,6 +4,8 @@
 //! certain. It is taken apart by what stands between its fields; nothing looks into a payload, which may hold the same
 //! texts. What does not fit is a bug of ours and panics.
 
+use std::borrow::Cow;
+
 use super::{
     Format,
     binary::{self, BodyHeader, Kind},
@@ -30,6 +32,19 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// The topic's name.
+    pub fn topic_name(&self) -> Cow<'a, str> {
+        let written = std::str::from_utf8(self.topic).expect("a record's topic is text");
+        match self.format {
+            Format::Json if written.contains('\\') => {
+                let mut name = vec![0; json::unescaped_len(self.topic)];
+                json::write_unescaped(self.topic, &mut name);
+                Cow::Owned(String::from_utf8(name).expect("a record's topic is text"))
+            }
+            _ => Cow::Borrowed(written),
+        }
+    }
+
     fn read(format: Format, frame: &'a [u8], message: &'a [u8]) -> Self {
         assert_eq!(frame[0], frame::first_byte(format.opcode()), "a record in {format:?} begins otherwise");
         match format {

@@ -3,7 +3,7 @@
 use super::{
     Format,
     binary::{self, BodyHeader, Kind},
-    command::{CommandError, RequestId},
+    command::{At, CommandError, RequestId},
     frame,
     json::{self, Decimal},
     record::Record,
@@ -45,6 +45,17 @@ pub enum Reply<'a> {
     Pong {
         /// The command's id.
         id: Option<RequestId<'a>>,
+    },
+    /// All is sent that was published before to the topics that a filter matches, or its loss is told.
+    Replayed {
+        /// The filter as it was subscribed to.
+        filter: &'a str,
+        /// How many publications that were.
+        count: u64,
+        /// Nothing is missing of what was asked for.
+        recovered: bool,
+        /// As of when.
+        at: &'a At,
     },
     /// The subscriber will not get `from..=to`.
     Gap {
@@ -170,6 +181,7 @@ fn kind_of(reply: &Reply<'_>) -> Kind {
         Reply::Ok { .. } => Kind::Ok,
         Reply::Error(_) => Kind::Error,
         Reply::Pong { .. } => Kind::Pong,
+        Reply::Replayed { .. } => Kind::Replayed,
         Reply::Gap { .. } | Reply::GapMany { .. } => Kind::Gap,
     }
 }
@@ -252,6 +264,13 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Pong { id } => {
             out.extend_from_slice(br#"{"op":"pong""#);
             push_id(id, out);
+        }
+        Reply::Replayed { filter, count, recovered, at } => {
+            out.extend_from_slice(br#"{"op":"replayed""#);
+            push_text_field(br#","topic":"#, filter, out);
+            push_number_field(br#","count":"#, *count, out);
+            push_bool_field(br#","recovered":"#, *recovered, out);
+            push_text_field(br#","at":"#, &at.to_string(), out);
         }
         Reply::Gap { topic, from, to, reason } => {
             out.extend_from_slice(br#"{"op":"gap""#);

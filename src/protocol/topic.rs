@@ -211,6 +211,42 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// Whether some topic is matched by both of these, each a filter or a name, which are already checked.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let begins_wide = |text: &str| text.starts_with(['+', '#']);
+    if (is_reserved(one) && begins_wide(other)) || (is_reserved(other) && begins_wide(one)) {
+        return false;
+    }
+    let (mut levels, mut other_levels) = (one.split('/'), other.split('/'));
+    loop {
+        match (levels.next(), other_levels.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
+            (Some(level), Some(other_level)) if level == other_level => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether every topic that `other` matches is matched by `one`: both filters, which are already checked.
+pub fn covers(one: &str, other: &str) -> bool {
+    if is_reserved(other) && one.starts_with(['+', '#']) {
+        return false;
+    }
+    // Every topic has a level.
+    let one = if one == "+/#" { "#" } else { one };
+    let (mut levels, mut other_levels) = (one.split('/'), other.split('/'));
+    loop {
+        match (levels.next(), other_levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (_, Some("#")) => return false,
+            (Some("+"), Some(_)) => {}
+            (Some(level), Some(other_level)) if level == other_level => {}
+            _ => return false,
+        }
+    }
+}
+
 /// The order of filters by how specific they are, the more specific one first: level by level from the left a literal
 /// level, or none, before `+` before `#`. Of two that match the same topic one is always the more specific.
 pub fn by_specificity(one: &str, other: &str) -> Ordering {
@@ -366,6 +402,35 @@ mod tests {
         }
         // Neither matches what the other does.
         assert_eq!(by_specificity("a/b", "c"), Ordering::Equal);
+    }
+
+    /// Held against all topics that can tell them apart.
+    #[test]
+    fn filters_overlap_or_cover_each_other_by_the_topics_that_they_match() {
+        let of = |levels: &[&str], len_max: usize| {
+            let mut all: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+            let mut last = all.clone();
+            for _ in 1..len_max {
+                last = last
+                    .iter()
+                    .flat_map(|head| levels.iter().map(move |level| format!("{head}/{level}")))
+                    .collect();
+                all.extend_from_slice(&last);
+            }
+            all
+        };
+        let topics = of(&["a", "b", "$a", ""], 4);
+        let topics: Vec<&String> = topics.iter().filter(|topic| naive::is_filter(topic)).collect();
+        let filters: Vec<String> =
+            of(&["a", "$a", "+", "#"], 3).into_iter().filter(|text| naive::is_filter(text)).collect();
+        for one in &filters {
+            for other in &filters {
+                let both = topics.iter().any(|topic| matches(one, topic) && matches(other, topic));
+                assert_eq!(overlap(one, other), both, "{one} {other}");
+                let all = topics.iter().all(|topic| matches(one, topic) || !matches(other, topic));
+                assert_eq!(covers(one, other), all, "{one} {other}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::protocol::topic;
 #[derive(Debug)]
 pub(super) struct Entries<K> {
     /// The most specific first.
+    filters: Vec<String>,
+    /// What each sets.
     keys: Vec<K>,
     /// Their places, by filter.
     places: FilterTree<u32>,
@@ -30,7 +32,8 @@ impl<K: Keys> Entries<K> {
         for (place, (filter, _)) in (0..).zip(&entries) {
             places.insert(filter, place);
         }
-        Entries { keys: entries.into_iter().map(|(_, keys)| keys).collect(), places }
+        let (filters, keys) = entries.into_iter().unzip();
+        Entries { filters, keys, places }
     }
 
     /// What `topic` comes to, and how many nodes were visited to find it.
@@ -42,9 +45,9 @@ impl<K: Keys> Entries<K> {
         (keys.fold(K::default(), K::or), visited)
     }
 
-    /// What each entry sets, the most specific first.
-    pub fn iter(&self) -> impl Iterator<Item = K> {
-        self.keys.iter().copied()
+    /// What each entry sets, the most specific first, and for the topics of which filter.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, K)> {
+        self.filters.iter().map(String::as_str).zip(self.keys.iter().copied())
     }
 
     #[cfg(test)]

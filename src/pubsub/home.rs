@@ -5,6 +5,8 @@
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
+mod touring;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
     fmt,
@@ -23,7 +25,7 @@ use super::{
         Delivery, Outboxes, Page, PageContent, PageFrom, PageRequest, PastAnswer, PastContent, PastFrom,
         PastRequest, PendingId, RegistrationId,
     },
-    past::{PageCost, Past, Spans},
+    past::{PAGE_BYTES_MAX, PageCost, Past, Spans, Window},
     table::Table,
 };
 use crate::{
@@ -103,8 +105,14 @@ pub struct Home {
     expiring: BTreeSet<(u64, usize)>,
     /// Topics of whose past something may be there in a second format.
     transcoded: VecDeque<usize>,
-    /// Topics with a past.
-    past_count: usize,
+    /// Topics with a past, in the order of their names.
+    pasts: BTreeMap<Arc<str>, usize>,
+    /// Counts the moments that somebody may come back to: see [`touring`].
+    tick: u64,
+    /// How many publications there had been when it last rose.
+    ticked_publications: u64,
+    /// In no later tick was anything published to a topic that was evicted.
+    evicted_tick_max: u64,
     transcoded_bytes_total: u64,
     /// The time of this turn, in milliseconds.
     now_ms: u64,
@@ -249,7 +257,10 @@ impl Home {
             blocks: BTreeMap::new(),
             expiring: BTreeSet::new(),
             transcoded: VecDeque::new(),
-            past_count: 0,
+            pasts: BTreeMap::new(),
+            tick: 1,
+            ticked_publications: 0,
+            evicted_tick_max: 0,
             transcoded_bytes_total: 0,
             now_ms: 0,
             owners: Vec::new(),
@@ -271,6 +282,13 @@ impl Home {
     /// From now on topics keep what `keeping` says: each from when it is next published to, or its past is next asked for.
     pub fn set_keeping(&mut self, keeping: Keeping) {
         self.keeping = keeping.after(&self.keeping);
+        // What was evicted may be to be kept now, and would have been lost.
+        self.evicted_tick_max = self.tick;
+    }
+
+    /// What topics keep.
+    pub fn keeping(&self) -> &Keeping {
+        &self.keeping
     }
 
     /// A turn begins at `now_ms`.
@@ -311,7 +329,7 @@ impl Home {
 
     /// How many topics keep one.
     pub fn past_count(&self) -> usize {
-        self.past_count
+        self.pasts.len()
     }
 
     /// Gives a publication its `seq` and writes it in every encoding that somebody receives.
@@ -433,7 +451,8 @@ impl Home {
             PageFrom::Next(seq) => (seq.max(lowest), gap_of(seq, lowest)),
         };
         let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
-        let spans = past.page(first, format, now_ms, &mut self.pool, &mut cost);
+        let window = Window { first_seq: first, end_seq: head + 1, bytes_max: PAGE_BYTES_MAX };
+        let spans = past.page(window, format, now_ms, &mut self.pool, &mut cost);
         if past.has_pieces() && !had_pieces {
             self.transcoded.push_back(key);
         }
@@ -600,8 +619,8 @@ impl Home {
         let due = |(key, topic): (usize, &HomeTopic)| Some((topic.past.as_ref()?.due_ms, key));
         let expiring = self.topics.iter().filter_map(due).filter(|(due_ms, _)| *due_ms > 0);
         assert_eq!(self.expiring, expiring.collect(), "who is to be looked at is known once");
-        let past_count = self.topics.iter().filter(|(_, topic)| topic.past.is_some()).count();
-        assert_eq!(self.past_count, past_count);
+        let pasts = self.topics.iter().filter(|(_, topic)| topic.past.is_some());
+        assert_eq!(self.pasts, pasts.map(|(key, topic)| (topic.name.clone(), key)).collect());
         assert_eq!(self.topics.len(), self.by_name.len());
         assert!(self.topics.len() <= self.topics_max);
         let mut names = HashMap::default();
@@ -645,7 +664,8 @@ impl Home {
             seq: self.evicted_seq_max,
             lanes: Lanes::default(),
             past: None,
-            keeping_generation: self.keeping.generation().wrapping_sub(1),
+            // None yet: nothing was published to it.
+            keeping_generation: 0,
             // No generation yet: the first publication looks for filters.
             filters_generation: u64::MAX,
             recent: Recent { bytes: 0, period: self.period },
@@ -709,6 +729,9 @@ impl Home {
     }
 
     fn drop_topic(&mut self, key: usize) {
+        if let Some(past) = &self.topics[key].past {
+            self.evicted_tick_max = self.evicted_tick_max.max(past.newest_tick());
+        }
         self.drop_past(key);
         let topic = self.topics.remove(key);
         self.by_name.remove(&*topic.name);
@@ -783,6 +806,8 @@ impl Home {
 
     fn keep_anew(&mut self, key: usize) {
         let topic = &mut self.topics[key];
+        // What was published to it before, to whichever of that name, is gone.
+        let gone_tick = if topic.keeping_generation == 0 { self.evicted_tick_max } else { self.tick };
         topic.keeping_generation = self.keeping.generation();
         if !self.keeping.keeps_any() && topic.past.is_none() {
             return;
@@ -797,8 +822,8 @@ impl Home {
             }
             (Some(keep), None) => {
                 let format = keep.format.unwrap_or_else(|| topic.wanted_format());
-                topic.past = Some(Box::new(Past::new(keep, format, topic.seq)));
-                self.past_count += 1;
+                topic.past = Some(Box::new(Past::new(keep, format, topic.seq, gone_tick)));
+                self.pasts.insert(topic.name.clone(), key);
             }
             (None, Some(_)) => self.drop_past(key),
             (None, None) => {}
@@ -807,8 +832,9 @@ impl Home {
 
     /// The topic keeps nothing any more.
     fn drop_past(&mut self, key: usize) {
-        let Some(mut past) = self.topics[key].past.take() else { return };
-        self.past_count -= 1;
+        let topic = &mut self.topics[key];
+        let Some(mut past) = topic.past.take() else { return };
+        self.pasts.remove(&*topic.name);
         self.expiring.remove(&(past.due_ms, key));
         while let Some(clock) = past.drop_oldest(&mut self.pool) {
             self.work += price::LOOK;
@@ -935,8 +961,8 @@ impl Home {
             }
             None => appender.write(len, fill),
         }
-        let (seq, now_ms) = (publication.seq, self.now_ms as u32);
-        past.note(len, seq, now_ms, &mut self.pool, |clock| _ = blocks.remove(&clock));
+        let (seq, written) = (publication.seq, (self.now_ms as u32, self.tick));
+        past.note(len, seq, written, &mut self.pool, |clock| _ = blocks.remove(&clock));
         if begins {
             self.expect_expiry(key);
             self.make_up_for(block_bytes);

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::entries::{Entries, Keys};
-use crate::protocol::Format;
+use crate::protocol::{Format, topic};
 
 /// Which topics keep their past, and how much of it: of each key what the most specific entry says that sets it.
 #[derive(Debug)]
@@ -47,16 +47,16 @@ impl Keeping {
         let nothing = KeepKeys::default();
         let entries = Entries::new(entries.into_iter().filter(|(_, keys)| *keys != nothing));
         // Where a topic keeps something, one of the entries that it goes by would by itself.
-        let keeps_any = entries.iter().any(|keys| keys.keep().is_some());
-        Keeping { generation: 0, keeps_any, entries }
+        let keeps_any = entries.iter().any(|(_, keys)| keys.keep().is_some());
+        Keeping { generation: 1, keeps_any, entries }
     }
 
     /// The same in place of `previous`: whoever holds what a topic kept by that one can see that it is old.
     pub fn after(self, previous: &Keeping) -> Keeping {
-        Keeping { generation: previous.generation.wrapping_add(1), ..self }
+        Keeping { generation: previous.generation.checked_add(1).unwrap_or(1), ..self }
     }
 
-    /// What [`Keeping::keep_of`] tells is of this generation.
+    /// What [`Keeping::keep_of`] tells is of this generation, which is never 0.
     pub fn generation(&self) -> u16 {
         self.generation
     }
@@ -64,6 +64,26 @@ impl Keeping {
     /// Whether there may be a topic that keeps something; if not, nobody need look.
     pub fn keeps_any(&self) -> bool {
         self.keeps_any
+    }
+
+    /// Whether every topic that `filter` matches is known to keep something; and how many entries that took to find. There may be
+    /// sets of entries of which that is so and it is not seen: many narrow ones in place of a wide one.
+    pub fn keeps_all(&self, filter: &str) -> (bool, usize) {
+        let covers = |(entry, _): &(&str, KeepKeys)| topic::covers(entry, filter);
+        let has_bound = self
+            .entries
+            .iter()
+            .filter(covers)
+            .any(|(_, keys)| KeepKeys { count: None, ..keys }.keep().is_some() || keys.count > Some(0));
+        // An entry that turns it off counts unless a more specific one that says otherwise covers all of the filter.
+        let overlapping =
+            self.entries.iter().filter(|(entry, keys)| keys.count.is_some() && topic::overlap(entry, filter));
+        let until_covered = overlapping.scan(false, |is_covered, (entry, keys)| {
+            let is_first = !std::mem::replace(is_covered, *is_covered || topic::covers(entry, filter));
+            is_first.then_some(keys)
+        });
+        let is_off = until_covered.into_iter().any(|keys| keys.count == Some(0));
+        (has_bound && !is_off, 2 * self.entries.iter().count())
     }
 
     /// What `topic` keeps, if anything, and how many nodes were visited to find it.
@@ -220,8 +240,8 @@ mod tests {
     #[test]
     fn each_is_of_another_generation_than_the_one_before() {
         let (first, last) = (Keeping::new([]), Keeping { generation: u16::MAX, ..Keeping::new([]) });
-        assert_eq!(first.generation(), 0);
-        assert_eq!(Keeping::new([]).after(&first).generation(), 1);
-        assert_eq!(Keeping::new([]).after(&last).generation(), 0);
+        assert_eq!(first.generation(), 1);
+        assert_eq!(Keeping::new([]).after(&first).generation(), 2);
+        assert_eq!(Keeping::new([]).after(&last).generation(), 1, "0 is nobody's");
     }
 }

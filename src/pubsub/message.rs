@@ -62,6 +62,8 @@ pub enum Request {
     Page(Box<PageRequest>),
     /// Hand over publications of a topic's past to somebody who need not be subscribed; answered with [`Delivery::Past`].
     Past(Box<PastRequest>),
+    /// Hand over some of the pasts of the topics that a filter matches; answered with [`Delivery::Toured`].
+    Tour(Box<TourRequest>),
     /// Send the batches of every topic that `filter` matches; answered with [`Delivery::FilterAdded`].
     AddFilter {
         /// A filter with wildcards.
@@ -157,6 +159,54 @@ pub enum PastFrom {
     After(u64),
 }
 
+/// A page of the pasts of all topics of a home that a filter matches, for somebody who subscribes to that.
+#[derive(Debug)]
+pub struct TourRequest {
+    /// The filter.
+    pub filter: Arc<str>,
+    /// In whose format the publications are, uncompressed.
+    pub encoding: Encoding,
+    /// Which publications of each topic.
+    pub from: TourFrom,
+    /// Those that were written before this tick. None asks for what there is by now: the answer says of which tick that is.
+    pub until: Option<u64>,
+    /// Where the page before ended.
+    pub cursor: Option<TourCursor>,
+    /// Who subscribes.
+    pub connection: ConnectionId,
+    /// Comes back in the answer.
+    pub tour: ReplayId,
+}
+
+/// Which publications of each topic a tour begins with.
+#[derive(Clone, Debug)]
+pub enum TourFrom {
+    /// What came after what the client says that it has.
+    Start(Arc<TourStart>, Option<u64>),
+    /// What was written from this tick on.
+    Tick(u64),
+    /// None: the tick alone is asked for.
+    Nothing,
+}
+
+/// What a client says that it has of the topics that a filter matches.
+#[derive(Debug, Default)]
+pub struct TourStart {
+    /// Of these topics all up to a `seq`; sorted by name.
+    pub listed: Vec<(Box<str>, u64)>,
+    /// Of others it wants the newest so many, where it does not say as of when it has all.
+    pub last: u32,
+}
+
+/// Where a page of a tour ended.
+#[derive(Clone, Debug)]
+pub struct TourCursor {
+    /// The last topic.
+    pub name: Arc<str>,
+    /// From which publication on the rest of it is still to come, if not all of it was in the page.
+    pub seq: Option<u64>,
+}
+
 /// From a home to a reactor or a guest, in order.
 #[derive(Debug)]
 pub enum Delivery {
@@ -186,6 +236,8 @@ pub enum Delivery {
     Page(Box<Page>),
     /// Publications of a topic's past, for an answer.
     Past(Box<PastAnswer>),
+    /// Some of the pasts of the topics that a filter matches, at the place among the batches where the home is as it says.
+    Toured(Box<TourPage>),
     /// This home has the filter.
     FilterAdded {
         /// As in the request.
@@ -249,6 +301,44 @@ pub struct PageContent {
     /// Nothing is missing of what came after `since`.
     pub is_recovered: bool,
     /// It reaches the head. What is behind that comes in batches from the first page on, as if the reactor had subscribed.
+    pub is_last: bool,
+}
+
+/// The answer to a [`TourRequest`].
+#[derive(Debug)]
+pub struct TourPage {
+    /// As in the request.
+    pub connection: ConnectionId,
+    /// As in the request.
+    pub tour: ReplayId,
+    /// Whose topics these are.
+    pub home: usize,
+    /// In the order of their names; of one topic there may be several, one after the other.
+    pub entries: Vec<TourEntry>,
+    /// Where the next page begins; none if this is the last.
+    pub cursor: Option<TourCursor>,
+    /// The page has what was written before this tick, as far as it goes.
+    pub tick: u64,
+    /// So many of the topics that the client listed were come by.
+    pub listed_count: usize,
+    /// Nothing is missing of what was asked for of those topics.
+    pub is_recovered: bool,
+}
+
+/// Publications of one topic, adjacent.
+#[derive(Debug)]
+pub struct TourEntry {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// What should have come before these, and is not kept any more.
+    pub gap: Option<(u64, u64)>,
+    /// The first one's `seq`.
+    pub seq: u64,
+    /// Of the publication behind them.
+    pub next_seq: u64,
+    /// Whole records; none if there is only a gap to tell.
+    pub range: Option<Range>,
+    /// It is the last of its topic.
     pub is_last: bool,
 }
 

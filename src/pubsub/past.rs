@@ -43,6 +43,10 @@ pub(super) struct Past {
     tail: Tail,
     /// In step with the tail's segments.
     blocks: VecDeque<Block>,
+    /// The first publication of each tick in which there were any, as far as something of that is kept.
+    marks: VecDeque<Mark>,
+    /// In which tick the newest publication was written that is not kept any more, or may have been; 0 if none was.
+    gone_tick: u64,
     /// When its oldest block is looked at for whether it is too old, in milliseconds; 0 is never.
     pub(super) due_ms: u64,
     /// Something of it is there in the other format as well.
@@ -74,6 +78,24 @@ struct Piece {
     range: Range,
 }
 
+/// The first publication of a tick.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    tick: u64,
+    seq: u64,
+}
+
+/// Of which publications a page is, and how much of them it may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// The first one's `seq`: at least the lowest.
+    pub first_seq: u64,
+    /// Of the one behind the last.
+    pub end_seq: u64,
+    /// About so many bytes: one record may be longer.
+    pub bytes_max: u32,
+}
+
 /// Publications side by side in memory.
 #[derive(Clone, Debug)]
 pub struct Span {
@@ -102,11 +124,20 @@ pub struct Spans {
 }
 
 impl Past {
-    /// Of a topic whose newest publication is `seq`, of which nothing is kept.
-    pub fn new(keep: Keep, format: Format, seq: u64) -> Past {
+    /// Of a topic whose newest publication is `seq`, of which nothing is kept: it was written in `gone_tick` or before.
+    pub fn new(keep: Keep, format: Format, seq: u64, gone_tick: u64) -> Past {
         let mut tail = Tail::new(Encoding::new(format, false));
         tail.begin_behind(seq);
-        Past { keep, tail, blocks: VecDeque::new(), due_ms: 0, has_pieces: false, pieces_used_ms: 0 }
+        Past {
+            keep,
+            tail,
+            blocks: VecDeque::new(),
+            marks: VecDeque::new(),
+            gone_tick,
+            due_ms: 0,
+            has_pieces: false,
+            pieces_used_ms: 0,
+        }
     }
 
     /// In which encoding it is kept.
@@ -144,9 +175,19 @@ impl Past {
         &mut self.blocks.back_mut().expect("it was there or was just put there").appender
     }
 
-    /// The record of publication `seq`, of `len` bytes, was written where [`Past::appender`] said, at `now_ms` (wrapping).
-    /// What is kept for longer than it need be goes: `on_end` gets the clock of each block that does.
-    pub fn note(&mut self, len: usize, seq: u64, now_ms: u32, pool: &mut ChunkPool, on_end: impl FnMut(u64)) {
+    /// The record of publication `seq`, of `len` bytes, was written where [`Past::appender`] said, at `now_ms` (wrapping) and in
+    /// `tick`. What is kept for longer than it need be goes: `on_end` gets the clock of each block that does.
+    pub fn note(
+        &mut self,
+        len: usize,
+        seq: u64,
+        (now_ms, tick): (u32, u64),
+        pool: &mut ChunkPool,
+        on_end: impl FnMut(u64),
+    ) {
+        if self.marks.back().is_none_or(|newest| newest.tick != tick) {
+            self.marks.push_back(Mark { tick, seq });
+        }
         let block = self.blocks.back_mut().expect("it was written into one");
         let begins = self.tail.append_written(&block.appender, len, seq, now_ms);
         assert_eq!(begins, block.first_seq == seq, "blocks are in step with segments");
@@ -178,6 +219,7 @@ impl Past {
     pub fn drop_oldest(&mut self, pool: &mut ChunkPool) -> Option<u64> {
         let Block { appender, clock, pieces, .. } = self.blocks.pop_front()?;
         self.tail.pop_front();
+        self.drop_marks();
         pieces.into_iter().for_each(|piece| pool.let_go(piece.appender));
         pool.let_go(appender);
         Some(clock)
@@ -213,26 +255,59 @@ impl Past {
         !self.has_pieces
     }
 
+    /// The first publication that was written in `tick` or later, of those that are kept; one more than the newest where none
+    /// was.
+    pub fn first_since(&self, tick: u64) -> u64 {
+        let place = self.marks.partition_point(|mark| mark.tick < tick);
+        let first_seq = self.blocks.front().map_or(0, |oldest| oldest.first_seq);
+        self.marks.get(place).map_or(self.tail.head_seq() + 1, |mark| mark.seq.max(first_seq))
+    }
+
+    /// Whether all is still in memory that was written in `tick` or later.
+    pub fn is_whole_since(&self, tick: u64) -> bool {
+        self.gone_tick < tick
+    }
+
+    /// In which tick the newest publication was written, kept or not; 0 if none was.
+    pub fn newest_tick(&self) -> u64 {
+        self.marks.back().map_or(self.gone_tick, |mark| mark.tick)
+    }
+
+    /// What is not kept any more needs no marks, but that of the newest of it.
+    fn drop_marks(&mut self) {
+        let first_seq = self.blocks.front().map_or(self.tail.head_seq() + 1, |oldest| oldest.first_seq);
+        while let Some(&mark) = self.marks.front().filter(|mark| mark.seq < first_seq) {
+            self.gone_tick = mark.tick;
+            // Of the oldest that is kept the tick may be the same.
+            if self.marks.get(1).is_none_or(|next| next.seq > first_seq) && !self.blocks.is_empty() {
+                break;
+            }
+            self.marks.pop_front();
+        }
+    }
+
     /// Whether something of it is there in the other format.
     pub fn has_pieces(&self) -> bool {
         self.has_pieces
     }
 
-    /// The publications from `seq` on, which is at least the lowest, in `format`: about [`PAGE_BYTES_MAX`] of them, less where
-    /// they have to be transcoded for it; `cost` gets what that took.
+    /// The publications of `window` in `format`: less where they have to be transcoded for it; `cost` gets what that took.
     pub fn page(
         &mut self,
-        seq: u64,
+        window: Window,
         format: Format,
         now_ms: u32,
         pool: &mut ChunkPool,
         cost: &mut PageCost,
     ) -> Spans {
-        let mut page = Spans { spans: Vec::new(), next_seq: seq };
-        let mut bytes_left = PAGE_BYTES_MAX;
+        let Window { first_seq, end_seq, bytes_max } = window;
+        let mut page = Spans { spans: Vec::new(), next_seq: first_seq };
+        let mut bytes_left = bytes_max;
         if format == self.encoding().format() {
-            let mut position = self.tail.position_of(seq);
+            let mut position = self.tail.position_of(first_seq);
+            let end = self.tail.position_of(end_seq);
             while bytes_left > 0
+                && page.next_seq < end_seq
                 && page.spans.len() < PAGE_SPANS_MAX
                 && let Some((range, behind)) = self.tail.span(position, bytes_left)
             {
@@ -240,26 +315,33 @@ impl Past {
                 if range.len() > bytes_left as usize && !page.spans.is_empty() {
                     break;
                 }
+                let next_seq = self.tail.seq_of(behind);
+                if next_seq > end_seq {
+                    let len = (self.tail.bytes_from(position) - self.tail.bytes_from(end)) as u32;
+                    page.push(range.part(range.start(), len), end_seq);
+                    break;
+                }
                 bytes_left = bytes_left.saturating_sub(range.len() as u32);
                 position = behind;
-                page.push(range, self.tail.seq_of(position));
+                page.push(range, next_seq);
             }
             cost.price += page.spans.len() as u64 * price::SPAN;
             return page;
         }
         self.pieces_used_ms = now_ms;
         let mut made_left = PAGE_PIECES_MAX;
-        while bytes_left > 0
-            && page.spans.len() < PAGE_SPANS_MAX
-            && made_left > 0
-            && page.next_seq <= self.tail.head_seq()
+        while bytes_left > 0 && page.spans.len() < PAGE_SPANS_MAX && made_left > 0 && page.next_seq < end_seq
         {
-            let (range, next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
+            let (mut range, mut next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
             cost.price += price::SPAN;
             if is_made {
                 cost.price += PIECE_PRICE;
                 cost.transcoded_bytes += range.len() as u64;
                 made_left -= 1;
+            }
+            if next_seq > end_seq {
+                let len = first_records(&range, Encoding::new(format, false), end_seq - page.next_seq);
+                (range, next_seq) = (range.part(range.start(), len), end_seq);
             }
             bytes_left = bytes_left.saturating_sub(range.len() as u32);
             page.push(range, next_seq);
@@ -337,11 +419,8 @@ impl Past {
         let encoding = Encoding::new(format, false);
         let block = &self.blocks[place];
         if let Some(piece) = block.pieces.iter().find(|piece| piece.stretch == stretch) {
-            let mut offset = piece.range.start();
-            for _ in piece.first_seq..seq {
-                offset +=
-                    encoding.record_len(&piece.range.bytes()[(offset - piece.range.start()) as usize..]);
-            }
+            let passed = first_records(&piece.range, encoding, seq - piece.first_seq);
+            let offset = piece.range.start() + passed;
             let range = piece.range.part(offset, piece.range.end() - offset);
             return (range, piece.next_seq, false);
         }
@@ -385,6 +464,12 @@ impl Past {
     }
 }
 
+/// How many bytes the first `count` records of `range` have.
+fn first_records(range: &Range, encoding: Encoding, count: u64) -> u32 {
+    let bytes = range.bytes();
+    (0..count).fold(0, |len, _| len + encoding.record_len(&bytes[len as usize..]))
+}
+
 impl Spans {
     fn push(&mut self, range: Range, next_seq: u64) {
         self.spans.push(Span { seq: self.next_seq, range });
@@ -393,255 +478,4 @@ impl Spans {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, num::NonZeroU32};
-
-    use proptest::{
-        prelude::*,
-        sample::select,
-        test_runner::{Config, RngSeed},
-    };
-
-    use super::*;
-    use crate::{
-        protocol::{command::PayloadKind, publication::Publication},
-        pubsub::{log::Budget, tail::INDEX_MS},
-    };
-
-    const TOPIC: &str = "a/\"b\"";
-    const FIRST_SEQ: u64 = 40;
-
-    /// A publication as the twin remembers it.
-    #[derive(Clone, Debug)]
-    struct Told {
-        payload: Vec<u8>,
-        len: usize,
-        ms: u32,
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        /// Of so many bytes, so many milliseconds later.
-        Publish(usize, u32),
-        DropOldest,
-        /// From so many behind the lowest on.
-        Page(u64, Format),
-        Excerpt(PastFrom, u32),
-        DropPieces,
-        Keep(Keep),
-    }
-
-    fn keep() -> impl Strategy<Value = Keep> {
-        let count_max = prop_oneof![Just(u64::MAX), 1u64..30];
-        let bytes_max = prop_oneof![Just(u64::MAX), 1u64..5_000];
-        let ms_max = prop_oneof![Just(None), (500u32..5_000).prop_map(NonZeroU32::new)];
-        (count_max, bytes_max, ms_max).prop_map(|(count_max, bytes_max, ms_max)| Keep {
-            count_max,
-            bytes_max,
-            ms_max,
-            format: None,
-        })
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let seq = FIRST_SEQ..FIRST_SEQ + 80;
-        let from = prop_oneof![
-            Just(PastFrom::Newest),
-            seq.clone().prop_map(PastFrom::Before),
-            seq.prop_map(PastFrom::After),
-        ];
-        prop_oneof![
-            8 => (prop_oneof![1usize..60, 1usize..1_500], 0u32..300).prop_map(|(len, ms)| Step::Publish(len, ms)),
-            1 => Just(Step::DropOldest),
-            4 => (0u64..40, select(&Format::ALL[..])).prop_map(|(behind, format)| Step::Page(behind, format)),
-            2 => (from, 0u32..20).prop_map(|(from, limit)| Step::Excerpt(from, limit)),
-            1 => Just(Step::DropPieces),
-            1 => keep().prop_map(Step::Keep),
-        ]
-    }
-
-    /// A past, and beside it every publication that there ever was.
-    struct Twin {
-        past: Past,
-        keep: Keep,
-        pool: ChunkPool,
-        told: Vec<Told>,
-        /// Nothing before it is there, whatever was to be kept.
-        gone: u64,
-        blocks: BTreeSet<u64>,
-        now_ms: u32,
-    }
-
-    impl Twin {
-        fn new(keep: Keep, format: Format) -> Twin {
-            Twin {
-                past: Past::new(keep, format, FIRST_SEQ),
-                keep,
-                pool: ChunkPool::new(Budget::with_past(1 << 20, 1 << 20)),
-                told: Vec::new(),
-                gone: FIRST_SEQ + 1,
-                blocks: BTreeSet::new(),
-                // Soon it wraps.
-                now_ms: u32::MAX - 1_000,
-            }
-        }
-
-        fn head(&self) -> u64 {
-            FIRST_SEQ + self.told.len() as u64
-        }
-
-        fn told(&self, seq: u64) -> &Told {
-            &self.told[(seq - FIRST_SEQ - 1) as usize]
-        }
-
-        fn take(&mut self, step: &Step) {
-            match *step {
-                Step::Publish(len, later_ms) => self.publish(len, later_ms),
-                Step::DropOldest => {
-                    let lowest = self.past.lowest(self.now_ms);
-                    let block_count = self.past.blocks.len();
-                    if let Some(clock) = self.past.drop_oldest(&mut self.pool) {
-                        assert!(self.blocks.remove(&clock));
-                        let first = self.past.blocks.front().map(|block| block.first_seq);
-                        self.gone = first.unwrap_or(self.head() + 1).max(self.gone);
-                        assert!(block_count > 0 && self.past.lowest(self.now_ms) >= lowest);
-                    }
-                }
-                Step::Page(behind, format) => self.page(behind, format),
-                Step::Excerpt(from, limit) => self.excerpt(from, limit),
-                Step::DropPieces => {
-                    let mut left = 1_000;
-                    assert!(self.past.drop_pieces(self.now_ms, 0, &mut left, &mut self.pool));
-                }
-                Step::Keep(keep) => {
-                    // What went stays gone, however much is to be kept from now on.
-                    self.gone = self.past.blocks.front().map_or(self.head() + 1, |block| block.first_seq);
-                    self.past.set_keep(keep);
-                    self.keep = keep;
-                }
-            }
-            self.check_lowest();
-            self.past.check(self.head());
-            assert!(self.past.clocks().eq(self.blocks.iter().copied()));
-        }
-
-        fn publish(&mut self, len: usize, later_ms: u32) {
-            self.now_ms = self.now_ms.wrapping_add(later_ms);
-            let seq = self.head() + 1;
-            let payload = format!("\"{:0len$}\"", seq).into_bytes();
-            let publication = Publication { topic: TOPIC, seq, payload: &payload, kind: PayloadKind::Json };
-            let format = self.past.encoding().format();
-            let len = publication.encoded_len(format);
-            let appender =
-                self.past.appender(len, &mut self.pool, |clock| assert!(self.blocks.insert(clock)));
-            appender.write(len, |room| publication.encode(format, room));
-            self.told.push(Told { payload, len, ms: self.now_ms });
-            let (blocks, now_ms) = (&mut self.blocks, self.now_ms);
-            self.past.note(len, seq, now_ms, &mut self.pool, |clock| assert!(blocks.remove(&clock)));
-        }
-
-        /// What is told to be there is what was asked to be kept, but for what went: a record's age is known a little late.
-        fn check_lowest(&self) {
-            let (head, lowest) = (self.head(), self.past.lowest(self.now_ms));
-            let mut bytes = 0;
-            let is_within = |seq: &u64| {
-                bytes += self.told(*seq).len as u64;
-                head - seq < self.keep.count_max && bytes <= self.keep.bytes_max
-            };
-            let within = (self.gone..=head).rev().take_while(is_within).last().unwrap_or(head + 1);
-            let is_too_old = |seq: u64, slack_ms: u32| {
-                let age_ms = self.now_ms.wrapping_sub(self.told(seq).ms);
-                self.keep.ms_max.is_some_and(|ms_max| age_ms + slack_ms > ms_max.get())
-            };
-            let youngest =
-                |slack_ms| (within..=head).find(|seq| !is_too_old(*seq, slack_ms)).unwrap_or(head + 1);
-            assert!(lowest >= youngest(0), "{lowest} is kept, which is from {within} on");
-            assert!(lowest <= youngest(2 * INDEX_MS), "{lowest} is the lowest, and not {within}");
-        }
-
-        /// The publications are those from `first` on; tells which is next.
-        fn check_spans(&self, spans: &Spans, format: Format, first: u64) -> u64 {
-            let mut next = first;
-            for span in &spans.spans {
-                assert_eq!(span.seq, next, "spans are adjacent");
-                for record in Records::new(format, span.range.bytes()) {
-                    assert_eq!((record.seq, record.payload), (next, &self.told(next).payload[..]));
-                    next += 1;
-                }
-            }
-            assert_eq!(spans.next_seq, next);
-            next
-        }
-
-        fn page(&mut self, behind: u64, format: Format) {
-            let first = (self.past.lowest(self.now_ms) + behind).min(self.head() + 1);
-            let mut cost = PageCost::default();
-            let page = self.past.page(first, format, self.now_ms, &mut self.pool, &mut cost);
-            let next = self.check_spans(&page, format, first);
-            assert!(next > first || first > self.head(), "a page has something if there is something");
-            assert!(page.spans.len() <= PAGE_SPANS_MAX);
-            let bytes: usize = page.spans.iter().map(|span| span.range.len()).sum();
-            let longest = page.spans.iter().map(|span| span.range.len()).max().unwrap_or(0);
-            assert!(bytes <= PAGE_BYTES_MAX as usize + longest, "{bytes}");
-            assert!(cost.price >= page.spans.len() as u64 * price::SPAN);
-            assert!(cost.transcoded_bytes == 0 || format != self.past.encoding().format());
-        }
-
-        fn excerpt(&mut self, from: PastFrom, limit: u32) {
-            let (spans, lowest, has_more) = self.past.excerpt(from, limit, self.now_ms);
-            assert_eq!(lowest, self.past.lowest(self.now_ms));
-            let there: Vec<u64> = (lowest..=self.head()).collect();
-            let (asked, is_forward): (Vec<u64>, bool) = match from {
-                PastFrom::Newest => (there, false),
-                PastFrom::Before(seq) => (there.into_iter().filter(|it| *it < seq).collect(), false),
-                PastFrom::After(seq) => (there.into_iter().filter(|it| *it > seq).collect(), true),
-            };
-            let first = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
-            let next = self.check_spans(&spans, self.past.encoding().format(), first);
-            let got: Vec<u64> = (first..next).collect();
-            let is_part = if is_forward { asked.starts_with(&got) } else { asked.ends_with(&got) };
-            assert!(is_part && got.len() <= limit as usize, "{got:?} of {asked:?}");
-            assert_eq!(has_more, limit > 0 && got.len() < asked.len(), "{got:?} of {asked:?}");
-            let is_full = got.len() == (limit as usize).min(asked.len());
-            let bytes: usize = got.iter().map(|seq| self.told(*seq).len).sum();
-            assert!(is_full || bytes + 1_700 > PAGE_BYTES_MAX as usize, "{got:?} of {asked:?}");
-            assert!(
-                !got.is_empty() || limit == 0 || asked.is_empty(),
-                "something comes if there is something"
-            );
-        }
-    }
-
-    /// Longer than half of what the clock counts to before it wraps.
-    #[test]
-    fn what_is_kept_for_thirty_days_is_there() {
-        const DAY_MS: u32 = 86_400_000;
-        let ms_max = NonZeroU32::new(30 * DAY_MS);
-        let keep = Keep { count_max: u64::MAX, bytes_max: u64::MAX, ms_max, format: None };
-        let mut twin = Twin::new(keep, Format::Json);
-        twin.publish(10, 0);
-        for _ in 0..29 {
-            twin.publish(10, DAY_MS);
-            assert_eq!(twin.past.lowest(twin.now_ms), FIRST_SEQ + 1);
-        }
-        twin.publish(10, 2 * DAY_MS);
-        assert_eq!(twin.past.lowest(twin.now_ms), FIRST_SEQ + 2);
-    }
-
-    proptest! {
-        #![proptest_config(Config { rng_seed: RngSeed::Fixed(11), cases: 300, failure_persistence: None, ..Config::default() })]
-
-        #[test]
-        fn a_past_is_what_its_twin_remembers(
-            keep in keep(),
-            format in select(&Format::ALL[..]),
-            steps in prop::collection::vec(step(), 1..120),
-        ) {
-            let mut twin = Twin::new(keep, format);
-            steps.iter().for_each(|step| twin.take(step));
-            // Nothing is kept that nobody knows of.
-            while twin.past.drop_oldest(&mut twin.pool).is_some() {}
-            prop_assert_eq!(twin.pool.kept_bytes(), 0);
-        }
-    }
-}
+mod tests;

@@ -106,7 +106,7 @@ impl Policy {
 
     /// The least age that any topic's subscribers are held to, in milliseconds.
     pub fn owed_ms_min(&self) -> Option<u32> {
-        let rules = self.entries.iter().map(|keys| self.default.with(keys));
+        let rules = self.entries.iter().map(|(_, keys)| self.default.with(keys));
         rules.chain([self.default]).filter_map(|rule| rule.owed_ms_max).min().map(NonZeroU32::get)
     }
 }

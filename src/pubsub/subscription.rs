@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     home::TopicRefusal,
-    message::{PageFrom, PendingId},
+    message::{PageFrom, PendingId, TourStart},
 };
 use crate::protocol::{Encoding, topic::TopicName};
 
@@ -55,6 +55,32 @@ pub struct Wanted<'a> {
     pub creator: u32,
 }
 
+/// What a subscription to a filter begins with.
+#[derive(Debug, Default)]
+pub struct WantedTour {
+    /// What the client has of which topics, and how many it wants of others.
+    pub start: TourStart,
+    /// As of which tick of each home it has all of what is not listed; none if it does not say, or that is of another broker.
+    pub ticks: Option<Vec<u64>>,
+    /// Nothing is known to be missing so far.
+    pub is_recovered: bool,
+}
+
+/// A connection has all that was published before, to the topics that a filter matches.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Toured {
+    /// Its slot.
+    pub connection: u32,
+    /// The filter.
+    pub filter: Arc<str>,
+    /// How many publications came for that.
+    pub count: u64,
+    /// None is missing of what was asked for, or was published meanwhile.
+    pub is_recovered: bool,
+    /// As of which tick of each home that is.
+    pub ticks: Vec<u64>,
+}
+
 /// A subscription that started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Started {
@@ -98,10 +124,15 @@ pub enum Subscribed {
 pub enum SubscribeRefused {
     /// The connection has it already; or receives the topic whose past it asks for.
     Already,
-    /// The past of a topic that the filter matches is still being sent.
+    /// The past of a topic that both this and another one of the connection match is still being sent.
     Busy,
 }
 
-/// The connection has no such subscription.
+/// Why a subscription is not taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub enum Refused {
+    /// The connection has no such one.
+    NotSubscribed,
+    /// The past of what another one of it begins with, and this one matches, is still being sent.
+    Busy,
+}

@@ -256,6 +256,16 @@ impl Tail {
         Position { segment: start.segment, offset }
     }
 
+    /// The first record from a counted position on whose publication is `seq` or later, the head if there is none; none if it is the
+    /// one at that position.
+    pub fn position_before(&self, position: Position, seq: u64) -> Option<Position> {
+        let from = self.placed(position);
+        if from == self.head() || self.seq_at(from) >= seq {
+            return None;
+        }
+        Some(if seq > self.logged_seq { self.head() } else { self.position_of(seq) })
+    }
+
     /// Which publication's record is at `position`; the one to come at the head.
     pub fn seq_of(&self, position: Position) -> u64 {
         if position == self.head() { self.logged_seq + 1 } else { self.seq_at(position) }

@@ -392,6 +392,14 @@ impl View {
         Some(skipped)
     }
 
+    /// Moves the member in `slot` behind what was published before `seq`, which it does not get; unless it is there or beyond.
+    pub fn skip_before(&mut self, slot: MemberSlot, seq: u64) {
+        let position = self.members[slot.index()].position;
+        if let Some(to) = self.tail.position_before(position, seq) {
+            self.skip(slot, to);
+        }
+    }
+
     /// The first record from which on at most `bytes` are owed; the head if the newest record alone is more.
     pub fn position_within(&self, bytes: u64) -> Position {
         self.tail.position_within(bytes)

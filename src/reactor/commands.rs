@@ -3,6 +3,8 @@
 //! It is [`Desk`]'s, and no type: a command asks home and fan-out, and what these say closes and answers connections, which asks
 //! them again. A type for it would borrow all that there is.
 
+mod past;
+
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
@@ -15,17 +17,13 @@ use crate::{
     protocol::{
         Encoding,
         close::CloseReason,
-        command::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Since, Start},
-        record::Records,
-        reply::{self, Begin, History, Reply},
+        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Since, Start},
+        reply::{self, Begin, Reply},
         topic::{self, Filter, TopicName},
     },
     pubsub::{
         home::TopicRefusal,
-        message::{
-            Delivery, PageFrom, PastAnswer, PastContent, PastFrom, PastRequest, PendingId, PublishRequest,
-            Request,
-        },
+        message::{Delivery, PageFrom, PendingId, PublishRequest, Request},
         subscription::{
             ConnectionId, Gap, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
         },
@@ -35,6 +33,7 @@ use crate::{
 
 const ALREADY_SUBSCRIBED: &str =
     "this connection has this subscription already, or receives the topic whose past it asks for";
+const BUSY: &str = "some of the past that this matches is still being sent to this connection: it is allowed when that is over";
 
 impl Desk {
     /// Carries out a command, or tells why not.
@@ -53,6 +52,9 @@ impl Desk {
             }
             Ok(Command::Subscribe { id, filter, start }) => {
                 self.handle_subscribe(slot, *id, filter.borrowed(), *start)
+            }
+            Ok(Command::SubscribeTour { id, filter, last, resume }) => {
+                self.handle_subscribe_tour(slot, *id, filter.borrowed(), *last, resume.as_deref())
             }
             Ok(Command::History { id, topic, limit, anchor }) => {
                 self.handle_history(slot, *id, topic.borrowed(), *limit, *anchor)
@@ -189,9 +191,55 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         let text = filter.as_str();
         let refused = |code, message| refusal("subscribe", id, text, code, message);
+        self.check_limits(slot, id, filter)?;
+        let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
+        // Held without an id as well: a refusal is told in any case.
+        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
+        let past = (!start.is_plain()).then(|| PageFrom::Start {
+            since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
+            last: start.last.unwrap_or(0),
+        });
+        let creator = self.creator(slot);
+        let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
+        let subscribed = match filter.as_topic() {
+            Some(topic) => fanout.handle_subscribe_topic(
+                connection,
+                Wanted { topic, encoding, past, pending: asked, creator },
+                outcome,
+            ),
+            None => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
+        };
+        // Whoever need not wait was not waiting: the answer is written here.
+        if !matches!(subscribed, Ok(Subscribed::Later)) {
+            self.pending.remove(pending);
+        }
+        self.work_off();
+        match subscribed {
+            Ok(Subscribed::Later) => {}
+            Ok(Subscribed::Now(seq)) if id.is_some() => {
+                let (begin, hint) = (self.begin(start, seq, None), topic::hint(text));
+                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, begin, receivers: None, hint });
+            }
+            Ok(Subscribed::Now(_)) => {}
+            Err(SubscribeRefused::Already) => {
+                return Err(refused(ErrorCode::AlreadySubscribed, ALREADY_SUBSCRIBED.into()));
+            }
+            Err(SubscribeRefused::Busy) => return Err(refused(ErrorCode::Busy, BUSY.into())),
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may have one more subscription, to `filter`.
+    fn check_limits<'a>(
+        &self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        filter: Filter<&'a str>,
+    ) -> Result<(), CommandError<'a>> {
+        let text = filter.as_str();
+        let refused = |code, message| refusal("subscribe", id, text, code, message);
         let limits = &self.shared.config.limits;
-        let (topic, levels) = (filter.as_topic(), filter.level_count());
-        let has_wildcards = topic.is_none();
+        let (has_wildcards, levels) = (filter.as_topic().is_none(), filter.level_count());
         let plus_levels_max = limits.plus_levels_max;
         if levels > plus_levels_max && filter.has_plus() {
             let message = format!(
@@ -216,44 +264,6 @@ impl Desk {
         if self.fanout.subscriptions_of(slot) >= subscriptions_max {
             let message = format!("a connection has at most {subscriptions_max} subscriptions");
             return Err(refused(ErrorCode::LimitReached, message.into()));
-        }
-        let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
-        // Held without an id as well: a refusal is told in any case.
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
-        let past = (!start.is_plain()).then(|| PageFrom::Start {
-            since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
-            last: start.last.unwrap_or(0),
-        });
-        let creator = self.creator(slot);
-        let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
-        let subscribed = match topic {
-            Some(topic) => fanout.handle_subscribe_topic(
-                connection,
-                Wanted { topic, encoding, past, pending: asked, creator },
-                outcome,
-            ),
-            None => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
-        };
-        // Whoever need not wait was not waiting: the answer is written here.
-        if !matches!(subscribed, Ok(Subscribed::Later)) {
-            self.pending.remove(pending);
-        }
-        self.work_off();
-        match subscribed {
-            Ok(Subscribed::Later) => {}
-            Ok(Subscribed::Now(seq)) if id.is_some() => {
-                let (begin, hint) = (self.begin(start, seq, None), topic::hint(text));
-                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, begin, receivers: None, hint });
-            }
-            Ok(Subscribed::Now(_)) => {}
-            Err(SubscribeRefused::Already) => {
-                return Err(refused(ErrorCode::AlreadySubscribed, ALREADY_SUBSCRIBED.into()));
-            }
-            Err(SubscribeRefused::Busy) => {
-                let message = "the past of a topic that this filter matches is still being sent to this connection: subscribe to \
-                               the filter when it is over";
-                return Err(refused(ErrorCode::Busy, message.into()));
-            }
         }
         Ok(())
     }
@@ -297,70 +307,13 @@ impl Desk {
                 );
             }
             Ok(_) => {}
-            Err(Refused) => {
+            Err(Refused::Busy) => return Err(refused(ErrorCode::Busy, BUSY.into())),
+            Err(Refused::NotSubscribed) => {
                 let message = "this connection has no such subscription";
                 return Err(refused(ErrorCode::NotSubscribed, message.into()));
             }
         }
         Ok(())
-    }
-
-    fn handle_history<'a>(
-        &mut self,
-        slot: u32,
-        id: RequestId<'a>,
-        topic: TopicName<&'a str>,
-        limit: u32,
-        anchor: Option<Anchor>,
-    ) -> Result<(), CommandError<'a>> {
-        let refused = |code, message| refusal("history", Some(id), topic.as_str(), code, message);
-        let (from, limit) = match anchor {
-            None => (PastFrom::Newest, limit),
-            // There is nothing next to a place of another numbering; the answer's epoch tells.
-            Some(Anchor::Before(since) | Anchor::After(since)) if !self.is_of_this_start(&since) => {
-                (PastFrom::Newest, 0)
-            }
-            Some(Anchor::Before(since)) => (PastFrom::Before(since.seq), limit),
-            Some(Anchor::After(since)) => (PastFrom::After(since.seq), limit),
-        };
-        if !self.meters.begin_asking(slot) {
-            let message = "another history of this connection is not answered yet: one at a time is allowed";
-            return Err(refused(ErrorCode::Busy, message.into()));
-        }
-        let home = self.shared.homes.of(topic);
-        let topic: Arc<str> = topic.as_str().into();
-        let pending = self.hold(slot, Some(id), HeldTopic::Shared(topic.clone()), PendingKind::History);
-        let request = PastRequest { topic, from, limit, pending };
-        self.send_request(home, Request::Past(Box::new(request)));
-        Ok(())
-    }
-
-    fn answer_history(&mut self, answer: PastAnswer) {
-        let Pending { connection, id, topic, .. } = self.pending.remove(answer.pending);
-        let Some(slot) = self.open_slot(connection) else { return };
-        self.meters.end_asking(slot);
-        let Some(PastContent { spans, format, head, lowest, has_more }) = answer.content else {
-            let message = "this topic keeps nothing of its past: a history of one for which a [[topic]] sets history_count, \
-                           history_bytes or history_ms is allowed";
-            let id = id.as_ref().map(HeldId::get);
-            let error = refusal("history", id, topic.get(), ErrorCode::Unsupported, message.into());
-            return self.refuse_command(slot, &error);
-        };
-        let to = self.connections[slot].format();
-        let bytes: usize = spans.spans.iter().map(|span| span.range.len()).sum();
-        self.meter.spend(bytes as u64 * price::PUBLISHED_BYTE);
-        let history = History {
-            id: id.as_ref().map(HeldId::get).expect("a history has an id"),
-            topic: topic.get(),
-            epoch: self.shared.epoch,
-            seq: head,
-            from: lowest,
-            more: has_more,
-            messages: spans.spans.iter().flat_map(|span| Records::new(format, span.range.bytes())),
-        };
-        reply::write_history(to, history, self.replies(slot));
-        // It may be far more than what asked for it.
-        self.note_buffered(slot);
     }
 
     /// What there is to tell of a subscription to a topic, which starts at `seq`.
@@ -414,6 +367,10 @@ impl Desk {
                 self.exchange.say(from, mark);
             }
             Request::Page(page) => self.home.handle_page(from, *page, self.exchange.outboxes()),
+            Request::Tour(tour) => {
+                let home = self.exchange.index();
+                self.home.handle_tour(home, from, &tour, self.exchange.outboxes());
+            }
             Request::Past(past) => self.home.handle_past(from, &past, self.exchange.outboxes()),
             Request::AddFilter { filter, encoding, registration } => {
                 self.home.handle_add_filter(from, &filter, encoding, registration, self.exchange.outboxes());
@@ -441,6 +398,10 @@ impl Desk {
                 self.work_off();
             }
             Delivery::Past(answer) => self.answer_history(*answer),
+            Delivery::Toured(page) => {
+                self.fanout.handle_toured(*page, &mut self.outcome);
+                self.work_off();
+            }
             Delivery::FilterAdded { registration } => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
                 self.work_off();
@@ -470,6 +431,9 @@ impl Desk {
             }
             for started in outcome.started.drain(..) {
                 self.answer_started(started);
+            }
+            for toured in outcome.toured.drain(..) {
+                self.tell_replayed(toured);
             }
             for pending in outcome.again_refused.drain(..) {
                 self.refuse_again(pending);

@@ -606,10 +606,10 @@ impl Desk {
         is_urgent: bool,
         bytes_max: u32,
     ) -> Option<(Range, Option<ViewKey>)> {
-        let taken = self.fanout.take_past(slot, is_urgent, bytes_max, &mut self.outcome)?;
+        let taken = self.fanout.take_past(slot, is_urgent, bytes_max, &mut self.outcome);
         self.work_off();
         self.take_work();
-        Some(taken)
+        taken
     }
 
     /// The last of that topic's past is in a send, with what is live behind it: see [`Fanout::note_past_sent`].

@@ -308,7 +308,7 @@ impl Guest {
                 let missed = self.missed(id.slot);
                 self.answer(question, Answer::Unsubscribed(missed));
             }
-            Err(Refused) => self.answer(question, Answer::NotSubscribed),
+            Err(Refused::NotSubscribed | Refused::Busy) => self.answer(question, Answer::NotSubscribed),
         }
         self.work_off();
         Ok(question)
@@ -491,7 +491,9 @@ impl Guest {
             }
             Delivery::Overrun => self.handle_overrun(),
             Delivery::Count { .. } => unreachable!("nobody counts a guest's listeners"),
-            Delivery::Page(_) | Delivery::Past(_) => unreachable!("a guest asks for no past"),
+            Delivery::Page(_) | Delivery::Past(_) | Delivery::Toured(_) => {
+                unreachable!("a guest asks for no past")
+            }
         }
         self.work_off();
     }

@@ -177,7 +177,8 @@ impl Sending {
             let goes_on = pops_left > 0 && desk.meter.spent() < before + POPS_WORK_MAX;
             next = if goes_on { desk.fanout.pop_owing(slot) } else { None };
         }
-        if is_live {
+        // A topic whose past is behind what is live is none of which that is held up.
+        if is_live || desk.fanout.is_held_up(slot) {
             let until = gather.len().saturating_add(past_bytes).min(SEND_BYTES_MAX);
             while !gather.is_full()
                 && gather.len() < until

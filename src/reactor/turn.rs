@@ -180,7 +180,7 @@ impl<I: Io> Reactor<I> {
     }
 
     /// Sends: those who wait for an answer first, as far as the others leave it to them, then whoever is owed
-    /// something, and what is left to whoever has most; then topics' pasts. Tells when the next of that is due.
+    /// something, and what is left to whoever has most; then topics' pasts. Tells when the next sweep is due.
     fn serve(&mut self, now_ns: u64) -> Option<u64> {
         self.desk.fanout.start_due_sweeps(now_ns, share::TASKS);
         self.desk.take_work();
@@ -194,8 +194,8 @@ impl<I: Io> Reactor<I> {
         self.sending.sweep(&mut self.desk, &mut self.io, now_ns);
         self.serve_owing(SendBudget::none());
         self.send_replies(SendBudget::none());
-        let next_past_ns = self.send_pasts(now_ns);
-        [self.desk.fanout.next_sweep_ns(), next_past_ns].into_iter().flatten().min()
+        self.send_pasts(now_ns);
+        self.desk.fanout.next_sweep_ns()
     }
 
     fn run_tasks(&mut self) {
@@ -500,8 +500,8 @@ impl<I: Io> Reactor<I> {
         self.serve_listed(kept, |desk| &mut desk.queues.serving);
     }
 
-    /// Sends topics' pasts to those who have no send in flight, in their turn, if it is time for that. Tells when it is.
-    fn send_pasts(&mut self, now_ns: u64) -> Option<u64> {
+    /// Sends topics' pasts to those who have no send in flight, in their turn, if it is time for that.
+    fn send_pasts(&mut self, now_ns: u64) {
         let before = self.desk.meter.spent();
         self.sending.budget = SendBudget::of_pasts();
         for _ in 0..self.desk.queues.replaying_count() {
@@ -515,7 +515,6 @@ impl<I: Io> Reactor<I> {
         if spent > 0 {
             self.sending.pasts_due_ns = now_ns + spent * share::PASTS_PAUSE;
         }
-        (self.desk.queues.replaying_count() > 0).then_some(self.sending.pasts_due_ns)
     }
 
     /// Each of those that are in `list` now, once.
@@ -745,9 +744,11 @@ impl<I: Io> Reactor<I> {
         if let Some(drain) = &self.drain {
             until_ns = until_ns.min(drain.due_ns());
         }
+        let past_ns = (desk.queues.replaying_count() > 0).then_some(self.sending.pasts_due_ns);
         let deadline_ns = desk.connections.timers.next_due_ms().map(|due_ms| due_ms * 1_000_000);
         let retry_ns = self.acceptor.next_retry_ns();
-        let until_ns = [deadline_ns, due_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let until_ns =
+            [deadline_ns, due_ns, past_ns, retry_ns].into_iter().flatten().fold(until_ns, u64::min);
         match until_ns.saturating_sub(now_ns) {
             0 => Wait::Poll,
             timeout_ns => Wait::Sleep { timeout_ns },

@@ -170,7 +170,6 @@ fn a_command_that_is_wrong_is_refused_by_its_code() {
         ("bad_topic", json!({"op": "publish", "topic": "#", "data": 1})),
         ("bad_topic", json!({"op": "publish", "topic": "$sys/x", "data": 1})),
         ("bad_topic", json!({"op": "publish", "topic": long, "data": 1})),
-        ("unsupported", json!({"op": "subscribe", "topic": "a/#", "last": 1})),
         ("unsupported", json!({"op": "history", "topic": "a", "id": 1})),
         ("bad_value", json!({"op": "history", "topic": "a"})),
         ("limit_reached", json!({"op": "history", "topic": "a", "id": 1, "limit": 1_001})),

@@ -22,4 +22,5 @@ mod reload;
 mod restart;
 mod slow;
 mod time;
+mod tours;
 mod unix;

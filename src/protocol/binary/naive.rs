@@ -101,6 +101,7 @@ fn publish(fields: Fields) -> Outcome {
         data: Some((kind, fields.payload)),
         receivers: fields.flags & 4 != 0,
         start: Start::default(),
+        resume: None,
         page: None,
     })
 }

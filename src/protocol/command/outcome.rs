@@ -1,6 +1,6 @@
 //! What a message led to, owned, so that a parser's results can be compared with its twin's.
 
-use super::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Start};
+use super::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Resume, Start};
 
 /// A command or an error, without what a twin does not say: the error's words.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub(crate) struct OwnedCommand {
     pub(crate) data: Option<(PayloadKind, Vec<u8>)>,
     pub(crate) receivers: bool,
     pub(crate) start: Start,
+    /// Of a subscribe to a filter.
+    pub(crate) resume: Option<Resume>,
     /// Of a history its limit, and where it stands.
     pub(crate) page: Option<(u32, Option<Anchor>)>,
 }
@@ -56,12 +58,18 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             data: None,
             receivers: false,
             start: Start::default(),
+            resume: None,
             page: None,
         };
         Outcome::Command(match command {
             Command::Subscribe { id, filter, start } => {
                 OwnedCommand { start: *start, ..named("subscribe", *id, Some(filter)) }
             }
+            Command::SubscribeTour { id, filter, last, resume } => OwnedCommand {
+                start: Start { since: None, last: *last },
+                resume: resume.as_deref().cloned(),
+                ..named("subscribe", *id, Some(filter))
+            },
             Command::Unsubscribe { id, filter } => named("unsubscribe", *id, Some(filter)),
             Command::Ping { id } => named("ping", *id, None),
             Command::History { id, topic, limit, anchor } => {

@@ -11,13 +11,14 @@ pub(super) enum Key {
     Receivers,
     Since,
     Last,
+    Resume,
     Limit,
     Before,
     After,
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 10] = [
+    pub(super) const ALL: [Key; 11] = [
         Key::Op,
         Key::Id,
         Key::Topic,
@@ -25,6 +26,7 @@ impl Key {
         Key::Receivers,
         Key::Since,
         Key::Last,
+        Key::Resume,
         Key::Limit,
         Key::Before,
         Key::After,
@@ -40,6 +42,7 @@ impl Key {
             "receivers" => Key::Receivers,
             "since" => Key::Since,
             "last" => Key::Last,
+            "resume" => Key::Resume,
             "limit" => Key::Limit,
             "before" => Key::Before,
             "after" => Key::After,
@@ -56,6 +59,7 @@ impl Key {
             Key::Receivers => "receivers",
             Key::Since => "since",
             Key::Last => "last",
+            Key::Resume => "resume",
             Key::Limit => "limit",
             Key::Before => "before",
             Key::After => "after",
@@ -97,7 +101,7 @@ impl Op {
 
     pub(super) fn keys(self) -> &'static [Key] {
         match self {
-            Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last],
+            Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last, Key::Resume],
             Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
             Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers],
             Op::History => &[Key::Op, Key::Topic, Key::Id, Key::Limit, Key::Before, Key::After],

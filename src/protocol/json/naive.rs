@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{
     command::{
-        Anchor, ErrorCode, PayloadKind, Since, Start,
+        Anchor, At, ErrorCode, PayloadKind, Resume, Since, Start,
         outcome::{Outcome, OwnedCommand},
     },
     topic,
@@ -172,7 +172,8 @@ fn command(raw: &str) -> Outcome {
     let error =
         |code| Outcome::Error { op: op.clone(), id: id.map(str::to_owned), topic: topic.clone(), code };
 
-    let known = ["op", "id", "topic", "data", "receivers", "since", "last", "limit", "before", "after"];
+    let known =
+        ["op", "id", "topic", "data", "receivers", "since", "last", "resume", "limit", "before", "after"];
     if known.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1) {
         return error(ErrorCode::DuplicateKey);
     }
@@ -180,7 +181,7 @@ fn command(raw: &str) -> Outcome {
         return error(if string("op").is_some() { ErrorCode::UnknownOp } else { ErrorCode::BadValue });
     };
     let takes: &[&str] = match op.as_str() {
-        "subscribe" => &["op", "topic", "id", "since", "last"],
+        "subscribe" => &["op", "topic", "id", "since", "last", "resume"],
         "unsubscribe" => &["op", "topic", "id"],
         "publish" => &["op", "topic", "id", "data", "receivers"],
         "history" => &["op", "topic", "id", "limit", "before", "after"],
@@ -200,6 +201,18 @@ fn command(raw: &str) -> Outcome {
     for (name, place) in [("since", &mut since), ("before", &mut before), ("after", &mut after)] {
         *place = set(name).map(position);
     }
+    let is_tour = topic.as_deref().is_some_and(|topic| topic.contains(['+', '#']))
+        && (since.is_some() || set("resume").is_some());
+    let told_since = set("since").filter(|_| is_tour);
+    let resume = match (set("resume"), told_since.map(tour)) {
+        (None | Some("true" | "false"), Some(tour)) => tour.map(Some),
+        (None | Some("false"), None) => Ok(None),
+        (Some("true"), None) if is_tour => Ok(Some(Resume::default())),
+        _ => Err(ErrorCode::BadValue),
+    };
+    if is_tour {
+        since = None;
+    }
     let [last, limit] =
         [("last", 10_000), ("limit", 1_000)].map(|(name, max)| set(name).map(|raw| count(raw, max)));
     let code_of = |count: &Option<Result<u32, ErrorCode>>| count.and_then(Result::err);
@@ -207,6 +220,7 @@ fn command(raw: &str) -> Outcome {
     let faults = [
         (since == Some(None)).then_some(ErrorCode::BadValue),
         code_of(&last),
+        resume.as_ref().err().copied(),
         code_of(&limit),
         (before == Some(None) || after == Some(None)).then_some(ErrorCode::BadValue),
         (before.is_some() && after.is_some()).then_some(ErrorCode::BadValue),
@@ -226,7 +240,6 @@ fn command(raw: &str) -> Outcome {
     if op != "ping" && topic.is_none() {
         return error(if string("topic").is_some() { ErrorCode::BadTopic } else { ErrorCode::BadValue });
     }
-    let has_wildcards = |topic: &str| topic.contains(['+', '#']);
     let is_allowed = match op.as_str() {
         "publish" => topic::naive::is_name,
         "history" => |topic: &str| topic::naive::is_filter(topic) && !topic.contains(['+', '#']),
@@ -235,15 +248,13 @@ fn command(raw: &str) -> Outcome {
     if op != "ping" && !topic.as_deref().is_some_and(is_allowed) {
         return error(ErrorCode::BadTopic);
     }
-    if topic.as_deref().is_some_and(has_wildcards) && start != Start::default() {
-        return error(ErrorCode::Unsupported);
-    }
     Outcome::Command(OwnedCommand {
         id: id.map(str::to_owned),
         topic: topic.clone(),
         data: get("data").map(|raw| (PayloadKind::Json, raw.as_bytes().to_vec())),
         receivers: get("receivers") == Some("true"),
         start,
+        resume: resume.expect("a good one"),
         page: (op == "history").then_some((limit, anchor)),
         op,
     })
@@ -259,6 +270,44 @@ fn position(raw: &str) -> Option<Since> {
     let epoch: String = serde_json::from_str(epoch.get()).ok()?;
     let number = u64::from_str_radix(&epoch, 16).ok();
     Some(Since { epoch: number.filter(|number| format!("{number:016x}") == epoch), seq })
+}
+
+/// What `raw` says that the client has of the topics of a filter.
+fn tour(raw: &str) -> Result<Resume, ErrorCode> {
+    let bad = ErrorCode::BadValue;
+    let Members::<String>(members) = serde_json::from_str(raw).map_err(|_| bad)?;
+    let mut resume = Resume { has_since: true, ..Resume::default() };
+    for (key, value) in &members {
+        match key.as_str() {
+            "at" if value.get().len() <= 1_200 + 2 => {
+                let text: String = serde_json::from_str(value.get()).map_err(|_| bad)?;
+                resume.at = At::parse(&text);
+            }
+            "epochs" => {
+                let Members::<String>(epochs) = serde_json::from_str(value.get()).map_err(|_| bad)?;
+                for (epoch, topics) in epochs {
+                    let Members::<String>(topics) = serde_json::from_str(topics.get()).map_err(|_| bad)?;
+                    let seq = |raw: &str| raw.parse().ok().filter(|seq| *seq < 1u64 << 53);
+                    let listed = topics
+                        .iter()
+                        .filter(|(topic, _)| topic.len() <= 256)
+                        .filter_map(|(topic, raw)| Some((topic.as_str().into(), seq(raw.get())?)));
+                    let listed: Vec<_> = listed.collect();
+                    if listed.len() < topics.len() || epoch.len() > 64 {
+                        return Err(bad);
+                    }
+                    let number = u64::from_str_radix(&epoch, 16).ok();
+                    resume.epochs.push((number.filter(|number| format!("{number:016x}") == epoch), listed));
+                }
+            }
+            _ => return Err(bad),
+        }
+    }
+    match resume.epochs.iter().map(|(_, listed)| listed.len()).sum::<usize>() {
+        _ if members.is_empty() => Err(bad),
+        count if count > 4_096 => Err(ErrorCode::LimitReached),
+        _ => Ok(resume),
+    }
 }
 
 fn count(raw: &str, max: u32) -> Result<u32, ErrorCode> {

@@ -14,7 +14,7 @@ use crate::protocol::command::{Anchor, ErrorCode, Since};
 /// The longest object that names a place, as it is written.
 const POSITION_BYTES_MAX: usize = 256;
 /// The longest text that may be an epoch: bytes between the quotes, as written.
-const EPOCH_BYTES_MAX: usize = 64;
+pub(super) const EPOCH_BYTES_MAX: usize = 64;
 /// So long is what a broker has for its epoch.
 const EPOCH_DIGITS: usize = 16;
 
@@ -62,7 +62,7 @@ pub(super) fn count(members: &Members<'_, '_>, key: Key, max: u32) -> Result<Opt
     }
 }
 
-fn bad_value(message: String) -> Fault {
+pub(super) fn bad_value(message: String) -> Fault {
     Fault { code: ErrorCode::BadValue, message }
 }
 
@@ -106,7 +106,7 @@ fn read_position(raw: &str) -> Option<Since> {
 }
 
 /// The epoch that is written like this, if one is: a `+` or a capital letter is none.
-fn read_epoch(text: &str) -> Option<u64> {
+pub(super) fn read_epoch(text: &str) -> Option<u64> {
     let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_epoch = text.len() == EPOCH_DIGITS && text.bytes().all(is_digit);
     is_epoch.then(|| u64::from_str_radix(text, 16).expect("16 hexadecimal digits are 64 bits"))

@@ -8,7 +8,7 @@ use crate::{
     protocol::Encoding,
     pubsub::{
         filter::FilterTree,
-        message::{PendingId, RegistrationId},
+        message::{PendingId, RegistrationId, ReplayId},
     },
     work::price,
 };
@@ -51,6 +51,8 @@ pub(super) struct Filter {
     /// Homes that have not answered yet.
     pub(super) missing_count: usize,
     pub(super) waiting: Vec<PendingId>,
+    /// Tours that go on when all homes have answered.
+    pub(super) touring: Vec<ReplayId>,
 }
 
 /// A connection that subscribed to a filter.
@@ -88,6 +90,7 @@ impl Filters {
             newest: 0,
             missing_count: home_count,
             waiting: Vec::new(),
+            touring: Vec::new(),
         });
         let key = FilterKey(index as u32);
         self.trees[encoding.index()].insert(&text, key);

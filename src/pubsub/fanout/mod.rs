@@ -14,12 +14,14 @@ mod ending;
 mod filters;
 mod membership;
 mod owing;
+mod pages;
 mod replay;
 mod subscriber;
 mod subscribing;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod touring;
 
 use std::{
     cmp::Reverse,
@@ -32,7 +34,7 @@ use super::{
     log::{Budget, Charge},
     message::{PendingId, Request},
     policy::Policy,
-    subscription::{Gap, Started, ViewKey},
+    subscription::{Gap, Started, Toured, ViewKey},
     table::Table,
     view::{MemberSlot, View},
 };
@@ -41,6 +43,7 @@ use filters::{FilterKey, Filters};
 use replay::Replay;
 use subscriber::Subscriber;
 use tasks::Task;
+use touring::Tour;
 
 /// For so many views there is room from the start.
 const RESERVED_MAX: usize = if cfg!(test) { 4 } else { 1 << 20 };
@@ -59,7 +62,8 @@ pub struct Fanout {
     subscription_count: u64,
     filters: Filters,
     replays: slab::Slab<Replay>,
-    /// Of the last that began (wrapping).
+    tours: slab::Slab<Tour>,
+    /// Of the last of both that began (wrapping).
     replay_serial: u32,
     replayed_total: u64,
     replayed_bytes_total: u64,
@@ -126,6 +130,8 @@ pub struct Outcome {
     pub owed: Vec<u32>,
     /// Connections, and what they will not get of a topic's past: it went while it was being sent to them.
     pub past_gaps: Vec<(u32, Gap)>,
+    /// Tours that are over: their connections have all that was published before.
+    pub toured: Vec<Toured>,
     /// Questions to subscribe that are refused as [`SubscribeRefused::Already`](super::subscription::SubscribeRefused).
     pub again_refused: Vec<Option<PendingId>>,
     /// Connections that were found to be owed too much, and what became of that.
@@ -141,6 +147,7 @@ impl Outcome {
             && self.released.is_empty()
             && self.owed.is_empty()
             && self.past_gaps.is_empty()
+            && self.toured.is_empty()
             && self.again_refused.is_empty()
             && self.judged.is_empty()
     }
@@ -167,6 +174,7 @@ impl Fanout {
             subscription_count: 0,
             filters: Filters::default(),
             replays: slab::Slab::new(),
+            tours: slab::Slab::new(),
             replay_serial: 0,
             replayed_total: 0,
             replayed_bytes_total: 0,
@@ -239,7 +247,7 @@ impl Fanout {
     /// How many filters with wildcards the connection subscribed to, and how many levels these have together.
     pub fn filters_of(&self, connection: u32) -> (usize, usize) {
         let rare = self.subscribers.get(connection as usize).and_then(|subscriber| subscriber.rare.as_ref());
-        rare.map_or((0, 0), |rare| (rare.filters.len(), rare.level_count as usize))
+        rare.map_or((0, 0), |rare| (rare.filters.len() + rare.tour_count as usize, rare.level_count as usize))
     }
 
     /// The price of what was done since [`Fanout::take_work`] took it.
@@ -341,6 +349,7 @@ impl Fanout {
         self.views.is_empty()
             && self.filters.is_empty()
             && self.replays.is_empty()
+            && self.tours.is_empty()
             && self.by_name.iter().all(Table::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()

@@ -99,7 +99,7 @@ impl Fanout {
         let subscriber = self.subscribers.get(connection as usize);
         subscriber.is_some_and(|subscriber| {
             let has_gaps = subscriber.rare.as_ref().is_some_and(|rare| rare.gaps.is_some());
-            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving()
+            (has_gaps || subscriber.owing_count() > 0) && !subscriber.is_leaving() && !subscriber.is_held_up()
         })
     }
 
@@ -180,7 +180,9 @@ impl Fanout {
     pub fn take_gaps(&mut self, connection: u32) -> Option<(Vec<Gap>, Option<Arc<str>>)> {
         let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
         if subscriber.has_urgent() {
-            return self.take_gaps_beside_urgent(connection);
+            // Of a tour any topic may still be to come.
+            let is_touring = subscriber.replaying().is_some_and(|replaying| !replaying.tours.is_empty());
+            return if is_touring { None } else { self.take_gaps_beside_urgent(connection) };
         }
         let gaps = subscriber.rare.as_mut()?.gaps.take()?;
         Some((gaps.by_topic, gaps.resync))

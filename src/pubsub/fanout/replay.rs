@@ -10,133 +10,36 @@
 
 use std::collections::VecDeque;
 
-use super::{Fanout, Outcome, subscriber::Subscriber};
+use super::{
+    Fanout, Outcome,
+    pages::{Asker, PAGES_MAX, Queued},
+    subscriber::Subscriber,
+};
 use crate::{
-    protocol::{
-        Encoding,
-        topic::{self, Filter, TopicName},
-    },
+    protocol::topic::{self, Filter, TopicName},
     pubsub::{
-        log::Range,
-        message::{Page, PageContent, PageFrom, PageRequest, PendingId, ReplayId, Request},
+        message::{Page, PageContent, PageFrom, PendingId, ReplayId},
         subscription::{ConnectionId, Gap, Replayed, Started, Unsubscribed, ViewKey},
         view::Registration,
     },
     work::price,
 };
 
-/// So many pages of a connection are asked for or not sent yet; further replays of it wait.
-pub(super) const PAGES_MAX: u32 = if cfg!(test) { 2 } else { 4 };
-
 /// One connection's replay of one topic.
 #[derive(Debug)]
 pub(super) struct Replay {
-    connection: ConnectionId,
-    view: ViewKey,
-    serial: u32,
-    /// Where it is in [`Replaying::replays`].
+    pub(super) connection: ConnectionId,
+    pub(super) view: ViewKey,
+    pub(super) serial: u32,
+    /// Where it is in [`super::pages::Replaying::replays`].
     index: u32,
     /// Where the next page begins.
-    from: PageFrom,
+    pub(super) from: PageFrom,
     /// The question to answer with the first page.
     pending: Option<PendingId>,
     /// The connection has unsubscribed before that: the question that ends it then.
     leaving: Option<PendingId>,
-    creator: u32,
-}
-
-/// All that a connection is being sent of topics' pasts.
-#[derive(Debug, Default)]
-pub(super) struct Replaying {
-    /// Their places in the fan-out's list.
-    replays: Vec<u32>,
-    /// Those that wait until they may ask for a page, first come first served.
-    waiting: VecDeque<ReplayId>,
-    /// One of them is only to be answered and left: what else the connection asks waits for that.
-    is_leaving: bool,
-    /// Pages that are asked for, or not sent to their end.
-    page_count: u32,
-    /// Of pages that are the last of their topics.
-    urgent: VecDeque<Queued>,
-    /// Of others.
-    queue: VecDeque<Queued>,
-}
-
-/// Publications to be sent.
-#[derive(Debug)]
-struct Queued {
-    view: ViewKey,
-    /// Whose they are; of one that is not over.
-    replay: ReplayId,
-    /// The first one's `seq`.
-    seq: u64,
-    range: Range,
-    /// The page ends with it: which publication comes next.
-    page_end: Option<u64>,
-}
-
-impl Replaying {
-    fn is_over(&self) -> bool {
-        self.replays.is_empty() && self.page_count == 0
-    }
-
-    fn queue_mut(&mut self, is_urgent: bool) -> &mut VecDeque<Queued> {
-        if is_urgent { &mut self.urgent } else { &mut self.queue }
-    }
-}
-
-impl Queued {
-    /// Takes at most `bytes_max` of whole records off, but one at least; none if that is all.
-    fn split(&mut self, encoding: Encoding, bytes_max: u32) -> Option<Range> {
-        let plain = Encoding::new(encoding.format(), false);
-        let bytes = self.range.bytes();
-        let (mut len, mut count) = (0, 0);
-        loop {
-            let next = len + plain.record_len(&bytes[len as usize..]);
-            if next > bytes_max && count > 0 {
-                break;
-            }
-            (len, count) = (next, count + 1);
-            if len >= bytes_max {
-                break;
-            }
-        }
-        let left = self.range.len() as u32 - len;
-        if left == 0 {
-            return None;
-        }
-        let start = self.range.start();
-        let taken = self.range.part(start, len);
-        self.range = self.range.part(start + len, left);
-        self.seq += count;
-        Some(taken)
-    }
-}
-
-impl Subscriber {
-    fn replaying(&self) -> Option<&Replaying> {
-        self.rare.as_ref()?.replaying.as_deref()
-    }
-
-    fn replaying_mut(&mut self) -> Option<&mut Replaying> {
-        self.rare.as_mut()?.replaying.as_deref_mut()
-    }
-
-    /// Whether it leaves a topic of whose past it has not heard yet.
-    pub(super) fn is_leaving_unheard(&self) -> bool {
-        self.replaying().is_some_and(|replaying| replaying.is_leaving)
-    }
-
-    pub(super) fn has_urgent(&self) -> bool {
-        self.replaying().is_some_and(|replaying| !replaying.urgent.is_empty())
-    }
-
-    /// Nothing more is sent to it.
-    pub(super) fn forget_pages(&mut self) {
-        if let Some(replaying) = self.replaying_mut() {
-            (replaying.urgent, replaying.queue) = (VecDeque::new(), VecDeque::new());
-        }
-    }
+    pub(super) creator: u32,
 }
 
 impl Fanout {
@@ -170,7 +73,7 @@ impl Fanout {
             creator,
         });
         replaying.replays.push(place as u32);
-        replaying.waiting.push_back(ReplayId { place: place as u32, serial });
+        replaying.waiting.push_back(Asker::Replay(ReplayId { place: place as u32, serial }, view));
         self.ask_pages(connection, outcome);
     }
 
@@ -260,11 +163,12 @@ impl Fanout {
         self.replayed_total += spans.next_seq - first_seq;
         let replaying = self.subscribers[connection.slot as usize].replaying_mut();
         let queue = replaying.expect("it has a replay").queue_mut(is_last);
+        let (asker, format) = (Asker::Replay(id, view), self.views[view as usize].encoding().format());
         let (is_empty, count) = (spans.spans.is_empty(), spans.spans.len());
         for (number, span) in (1..).zip(spans.spans) {
             self.replayed_bytes_total += span.range.len() as u64;
             let page_end = (number == count).then_some(spans.next_seq);
-            queue.push_back(Queued { view, replay: id, seq: span.seq, range: span.range, page_end });
+            queue.push_back(Queued { asker, format, seq: span.seq, range: Some(span.range), page_end });
         }
         if is_last {
             self.make_exact(connection.slot, place);
@@ -286,59 +190,6 @@ impl Fanout {
         }
         self.end_page(connection, outcome);
         self.drop_replaying(connection.slot, view);
-    }
-
-    /// Whether some topic's past is to be sent to the connection, or is on its way to it.
-    pub fn is_replaying(&self, connection: u32) -> bool {
-        self.subscribers
-            .get(connection as usize)
-            .is_some_and(|it| it.replaying().is_some() && !it.is_leaving())
-    }
-
-    /// Whether the last of some topic's past is to be sent to the connection, before anything live.
-    pub fn has_urgent(&self, connection: u32) -> bool {
-        let subscriber = self.subscribers.get(connection as usize);
-        subscriber.is_some_and(|subscriber| subscriber.has_urgent() && !subscriber.is_leaving())
-    }
-
-    /// Whether some topic's past is to be sent to the connection.
-    pub fn has_past(&self, connection: u32) -> bool {
-        let subscriber = self.subscribers.get(connection as usize).filter(|it| !it.is_leaving());
-        let replaying = subscriber.and_then(Subscriber::replaying);
-        replaying.is_some_and(|replaying| !(replaying.urgent.is_empty() && replaying.queue.is_empty()))
-    }
-
-    /// Takes the next of the last of some topic's past, or of other parts: at most `bytes_max` of whole records, but one at
-    /// least. Tells whose it was, if it was the end of that.
-    pub fn take_past(
-        &mut self,
-        connection: u32,
-        is_urgent: bool,
-        bytes_max: u32,
-        outcome: &mut Outcome,
-    ) -> Option<(Range, Option<ViewKey>)> {
-        let subscriber = self.subscribers.get_mut(connection as usize).filter(|it| !it.is_leaving())?;
-        let id = subscriber.id(connection);
-        let queue = subscriber.replaying_mut()?.queue_mut(is_urgent);
-        let first = queue.front_mut()?;
-        if first.range.len() > bytes_max as usize
-            && let Some(range) = first.split(self.views[first.view as usize].encoding(), bytes_max)
-        {
-            return Some((range, None));
-        }
-        let queued = queue.pop_front().expect("it is there");
-        if queued.page_end.is_none() {
-            return Some((queued.range, None));
-        }
-        if is_urgent {
-            let place =
-                subscriber.find(queued.view).expect("whoever is sent a topic's past is subscribed to it");
-            subscriber.get_mut(place).set_urgent(false);
-        } else {
-            self.wait_for_page(connection, queued.replay);
-        }
-        self.end_page(id, outcome);
-        Some((queued.range, is_urgent.then_some(queued.view)))
     }
 
     /// The connection lets go of a topic whose past it is being sent, at once unless the subscribe itself is still to be
@@ -365,17 +216,7 @@ impl Fanout {
         }
         let replay = ReplayId { place, serial: found.serial };
         self.forget_replay(replay);
-        let replaying = self.subscribers[connection as usize].replaying_mut().expect("it had a replay");
-        self.work += (replaying.queue.len() + replaying.waiting.len()) as u64 * price::VISIT;
-        replaying.waiting.retain(|waiting| *waiting != replay);
-        let mut ended_count = 0;
-        replaying.queue.retain(|queued| {
-            ended_count += u32::from(queued.replay == replay && queued.page_end.is_some());
-            queued.replay != replay
-        });
-        for _ in 0..ended_count {
-            self.end_page(id, outcome);
-        }
+        self.forget_queued(id, |asker| asker == Asker::Replay(replay, key), outcome);
         self.drop_replaying(connection, key);
         self.let_go(key, outcome);
         Unsubscribed::Now
@@ -395,99 +236,29 @@ impl Fanout {
                 return false;
             }
         }
+        while let Some(place) =
+            self.subscribers[connection as usize].replaying_mut().and_then(|it| it.tours.pop())
+        {
+            self.depart_tour(connection, place);
+        }
         true
     }
 
-    /// What the connection is to be sent of topics' pasts and is stale by `clock`, a reading of the log's age clock, is let
-    /// go of: it is asked for again, unless the connection is a member by now; then it is told.
-    pub(super) fn shed_pages(&mut self, connection: u32, clock: u64, outcome: &mut Outcome) {
-        for is_urgent in [true, false] {
-            while let Some((replay, view)) = self.find_stale(connection, is_urgent, clock) {
-                let subscriber = &mut self.subscribers[connection as usize];
-                let id = subscriber.id(connection);
-                let replaying = subscriber.replaying_mut().expect("it has something queued");
-                // A page is of one replay, so what is left of that is all there is of it.
-                let (mut from, mut next_seq) = (None, 0);
-                replaying.queue_mut(is_urgent).retain(|queued| {
-                    let goes = queued.replay == replay;
-                    if goes {
-                        from.get_or_insert(queued.seq);
-                        next_seq = queued.page_end.unwrap_or(next_seq);
-                    }
-                    !goes
-                });
-                let from = from.expect("something of it is stale");
-                if is_urgent {
-                    let place =
-                        subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
-                    subscriber.get_mut(place).set_urgent(false);
-                    let topic = self.views[view as usize].name.clone();
-                    outcome.past_gaps.push((connection, Gap { topic, from, to: next_seq - 1 }));
-                    self.note_past_sent(connection, view, outcome);
-                } else {
-                    self.replays[replay.place as usize].from = PageFrom::Next(from);
-                    self.wait_for_page(connection, replay);
-                }
-                self.end_page(id, outcome);
-                outcome.owed.push(connection);
-            }
-        }
-    }
-
-    /// Whose page something stale is of that the connection is to be sent.
-    fn find_stale(&mut self, connection: u32, is_urgent: bool, clock: u64) -> Option<(ReplayId, ViewKey)> {
-        let queue = self.subscribers[connection as usize].replaying_mut()?.queue_mut(is_urgent);
-        self.work += queue.len() as u64 * price::VISIT;
-        let stale = queue.iter().find(|queued| queued.range.is_stale(clock))?;
-        Some((stale.replay, stale.view))
-    }
-
-    /// The replay needs another page.
-    fn wait_for_page(&mut self, connection: u32, replay: ReplayId) {
-        let replaying = self.subscribers[connection as usize].replaying_mut();
-        replaying.expect("it has a replay").waiting.push_back(replay);
-    }
-
-    /// A page of the connection is sent, or goes nowhere: another may be asked for.
-    fn end_page(&mut self, ConnectionId { slot, generation }: ConnectionId, outcome: &mut Outcome) {
-        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
-        if subscriber.generation != generation || subscriber.is_leaving() {
-            return;
-        }
-        // A slot that is nobody's looks like its first connection's.
-        let Some(replaying) = subscriber.replaying_mut() else { return };
-        replaying.page_count -= 1;
-        self.ask_pages(slot, outcome);
-        let rare = self.subscribers[slot as usize].rare.as_mut().expect("it was there just now");
-        rare.replaying.take_if(|replaying| replaying.is_over());
-    }
-
-    fn ask_pages(&mut self, connection: u32, outcome: &mut Outcome) {
-        loop {
-            let replaying = self.subscribers[connection as usize].replaying_mut().expect("it has a replay");
-            if replaying.page_count >= PAGES_MAX {
-                return;
-            }
-            let Some(id) = replaying.waiting.pop_front() else { return };
-            let Some(Replay { view, from, creator, connection, .. }) =
-                self.replays.get(id.place as usize).filter(|replay| replay.serial == id.serial)
-            else {
-                continue;
-            };
-            replaying.page_count += 1;
-            let view = &mut self.views[*view as usize];
-            view.replaying_count += 1;
-            let request = PageRequest {
-                topic: view.name.clone(),
-                encoding: view.encoding(),
-                from: *from,
-                connection: *connection,
-                replay: id,
-                creator: *creator,
-            };
-            let home = self.homes.of(view.topic());
-            outcome.requests.push((home, Request::Page(Box::new(request))));
-        }
+    /// The last of a topic's past is not sent, of which `stale` is left.
+    pub(super) fn miss_urgent(
+        &mut self,
+        connection: u32,
+        view: ViewKey,
+        stale: &VecDeque<Queued>,
+        outcome: &mut Outcome,
+    ) {
+        let subscriber = &mut self.subscribers[connection as usize];
+        let place = subscriber.find(view).expect("whoever is sent a topic's past is subscribed to it");
+        subscriber.get_mut(place).set_urgent(false);
+        let topic = self.views[view as usize].name.clone();
+        let next_seq = stale.back().and_then(|last| last.page_end).expect("it was queued to its end");
+        outcome.past_gaps.push((connection, Gap { topic, from: stale[0].seq, to: next_seq - 1 }));
+        self.note_past_sent(connection, view, outcome);
     }
 
     fn find_replay(&self, id: ReplayId) -> Option<&Replay> {
@@ -513,9 +284,7 @@ impl Fanout {
         subscriber.asked_count -= 1;
         self.subscription_count -= 1;
         self.remove_subscription(connection, place);
-        let rare =
-            self.subscribers[connection as usize].rare.as_mut().expect("who has a replay has the rare parts");
-        rare.replaying.take_if(|replaying| replaying.is_over());
+        self.drop_if_over(connection);
     }
 
     /// Asserts what is said of a connection's replays; for tests and simulations.
@@ -538,7 +307,11 @@ impl Fanout {
             assert!(held.is_some_and(|held| held.is_replaying()));
         }
         let ends = |queue: &VecDeque<Queued>| queue.iter().filter(|queued| queued.page_end.is_some()).count();
-        assert_eq!(ends(&replaying.urgent), urgent_count, "what is urgent is marked");
+        let is_of_replay =
+            |queued: &&Queued| matches!(queued.asker, Asker::Replay(..)) && queued.page_end.is_some();
+        let marked_count = replaying.urgent.iter().filter(is_of_replay).count();
+        assert_eq!(marked_count, urgent_count, "what is urgent is marked");
+        self.check_tours(subscriber, replaying);
         let queued_count = ends(&replaying.urgent) + ends(&replaying.queue);
         assert!(queued_count <= replaying.page_count as usize && replaying.page_count <= PAGES_MAX);
         assert!(replaying.waiting.is_empty() || replaying.page_count > 0, "whoever waits, waits for a page");
@@ -555,6 +328,7 @@ mod tests {
         pubsub::{
             home::Homes,
             log::{Budget, ChunkPool},
+            message::{PageRequest, Request},
             past::{Span, Spans},
             policy::Policy,
             subscription::{Subscribed, Wanted},

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{ending::Endings, filters::FilterKey, replay::Replaying};
+use super::{ending::Endings, filters::FilterKey, pages::Replaying};
 use crate::pubsub::{
     subscription::{ConnectionId, Gap, ViewKey},
     table::Table,
@@ -56,7 +56,9 @@ pub(super) const JUDGED_MARK: u32 = 1 << 31;
 pub(super) struct Rare {
     /// The filters with wildcards that it subscribed to.
     pub(super) filters: Vec<HeldFilter>,
-    /// How many levels these have together.
+    /// How many more there are of which it is to be sent the past before it holds them.
+    pub(super) tour_count: u32,
+    /// How many levels all these have together.
     pub(super) level_count: u32,
     pub(super) gaps: Option<Gaps>,
     /// What it has unsubscribed from by name and not left yet.
@@ -111,6 +113,17 @@ pub(super) struct Gaps {
     pub(super) by_topic: Vec<Gap>,
     /// Past the most gaps: the filter whose topics have more, `#` if they are of several.
     pub(super) resync: Option<Arc<str>>,
+}
+
+impl Subscriber {
+    /// What it was to be told that it will not get of the topic it gets all the same.
+    pub(super) fn forget_gap(&mut self, topic: &str) {
+        let Some(rare) = &mut self.rare else { return };
+        if let Some(gaps) = &mut rare.gaps {
+            gaps.by_topic.retain(|gap| *gap.topic != *topic);
+        }
+        rare.gaps.take_if(|gaps| gaps.by_topic.is_empty() && gaps.resync.is_none());
+    }
 }
 
 impl Default for Subscriber {

@@ -38,6 +38,9 @@ impl Fanout {
         let Wanted { topic: name, encoding, past, pending, creator } = wanted;
         self.work += price::SUBSCRIPTION;
         let connection = self.open(id);
+        if self.is_touring_any(connection, name.as_str()) {
+            return Err(SubscribeRefused::Busy);
+        }
         if past.is_some() && self.is_received_by_filter(connection, name) {
             return Err(SubscribeRefused::Already);
         }
@@ -94,28 +97,16 @@ impl Fanout {
         let levels = filter.level_count();
         self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
         let connection = self.open(id);
-        if self.is_replaying_any(connection, filter) {
-            return Err(SubscribeRefused::Busy);
-        }
-        let filters = &mut self.filters;
-        let key = match filters.by_text[encoding.index()].get(filter.as_str()) {
-            Some(&key) => key,
-            None => {
-                let key = filters.insert(filter.as_str().into(), encoding, self.homes.count);
-                let entry = &filters.entries[key.index()];
-                self.work += self.homes.count as u64 * price::EXCHANGE;
-                for home in 0..self.homes.count {
-                    let (filter, registration) = (entry.text.clone(), entry.registration);
-                    outcome.requests.push((home, Request::AddFilter { filter, encoding, registration }));
-                }
-                key
-            }
-        };
-        let subscriber = &mut self.subscribers[connection as usize];
-        let rare = subscriber.rare.get_or_insert_default();
-        if rare.filters.iter().any(|held| held.key == key) {
+        if self.holds_filter(connection, encoding, filter.as_str()) {
             return Err(SubscribeRefused::Already);
         }
+        if self.is_replaying_any(connection, filter) || self.is_touring_any(connection, filter.as_str()) {
+            return Err(SubscribeRefused::Busy);
+        }
+        let key = self.find_or_add_filter(filter.as_str(), encoding, outcome);
+        let filters = &mut self.filters;
+        let subscriber = &mut self.subscribers[connection as usize];
+        let rare = subscriber.rare.get_or_insert_default();
         let place = filters.hold(key, connection);
         rare.filters.push(HeldFilter { key, place });
         rare.level_count += levels as u32;
@@ -127,6 +118,26 @@ impl Fanout {
             entry.waiting.extend(pending);
         }
         Ok(if has_started { Subscribed::Now(None) } else { Subscribed::Later })
+    }
+
+    /// The key of a filter, which is registered with all homes if nobody held it.
+    pub(super) fn find_or_add_filter(
+        &mut self,
+        text: &str,
+        encoding: Encoding,
+        outcome: &mut Outcome,
+    ) -> FilterKey {
+        if let Some(&key) = self.filters.by_text[encoding.index()].get(text) {
+            return key;
+        }
+        let key = self.filters.insert(text.into(), encoding, self.homes.count);
+        let entry = &self.filters.entries[key.index()];
+        self.work += self.homes.count as u64 * price::EXCHANGE;
+        for home in 0..self.homes.count {
+            let (filter, registration) = (entry.text.clone(), entry.registration);
+            outcome.requests.push((home, Request::AddFilter { filter, encoding, registration }));
+        }
+        key
     }
 
     /// The name of a view, or a filter that somebody subscribed to, that reads `text`.
@@ -141,7 +152,7 @@ impl Fanout {
     /// Takes back the connection's subscription to the topic or filter `text`.
     ///
     /// # Errors
-    /// [`Refused`]: it has no such subscription.
+    /// [`Refused`]: it has no such subscription, or is being sent the past of what other subscriptions begin with.
     pub fn handle_unsubscribe(
         &mut self,
         connection: u32,
@@ -151,15 +162,21 @@ impl Fanout {
         outcome: &mut Outcome,
     ) -> Result<Unsubscribed, Refused> {
         self.work += price::SUBSCRIPTION;
+        if self.is_touring_any(connection, text) {
+            return Err(Refused::Busy);
+        }
+        if let Some(unsubscribed) = self.cancel_tour(connection, text, outcome) {
+            return Ok(unsubscribed);
+        }
         if let Some(&key) = self.filters.by_text[encoding.index()].get(text) {
             return self.unsubscribe_filter(connection, key, pending, outcome);
         }
-        let key = self.by_name[encoding.index()].get(text).ok_or(Refused)?;
-        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
-        let place = subscriber.find(key).ok_or(Refused)?;
+        let key = self.by_name[encoding.index()].get(text).ok_or(Refused::NotSubscribed)?;
+        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused::NotSubscribed)?;
+        let place = subscriber.find(key).ok_or(Refused::NotSubscribed)?;
         let held = subscriber.get(place);
         if held.is_ending() || !held.is_by_name() {
-            return Err(Refused);
+            return Err(Refused::NotSubscribed);
         }
         if held.is_replaying() {
             return Ok(self.cancel_replay(connection, key, pending, outcome));
@@ -179,9 +196,9 @@ impl Fanout {
         pending: PendingId,
         outcome: &mut Outcome,
     ) -> Result<Unsubscribed, Refused> {
-        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused)?;
-        let rare = subscriber.rare.as_mut().ok_or(Refused)?;
-        let held = rare.filters.iter().find(|held| held.key == key).ok_or(Refused)?;
+        let subscriber = self.subscribers.get_mut(connection as usize).ok_or(Refused::NotSubscribed)?;
+        let rare = subscriber.rare.as_mut().ok_or(Refused::NotSubscribed)?;
+        let held = rare.filters.iter().find(|held| held.key == key).ok_or(Refused::NotSubscribed)?;
         // No view has met one that has not started.
         let since = match self.filters.entries[key.index()].holders[held.place as usize].since {
             0 => u64::MAX,
@@ -298,7 +315,9 @@ impl Fanout {
             let rare = subscribers[connection as usize].rare.as_ref();
             rare.is_some_and(|rare| rare.unsubscribing == Some(key))
         };
+        let touring = std::mem::take(&mut entry.touring);
         self.filters.start(key, is_leaving);
+        self.go_on_holding(touring, outcome);
     }
 
     /// The connection has let go of a filter: it leaves the filter's list, and the last one ends it.
@@ -343,7 +362,7 @@ impl Fanout {
     }
 
     /// The connection subscribes to something: tells its slot.
-    fn open(&mut self, ConnectionId { slot, generation }: ConnectionId) -> u32 {
+    pub(super) fn open(&mut self, ConnectionId { slot, generation }: ConnectionId) -> u32 {
         if self.subscribers.len() <= slot as usize {
             self.subscribers.resize_with(slot as usize + 1, Default::default);
         }

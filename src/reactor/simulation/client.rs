@@ -101,6 +101,8 @@ pub(super) enum Event {
         to: u64,
     },
     History(History),
+    /// Of a filter's topics all has come that was published before.
+    Replayed(Replayed),
     Resync {
         filter: String,
     },
@@ -117,6 +119,15 @@ pub(super) struct Begin {
     pub epoch: Option<String>,
     pub recovered: Option<bool>,
     pub replayed: Option<u64>,
+}
+
+/// Of the past of a filter's topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replayed {
+    pub filter: String,
+    pub count: u64,
+    pub is_recovered: bool,
+    pub at: String,
 }
 
 /// A page of a topic's past.
@@ -164,10 +175,29 @@ pub(super) enum Anchor {
 /// What a client asks.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
-    Subscribe { filter: String, start: Start },
-    History { topic: String, limit: Option<u32>, anchor: Anchor },
-    Unsubscribe { filter: String },
-    Publish { topic: String, payload: Vec<u8>, is_json: bool, receivers: bool },
+    Subscribe {
+        filter: String,
+        start: Start,
+    },
+    /// A subscribe to a filter, with these further members of the object.
+    Tour {
+        filter: String,
+        members: String,
+    },
+    History {
+        topic: String,
+        limit: Option<u32>,
+        anchor: Anchor,
+    },
+    Unsubscribe {
+        filter: String,
+    },
+    Publish {
+        topic: String,
+        payload: Vec<u8>,
+        is_json: bool,
+        receivers: bool,
+    },
     Ping,
 }
 
@@ -190,6 +220,8 @@ struct Object<'a> {
     replayed: Option<u64>,
     reason: Option<&'a str>,
     more: Option<bool>,
+    count: Option<u64>,
+    at: Option<String>,
     #[serde(borrow)]
     messages: Option<Vec<&'a RawValue>>,
 }
@@ -465,6 +497,12 @@ fn read_object(text: &[u8]) -> Event {
                 }
             }
         },
+        "replayed" => Event::Replayed(Replayed {
+            filter: topic(),
+            count: object.count.expect("a count"),
+            is_recovered: object.recovered.expect("recovered or not"),
+            at: object.at.expect("a moment"),
+        }),
         "history" => {
             let messages = object.messages.as_ref().expect("messages");
             let messages = messages.iter().map(|message| read_object(message.get().as_bytes())).collect();
@@ -487,6 +525,7 @@ fn json(ask: &Ask, id: Option<u64>) -> String {
             let start = since.into_iter().chain(last).collect::<String>();
             format!(r#"{{"op":"subscribe","topic":"{filter}"{id}{start}}}"#)
         }
+        Ask::Tour { filter, members } => format!(r#"{{"op":"subscribe","topic":"{filter}"{id},{members}}}"#),
         Ask::History { topic, limit, anchor } => {
             let limit = limit.map(|limit| format!(r#","limit":{limit}"#)).unwrap_or_default();
             let anchor = match anchor {
@@ -521,7 +560,7 @@ fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
             body.extend(payload);
             return body;
         }
-        Ask::Subscribe { .. } => 4,
+        Ask::Subscribe { .. } | Ask::Tour { .. } => 4,
         Ask::Unsubscribe { .. } => 5,
         Ask::Ping => 9,
         Ask::History { .. } => 12,

@@ -16,6 +16,7 @@ mod oracle;
 mod past;
 mod random;
 mod stranger;
+mod tours;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -336,6 +337,14 @@ impl World {
     fn subscribe_with(&mut self, client: usize, filter: &str, start: Start, id: Option<u64>) {
         self.oracle.on_subscribe(client, filter, start.clone(), id);
         self.ask(client, Ask::Subscribe { filter: filter.into(), start }, id);
+    }
+
+    /// The client subscribes to a filter with these further members of the object.
+    fn tour(&mut self, client: usize, filter: &str, members: &str) -> u64 {
+        let id = self.clients[client].new_id();
+        self.oracle.on_tour(client, filter, id);
+        self.ask(client, Ask::Tour { filter: filter.to_owned(), members: members.to_owned() }, Some(id));
+        id
     }
 
     fn ask_history(&mut self, client: usize, topic: &str, limit: Option<u32>, anchor: Anchor) -> u64 {
@@ -817,6 +826,7 @@ impl World {
             let is_reading = |it: &Client| it.pace == Pace::Eager || it.state == State::Over;
             if !self.has_lost && self.clients.iter().all(is_reading) {
                 assert_eq!(desk.fanout.replay_count(), 0, "a replay comes to its end where all is read");
+                assert_eq!(desk.fanout.tour_count(), 0, "and so does a tour");
             }
         }
     }

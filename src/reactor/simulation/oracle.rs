@@ -87,6 +87,8 @@ struct Subscription {
     start: Start,
     /// Behind which `seq` it begins, as its `ok` says of one that asked for the past.
     from: Option<u64>,
+    /// It is to a filter and asked for the past: all is due when that is told to be over.
+    tour: Option<Tour>,
     /// The client receives the topic by a filter, so that it must be refused.
     is_received: bool,
     /// It was refused for want of room, or as one too many, or since the past of some topic is being sent.
@@ -97,6 +99,14 @@ struct Subscription {
     left_count: usize,
     /// The unsubscribe's `ok` was read.
     is_ended: bool,
+}
+
+/// Where the past of a filter's topics is that a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tour {
+    Asked,
+    Begun,
+    Over,
 }
 
 /// What a client got of a topic.
@@ -145,11 +155,6 @@ pub(super) enum Asked {
 impl Oracle {
     pub fn new(evicts: bool, is_past_short: bool) -> Oracle {
         Oracle { evicts, is_past_short, ..Oracle::default() }
-    }
-
-    /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
-    fn refuses(&self) -> bool {
-        self.evicts || self.asks_past()
     }
 
     /// Reactors go by `config` from now on, each from when it hears of it.
@@ -280,6 +285,7 @@ impl Oracle {
             Event::Gap { topic, from, to } => self.on_gap(client, topic, *from, *to),
             Event::Lapsed { topic, from, to } => self.on_lapsed(client, topic, *from, *to),
             Event::History(page) => self.on_history(client, page),
+            Event::Replayed(replayed) => self.on_replayed(client, replayed),
             Event::Resync { filter } => {
                 let may_skip = self.policies.iter().any(Policy::may_skip_any);
                 assert!(may_skip, "client {client} is told to resynchronise");
@@ -581,6 +587,7 @@ impl Seen {
             id,
             start,
             from: None,
+            tour: None,
             is_received: false,
             is_refused: false,
             is_left: false,
@@ -671,7 +678,7 @@ impl Subscription {
 
     /// Whether it lets messages through: only after its `ok`. Which must be the first is checked elsewhere.
     fn allows(&self, topic: &str) -> bool {
-        let may_have_started = self.id.is_none() || self.ok_step.is_some();
+        let may_have_started = self.id.is_none() || self.ok_step.is_some() || self.tour == Some(Tour::Begun);
         may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
     }
 }

@@ -20,7 +20,7 @@ impl World {
     }
 
     /// The codes of errors that the client saw.
-    fn errors(&self, client: usize) -> Vec<&str> {
+    pub(super) fn errors(&self, client: usize) -> Vec<&str> {
         let code = self.clients[client].seen.iter().filter_map(|event| match event {
             Event::Error { code, .. } => Some(code.as_str()),
             _ => None,

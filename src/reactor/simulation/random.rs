@@ -422,6 +422,11 @@ fn more_random_worlds_keep_every_promise() {
 /// For as long as `FANFARE_SIM_SECONDS` says.
 #[test]
 fn fresh_random_worlds_keep_every_promise() {
+    run_fresh(|seed| run_or_tell(seed, false));
+}
+
+/// Runs seeds that were never run, for as long as `FANFARE_SIM_SECONDS` says; whoever runs one says which it was if it fails.
+pub(super) fn run_fresh(run: impl Fn(u64)) {
     let Ok(seconds) = env::var("FANFARE_SIM_SECONDS") else { return };
     let seconds = seconds.parse().expect("FANFARE_SIM_SECONDS is a number");
     let began = Instant::now();
@@ -429,7 +434,7 @@ fn fresh_random_worlds_keep_every_promise() {
     let first = epoch.as_nanos() as u64 >> 10;
     let mut count = 0;
     while began.elapsed() < Duration::from_secs(seconds) {
-        run_or_tell(first.wrapping_add(count), false);
+        run(first.wrapping_add(count));
         count += 1;
     }
     eprintln!("{count} worlds from seed {first} on keep every promise");

@@ -1,12 +1,12 @@
 //! What the broker promises of a topic's past.
 
 use super::{
-    Asked, Oracle, Publication, Seen, Subscription,
+    Asked, Oracle, Publication, Seen, Subscription, Tour,
     policy::{is_wild, matches, specificity},
 };
 use crate::{
     config::Config,
-    reactor::simulation::client::{Anchor, Begin, History, Since, Start},
+    reactor::simulation::client::{Anchor, Begin, History, Replayed, Since, Start},
 };
 
 /// The records of a topic's past are told by when they were written, or so many milliseconds before that.
@@ -53,7 +53,13 @@ impl Oracle {
     /// Whether clients ask for topics' pasts, whatever is kept.
     pub(super) fn asks_past(&self) -> bool {
         let mut subscriptions = self.clients.iter().flat_map(|seen| &seen.subscriptions);
-        subscriptions.any(|subscription| subscription.start != Start::default())
+        subscriptions
+            .any(|subscription| subscription.start != Start::default() || subscription.tour.is_some())
+    }
+
+    /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
+    pub(super) fn refuses(&self) -> bool {
+        self.evicts || self.asks_past()
     }
 
     /// The newest `seq` of each topic that the client got or missed.
@@ -79,7 +85,15 @@ impl Oracle {
         seq: Option<u64>,
         begin: &Begin,
     ) {
-        let subscription = &self.clients[client].subscriptions[place];
+        let subscription = &mut self.clients[client].subscriptions[place];
+        if let Some(tour) = &mut subscription.tour {
+            assert_eq!(
+                (*tour, &*subscription.filter, seq, begin),
+                (Tour::Asked, topic, None, &Begin::default())
+            );
+            *tour = Tour::Begun;
+            return;
+        }
         assert!(!subscription.is_received, "client {client} receives {topic}, and is sent its past");
         let start = subscription.start.clone();
         let from = self.check_begin(topic, &start, seq, begin);
@@ -94,9 +108,19 @@ impl Oracle {
         match code {
             "limit_reached" => self.evicts,
             "already_subscribed" => self.refuses(),
+            "busy" if subscriptions[..=place].iter().any(|it| it.tour.is_some()) => true,
             "busy" => is_wild(filter) && subscriptions[..place].iter().any(is_replayed),
             _ => false,
         }
+    }
+
+    /// The client subscribes to a filter, beginning with the past.
+    pub fn on_tour(&mut self, client: usize, filter: &str, id: u64) {
+        let seen = &mut self.clients[client];
+        assert!(!seen.held.contains_key(filter), "worlds do not ask twice for that");
+        let place = seen.hold(filter, Start::default(), Some(id));
+        seen.subscriptions[place].tour = Some(Tour::Asked);
+        seen.asked.insert(id, Asked::Subscribe(place));
     }
 
     /// The client asks for a page of the topic's past.
@@ -189,10 +213,30 @@ impl Oracle {
         let it = format!("client {client} is told that {from}..{to} of {topic} are not kept");
         assert!(from <= to, "{it}");
         let seen = &self.clients[client];
-        let is_replayed = |it: &Subscription| it.filter == topic && it.from.is_some() && it.allows(topic);
+        let is_tour = |it: &Subscription| it.tour.is_some() && it.allows(topic);
+        let is_toured = seen.subscriptions.iter().any(is_tour);
+        // Where it is not known what is missing it is said to be all, and may be said again.
+        let had = seen.topics.get(topic).map_or(0, |delivered| delivered.last);
+        if is_toured && to <= had {
+            return;
+        }
+        let from = if is_toured { from.max(had + 1) } else { from };
+        let is_replayed =
+            |it: &Subscription| is_tour(it) || (it.filter == topic && it.from.is_some() && it.allows(topic));
         assert!(seen.subscriptions.iter().any(is_replayed), "{it}, and is replayed nothing");
         assert!(self.may_be_gone(topic, to), "{it}, and they are");
         self.note_gap(client, topic, from, to);
+    }
+
+    /// All has come that was published before, to topics of a filter, or the client was told that it will not.
+    pub(super) fn on_replayed(&mut self, client: usize, replayed: &Replayed) {
+        let step = self.step;
+        let mut tours = self.clients[client].subscriptions.iter_mut();
+        let tour = tours.find(|it| it.filter == replayed.filter && it.tour == Some(Tour::Begun));
+        let tour =
+            tour.unwrap_or_else(|| panic!("client {client}: {replayed:?} of nothing that it asked for"));
+        (tour.tour, tour.ok_step) = (Some(Tour::Over), Some(step));
+        self.check_epoch(&replayed.at[..16]);
     }
 
     /// A page has come.

@@ -1,0 +1,223 @@
+//! Tours: the pasts of all topics that a filter matches, in pages, for somebody who subscribes to it.
+//!
+//! A *tick* is a moment that somebody may come back to. It rises when somebody asks for what there is by now, if anything was
+//! published since it last rose, and each past knows the first publication of every tick: so "what was written before
+//! that" and "since that" are exact, for all topics at once, and cost a publication a comparison.
+//!
+//! No state of a tour stays here. A page goes on behind a name, so topics may come and go meanwhile: each is come by once
+//! in a pass, in the order of their names.
+
+use std::{ops::Bound, sync::Arc};
+
+use super::{Home, gap_of};
+use crate::{
+    protocol::topic,
+    pubsub::{
+        log::Range,
+        message::{Delivery, Outboxes, TourCursor, TourEntry, TourFrom, TourPage, TourRequest},
+        past::{PageCost, Past, Spans, Window},
+    },
+    work::price,
+};
+
+/// So many names a page looks at.
+const NAMES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// A page has about so many bytes; one record may be longer.
+const TOUR_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
+/// A range of so many bytes is sent from where it is; shorter ones are copied together, which is less work than to send each.
+const ALONE_BYTES: usize = if cfg!(test) { 256 } else { 4 << 10 };
+
+/// What of one topic belongs into a pass.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    first_seq: u64,
+    gap: Option<(u64, u64)>,
+    is_whole: bool,
+}
+
+impl Home {
+    /// Hands a page of the pasts of topics over, after all batches of what was published so far. `home` is this one's number.
+    pub fn handle_tour(&mut self, home: usize, port: usize, request: &TourRequest, outboxes: &mut Outboxes) {
+        self.work += price::PAGE;
+        self.flush(outboxes);
+        let tick = request.until.unwrap_or_else(|| self.raise_tick());
+        let mut page = TourPage {
+            connection: request.connection,
+            tour: request.tour,
+            home,
+            entries: Vec::new(),
+            cursor: None,
+            tick,
+            listed_count: 0,
+            is_recovered: true,
+        };
+        if !matches!(request.from, TourFrom::Nothing) {
+            let found = self.names_from(&request.filter, request.cursor.as_ref());
+            let behind = found.last().filter(|_| found.len() >= NAMES_MAX);
+            let behind = behind.map(|(name, _)| TourCursor { name: name.clone(), seq: None });
+            page.cursor = self.fill(&mut page, &found, request).or(behind);
+            self.copy_together(&mut page.entries);
+        }
+        outboxes[port].push_back(Delivery::Toured(Box::new(page)));
+    }
+
+    /// The tick is another from now on, if anything was published in it; tells which it is.
+    fn raise_tick(&mut self) -> u64 {
+        if self.publications_total != self.ticked_publications {
+            self.ticked_publications = self.publications_total;
+            self.tick += 1;
+        }
+        self.tick
+    }
+
+    /// The next names, of topics with a past, that may match `filter`: at most [`NAMES_MAX`].
+    fn names_from(&mut self, filter: &str, cursor: Option<&TourCursor>) -> Vec<(Arc<str>, usize)> {
+        let prefix = literal_prefix(filter);
+        // `a/#` matches `a` as well, which does not begin with `a/`, and goes first.
+        let bare = prefix.strip_suffix('/').filter(|_| filter.len() == prefix.len() + 1);
+        let bare = bare.filter(|bare| cursor.is_none_or(|it| it.seq.is_some() && *it.name == **bare));
+        let bare = bare.and_then(|bare| self.pasts.get_key_value(bare));
+        let start = match cursor.filter(|cursor| *cursor.name >= *prefix) {
+            Some(TourCursor { name, seq: None }) => Bound::Excluded(&**name),
+            Some(TourCursor { name, seq: Some(_) }) => Bound::Included(&**name),
+            None => Bound::Included(prefix),
+        };
+        let named = self.pasts.range::<str, _>((start, Bound::Unbounded));
+        let named = named.take_while(|(name, _)| name.starts_with(prefix));
+        let found: Vec<_> =
+            bare.into_iter().chain(named).take(NAMES_MAX).map(|(name, key)| (name.clone(), *key)).collect();
+        self.work += found.len() as u64 * (price::LOOK + price::MATCH);
+        found
+    }
+
+    /// Fills the page with what of the topics that were found belongs into the pass. Where that is more than fits it tells where
+    /// the rest begins.
+    fn fill(
+        &mut self,
+        page: &mut TourPage,
+        found: &[(Arc<str>, usize)],
+        request: &TourRequest,
+    ) -> Option<TourCursor> {
+        let TourRequest { filter, encoding, from, cursor, .. } = request;
+        let now_ms = self.now_ms as u32;
+        let mut bytes_left = TOUR_BYTES_MAX;
+        for (name, key) in found.iter().filter(|(name, _)| topic::matches(filter, name)) {
+            let topic = &mut self.topics[*key];
+            let past = topic.past.as_mut().expect("who is listed has a past");
+            let end_seq = past.first_since(page.tick);
+            let resumed = cursor.as_ref().filter(|cursor| cursor.name == *name).and_then(|cursor| cursor.seq);
+            let lowest = past.lowest(now_ms);
+            let Part { first_seq, mut gap, is_whole } = match resumed {
+                Some(seq) => Part::behind(seq, lowest, end_seq),
+                None => part(past, name, from, (lowest, end_seq), &mut page.listed_count),
+            };
+            page.is_recovered &= is_whole;
+            if first_seq >= end_seq && gap.is_none() {
+                continue;
+            }
+            let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
+            let window = Window { first_seq, end_seq, bytes_max: bytes_left };
+            let spans = match first_seq < end_seq {
+                true => past.page(window, encoding.format(), now_ms, &mut self.pool, &mut cost),
+                false => Spans { spans: Vec::new(), next_seq: end_seq },
+            };
+            if past.has_pieces() && !had_pieces {
+                self.transcoded.push_back(*key);
+            }
+            let is_whole = spans.next_seq == end_seq;
+            let next_seqs = spans.spans.iter().skip(1).map(|span| span.seq).chain([spans.next_seq]);
+            let entry = |seq, next_seq, range| {
+                let is_last = is_whole && next_seq == end_seq;
+                TourEntry { topic: name.clone(), gap: None, seq, next_seq, range, is_last }
+            };
+            if spans.spans.is_empty() {
+                page.entries.push(entry(spans.next_seq, spans.next_seq, None));
+            }
+            let first_entry = page.entries.len().saturating_sub(usize::from(spans.spans.is_empty()));
+            for (span, next_seq) in spans.spans.iter().zip(next_seqs) {
+                bytes_left = bytes_left.saturating_sub(span.range.len() as u32);
+                page.entries.push(entry(span.seq, next_seq, Some(span.range.clone())));
+            }
+            page.entries[first_entry].gap = gap.take();
+            let next_seq = spans.next_seq;
+            self.work += cost.price;
+            self.transcoded_bytes_total += cost.transcoded_bytes;
+            self.make_up_for(cost.transcoded_bytes as usize);
+            if next_seq < end_seq || bytes_left == 0 {
+                let seq = (next_seq < end_seq).then_some(next_seq);
+                return Some(TourCursor { name: name.clone(), seq });
+            }
+        }
+        None
+    }
+
+    /// Puts what is short side by side.
+    fn copy_together(&mut self, entries: &mut [TourEntry]) {
+        let is_short = |range: &&mut Range| range.len() < ALONE_BYTES;
+        let len = entries
+            .iter_mut()
+            .filter_map(|entry| entry.range.as_mut())
+            .filter(is_short)
+            .map(|range| range.len());
+        let len: usize = len.sum();
+        if len == 0 {
+            return;
+        }
+        self.work += len as u64 * price::PUBLISHED_BYTE;
+        let mut appender = self.pool.acquire(len, len);
+        for range in entries.iter_mut().filter_map(|entry| entry.range.as_mut()).filter(is_short) {
+            *range = appender.append(range.len(), |room| room.copy_from_slice(range.bytes()));
+        }
+        self.pool.retire(appender);
+    }
+}
+
+impl Part {
+    /// All from `seq` on, of what is kept from `lowest` on and ends before `end_seq`.
+    fn behind(seq: u64, lowest: u64, end_seq: u64) -> Part {
+        let first_seq = seq.max(lowest).min(end_seq.max(seq));
+        Part { first_seq, gap: gap_of(seq, first_seq), is_whole: first_seq == seq }
+    }
+
+    /// The newest `last` that there are.
+    fn newest(last: u32, lowest: u64, end_seq: u64) -> Part {
+        let first_seq = lowest.max(end_seq.saturating_sub(last.into())).min(end_seq);
+        Part { first_seq, gap: None, is_whole: true }
+    }
+}
+
+/// What of `past`, the topic `name`'s, belongs into the pass: of what is kept from `lowest` on and ends before `end_seq`.
+fn part(
+    past: &Past,
+    name: &str,
+    from: &TourFrom,
+    (lowest, end_seq): (u64, u64),
+    listed_count: &mut usize,
+) -> Part {
+    // Where it is not known what is missing it is said to be all: so the first publication is the first that is missing.
+    let since = |tick: u64| if past.is_whole_since(tick) { past.first_since(tick) } else { 1 };
+    match from {
+        TourFrom::Nothing => Part { first_seq: end_seq, gap: None, is_whole: true },
+        TourFrom::Tick(tick) => Part::behind(since(*tick).min(end_seq), lowest, end_seq),
+        TourFrom::Start(start, tick) => {
+            let place = start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name));
+            *listed_count += usize::from(place.is_ok());
+            let seq = match (place, tick) {
+                (Ok(place), _) => start.listed[place].1.saturating_add(1),
+                (Err(_), Some(tick)) => since(*tick).min(end_seq),
+                (Err(_), None) => return Part::newest(start.last, lowest, end_seq),
+            };
+            match seq > end_seq {
+                // A client that says that it has what was never published has it from elsewhere.
+                true => Part { is_whole: false, ..Part::newest(start.last, lowest, end_seq) },
+                false => Part::behind(seq, lowest, end_seq),
+            }
+        }
+    }
+}
+
+/// What every topic begins with that `filter` matches, but for the topic that `a/#` matches beside those below it.
+fn literal_prefix(filter: &str) -> &str {
+    let wildcard = filter.find(['+', '#']).expect("a filter with wildcards has one");
+    &filter[..wildcard]
+}
