@@ -8,7 +8,7 @@
 //! | 1 | `flags` | see below |
 //! | 2 | `topic_len` | 0 in all kinds but `publish` and `message` |
 //! | 8 | `seq` | `message`: its place in the topic's order; `publish`: the client's id, 0 for no reply; else 0 |
-//! | 2 + n | `ext_len`, `ext` | only with flag 0x02 |
+//! | 2 + n | `ext_len`, `ext` | only with flag 0x02: rows of a type (1 byte), a length (2 bytes) and so many bytes |
 //! | `topic_len` | `topic` | UTF-8 |
 //! | to the end | `payload` | |
 //!
@@ -31,17 +31,19 @@
 //! | 11 | replayed | broker | JSON object |
 //! | 12 | history | client | JSON object |
 //! | 12 | history | broker | the length (4 bytes) of a JSON object without `messages`, the object, then for each message its length (4 bytes) and its body |
+//! | 20 | epoch | broker | JSON object |
 //!
 //! A JSON object here is the one that `fanfare.json.v1` has for the same thing, `op` included.
 //!
 //! | flag | name | allowed in |
 //! |---|---|---|
 //! | 0x01 | the payload is JSON | `publish`, `message`; all kinds with a JSON object, which the broker sends with it and a client may |
-//! | 0x02 | `ext` is there; a reader skips what it does not know | all but batch |
+//! | 0x02 | `ext` is there; a reader passes over rows of a type that it does not know ([`ext`]) | all but batch |
 //! | 0x04 | the `ok` is to count the receivers | `publish` |
 
 use std::{borrow::Cow, ops::Range};
 
+pub mod ext;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 
@@ -93,10 +95,12 @@ pub enum Kind {
     Replayed = 11,
     /// A command, and its answer.
     History = 12,
+    /// A topic's numbering is another one from now on. Not sent by this version.
+    Epoch = 20,
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::Batch,
         Kind::Publish,
         Kind::Message,
@@ -110,11 +114,22 @@ impl Kind {
         Kind::Pong,
         Kind::Replayed,
         Kind::History,
+        Kind::Epoch,
     ];
+    /// Each at its number.
+    const BY_BYTE: [Option<Kind>; 21] = {
+        let mut by_byte = [None; 21];
+        let mut index = 0;
+        while index < Self::ALL.len() {
+            by_byte[Self::ALL[index] as usize] = Some(Self::ALL[index]);
+            index += 1;
+        }
+        by_byte
+    };
 
     /// The kind with this number, if there is one.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(byte)).copied()
+        Self::BY_BYTE.get(usize::from(byte)).copied().flatten()
     }
 
     /// The name of the kind: the `op` of its JSON object.
@@ -133,6 +148,7 @@ impl Kind {
             Kind::Pong => "pong",
             Kind::Replayed => "replayed",
             Kind::History => "history",
+            Kind::Epoch => "epoch",
         }
     }
 }
@@ -342,6 +358,7 @@ struct Body<'a> {
     kind: u8,
     flags: u8,
     seq: u64,
+    ext: &'a [u8],
     topic: &'a [u8],
     payload: &'a [u8],
 }
@@ -352,12 +369,22 @@ impl<'a> Body<'a> {
         let [kind, flags] = take_array(&mut rest, "a body's kind and flags")?;
         let topic_len = u16::from_be_bytes(take_array(&mut rest, "topic_len")?);
         let seq = u64::from_be_bytes(take_array(&mut rest, "seq")?);
+        let mut ext: &[u8] = &[];
         if flags & FLAG_EXT != 0 {
             let ext_len = u16::from_be_bytes(take_array(&mut rest, "ext_len")?);
-            take(&mut rest, usize::from(ext_len), "ext")?;
+            ext = take(&mut rest, usize::from(ext_len), "ext")?;
         }
         let topic = take(&mut rest, usize::from(topic_len), "topic")?;
-        Ok(Self { kind, flags, seq, topic, payload: rest })
+        let body = Self { kind, flags, seq, ext, topic, payload: rest };
+        if !ext.is_empty() {
+            body.rows().check().map_err(CommandError::bad_message)?;
+        }
+        Ok(body)
+    }
+
+    /// What stands in its `ext`.
+    fn rows(&self) -> ext::Rows<'a> {
+        ext::Rows::new(self.ext)
     }
 }
 
@@ -543,7 +570,7 @@ mod tests {
     use super::*;
     use crate::protocol::{
         Format,
-        command::{Anchor, Since, Start},
+        command::{Anchor, Since, Start, outcome::Outcome},
         rest,
         topic::Filter,
     };
@@ -616,7 +643,10 @@ mod tests {
             receivers: false,
         };
         assert_parses(&body(1, 0, 7, b"", "room/42", b"\xff\x00"), &publish);
-        assert_parses(&body(1, FLAG_EXT, 7, b"unknown", "room/42", b"\xff\x00"), &publish);
+        assert_parses(&body(1, FLAG_EXT, 7, b"", "room/42", b"\xff\x00"), &publish);
+        assert_parses(&body(1, FLAG_EXT, 7, b"?\0\x07unknown", "room/42", b"\xff\x00"), &publish);
+        // A time is the broker's to say, and nobody's to claim.
+        assert_parses(&body(1, FLAG_EXT, 7, b"\x04\0\0?\0\0", "room/42", b"\xff\x00"), &publish);
         let json = Command::Publish {
             id: None,
             topic: name("t"),
@@ -655,7 +685,7 @@ mod tests {
         );
         assert_parses(&object(9, r#"{"op":"ping","id":"x"}"#), &Command::Ping { id });
         assert_parses(
-            &body(9, FLAG_JSON | FLAG_EXT, 0, b"e", "", br#"{"op":"ping"}"#),
+            &body(9, FLAG_JSON | FLAG_EXT, 0, b"e\0\0", "", br#"{"op":"ping"}"#),
             &Command::Ping { id: None },
         );
     }
@@ -700,6 +730,12 @@ mod tests {
             &["topic_len", "2 bytes"],
         );
         assert_refused(&batch(&[good.clone(), vec![]]), ErrorCode::BadMessage, &["kind and flags"]);
+        let with_ext = body(1, FLAG_EXT, 0, b"\x01\0\x01", "t", b"");
+        assert_refused(
+            &batch(&[good.clone(), with_ext]),
+            ErrorCode::BadMessage,
+            &["row 0 of ext", "1 bytes"],
+        );
         assert_refused(&batch(&[good.clone(), batch(&[])]), ErrorCode::BadMessage, &["body 1", "is a batch"]);
         let mut with_length = batch(std::slice::from_ref(&good));
         with_length.extend([0, 0, 0]);
@@ -724,6 +760,16 @@ mod tests {
             BadMessage,
             &["ext", "3 bytes", "1 are left"],
         );
+        assert_refused(
+            &body(1, FLAG_EXT, 0, b"?\0\x02ab?\x01\0c", "t", b""),
+            BadMessage,
+            &["row 1 of ext", "256 bytes", "1 are left"],
+        );
+        assert_refused(
+            &body(9, FLAG_EXT, 0, b"e", "", b"{}"),
+            BadMessage,
+            &["row 0 of ext", "3 bytes", "1 are left"],
+        );
         assert_refused(&body(1, 0x18, 0, b"", "t", b""), BadValue, &["0x18", "0x07"]);
         assert_refused(
             &body(1, 0, 1 << 53, b"", "t", b""),
@@ -737,6 +783,7 @@ mod tests {
         assert_refused(&body(1, FLAG_JSON, 0, b"", "t", br#"{"a":1,"a":1}"#), BadMessage, &["twice"]);
         assert_refused(&body(2, 0, 0, b"", "t", b"x"), UnknownOp, &["2 (message)", "1 (publish)"]);
         assert_refused(&body(13, 0, 0, b"", "t", b"x"), UnknownOp, &["13", "12 (history)"]);
+        assert_refused(&body(20, 0, 0, b"", "", b"{}"), UnknownOp, &["20 (epoch)", "1 (publish)"]);
         assert_refused(&body(9, 0x04, 0, b"", "", b"{}"), BadValue, &["0x04", "0x03"]);
         assert_refused(&body(9, 0, 1, b"", "", br#"{"op":"ping"}"#), BadValue, &["seq 1", "0"]);
         assert_refused(&body(9, 0, 0, b"", "t", br#"{"op":"ping"}"#), BadValue, &["topic_len 1", "0"]);
@@ -801,11 +848,20 @@ mod tests {
 
     #[test]
     fn kinds_are_numbered_as_documented() {
-        for (byte, kind) in (0..).zip(Kind::ALL) {
-            assert_eq!(kind as u8, byte);
-            assert_eq!(Kind::from_byte(byte), Some(kind));
+        let numbers: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
+        assert_eq!(numbers, (0..=12).chain([20]).collect::<Vec<_>>());
+        for byte in 0..=u8::MAX {
+            assert_eq!(Kind::from_byte(byte), Kind::ALL.into_iter().find(|kind| *kind as u8 == byte));
         }
-        assert_eq!(Kind::from_byte(13), None);
+    }
+
+    /// An `ext` whose rows fit.
+    fn rows() -> impl Strategy<Value = Vec<u8>> {
+        vec((any::<u8>(), vec(any::<u8>(), 0..9)), 0..4).prop_map(|rows| {
+            rows.iter()
+                .flat_map(|(kind, bytes)| [&[*kind, 0, bytes.len() as u8], &bytes[..]].concat())
+                .collect()
+        })
     }
 
     fn any_body() -> impl Strategy<Value = Vec<u8>> {
@@ -823,10 +879,10 @@ mod tests {
             .prop_map(|text| text.as_bytes().to_vec()),
         ];
         (
-            0u8..15,
+            0u8..22,
             0u8..8,
             prop_oneof![Just(0u64), any::<u64>()],
-            vec(any::<u8>(), 0..9),
+            prop_oneof![vec(any::<u8>(), 0..9), rows()],
             "[a-z/]{0,9}",
             payload,
         )
@@ -846,7 +902,7 @@ mod tests {
         #[test]
         fn a_publish_comes_out_as_it_went_in(
             id in 0..=json::ID_NUMBER_MAX,
-            ext in vec(any::<u8>(), 0..20),
+            ext in rows(),
             topic in "\\PC{1,60}".prop_filter("a name", |topic| TopicName::parse(topic.as_str()).is_ok()),
             payload in vec(any::<u8>(), 0..300),
             flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
@@ -861,6 +917,25 @@ mod tests {
             };
             let mut parser = Parser::new();
             prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);
+        }
+
+        #[test]
+        fn a_message_leads_to_what_its_twin_says(
+            bodies in vec(any_body(), 0..4),
+            as_batch: bool,
+            change in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut message = if as_batch { batch(&bodies) } else { bodies.concat() };
+            if let Some((at, byte)) = change
+                && !message.is_empty()
+            {
+                let at = at.index(message.len());
+                message[at] = byte;
+            }
+            let mut parser = Parser::new();
+            let outcomes = results(&mut parser, &message);
+            let outcomes: Vec<_> = outcomes.iter().map(|it| Outcome::from(it).without_details()).collect();
+            prop_assert_eq!(outcomes, naive::outcomes(&message));
         }
 
         #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Broker,
-    client::{Body, Client, Language, Received},
+    client::{Body, Client, EXT_FLAG, Language, Received},
 };
 
 /// Commands that both languages write as the same object.
@@ -21,6 +21,7 @@ fn publish(client: &mut Client, topic: &str, data: &Value, id: u64) {
             seq: id,
             topic: topic.into(),
             payload: data.to_string().into_bytes(),
+            ..Body::default()
         }),
     }
 }
@@ -35,7 +36,7 @@ fn receive_message(client: &mut Client) -> (String, u64, Value) {
             (topic.as_str().unwrap().into(), seq.as_u64().unwrap(), message["data"].clone())
         }
         Language::Binary => {
-            let Body { kind, flags, seq, topic, payload } = client.receive_body();
+            let Body { kind, flags, seq, topic, payload, .. } = client.receive_body();
             assert_eq!((kind, flags), (2, JSON_FLAG), "{}", String::from_utf8_lossy(&payload));
             (topic, seq, serde_json::from_slice(&payload).unwrap())
         }
@@ -290,7 +291,8 @@ fn a_binary_batch_runs_in_order_and_bytes_stay_bytes() {
 fn a_binary_message_that_is_cut_is_refused_whole() {
     let broker = Broker::start(1, &[]);
     let mut client = Client::open(&broker, Language::Binary);
-    let publish = Body { kind: 1, seq: 1, topic: "t".into(), payload: b"x".to_vec(), flags: 0 }.to_bytes();
+    let publish = Body { kind: 1, seq: 1, topic: "t".into(), payload: b"x".to_vec(), ..Body::default() };
+    let publish = publish.to_bytes();
     let mut batch = vec![0, 0];
     batch.extend((publish.len() as u32).to_be_bytes());
     batch.extend(&publish);
@@ -300,7 +302,14 @@ fn a_binary_message_that_is_cut_is_refused_whole() {
     let mut nested = vec![0, 0];
     nested.extend((batch.len() as u32).to_be_bytes());
     nested.extend(&batch);
-    let no_json = Body { kind: 1, flags: JSON_FLAG, seq: 1, topic: "t".into(), payload: b"{".to_vec() };
+    let no_json = Body {
+        kind: 1,
+        flags: JSON_FLAG,
+        seq: 1,
+        topic: "t".into(),
+        payload: b"{".to_vec(),
+        ..Body::default()
+    };
     for message in [vec![], vec![0], publish[..11].to_vec(), longer, nested, no_json.to_bytes()] {
         client.send_frame(fastwebsockets::Frame::binary(message.clone().into()));
         let error = client.receive();
@@ -311,6 +320,31 @@ fn a_binary_message_that_is_cut_is_refused_whole() {
         assert_eq!(client.receive()["code"], code);
     }
     client.send_frame(fastwebsockets::Frame::binary(publish.into()));
+    assert_eq!(client.receive()["seq"], 1, "none of the above was published");
+    client.close();
+    broker.stop();
+}
+
+/// Nothing of a batch with such a row is run.
+#[test]
+fn a_row_of_ext_that_does_not_fit_is_refused() {
+    let broker = Broker::start(1, &[]);
+    let mut client = Client::open(&broker, Language::Binary);
+    let row = [99, 0, 2, b'a', b'b'];
+    let good = Body { kind: 1, flags: EXT_FLAG, seq: 7, topic: "t".into(), ..Body::default() };
+    let cut = Body { ext: [&row[..], &[99, 0, 3, 1]].concat(), ..good.clone() };
+    let no_row = Body { kind: 9, ext: vec![4, 0], flags: EXT_FLAG, ..Body::default() };
+    for bodies in [&[cut.clone()][..], &[no_row], &[good.clone(), cut]] {
+        match bodies {
+            [body] => client.send_body(body),
+            _ => client.send_batch(bodies),
+        }
+        let error = client.receive();
+        assert_eq!((&error["op"], &error["code"]), (&json!("error"), &json!("bad_message")));
+        let message = error["message"].as_str().expect("words");
+        assert!(message.contains("of ext: 3 bytes are due"), "{message}");
+    }
+    client.send_body(&Body { ext: row.to_vec(), ..good });
     assert_eq!(client.receive()["seq"], 1, "none of the above was published");
     client.close();
     broker.stop();

@@ -72,6 +72,20 @@ fn sub_comes_back_after_a_restart_with_the_pause_that_was_asked_for() {
     assert_eq!(second, "fanfare: connected again; what was published in between is not replayed\n");
 }
 
+/// Events that this version of the broker never sends, and messages that say more.
+#[test]
+fn sub_passes_over_what_it_does_not_know() {
+    let script = |_, mut socket: Socket| {
+        socket.receive();
+        socket.send(r#"{"op":"ok","id":0,"topic":"a","seq":6,"epoch":"01473d6923fbdb87"}"#);
+        socket.send(r#"{"op":"epoch","topic":"a","epoch":"00000000000000ff","seq":6}"#);
+        socket.send(r#"{"op":"message","topic":"a","seq":7,"user":"ann","data":1,"new":[3]}"#);
+        socket.receive_close();
+    };
+    let result = run(Server::start(1, script), &["sub", "a", "--count", "1"], None);
+    assert_eq!(result, (0, "a 7 1\n".into(), String::new()));
+}
+
 /// A proxy whose broker is away, one that hangs up, and one that has enough of it: the pause may double each time.
 #[test]
 fn sub_comes_back_to_a_broker_that_is_away_with_longer_pauses() {

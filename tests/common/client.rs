@@ -44,12 +44,17 @@ pub struct Client {
     pub hello: Value,
 }
 
+/// The flag of a body that has an `ext`.
+pub const EXT_FLAG: u8 = 0x02;
+
 /// A body of `fanfare.bin.v1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
     pub kind: u8,
     pub flags: u8,
     pub seq: u64,
+    /// The rows of its `ext`; there if `flags` say so.
+    pub ext: Vec<u8>,
     pub topic: String,
     pub payload: Vec<u8>,
 }
@@ -93,6 +98,7 @@ impl Client {
                     Some("subscribe") => 4,
                     Some("unsubscribe") => 5,
                     Some("ping") => 9,
+                    Some("history") => 12,
                     op => panic!("{op:?} is no object in binary"),
                 };
                 let payload = command.to_string().into_bytes();
@@ -148,7 +154,8 @@ impl Client {
         self.receive()
     }
 
-    fn receive_bytes(&mut self) -> Vec<u8> {
+    /// The next message as it is.
+    pub fn receive_bytes(&mut self) -> Vec<u8> {
         match self.receive_any() {
             Received::Message(bytes) => bytes,
             other => panic!("{other:?} is no message"),
@@ -208,6 +215,10 @@ impl Body {
         let mut bytes = vec![self.kind, self.flags];
         bytes.extend((self.topic.len() as u16).to_be_bytes());
         bytes.extend(self.seq.to_be_bytes());
+        if self.flags & EXT_FLAG != 0 {
+            bytes.extend((self.ext.len() as u16).to_be_bytes());
+            bytes.extend(&self.ext);
+        }
         bytes.extend(self.topic.as_bytes());
         bytes.extend(&self.payload);
         bytes
@@ -215,11 +226,17 @@ impl Body {
 
     pub fn parse(bytes: &[u8]) -> Body {
         let topic_len = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-        let (topic, payload) = bytes[12..].split_at(topic_len);
+        let ext_len = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+        let (ext, rest) = match bytes[1] & EXT_FLAG {
+            0 => (&[][..], &bytes[12..]),
+            _ => bytes[14..].split_at(ext_len(&bytes[12..])),
+        };
+        let (topic, payload) = rest.split_at(topic_len);
         Body {
             kind: bytes[0],
             flags: bytes[1],
             seq: u64::from_be_bytes(bytes[4..12].try_into().unwrap()),
+            ext: ext.to_vec(),
             topic: str::from_utf8(topic).unwrap().into(),
             payload: payload.to_vec(),
         }

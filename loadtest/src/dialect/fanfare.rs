@@ -7,13 +7,17 @@ use serde::Deserialize;
 
 use super::{Message, Position, Start};
 
-/// Binary kinds, from `docs/PROTOCOL.md`. All others carry the JSON object of the same name.
+/// Binary kinds, from `docs/PROTOCOL.md`. Those of the broker that are read carry the JSON object of the same name, but
+/// for a message.
 mod kind {
     pub const BATCH: u8 = 0;
     pub const PUBLISH: u8 = 1;
     pub const MESSAGE: u8 = 2;
     pub const SUBSCRIBE: u8 = 4;
     pub const UNSUBSCRIBE: u8 = 5;
+    pub const OK: u8 = 6;
+    pub const ERROR: u8 = 7;
+    pub const GAP: u8 = 8;
 }
 /// Binary header: kind, flags, topic length, seq.
 const HEADER_BYTES: usize = 12;
@@ -158,6 +162,9 @@ fn read_json_delivery(payload: &[u8], wire_bytes: usize) -> Option<Message<'_>> 
         seq = seq.checked_mul(10)?.checked_add((digit - b'0') as u64)?;
         rest = after;
     }
+    if let Some(stamped) = rest.strip_prefix(br#","time":"#) {
+        rest = &stamped[stamped.iter().position(|it| !it.is_ascii_digit())?..];
+    }
     let data = rest.strip_prefix(br#","data":""#)?.strip_suffix(b"\"}")?;
     // Ours hold letters and digits only; anything else is foreign, and `Payload::check` says so.
     Some(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes })
@@ -204,7 +211,11 @@ pub fn read_binary(
         let seq = u64::from_be_bytes(header[4..].try_into().expect("eight bytes"));
         return on_message(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes });
     }
-    on_message(read_json(data, wire_bytes)?)
+    match header[0] {
+        kind::OK | kind::ERROR | kind::GAP => on_message(read_json(data, wire_bytes)?),
+        // Of others nothing is needed, and of those that are unknown nothing is known.
+        _ => on_message(Message::Other),
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +230,8 @@ mod tests {
             r#"{"data":"abc","seq":121,"op":"message","topic":"load/1","user":"x"}"#,
             r#"{"op": "message","topic":"load/1","seq":121,"data":"\u0061bc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"base64":"YWJj"}"#,
+            r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"data":"abc"}"#,
+            r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"base64":"YWJj"}"#,
         ] {
             assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }
@@ -253,6 +266,7 @@ mod tests {
             ),
             (r#"{"op":"error","code":"bad_topic","message":"no"}"#, Message::Error("bad_topic: no".into())),
             (r#"{"op":"hello","v":1,"features":["binary"]}"#, Message::Other),
+            (r#"{"op":"epoch","topic":"t","epoch":"00000000000000ff","seq":7}"#, Message::Other),
         ] {
             assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }
@@ -262,14 +276,17 @@ mod tests {
     #[test]
     fn a_binary_batch_is_read_body_by_body() {
         let mut delivery = header(kind::MESSAGE, 2);
-        delivery[11] = 9;
+        delivery[HEADER_BYTES - 1] = 9;
         let delivery = [&delivery[..], b"t1data"].concat();
         let mut extended = delivery.clone();
         extended[1] = FLAG_EXTENSION;
-        extended.splice(12..12, [0, 3, 1, 2, 3]);
-        let ok = [&header(77, 0)[..], br#"{"op":"ok","seq":5}"#].concat();
+        // Its time, and a row of a type that is not known.
+        extended.splice(12..12, [0, 15, 4, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 99, 0, 1, 7]);
+        let ok = [&header(kind::OK, 0)[..], br#"{"op":"ok","seq":5}"#].concat();
+        let epoch = [&header(20, 0)[..], br#"{"op":"epoch","topic":"t1","epoch":"ff","seq":9}"#].concat();
+        let unknown = [&header(77, 0)[..], b"no JSON"].concat();
         let mut batch = vec![kind::BATCH, 0];
-        for body in [&delivery, &extended, &ok] {
+        for body in [&delivery, &extended, &ok, &epoch, &unknown] {
             batch.extend((body.len() as u32).to_be_bytes());
             batch.extend(body);
         }
@@ -283,7 +300,8 @@ mod tests {
             format!("{:?}", Message::Delivery { seq: Some(9), data: Cow::Borrowed(b"data"), wire_bytes })
         };
         let wire_bytes = [4 + 4 + delivery.len(), 4 + extended.len()].map(delivered);
-        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], "Ok { seq: 5, start: None }"]);
+        let ok = "Ok { seq: 5, start: None }";
+        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], ok, "Other", "Other"]);
         let mut json = [&delivery[..delivery.len() - 4], b"\"data\""].concat();
         json[1] = FLAG_JSON;
         let mut of_json = None;

@@ -52,9 +52,18 @@ fn bodies(mut rest: &[u8]) -> Option<Vec<Fields>> {
 fn split(body: &[u8]) -> Option<Fields> {
     let mut topic_at = 12;
     if body.get(1)? & 2 != 0 {
-        topic_at += 2 + usize::from(u16::from_be_bytes(body.get(12..14)?.try_into().ok()?));
+        let rows_at = 14;
+        topic_at = rows_at + number(body.get(12..14)?);
+        let mut row_at = rows_at;
+        while row_at < topic_at {
+            let len = number(body.get(row_at + 1..row_at + 3).filter(|_| row_at + 3 <= topic_at)?);
+            row_at += 3 + len;
+        }
+        if row_at > topic_at {
+            return None;
+        }
     }
-    let payload_at = topic_at + usize::from(u16::from_be_bytes(body.get(2..4)?.try_into().ok()?));
+    let payload_at = topic_at + number(body.get(2..4)?);
     Some(Fields {
         kind: body[0],
         flags: body[1],
@@ -62,6 +71,10 @@ fn split(body: &[u8]) -> Option<Fields> {
         topic: body.get(topic_at..payload_at)?.to_vec(),
         payload: body.get(payload_at..)?.to_vec(),
     })
+}
+
+fn number(bytes: &[u8]) -> usize {
+    usize::from(bytes[0]) * 256 + usize::from(bytes[1])
 }
 
 fn body(fields: Fields) -> Outcome {

@@ -9,6 +9,7 @@ import WebSocket from "ws";
 
 const url = process.argv[2];
 const JSON_FLAG = 1;
+const EXT_FLAG = 2;
 const [PUBLISH, MESSAGE, SUBSCRIBE, OK, ERROR, PING, PONG] = [1, 2, 4, 6, 7, 9, 10];
 
 /** A connection whose events are waited for one by one. */
@@ -62,11 +63,12 @@ class Peer {
   async body() {
     const bytes = await this.message();
     assert.ok(Buffer.isBuffer(bytes));
-    const topicEnd = 12 + bytes.readUInt16BE(2);
+    const topicStart = bytes[1] & EXT_FLAG ? 14 + bytes.readUInt16BE(12) : 12;
+    const topicEnd = topicStart + bytes.readUInt16BE(2);
     const [kind, flags, seq] = [bytes[0], bytes[1], Number(bytes.readBigUInt64BE(4))];
     const payload = bytes.subarray(topicEnd);
     const object = kind === MESSAGE && !(flags & JSON_FLAG) ? undefined : JSON.parse(payload);
-    return { kind, flags, seq, topic: String(bytes.subarray(12, topicEnd)), payload, object };
+    return { kind, flags, seq, topic: String(bytes.subarray(topicStart, topicEnd)), payload, object };
   }
 
   send(command) {

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 URL = sys.argv[1]
 JSON_FLAG = 1
+EXT_FLAG = 2
 PUBLISH, MESSAGE, SUBSCRIBE, OK, ERROR, PING, PONG = 1, 2, 4, 6, 7, 9, 10
 HEAD = struct.Struct(">BBHQ")
 
@@ -48,8 +49,11 @@ def batch(*bodies):
 def split(message):
     """A body as (kind, flags, seq, topic, payload)."""
     kind, flags, topic_len, seq = HEAD.unpack_from(message)
-    topic_end = HEAD.size + topic_len
-    return kind, flags, seq, message[HEAD.size : topic_end].decode(), message[topic_end:]
+    topic_start = HEAD.size
+    if flags & EXT_FLAG:
+        topic_start += 2 + int.from_bytes(message[HEAD.size : HEAD.size + 2])
+    topic_end = topic_start + topic_len
+    return kind, flags, seq, message[topic_start:topic_end].decode(), message[topic_end:]
 
 
 async def close_code(socket):
