@@ -109,8 +109,13 @@ fn room_for(format: Format) -> (Format, Vec<u8>) {
 #[bench::json_128(room_for(Format::Json))]
 #[bench::binary_128(room_for(Format::Binary))]
 fn encode((format, mut out): (Format, Vec<u8>)) -> Vec<u8> {
-    let publication =
-        Publication { topic: "room/42", seq: 123_456, payload: &[b'7'; 128], kind: PayloadKind::Json };
+    let publication = Publication {
+        topic: "room/42",
+        seq: 123_456,
+        time_ms: None,
+        payload: &[b'7'; 128],
+        kind: PayloadKind::Json,
+    };
     let publication = black_box(&publication);
     let len = publication.encoded_len(format);
     publication.encode(format, black_box(&mut out[..len]));

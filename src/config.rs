@@ -13,7 +13,7 @@ mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::protocol::{Format, json};
+use crate::protocol::{Format, json, publication::Stamps};
 pub use address::ListenAddress;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
@@ -194,6 +194,8 @@ pub struct TopicPolicy {
     pub history_ms: Option<u32>,
     /// In which form.
     pub history_format: Option<Format>,
+    /// What is written into their messages.
+    pub stamp: Option<Stamps>,
 }
 
 /// What becomes of a subscriber that is too far behind.

@@ -122,6 +122,10 @@ fn policies_in_a_file() {
         ":3: topic.history_format = \"xml\" is not allowed: it must be \"json\" or \"binary\"",
     );
     assert_file_refused(
+        "[[topic]]\nmatch = \"a\"\nstamp = [\"user\"]\n",
+        ":3: topic.stamp = [\"user\"] is not allowed: it must be an array that holds \"time\" or nothing",
+    );
+    assert_file_refused(
         "[[topic]]\nmatch = \"a\"\nhistory_count = -1\n",
         ":3: topic.history_count = -1 is not allowed: it must be 0 or an integer from 1 to 10_000_000 (publications)",
     );

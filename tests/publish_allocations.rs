@@ -116,7 +116,7 @@ impl Turns {
     /// Everyone who is behind is sent all of it, and has it at once.
     fn turn(&mut self) {
         self.now_ns += 1_000_000;
-        self.desk.begin_turn(self.now_ns);
+        self.desk.begin_turn(self.now_ns, 0);
         self.desk.resume(&mut self.resumed);
         self.resumed.clear();
         self.desk.receive();

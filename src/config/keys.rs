@@ -14,7 +14,7 @@ use super::{
     address::{PATH_BYTES_MAX, is_socket_path},
     topic,
 };
-use crate::protocol::{Format, topic::Filter};
+use crate::protocol::{Format, publication::Stamps, topic::Filter};
 
 /// The sections in the order of the default file, each with what it is about.
 pub(super) const SECTIONS: [(&str, &str); 10] = [
@@ -72,6 +72,8 @@ pub(super) enum Kind<T> {
     },
     /// `"json"` or `"binary"`.
     Format(fn(&mut T) -> &mut Format),
+    /// An array of the names of stamps.
+    Stamps(fn(&mut T) -> &mut Stamps),
     /// `"disconnect"` or `"skip"`.
     SlowConsumer(fn(&mut T) -> &mut SlowConsumer),
     /// A level or a `tracing` filter.
@@ -553,6 +555,7 @@ impl<T> Key<T> {
                 format!("\"auto\" or an integer from {} ({unit})", from_to(range))
             }
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
+            Kind::Stamps(_) => "an array that holds \"time\" or nothing".into(),
             Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
             Kind::LogFilter(_) => {
                 "off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug".into()
@@ -619,6 +622,7 @@ impl<T> Key<T> {
                 chosen.map(|choice| set(config, choice)).is_some()
             }
             Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
+            Kind::Stamps(field) => store(field(config), stamps(plain)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
@@ -648,6 +652,7 @@ impl<T> Key<T> {
             | Kind::PowerOfTwo { get, set, .. } => set(to, get(from)),
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
             Kind::Format(field) => *field(to) = *field(from),
+            Kind::Stamps(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
@@ -676,6 +681,7 @@ impl<T> Key<T> {
                 None => "\"auto\"".into(),
             },
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
+            Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
             Kind::LogFilter(field) | Kind::Filter(field) => {
                 toml::Value::from(field(config).as_str()).to_string()
@@ -708,6 +714,18 @@ pub(super) fn format_name(format: Format) -> &'static str {
 
 fn format_named(text: &str) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format_name(*format) == text)
+}
+
+/// The stamps whose names an array holds.
+fn stamps(value: &DeValue<'_>) -> Option<Stamps> {
+    let mut stamps = Stamps::default();
+    for name in value.as_array()?.iter() {
+        match name.get_ref().as_str() {
+            Some("time") => stamps.time = true,
+            _ => return None,
+        }
+    }
+    Some(stamps)
 }
 
 fn policy_named(text: &str) -> Option<SlowConsumer> {

@@ -465,6 +465,9 @@ mod tests {
             ("topic", "[{ match = 'a', history_ms = 999 }]"),
             ("topic", "[{ match = 'a', history_ms = 2592000001 }]"),
             ("topic", "[{ match = 'a', history_count = 1, history_format = 'JSON' }]"),
+            ("topic", "[{ match = 'a', stamp = 'time' }]"),
+            ("topic", "[{ match = 'a', stamp = ['time', 'user'] }]"),
+            ("topic", "[{ match = 'a', stamp = [1] }]"),
             ("topic", &many_policies(POLICIES_MAX + 1)),
             ("delivery.owed_ms_max", "3600001"),
             ("history.bytes_max", "1048575"),
@@ -480,11 +483,12 @@ mod tests {
 
     /// At both ends of their ranges, and as they are told.
     #[test]
-    fn what_a_topic_keeps_is_taken_and_told() {
+    fn what_a_topic_keeps_and_stamps_is_taken_and_told() {
         let least = "[{ match = \"a\", history_count = 0, history_bytes = 1024, history_ms = 1000, history_format = \"json\" }]";
         let most = "[{ match = \"a\", history_count = 10_000_000, history_bytes = 1_073_741_824, \
                     history_ms = 2_592_000_000, history_format = \"binary\" }]";
-        for text in [least, most] {
+        let stamped = "[{ match = \"a\", stamp = [\"time\"] }, { match = \"b\", stamp = [] }]";
+        for text in [least, most, stamped] {
             let mut config =
                 load(&Sources { flags: vec![flag("topic", text)], ..Sources::default() }).unwrap();
             assert_eq!(Key::find("topic").unwrap().literal(&mut config), text);

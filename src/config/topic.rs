@@ -121,6 +121,17 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "\"json\"",
         is_set: |policy| policy.history_format.is_some(),
     },
+    TopicKey {
+        key: Key {
+            path: "topic.stamp",
+            about: "What the broker writes into each message beside what was published, for subscribers and in the past:\n\
+                    \"time\", when it got its seq, in milliseconds since 1970. [] is nothing, where a wider table says more.",
+            is_reloadable: true,
+            kind: Kind::Stamps(|policy| policy.stamp.get_or_insert_default()),
+        },
+        example: "[\"time\"]",
+        is_set: |policy| policy.stamp.is_some(),
+    },
 ];
 
 /// The policies of an array of tables.

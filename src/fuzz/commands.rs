@@ -3,7 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::protocol::{
-    Format, binary,
+    Format,
+    binary::{self, ext},
     command::{At, Command, CommandError, PayloadKind, RequestId, outcome::Outcome},
     json::{self, Parser},
     publication::Publication,
@@ -52,8 +53,9 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
     match &result {
         Err(error) => check_refusal(error),
         Ok(Command::Publish { id, topic, payload, kind, .. }) => {
-            let publication = Publication { topic, seq: u64::MAX / 3, payload, kind: *kind };
-            check_publication(&publication);
+            for time_ms in [None, Some(u64::MAX / 5)] {
+                check_publication(&Publication { topic, seq: u64::MAX / 3, time_ms, payload, kind: *kind });
+            }
             check_reply(&Reply::Ok {
                 id: *id,
                 topic,
@@ -128,7 +130,7 @@ fn check_history(id: RequestId<'_>, topic: &str) {
 
 /// Every format carries the publication as it was, in I-JSON or behind its header.
 fn check_publication(publication: &Publication<'_>) {
-    let Publication { topic, seq, payload, kind } = *publication;
+    let Publication { topic, seq, time_ms, payload, kind } = *publication;
     let frame_in = |format| {
         let mut frame = vec![0xee; publication.encoded_len(format)];
         publication.encode(format, &mut frame);
@@ -138,7 +140,7 @@ fn check_publication(publication: &Publication<'_>) {
     let text = str::from_utf8(message_of(&frame, Format::Json)).expect("JSON is text");
     assert!(json::naive::is_i_json(text, 1 + 63), "{text:?}");
     let message: Message<'_> = serde_json::from_str(text).expect("it was just read");
-    assert_eq!((message.op, &*message.topic, message.seq), ("message", topic, seq));
+    assert_eq!((message.op, &*message.topic, message.seq, message.time), ("message", topic, seq, time_ms));
     match kind {
         PayloadKind::Json => {
             let data = message.data.expect("`data`").get();
@@ -154,11 +156,13 @@ fn check_publication(publication: &Publication<'_>) {
 
     let frame = frame_in(Format::Binary);
     let body = message_of(&frame, Format::Binary);
-    let flags = if kind == PayloadKind::Json { binary::FLAG_JSON } else { 0 };
-    assert_eq!(body[..2], [binary::Kind::Message as u8, flags]);
+    let of_kind = if kind == PayloadKind::Json { binary::FLAG_JSON } else { 0 };
+    let of_ext = if time_ms.is_some() { binary::FLAG_EXT } else { 0 };
+    let ext = time_ms.map(|time_ms| [&[0, 11, ext::TIME, 0, 8][..], &time_ms.to_be_bytes()].concat());
+    assert_eq!(body[..2], [binary::Kind::Message as u8, of_kind | of_ext]);
     assert_eq!(usize::from(u16::from_be_bytes([body[2], body[3]])), topic.len());
     assert_eq!(body[4..binary::HEADER_LEN], seq.to_be_bytes());
-    assert_eq!(body[binary::HEADER_LEN..], [topic.as_bytes(), payload].concat());
+    assert_eq!(body[binary::HEADER_LEN..], [&ext.unwrap_or_default(), topic.as_bytes(), payload].concat());
 }
 
 /// What a JSON subscriber gets.
@@ -168,6 +172,7 @@ struct Message<'a> {
     op: &'a str,
     topic: String,
     seq: u64,
+    time: Option<u64>,
     #[serde(borrow)]
     data: Option<&'a serde_json::value::RawValue>,
     base64: Option<String>,

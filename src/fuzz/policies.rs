@@ -10,6 +10,7 @@ use crate::{
     },
     protocol::{
         Format,
+        publication::Stamps,
         topic::{Filter, TopicName, TopicRule},
     },
     pubsub::{
@@ -54,6 +55,7 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
         history_bytes: two_bits(4).checked_sub(1).map(|more| 1_024 + u64::from(more)),
         history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
         history_format: [None, Some(Format::Json), Some(Format::Binary), None][two_bits(6) as usize],
+        stamp: [None, Some(true), Some(false)][what as usize % 3].map(|time| Stamps { time }),
     }
 }
 
@@ -86,7 +88,7 @@ fn check_taken(tables: &[TopicPolicy]) {
     let mut text = String::new();
     for it in tables {
         let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, .. } = it;
-        let TopicPolicy { history_count, history_bytes, history_ms, history_format, .. } = it;
+        let TopicPolicy { history_count, history_bytes, history_ms, history_format, stamp, .. } = it;
         text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
         text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
         text += &owed_bytes_max.map_or("".into(), |bytes| format!("owed_bytes_max = {bytes}\n"));
@@ -98,6 +100,11 @@ fn check_taken(tables: &[TopicPolicy]) {
             None => "",
             Some(Format::Json) => "history_format = \"json\"\n",
             Some(Format::Binary) => "history_format = \"binary\"\n",
+        };
+        text += match stamp {
+            None => "",
+            Some(Stamps { time: true }) => "stamp = [\"time\"]\n",
+            Some(Stamps { time: false }) => "stamp = []\n",
         };
     }
     let is_table = |it: &TopicPolicy| {
@@ -130,18 +137,22 @@ fn check_rule(tables: &[TopicPolicy], topic: &str) {
     );
 }
 
-/// And so is what `topic` keeps; it keeps nothing where nobody need look.
+/// And so is what `topic` keeps and stamps; it is nothing where nobody need look.
 fn check_keep(tables: &[TopicPolicy], topic: &str) {
     let entries = entries(tables, |it| KeepKeys {
         count: it.history_count,
         bytes: it.history_bytes,
         ms: it.history_ms.and_then(NonZeroU32::new),
         format: it.history_format,
+        stamps: it.stamp,
     });
     let keeping = Keeping::new(entries.clone());
-    let keep = keeping.keep_of(topic).0;
+    let keys = keeping.keys_of(topic).0;
+    let (keep, stamps) = (keys.keep(), keys.stamps());
     assert_eq!(keep, keeping::naive::keep_of(&entries, topic), "{topic:?} among {entries:?}");
-    assert!(keep.is_none() || keeping.keeps_any(), "{topic:?} among {entries:?}");
+    assert_eq!(stamps, keeping::naive::stamps_of(&entries, topic), "{topic:?} among {entries:?}");
+    let is_nothing = keep.is_none() && stamps == Stamps::default();
+    assert!(is_nothing || keeping.sets_any(), "{topic:?} among {entries:?}");
 }
 
 /// The tables with a filter of their own, as entries.

@@ -18,6 +18,8 @@ const GROWN: u8 = 2;
 const GROWN_BYTES_MORE: usize = 8;
 /// The message in JSON is to be so long; else the binary one.
 const GROWN_IN_JSON: u8 = 4;
+/// It has a time, whose bytes are those of its `seq` the other way round.
+const STAMPED: u8 = 8;
 /// A name has at most 256 bytes, and what replaces a byte that is not UTF-8 has three.
 const TOPIC_BYTES_MAX: usize = 85;
 /// Of all payloads together, so that an input is soon done with.
@@ -48,7 +50,8 @@ fn take(bytes: &mut &[u8]) -> Option<Owned> {
         _ => (json(payload), PayloadKind::Json),
     };
     let topic = String::from_utf8_lossy(topic).into_owned();
-    let publication = Owned { topic, seq: u64::from_be_bytes(*seq), payload, kind };
+    let time_ms = (what & STAMPED != 0).then(|| u64::from_le_bytes(*seq));
+    let publication = Owned { topic, seq: u64::from_be_bytes(*seq), time_ms, payload, kind };
     if what & GROWN == 0 {
         return Some(publication);
     }

@@ -148,8 +148,13 @@ mod tests {
             let format = encoding.format();
             for len in [1, 99, 100, 101, 1_000, 70_000] {
                 let payload = vec![b'1'; len];
-                let publication =
-                    Publication { topic: "t", seq: 1, payload: &payload, kind: PayloadKind::Json };
+                let publication = Publication {
+                    topic: "t",
+                    seq: 1,
+                    time_ms: None,
+                    payload: &payload,
+                    kind: PayloadKind::Json,
+                };
                 let mut plain = vec![0; publication.encoded_len(format)];
                 publication.encode(format, &mut plain);
                 let deflated = deflater.publication(&publication, format).filter(|_| encoding.is_deflated());

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     Format,
-    binary::{self, BodyHeader, Kind},
+    binary::{self, BodyHeader, Kind, ext},
     command::PayloadKind,
     frame,
     json::{self, Decimal},
@@ -20,14 +20,24 @@ pub struct Publication<'a> {
     pub topic: &'a str,
     /// Its place in the topic's order.
     pub seq: u64,
+    /// When it got that, in milliseconds since the Unix epoch; of a topic that is stamped with it.
+    pub time_ms: Option<u64>,
     /// The publisher's bytes.
     pub payload: &'a [u8],
     /// What `payload` is.
     pub kind: PayloadKind,
 }
 
+/// What the broker writes into the messages of a topic beside what was published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// See [`Publication::time_ms`].
+    pub time: bool,
+}
+
 pub(super) const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
 pub(super) const JSON_SEQ: &[u8] = br#"","seq":"#;
+pub(super) const JSON_TIME: &[u8] = br#","time":"#;
 pub(super) const JSON_DATA: &[u8] = br#","data":"#;
 pub(super) const JSON_DATA_END: &[u8] = br#"}"#;
 pub(super) const JSON_BASE64: &[u8] = br#","base64":""#;
@@ -69,9 +79,12 @@ impl Publication<'_> {
                     + json::escaped_len(self.topic)
                     + JSON_SEQ.len()
                     + json::decimal_len(self.seq)
+                    + self.time_ms.map_or(0, |time_ms| JSON_TIME.len() + json::decimal_len(time_ms))
                     + data_len
             }
-            Format::Binary => binary::HEADER_LEN + self.topic.len() + self.payload.len(),
+            Format::Binary => {
+                binary::HEADER_LEN + ext_len(self.time_ms) + self.topic.len() + self.payload.len()
+            }
         }
     }
 
@@ -79,7 +92,11 @@ impl Publication<'_> {
         let out = put(out, JSON_TOPIC);
         let topic_len = json::write_escaped(self.topic, out);
         let out = put(&mut out[topic_len..], JSON_SEQ);
-        let out = put(out, Decimal::new(self.seq).as_bytes());
+        let mut out = put(out, Decimal::new(self.seq).as_bytes());
+        if let Some(time_ms) = self.time_ms {
+            out = put(out, JSON_TIME);
+            out = put(out, Decimal::new(time_ms).as_bytes());
+        }
         match self.kind {
             PayloadKind::Json => {
                 let out = put(out, JSON_DATA);
@@ -97,21 +114,40 @@ impl Publication<'_> {
     }
 
     fn write_binary(&self, out: &mut [u8]) {
-        let out = put(out, &binary_header(self.topic.len(), self.seq, self.kind).to_bytes());
+        let out = put_binary_head(self.topic.len(), self.seq, self.time_ms, self.kind, out);
         let out = put(out, self.topic.as_bytes());
         out.copy_from_slice(self.payload);
     }
 }
 
-/// The fixed fields of a publication's body.
-pub(super) fn binary_header(topic_len: usize, seq: u64, kind: PayloadKind) -> BodyHeader {
-    let flags = match kind {
+/// Writes what stands before the topic in a publication's body to the front of `out` and returns the rest.
+pub(super) fn put_binary_head(
+    topic_len: usize,
+    seq: u64,
+    time_ms: Option<u64>,
+    kind: PayloadKind,
+    out: &mut [u8],
+) -> &mut [u8] {
+    let mut flags = match kind {
         PayloadKind::Json => binary::FLAG_JSON,
         PayloadKind::Bytes => 0,
     };
+    if time_ms.is_some() {
+        flags |= binary::FLAG_EXT;
+    }
     let topic_len =
         u16::try_from(topic_len).expect("a topic's name has at most 256 bytes when it is published");
-    BodyHeader { kind: Kind::Message, flags, topic_len, seq }
+    let header = BodyHeader { kind: Kind::Message, flags, topic_len, seq };
+    let out = put(out, &header.to_bytes());
+    match time_ms {
+        Some(time_ms) => put(out, &ext::of_time(time_ms)),
+        None => out,
+    }
+}
+
+/// How many bytes [`put_binary_head`] writes beside the fixed fields.
+pub(super) fn ext_len(time_ms: Option<u64>) -> usize {
+    time_ms.map_or(0, |_| ext::TIME_LEN)
 }
 
 /// Copies `bytes` to the front of `out` and returns the rest.
@@ -146,6 +182,14 @@ pub(super) mod tests {
         (bytes[0] & 0x0f, payload)
     }
 
+    const PUBLICATION: Publication<'_> = Publication {
+        topic: "room/42",
+        seq: 121,
+        time_ms: None,
+        payload: br#"{"text":"hi"}"#,
+        kind: PayloadKind::Json,
+    };
+
     fn encoded(publication: &Publication<'_>, format: Format) -> Vec<u8> {
         // Not zeros, so that a byte that is not written shows.
         let mut out = vec![0xee; publication.encoded_len(format)];
@@ -155,13 +199,16 @@ pub(super) mod tests {
 
     #[test]
     fn json_looks_like_the_protocol_page() {
-        let publication =
-            Publication { topic: "room/42", seq: 121, payload: br#"{"text":"hi"}"#, kind: PayloadKind::Json };
-        let frame = encoded(&publication, Format::Json);
+        let frame = encoded(&PUBLICATION, Format::Json);
         let text = r#"{"op":"message","topic":"room/42","seq":121,"data":{"text":"hi"}}"#;
         assert_eq!(unframe(&frame), (1, text.as_bytes()));
+        let stamped = Publication { time_ms: Some(1_764_083_000_123), ..PUBLICATION };
+        let frame = encoded(&stamped, Format::Json);
+        let text =
+            r#"{"op":"message","topic":"room/42","seq":121,"time":1764083000123,"data":{"text":"hi"}}"#;
+        assert_eq!(unframe(&frame), (1, text.as_bytes()));
 
-        let publication = Publication { payload: b"hi\xff\x00", kind: PayloadKind::Bytes, ..publication };
+        let publication = Publication { payload: b"hi\xff\x00", kind: PayloadKind::Bytes, ..PUBLICATION };
         let frame = encoded(&publication, Format::Json);
         let text = r#"{"op":"message","topic":"room/42","seq":121,"base64":"aGn/AA=="}"#;
         assert_eq!(unframe(&frame), (1, text.as_bytes()));
@@ -169,18 +216,20 @@ pub(super) mod tests {
 
     #[test]
     fn binary_looks_like_the_protocol_page() {
-        let publication = Publication { topic: "ab", seq: 0x0102, payload: b"[1]", kind: PayloadKind::Json };
+        let publication = Publication { topic: "ab", seq: 0x0102, payload: b"[1]", ..PUBLICATION };
         let frame = encoded(&publication, Format::Binary);
         assert_eq!(unframe(&frame), (2, b"\x02\x01\x00\x02\0\0\0\0\0\0\x01\x02ab[1]".as_slice()));
         let frame = encoded(&Publication { kind: PayloadKind::Bytes, ..publication }, Format::Binary);
         assert_eq!(unframe(&frame), (2, b"\x02\x00\x00\x02\0\0\0\0\0\0\x01\x02ab[1]".as_slice()));
+        let frame = encoded(&Publication { time_ms: Some(0x0304), ..publication }, Format::Binary);
+        let body = b"\x02\x03\x00\x02\0\0\0\0\0\0\x01\x02\0\x0b\x04\0\x08\0\0\0\0\0\0\x03\x04ab[1]";
+        assert_eq!(unframe(&frame), (2, body.as_slice()));
     }
 
     #[test]
     #[should_panic(expected = "exactly as long as its frame")]
     fn a_buffer_of_another_length_is_our_bug() {
-        let publication = Publication { topic: "t", seq: 1, payload: b"1", kind: PayloadKind::Json };
-        publication.encode(Format::Json, &mut [0; 100]);
+        PUBLICATION.encode(Format::Json, &mut [0; 100]);
     }
 
     #[derive(serde::Deserialize)]
@@ -189,6 +238,7 @@ pub(super) mod tests {
         op: &'a str,
         topic: String,
         seq: u64,
+        time: Option<u64>,
         #[serde(borrow)]
         data: Option<&'a RawValue>,
         base64: Option<String>,
@@ -206,17 +256,20 @@ pub(super) mod tests {
         fn every_json_frame_parses_back(
             topic in "(\\PC|[a-z/]|[\u{1}-\u{7f}]){1,40}",
             seq in prop_oneof![any::<u64>(), 0u64..1000],
+            time_ms: Option<u64>,
             text in "\\PC{0,200}",
             pad in prop_oneof![Just(0usize), 0usize..200, 65_000usize..66_000],
         ) {
             let payload = format!("{}{}", serde_json::to_string(&text).expect("a string"), " ".repeat(pad));
-            let publication = Publication { topic: &topic, seq, payload: payload.as_bytes(), kind: PayloadKind::Json };
+            let (payload, kind) = (payload.as_bytes(), PayloadKind::Json);
+            let publication = Publication { topic: &topic, seq, time_ms, payload, kind };
             let frame = encoded(&publication, Format::Json);
             let (opcode, message) = unframe(&frame);
             prop_assert_eq!(opcode, 1);
             let message: Message = serde_json::from_slice(message).expect("JSON");
             prop_assert_eq!((message.op, &message.topic, message.seq), ("message", &topic, seq));
-            prop_assert_eq!(message.data.map(|data| data.get()), Some(payload.trim_end()));
+            prop_assert_eq!(message.data.map(|data| data.get()), Some(str::from_utf8(payload).expect("text").trim_end()));
+            prop_assert_eq!(message.time, time_ms);
             prop_assert_eq!(message.base64, None);
         }
 
@@ -224,12 +277,14 @@ pub(super) mod tests {
         fn every_frame_of_bytes_parses_back(
             topic in "[a-z\"\\\\/\n]{1,20}",
             seq: u64,
+            time_ms: Option<u64>,
             payload in vec(any::<u8>(), 0..400),
         ) {
-            let publication = Publication { topic: &topic, seq, payload: &payload, kind: PayloadKind::Bytes };
+            let kind = PayloadKind::Bytes;
+            let publication = Publication { topic: &topic, seq, time_ms, payload: &payload, kind };
             let frame = encoded(&publication, Format::Json);
             let message: Message = serde_json::from_slice(unframe(&frame).1).expect("JSON");
-            prop_assert_eq!((message.topic, message.seq), (topic.clone(), seq));
+            prop_assert_eq!((message.topic, message.seq, message.time), (topic.clone(), seq, time_ms));
             prop_assert!(message.data.is_none());
             prop_assert_eq!(STANDARD.decode(message.base64.expect("base64")).expect("base64"), payload.clone());
 
@@ -237,10 +292,11 @@ pub(super) mod tests {
             let (opcode, body) = unframe(&frame);
             prop_assert_eq!(opcode, 2);
             let (header, rest) = body.split_at(binary::HEADER_LEN);
-            prop_assert_eq!(&header[..2], &[2, 0]);
+            let ext = time_ms.map_or(Vec::new(), |time_ms| [&b"\0\x0b\x04\0\x08"[..], &time_ms.to_be_bytes()].concat());
+            prop_assert_eq!(&header[..2], &[2, if ext.is_empty() { 0 } else { 2 }]);
             prop_assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), topic.len());
             prop_assert_eq!(u64::from_be_bytes(header[4..].try_into().expect("eight bytes")), seq);
-            prop_assert_eq!(rest, [topic.as_bytes(), &payload].concat());
+            prop_assert_eq!(rest, [&ext, topic.as_bytes(), &payload].concat());
         }
     }
 }

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use super::{
     Format,
-    binary::{self, BodyHeader, Kind},
+    binary::{self, BodyHeader, Kind, ext},
     command::PayloadKind,
     frame, json,
-    publication::{JSON_BASE64, JSON_BASE64_END, JSON_DATA, JSON_DATA_END, JSON_SEQ, JSON_TOPIC},
+    publication::{JSON_BASE64, JSON_BASE64_END, JSON_DATA, JSON_DATA_END, JSON_SEQ, JSON_TIME, JSON_TOPIC},
 };
 
 /// A publication in one plain format, borrowed from a log.
@@ -25,6 +25,8 @@ pub struct Record<'a> {
     pub topic: &'a [u8],
     /// Its place in the topic's order.
     pub seq: u64,
+    /// When it got that, in milliseconds since the Unix epoch, if it says so.
+    pub time_ms: Option<u64>,
     /// The publisher's bytes as they are written: in JSON those of [`PayloadKind::Bytes`] are base64.
     pub payload: &'a [u8],
     /// What the publisher's bytes are.
@@ -57,24 +59,38 @@ impl<'a> Record<'a> {
         let rest = after(JSON_TOPIC, message);
         let (topic, rest) = rest.split_at(json::written_len(rest));
         let (seq, rest) = json::take_decimal(after(JSON_SEQ, rest));
+        let (time_ms, rest) = match rest.strip_prefix(JSON_TIME) {
+            Some(rest) => {
+                let (time_ms, rest) = json::take_decimal(rest);
+                (Some(time_ms), rest)
+            }
+            None => (None, rest),
+        };
         let (payload, kind) = match rest.strip_prefix(JSON_DATA) {
             Some(rest) => (before(JSON_DATA_END, rest), PayloadKind::Json),
             None => (before(JSON_BASE64_END, after(JSON_BASE64, rest)), PayloadKind::Bytes),
         };
-        Record { format: Format::Json, frame, topic, seq, payload, kind }
+        Record { format: Format::Json, frame, topic, seq, time_ms, payload, kind }
     }
 
     fn read_binary(frame: &'a [u8], message: &'a [u8]) -> Self {
         let (header, rest) = message.split_first_chunk().expect("a body has its fixed fields");
         let header = BodyHeader::from_bytes(header).filter(|header| header.kind == Kind::Message);
         let BodyHeader { flags, topic_len, seq, .. } = header.expect("a record's kind is message");
-        let kind = match flags {
+        let kind = match flags & !binary::FLAG_EXT {
             0 => PayloadKind::Bytes,
             binary::FLAG_JSON => PayloadKind::Json,
-            flags => panic!("a record has the flags {flags:#04x}; 0x00 and 0x01 are written"),
+            _ => panic!("a record has the flags {flags:#04x}; 0x00 to 0x03 are written"),
+        };
+        let (time_ms, rest) = match flags & binary::FLAG_EXT {
+            0 => (None, rest),
+            _ => {
+                let (ext, rest) = rest.split_first_chunk().expect("a record's ext is a time");
+                (Some(ext::time_of(ext)), rest)
+            }
         };
         let (topic, payload) = rest.split_at_checked(usize::from(topic_len)).expect("a body has its topic");
-        Record { format: Format::Binary, frame, topic, seq, payload, kind }
+        Record { format: Format::Binary, frame, topic, seq, time_ms, payload, kind }
     }
 }
 
@@ -136,13 +152,19 @@ mod tests {
     }
 
     const PUBLICATION: Publication<'_> =
-        Publication { topic: "a\"\n", seq: 7, payload: b"[1]", kind: PayloadKind::Json };
+        Publication { topic: "a\"\n", seq: 7, time_ms: None, payload: b"[1]", kind: PayloadKind::Json };
 
     #[test]
     fn a_record_has_its_fields_as_they_are_written() {
         let publications = [
             PUBLICATION,
-            Publication { seq: u64::MAX, payload: b"[1]", kind: PayloadKind::Bytes, ..PUBLICATION },
+            Publication {
+                seq: u64::MAX,
+                time_ms: Some(5),
+                payload: b"[1]",
+                kind: PayloadKind::Bytes,
+                ..PUBLICATION
+            },
         ];
         let bytes = encoded(Format::Json, &publications);
         let (first, second) = bytes.split_at(publications[0].encoded_len(Format::Json));
@@ -151,17 +173,19 @@ mod tests {
             frame: first,
             topic: br#"a\"\n"#,
             seq: 7,
+            time_ms: None,
             payload: b"[1]",
             kind: PayloadKind::Json,
         };
-        let bytes_in_json =
-            Record { frame: second, seq: u64::MAX, payload: b"WzFd", kind: PayloadKind::Bytes, ..in_json };
+        let of_bytes =
+            Record { frame: second, seq: u64::MAX, time_ms: Some(5), kind: PayloadKind::Bytes, ..in_json };
+        let bytes_in_json = Record { payload: b"WzFd", ..of_bytes };
         assert_eq!(Records::new(Format::Json, &bytes).collect::<Vec<_>>(), [in_json, bytes_in_json]);
 
         let bytes = encoded(Format::Binary, &publications);
         let (first, second) = bytes.split_at(publications[0].encoded_len(Format::Binary));
         let in_binary = Record { format: Format::Binary, frame: first, topic: b"a\"\n", ..in_json };
-        let bytes_in_binary = Record { frame: second, seq: u64::MAX, kind: PayloadKind::Bytes, ..in_binary };
+        let bytes_in_binary = Record { format: Format::Binary, frame: second, topic: b"a\"\n", ..of_bytes };
         assert_eq!(Records::new(Format::Binary, &bytes).collect::<Vec<_>>(), [in_binary, bytes_in_binary]);
     }
 
@@ -177,6 +201,7 @@ mod tests {
     fn what_publications_are_not_written_as_is_our_bug() {
         let json = encoded(Format::Json, &[PUBLICATION]);
         let binary = encoded(Format::Binary, &[PUBLICATION]);
+        let stamped = encoded(Format::Binary, &[Publication { time_ms: Some(5), ..PUBLICATION }]);
         let changed = |bytes: &[u8], at: usize, byte: u8| {
             let mut bytes = bytes.to_vec();
             bytes[at] = byte;
@@ -200,7 +225,14 @@ mod tests {
             (Format::Json, frame_of(Format::Json, br#"{"op":"message","topic":"t"#), "has its quote"),
             (Format::Binary, changed(&binary, 2, 1), "a record's kind is message"),
             (Format::Binary, changed(&binary, 2, 0xff), "a record's kind is message"),
-            (Format::Binary, changed(&binary, 3, binary::FLAG_EXT), "a record has the flags 0x02"),
+            (Format::Binary, changed(&binary, 3, binary::FLAG_RECEIVERS), "a record has the flags 0x04"),
+            (Format::Binary, changed(&binary, 3, binary::FLAG_EXT), "a record's ext is a time"),
+            (Format::Binary, changed(&stamped, 18, ext::USER), "a publication's ext is its time"),
+            (
+                Format::Json,
+                frame_of(Format::Json, br#"{"op":"message","topic":"t","seq":1,"time":2,"time":3}"#),
+                "base64",
+            ),
             (Format::Binary, changed(&binary, 5, 9), "a body has its topic"),
             (Format::Binary, frame_of(Format::Binary, &[2; 11]), "a body has its fixed fields"),
         ];

@@ -505,10 +505,22 @@ mod tests {
         assert!(unframe(&out).1.len() > 0xffff);
     }
 
-    /// A topic that is written with an escape, JSON and bytes.
+    /// A topic that is written with an escape, JSON and bytes, of which one is stamped.
     const PUBLICATIONS: [Publication<'_>; 2] = [
-        Publication { topic: "a\"", seq: 20, payload: br#"{"text":"hi"}"#, kind: PayloadKind::Json },
-        Publication { topic: "a\"", seq: 21, payload: b"hi\xff\0", kind: PayloadKind::Bytes },
+        Publication {
+            topic: "a\"",
+            seq: 20,
+            time_ms: None,
+            payload: br#"{"text":"hi"}"#,
+            kind: PayloadKind::Json,
+        },
+        Publication {
+            topic: "a\"",
+            seq: 21,
+            time_ms: Some(1_764_083_000_123),
+            payload: b"hi\xff\0",
+            kind: PayloadKind::Bytes,
+        },
     ];
 
     /// The message of a history of `publications`, which are kept in `kept`.
@@ -544,7 +556,7 @@ mod tests {
                 Ok(concat!(
                     r#"{"op":"history","id":"a-7","topic":"a\"","epoch":"9f3ac0de12345678","seq":140,"from":20,"more":true,"messages":["#,
                     r#"{"op":"message","topic":"a\"","seq":20,"data":{"text":"hi"}},"#,
-                    r#"{"op":"message","topic":"a\"","seq":21,"base64":"aGn/AA=="}]}"#
+                    r#"{"op":"message","topic":"a\"","seq":21,"time":1764083000123,"base64":"aGn/AA=="}]}"#
                 ))
             );
         }
@@ -559,7 +571,8 @@ mod tests {
                 b"\x0c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x64",
                 &object[..],
                 b"\0\0\0\x1b\x02\x01\0\x02\0\0\0\0\0\0\0\x14a\"{\"text\":\"hi\"}",
-                b"\0\0\0\x12\x02\0\0\x02\0\0\0\0\0\0\0\x15a\"hi\xff\0",
+                b"\0\0\0\x1f\x02\x02\0\x02\0\0\0\0\0\0\0\x15",
+                b"\0\x0b\x04\0\x08\0\0\x01\x9a\xbb\x8a\x63\x3ba\"hi\xff\0",
             ];
             assert_eq!(message.escape_ascii().to_string(), expected.concat().escape_ascii().to_string());
         }

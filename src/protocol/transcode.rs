@@ -11,7 +11,7 @@ use super::{
     Format, binary,
     command::PayloadKind,
     frame, json,
-    publication::{Publication, binary_header, put},
+    publication::{Publication, ext_len, put_binary_head},
     record::{Record, Records},
 };
 
@@ -40,8 +40,7 @@ impl Record<'_> {
             (Format::Json, Format::Json) | (Format::Binary, Format::Binary) => self.frame.len(),
             (Format::Binary, Format::Json) => self.of_binary().encoded_len(to),
             (Format::Json, Format::Binary) => {
-                let message_len =
-                    binary::HEADER_LEN + json::unescaped_len(self.topic) + self.publishers_len_in_json();
+                let message_len = self.binary_len_of_json(json::unescaped_len(self.topic));
                 frame::header_len(message_len) + message_len
             }
         }
@@ -61,7 +60,12 @@ impl Record<'_> {
     /// In the binary format topic and payload are written as they were published.
     fn of_binary(&self) -> Publication<'_> {
         let topic = str::from_utf8(self.topic).expect("a topic's name is UTF-8");
-        Publication { topic, seq: self.seq, payload: self.payload, kind: self.kind }
+        Publication { topic, seq: self.seq, time_ms: self.time_ms, payload: self.payload, kind: self.kind }
+    }
+
+    /// The length of the message in the binary format of a record in JSON, whose topic has so many bytes.
+    fn binary_len_of_json(&self, topic_len: usize) -> usize {
+        binary::HEADER_LEN + ext_len(self.time_ms) + topic_len + self.publishers_len_in_json()
     }
 
     /// How many bytes the publisher's are, of a record in JSON.
@@ -77,9 +81,9 @@ impl Record<'_> {
 
     fn write_binary_of_json(&self, out: &mut [u8]) {
         let topic_len = json::unescaped_len(self.topic);
-        let message_len = binary::HEADER_LEN + topic_len + self.publishers_len_in_json();
+        let message_len = self.binary_len_of_json(topic_len);
         let header_len = frame::write_header(Format::Binary.opcode(), message_len, out);
-        let out = put(&mut out[header_len..], &binary_header(topic_len, self.seq, self.kind).to_bytes());
+        let out = put_binary_head(topic_len, self.seq, self.time_ms, self.kind, &mut out[header_len..]);
         let (topic, payload) = out.split_at_mut(topic_len);
         json::write_unescaped(self.topic, topic);
         match self.kind {
@@ -106,11 +110,11 @@ mod tests {
     };
 
     fn json(topic: &str, seq: u64, payload: &str) -> Owned {
-        Owned { topic: topic.into(), seq, payload: payload.into(), kind: PayloadKind::Json }
+        Owned { topic: topic.into(), seq, time_ms: None, payload: payload.into(), kind: PayloadKind::Json }
     }
 
     fn bytes(topic: &str, seq: u64, payload: &[u8]) -> Owned {
-        Owned { topic: topic.into(), seq, payload: payload.into(), kind: PayloadKind::Bytes }
+        Owned { topic: topic.into(), seq, time_ms: None, payload: payload.into(), kind: PayloadKind::Bytes }
     }
 
     #[test]
@@ -150,6 +154,18 @@ mod tests {
         let publications: Vec<Owned> =
             topics.iter().flat_map(|topic| [json(topic, 1, "1"), bytes(topic, 2, b"1")]).collect();
         check(&publications);
+    }
+
+    /// Beside others that have none, and before payloads that look like one.
+    #[test]
+    fn every_time_comes_back() {
+        let times = [None, Some(0), Some(9), Some(10), Some(1_764_083_000_123), Some(u64::MAX)];
+        let publications = times.iter().flat_map(|time_ms| {
+            let all =
+                [json("t", 1, "7"), json("t", 2, r#"{"time":8}"#), bytes("t", 3, br#","time":9,"data":1}"#)];
+            all.map(|publication| Owned { time_ms: *time_ms, ..publication })
+        });
+        check(&publications.collect::<Vec<_>>());
     }
 
     #[test]
@@ -196,13 +212,16 @@ mod tests {
         let bytes = vec(any::<u8>(), 0..60).prop_map(|bytes| (bytes, PayloadKind::Bytes));
         let near_border = prop_oneof![4 => 60usize..200, 1 => 65_500usize..65_600];
         let grown = option::weighted(0.3, (select(&Format::ALL[..]), near_border));
-        (topic, seq, prop_oneof![text, bytes], grown).prop_map(|(topic, seq, (payload, kind), grown)| {
-            let publication = Owned { topic, seq, payload, kind };
-            match grown {
-                Some((format, len)) => publication.grown(format, len),
-                None => publication,
-            }
-        })
+        let time_ms = option::of(prop_oneof![any::<u64>(), Just(1_764_083_000_123)]);
+        (topic, seq, time_ms, prop_oneof![text, bytes], grown).prop_map(
+            |(topic, seq, time_ms, (payload, kind), grown)| {
+                let publication = Owned { topic, seq, time_ms, payload, kind };
+                match grown {
+                    Some((format, len)) => publication.grown(format, len),
+                    None => publication,
+                }
+            },
+        )
     }
 
     proptest! {

@@ -116,6 +116,8 @@ pub struct Home {
     transcoded_bytes_total: u64,
     /// The time of this turn, in milliseconds.
     now_ms: u64,
+    /// The same in milliseconds since the Unix epoch, as the wall clock has it.
+    wall_ms: u64,
     /// Topics with a chunk of their own.
     owners: Vec<usize>,
     owners_max: usize,
@@ -147,12 +149,22 @@ struct HomeTopic {
     creator: u32,
     /// Of which generation of what is to be kept the past is.
     keeping_generation: u16,
-    is_dirty: bool,
-    is_owner: bool,
+    flags: Flags,
 }
 
 // What nobody receives costs a topic no more, however many encodings there are.
 const _: () = assert!(size_of::<HomeTopic>() == 128);
+
+/// What is so of a topic, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags(u8);
+
+/// It is listed as one with an open range.
+const DIRTY: u8 = 1;
+/// It is listed as one that may have chunks of its own.
+const OWNER: u8 = 2;
+/// Its messages are stamped with their time; as up to date as its `keeping_generation`.
+const STAMPED: u8 = 4;
 
 /// What a topic wrote lately, beside its past: half of it is forgotten with each period.
 #[derive(Debug)]
@@ -263,6 +275,7 @@ impl Home {
             evicted_tick_max: 0,
             transcoded_bytes_total: 0,
             now_ms: 0,
+            wall_ms: 0,
             owners: Vec::new(),
             pool: ChunkPool::new(budget),
             period: 0,
@@ -279,7 +292,7 @@ impl Home {
         self.names_max = names_max;
     }
 
-    /// From now on topics keep what `keeping` says: each from when it is next published to, or its past is next asked for.
+    /// From now on topics keep and stamp what `keeping` says: each from when it is next published to, or its past is next asked for.
     pub fn set_keeping(&mut self, keeping: Keeping) {
         self.keeping = keeping.after(&self.keeping);
         // What was evicted may be to be kept now, and would have been lost.
@@ -291,9 +304,10 @@ impl Home {
         &self.keeping
     }
 
-    /// A turn begins at `now_ms`.
-    pub fn begin_turn(&mut self, now_ms: u64) {
+    /// A turn begins at `now_ms`, when the wall clock shows `wall_ms` since the Unix epoch.
+    pub fn begin_turn(&mut self, now_ms: u64, wall_ms: u64) {
         self.now_ms = now_ms;
+        self.wall_ms = wall_ms;
     }
 
     /// The price of what filters, new topics and compressing have cost since the last call. What a publication costs
@@ -487,11 +501,17 @@ impl Home {
 
     /// Of a topic that is not there, which would keep something: where it would begin, so that it is a place to come back to.
     fn empty_excerpt(&mut self, topic: &str) -> Option<PastContent> {
-        let (keep, visited) = self.keeping.keep_of(topic);
+        let (keys, visited) = self.keeping.keys_of(topic);
         self.work += u64::from(visited) * price::NODE;
         let head = self.evicted_seq_max;
         let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
-        keep.map(|_| PastContent { spans, format: Format::Json, head, lowest: head + 1, has_more: false })
+        keys.keep().map(|_| PastContent {
+            spans,
+            format: Format::Json,
+            head,
+            lowest: head + 1,
+            has_more: false,
+        })
     }
 
     /// Undoes [`Home::handle_subscribe`].
@@ -555,7 +575,7 @@ impl Home {
     pub fn flush(&mut self, outboxes: &mut Outboxes) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
-            self.topics[key].is_dirty = false;
+            self.topics[key].flags.set(DIRTY, false);
             self.flush_topic(key, outboxes);
         }
         self.dirty = dirty;
@@ -569,8 +589,8 @@ impl Home {
         owners.retain(|&key| {
             let topic = &mut self.topics[key];
             topic.recent.fade(self.period);
-            let is_owner = topic.recent.bytes >= QUIET_BYTES || topic.is_dirty;
-            topic.is_owner = is_owner;
+            let is_owner = topic.recent.bytes >= QUIET_BYTES || topic.flags.has(DIRTY);
+            topic.flags.set(OWNER, is_owner);
             topic.lanes.retire_own(&mut self.pool, |lane| !is_owner || lane.interest() == 0);
             is_owner
         });
@@ -593,20 +613,18 @@ impl Home {
     pub fn check(&self) {
         for (key, topic) in &self.topics {
             assert_eq!(self.by_name.get(&*topic.name), Some(key));
-            assert_eq!(topic.is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
-            assert_eq!(topic.is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
+            let (is_dirty, is_owner) = (topic.flags.has(DIRTY), topic.flags.has(OWNER));
+            assert_eq!(is_dirty, self.dirty.contains(&key), "a topic is listed as dirty if it is");
+            assert_eq!(is_owner, self.owners.contains(&key), "a topic is listed as an owner if it is");
             topic.lanes.check();
             let is_handed_over = topic.lanes.iter().all(|lane| lane.open.is_empty());
-            assert!(topic.is_dirty || is_handed_over, "what is open is handed over");
+            assert!(is_dirty || is_handed_over, "what is open is handed over");
             let is_matched = topic.filters_generation == self.filters_generation;
             assert!(
                 is_matched || is_handed_over,
                 "what is open goes to those who wanted it when it was written"
             );
-            assert!(
-                topic.is_owner || topic.lanes.iter().all(|lane| lane.own.is_none()),
-                "only owners have chunks"
-            );
+            assert!(is_owner || topic.lanes.iter().all(|lane| lane.own.is_none()), "only owners have chunks");
         }
         let mut blocks = BTreeMap::new();
         for (key, topic) in &self.topics {
@@ -670,8 +688,7 @@ impl Home {
             filters_generation: u64::MAX,
             recent: Recent { bytes: 0, period: self.period },
             creator,
-            is_dirty: false,
-            is_owner: false,
+            flags: Flags::default(),
         });
         self.topics_end = self.topics_end.max(key + 1);
         self.by_name.insert(name, key);
@@ -796,7 +813,7 @@ impl Home {
         self.work += u64::from(visited) * price::NODE;
     }
 
-    /// Has the topic keep what is said of it now.
+    /// Has the topic keep and stamp what is said of it now.
     #[inline]
     fn follow_keeping(&mut self, key: usize) {
         if self.topics[key].keeping_generation != self.keeping.generation() {
@@ -809,12 +826,14 @@ impl Home {
         // What was published to it before, to whichever of that name, is gone.
         let gone_tick = if topic.keeping_generation == 0 { self.evicted_tick_max } else { self.tick };
         topic.keeping_generation = self.keeping.generation();
-        if !self.keeping.keeps_any() && topic.past.is_none() {
+        topic.flags.set(STAMPED, false);
+        if !self.keeping.sets_any() && topic.past.is_none() {
             return;
         }
-        let (keep, visited) = self.keeping.keep_of(&topic.name);
+        let (keys, visited) = self.keeping.keys_of(&topic.name);
         self.work += u64::from(visited) * price::NODE;
-        match (keep, &mut topic.past) {
+        topic.flags.set(STAMPED, keys.stamps().time);
+        match (keys.keep(), &mut topic.past) {
             (Some(keep), Some(past)) => {
                 past.set_keep(keep);
                 self.expiring.remove(&(std::mem::take(&mut past.due_ms), key));
@@ -936,7 +955,8 @@ impl Home {
         let topic = &mut self.topics[key];
         let past = topic.past.as_mut().expect("it keeps one");
         let encoding = past.encoding();
-        let publication = Publication { topic: &topic.name, seq: topic.seq, payload, kind };
+        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
+        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
         let len = publication.encoded_len(encoding.format());
         let fill = |room: &mut [u8]| publication.encode(encoding.format(), room);
         let blocks = &mut self.blocks;
@@ -952,8 +972,8 @@ impl Home {
                 if !lane.open.is_continued_by(appender) {
                     let reactors = lane.interest();
                     lane.open.hand_over(&topic.name, reactors, outboxes);
-                    if !topic.is_dirty {
-                        topic.is_dirty = true;
+                    if !topic.flags.has(DIRTY) {
+                        topic.flags.set(DIRTY, true);
                         self.dirty.push(key);
                     }
                 }
@@ -983,7 +1003,8 @@ impl Home {
             self.write_kept(key, payload, kind, outboxes);
         }
         let topic = &mut self.topics[key];
-        let publication = Publication { topic: &topic.name, seq: topic.seq, payload, kind };
+        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
+        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
         let is_to_write = |lane: &&mut Lane| lane.interest() != 0 && Some(lane.encoding()) != kept;
         for lane in topic.lanes.iter_mut().filter(is_to_write) {
             let (encoding, reactors) = (lane.encoding(), lane.interest());
@@ -1001,19 +1022,22 @@ impl Home {
                 None => publication.encode(format, room),
             };
             topic.recent.add(len, self.period);
-            if !topic.is_owner && topic.recent.bytes >= BUSY_BYTES && self.owners.len() < self.owners_max {
-                topic.is_owner = true;
+            if !topic.flags.has(OWNER)
+                && topic.recent.bytes >= BUSY_BYTES
+                && self.owners.len() < self.owners_max
+            {
+                topic.flags.set(OWNER, true);
                 self.owners.push(key);
             }
-            let (appender, chunk_bytes) = match topic.is_owner {
+            let (appender, chunk_bytes) = match topic.flags.has(OWNER) {
                 true => (&mut lane.own, OWN_CHUNK_BYTES),
                 false => (&mut self.shared[encoding.index()], SHARED_CHUNK_BYTES),
             };
             let appender = self.pool.make_room(appender, len, chunk_bytes);
             if !lane.open.is_continued_by(appender) {
                 lane.open.hand_over(&topic.name, reactors, outboxes);
-                if !topic.is_dirty {
-                    topic.is_dirty = true;
+                if !topic.flags.has(DIRTY) {
+                    topic.flags.set(DIRTY, true);
                     self.dirty.push(key);
                 }
             }
@@ -1042,13 +1066,23 @@ impl HomeTopic {
 
     /// Whether it could go but for what it keeps.
     fn is_unused(&self) -> bool {
-        !self.is_dirty && !self.is_owner && self.lanes.iter().all(|lane| lane.exact == 0)
+        !self.flags.has(DIRTY) && !self.flags.has(OWNER) && self.lanes.iter().all(|lane| lane.exact == 0)
     }
 
     /// The format that somebody receives it in; JSON if nobody does.
     fn wanted_format(&self) -> Format {
         let wanted = self.lanes.iter().find(|lane| lane.interest() != 0);
         wanted.map_or(Format::Json, |lane| lane.encoding().format())
+    }
+}
+
+impl Flags {
+    fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, is_so: bool) {
+        self.0 = self.0 & !flag | if is_so { flag } else { 0 };
     }
 }
 
@@ -1095,8 +1129,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::deflate::{Settings, twin},
-        protocol::topic,
+        protocol::{
+            deflate::{Settings, twin},
+            publication::Stamps,
+            topic,
+        },
         pubsub::{keeping::KeepKeys, message::ReplayId, subscription::ConnectionId},
     };
 
@@ -1118,6 +1155,8 @@ mod tests {
         /// As many of them as a topic may be idle.
         IdlePeriods,
         Seal,
+        /// A reload says whether topics below `a` are stamped, of which one keeps something as well.
+        Stamp(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -1134,6 +1173,7 @@ mod tests {
             1 => Just(Step::Period),
             1 => Just(Step::IdlePeriods),
             1 => Just(Step::Seal),
+            1 => any::<bool>().prop_map(Step::Stamp),
         ]
     }
 
@@ -1153,6 +1193,9 @@ mod tests {
         /// Of the topics that are there.
         seqs: BTreeMap<&'static str, u64>,
         evicted_seq_max: u64,
+        /// Whether topics below `a` are stamped with the time, and what that is.
+        stamps: bool,
+        wall_ms: u64,
         exact: BTreeSet<(usize, &'static str, usize)>,
         filters: BTreeSet<(usize, &'static str, usize)>,
         heard: Vec<Vec<Heard>>,
@@ -1204,7 +1247,9 @@ mod tests {
         fn publish(&mut self, name: &'static str, payload: &[u8]) -> u64 {
             let seq = self.seqs.entry(name).or_insert(self.evicted_seq_max);
             *seq += 1;
-            let publication = Publication { topic: name, seq: *seq, payload, kind: PayloadKind::Bytes };
+            let time_ms = (self.stamps && topic::matches("a/+", name)).then_some(self.wall_ms);
+            let kind = PayloadKind::Bytes;
+            let publication = Publication { topic: name, seq: *seq, time_ms, payload, kind };
             let seq = *seq;
             for encoding in Encoding::ALL {
                 let mut record = vec![0; publication.encoded_len(encoding.format())];
@@ -1297,7 +1342,16 @@ mod tests {
             let mut twin = Twin { heard: vec![Vec::new(); REACTORS], ..Twin::default() };
             for (number, step) in steps.into_iter().enumerate() {
                 let out = &mut outboxes;
+                twin.wall_ms = 1_764_000_000_000 + number as u64;
+                home.begin_turn(0, twin.wall_ms);
                 match step {
+                    Step::Stamp(stamps) => {
+                        twin.stamps = stamps;
+                        let stamps = KeepKeys { stamps: Some(Stamps { time: stamps }), ..KeepKeys::default() };
+                        let keeps = KeepKeys { count: Some(3), ..KeepKeys::default() };
+                        let entries = [("a/+", stamps), ("a/y", keeps)];
+                        home.set_keeping(Keeping::new(entries.map(|(filter, keys)| (filter.to_owned(), keys))));
+                    }
                     Step::Publish(topic, len) => {
                         let payload = vec![number as u8; len];
                         let kind = PayloadKind::Bytes;
@@ -1802,7 +1856,7 @@ mod tests {
             world.publish(&(number % 100).to_string(), 0).unwrap();
         }
         assert!(world.home.kept_bytes() > 4 * LOG_BYTES);
-        world.home.begin_turn(2_000);
+        world.home.begin_turn(2_000, 0);
         for _ in 0..200 {
             world.pass(1);
             assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
@@ -1826,10 +1880,10 @@ mod tests {
         };
         say(&mut world, KeepKeys { ms: NonZeroU32::new(1_000), ..keys });
         assert_eq!(world.home.past_count(), 100);
-        world.home.begin_turn(1_001);
+        world.home.begin_turn(1_001, 0);
         world.pass(100_u32.div_ceil(PASTS_PER_PERIOD as u32));
         assert_eq!(world.home.kept_bytes(), 0, "what is too old is known anew");
-        world.home.begin_turn(1_002);
+        world.home.begin_turn(1_002, 0);
         for number in 0..100 {
             world.publish(&number.to_string(), 0).unwrap();
         }

@@ -1,21 +1,22 @@
-//! What the operator has set for which topics to be kept.
+//! What the operator has set for which topics to be kept, and to be written into their messages.
 
 use std::num::NonZeroU32;
 
 use super::entries::{Entries, Keys};
-use crate::protocol::{Format, topic};
+use crate::protocol::{Format, publication::Stamps, topic};
 
-/// Which topics keep their past, and how much of it: of each key what the most specific entry says that sets it.
+/// Which topics keep their past, and how much of it, and which stamp their messages: of each key what the most specific
+/// entry says that sets it.
 #[derive(Debug)]
 pub struct Keeping {
     /// Which one of those that came one after the other.
     generation: u16,
-    keeps_any: bool,
+    sets_any: bool,
     /// Those that set something.
     entries: Entries<KeepKeys>,
 }
 
-/// What an entry sets of what a topic keeps, or several together.
+/// What an entry sets of what a topic keeps and stamps, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepKeys {
     /// See [`Keep::count_max`]; with 0 nothing is kept, whatever is said of bytes and age.
@@ -26,6 +27,8 @@ pub struct KeepKeys {
     pub ms: Option<NonZeroU32>,
     /// See [`Keep::format`]; by itself it keeps nothing.
     pub format: Option<Format>,
+    /// What is written into its messages; what is kept of them has it as well.
+    pub stamps: Option<Stamps>,
 }
 
 /// How much of its past a topic keeps: the newest publications that are within each of these bounds.
@@ -46,9 +49,10 @@ impl Keeping {
     pub fn new(entries: impl IntoIterator<Item = (String, KeepKeys)>) -> Keeping {
         let nothing = KeepKeys::default();
         let entries = Entries::new(entries.into_iter().filter(|(_, keys)| *keys != nothing));
-        // Where a topic keeps something, one of the entries that it goes by would by itself.
-        let keeps_any = entries.iter().any(|(_, keys)| keys.keep().is_some());
-        Keeping { generation: 1, keeps_any, entries }
+        // Where a topic keeps or stamps something, one of the entries that it goes by would by itself.
+        let sets_any =
+            entries.iter().any(|(_, keys)| keys.keep().is_some() || keys.stamps() != Stamps::default());
+        Keeping { generation: 1, sets_any, entries }
     }
 
     /// The same in place of `previous`: whoever holds what a topic kept by that one can see that it is old.
@@ -56,14 +60,14 @@ impl Keeping {
         Keeping { generation: previous.generation.checked_add(1).unwrap_or(1), ..self }
     }
 
-    /// What [`Keeping::keep_of`] tells is of this generation, which is never 0.
+    /// What [`Keeping::keys_of`] tells is of this generation, which is never 0.
     pub fn generation(&self) -> u16 {
         self.generation
     }
 
-    /// Whether there may be a topic that keeps something; if not, nobody need look.
-    pub fn keeps_any(&self) -> bool {
-        self.keeps_any
+    /// Whether there may be a topic that keeps or stamps something; if not, nobody need look.
+    pub fn sets_any(&self) -> bool {
+        self.sets_any
     }
 
     /// Whether every topic that `filter` matches is known to keep something; and how many entries that took to find. There may be
@@ -86,16 +90,20 @@ impl Keeping {
         (has_bound && !is_off, 2 * self.entries.iter().count())
     }
 
-    /// What `topic` keeps, if anything, and how many nodes were visited to find it.
-    pub fn keep_of(&self, topic: &str) -> (Option<Keep>, u32) {
-        let (keys, visited) = self.entries.keys_of(topic);
-        (keys.keep(), visited)
+    /// What is set for `topic`, and how many nodes were visited to find it.
+    pub fn keys_of(&self, topic: &str) -> (KeepKeys, u32) {
+        self.entries.keys_of(topic)
     }
 }
 
 impl KeepKeys {
+    /// What is written into the messages of a topic for which these are all that is set.
+    pub fn stamps(self) -> Stamps {
+        self.stamps.unwrap_or_default()
+    }
+
     /// What a topic keeps for which these are all that is set.
-    fn keep(self) -> Option<Keep> {
+    pub fn keep(self) -> Option<Keep> {
         let is_bounded = self.count.is_some() || self.bytes.is_some() || self.ms.is_some();
         (is_bounded && self.count != Some(0)).then(|| Keep {
             count_max: self.count.unwrap_or(u64::MAX),
@@ -113,6 +121,7 @@ impl Keys for KeepKeys {
             bytes: self.bytes.or(wider.bytes),
             ms: self.ms.or(wider.ms),
             format: self.format.or(wider.format),
+            stamps: self.stamps.or(wider.stamps),
         }
     }
 }
@@ -121,7 +130,7 @@ impl Keys for KeepKeys {
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
     use super::{Keep, KeepKeys};
-    use crate::pubsub::entries::naive::most_specific;
+    use crate::{protocol::publication::Stamps, pubsub::entries::naive::most_specific};
 
     /// What `topic` keeps: each bound is what the most specific of all entries says that match it and set the key. It
     /// keeps nothing if it has no bound, or may keep 0 publications.
@@ -140,6 +149,12 @@ pub(crate) mod naive {
             }),
         }
     }
+
+    /// What is written into the messages of `topic`: what the most specific of all entries says that match it and say
+    /// anything of it.
+    pub(crate) fn stamps_of(entries: &[(String, KeepKeys)], topic: &str) -> Stamps {
+        most_specific(entries, topic, |keys| keys.stamps).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -152,14 +167,24 @@ mod tests {
     use super::*;
     use crate::pubsub::entries::strategies;
 
-    const NOTHING: KeepKeys = KeepKeys { count: None, bytes: None, ms: None, format: None };
+    const NOTHING: KeepKeys = KeepKeys { count: None, bytes: None, ms: None, format: None, stamps: None };
 
     fn keys() -> impl Strategy<Value = KeepKeys> {
         let format = prop::option::of(prop::sample::select(Format::ALL.to_vec()));
         let ms = prop::option::weighted(0.3, 1u32..9);
-        (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms, format).prop_map(
-            |(count, bytes, ms, format)| KeepKeys { count, bytes, ms: ms.and_then(NonZeroU32::new), format },
-        )
+        let stamps = prop::option::weighted(0.3, any::<bool>());
+        (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms, format, stamps)
+            .prop_map(|(count, bytes, ms, format, stamps)| KeepKeys {
+                count,
+                bytes,
+                ms: ms.and_then(NonZeroU32::new),
+                format,
+                stamps: stamps.map(|time| Stamps { time }),
+            })
+    }
+
+    fn keep_of(keeping: &Keeping, topic: &str) -> Option<Keep> {
+        keeping.keys_of(topic).0.keep()
     }
 
     fn keeping(entries: &[(&str, KeepKeys)]) -> Keeping {
@@ -175,14 +200,17 @@ mod tests {
         })]
 
         #[test]
-        fn a_topic_keeps_what_the_most_specific_entry_says_of_each_bound(
+        fn a_topic_keeps_and_stamps_what_the_most_specific_entry_says_of_each_key(
             entries in strategies::entries(keys()),
             topic in strategies::topic(),
         ) {
             let keeping = Keeping::new(entries.clone());
-            let keep = keeping.keep_of(&topic).0;
+            let keys = keeping.keys_of(&topic).0;
+            let (keep, stamps) = (keys.keep(), keys.stamps());
             prop_assert_eq!(keep, naive::keep_of(&entries, &topic));
-            prop_assert!(keep.is_none() || keeping.keeps_any(), "whoever is told so does not look");
+            prop_assert_eq!(stamps, naive::stamps_of(&entries, &topic));
+            let is_nothing = keep.is_none() && stamps == Stamps::default();
+            prop_assert!(is_nothing || keeping.sets_any(), "whoever is told so does not look");
         }
     }
 
@@ -199,9 +227,9 @@ mod tests {
             (NOTHING, None),
         ] {
             let keeping = keeping(&[("a/+", keys)]);
-            assert_eq!(keeping.keep_of("a/b").0, expected, "{keys:?}");
-            assert_eq!(keeping.keep_of("a").0, None, "{keys:?}");
-            assert_eq!(keeping.keeps_any(), expected.is_some(), "{keys:?}");
+            assert_eq!(keep_of(&keeping, "a/b"), expected, "{keys:?}");
+            assert_eq!(keep_of(&keeping, "a"), None, "{keys:?}");
+            assert_eq!(keeping.sets_any(), expected.is_some(), "{keys:?}");
         }
     }
 
@@ -217,24 +245,43 @@ mod tests {
             ("a/b/c", KeepKeys { count: Some(2), ..NOTHING }),
         ]);
         let wide = Keep { count_max: 100, bytes_max: 9, ms_max: None, format: Some(Format::Binary) };
-        assert_eq!(keeping.keep_of("b").0, Some(wide));
-        assert_eq!(keeping.keep_of("a/x").0, None);
-        assert_eq!(keeping.keep_of("a/b/x").0, None, "0 holds whatever else is said");
-        assert_eq!(keeping.keep_of("a/b/c").0, Some(Keep { count_max: 2, ms_max: ms, ..wide }));
+        assert_eq!(keep_of(&keeping, "b"), Some(wide));
+        assert_eq!(keep_of(&keeping, "a/x"), None);
+        assert_eq!(keep_of(&keeping, "a/b/x"), None, "0 holds whatever else is said");
+        assert_eq!(keep_of(&keeping, "a/b/c"), Some(Keep { count_max: 2, ms_max: ms, ..wide }));
         assert_eq!(
-            keeping.keep_of("$sys").0,
+            keep_of(&keeping, "$sys"),
             None,
             "no wildcard at the first level matches the broker's own"
         );
     }
 
+    /// A topic that keeps nothing may stamp, and one that keeps something not.
+    #[test]
+    fn a_narrower_entry_may_stamp_and_stop_stamping() {
+        let (time, none) = (Some(Stamps { time: true }), Some(Stamps::default()));
+        let keeping = keeping(&[
+            ("a/#", KeepKeys { stamps: time, ..NOTHING }),
+            ("a/b/#", KeepKeys { stamps: none, ..NOTHING }),
+            ("a/b/c", KeepKeys { count: Some(1), ..NOTHING }),
+            ("a/b/+", KeepKeys { stamps: time, ..NOTHING }),
+        ]);
+        assert!(keeping.sets_any());
+        let stamps_time = |topic| keeping.keys_of(topic).0.stamps().time;
+        let topics = ["x", "a", "a/b", "a/b/c", "a/b/c/d"];
+        assert_eq!(topics.map(stamps_time), [false, true, false, true, false]);
+        assert_eq!(keep_of(&keeping, "a"), None);
+    }
+
     /// An entry of another kind is not among those that are looked through.
     #[test]
     fn entries_that_set_nothing_cost_nothing() {
-        let keeping = keeping(&[("a/b/c/#", NOTHING), ("a/b", KeepKeys { count: Some(0), ..NOTHING })]);
-        assert!(!keeping.keeps_any());
-        assert_eq!(keeping.entries.node_count(), 3);
-        assert_eq!(Keeping::new([]).keep_of("a/b/c"), (None, 0));
+        let no_stamps = KeepKeys { stamps: Some(Stamps::default()), ..NOTHING };
+        let nothing_kept = KeepKeys { count: Some(0), ..NOTHING };
+        let keeping = keeping(&[("a/b/c/#", NOTHING), ("a/b", nothing_kept), ("a/c", no_stamps)]);
+        assert!(!keeping.sets_any());
+        assert_eq!(keeping.entries.node_count(), 4);
+        assert_eq!(Keeping::new([]).keys_of("a/b/c"), (NOTHING, 0));
     }
 
     #[test]

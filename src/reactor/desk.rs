@@ -192,8 +192,8 @@ impl Desk {
         self.now_ns / 1_000_000
     }
 
-    /// A turn begins.
-    pub fn begin_turn(&mut self, now_ns: u64) {
+    /// A turn begins, when the wall clock shows `wall_ms` since the Unix epoch.
+    pub fn begin_turn(&mut self, now_ns: u64, wall_ms: u64) {
         self.now_ns = now_ns;
         self.last_spent = self.meter.spent();
         self.meter = Meter::default();
@@ -201,7 +201,7 @@ impl Desk {
         self.buffered.begin_turn();
         self.inflater.trim();
         self.deflater.trim();
-        self.home.begin_turn(now_ns / 1_000_000);
+        self.home.begin_turn(now_ns / 1_000_000, wall_ms);
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();

@@ -38,6 +38,7 @@ mod spin;
 pub mod timers;
 pub mod transport;
 pub mod turn;
+mod wall;
 
 pub use launch::{GuestSeat, Prepared, Reactors};
 pub use orders::Order;

@@ -108,7 +108,7 @@ pub(super) fn policy_of(config: &Config) -> Policy {
     Policy::new(owed_bytes_max, default, entries)
 }
 
-/// What topics keep of their past.
+/// What topics keep of their past, and write into their messages.
 pub(super) fn keeping_of(config: &Config) -> Keeping {
     Keeping::new(config.topic.iter().map(|it| {
         let keys = KeepKeys {
@@ -116,6 +116,7 @@ pub(super) fn keeping_of(config: &Config) -> Keeping {
             bytes: it.history_bytes,
             ms: it.history_ms.and_then(NonZeroU32::new),
             format: it.history_format,
+            stamps: it.stamp,
         };
         (it.filter.clone(), keys)
     }))

@@ -31,6 +31,7 @@ use super::{
     share::{self, SendBudget},
     slow::Reset,
     spin::Spin,
+    wall::Wall,
 };
 use crate::{
     metrics::Trouble,
@@ -72,6 +73,7 @@ pub struct Reactor<I: Io> {
     /// When the turn before this began, unless it slept.
     began_ns: Option<u64>,
     spin: Spin,
+    wall: Wall,
     /// Kept between turns for their memory.
     passed: Vec<u32>,
     resumed: Vec<u32>,
@@ -111,6 +113,7 @@ impl<I: Io> Reactor<I> {
             fired: VecDeque::new(),
             began_ns: None,
             spin: Spin::default(),
+            wall: Wall::default(),
             passed: Vec::new(),
             resumed: Vec::new(),
             wakes: Vec::new(),
@@ -132,7 +135,8 @@ impl<I: Io> Reactor<I> {
         if let Some(began_ns) = self.began_ns.replace(now_ns) {
             self.desk.stats.turn_ns.observe(now_ns.saturating_sub(began_ns));
         }
-        self.desk.begin_turn(now_ns);
+        let wall_ms = self.wall.ms(now_ns, || self.io.wall_ns());
+        self.desk.begin_turn(now_ns, wall_ms);
         self.reap();
         self.resume();
         self.take_orders(now_ns);

@@ -126,6 +126,8 @@ pub trait Io {
     fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
     /// Nanoseconds on the clock that turns are told, now: never less than before.
     fn clock_ns(&mut self) -> u64;
+    /// Nanoseconds since the Unix epoch, now: what the host takes for the time of day, which it may set back.
+    fn wall_ns(&mut self) -> u64;
     /// How busy this thread's core was since the last call, 0.0 to 1.0, waiting for a turn on the core
     /// included: what pacing adapts to. Called at most every 50 ms.
     fn busy_share(&mut self, elapsed_ns: u64) -> f64;

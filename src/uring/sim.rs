@@ -38,6 +38,8 @@ use std::{
 
 use super::{Completion, Io, Lease, Op, Token, Wait};
 
+/// When simulated time began, in nanoseconds since the Unix epoch.
+pub const EPOCH_NS: u64 = 1_764_000_000_000_000_000;
 /// The first descriptor of a socket; below are the listeners, by the index of their reactor.
 const FIRST_SOCKET: RawFd = 1_000;
 /// How much an enter does, as in the real ring.
@@ -1052,6 +1054,10 @@ impl Io for SimRing {
 
     fn clock_ns(&mut self) -> u64 {
         self.net.borrow().now_ns
+    }
+
+    fn wall_ns(&mut self) -> u64 {
+        EPOCH_NS + self.net.borrow().now_ns
     }
 
     fn busy_share(&mut self, _elapsed_ns: u64) -> f64 {

@@ -21,6 +21,7 @@ mod memory;
 mod reload;
 mod restart;
 mod slow;
+mod stamps;
 mod time;
 mod tours;
 mod unix;

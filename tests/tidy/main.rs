@@ -127,7 +127,7 @@ const FOREIGN: [&str; 13] = [
 ];
 
 /// What `Reactor::turn` calls beside its steps.
-const NO_STEPS: [&str; 5] = ["wake", "is_all_submitted", "is_home_open", "wait", "clock_ns"];
+const NO_STEPS: [&str; 6] = ["wake", "is_all_submitted", "is_home_open", "wait", "clock_ns", "wall_ns"];
 
 #[test]
 fn imports_follow_the_arrow() {

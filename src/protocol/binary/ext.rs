@@ -14,6 +14,12 @@ pub const TIME: u8 = 4;
 
 /// What stands before the bytes of a row.
 const ROW_HEADER_LEN: usize = 3;
+/// What stands before the number in an `ext` that is a row with a time and nothing else: its length, and that row's
+/// type and length.
+const TIME_HEADER: [u8; 5] = [0, 11, TIME, 0, 8];
+/// The length of such an `ext`, behind its own length.
+pub(in crate::protocol) const TIME_LEN: usize = TIME_HEADER.len() + 8;
+
 /// The rows of an `ext` as far as they fit, each with its type.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
@@ -53,6 +59,23 @@ impl<'a> Iterator for Rows<'a> {
         self.rest = rest;
         Some((kind, bytes))
     }
+}
+
+/// The `ext` of a publication that is stamped with its time, behind its length.
+pub(in crate::protocol) fn of_time(time_ms: u64) -> [u8; TIME_LEN] {
+    let mut ext = [0; TIME_LEN];
+    ext[..TIME_HEADER.len()].copy_from_slice(&TIME_HEADER);
+    ext[TIME_HEADER.len()..].copy_from_slice(&time_ms.to_be_bytes());
+    ext
+}
+
+/// What [`of_time`] was given.
+///
+/// # Panics
+/// If `ext` is something else.
+pub(in crate::protocol) fn time_of(ext: &[u8; TIME_LEN]) -> u64 {
+    let time_ms = ext.strip_prefix(&TIME_HEADER).expect("a publication's ext is its time");
+    u64::from_be_bytes(time_ms.try_into().expect("as long as the array says"))
 }
 
 #[cfg(test)]
@@ -106,6 +129,15 @@ mod tests {
         ] {
             assert_eq!(Rows::new(ext).check(), expected.map_err(str::to_owned), "{ext:?}");
         }
+    }
+
+    #[test]
+    fn a_time_is_a_row_of_eight_bytes() {
+        let time_ms = 0x0102_0304_0506_0708;
+        let ext = of_time(time_ms);
+        assert_eq!(ext, [0, 11, 4, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(read(&ext[2..]), Some(vec![(TIME, time_ms.to_be_bytes().to_vec())]));
+        assert_eq!(time_of(&ext), time_ms);
     }
 
     proptest! {

@@ -18,13 +18,20 @@ use crate::protocol::{
 pub(crate) struct Owned {
     pub(crate) topic: String,
     pub(crate) seq: u64,
+    pub(crate) time_ms: Option<u64>,
     pub(crate) payload: Vec<u8>,
     pub(crate) kind: PayloadKind,
 }
 
 impl Owned {
     pub(crate) fn borrowed(&self) -> Publication<'_> {
-        Publication { topic: &self.topic, seq: self.seq, payload: &self.payload, kind: self.kind }
+        Publication {
+            topic: &self.topic,
+            seq: self.seq,
+            time_ms: self.time_ms,
+            payload: &self.payload,
+            kind: self.kind,
+        }
     }
 
     /// With as many blanks behind its payload as make its message in `format` so long, or as near as base64 comes.
@@ -69,7 +76,8 @@ fn check_records(format: Format, bytes: &[u8], publications: &[Owned]) {
             (Format::Json, PayloadKind::Bytes) => (unquoted(record.topic), decoded(record.payload)),
         };
         let topic = String::from_utf8(topic).expect("UTF-8");
-        assert_eq!(&Owned { topic, seq: record.seq, payload, kind: record.kind }, publication);
+        let read = Owned { topic, seq: record.seq, time_ms: record.time_ms, payload, kind: record.kind };
+        assert_eq!(&read, publication);
         assert_eq!(record.format, format);
     }
 }
@@ -147,14 +155,20 @@ fn message(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn read_binary(body: &[u8]) -> Owned {
-    let kind = match body[..2] {
-        [2, 0] => PayloadKind::Bytes,
-        [2, 1] => PayloadKind::Json,
+    let (kind, has_ext) = match body[..2] {
+        [2, flags @ 0..=3] => ([PayloadKind::Bytes, PayloadKind::Json][usize::from(flags) % 2], flags >= 2),
         ref other => panic!("kind and flags {other:?}"),
     };
-    let (topic, payload) = body[12..].split_at(number(&body[2..4]) as usize);
+    let (time_ms, rest) = match has_ext {
+        false => (None, &body[12..]),
+        true => {
+            assert_eq!(body[12..17], [0, 11, 4, 0, 8], "a row of type 4, and nothing else");
+            (Some(number(&body[17..25])), &body[25..])
+        }
+    };
+    let (topic, payload) = rest.split_at(number(&body[2..4]) as usize);
     let topic = String::from_utf8(topic.to_vec()).expect("UTF-8");
-    Owned { topic, seq: number(&body[4..12]), payload: payload.to_vec(), kind }
+    Owned { topic, seq: number(&body[4..12]), time_ms, payload: payload.to_vec(), kind }
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -167,6 +181,7 @@ struct Message<'a> {
     op: &'a str,
     topic: String,
     seq: u64,
+    time: Option<u64>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     base64: Option<&'a str>,
@@ -174,14 +189,14 @@ struct Message<'a> {
 
 fn read_json(message: &[u8]) -> Owned {
     let text = str::from_utf8(message).expect("JSON is text");
-    let Message { op, topic, seq, data, base64 } = serde_json::from_str(text).expect("a message");
+    let Message { op, topic, seq, time, data, base64 } = serde_json::from_str(text).expect("a message");
     assert_eq!(op, "message");
     let (payload, kind) = match (data, base64) {
         (Some(data), None) => (with_blanks(data.get(), text), PayloadKind::Json),
         (None, Some(base64)) => (decoded(base64.as_bytes()), PayloadKind::Bytes),
         both => panic!("{both:?}"),
     };
-    Owned { topic, seq, payload, kind }
+    Owned { topic, seq, time_ms: time, payload, kind }
 }
 
 /// The value `data` with the blanks around it, which serde_json leaves out: from the colon to the brace at the end of

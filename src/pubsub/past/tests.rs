@@ -144,7 +144,8 @@ impl Twin {
         self.now_ms = self.now_ms.wrapping_add(later_ms);
         let seq = self.head() + 1;
         let payload = format!("\"{:0len$}\"", seq).into_bytes();
-        let publication = Publication { topic: TOPIC, seq, payload: &payload, kind: PayloadKind::Json };
+        let publication =
+            Publication { topic: TOPIC, seq, time_ms: None, payload: &payload, kind: PayloadKind::Json };
         let format = self.past.encoding().format();
         let len = publication.encoded_len(format);
         let appender = self.past.appender(len, &mut self.pool, |clock| assert!(self.blocks.insert(clock)));

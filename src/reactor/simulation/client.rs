@@ -84,9 +84,7 @@ pub(super) enum Event {
     },
     Message {
         topic: String,
-        seq: u64,
-        payload: Vec<u8>,
-        is_json: bool,
+        told: Told,
     },
     /// Of a slow consumer.
     Gap {
@@ -142,10 +140,11 @@ pub(super) struct History {
     pub messages: Vec<Told>,
 }
 
-/// A publication in such a page.
+/// A publication, by itself or in such a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub seq: u64,
+    pub time_ms: Option<u64>,
     pub payload: Vec<u8>,
     pub is_json: bool,
 }
@@ -208,6 +207,7 @@ struct Object<'a> {
     topic: Option<String>,
     filter: Option<String>,
     seq: Option<u64>,
+    time: Option<u64>,
     receivers: Option<u64>,
     code: Option<String>,
     from: Option<u64>,
@@ -374,13 +374,19 @@ impl Client {
                 let (kind, flags) = (payload[0], payload[1]);
                 let topic_len = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
                 let seq = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"));
-                let (topic, body) = payload[12..].split_at(topic_len);
+                let (time_ms, rest) = match flags & 2 {
+                    0 => (None, &payload[12..]),
+                    _ => {
+                        assert_eq!(payload[12..17], [0, 11, 4, 0, 8], "a time, and nothing else");
+                        let time_ms = payload[17..25].try_into().expect("eight bytes");
+                        (Some(u64::from_be_bytes(time_ms)), &payload[25..])
+                    }
+                };
+                let (topic, body) = rest.split_at(topic_len);
                 match kind {
                     2 => Event::Message {
                         topic: String::from_utf8(topic.to_vec()).expect("a topic is UTF-8"),
-                        seq,
-                        payload: body.to_vec(),
-                        is_json: flags == 1,
+                        told: Told { seq, time_ms, payload: body.to_vec(), is_json: flags & 1 == 1 },
                     },
                     12 => {
                         assert_eq!((flags, topic_len, seq), (0, 0, 0), "of kind {kind}");
@@ -447,7 +453,7 @@ fn history_of(object: Object<'_>, messages: Vec<Event>) -> Event {
     assert_eq!(object.op, "history");
     let topic = object.topic.expect("a topic");
     let told = |event| match event {
-        Event::Message { topic: of, seq, payload, is_json } if of == topic => Told { seq, payload, is_json },
+        Event::Message { topic: of, told } if of == topic => told,
         event => panic!("{event:?} in a page of {topic}"),
     };
     let messages = messages.into_iter().map(told).collect();
@@ -483,7 +489,8 @@ fn read_object(text: &[u8]) -> Event {
                 _ => panic!("a message has data or base64"),
             };
             let is_json = object.data.is_some();
-            Event::Message { topic: topic(), seq: object.seq.expect("a seq"), payload, is_json }
+            let (seq, time_ms) = (object.seq.expect("a seq"), object.time);
+            Event::Message { topic: topic(), told: Told { seq, time_ms, payload, is_json } }
         }
         "gap" => match object.filter {
             Some(filter) => Event::Resync { filter },

@@ -902,7 +902,7 @@ impl World {
     /// The seqs of `topic` that the client got, in order.
     fn seqs(&self, client: usize, topic: &str) -> Vec<u64> {
         let seq_of = |event: &Event| match event {
-            Event::Message { topic: of, seq, .. } if of == topic => Some(*seq),
+            Event::Message { topic: of, told } if of == topic => Some(told.seq),
             _ => None,
         };
         self.clients[client].seen.iter().filter_map(seq_of).collect()

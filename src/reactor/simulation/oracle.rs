@@ -5,10 +5,11 @@
 
 mod past;
 mod policy;
+mod stamps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::client::{Anchor, Begin, Event, Start};
+use super::client::{Anchor, Begin, Event, Start, Told};
 use crate::config::Config;
 use past::Keeping;
 use policy::{Policy, is_wild, matches};
@@ -59,6 +60,8 @@ struct Publication {
     step: u64,
     sent_ms: u64,
     seq: Option<u64>,
+    /// The time that it was told with, if it was told.
+    time_ms: Option<Option<u64>>,
     is_refused: bool,
 }
 
@@ -251,6 +254,7 @@ impl Oracle {
             step,
             sent_ms: self.now_ms,
             seq: None,
+            time_ms: None,
             is_refused: false,
         });
         self.clients[client].asked.extend(id.map(|id| (id, Asked::Publish { number, counts, receivers })));
@@ -279,9 +283,7 @@ impl Oracle {
                 self.on_ok(client, *id, topic, *seq, *receivers, begin);
             }
             Event::Error { id, code } => self.on_error(client, *id, code),
-            Event::Message { topic, seq, payload, is_json } => {
-                self.on_message(client, topic, *seq, payload, *is_json);
-            }
+            Event::Message { topic, told } => self.on_message(client, topic, told),
             Event::Gap { topic, from, to } => self.on_gap(client, topic, *from, *to),
             Event::Lapsed { topic, from, to } => self.on_lapsed(client, topic, *from, *to),
             Event::History(page) => self.on_history(client, page),
@@ -417,16 +419,19 @@ impl Oracle {
     }
 
     /// A publication is what was published, at its place.
-    fn recognise(&mut self, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
-        let number = number_of(payload);
+    fn recognise(&mut self, topic: &str, told: &Told) {
+        let number = number_of(&told.payload);
         let publication = &self.publications[number];
-        assert!(publication.payload == payload, "{topic} {seq}: the payload is not what was published");
-        assert_eq!(publication.is_json, is_json, "{topic} {seq}: the payload is JSON or not");
+        let seq = told.seq;
+        assert!(publication.payload == told.payload, "{topic} {seq}: the payload is not what was published");
+        assert_eq!(publication.is_json, told.is_json, "{topic} {seq}: the payload is JSON or not");
+        self.check_time(number, topic, told);
         self.place(number, topic, seq);
     }
 
-    fn on_message(&mut self, client: usize, topic: &str, seq: u64, payload: &[u8], is_json: bool) {
-        self.recognise(topic, seq, payload, is_json);
+    fn on_message(&mut self, client: usize, topic: &str, told: &Told) {
+        self.recognise(topic, told);
+        let seq = told.seq;
         let seen = &mut self.clients[client];
         assert!(
             seen.subscriptions.iter().any(|subscription| subscription.allows(topic)),

@@ -156,6 +156,11 @@ fn run(seed: u64, is_verbose: bool) {
     }
     let mut keep_rng = Rng::new(seed ^ 0x4ee9);
     plan.keeping.into_iter().for_each(|keeping| past::keep(&mut knobs.policies, keeping, &mut keep_rng));
+    let mut stamp_rng = Rng::new(seed ^ 0x57a9);
+    let stamps = stamp_rng.chance(1, 2);
+    if stamps {
+        past::stamp(&mut knobs.policies, &mut stamp_rng);
+    }
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
         for moment in 0..plan.steps {
@@ -164,6 +169,9 @@ fn run(seed: u64, is_verbose: bool) {
                 plan.keeping
                     .into_iter()
                     .for_each(|keeping| past::keep(&mut policies, keeping, &mut keep_rng));
+                if stamps {
+                    past::stamp(&mut policies, &mut stamp_rng);
+                }
                 world.knobs.policies = policies;
                 world.reload();
             }

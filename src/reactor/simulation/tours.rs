@@ -58,10 +58,11 @@ impl Reader {
         let seen = &world.clients[client].seen;
         for event in &seen[self.looked_at..] {
             match event {
-                Event::Message { topic, seq, .. } => {
-                    let is_new = self.got.entry(topic.clone()).or_default().insert(*seq);
+                Event::Message { topic, told } => {
+                    let seq = told.seq;
+                    let is_new = self.got.entry(topic.clone()).or_default().insert(seq);
                     assert!(is_new, "{topic} {seq} comes twice to who reads {}", self.filter);
-                    self.listed.insert(topic.clone(), *seq);
+                    self.listed.insert(topic.clone(), seq);
                 }
                 Event::Lapsed { topic, from, to } | Event::Gap { topic, from, to } => {
                     self.missed.entry(topic.clone()).or_default().push((*from, *to));

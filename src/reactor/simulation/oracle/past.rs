@@ -250,7 +250,7 @@ impl Oracle {
         assert_eq!(of, *topic);
         self.check_epoch(epoch);
         for message in messages {
-            self.recognise(topic, message.seq, &message.payload, message.is_json);
+            self.recognise(topic, message);
         }
         let is_foreign = match &anchor {
             Anchor::Newest => false,

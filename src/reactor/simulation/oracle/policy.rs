@@ -2,11 +2,12 @@
 
 use crate::config::{Config, SlowConsumer};
 
-/// Whether who falls behind may be told a gap.
+/// Whether who falls behind may be told a gap, and what is stamped.
 pub(super) struct Policy {
     may_skip: bool,
     /// Of the topics that a filter matches, where the entry says so.
     entries: Vec<(String, bool)>,
+    stamps: Vec<(String, bool)>,
 }
 
 pub(super) fn is_wild(filter: &str) -> bool {
@@ -35,19 +36,31 @@ pub(super) fn specificity(filter: &str) -> Vec<usize> {
     ranks.map(|rank| rank.map_or(0, |rank| rank + 1)).chain([0]).collect()
 }
 
+/// As the most specific entry says.
+fn most_specific(entries: &[(String, bool)], topic: &str) -> Option<bool> {
+    let matching = entries.iter().filter(|(filter, _)| matches(filter, topic));
+    matching.min_by_key(|(filter, _)| specificity(filter)).map(|(_, is_so)| *is_so)
+}
+
 impl Policy {
     pub fn new(config: &Config) -> Policy {
         let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
         let entries =
             config.topic.iter().filter_map(|it| Some((it.filter.clone(), may_skip(it.slow_consumer?))));
-        Policy { may_skip: may_skip(config.delivery.slow_consumer), entries: entries.collect() }
+        let stamps = config.topic.iter().filter_map(|it| Some((it.filter.clone(), it.stamp?.time)));
+        Policy {
+            may_skip: may_skip(config.delivery.slow_consumer),
+            entries: entries.collect(),
+            stamps: stamps.collect(),
+        }
     }
 
-    /// As the most specific entry says.
     pub fn may_skip(&self, topic: &str) -> bool {
-        let matching = self.entries.iter().filter(|(filter, _)| matches(filter, topic));
-        let best = matching.min_by_key(|(filter, _)| specificity(filter));
-        best.map_or(self.may_skip, |(_, may_skip)| *may_skip)
+        most_specific(&self.entries, topic).unwrap_or(self.may_skip)
+    }
+
+    pub fn stamps_time(&self, topic: &str) -> bool {
+        most_specific(&self.stamps, topic).unwrap_or(false)
     }
 
     pub fn may_skip_any(&self) -> bool {

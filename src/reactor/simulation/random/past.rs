@@ -1,7 +1,10 @@
 //! What random worlds do with topics' pasts.
 
 use super::*;
-use crate::reactor::simulation::client::{Anchor, Start};
+use crate::{
+    protocol::publication::Stamps,
+    reactor::simulation::client::{Anchor, Start},
+};
 
 /// Topics of these may keep something; none is the filter of a rule that worlds have by themselves.
 const KEPT: [&str; 6] = ["#", "a/#", "a/+", "a/x", "skip/+", "b/x"];
@@ -25,6 +28,25 @@ pub(super) fn plan(seed: u64, payload_max: usize) -> (Option<Keeping>, Option<us
     (keeping, is_short.then(|| rng.between(2, 12) * (payload_max + 300)))
 }
 
+/// Adds which of them are stamped.
+pub(super) fn stamp(policies: &mut Vec<TopicPolicy>, rng: &mut Rng) {
+    for filter in KEPT {
+        if rng.chance(1, 3) {
+            let time = rng.chance(2, 3);
+            at(policies, filter).stamp = Some(Stamps { time });
+        }
+    }
+}
+
+/// The policy with this filter, which is there from now on.
+fn at<'a>(policies: &'a mut Vec<TopicPolicy>, filter: &str) -> &'a mut TopicPolicy {
+    let place = policies.iter().position(|policy| policy.filter == filter).unwrap_or_else(|| {
+        policies.push(TopicPolicy { filter: filter.into(), ..TopicPolicy::default() });
+        policies.len() - 1
+    });
+    &mut policies[place]
+}
+
 /// Adds what topics keep to what else holds for them.
 pub(super) fn keep(policies: &mut Vec<TopicPolicy>, keeping: Keeping, rng: &mut Rng) {
     let filters = if keeping == Keeping::All { &KEPT[..1] } else { &KEPT[..] };
@@ -32,11 +54,7 @@ pub(super) fn keep(policies: &mut Vec<TopicPolicy>, keeping: Keeping, rng: &mut 
         if keeping == Keeping::Some && rng.chance(1, 2) {
             continue;
         }
-        let place = policies.iter().position(|policy| policy.filter == filter).unwrap_or_else(|| {
-            policies.push(TopicPolicy { filter: filter.into(), ..TopicPolicy::default() });
-            policies.len() - 1
-        });
-        let policy = &mut policies[place];
+        let policy = at(policies, filter);
         policy.history_format = *rng.pick(&[None, Some(Format::Json), Some(Format::Binary)]);
         let bounds = if keeping == Keeping::All { 0 } else { rng.below(8) };
         policy.history_count = match bounds {
