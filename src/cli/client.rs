@@ -134,6 +134,7 @@ pub(super) struct Message<'a> {
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
     pub seq: Option<u64>,
+    pub time: Option<u64>,
     #[serde(borrow)]
     pub id: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -10,7 +10,7 @@ use super::{
     client::{Connection, Ended, Message, Patience, Place},
     position::Position,
     printed,
-    printer::{Printer, shown},
+    printer::{Columns, Printer, shown},
     run_client, tell,
 };
 
@@ -31,9 +31,8 @@ pub(super) struct HistoryArgs {
     /// The oldest of those after this one.
     #[arg(long, value_name = "EPOCH.SEQ")]
     after: Option<Position>,
-    /// Print only the data, without topic and seq.
-    #[arg(long)]
-    raw: bool,
+    #[command(flatten)]
+    columns: Columns,
     #[command(flatten)]
     patience: Patience,
 }
@@ -82,7 +81,7 @@ async fn receive_answer(connection: &mut Connection) -> Result<Vec<u8>, Ended> {
 }
 
 fn print(args: &HistoryArgs, answer: &Message<'_>) -> Result<(), Failure> {
-    let mut printer = Printer::new(args.raw, answer.messages.len() as u64);
+    let mut printer = Printer::new(args.columns, answer.messages.len() as u64);
     let mut all = answer.messages.iter();
     printed(all.try_for_each(|message| printer.print(message)).and_then(|()| printer.out.flush()))?;
     let topic = shown(&args.topic);

@@ -4,20 +4,33 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use serde_json::value::RawValue;
 
+use clap::Args;
+
 use super::client::Message;
+
+/// What a line says beside the data.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Columns {
+    /// Print only the data, without topic and seq.
+    #[arg(long)]
+    raw: bool,
+    /// Print behind the seq when the message got it, in milliseconds since 1970; - where it does not say.
+    #[arg(long, conflicts_with = "raw")]
+    time: bool,
+}
 
 /// Writes messages as lines.
 pub(super) struct Printer {
     pub out: BufWriter<Stdout>,
-    is_raw: bool,
+    columns: Columns,
     /// How many to print still.
     pub left: u64,
 }
 
 impl Printer {
-    /// One to stdout that prints so many messages, if it is `is_raw` their data alone.
-    pub fn new(is_raw: bool, left: u64) -> Printer {
-        Printer { out: BufWriter::new(io::stdout()), is_raw, left }
+    /// One to stdout that prints so many messages.
+    pub fn new(columns: Columns, left: u64) -> Printer {
+        Printer { out: BufWriter::new(io::stdout()), columns, left }
     }
 
     /// Prints one; there must be some left to print.
@@ -26,10 +39,16 @@ impl Printer {
         // A line break can only stand between the tokens of JSON, where a space means the same.
         let data = data.replace(['\n', '\r'], " ");
         self.left -= 1;
-        if self.is_raw {
+        if self.columns.raw {
             return writeln!(self.out, "{data}");
         }
-        writeln!(self.out, "{} {} {data}", shown(&message.topic), message.seq.unwrap_or(0))
+        write!(self.out, "{} {} ", shown(&message.topic), message.seq.unwrap_or(0))?;
+        match message.time {
+            Some(time) if self.columns.time => write!(self.out, "{time} ")?,
+            None if self.columns.time => write!(self.out, "- ")?,
+            _ => {}
+        }
+        writeln!(self.out, "{data}")
     }
 }
 

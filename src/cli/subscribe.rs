@@ -19,7 +19,7 @@ use super::{
     interrupt::Interrupt,
     position::Position,
     printed,
-    printer::{Printer, shown},
+    printer::{Columns, Printer, shown},
     run_client, tell,
 };
 
@@ -46,9 +46,8 @@ pub(super) struct SubArgs {
     /// End after so many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Print only the data, without topic and seq.
-    #[arg(long)]
-    raw: bool,
+    #[command(flatten)]
+    columns: Columns,
     #[command(flatten)]
     patience: Patience,
 }
@@ -135,7 +134,7 @@ impl Subscriber<'_> {
         let course = Course { since: args.since, last: args.last, is_under_way: false };
         Subscriber {
             args,
-            printer: Printer::new(args.raw, args.count.unwrap_or(u64::MAX)),
+            printer: Printer::new(args.columns, args.count.unwrap_or(u64::MAX)),
             courses: vec![course; args.filters.len()],
         }
     }

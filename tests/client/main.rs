@@ -86,6 +86,23 @@ fn sub_passes_over_what_it_does_not_know() {
     assert_eq!(result, (0, "a 7 1\n".into(), String::new()));
 }
 
+#[test]
+fn sub_prints_times_where_it_is_asked() {
+    for (flags, printed) in
+        [(&[][..], "a 7 1\na 8 2\n"), (&["--time"], "a 7 1764083000123 1\na 8 - 2\n"), (&["--raw"], "1\n2\n")]
+    {
+        let script = |_, mut socket: Socket| {
+            socket.receive();
+            socket.send(r#"{"op":"message","topic":"a","seq":7,"time":1764083000123,"data":1}"#);
+            socket.send(r#"{"op":"message","topic":"a","seq":8,"data":2}"#);
+            socket.receive_close();
+        };
+        let args = [&["sub", "a", "--count", "2"], flags].concat();
+        let result = run(Server::start(1, script), &args, None);
+        assert_eq!(result, (0, printed.into(), String::new()), "{flags:?}");
+    }
+}
+
 /// A proxy whose broker is away, one that hangs up, and one that has enough of it: the pause may double each time.
 #[test]
 fn sub_comes_back_to_a_broker_that_is_away_with_longer_pauses() {

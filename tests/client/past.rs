@@ -192,12 +192,21 @@ fn a_place_that_is_none() {
 fn history_prints_what_is_kept_and_tells_where_it_is() {
     let place = format!("{EPOCH}.121");
     let anchor = serde_json::json!({"epoch": EPOCH, "seq": 121});
-    let messages = r#"{"op":"message","topic":"a b","seq":39,"data":{"n":[1, 2]}},{"op":"message","topic":"a b","seq":40,"base64":"AAEC"}"#;
+    let messages = r#"{"op":"message","topic":"a b","seq":39,"data":{"n":[1, 2]}},{"op":"message","topic":"a b","seq":40,"time":1764083000123,"base64":"AAEC"}"#;
     let printed = "\"a b\" 39 {\"n\":[1, 2]}\n\"a b\" 40 \"AAEC\"\n";
     let kept = format!("fanfare: \"a b\" is at {EPOCH}.140 and keeps what came from 21 on\n");
     for (flags, key, limit, more, messages, printed, told) in [
         (&[][..], "", 100, true, messages, printed, format!("{kept}fanfare: next: --before {EPOCH}.39\n")),
         (&["--raw"], "", 100, false, messages, "{\"n\":[1, 2]}\n\"AAEC\"\n", kept.clone()),
+        (
+            &["--time"],
+            "",
+            100,
+            false,
+            messages,
+            "\"a b\" 39 - {\"n\":[1, 2]}\n\"a b\" 40 1764083000123 \"AAEC\"\n",
+            kept.clone(),
+        ),
         (
             &["--before", &place],
             "before",
