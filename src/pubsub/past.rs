@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// The capacities of blocks, in bytes.
-const BLOCK_BYTES: [usize; 5] = if cfg!(test) {
-    [128, 256, 1 << 10, 4 << 10, OWN_CHUNK_BYTES]
+const BLOCK_BYTES: [usize; 6] = if cfg!(test) {
+    [64, 128, 256, 1 << 10, 4 << 10, OWN_CHUNK_BYTES]
 } else {
-    [512, 4 << 10, 16 << 10, 64 << 10, OWN_CHUNK_BYTES]
+    [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, OWN_CHUNK_BYTES]
 };
 /// A page has about so many bytes; one record may be longer.
 pub const PAGE_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
@@ -170,6 +170,8 @@ impl Past {
             let (appender, clock) = pool.acquire_kept(bytes);
             on_begin(clock);
             let first_seq = self.tail.head_seq() + 1;
+            // Most topics that keep something keep very little.
+            self.blocks.reserve_exact(usize::from(self.blocks.is_empty()));
             self.blocks.push_back(Block { appender, first_seq, clock, newest_ms: 0, pieces: Vec::new() });
         }
         &mut self.blocks.back_mut().expect("it was there or was just put there").appender
@@ -185,6 +187,7 @@ impl Past {
         pool: &mut ChunkPool,
         on_end: impl FnMut(u64),
     ) {
+        self.marks.reserve_exact(usize::from(self.marks.is_empty()));
         if self.marks.back().is_none_or(|newest| newest.tick != tick) {
             self.marks.push_back(Mark { tick, seq });
         }

@@ -208,6 +208,9 @@ impl Tail {
         if !is_joined {
             let (range, begin_bytes) = (appender.newest(len), self.head_bytes);
             let segment = Segment { range, clock: 0, begin_bytes, position_count: 0, pin_count: 0 };
+            let is_first = usize::from(self.segments.is_empty());
+            self.segments.reserve_exact(is_first);
+            self.index.reserve_exact(is_first);
             self.segments.push_back(segment);
         }
         let last = self.segments.back().expect("it is there or was just put there");

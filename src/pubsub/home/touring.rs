@@ -22,10 +22,15 @@ use crate::{
 
 /// So many names a page looks at.
 const NAMES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+/// So many are taken out of the list of them at a time.
+const NAMES_TOGETHER: usize = if cfg!(test) { 2 } else { 64 };
 /// A page has about so many bytes; one record may be longer.
 const TOUR_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// A range of so many bytes is sent from where it is; shorter ones are copied together, which is less work than to send each.
 const ALONE_BYTES: usize = if cfg!(test) { 256 } else { 4 << 10 };
+
+/// So many bytes are copied in the time that it takes to write one of a publication, with what else is done for that.
+const COPIED_BYTES: u64 = 8;
 
 /// What of one topic belongs into a pass.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,10 +57,7 @@ impl Home {
             is_recovered: true,
         };
         if !matches!(request.from, TourFrom::Nothing) {
-            let found = self.names_from(&request.filter, request.cursor.as_ref());
-            let behind = found.last().filter(|_| found.len() >= NAMES_MAX);
-            let behind = behind.map(|(name, _)| TourCursor { name: name.clone(), seq: None });
-            page.cursor = self.fill(&mut page, &found, request).or(behind);
+            page.cursor = self.fill(&mut page, request);
             self.copy_together(&mut page.entries);
         }
         outboxes[port].push_back(Delivery::Toured(Box::new(page)));
@@ -70,7 +72,7 @@ impl Home {
         self.tick
     }
 
-    /// The next names, of topics with a past, that may match `filter`: at most [`NAMES_MAX`].
+    /// The next names, of topics with a past, that may match `filter`: at most [`NAMES_TOGETHER`].
     fn names_from(&mut self, filter: &str, cursor: Option<&TourCursor>) -> Vec<(Arc<str>, usize)> {
         let prefix = literal_prefix(filter);
         // `a/#` matches `a` as well, which does not begin with `a/`, and goes first.
@@ -84,28 +86,51 @@ impl Home {
         };
         let named = self.pasts.range::<str, _>((start, Bound::Unbounded));
         let named = named.take_while(|(name, _)| name.starts_with(prefix));
-        let found: Vec<_> =
-            bare.into_iter().chain(named).take(NAMES_MAX).map(|(name, key)| (name.clone(), *key)).collect();
+        let found: Vec<_> = bare
+            .into_iter()
+            .chain(named)
+            .take(NAMES_TOGETHER)
+            .map(|(name, key)| (name.clone(), *key))
+            .collect();
         self.work += found.len() as u64 * (price::LOOK + price::MATCH);
         found
     }
 
-    /// Fills the page with what of the topics that were found belongs into the pass. Where that is more than fits it tells where
-    /// the rest begins.
-    fn fill(
+    /// Fills the page with what belongs into the pass of the next topics. Where that is more than fits it tells where the rest
+    /// begins.
+    fn fill(&mut self, page: &mut TourPage, request: &TourRequest) -> Option<TourCursor> {
+        let (mut cursor, mut bytes_left) = (request.cursor.clone(), TOUR_BYTES_MAX);
+        for _ in 0..NAMES_MAX / NAMES_TOGETHER {
+            let found = self.names_from(&request.filter, cursor.as_ref());
+            let rest = self.fill_with(page, &found, cursor.as_ref(), request, &mut bytes_left);
+            let (last, _) = found.last()?;
+            if rest.is_some() {
+                return rest;
+            }
+            if found.len() < NAMES_TOGETHER {
+                return None;
+            }
+            cursor = Some(TourCursor { name: last.clone(), seq: None });
+        }
+        cursor
+    }
+
+    /// The same of the topics that were found, the first of which `cursor` may be in the middle of.
+    fn fill_with(
         &mut self,
         page: &mut TourPage,
         found: &[(Arc<str>, usize)],
+        cursor: Option<&TourCursor>,
         request: &TourRequest,
+        bytes_left: &mut u32,
     ) -> Option<TourCursor> {
-        let TourRequest { filter, encoding, from, cursor, .. } = request;
+        let TourRequest { filter, encoding, from, .. } = request;
         let now_ms = self.now_ms as u32;
-        let mut bytes_left = TOUR_BYTES_MAX;
         for (name, key) in found.iter().filter(|(name, _)| topic::matches(filter, name)) {
             let topic = &mut self.topics[*key];
             let past = topic.past.as_mut().expect("who is listed has a past");
             let end_seq = past.first_since(page.tick);
-            let resumed = cursor.as_ref().filter(|cursor| cursor.name == *name).and_then(|cursor| cursor.seq);
+            let resumed = cursor.filter(|cursor| cursor.name == *name).and_then(|cursor| cursor.seq);
             let lowest = past.lowest(now_ms);
             let Part { first_seq, mut gap, is_whole } = match resumed {
                 Some(seq) => Part::behind(seq, lowest, end_seq),
@@ -116,7 +141,7 @@ impl Home {
                 continue;
             }
             let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
-            let window = Window { first_seq, end_seq, bytes_max: bytes_left };
+            let window = Window { first_seq, end_seq, bytes_max: *bytes_left };
             let spans = match first_seq < end_seq {
                 true => past.page(window, encoding.format(), now_ms, &mut self.pool, &mut cost),
                 false => Spans { spans: Vec::new(), next_seq: end_seq },
@@ -135,7 +160,7 @@ impl Home {
             }
             let first_entry = page.entries.len().saturating_sub(usize::from(spans.spans.is_empty()));
             for (span, next_seq) in spans.spans.iter().zip(next_seqs) {
-                bytes_left = bytes_left.saturating_sub(span.range.len() as u32);
+                *bytes_left = bytes_left.saturating_sub(span.range.len() as u32);
                 page.entries.push(entry(span.seq, next_seq, Some(span.range.clone())));
             }
             page.entries[first_entry].gap = gap.take();
@@ -143,7 +168,7 @@ impl Home {
             self.work += cost.price;
             self.transcoded_bytes_total += cost.transcoded_bytes;
             self.make_up_for(cost.transcoded_bytes as usize);
-            if next_seq < end_seq || bytes_left == 0 {
+            if next_seq < end_seq || *bytes_left == 0 {
                 let seq = (next_seq < end_seq).then_some(next_seq);
                 return Some(TourCursor { name: name.clone(), seq });
             }
@@ -163,7 +188,7 @@ impl Home {
         if len == 0 {
             return;
         }
-        self.work += len as u64 * price::PUBLISHED_BYTE;
+        self.work += len as u64 * price::PUBLISHED_BYTE / COPIED_BYTES;
         let mut appender = self.pool.acquire(len, len);
         for range in entries.iter_mut().filter_map(|entry| entry.range.as_mut()).filter(is_short) {
             *range = appender.append(range.len(), |room| room.copy_from_slice(range.bytes()));
