@@ -89,7 +89,7 @@ fn a_filter_over_many_topics_begins_with_the_newest_of_each() {
                 break message;
             }
             let topic: usize = message["topic"].as_str().unwrap()["ticker/".len()..].parse().unwrap();
-            let expected = if topic % 10 == 0 { json!("newest") } else { json!(topic) };
+            let expected = if topic.is_multiple_of(10) { json!("newest") } else { json!(topic) };
             assert_eq!((&message["data"], std::mem::replace(&mut seen[topic], true)), (&expected, false));
         };
         assert_eq!((&replayed["count"], &replayed["recovered"]), (&json!(TOPICS), &json!(true)));
