@@ -33,6 +33,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[publish]`
+    pub publish: Publish,
     /// `[history]`
     pub history: History,
     /// `[[topic]]`: what holds for the topics that a filter matches in place of `[delivery]`, and what they keep. Of the
@@ -130,6 +132,8 @@ pub struct Limits {
     pub commands_burst_max: u32,
     /// Topics that one home keeps; idle ones are evicted beyond it; 262,144.
     pub topics_max: usize,
+    /// Publications that one home remembers by their keys; 65,536.
+    pub keys_max: usize,
     /// Live log chunks of all homes together; 1 GiB.
     pub log_bytes_max: usize,
 }
@@ -168,6 +172,13 @@ pub struct Delivery {
     pub owed_ms_max: u32,
 }
 
+/// `[publish]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// For how long a publication that has a key is not published again; 120,000 ms, 0 where keys are not remembered.
+    pub key_window_ms: u32,
+}
+
 /// `[history]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
@@ -186,6 +197,8 @@ pub struct TopicPolicy {
     pub owed_bytes_max: Option<usize>,
     /// As `delivery.owed_ms_max`.
     pub owed_ms_max: Option<u32>,
+    /// As `publish.key_window_ms`.
+    pub key_window_ms: Option<u32>,
     /// How many publications each of them keeps at most; with 0 none, whatever is said of bytes and age.
     pub history_count: Option<u64>,
     /// How much each of them keeps, in bytes.
@@ -270,6 +283,7 @@ impl Default for Config {
                 commands_per_s_max: 0,
                 commands_burst_max: 1_024,
                 topics_max: 262_144,
+                keys_max: 65_536,
                 log_bytes_max: 1 << 30,
             },
             timeouts: Timeouts {
@@ -288,6 +302,7 @@ impl Default for Config {
                 owed_bytes_max: 8 << 20,
                 owed_ms_max: 30_000,
             },
+            publish: Publish { key_window_ms: 120_000 },
             history: History { bytes_max: 256 << 20 },
             topic: Vec::new(),
             deflate: Deflate { enabled: false, level: 2, bytes_min: 512, window_bits: 15, ratio_max: 100 },

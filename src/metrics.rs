@@ -59,6 +59,12 @@ pub struct ReactorStats {
     pub behind_bytes_max: u64,
     /// Bytes of live log chunks allocated by this home.
     pub log_bytes: u64,
+    /// Publications that this home remembers by their keys.
+    pub keys: u64,
+    /// For how long it does, in milliseconds, where nothing else is said of a topic.
+    pub key_window_ms: u64,
+    /// Publications that this home knew already by their keys.
+    pub duplicates_total: u64,
     /// Bytes of what topics of this home keep of their past.
     pub kept_bytes: u64,
     /// Topics of this home that keep something of their past, or would.

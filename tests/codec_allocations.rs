@@ -30,8 +30,15 @@ fn carry_out<'a>(
                 let len = publication.encoded_len(format);
                 publication.encode(format, &mut frame[..len]);
                 let begin = Begin::default();
-                let ok =
-                    Reply::Ok { id, topic: &topic, seq: Some(121), begin, receivers: Some(3), hint: None };
+                let ok = Reply::Ok {
+                    id,
+                    topic: &topic,
+                    seq: Some(121),
+                    begin,
+                    receivers: Some(3),
+                    is_duplicate: false,
+                    hint: None,
+                };
                 reply::write(format, &ok, replies);
             }
             Command::Ping { id } => reply::write(format, &Reply::Pong { id }, replies),

@@ -155,6 +155,8 @@ pub(super) struct Message<'a> {
     pub epoch: Cow<'a, str>,
     pub recovered: Option<bool>,
     pub replayed: Option<u64>,
+    /// Of a publish's `ok`.
+    pub duplicate: bool,
     pub more: bool,
     #[serde(borrow)]
     pub messages: Vec<Message<'a>>,

@@ -39,7 +39,10 @@ pub(super) struct PubArgs {
     /// Send DATA, or each line, as a JSON string instead of taking it for JSON.
     #[arg(long)]
     text: bool,
-    /// Print the seq of every publication.
+    /// Publish DATA once: what was published to the topic with the same key a while ago is not published again.
+    #[arg(long, requires = "data")]
+    key: Option<String>,
+    /// Print the seq of every publication, and whether it is one that was there already.
     #[arg(long)]
     verbose: bool,
     #[command(flatten)]
@@ -61,7 +64,7 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
         let opened = Connection::open(&place, time_max).await;
         let connection = opened.map_err(|ended| Failure::Run(ended.to_string()))?;
         let line_bytes_max = connection.message_bytes_max.min(LINE_BYTES_MAX);
-        let publisher = Publisher::new(connection.sender(), &args.topic);
+        let publisher = Publisher::new(connection.sender(), &args.topic, args.key.as_deref());
         let sending = async {
             let sent = match &data {
                 Some(data) => publisher.publish(data).await,
@@ -142,6 +145,8 @@ struct Publisher {
     sender: Sender,
     /// The topic as JSON.
     topic: String,
+    /// The member that has the key, if there is one.
+    key: String,
     /// A permit is taken by a publication and given back by its reply.
     window: Semaphore,
     /// Every publication has its reply.
@@ -157,10 +162,12 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn new(sender: Sender, topic: &str) -> Self {
+    fn new(sender: Sender, topic: &str, key: Option<&str>) -> Self {
+        let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON");
         Publisher {
             sender,
-            topic: serde_json::to_string(topic).expect("a string is JSON"),
+            topic: quoted(topic),
+            key: key.map(|key| format!(r#","key":{}"#, quoted(key))).unwrap_or_default(),
             window: Semaphore::new(WINDOW),
             finished: Notify::new(),
             sent_count: Cell::new(0),
@@ -176,7 +183,8 @@ impl Publisher {
         self.window.acquire().await.expect("the window is never closed").forget();
         let id = self.sent_count.get();
         self.sent_count.set(id + 1);
-        let command = format!(r#"{{"op":"publish","topic":{},"data":{data},"id":{id}}}"#, self.topic);
+        let Publisher { topic, key, .. } = self;
+        let command = format!(r#"{{"op":"publish","topic":{topic},"data":{data},"id":{id}{key}}}"#);
         if self.sender.send_text(command).await.is_err() {
             // The reader will find out too, and may find a close frame that says why.
             future::pending::<()>().await;
@@ -219,7 +227,7 @@ impl Publisher {
             };
             let reply = Message::parse(&text)?;
             match &*reply.op {
-                "ok" if is_verbose => self.print(reply.seq.unwrap_or(0)),
+                "ok" if is_verbose => self.print(reply.seq.unwrap_or(0), reply.duplicate),
                 "error" => {
                     tell(reply.error_line());
                     self.refused_count.update(|count| count + 1);
@@ -235,8 +243,9 @@ impl Publisher {
         }
     }
 
-    fn print(&self, seq: u64) {
-        if let Err(failure) = print(&format!("{seq}\n")) {
+    fn print(&self, seq: u64, is_duplicate: bool) {
+        let duplicate = if is_duplicate { " duplicate" } else { "" };
+        if let Err(failure) = print(&format!("{seq}{duplicate}\n")) {
             self.unprinted.set(Some(failure));
         }
     }

@@ -17,7 +17,7 @@ use super::{
 use crate::protocol::{Format, publication::Stamps, topic::Filter};
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 10] = [
+pub(super) const SECTIONS: [(&str, &str); 11] = [
     ("listen", "Where clients connect."),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
@@ -25,6 +25,7 @@ pub(super) const SECTIONS: [(&str, &str); 10] = [
     ("limits", "What the broker takes at most: beyond it a client is refused, the broker never grows."),
     ("timeouts", "How long the broker waits."),
     ("delivery", "What a subscriber may be owed, and what becomes of one that takes too little."),
+    ("publish", "What is remembered of who published what."),
     ("history", "What topics keep of their past, if a [[topic]] below says that they do."),
     ("deflate", "Compression of messages (permessage-deflate, RFC 7692) for clients that offer it."),
     ("log", "What is written to stderr."),
@@ -88,6 +89,9 @@ pub(super) enum Kind<T> {
 pub(super) const OWED_BYTES_MAX: RangeInclusive<u64> = 65_536..=4_294_967_296;
 /// How old what is owed may be, in milliseconds.
 pub(super) const OWED_MS_MAX: RangeInclusive<u64> = 100..=3_600_000;
+
+/// For how long a publication is remembered by its key, in milliseconds: a day.
+pub(super) const KEY_WINDOW_MS: RangeInclusive<u64> = 100..=86_400_000;
 
 /// How much the log may hold, and what topics keep of it, in bytes.
 const LOG_BYTES_MAX: u64 = 1_099_511_627_776;
@@ -341,6 +345,13 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: integer!(Integer, limits.topics_max, 1..=16_777_216, "topics"),
     },
     Key {
+        path: "limits.keys_max",
+        about: "Publications that one reactor remembers by their keys, as the home of their topics: each takes some 150 bytes.\n\
+                One more takes the place of the one that would be forgotten first, however long its topic's key_window_ms.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.keys_max, 1..=16_777_216, "publications"),
+    },
+    Key {
         path: "limits.log_bytes_max",
         about: "Publications kept in memory, of all topics together.",
         is_reloadable: false,
@@ -423,6 +434,13 @@ pub(super) static KEYS: &[Key<Config>] = &[
         about: "How old the oldest publication that a connection is owed may be; 0 is any age.",
         is_reloadable: true,
         kind: integer!(IntegerOrZero, delivery.owed_ms_max, OWED_MS_MAX, "milliseconds"),
+    },
+    Key {
+        path: "publish.key_window_ms",
+        about: "For so long a publication with a `key` is remembered: published again it is not, and its publisher is told where\n\
+                the first one is. 0 remembers none, and refuses a publish with a `key`.",
+        is_reloadable: true,
+        kind: integer!(IntegerOrZero, publish.key_window_ms, KEY_WINDOW_MS, "milliseconds"),
     },
     Key {
         path: "history.bytes_max",

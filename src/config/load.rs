@@ -458,6 +458,7 @@ mod tests {
             ("topic", "[{ match = 'a', owed_bytes_max = 65535 }]"),
             ("topic", "[{ match = 'a', owed_ms_max = -1 }]"),
             ("topic", "[{ match = 'a', owed_ms_max = 100 }, { match = 'a', slow_consumer = 'skip' }]"),
+            ("topic", "[{ match = 'a', key_window_ms = 99 }]"),
             ("topic", "[{ match = 'a', history_count = 10000001 }]"),
             ("topic", "[{ match = 'a', history_bytes = 1023 }]"),
             ("topic", "[{ match = 'a', history_bytes = 1073741825 }]"),
@@ -470,6 +471,9 @@ mod tests {
             ("topic", "[{ match = 'a', stamp = [1] }]"),
             ("topic", &many_policies(POLICIES_MAX + 1)),
             ("delivery.owed_ms_max", "3600001"),
+            ("publish.key_window_ms", "99"),
+            ("publish.key_window_ms", "86400001"),
+            ("limits.keys_max", "0"),
             ("history.bytes_max", "1048575"),
             ("history.bytes_max", "1099511627777"),
         ] {
@@ -484,8 +488,8 @@ mod tests {
     /// At both ends of their ranges, and as they are told.
     #[test]
     fn what_a_topic_keeps_and_stamps_is_taken_and_told() {
-        let least = "[{ match = \"a\", history_count = 0, history_bytes = 1024, history_ms = 1000, history_format = \"json\" }]";
-        let most = "[{ match = \"a\", history_count = 10_000_000, history_bytes = 1_073_741_824, \
+        let least = "[{ match = \"a\", key_window_ms = 0, history_count = 0, history_bytes = 1024, history_ms = 1000, history_format = \"json\" }]";
+        let most = "[{ match = \"a\", key_window_ms = 86_400_000, history_count = 10_000_000, history_bytes = 1_073_741_824, \
                     history_ms = 2_592_000_000, history_format = \"binary\" }]";
         let stamped = "[{ match = \"a\", stamp = [\"time\"] }, { match = \"b\", stamp = [] }]";
         for text in [least, most, stamped] {

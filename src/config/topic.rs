@@ -5,8 +5,8 @@ use toml::{Spanned, de::DeValue};
 use super::{
     SlowConsumer, TopicPolicy,
     keys::{
-        HISTORY_BYTES, HISTORY_COUNT, HISTORY_MS, Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX, POLICIES_MAX,
-        Refusal,
+        HISTORY_BYTES, HISTORY_COUNT, HISTORY_MS, KEY_WINDOW_MS, Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX,
+        POLICIES_MAX, Refusal,
     },
 };
 use crate::protocol::Format;
@@ -78,6 +78,16 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         },
         example: "2000",
         is_set: |policy| policy.owed_ms_max.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.key_window_ms",
+            about: "In place of publish.key_window_ms.",
+            is_reloadable: true,
+            kind: integer!(IntegerOrZero, key_window_ms, KEY_WINDOW_MS, "milliseconds"),
+        },
+        example: "600_000",
+        is_set: |policy| policy.key_window_ms.is_some(),
     },
     TopicKey {
         key: Key {

@@ -52,7 +52,7 @@ pub fn binary_commands(bytes: &[u8]) {
 fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
     match &result {
         Err(error) => check_refusal(error),
-        Ok(Command::Publish { id, topic, payload, kind, .. }) => {
+        Ok(Command::Publish { id, topic, payload, kind, key, .. }) => {
             for time_ms in [None, Some(u64::MAX / 5)] {
                 check_publication(&Publication { topic, seq: u64::MAX / 3, time_ms, payload, kind: *kind });
             }
@@ -62,6 +62,7 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
                 seq: Some(1),
                 begin: Begin::default(),
                 receivers: None,
+                is_duplicate: key.is_some(),
                 hint: None,
             });
         }
@@ -71,7 +72,15 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
                 recovered: start.since.map(|since| since.seq > 0),
                 replayed: start.last.map(u64::from),
             };
-            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, begin, receivers: None, hint: None });
+            check_reply(&Reply::Ok {
+                id: *id,
+                topic: filter,
+                seq: None,
+                begin,
+                receivers: None,
+                is_duplicate: false,
+                hint: None,
+            });
         }
         Ok(Command::SubscribeTour { filter, last, resume, .. }) => {
             let at = resume.as_ref().and_then(|resume| resume.at.clone());
@@ -82,7 +91,15 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
         }
         Ok(Command::Unsubscribe { id, filter }) => {
             let begin = Begin::default();
-            check_reply(&Reply::Ok { id: *id, topic: filter, seq: None, begin, receivers: None, hint: None });
+            check_reply(&Reply::Ok {
+                id: *id,
+                topic: filter,
+                seq: None,
+                begin,
+                receivers: None,
+                is_duplicate: false,
+                hint: None,
+            });
         }
         Ok(Command::History { id, topic, .. }) => check_history(*id, topic),
         Ok(Command::Ping { id }) => check_reply(&Reply::Pong { id: *id }),

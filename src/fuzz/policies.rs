@@ -51,6 +51,7 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
             [two_bits(0) as usize],
         owed_bytes_max: two_bits(1).checked_sub(1).map(|more| 65_536 + more as usize),
         owed_ms_max: [None, Some(0), Some(100), Some(101)][two_bits(2) as usize],
+        key_window_ms: [None, Some(0), Some(100), Some(101)][two_bits(7) as usize],
         history_count: [None, Some(0), Some(1), Some(2)][two_bits(3) as usize],
         history_bytes: two_bits(4).checked_sub(1).map(|more| 1_024 + u64::from(more)),
         history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
@@ -87,12 +88,13 @@ fn check_telling(config: &Config) {
 fn check_taken(tables: &[TopicPolicy]) {
     let mut text = String::new();
     for it in tables {
-        let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, .. } = it;
+        let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, key_window_ms, .. } = it;
         let TopicPolicy { history_count, history_bytes, history_ms, history_format, stamp, .. } = it;
         text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
         text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
         text += &owed_bytes_max.map_or("".into(), |bytes| format!("owed_bytes_max = {bytes}\n"));
         text += &owed_ms_max.map_or("".into(), |ms| format!("owed_ms_max = {ms}\n"));
+        text += &key_window_ms.map_or("".into(), |ms| format!("key_window_ms = {ms}\n"));
         text += &history_count.map_or("".into(), |count| format!("history_count = {count}\n"));
         text += &history_bytes.map_or("".into(), |bytes| format!("history_bytes = {bytes}\n"));
         text += &history_ms.map_or("".into(), |ms| format!("history_ms = {ms}\n"));

@@ -434,6 +434,11 @@ fn read_publish<'a>(
         let message = format!("the id is {}; at most {} is allowed", body.seq, json::ID_NUMBER_MAX);
         return Err(refuse(ErrorCode::BadValue, message));
     }
+    let mut key = None;
+    if !body.ext.is_empty() {
+        key = body.rows().find(|(kind, _)| *kind == ext::KEY).map(|(_, key)| key);
+        key.map_or(Ok(()), json::check_key).map_err(|rule| refuse(ErrorCode::BadValue, rule))?;
+    }
     let topic = topic.as_ref().map_err(|rule| refuse(ErrorCode::BadTopic, rule.clone()))?;
     let kind = if body.flags & FLAG_JSON == 0 {
         PayloadKind::Bytes
@@ -445,13 +450,14 @@ fn read_publish<'a>(
         .map_err(|rule| refuse(ErrorCode::BadMessage, rule))?;
         PayloadKind::Json
     };
-    let name = TopicName::parse(Cow::Borrowed(*topic));
+    let name = TopicName::parse(*topic);
     Ok(Command::Publish {
         id,
         topic: name.map_err(|rule| refuse(ErrorCode::BadTopic, rule.to_string()))?,
         payload: body.payload,
         kind,
         receivers: body.flags & FLAG_RECEIVERS != 0,
+        key,
     })
 }
 
@@ -503,12 +509,16 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
         refuse(ErrorCode::BadMessage, format!("the payload is not UTF-8 at its byte {}", error.valid_up_to()))
     })?;
     let command = parser.parse_one(text);
+    let copied;
     let (op, id, topic) = match &command {
         Ok(Command::Subscribe { id, filter, .. } | Command::SubscribeTour { id, filter, .. }) => {
             (Kind::Subscribe.as_str(), *id, Some(filter.text()))
         }
         Ok(Command::Unsubscribe { id, filter }) => (Kind::Unsubscribe.as_str(), *id, Some(filter.text())),
-        Ok(Command::Publish { id, topic, .. }) => (Kind::Publish.as_str(), *id, Some(topic.text())),
+        Ok(Command::Publish { id, topic, .. }) => {
+            copied = Cow::Borrowed(topic.as_str());
+            (Kind::Publish.as_str(), *id, Some(&copied))
+        }
         Ok(Command::History { id, topic, .. }) => (Kind::History.as_str(), Some(*id), Some(topic.text())),
         Ok(Command::Ping { id }) => (Kind::Ping.as_str(), *id, None),
         // Of several faults the topic is the last that is told, and what is not offered for it.
@@ -575,8 +585,8 @@ mod tests {
         topic::Filter,
     };
 
-    fn name(text: &str) -> TopicName<Cow<'_, str>> {
-        TopicName::parse(text.into()).expect("a name")
+    fn name(text: &str) -> TopicName<&str> {
+        TopicName::parse(text).expect("a name")
     }
 
     fn filter(text: &str) -> Filter<Cow<'_, str>> {
@@ -641,18 +651,24 @@ mod tests {
             payload: b"\xff\x00",
             kind: PayloadKind::Bytes,
             receivers: false,
+            key: None,
         };
         assert_parses(&body(1, 0, 7, b"", "room/42", b"\xff\x00"), &publish);
         assert_parses(&body(1, FLAG_EXT, 7, b"", "room/42", b"\xff\x00"), &publish);
         assert_parses(&body(1, FLAG_EXT, 7, b"?\0\x07unknown", "room/42", b"\xff\x00"), &publish);
         // A time is the broker's to say, and nobody's to claim.
         assert_parses(&body(1, FLAG_EXT, 7, b"\x04\0\0?\0\0", "room/42", b"\xff\x00"), &publish);
+        let Command::Publish { id, topic, payload, kind, receivers, .. } = publish else { unreachable!() };
+        let keyed = Command::Publish { id, topic, payload, kind, receivers, key: Some(b"o-17") };
+        let rows = b"\x09\0\x03abc\x01\0\x04o-17\x01\0\x01b";
+        assert_parses(&body(1, FLAG_EXT, 7, rows, "room/42", b"\xff\x00"), &keyed);
         let json = Command::Publish {
             id: None,
             topic: name("t"),
             payload: b" [1]",
             kind: PayloadKind::Json,
             receivers: true,
+            key: None,
         };
         assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS, 0, b"", "t", b" [1]"), &json);
 
@@ -672,7 +688,7 @@ mod tests {
         );
         let history = Command::History {
             id: RequestId::Number(7),
-            topic: name("room/42"),
+            topic: TopicName::parse("room/42".into()).expect("a name"),
             limit: 5,
             anchor: Some(Anchor::After(Since { epoch: Some(0x1f), seq: 3 })),
         };
@@ -776,6 +792,13 @@ mod tests {
             BadValue,
             &["9007199254740992", "9007199254740991"],
         );
+        let key = |len: u8| [&[ext::KEY, 0, len][..], &vec![b'k'; usize::from(len)]].concat();
+        assert_refused(
+            &body(1, FLAG_EXT, 0, &key(65), "t", b""),
+            BadValue,
+            &["`key`", "65 bytes", "1 to 64"],
+        );
+        assert_refused(&body(1, FLAG_EXT, 0, &key(0), "t", b""), BadValue, &["`key`", "0 bytes", "1 to 64"]);
         assert_refused(&body(1, 0, 0, b"", &"t".repeat(257), b""), BadTopic, &["257", "256"]);
         assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b"{"), BadMessage, &["not JSON"]);
         assert_refused(&body(1, FLAG_JSON, 0, b"", "t", b""), BadMessage, &["empty"]);
@@ -902,11 +925,19 @@ mod tests {
         #[test]
         fn a_publish_comes_out_as_it_went_in(
             id in 0..=json::ID_NUMBER_MAX,
-            ext in rows(),
+            unknown in rows(),
+            key in prop::option::of(vec(any::<u8>(), 1..=command::KEY_BYTES_MAX)),
             topic in "\\PC{1,60}".prop_filter("a name", |topic| TopicName::parse(topic.as_str()).is_ok()),
             payload in vec(any::<u8>(), 0..300),
             flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
         ) {
+            let row = |kind: u8, bytes: &[u8]| [&[kind, 0, bytes.len() as u8][..], bytes].concat();
+            let row_of_key = key.as_ref().map_or(Vec::new(), |key| row(ext::KEY, key));
+            let unknown: Vec<u8> = ext::Rows::new(&unknown)
+                .filter(|(kind, _)| *kind != ext::KEY)
+                .flat_map(|(kind, bytes)| row(kind, bytes))
+                .collect();
+            let ext = [unknown, row_of_key, row(0xff, b"")].concat();
             let message = body(1, flags, id, &ext, &topic, &payload);
             let expected = Command::Publish {
                 id: (id != 0).then_some(RequestId::Number(id)),
@@ -914,6 +945,7 @@ mod tests {
                 payload: &payload,
                 kind: PayloadKind::Bytes,
                 receivers: flags & FLAG_RECEIVERS != 0,
+                key: key.as_deref().filter(|_| flags & FLAG_EXT != 0),
             };
             let mut parser = Parser::new();
             prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);

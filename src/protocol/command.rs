@@ -34,6 +34,8 @@ pub const HISTORY_MAX: u32 = 1_000;
 pub const LISTED_MAX: usize = 4_096;
 /// So many a history asks for that does not say.
 pub const HISTORY_DEFAULT: u32 = 100;
+/// The longest key of a publication, in bytes; the shortest has one.
+pub const KEY_BYTES_MAX: usize = 64;
 
 /// A place in a topic's order that a client was told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,13 +153,16 @@ pub enum Command<'a> {
         /// Echoed in the `ok`; without it there is none.
         id: Option<RequestId<'a>>,
         /// The topic's name.
-        topic: TopicName<Cow<'a, str>>,
+        topic: TopicName<&'a str>,
         /// The raw bytes of `data`, untouched.
         payload: &'a [u8],
         /// What `payload` is.
         kind: PayloadKind,
         /// The `ok` is to count the subscribers that had it to come.
         receivers: bool,
+        /// What the publisher knows it by, so that it is published once: 1 to [`KEY_BYTES_MAX`] bytes, those of a JSON
+        /// string as they were written between its quotes.
+        key: Option<&'a [u8]>,
     },
     /// Tell some of what is kept of `topic`.
     History {

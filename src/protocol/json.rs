@@ -5,8 +5,8 @@
 //! code means nothing else. Everything else that can be wrong is wrong with one command of it.
 //!
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
-//! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `data`, the topic, an option that
-//! is not offered for it.
+//! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `key`, `data`, the topic, an
+//! option that is not offered for it.
 
 mod culprit;
 mod document;
@@ -15,6 +15,7 @@ mod long;
 mod message;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
+mod once;
 mod past;
 mod quick;
 mod resume;
@@ -31,6 +32,7 @@ pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use long::Verdict;
 pub use message::LongMessage;
+pub(super) use once::check_key;
 pub(super) use write::{
     Decimal, decimal_len, escaped_len, take_decimal, unescaped_len, write_escaped, write_unescaped,
     written_len,
@@ -517,6 +519,7 @@ fn make_command<'a>(
         Some(Value { node: Node::Static(StaticNode::Bool(receivers)), .. }) => *receivers,
         Some(value) => refuse!(BadValue, "`receivers` is {}; true or false is allowed", Quoted(value.raw)),
     };
+    let key = once::read_key(members)?;
     match op {
         Op::Subscribe => {
             let filter = parse_topic(members, topic, Filter::parse)?;
@@ -534,12 +537,17 @@ fn make_command<'a>(
             let Some(data) = members.get(Key::Data) else {
                 refuse!(BadValue, "`data` is missing; any JSON value is allowed");
             };
+            // A topic that cannot be borrowed is that of a binary body's object, and none of these is a publish.
+            let Cow::Borrowed(name) = parse_topic(members, topic, TopicName::parse)?.into_text() else {
+                refuse!(Unsupported, "a publish is no object here; a body of its own kind is allowed");
+            };
             Ok(Command::Publish {
                 id,
-                topic: parse_topic(members, topic, TopicName::parse)?,
+                topic: TopicName::checked(name),
                 payload: data.raw.as_bytes(),
                 kind: PayloadKind::Json,
                 receivers,
+                key,
             })
         }
         Op::History => {

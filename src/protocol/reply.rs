@@ -36,6 +36,8 @@ pub enum Reply<'a> {
         begin: Begin,
         /// How many subscribers had the publication to come, if that was asked.
         receivers: Option<u64>,
+        /// The publication was there already, at `seq`, and was not published again.
+        is_duplicate: bool,
         /// For people: what is probably meant otherwise.
         hint: Option<&'static str>,
     },
@@ -234,7 +236,7 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_number(*ping_s, out);
             out.extend_from_slice(br#","features":["binary","history"]"#);
         }
-        Reply::Ok { id, topic, seq, begin, receivers, hint } => {
+        Reply::Ok { id, topic, seq, begin, receivers, is_duplicate, hint } => {
             out.extend_from_slice(br#"{"op":"ok""#);
             push_id(id, out);
             push_text_field(br#","topic":"#, topic, out);
@@ -244,6 +246,9 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_begin(begin, out);
             if let Some(receivers) = receivers {
                 push_number_field(br#","receivers":"#, *receivers, out);
+            }
+            if *is_duplicate {
+                push_bool_field(br#","duplicate":"#, true, out);
             }
             if let Some(hint) = hint {
                 push_text_field(br#","hint":"#, hint, out);
@@ -373,6 +378,7 @@ mod tests {
                 seq: Some(121),
                 begin: Begin::default(),
                 receivers: None,
+                is_duplicate: false,
                 hint: None,
             },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":121}"#,
@@ -384,23 +390,60 @@ mod tests {
                 seq: Some(121),
                 begin: Begin::default(),
                 receivers: Some(3),
+                is_duplicate: false,
                 hint: None,
             },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"receivers":3}"#,
         );
+        look(
+            &Reply::Ok {
+                id,
+                topic: "room/42",
+                seq: Some(121),
+                begin: Begin::default(),
+                receivers: None,
+                is_duplicate: true,
+                hint: None,
+            },
+            r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"duplicate":true}"#,
+        );
         let begin = Begin { epoch: Some(0x9f3a_c0de_1234_5678), recovered: None, replayed: None };
         look(
-            &Reply::Ok { id, topic: "*", seq: Some(0), begin, receivers: None, hint: Some("no") },
+            &Reply::Ok {
+                id,
+                topic: "*",
+                seq: Some(0),
+                begin,
+                receivers: None,
+                is_duplicate: false,
+                hint: Some("no"),
+            },
             r#"{"op":"ok","id":7,"topic":"*","seq":0,"epoch":"9f3ac0de12345678","hint":"no"}"#,
         );
         let begin = Begin { recovered: Some(true), replayed: Some(17), ..begin };
         look(
-            &Reply::Ok { id, topic: "room/42", seq: Some(120), begin, receivers: Some(1), hint: Some("no") },
+            &Reply::Ok {
+                id,
+                topic: "room/42",
+                seq: Some(120),
+                begin,
+                receivers: Some(1),
+                is_duplicate: false,
+                hint: Some("no"),
+            },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":120,"epoch":"9f3ac0de12345678","recovered":true,"replayed":17,"receivers":1,"hint":"no"}"#,
         );
         let begin = Begin { recovered: Some(false), replayed: Some(0), epoch: Some(1) };
         look(
-            &Reply::Ok { id, topic: "room/42", seq: Some(190), begin, receivers: None, hint: None },
+            &Reply::Ok {
+                id,
+                topic: "room/42",
+                seq: Some(190),
+                begin,
+                receivers: None,
+                is_duplicate: false,
+                hint: None,
+            },
             r#"{"op":"ok","id":7,"topic":"room/42","seq":190,"epoch":"0000000000000001","recovered":false,"replayed":0}"#,
         );
         look(
@@ -410,6 +453,7 @@ mod tests {
                 seq: None,
                 begin: Begin::default(),
                 receivers: None,
+                is_duplicate: false,
                 hint: None,
             },
             r#"{"op":"ok","topic":"a\"/#"}"#,
@@ -493,6 +537,7 @@ mod tests {
                     seq: None,
                     begin: Begin::default(),
                     receivers: None,
+                    is_duplicate: false,
                     hint: None,
                 },
                 &mut out,

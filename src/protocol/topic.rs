@@ -99,6 +99,12 @@ impl<S: Deref<Target = str>> TopicName<S> {
     pub fn text(&self) -> &S {
         &self.0
     }
+
+    /// The same, for good.
+    #[inline]
+    pub fn into_text(self) -> S {
+        self.0
+    }
 }
 
 impl<'a> TopicName<&'a str> {

@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use super::{
     filter::FilterTree,
     keeping::Keeping,
+    keyed::{KeyWindows, Keyed},
     lanes::{Lane, Lanes},
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
     message::{
@@ -61,6 +62,8 @@ const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
 const PASTS_PER_PERIOD: usize = if cfg!(test) { 8 } else { 1_024 };
 /// How many blocks one eviction looks at, if no topic is idle.
 const PASTS_PER_EVICTION: usize = 16;
+/// How many publications that were known by a key are forgotten in a period.
+const KEYS_PER_PERIOD: usize = if cfg!(test) { 16 } else { 256 };
 /// What was transcoded goes if nobody has asked for it for so long, in milliseconds.
 const PIECES_UNUSED_MS: u32 = 10_000;
 /// How many of these go in a period.
@@ -130,6 +133,9 @@ pub struct Home {
     /// Which topic is looked at next for whether it was idle for too long.
     idle_hand: usize,
     publications_total: u64,
+    keyed: Keyed,
+    key_windows: KeyWindows,
+    duplicates_total: u64,
     /// What was done since it was last asked for, as a price.
     work: u64,
 }
@@ -216,6 +222,42 @@ impl fmt::Display for TopicRefusal {
     }
 }
 
+/// Where a publication is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its place in the topic's order.
+    pub seq: u64,
+    /// It was there before: nothing was published now.
+    pub is_duplicate: bool,
+}
+
+/// Why nothing is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishRefusal {
+    /// The topic is not made.
+    Topic(TopicRefusal),
+    /// A key was given, and none is remembered of the topic's publications.
+    NoKeys,
+}
+
+impl From<TopicRefusal> for PublishRefusal {
+    fn from(refusal: TopicRefusal) -> PublishRefusal {
+        PublishRefusal::Topic(refusal)
+    }
+}
+
+impl fmt::Display for PublishRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishRefusal::Topic(refusal) => refusal.fmt(f),
+            PublishRefusal::NoKeys => f.write_str(
+                "this broker remembers no `key` of this topic's publications, since its key_window_ms is 0: a publish without \
+                 `key` is allowed",
+            ),
+        }
+    }
+}
+
 impl Homes {
     /// `count` homes; `seed` must be the same on all reactors.
     pub fn new(count: usize, seed: u64) -> Homes {
@@ -283,6 +325,9 @@ impl Home {
             eviction_hand: 0,
             idle_hand: 0,
             publications_total: 0,
+            keyed: Keyed::new(usize::MAX),
+            key_windows: KeyWindows::new(0, []),
+            duplicates_total: 0,
             work: 0,
         }
     }
@@ -302,6 +347,13 @@ impl Home {
     /// What topics keep.
     pub fn keeping(&self) -> &Keeping {
         &self.keeping
+    }
+
+    /// From now on publications are remembered by their keys for as long as `windows` says, and `count_max` of them at most.
+    /// Those that are remembered stay as long as was said before, unless they are too many.
+    pub fn set_key_windows(&mut self, windows: KeyWindows, count_max: usize) {
+        self.key_windows = windows;
+        self.keyed.set_count_max(count_max);
     }
 
     /// A turn begins at `now_ms`, when the wall clock shows `wall_ms` since the Unix epoch.
@@ -324,6 +376,22 @@ impl Home {
     /// Publications sequenced since the start.
     pub fn publications_total(&self) -> u64 {
         self.publications_total
+    }
+
+    /// Publications that were there already, by their keys, and were not published again, since the start.
+    pub fn duplicates_total(&self) -> u64 {
+        self.duplicates_total
+    }
+
+    /// How many publications are remembered by their keys.
+    pub fn key_count(&self) -> usize {
+        self.keyed.len()
+    }
+
+    /// For how long a publication is remembered by its key, in milliseconds: as is said of topics of which nothing else is
+    /// said, or less where those that are remembered have to make room.
+    pub fn key_window_ms(&self) -> u64 {
+        self.keyed.room_ms(self.now_ms).unwrap_or(u64::from(self.key_windows.default_ms()))
     }
 
     /// The chunks of this home, in bytes.
@@ -375,6 +443,35 @@ impl Home {
             self.flush_topic(key, outboxes);
         }
         Ok(self.topics[key].seq)
+    }
+
+    /// Publishes as [`Home::handle_publish`] does, unless a publication of this topic is remembered by the same `key`: then
+    /// nothing is done, and that is the one that is told.
+    ///
+    /// # Errors
+    /// [`PublishRefusal`]: nothing was published, and nothing is remembered.
+    #[expect(clippy::too_many_arguments, reason = "a publication, and what it takes to publish it")]
+    pub fn handle_publish_once(
+        &mut self,
+        topic: TopicName<&str>,
+        key: &[u8],
+        payload: &[u8],
+        kind: PayloadKind,
+        creator: u32,
+        deflater: &mut Deflater,
+        outboxes: &mut Outboxes,
+    ) -> Result<Placed, PublishRefusal> {
+        let (window_ms, visited) = self.key_windows.window_of(&topic);
+        self.work += price::KEY + u64::from(visited) * price::NODE;
+        let window_ms = window_ms.ok_or(PublishRefusal::NoKeys)?;
+        let fingerprint = self.keyed.fingerprint(&topic, key);
+        if let Some(seq) = self.keyed.seq_of(fingerprint, self.now_ms) {
+            self.duplicates_total += 1;
+            return Ok(Placed { seq, is_duplicate: true });
+        }
+        let seq = self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
+        self.keyed.remember(fingerprint, seq, window_ms, self.now_ms);
+        Ok(Placed { seq, is_duplicate: false })
     }
 
     /// Asks every reactor that has subscribers of `topic` how many, and tells how many were asked.
@@ -597,6 +694,7 @@ impl Home {
         self.owners = owners;
         self.drop_old();
         self.drop_idle();
+        self.work += self.keyed.forget(KEYS_PER_PERIOD, self.now_ms) as u64 * price::FORGOTTEN_KEY;
         self.pool.trim();
     }
 
@@ -645,6 +743,7 @@ impl Home {
         for (_, topic) in self.topics.iter().filter(|(_, topic)| topic.creator != 0) {
             *names.entry(topic.creator).or_default() += 1;
         }
+        self.keyed.check();
         assert_eq!(self.names, names, "who answers for topics has as many as are counted");
     }
 
@@ -1557,6 +1656,15 @@ mod tests {
             published
         }
 
+        /// The `seq` that is told, and whether it is a duplicate's.
+        fn publish_once(&mut self, name: &str, key: &[u8]) -> Result<(u64, bool), PublishRefusal> {
+            let World { home, deflater, outboxes } = self;
+            let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
+            let placed = home.handle_publish_once(name, key, b"1", kind, 0, deflater, outboxes);
+            home.flush(outboxes);
+            placed.map(|Placed { seq, is_duplicate }| (seq, is_duplicate))
+        }
+
         fn subscribe(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
             let name = TopicName::checked(name);
             self.home.handle_subscribe(0, name, Encoding::Json, creator, &mut self.outboxes);
@@ -1958,6 +2066,32 @@ mod tests {
         world.pass(1);
         assert!(world.home.kept_bytes() <= BYTES_MAX && world.home.transcoded_bytes_total() > 0);
         assert_eq!(lowest(&world), before, "nothing of it is lost");
+        world.home.check();
+    }
+
+    /// Nothing is remembered of what was refused; and what was published is, whatever becomes of its topic.
+    #[test]
+    fn a_key_is_remembered_for_what_was_published_and_outlives_its_topic() {
+        let mut world = World::new(0, 2);
+        assert_eq!(world.publish_once("a", b"k"), Err(PublishRefusal::NoKeys), "no window was set");
+        assert_eq!(world.home.topic_count(), 0);
+        world.home.set_key_windows(KeyWindows::new(100, []), 10);
+        for name in ["a", "b"] {
+            world.subscribe(name, 0).unwrap();
+        }
+        let refused = Err(PublishRefusal::Topic(TopicRefusal::TopicsMax));
+        assert_eq!(world.publish_once("c", b"k"), refused);
+        assert_eq!((world.home.key_count(), world.home.key_window_ms()), (0, 100));
+        world.home.handle_unsubscribe(0, "b", Encoding::Json, &mut world.outboxes);
+        assert_eq!(world.publish_once("c", b"k"), Ok((1, false)), "b has gone for it");
+        assert_eq!(world.publish_once("c", b"k"), Ok((1, true)));
+        world.home.begin_turn(99, 0);
+        assert_eq!(world.publish("d", 0), Ok(2), "c has gone for it");
+        assert_eq!(world.publish_once("c", b"k"), Ok((1, true)), "a duplicate needs no topic");
+        assert!(world.home.by_name.get("c").is_none());
+        world.home.begin_turn(100, 0);
+        assert_eq!(world.publish_once("c", b"k"), Ok((3, false)));
+        assert_eq!((world.home.duplicates_total(), world.home.publications_total()), (2, 3));
         world.home.check();
     }
 }

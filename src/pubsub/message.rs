@@ -6,8 +6,13 @@
 
 use std::sync::Arc;
 
-use super::{home::TopicRefusal, log::Range, past::Spans, subscription::ConnectionId};
-use crate::protocol::{Encoding, Format, command::PayloadKind};
+use super::{
+    home::{Placed, PublishRefusal, TopicRefusal},
+    log::Range,
+    past::Spans,
+    subscription::ConnectionId,
+};
+use crate::protocol::{Encoding, Format, command::PayloadKind, topic::TopicName};
 
 /// Names a question that waits for its answer, in the asker's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,20 +93,38 @@ const _: () = assert!(size_of::<Request>() <= 40 && size_of::<Delivery>() <= 56)
 /// A publication on its way to its home.
 #[derive(Debug)]
 pub struct PublishRequest {
-    /// The topic's name, then the payload.
+    /// The topic's name, then the key, then the payload.
     pub bytes: Range,
     /// How many of `bytes` are the topic's name.
     pub topic_len: u16,
+    /// How many are the key; 0 for none.
+    pub key_len: u8,
     /// What the payload is.
     pub kind: PayloadKind,
     /// The publisher.
     pub connection: ConnectionId,
     /// Who waits for the `ok`, if anybody.
-    pub pending: Option<PendingId>,
-    /// The `ok` is to count subscribers.
-    pub receivers: bool,
+    pub pending: Option<PendingPublish>,
     /// Who answers for the topic if it is new: see [`Home::handle_publish`](super::home::Home::handle_publish).
     pub creator: u32,
+}
+
+/// Who waits for the `ok` to a publication.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingPublish {
+    /// Comes back in the answer.
+    pub id: PendingId,
+    /// The `ok` is to count subscribers.
+    pub receivers: bool,
+}
+
+impl PublishRequest {
+    /// The topic's name, the key if there is one, and the payload.
+    pub fn parts(&self) -> (TopicName<&str>, Option<&[u8]>, &[u8]) {
+        let (topic, rest) = self.bytes.bytes().split_at(usize::from(self.topic_len));
+        let (key, payload) = rest.split_at(usize::from(self.key_len));
+        (TopicName::checked_bytes(topic), (!key.is_empty()).then_some(key), payload)
+    }
 }
 
 /// A page of a topic's past, for somebody who subscribes to it.
@@ -247,13 +270,13 @@ pub enum Delivery {
     Published {
         /// As in the request.
         pending: PendingId,
-        /// Its place.
-        seq: u64,
+        /// Its place, or that of the one which it repeats.
+        placed: Placed,
         /// From how many reactors a [`Delivery::Counted`] will come.
         counts: u32,
     },
-    /// A publication was refused, because its topic was.
-    Refused(PublishRequest, TopicRefusal),
+    /// A publication was refused.
+    Refused(PublishRequest, PublishRefusal),
     /// Tell the reactor `asker` how many connections here have `topic`'s newest publication to come.
     Count {
         /// The topic's name.

@@ -9,6 +9,7 @@ pub mod fanout;
 pub mod filter;
 pub mod home;
 pub mod keeping;
+pub mod keyed;
 mod lanes;
 pub mod log;
 pub mod message;

@@ -21,17 +21,20 @@ impl Carrier {
         Carrier { chunks: ChunkPool::new(budget), current: None, bytes_max }
     }
 
-    /// Copies a publication to where it stays until its home has taken it.
-    pub fn carry(&mut self, topic: &str, payload: &[u8]) -> Range {
-        let len = topic.len() + payload.len();
+    /// Copies a publication to where it stays until its home has taken it. Of one without a key that is empty.
+    pub fn carry(&mut self, topic: &str, key: &[u8], payload: &[u8]) -> Range {
+        let len = topic.len() + key.len() + payload.len();
         if self.current.as_ref().is_none_or(|current| current.room() < len) {
             let full = self.current.replace(self.chunks.acquire(SHARED_CHUNK_BYTES, len));
             full.into_iter().for_each(|full| self.chunks.retire(full));
         }
         let current = self.current.as_mut().expect("a chunk with room was just put there");
         current.append(len, |room| {
-            room[..topic.len()].copy_from_slice(topic.as_bytes());
-            room[topic.len()..].copy_from_slice(payload);
+            let (topic_room, room) = room.split_at_mut(topic.len());
+            let (key_room, payload_room) = room.split_at_mut(key.len());
+            topic_room.copy_from_slice(topic.as_bytes());
+            key_room.copy_from_slice(key);
+            payload_room.copy_from_slice(payload);
         })
     }
 
@@ -69,7 +72,7 @@ mod tests {
     fn one_publication_that_is_more_than_the_bound_is_let_go_of() {
         let budget = Budget::new(16 << 20);
         let mut carrier = Carrier::new(budget.clone(), 2);
-        let range = carrier.carry("t", &vec![b'1'; 1 << 20]);
+        let range = carrier.carry("t", b"", &vec![b'1'; 1 << 20]);
         carrier.release_free();
         assert!(carrier.is_full(), "its home has not taken it");
         drop(range);

@@ -22,8 +22,8 @@ use crate::{
         topic::{self, Filter, TopicName},
     },
     pubsub::{
-        home::TopicRefusal,
-        message::{Delivery, PageFrom, PendingId, PublishRequest, Request},
+        home::{Placed, PublishRefusal},
+        message::{Delivery, PageFrom, PendingId, PendingPublish, PublishRequest, Request},
         subscription::{
             ConnectionId, Gap, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
         },
@@ -34,6 +34,17 @@ use crate::{
 const ALREADY_SUBSCRIBED: &str =
     "this connection has this subscription already, or receives the topic whose past it asks for";
 const BUSY: &str = "some of the past that this matches is still being sent to this connection: it is allowed when that is over";
+
+/// The fields of a publish.
+#[derive(Clone, Copy)]
+struct Publish<'a> {
+    id: Option<RequestId<'a>>,
+    topic: TopicName<&'a str>,
+    payload: &'a [u8],
+    kind: PayloadKind,
+    receivers: bool,
+    key: Option<&'a [u8]>,
+}
 
 impl Desk {
     /// Carries out a command, or tells why not.
@@ -47,8 +58,16 @@ impl Desk {
         self.stats.commands_total += 1;
         self.meter.spend(price::COMMAND);
         let result = match &command {
-            Ok(Command::Publish { id, topic, payload, kind, receivers }) => {
-                self.handle_publish(slot, *id, topic.borrowed(), payload, *kind, *receivers)
+            Ok(Command::Publish { id, topic, payload, kind, receivers, key }) => {
+                let publish = Publish {
+                    id: *id,
+                    topic: *topic,
+                    payload,
+                    kind: *kind,
+                    receivers: *receivers,
+                    key: *key,
+                };
+                self.handle_publish(slot, publish)
             }
             Ok(Command::Subscribe { id, filter, start }) => {
                 self.handle_subscribe(slot, *id, filter.borrowed(), *start)
@@ -90,32 +109,22 @@ impl Desk {
         self.write_reply(slot, &Reply::Error(error));
     }
 
-    fn handle_publish<'a>(
-        &mut self,
-        slot: u32,
-        id: Option<RequestId<'a>>,
-        topic: TopicName<&'a str>,
-        payload: &[u8],
-        kind: PayloadKind,
-        receivers: bool,
-    ) -> Result<(), CommandError<'a>> {
+    fn handle_publish<'a>(&mut self, slot: u32, publish: Publish<'a>) -> Result<(), CommandError<'a>> {
+        let Publish { id, topic, payload, kind, receivers, key } = publish;
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
         if home != self.exchange.index() || (receivers && id.is_some()) {
-            self.send_publish(slot, home, id, topic, payload, kind, receivers);
+            self.send_publish(slot, home, publish);
             return Ok(());
         }
         let creator = self.creator(slot);
-        match self.publish_here(topic, payload, kind, creator) {
-            Ok(seq) if id.is_some() => {
+        match self.publish_here(topic, key, payload, kind, creator) {
+            Ok(placed) if id.is_some() => {
                 let topic = topic.as_str();
-                self.write_reply(slot, &placed_ok(id, topic, seq, None));
+                self.write_reply(slot, &placed_ok(id, topic, placed, None));
             }
             Ok(_) => {}
-            Err(refused) => {
-                let message = refused.to_string().into();
-                return Err(refusal("publish", id, topic.as_str(), ErrorCode::LimitReached, message));
-            }
+            Err(refused) => return Err(publish_refusal(id, topic.as_str(), refused)),
         }
         Ok(())
     }
@@ -125,20 +134,29 @@ impl Desk {
     fn publish_here(
         &mut self,
         topic: TopicName<&str>,
+        key: Option<&[u8]>,
         payload: &[u8],
         kind: PayloadKind,
         creator: u32,
-    ) -> Result<u64, TopicRefusal> {
+    ) -> Result<Placed, PublishRefusal> {
         // Else what waits goes first.
         let waiting_count = self.exchange.own_count();
         let is_first = waiting_count == 0;
-        let outboxes = self.exchange.outboxes();
-        let seq = self.home.handle_publish(topic, payload, kind, creator, &mut self.deflater, outboxes)?;
+        let (outboxes, deflater) = (self.exchange.outboxes(), &mut self.deflater);
+        let placed = match key {
+            None => {
+                let seq = self.home.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
+                Placed { seq, is_duplicate: false }
+            }
+            Some(key) => {
+                self.home.handle_publish_once(topic, key, payload, kind, creator, deflater, outboxes)?
+            }
+        };
         if is_first {
             self.take_own();
         }
         self.exchange.note_own_beyond(waiting_count);
-        Ok(seq)
+        Ok(placed)
     }
 
     /// Takes at once what this home has to say to this reactor.
@@ -149,23 +167,15 @@ impl Desk {
     }
 
     /// Sends a publication to its home, which may be this reactor's, by way of a request.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command and where it goes")]
-    fn send_publish(
-        &mut self,
-        slot: u32,
-        home: usize,
-        id: Option<RequestId<'_>>,
-        topic: TopicName<&str>,
-        payload: &[u8],
-        kind: PayloadKind,
-        receivers: bool,
-    ) {
-        let bytes = self.carrier.carry(&topic, payload);
-        let topic_len = topic.len() as u16;
+    fn send_publish(&mut self, slot: u32, home: usize, publish: Publish<'_>) {
+        let Publish { id, topic, payload, kind, receivers, key } = publish;
+        let key = key.unwrap_or_default();
+        let bytes = self.carrier.carry(&topic, key, payload);
+        let (topic_len, key_len) = (topic.len() as u16, key.len() as u8);
         let pending = id.map(|id| {
             let kind = PendingKind::Publish(Placing::new(receivers));
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
-            self.hold(slot, Some(id), topic, kind)
+            PendingPublish { id: self.hold(slot, Some(id), topic, kind), receivers }
         });
         let connection = self.connections.id_of(slot);
         self.send_request(
@@ -173,10 +183,10 @@ impl Desk {
             Request::Publish(PublishRequest {
                 bytes,
                 topic_len,
+                key_len,
                 kind,
                 connection,
                 pending,
-                receivers,
                 creator: self.creator(slot),
             }),
         );
@@ -218,7 +228,10 @@ impl Desk {
             Ok(Subscribed::Later) => {}
             Ok(Subscribed::Now(seq)) if id.is_some() => {
                 let (begin, hint) = (self.begin(start, seq, None), topic::hint(text));
-                self.write_reply(slot, &Reply::Ok { id, topic: text, seq, begin, receivers: None, hint });
+                self.write_reply(
+                    slot,
+                    &Reply::Ok { id, topic: text, seq, begin, receivers: None, is_duplicate: false, hint },
+                );
             }
             Ok(Subscribed::Now(_)) => {}
             Err(SubscribeRefused::Already) => {
@@ -302,6 +315,7 @@ impl Desk {
                         seq: None,
                         begin: Begin::default(),
                         receivers: None,
+                        is_duplicate: false,
                         hint: None,
                     },
                 );
@@ -336,22 +350,21 @@ impl Desk {
         match request {
             Request::Publish(publish) => {
                 self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
-                let (topic, payload) = publish.bytes.bytes().split_at(usize::from(publish.topic_len));
-                let topic = TopicName::checked_bytes(topic);
-                let seq = match self.publish_here(topic, payload, publish.kind, publish.creator) {
-                    Ok(seq) => seq,
+                let (topic, key, payload) = publish.parts();
+                let placed = match self.publish_here(topic, key, payload, publish.kind, publish.creator) {
+                    Ok(placed) => placed,
                     Err(refusal) => {
                         return self.exchange.say(from, Delivery::Refused(publish, refusal));
                     }
                 };
-                if let Some(pending) = publish.pending {
-                    let counts = match publish.receivers {
+                if let Some(PendingPublish { id: pending, receivers }) = publish.pending {
+                    let counts = match receivers && !placed.is_duplicate {
                         true => {
                             self.home.handle_count(&topic, from as u32, pending, self.exchange.outboxes())
                         }
                         false => 0,
                     };
-                    self.exchange.say(from, Delivery::Published { pending, seq, counts });
+                    self.exchange.say(from, Delivery::Published { pending, placed, counts });
                 }
             }
             Request::Subscribe { topic, encoding, creator } => {
@@ -406,7 +419,7 @@ impl Desk {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
                 self.work_off();
             }
-            Delivery::Published { pending, seq, counts } => self.handle_published(pending, seq, counts),
+            Delivery::Published { pending, placed, counts } => self.handle_published(pending, placed, counts),
             Delivery::Refused(publish, refusal) => self.handle_refused(&publish, refusal),
             Delivery::Count { topic, asker, pending } => {
                 let receivers = self.fanout.receiver_count(&topic);
@@ -485,7 +498,10 @@ impl Desk {
                 }
                 _ => (Begin::default(), None),
             };
-            self.write_reply(connection, &Reply::Ok { id, topic, seq, begin, receivers: None, hint });
+            self.write_reply(
+                connection,
+                &Reply::Ok { id, topic, seq, begin, receivers: None, is_duplicate: false, hint },
+            );
         }
     }
 
@@ -503,18 +519,17 @@ impl Desk {
         }
     }
 
-    fn handle_published(&mut self, id: PendingId, seq: u64, counts: u32) {
-        self.pending.placing(id).note_published(seq, counts);
+    fn handle_published(&mut self, id: PendingId, placed: Placed, counts: u32) {
+        self.pending.placing(id).note_published(placed, counts);
         self.answer_publish(id);
     }
 
-    fn handle_refused(&mut self, publish: &PublishRequest, refused: TopicRefusal) {
-        let held = publish.pending.and_then(|pending| self.pending.remove(pending).id);
+    fn handle_refused(&mut self, publish: &PublishRequest, refused: PublishRefusal) {
+        let held = publish.pending.and_then(|pending| self.pending.remove(pending.id).id);
         let Some(connection) = self.open_slot(publish.connection) else { return };
         let topic = HeldTopic::Carried(publish.bytes.clone(), publish.topic_len);
         let (id, topic) = (held.as_ref().map(HeldId::get), topic.get());
-        let error = refusal("publish", id, topic, ErrorCode::LimitReached, refused.to_string().into());
-        self.refuse_command(connection, &error);
+        self.refuse_command(connection, &publish_refusal(id, topic, refused));
     }
 
     fn handle_counted(&mut self, id: PendingId, counted: u64) {
@@ -524,11 +539,11 @@ impl Desk {
 
     /// Answers a publication once its `seq` is known and every count is in.
     fn answer_publish(&mut self, id: PendingId) {
-        let Some((seq, receivers)) = self.pending.placing(id).placed() else { return };
+        let Some((placed, receivers)) = self.pending.placing(id).placed() else { return };
         let Pending { connection, id, topic, .. } = self.pending.remove(id);
         if let Some(connection) = self.open_slot(connection) {
             let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
-            self.write_reply(connection, &placed_ok(id, topic, seq, receivers));
+            self.write_reply(connection, &placed_ok(id, topic, placed, receivers));
         }
     }
 
@@ -596,8 +611,26 @@ impl Desk {
 }
 
 /// The `ok` of a publication.
-fn placed_ok<'a>(id: Option<RequestId<'a>>, topic: &'a str, seq: u64, receivers: Option<u64>) -> Reply<'a> {
-    Reply::Ok { id, topic, seq: Some(seq), begin: Begin::default(), receivers, hint: None }
+fn placed_ok<'a>(
+    id: Option<RequestId<'a>>,
+    topic: &'a str,
+    placed: Placed,
+    receivers: Option<u64>,
+) -> Reply<'a> {
+    let Placed { seq, is_duplicate } = placed;
+    Reply::Ok { id, topic, seq: Some(seq), begin: Begin::default(), receivers, is_duplicate, hint: None }
+}
+
+fn publish_refusal<'a>(
+    id: Option<RequestId<'a>>,
+    topic: &'a str,
+    refused: PublishRefusal,
+) -> CommandError<'a> {
+    let code = match refused {
+        PublishRefusal::Topic(_) => ErrorCode::LimitReached,
+        PublishRefusal::NoKeys => ErrorCode::Unsupported,
+    };
+    refusal("publish", id, topic, code, refused.to_string().into())
 }
 
 fn refusal<'a>(

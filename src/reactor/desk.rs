@@ -21,7 +21,7 @@ use super::{
     pending::PendingTable,
     queues::Queues,
     reading::{Check, REPLIES_BYTES_MAX},
-    settings::{deflate_settings, encoding_count, keeping_of, policy_of, session_limits},
+    settings::{deflate_settings, encoding_count, keeping_of, key_windows_of, policy_of, session_limits},
     share,
     slow::{ShedFlights, StalledRound},
     transport::Source,
@@ -155,6 +155,7 @@ impl Desk {
             shared.budget.clone(),
         );
         home.set_keeping(keeping_of(&config));
+        home.set_key_windows(key_windows_of(&config), config.limits.keys_max);
         Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
@@ -238,6 +239,7 @@ impl Desk {
             self.fanout.set_policy(policy);
             self.home.set_keeping(keeping_of(config));
         }
+        self.home.set_key_windows(key_windows_of(config), config.limits.keys_max);
         if config.reactor.max_delay_us != before.reactor.max_delay_us {
             self.pacing = Pacing::new(config.reactor.max_delay_us);
         }
@@ -487,6 +489,9 @@ impl Desk {
             behind: self.fanout.behind_count(),
             behind_bytes_max: self.fanout.kept_bytes_max(),
             log_bytes: (self.home.log_bytes() + self.carrier.allocated_bytes()) as u64,
+            keys: self.home.key_count() as u64,
+            key_window_ms: self.home.key_window_ms(),
+            duplicates_total: self.home.duplicates_total(),
             kept_bytes: self.home.kept_bytes() as u64,
             keeping: self.home.past_count() as u64,
             replays: self.fanout.replay_count() as u64,

@@ -321,6 +321,7 @@ mod tests {
         channel::Mesh,
         protocol::Encoding,
         pubsub::{
+            home::Placed,
             log::{Budget, ChunkPool, SHARED_CHUNK_BYTES},
             message::{Batch, PendingId},
         },
@@ -337,7 +338,11 @@ mod tests {
     }
 
     fn answer(number: u32) -> Delivery {
-        Delivery::Published { pending: PendingId(number), seq: 1, counts: 0 }
+        Delivery::Published {
+            pending: PendingId(number),
+            placed: Placed { seq: 1, is_duplicate: false },
+            counts: 0,
+        }
     }
 
     fn batch() -> Delivery {

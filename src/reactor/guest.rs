@@ -22,9 +22,9 @@ use crate::{
     },
     pubsub::{
         fanout::{Fanout, Outcome},
-        home::{Homes, TopicRefusal},
+        home::{Homes, PublishRefusal, TopicRefusal},
         log::Budget,
-        message::{Delivery, PendingId, PublishRequest, Request},
+        message::{Delivery, PendingId, PendingPublish, PublishRequest, Request},
         policy::Policy,
         subscription::{ConnectionId, Gap, Refused, Started, Subscribed, Unsubscribed, ViewKey, Wanted},
         view::{MemberSlot, Owed},
@@ -214,12 +214,12 @@ impl Guest {
         }
         let question = self.ask(Question::Publish(Placing::new(receivers)))?;
         let publish = PublishRequest {
-            bytes: self.carrier.carry(&topic, payload),
+            bytes: self.carrier.carry(&topic, b"", payload),
             topic_len: topic.len() as u16,
+            key_len: 0,
             kind,
             connection: ConnectionId { slot: 0, generation: 0 },
-            pending: Some(question),
-            receivers,
+            pending: Some(PendingPublish { id: question, receivers }),
             creator: CREATOR,
         };
         self.exchange.request(self.homes.of(topic), Request::Publish(publish));
@@ -477,12 +477,13 @@ impl Guest {
             Delivery::FilterAdded { registration } => {
                 self.fanout.handle_filter_added(registration, &mut self.outcome);
             }
-            Delivery::Published { pending, seq, counts } => {
-                self.placing(pending).note_published(seq, counts);
+            Delivery::Published { pending, placed, counts } => {
+                self.placing(pending).note_published(placed, counts);
                 self.answer_publish(pending);
             }
             Delivery::Refused(publish, refusal) => {
-                let question = publish.pending.expect("a guest waits for every answer");
+                let question = publish.pending.expect("a guest waits for every answer").id;
+                let PublishRefusal::Topic(refusal) = refusal else { unreachable!("a guest gives no keys") };
                 self.answer(question, Answer::Refused(refusal));
             }
             Delivery::Counted { pending, receivers } => {
@@ -506,8 +507,8 @@ impl Guest {
     }
 
     fn answer_publish(&mut self, question: PendingId) {
-        if let Some((seq, receivers)) = self.placing(question).placed() {
-            self.answer(question, Answer::Published { seq, receivers });
+        if let Some((placed, receivers)) = self.placing(question).placed() {
+            self.answer(question, Answer::Published { seq: placed.seq, receivers });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
         command::{RequestId, Start},
         topic::TopicName,
     },
-    pubsub::{log::Range, message::PendingId, subscription::ConnectionId},
+    pubsub::{home::Placed, log::Range, message::PendingId, subscription::ConnectionId},
 };
 
 /// Questions that wait, by the id that went along with the request.
@@ -45,8 +45,8 @@ pub enum PendingKind {
 /// A publication that waits for its place, and to have its receivers counted.
 #[derive(Debug)]
 pub struct Placing {
-    /// Its `seq`, once that is known.
-    seq: Option<u64>,
+    /// Where it is, once that is known.
+    placed: Option<Placed>,
     /// Subscribers counted so far, if that was asked.
     receivers: Option<u64>,
     /// Counts to come, as far as known; counts may come before the `seq` and the number of them.
@@ -104,13 +104,17 @@ impl PendingTable {
 impl Placing {
     /// One that has no place yet, and whose receivers are counted if `counts` says so.
     pub fn new(counts: bool) -> Placing {
-        Placing { seq: None, receivers: counts.then_some(0), missing: 0 }
+        Placing { placed: None, receivers: counts.then_some(0), missing: 0 }
     }
 
     /// It has its place, and so many counts come.
-    pub fn note_published(&mut self, seq: u64, counts: u32) {
-        self.seq = Some(seq);
+    pub fn note_published(&mut self, placed: Placed, counts: u32) {
+        self.placed = Some(placed);
         self.missing += i64::from(counts);
+        if placed.is_duplicate {
+            // Whoever has it to come is not known any more.
+            self.receivers = None;
+        }
     }
 
     /// One of the counts came.
@@ -121,8 +125,8 @@ impl Placing {
     }
 
     /// Its place and its receivers, when nothing is missing.
-    pub fn placed(&self) -> Option<(u64, Option<u64>)> {
-        self.seq.filter(|_| self.missing == 0).map(|seq| (seq, self.receivers))
+    pub fn placed(&self) -> Option<(Placed, Option<u64>)> {
+        self.placed.filter(|_| self.missing == 0).map(|placed| (placed, self.receivers))
     }
 }
 

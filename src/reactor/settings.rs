@@ -8,6 +8,7 @@ use crate::{
     protocol::{Encoding, Format, deflate, session::Limits},
     pubsub::{
         keeping::{KeepKeys, Keeping},
+        keyed::KeyWindows,
         log::SHARED_CHUNK_BYTES,
         policy::{Policy, Rule, RuleKeys},
     },
@@ -106,6 +107,12 @@ pub(super) fn policy_of(config: &Config) -> Policy {
         (it.filter.clone(), keys)
     });
     Policy::new(owed_bytes_max, default, entries)
+}
+
+/// For how long publications are remembered by their keys.
+pub(super) fn key_windows_of(config: &Config) -> KeyWindows {
+    let entries = config.topic.iter().filter_map(|it| Some((it.filter.clone(), it.key_window_ms?)));
+    KeyWindows::new(config.publish.key_window_ms, entries)
 }
 
 /// What topics keep of their past, and write into their messages.

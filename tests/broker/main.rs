@@ -15,6 +15,7 @@ mod history;
 mod hostile;
 mod http;
 mod interop;
+mod keys;
 mod lifecycle;
 mod limits;
 mod memory;

@@ -37,7 +37,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-pub(super) static FAMILIES: [Family; 37] = [
+pub(super) static FAMILIES: [Family; 40] = [
     family!(
         connections,
         Gauge,
@@ -145,6 +145,27 @@ pub(super) static FAMILIES: [Family; 37] = [
         "fanfare_behind_max",
         Some(Unit::Bytes),
         "The most log that any topic keeps here for subscribers that are behind."
+    ),
+    family!(
+        keys,
+        Gauge,
+        "fanfare_keys",
+        None,
+        "Publications that this reactor, as their home, remembers by their keys."
+    ),
+    Family {
+        field: "key_window_ms",
+        name: "fanfare_keys_window",
+        unit: Some(Unit::Seconds),
+        help: "For how long a publication is remembered by its key: publish.key_window_ms, or less where limits.keys_max is reached.",
+        read: |stats| Value::Real(stats.key_window_ms as f64 / 1e3),
+    },
+    family!(
+        duplicates_total,
+        Counter,
+        "fanfare_duplicates",
+        None,
+        "Publications that were remembered by their keys when they were published again, and so were not."
     ),
     family!(log_bytes, Gauge, "fanfare_log", Some(Unit::Bytes), "Live log chunks allocated by this home."),
     family!(

@@ -29,6 +29,7 @@ struct Fields {
     kind: u8,
     flags: u8,
     seq: u64,
+    key: Option<Vec<u8>>,
     topic: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -50,13 +51,14 @@ fn bodies(mut rest: &[u8]) -> Option<Vec<Fields>> {
 }
 
 fn split(body: &[u8]) -> Option<Fields> {
-    let mut topic_at = 12;
+    let (mut topic_at, mut rows) = (12, Vec::new());
     if body.get(1)? & 2 != 0 {
         let rows_at = 14;
         topic_at = rows_at + number(body.get(12..14)?);
         let mut row_at = rows_at;
         while row_at < topic_at {
             let len = number(body.get(row_at + 1..row_at + 3).filter(|_| row_at + 3 <= topic_at)?);
+            rows.push((body[row_at], row_at + 3..row_at + 3 + len));
             row_at += 3 + len;
         }
         if row_at > topic_at {
@@ -68,6 +70,7 @@ fn split(body: &[u8]) -> Option<Fields> {
         kind: body[0],
         flags: body[1],
         seq: u64::from_be_bytes(body.get(4..12)?.try_into().ok()?),
+        key: rows.into_iter().find(|(kind, _)| *kind == 1).map(|(_, key)| body[key].to_vec()),
         topic: body.get(topic_at..payload_at)?.to_vec(),
         payload: body.get(payload_at..)?.to_vec(),
     })
@@ -98,6 +101,9 @@ fn publish(fields: Fields) -> Outcome {
     if fields.flags > 7 || (!is_id && fields.seq != 0) {
         return refuse(ErrorCode::BadValue);
     }
+    if fields.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 64) {
+        return refuse(ErrorCode::BadValue);
+    }
     let Some(topic) = topic.clone() else { return refuse(ErrorCode::BadTopic) };
     let is_json = fields.flags & 1 != 0;
     if is_json && !str::from_utf8(&fields.payload).is_ok_and(|text| json::naive::is_i_json(text, 63)) {
@@ -113,6 +119,7 @@ fn publish(fields: Fields) -> Outcome {
         topic: Some(topic),
         data: Some((kind, fields.payload)),
         receivers: fields.flags & 4 != 0,
+        key: fields.key,
         start: Start::default(),
         resume: None,
         page: None,

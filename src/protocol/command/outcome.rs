@@ -16,6 +16,7 @@ pub(crate) struct OwnedCommand {
     pub(crate) topic: Option<String>,
     pub(crate) data: Option<(PayloadKind, Vec<u8>)>,
     pub(crate) receivers: bool,
+    pub(crate) key: Option<Vec<u8>>,
     pub(crate) start: Start,
     /// Of a subscribe to a filter.
     pub(crate) resume: Option<Resume>,
@@ -57,6 +58,7 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             topic: topic.map(str::to_owned),
             data: None,
             receivers: false,
+            key: None,
             start: Start::default(),
             resume: None,
             page: None,
@@ -75,9 +77,10 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             Command::History { id, topic, limit, anchor } => {
                 OwnedCommand { page: Some((*limit, *anchor)), ..named("history", Some(*id), Some(topic)) }
             }
-            Command::Publish { id, topic, payload, kind, receivers } => OwnedCommand {
+            Command::Publish { id, topic, payload, kind, receivers, key } => OwnedCommand {
                 data: Some((*kind, payload.to_vec())),
                 receivers: *receivers,
+                key: key.map(<[u8]>::to_vec),
                 ..named("publish", *id, Some(topic))
             },
         })

@@ -9,6 +9,8 @@ pub(super) enum Key {
     Topic,
     Data,
     Receivers,
+    /// `key`, by which a publication is published once.
+    Once,
     Since,
     Last,
     Resume,
@@ -18,12 +20,13 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 11] = [
+    pub(super) const ALL: [Key; 12] = [
         Key::Op,
         Key::Id,
         Key::Topic,
         Key::Data,
         Key::Receivers,
+        Key::Once,
         Key::Since,
         Key::Last,
         Key::Resume,
@@ -40,6 +43,7 @@ impl Key {
             "topic" => Key::Topic,
             "data" => Key::Data,
             "receivers" => Key::Receivers,
+            "key" => Key::Once,
             "since" => Key::Since,
             "last" => Key::Last,
             "resume" => Key::Resume,
@@ -57,6 +61,7 @@ impl Key {
             Key::Topic => "topic",
             Key::Data => "data",
             Key::Receivers => "receivers",
+            Key::Once => "key",
             Key::Since => "since",
             Key::Last => "last",
             Key::Resume => "resume",
@@ -103,7 +108,7 @@ impl Op {
         match self {
             Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last, Key::Resume],
             Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
-            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers],
+            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers, Key::Once],
             Op::History => &[Key::Op, Key::Topic, Key::Id, Key::Limit, Key::Before, Key::After],
             Op::Ping => &[Key::Op, Key::Id],
         }

@@ -172,8 +172,20 @@ fn command(raw: &str) -> Outcome {
     let error =
         |code| Outcome::Error { op: op.clone(), id: id.map(str::to_owned), topic: topic.clone(), code };
 
-    let known =
-        ["op", "id", "topic", "data", "receivers", "since", "last", "resume", "limit", "before", "after"];
+    let known = [
+        "op",
+        "id",
+        "topic",
+        "data",
+        "receivers",
+        "key",
+        "since",
+        "last",
+        "resume",
+        "limit",
+        "before",
+        "after",
+    ];
     if known.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1) {
         return error(ErrorCode::DuplicateKey);
     }
@@ -183,7 +195,7 @@ fn command(raw: &str) -> Outcome {
     let takes: &[&str] = match op.as_str() {
         "subscribe" => &["op", "topic", "id", "since", "last", "resume"],
         "unsubscribe" => &["op", "topic", "id"],
-        "publish" => &["op", "topic", "id", "data", "receivers"],
+        "publish" => &["op", "topic", "id", "data", "receivers", "key"],
         "history" => &["op", "topic", "id", "limit", "before", "after"],
         _ => &["op", "id"],
     };
@@ -234,6 +246,10 @@ fn command(raw: &str) -> Outcome {
     if !matches!(get("receivers"), None | Some("true" | "false")) {
         return error(ErrorCode::BadValue);
     }
+    let key = set("key").map(|raw| raw.strip_prefix('"').and_then(|text| text.strip_suffix('"')));
+    if key.is_some_and(|text| text.is_none_or(|text| text.is_empty() || text.len() > 64)) {
+        return error(ErrorCode::BadValue);
+    }
     if op == "publish" && get("data").is_none() {
         return error(ErrorCode::BadValue);
     }
@@ -253,6 +269,7 @@ fn command(raw: &str) -> Outcome {
         topic: topic.clone(),
         data: get("data").map(|raw| (PayloadKind::Json, raw.as_bytes().to_vec())),
         receivers: get("receivers") == Some("true"),
+        key: key.flatten().map(|text| text.as_bytes().to_vec()),
         start,
         resume: resume.expect("a good one"),
         page: (op == "history").then_some((limit, anchor)),

@@ -5,9 +5,7 @@
 //! is not sure of, an escape, an exponent, a character that might not be one, a key that it does not know, and
 //! everything that is wrong, it leaves to the others: it takes a text or says nothing, and never refuses one.
 
-use std::borrow::Cow;
-
-use super::ID_TEXT_BYTES_MAX;
+use super::{ID_TEXT_BYTES_MAX, check_key};
 use crate::protocol::{
     command::{Command, PayloadKind, RequestId},
     topic::TopicName,
@@ -23,7 +21,7 @@ const DIGITS_MAX: usize = 15;
 /// values it has, keys included.
 pub(super) fn read(text: &str, data_depth_max: usize) -> Option<(Command<'_>, usize)> {
     let mut reader = Reader { text, at: 0, value_count: 1 };
-    let (mut is_publish, mut topic, mut data, mut id) = (false, None, None, None);
+    let (mut is_publish, mut topic, mut data, mut id, mut publication_key) = (false, None, None, None, None);
     reader.open(b'{')?;
     loop {
         let key = reader.string()?;
@@ -42,6 +40,10 @@ pub(super) fn read(text: &str, data_depth_max: usize) -> Option<(Command<'_>, us
                 data = Some(&text[start..reader.at]);
             }
             "id" if id.is_none() => id = Some(reader.id()?),
+            "key" if publication_key.is_none() => {
+                publication_key = Some(reader.string()?.as_bytes()).filter(|key| check_key(key).is_ok());
+                publication_key?;
+            }
             _ => return None,
         }
         if reader.is_last(b'}')? {
@@ -52,10 +54,11 @@ pub(super) fn read(text: &str, data_depth_max: usize) -> Option<(Command<'_>, us
     let topic = topic.filter(|_| is_publish && reader.at == text.len())?;
     let command = Command::Publish {
         id,
-        topic: TopicName::parse(Cow::Borrowed(topic)).ok()?,
+        topic: TopicName::parse(topic).ok()?,
         payload: data?.as_bytes(),
         kind: PayloadKind::Json,
         receivers: false,
+        key: publication_key,
     };
     Some((command, reader.value_count))
 }
@@ -275,6 +278,7 @@ mod tests {
             r#"{"op":"publish","topic":"room/42","data":"hello"}"#,
             r#"{"op": "publish", "topic": "room/42", "data": {"text": "hi", "n": [1, -2.5, 0, true, null]}, "id": 7}"#,
             r#" { "data" : {} , "id" : "a-7" , "topic" : "größe/ß" , "op" : "publish" } "#,
+            r#"{"op":"publish","topic":"t","data":1,"key":"o-17","id":9}"#,
             r#"{"op":"publish","topic":"t","data":[[[[[[[[]]]]]]]]}"#,
             r#"{"op":"publish","topic":"t","data":false,"id":999999999999999}"#,
             r#"{"op":"publish","topic":"t","data":{"a":{"a":1},"b":999999999999999}}"#,
@@ -302,6 +306,10 @@ mod tests {
             r#"{"op":"publish","topic":"t","data":1,"data":1}"#,
             r#"{"op":"publish","topic":"t","data":1,"id":1,"id":1}"#,
             r#"{"op":"publish","topic":"t","data":1,"receivers":true}"#,
+            r#"{"op":"publish","topic":"t","data":1,"key":""}"#,
+            r#"{"op":"publish","topic":"t","data":1,"key":null}"#,
+            r#"{"op":"publish","topic":"t","data":1,"key":"\n"}"#,
+            r#"{"op":"publish","topic":"t","data":1,"key":"a","key":"a"}"#,
             r#"{"op":"publish","topic":"t","data":1} x"#,
             r#"{"op":"publish","topic":"t","data":1,}"#,
             r#"{"op":"publish","topic":"t","data":1]"#,
@@ -329,6 +337,10 @@ mod tests {
         assert!(quick(&long(&"i".repeat(64), &"t".repeat(256))).is_some());
         assert_eq!(quick(&long(&"i".repeat(65), "t")), None);
         assert_eq!(quick(&long("i", &"t".repeat(257))), None);
+        let with_key =
+            |len| format!(r#"{{"op":"publish","topic":"t","data":1,"key":"{}"}}"#, "k".repeat(len));
+        assert!(quick(&with_key(64)).is_some());
+        assert_eq!(quick(&with_key(65)), None);
         let keys = |count| (0..count).map(|key| format!(r#""{key}":0"#)).collect::<Vec<_>>().join(",");
         let keyed = |count| format!(r#"{{"op":"publish","topic":"t","data":{{{}}}}}"#, keys(count));
         assert!(quick(&keyed(16)).is_some());
@@ -382,6 +394,8 @@ mod tests {
             "\"id\":",
             "\"id\":3",
             "\"receivers\":false",
+            "\"key\":\"k\"",
+            "\"key\":",
             "\"x\"",
             "\"a\":1",
             "\"a\":{}",

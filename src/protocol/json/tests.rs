@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn name(text: &str) -> TopicName<Cow<'_, str>> {
-    TopicName::parse(text.into()).expect("a name")
+fn name(text: &str) -> TopicName<&str> {
+    TopicName::parse(text).expect("a name")
 }
 
 fn filter(text: &str) -> Filter<Cow<'_, str>> {
@@ -84,10 +84,11 @@ fn each_op_is_read() {
             r#"{"op":"publish","topic":"room/42","data":{"text":"hi"},"id":1}"#,
             Command::Publish {
                 id,
-                topic: topic.clone(),
+                topic,
                 payload: br#"{"text":"hi"}"#,
                 kind: PayloadKind::Json,
                 receivers: false,
+                key: None,
             },
         ),
         (
@@ -98,6 +99,7 @@ fn each_op_is_read() {
                 payload: b"[ 1 , {} ]",
                 kind: PayloadKind::Json,
                 receivers: true,
+                key: None,
             },
         ),
         (r#"{"op":"ping","id":1}"#, Command::Ping { id }),

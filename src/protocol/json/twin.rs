@@ -94,6 +94,7 @@ const KEYS: &[&str] = &[
     r#""data""#,
     r#""data""#,
     r#""receivers""#,
+    r#""key""#,
     r#""since""#,
     r#""last""#,
     r#""resume""#,
@@ -148,6 +149,7 @@ fn member() -> BoxedStrategy<String> {
                         .boxed()
                 }
                 r#""receivers""# | r#""resume""# => Just("true".to_owned()).boxed(),
+                r#""key""# => publication_key(),
                 r#""since""# | r#""before""# | r#""after""# => position(),
                 r#""last""# | r#""limit""# => count(),
                 _ => value(),
@@ -187,6 +189,12 @@ const EPOCHS: &[&str] = &[
     "\"66666666666666666666666666666666666666666666666666666666666666665\"",
     r#""\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066\u0066""#,
 ];
+
+/// A publication's key, of about as many bytes as it may have at most, or a few.
+fn publication_key() -> BoxedStrategy<String> {
+    let long = (0usize..3).prop_map(|more| format!("\"{}\"", "k".repeat(63 + more)));
+    prop_oneof![5 => mostly_first(STRINGS, 6), 2 => long, 1 => Just("null".to_owned())].boxed()
+}
 
 fn count() -> BoxedStrategy<String> {
     prop_oneof![3 => select(&COUNTS[..4]), 1 => select(&COUNTS[4..])].prop_map(str::to_owned).boxed()

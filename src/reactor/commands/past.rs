@@ -46,7 +46,15 @@ impl Desk {
                 let begin = Begin::default();
                 self.write_reply(
                     slot,
-                    &Reply::Ok { id, topic: text, seq: None, begin, receivers: None, hint: None },
+                    &Reply::Ok {
+                        id,
+                        topic: text,
+                        seq: None,
+                        begin,
+                        receivers: None,
+                        is_duplicate: false,
+                        hint: None,
+                    },
                 );
                 Ok(())
             }
