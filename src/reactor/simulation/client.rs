@@ -73,6 +73,7 @@ pub(super) enum Event {
         topic: String,
         seq: Option<u64>,
         receivers: Option<u64>,
+        is_duplicate: bool,
         begin: Begin,
     },
     Error {
@@ -196,6 +197,7 @@ pub(super) enum Ask {
         payload: Vec<u8>,
         is_json: bool,
         receivers: bool,
+        key: Option<String>,
     },
     Ping,
 }
@@ -209,6 +211,7 @@ struct Object<'a> {
     seq: Option<u64>,
     time: Option<u64>,
     receivers: Option<u64>,
+    duplicate: Option<bool>,
     code: Option<String>,
     from: Option<u64>,
     to: Option<u64>,
@@ -478,6 +481,10 @@ fn read_object(text: &[u8]) -> Event {
             topic: topic(),
             seq: object.seq,
             receivers: object.receivers,
+            is_duplicate: object.duplicate.is_some_and(|is_duplicate| {
+                assert!(is_duplicate, "it is said only where it is so");
+                true
+            }),
             begin: Begin { epoch: object.epoch, recovered: object.recovered, replayed: object.replayed },
         },
         "error" => Event::Error { id: object.id, code: object.code.expect("an error has a code") },
@@ -544,10 +551,11 @@ fn json(ask: &Ask, id: Option<u64>) -> String {
         }
         Ask::Unsubscribe { filter } => format!(r#"{{"op":"unsubscribe","topic":"{filter}"{id}}}"#),
         Ask::Ping => format!(r#"{{"op":"ping"{id}}}"#),
-        Ask::Publish { topic, payload, receivers, .. } => {
+        Ask::Publish { topic, payload, receivers, key, .. } => {
             let data = std::str::from_utf8(payload).expect("JSON is UTF-8");
             let receivers = if *receivers { r#","receivers":true"# } else { "" };
-            format!(r#"{{"op":"publish","topic":"{topic}","data":{data}{id}{receivers}}}"#)
+            let key = key.as_ref().map(|key| format!(r#","key":"{key}""#)).unwrap_or_default();
+            format!(r#"{{"op":"publish","topic":"{topic}","data":{data}{id}{receivers}{key}}}"#)
         }
     }
 }
@@ -560,9 +568,16 @@ fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
         body
     };
     let kind = match ask {
-        Ask::Publish { topic, payload, is_json, receivers } => {
-            let flags = u8::from(*is_json) | if *receivers { 4 } else { 0 };
+        Ask::Publish { topic, payload, is_json, receivers, key } => {
+            let key_flag = if key.is_some() { 2 } else { 0 };
+            let flags = u8::from(*is_json) | key_flag | if *receivers { 4 } else { 0 };
             let mut body = head(1, flags, topic.len(), id.unwrap_or(0));
+            if let Some(key) = key {
+                body.extend((key.len() as u16 + 3).to_be_bytes());
+                body.push(1);
+                body.extend((key.len() as u16).to_be_bytes());
+                body.extend(key.as_bytes());
+            }
             body.extend(topic.as_bytes());
             body.extend(payload);
             return body;

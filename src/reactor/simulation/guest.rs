@@ -197,7 +197,7 @@ impl World {
             let refused = |code: &str| Event::Error { id: Some(id), code: code.to_owned() };
             let ok = |seq: Option<u64>, receivers, epoch| {
                 let begin = client::Begin { epoch, ..client::Begin::default() };
-                Event::Ok { id, topic, seq, receivers, begin }
+                Event::Ok { id, topic, seq, receivers, is_duplicate: false, begin }
             };
             let event = match answer {
                 Answer::Published { seq, receivers } => ok(Some(seq), receivers, None),

@@ -11,6 +11,7 @@
 mod client;
 mod directed;
 mod guest;
+mod keyed;
 mod load;
 mod oracle;
 mod past;
@@ -108,6 +109,8 @@ struct World {
     knobs: Knobs,
     /// Commands that go into one message, while they are collected.
     batch: Option<Vec<(Ask, Option<u64>)>>,
+    /// What the next publication is to have, if that is a key.
+    key: Option<String>,
     /// The most that was seen of what is bounded.
     peaks: Peaks,
     /// A client is over of which the broker may not know.
@@ -134,6 +137,9 @@ struct Knobs {
     log_bytes_max: usize,
     /// What topics keep of their past, all together.
     history_bytes_max: usize,
+    /// For how long publications are remembered by their keys, and how many of them.
+    key_window_ms: u32,
+    keys_max: usize,
     max_delay_us: Option<u32>,
     /// Reactors accept as if others accepted from their listeners too.
     shares_listeners: bool,
@@ -181,6 +187,8 @@ impl Knobs {
             topics_max: 1_000,
             log_bytes_max: 1 << 30,
             history_bytes_max: PAST_BYTES_AMPLE,
+            key_window_ms: 10_000,
+            keys_max: 65_536,
             max_delay_us: Some(0),
             shares_listeners: false,
             accepts_per_s_max: 0,
@@ -214,6 +222,8 @@ impl Knobs {
         config.delivery.owed_ms_max = self.owed_ms_max;
         config.delivery.slow_consumer = self.policy;
         config.history.bytes_max = self.history_bytes_max;
+        config.publish.key_window_ms = self.key_window_ms;
+        config.limits.keys_max = self.keys_max;
         if self.has_skip_rule {
             let slow_consumer = Some(SlowConsumer::Skip);
             config.topic.push(TopicPolicy {
@@ -252,6 +262,7 @@ impl World {
         let is_past_short = knobs.history_bytes_max < PAST_BYTES_AMPLE;
         let mut oracle = Oracle::new(knobs.topics_max < 100, is_past_short);
         oracle.on_policy(&shared.config);
+        oracle.keyed.set(&shared.config);
         World {
             rng,
             reactors: reactors.collect(),
@@ -265,6 +276,7 @@ impl World {
             oracle,
             knobs,
             batch: None,
+            key: None,
             peaks: Peaks::default(),
             has_lost: false,
             is_draining: false,
@@ -387,6 +399,11 @@ impl World {
         self.publish_as(client, topic, 20, true, true, true, receivers)
     }
 
+    /// The client's next publication has this key.
+    fn give_key(&mut self, key: &str) {
+        self.key = Some(key.to_owned());
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     fn publish_as(
         &mut self,
@@ -398,12 +415,14 @@ impl World {
         counts: bool,
         receivers: Option<u64>,
     ) -> usize {
+        let key = self.key.take();
         let is_json = is_json || self.clients[client].format == Format::Json;
         let number = self.oracle.next_number();
         let payload = payload_of(number, len, is_json);
         let id = has_id.then(|| self.clients[client].new_id());
         self.oracle.on_publish(client, topic, payload.clone(), is_json, id, counts && has_id, receivers);
-        self.ask(client, Ask::Publish { topic: topic.into(), payload, is_json, receivers: counts }, id);
+        key.iter().for_each(|key| self.oracle.keyed.on_publish(number, key));
+        self.ask(client, Ask::Publish { topic: topic.into(), payload, is_json, receivers: counts, key }, id);
         number
     }
 
@@ -881,6 +900,7 @@ impl World {
             assert_eq!(desk.fanout.subscription_count(), 0);
             assert!(desk.fanout.is_empty(), "the fan-out holds something for nobody");
             assert_eq!(desk.home.interest_count(), 0, "the home sends to somebody");
+            assert_eq!(desk.home.key_count(), 0, "the home remembers what is over");
             // One shared chunk per encoding that is being written, and the carrier's: as long as the publication
             // for which it was begun, if that is longer.
             let log_bytes = desk.snapshot().log_bytes as usize;

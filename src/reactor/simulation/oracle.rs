@@ -3,7 +3,9 @@
 //! The oracle knows what clients asked and what they were told, and nothing of the broker's insides.
 //! A publication is known by its number, which its payload carries.
 
+mod keyed;
 mod past;
+mod payload;
 mod policy;
 mod stamps;
 
@@ -11,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::{Anchor, Begin, Event, Start, Told};
 use crate::config::Config;
+use keyed::Keyed;
 use past::Keeping;
+use payload::number_of;
+pub(super) use payload::payload_of;
 use policy::{Policy, is_wild, matches};
 
 /// What all clients together have seen.
@@ -36,6 +41,7 @@ pub(super) struct Oracle {
     publications: Vec<Publication>,
     clients: Vec<Seen>,
     jumps: Vec<Jump>,
+    pub keyed: Keyed,
 }
 
 /// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there, or before
@@ -279,7 +285,10 @@ impl Oracle {
                 let asked = self.clients[client].asked.remove(id);
                 assert!(matches!(asked, Some(Asked::Ping)), "client {client}: pong {id} for {asked:?}");
             }
-            Event::Ok { id, topic, seq, receivers, begin } => {
+            Event::Ok { id, topic, seq, receivers, is_duplicate: true, .. } => {
+                self.on_duplicate(client, *id, topic, *seq, *receivers);
+            }
+            Event::Ok { id, topic, seq, receivers, begin, .. } => {
                 self.on_ok(client, *id, topic, *seq, *receivers, begin);
             }
             Event::Error { id, code } => self.on_error(client, *id, code),
@@ -414,6 +423,7 @@ impl Oracle {
         assert!(!publication.is_refused, "a refused publication is in {topic} at {seq}");
         let known = *publication.seq.get_or_insert(seq);
         assert_eq!(known, seq, "publication {number} is twice in {topic}");
+        self.keyed.on_placed(number, self.now_ms);
         let holder = *self.topics.entry(topic.to_owned()).or_default().entry(seq).or_insert(number);
         assert_eq!(holder, number, "{topic} {seq} is two publications");
     }
@@ -555,6 +565,7 @@ impl Oracle {
     /// The world is over: what could not be told before.
     pub fn check_over(&self) {
         self.jumps.iter().for_each(|jump| self.check_jump(jump, true));
+        self.check_keys();
         for (client, seen) in self.clients.iter().enumerate() {
             let ended = (0..seen.subscriptions.len()).filter(|place| seen.subscriptions[*place].has_own());
             ended.for_each(|place| self.check_own(client, place));
@@ -686,20 +697,4 @@ impl Subscription {
         let may_have_started = self.id.is_none() || self.ok_step.is_some() || self.tour == Some(Tour::Begun);
         may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
     }
-}
-
-/// A payload that carries `number`, padded to about `len` bytes.
-pub(super) fn payload_of(number: usize, len: usize, is_json: bool) -> Vec<u8> {
-    let pad = len.saturating_sub(12);
-    if is_json {
-        return format!(r#"[{number},"{}"]"#, "x".repeat(pad)).into_bytes();
-    }
-    let mut payload = format!("[{number},").into_bytes();
-    payload.extend((0..pad).map(|place| (place * 7 + number) as u8));
-    payload
-}
-
-fn number_of(payload: &[u8]) -> usize {
-    let end = payload.iter().position(|byte| *byte == b',').expect("a payload has its number");
-    std::str::from_utf8(&payload[1..end]).expect("digits").parse().expect("a number")
 }

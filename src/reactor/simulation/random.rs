@@ -40,6 +40,8 @@ struct Plan {
     policy_steps: Option<usize>,
     /// What topics keep.
     keeping: Option<past::Keeping>,
+    /// Clients publish with keys, and repeat what was published, also by others that are gone.
+    repeats: bool,
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
@@ -68,6 +70,8 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         window_bytes: if is_big { 30_000 } else { *rng.pick(&[100, 600, 5_000]) },
         trouble: rng.between(0, 8) as u64,
     };
+    let mut key_rng = Rng::new(seed ^ 0x6b65);
+    let repeats = key_rng.chance(1, 2);
     let knobs = Knobs {
         net,
         queue_entries: rng.between(1, 8),
@@ -89,6 +93,8 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
             (false, _) => 1 << 30,
         },
         history_bytes_max: history_bytes_max.unwrap_or(PAST_BYTES_AMPLE),
+        key_window_ms: *key_rng.pick(&[10, 100, 60_000]),
+        keys_max: *key_rng.pick(&[1, 7, 65_536, 65_536]),
         max_delay_us: *rng.pick(&[None, Some(0), Some(500), Some(5_000)]),
         shares_listeners: rng.chance(1, 4),
         accepts_per_s_max: 0,
@@ -113,6 +119,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         has_strangers,
         policy_steps: Rng::new(seed ^ 0x701c).chance(1, 3).then_some(200),
         keeping,
+        repeats,
     };
     (knobs, plan)
 }
@@ -265,6 +272,7 @@ fn act(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
             let count = rng.between(2, 12);
             world.ask_together(client, |world| (0..count).for_each(|_| command(world, plan, client, rng)));
         }
+        13 if plan.repeats => repeat(world, plan, client, rng),
         14 => {
             let count = rng.between(2, 10);
             let topic = topic(plan, rng);
@@ -326,7 +334,31 @@ fn some_filter(plan: &Plan, client: usize, rng: &mut Rng) -> String {
 fn publish(world: &mut World, plan: &Plan, client: usize, topic: &str, rng: &mut Rng) {
     let len = rng.between(0, plan.payload_max);
     let (is_json, has_id, counts) = (rng.chance(1, 2), rng.chance(2, 3), rng.chance(1, 8));
+    if plan.repeats && rng.chance(1, 2) {
+        let key = format!("k{}", world.oracle.next_number());
+        world.give_key(&key);
+    }
     world.publish_as(client, topic, len, is_json, has_id, counts, None);
+}
+
+/// A client publishes what was published before with its key, by itself or by one that may be over.
+fn repeat(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
+    let newest: Vec<(usize, String)> =
+        world.oracle.keyed.newest(12).map(|(number, key)| (number, key.to_owned())).collect();
+    if newest.is_empty() {
+        return;
+    }
+    for _ in 0..rng.between(1, 3) {
+        let (number, key) = rng.pick(&newest);
+        // The same key of another topic is another one.
+        let topic = match rng.chance(1, 8) {
+            true => topic(plan, rng),
+            false => world.oracle.topic_of(*number).to_owned(),
+        };
+        world.give_key(key);
+        let (has_id, counts) = (rng.chance(3, 4), rng.chance(1, 4));
+        world.publish_as(client, &topic, 20, rng.chance(1, 2), has_id, counts, None);
+    }
 }
 
 /// The world is at rest: who receives what is determined.
