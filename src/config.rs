@@ -209,6 +209,19 @@ pub struct TopicPolicy {
     pub history_format: Option<Format>,
     /// What is written into their messages.
     pub stamp: Option<Stamps>,
+    /// Whether the newest publication of each of them is its value, which new subscribers are sent first.
+    pub last_value: Option<bool>,
+    /// Who may say which publication is a topic's value, where that is not the newest.
+    pub retain: Option<Retain>,
+}
+
+/// Who may say which publication is a topic's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retain {
+    /// `"clients"`: whoever publishes to it.
+    Clients,
+    /// `"nobody"`.
+    Nobody,
 }
 
 /// What becomes of a subscriber that is too far behind.

@@ -69,6 +69,8 @@ pub struct ReactorStats {
     pub kept_bytes: u64,
     /// Topics of this home that keep something of their past, or would.
     pub keeping: u64,
+    /// Topics of this home that have a value.
+    pub values: u64,
     /// Replays of topics' pasts that are under way.
     pub replays: u64,
     /// Publications of topics' pasts that were handed over to connections.

@@ -12,11 +12,14 @@ use fanfare::{
     config::Config,
     protocol::{
         Encoding,
+        command::PayloadKind,
+        deflate::{self, Deflater},
         frame::{self, Opcode},
         topic::TopicName,
     },
     pubsub::{
         home::{Home, Homes},
+        keeping::{KeepKeys, Keeping},
         log::Budget,
         subscription::ViewKey,
         view::Pin,
@@ -296,4 +299,33 @@ fn a_topic_allocates_only_for_encodings_beyond_the_first_that_somebody_receives(
     assert_eq!(subscribe_all(Encoding::DeflatedBinary), 0);
     assert_eq!(subscribe_all(Encoding::Json), TOPICS);
     assert_eq!(subscribe_all(Encoding::Binary), TOPICS);
+}
+
+/// Of some topics the newest publication is the value, of others what is retained: again and again another of the same length.
+#[test]
+fn replacing_values_allocates_nothing_once_warm() {
+    let keys =
+        |last_value| KeepKeys { last_value: Some(last_value), retain: Some(true), ..KeepKeys::default() };
+    let mut home = Home::new(1, 100, 0, Encoding::COUNT, Budget::with_past(1 << 30, 1 << 20));
+    home.set_keeping(Keeping::new(
+        [("a/#", true), ("b/#", false)].map(|(filter, last)| (filter.into(), keys(last))),
+    ));
+    let mut deflater = Deflater::new(deflate::Settings { level: 1, bytes_min: 1_000, window_bits: 15 });
+    let mut outboxes = vec![VecDeque::new()];
+    let names: Vec<String> =
+        (0..10).flat_map(|number| ["a", "b"].map(|it| format!("{it}/{number}"))).collect();
+    let mut replace = |count: u32| {
+        let before = allocation_count();
+        for _ in 0..count {
+            for name in &names {
+                let (topic, kind) = (TopicName::checked(name.as_str()), PayloadKind::Json);
+                let retained = home.handle_retain(topic, b"[1,2,3]", kind, 0, &mut deflater, &mut outboxes);
+                assert!(retained.is_ok());
+            }
+        }
+        assert_eq!(home.value_count(), names.len());
+        allocation_count() - before
+    };
+    assert!(replace(100) > 0, "the allocator counts");
+    assert_eq!(replace(1_000), 0);
 }

@@ -42,6 +42,9 @@ pub(super) struct PubArgs {
     /// Publish DATA once: what was published to the topic with the same key a while ago is not published again.
     #[arg(long, requires = "data")]
     key: Option<String>,
+    /// Have each be kept as the topic's value, which new subscribers are sent first; null clears it.
+    #[arg(long)]
+    retain: bool,
     /// Print the seq of every publication, and whether it is one that was there already.
     #[arg(long)]
     verbose: bool,
@@ -64,7 +67,7 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
         let opened = Connection::open(&place, time_max).await;
         let connection = opened.map_err(|ended| Failure::Run(ended.to_string()))?;
         let line_bytes_max = connection.message_bytes_max.min(LINE_BYTES_MAX);
-        let publisher = Publisher::new(connection.sender(), &args.topic, args.key.as_deref());
+        let publisher = Publisher::new(connection.sender(), &args.topic, args.key.as_deref(), args.retain);
         let sending = async {
             let sent = match &data {
                 Some(data) => publisher.publish(data).await,
@@ -145,8 +148,8 @@ struct Publisher {
     sender: Sender,
     /// The topic as JSON.
     topic: String,
-    /// The member that has the key, if there is one.
-    key: String,
+    /// The members that say what else is asked.
+    options: String,
     /// A permit is taken by a publication and given back by its reply.
     window: Semaphore,
     /// Every publication has its reply.
@@ -162,12 +165,14 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn new(sender: Sender, topic: &str, key: Option<&str>) -> Self {
+    fn new(sender: Sender, topic: &str, key: Option<&str>, retain: bool) -> Self {
         let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON");
+        let key = key.map(|key| format!(r#","key":{}"#, quoted(key))).unwrap_or_default();
+        let retain = if retain { r#","retain":true"# } else { "" };
         Publisher {
             sender,
             topic: quoted(topic),
-            key: key.map(|key| format!(r#","key":{}"#, quoted(key))).unwrap_or_default(),
+            options: key + retain,
             window: Semaphore::new(WINDOW),
             finished: Notify::new(),
             sent_count: Cell::new(0),
@@ -183,8 +188,8 @@ impl Publisher {
         self.window.acquire().await.expect("the window is never closed").forget();
         let id = self.sent_count.get();
         self.sent_count.set(id + 1);
-        let Publisher { topic, key, .. } = self;
-        let command = format!(r#"{{"op":"publish","topic":{topic},"data":{data},"id":{id}{key}}}"#);
+        let Publisher { topic, options, .. } = self;
+        let command = format!(r#"{{"op":"publish","topic":{topic},"data":{data},"id":{id}{options}}}"#);
         if self.sender.send_text(command).await.is_err() {
             // The reader will find out too, and may find a close frame that says why.
             future::pending::<()>().await;

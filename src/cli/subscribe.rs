@@ -274,7 +274,8 @@ impl Subscriber<'_> {
         let named = self.args.filters.iter().zip(&mut self.courses).filter(|(filter, _)| *filter == topic);
         for (_, course) in named {
             if let (true, Some(since), Some(seq)) = (course.is_under_way, &mut course.since, seq) {
-                since.seq = since.seq.max(seq);
+                // What was retained comes alone, in place of the newest.
+                since.seq = if seq <= since.seq { since.seq + 1 } else { seq };
             }
         }
     }

@@ -10,7 +10,7 @@ use toml::{Spanned, de::DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, ListenAddress, SlowConsumer, TopicPolicy,
+    Config, ListenAddress, Retain, SlowConsumer, TopicPolicy,
     address::{PATH_BYTES_MAX, is_socket_path},
     topic,
 };
@@ -75,6 +75,8 @@ pub(super) enum Kind<T> {
     Format(fn(&mut T) -> &mut Format),
     /// An array of the names of stamps.
     Stamps(fn(&mut T) -> &mut Stamps),
+    /// `"clients"` or `"nobody"`.
+    Retain(fn(&mut T) -> &mut Retain),
     /// `"disconnect"` or `"skip"`.
     SlowConsumer(fn(&mut T) -> &mut SlowConsumer),
     /// A level or a `tracing` filter.
@@ -454,7 +456,7 @@ pub(super) static KEYS: &[Key<Config>] = &[
         about: "What holds for some topics in place of what stands above, in as many tables as there are kinds of topics.\n\
                 Of those that match a topic, the most specific one that sets a key decides it: level by level from the\n\
                 left, a name is more specific than +, and + than #. What none of them sets is as above, and without\n\
-                history_count, history_bytes and history_ms a topic keeps nothing of its past.",
+                history_count, history_bytes and history_ms a topic keeps nothing of its past but its value, if it has one.",
         is_reloadable: true,
         kind: Kind::TopicPolicies(|config| &mut config.topic),
     },
@@ -539,6 +541,7 @@ impl<T> Key<T> {
                 | Kind::OptionalSocket(_)
                 | Kind::Mode(_)
                 | Kind::Format(_)
+                | Kind::Retain(_)
                 | Kind::SlowConsumer(_)
                 | Kind::LogFilter(_)
                 | Kind::Filter(_)
@@ -574,6 +577,7 @@ impl<T> Key<T> {
             }
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
             Kind::Stamps(_) => "an array that holds \"time\" or nothing".into(),
+            Kind::Retain(_) => "\"clients\" or \"nobody\"".into(),
             Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
             Kind::LogFilter(_) => {
                 "off, error, warn, info, debug, trace or a filter such as info,fanfare::control=debug".into()
@@ -641,6 +645,7 @@ impl<T> Key<T> {
             }
             Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
             Kind::Stamps(field) => store(field(config), stamps(plain)),
+            Kind::Retain(field) => store(field(config), plain.as_str().and_then(Retain::named)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
                 let filter = plain.as_str().filter(|text| is_log_filter(text));
@@ -671,6 +676,7 @@ impl<T> Key<T> {
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
             Kind::Format(field) => *field(to) = *field(from),
             Kind::Stamps(field) => *field(to) = *field(from),
+            Kind::Retain(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
@@ -700,6 +706,7 @@ impl<T> Key<T> {
             },
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
             Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
+            Kind::Retain(field) => format!("\"{}\"", field(config).as_str()),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
             Kind::LogFilter(field) | Kind::Filter(field) => {
                 toml::Value::from(field(config).as_str()).to_string()
@@ -719,6 +726,20 @@ impl SlowConsumer {
             SlowConsumer::Disconnect => "disconnect",
             SlowConsumer::Skip => "skip",
         }
+    }
+}
+
+impl Retain {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Retain::Clients => "clients",
+            Retain::Nobody => "nobody",
+        }
+    }
+
+    fn named(text: &str) -> Option<Retain> {
+        [Retain::Clients, Retain::Nobody].into_iter().find(|retain| retain.as_str() == text)
     }
 }
 

@@ -469,6 +469,10 @@ mod tests {
             ("topic", "[{ match = 'a', stamp = 'time' }]"),
             ("topic", "[{ match = 'a', stamp = ['time', 'user'] }]"),
             ("topic", "[{ match = 'a', stamp = [1] }]"),
+            ("topic", "[{ match = 'a', last_value = '/symbol' }]"),
+            ("topic", "[{ match = 'a', last_value = 1 }]"),
+            ("topic", "[{ match = 'a', retain = true }]"),
+            ("topic", "[{ match = 'a', retain = 'Clients' }]"),
             ("topic", &many_policies(POLICIES_MAX + 1)),
             ("delivery.owed_ms_max", "3600001"),
             ("publish.key_window_ms", "99"),
@@ -492,7 +496,8 @@ mod tests {
         let most = "[{ match = \"a\", key_window_ms = 86_400_000, history_count = 10_000_000, history_bytes = 1_073_741_824, \
                     history_ms = 2_592_000_000, history_format = \"binary\" }]";
         let stamped = "[{ match = \"a\", stamp = [\"time\"] }, { match = \"b\", stamp = [] }]";
-        for text in [least, most, stamped] {
+        let values = "[{ match = \"a\", last_value = true, retain = \"nobody\" }, { match = \"b\", last_value = false, retain = \"clients\" }]";
+        for text in [least, most, stamped, values] {
             let mut config =
                 load(&Sources { flags: vec![flag("topic", text)], ..Sources::default() }).unwrap();
             assert_eq!(Key::find("topic").unwrap().literal(&mut config), text);

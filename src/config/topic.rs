@@ -3,7 +3,7 @@
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    SlowConsumer, TopicPolicy,
+    Retain, SlowConsumer, TopicPolicy,
     keys::{
         HISTORY_BYTES, HISTORY_COUNT, HISTORY_MS, KEY_WINDOW_MS, Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX,
         POLICIES_MAX, Refusal,
@@ -141,6 +141,28 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         },
         example: "[\"time\"]",
         is_set: |policy| policy.stamp.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.last_value",
+            about: "Whether the newest publication of each such topic is its value: new subscribers are sent it first, and it\n\
+                    stays whatever its age, until the next takes its place or a null clears it.",
+            is_reloadable: true,
+            kind: Kind::Bool(|policy| policy.last_value.get_or_insert(false)),
+        },
+        example: "true",
+        is_set: |policy| policy.last_value.is_some(),
+    },
+    TopicKey {
+        key: Key {
+            path: "topic.retain",
+            about: "Who may say which publication is a topic's value, in place of the newest: \"clients\", who publish with\n\
+                    retain, or \"nobody\". Values are not evicted: beyond history.bytes_max no more are taken.",
+            is_reloadable: true,
+            kind: Kind::Retain(|policy| policy.retain.get_or_insert(Retain::Nobody)),
+        },
+        example: "\"clients\"",
+        is_set: |policy| policy.retain.is_some(),
     },
 ];
 

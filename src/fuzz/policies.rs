@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use crate::{
     config::{
-        Config, SlowConsumer, TopicPolicy,
+        Config, Retain, SlowConsumer, TopicPolicy,
         load::{ConfigError, Setting, Sources, load, load_text},
         reload::Reload,
     },
@@ -57,6 +57,8 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
         history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
         history_format: [None, Some(Format::Json), Some(Format::Binary), None][two_bits(6) as usize],
         stamp: [None, Some(true), Some(false)][what as usize % 3].map(|time| Stamps { time }),
+        last_value: [None, Some(false), Some(true), None][two_bits(7) as usize],
+        retain: [None, Some(Retain::Nobody), Some(Retain::Clients), None][two_bits(8) as usize],
     }
 }
 
@@ -90,6 +92,7 @@ fn check_taken(tables: &[TopicPolicy]) {
     for it in tables {
         let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, key_window_ms, .. } = it;
         let TopicPolicy { history_count, history_bytes, history_ms, history_format, stamp, .. } = it;
+        let TopicPolicy { last_value, retain, .. } = it;
         text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
         text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
         text += &owed_bytes_max.map_or("".into(), |bytes| format!("owed_bytes_max = {bytes}\n"));
@@ -108,6 +111,8 @@ fn check_taken(tables: &[TopicPolicy]) {
             Some(Stamps { time: true }) => "stamp = [\"time\"]\n",
             Some(Stamps { time: false }) => "stamp = []\n",
         };
+        text += &last_value.map_or("".into(), |it| format!("last_value = {it}\n"));
+        text += &retain.map_or("".into(), |it| format!("retain = \"{}\"\n", it.as_str()));
     }
     let is_table = |it: &TopicPolicy| {
         let only_filter = TopicPolicy { filter: it.filter.clone(), ..TopicPolicy::default() };
@@ -147,6 +152,8 @@ fn check_keep(tables: &[TopicPolicy], topic: &str) {
         ms: it.history_ms.and_then(NonZeroU32::new),
         format: it.history_format,
         stamps: it.stamp,
+        last_value: it.last_value,
+        retain: it.retain.map(|who| who == Retain::Clients),
     });
     let keeping = Keeping::new(entries.clone());
     let keys = keeping.keys_of(topic).0;
@@ -155,6 +162,8 @@ fn check_keep(tables: &[TopicPolicy], topic: &str) {
     assert_eq!(stamps, keeping::naive::stamps_of(&entries, topic), "{topic:?} among {entries:?}");
     let is_nothing = keep.is_none() && stamps == Stamps::default();
     assert!(is_nothing || keeping.sets_any(), "{topic:?} among {entries:?}");
+    let has_value = keep.is_some_and(|keep| keep.last_value || keep.retain);
+    assert!(!has_value || keeping.keeps_values(), "{topic:?} among {entries:?}");
 }
 
 /// The tables with a filter of their own, as entries.

@@ -40,6 +40,7 @@
 //! | 0x01 | the payload is JSON | `publish`, `message`; all kinds with a JSON object, which the broker sends with it and a client may |
 //! | 0x02 | `ext` is there; a reader passes over rows of a type that it does not know ([`ext`]) | all but batch |
 //! | 0x04 | the `ok` is to count the receivers | `publish` |
+//! | 0x08 | it is to be kept as the topic's value | `publish` |
 
 use std::{borrow::Cow, ops::Range};
 
@@ -60,6 +61,8 @@ pub const FLAG_JSON: u8 = 0x01;
 pub const FLAG_EXT: u8 = 0x02;
 /// The `ok` to this publish is to count the receivers.
 pub const FLAG_RECEIVERS: u8 = 0x04;
+/// This publish is to be kept as the topic's value.
+pub const FLAG_RETAIN: u8 = 0x08;
 /// The longest JSON object of a command: far above what any needs, and short enough to be read in one go.
 pub const OBJECT_BYTES_MAX: usize = 64 << 10;
 /// The length of a body's fixed fields.
@@ -428,7 +431,7 @@ fn read_publish<'a>(
         message: message.into(),
     };
 
-    check_flags(&body, FLAG_JSON | FLAG_EXT | FLAG_RECEIVERS)
+    check_flags(&body, FLAG_JSON | FLAG_EXT | FLAG_RECEIVERS | FLAG_RETAIN)
         .map_err(|message| refuse(ErrorCode::BadValue, message))?;
     if body.seq > json::ID_NUMBER_MAX {
         let message = format!("the id is {}; at most {} is allowed", body.seq, json::ID_NUMBER_MAX);
@@ -458,6 +461,7 @@ fn read_publish<'a>(
         kind,
         receivers: body.flags & FLAG_RECEIVERS != 0,
         key,
+        retain: body.flags & FLAG_RETAIN != 0,
     })
 }
 
@@ -652,6 +656,7 @@ mod tests {
             kind: PayloadKind::Bytes,
             receivers: false,
             key: None,
+            retain: false,
         };
         assert_parses(&body(1, 0, 7, b"", "room/42", b"\xff\x00"), &publish);
         assert_parses(&body(1, FLAG_EXT, 7, b"", "room/42", b"\xff\x00"), &publish);
@@ -659,7 +664,8 @@ mod tests {
         // A time is the broker's to say, and nobody's to claim.
         assert_parses(&body(1, FLAG_EXT, 7, b"\x04\0\0?\0\0", "room/42", b"\xff\x00"), &publish);
         let Command::Publish { id, topic, payload, kind, receivers, .. } = publish else { unreachable!() };
-        let keyed = Command::Publish { id, topic, payload, kind, receivers, key: Some(b"o-17") };
+        let keyed =
+            Command::Publish { id, topic, payload, kind, receivers, retain: false, key: Some(b"o-17") };
         let rows = b"\x09\0\x03abc\x01\0\x04o-17\x01\0\x01b";
         assert_parses(&body(1, FLAG_EXT, 7, rows, "room/42", b"\xff\x00"), &keyed);
         let json = Command::Publish {
@@ -669,8 +675,9 @@ mod tests {
             kind: PayloadKind::Json,
             receivers: true,
             key: None,
+            retain: true,
         };
-        assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS, 0, b"", "t", b" [1]"), &json);
+        assert_parses(&body(1, FLAG_JSON | FLAG_RECEIVERS | FLAG_RETAIN, 0, b"", "t", b" [1]"), &json);
 
         let id = Some(RequestId::Text(r#""x""#));
         let filter = filter("room/#");
@@ -786,7 +793,7 @@ mod tests {
             BadMessage,
             &["row 0 of ext", "3 bytes", "1 are left"],
         );
-        assert_refused(&body(1, 0x18, 0, b"", "t", b""), BadValue, &["0x18", "0x07"]);
+        assert_refused(&body(1, 0x30, 0, b"", "t", b""), BadValue, &["0x30", "0x0f"]);
         assert_refused(
             &body(1, 0, 1 << 53, b"", "t", b""),
             BadValue,
@@ -929,7 +936,7 @@ mod tests {
             key in prop::option::of(vec(any::<u8>(), 1..=command::KEY_BYTES_MAX)),
             topic in "\\PC{1,60}".prop_filter("a name", |topic| TopicName::parse(topic.as_str()).is_ok()),
             payload in vec(any::<u8>(), 0..300),
-            flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_EXT | FLAG_RECEIVERS][..]),
+            flags in select(&[0, FLAG_EXT, FLAG_RECEIVERS, FLAG_RETAIN, FLAG_EXT | FLAG_RECEIVERS | FLAG_RETAIN][..]),
         ) {
             let row = |kind: u8, bytes: &[u8]| [&[kind, 0, bytes.len() as u8][..], bytes].concat();
             let row_of_key = key.as_ref().map_or(Vec::new(), |key| row(ext::KEY, key));
@@ -946,6 +953,7 @@ mod tests {
                 kind: PayloadKind::Bytes,
                 receivers: flags & FLAG_RECEIVERS != 0,
                 key: key.as_deref().filter(|_| flags & FLAG_EXT != 0),
+                retain: flags & FLAG_RETAIN != 0,
             };
             let mut parser = Parser::new();
             prop_assert_eq!(results(&mut parser, &message), [Ok(expected)]);

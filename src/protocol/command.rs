@@ -26,6 +26,16 @@ pub enum PayloadKind {
     Bytes,
 }
 
+impl PayloadKind {
+    /// Whether a payload of this kind is nothing, which clears a topic's value: `null`, or no bytes.
+    pub fn is_null(self, payload: &[u8]) -> bool {
+        match self {
+            PayloadKind::Json => payload.trim_ascii() == b"null",
+            PayloadKind::Bytes => payload.is_empty(),
+        }
+    }
+}
+
 /// The most publications that a subscribe may ask for by `last`.
 pub const LAST_MAX: u32 = 10_000;
 /// The most publications in the answer to a history.
@@ -163,6 +173,8 @@ pub enum Command<'a> {
         /// What the publisher knows it by, so that it is published once: 1 to [`KEY_BYTES_MAX`] bytes, those of a JSON
         /// string as they were written between its quotes.
         key: Option<&'a [u8]>,
+        /// It is to be kept as the topic's value.
+        retain: bool,
     },
     /// Tell some of what is kept of `topic`.
     History {

@@ -5,7 +5,7 @@
 //! code means nothing else. Everything else that can be wrong is wrong with one command of it.
 //!
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
-//! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `key`, `data`, the topic, an
+//! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `retain`, `key`, `data`, the topic, an
 //! option that is not offered for it.
 
 mod culprit;
@@ -514,11 +514,8 @@ fn make_command<'a>(
     let resume = resume::resume(members, is_tour)?;
     let limit = past::count(members, Key::Limit, HISTORY_MAX)?;
     let anchor = past::anchor(members)?;
-    let receivers = match members.get(Key::Receivers) {
-        None => false,
-        Some(Value { node: Node::Static(StaticNode::Bool(receivers)), .. }) => *receivers,
-        Some(value) => refuse!(BadValue, "`receivers` is {}; true or false is allowed", Quoted(value.raw)),
-    };
+    let receivers = read_bool(members, Key::Receivers)?;
+    let retain = read_bool(members, Key::Retain)?;
     let key = once::read_key(members)?;
     match op {
         Op::Subscribe => {
@@ -548,6 +545,7 @@ fn make_command<'a>(
                 kind: PayloadKind::Json,
                 receivers,
                 key,
+                retain,
             })
         }
         Op::History => {
@@ -598,6 +596,17 @@ fn parse_topic<'a, T>(
             long.len()
         ),
         (None, Some(value)) => refuse!(BadValue, "`topic` is {}; a string is allowed", Quoted(value.raw)),
+    }
+}
+
+/// Whether `key` says so; it does not where it is not there.
+fn read_bool(members: &Members<'_, '_>, key: Key) -> Result<bool, Fault> {
+    match members.get(key) {
+        None => Ok(false),
+        Some(Value { node: Node::Static(StaticNode::Bool(is_so)), .. }) => Ok(*is_so),
+        Some(value) => {
+            refuse!(BadValue, "`{}` is {}; true or false is allowed", key.as_str(), Quoted(value.raw))
+        }
     }
 }
 

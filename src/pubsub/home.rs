@@ -6,6 +6,7 @@
 //! matters.
 
 mod touring;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
@@ -101,7 +102,8 @@ pub struct Home {
     dirty: Vec<usize>,
     shared: [Option<Appender>; Encoding::COUNT],
     keeping: Keeping,
-    /// The topics that keep something, each of their blocks by what the clock of what is kept showed when it was begun.
+    /// The topics that keep something, each of their blocks by what the clock of what is kept showed when it was begun; but
+    /// none that a value is in.
     blocks: BTreeMap<u64, usize>,
     /// When the oldest block of a topic that keeps nothing for ever may be too old, in milliseconds, and which topic: as its
     /// past knows.
@@ -116,6 +118,8 @@ pub struct Home {
     ticked_publications: u64,
     /// In no later tick was anything published to a topic that was evicted.
     evicted_tick_max: u64,
+    /// Topics with a value.
+    value_count: usize,
     transcoded_bytes_total: u64,
     /// The time of this turn, in milliseconds.
     now_ms: u64,
@@ -209,6 +213,19 @@ pub enum TopicRefusal {
     TopicsMax,
     /// Whoever wants it answers for as many topics of the home as one may.
     NamesMax,
+    /// It is there, and there is no room to keep its value.
+    ValuesMax,
+}
+
+/// Why nothing is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishRefusal {
+    /// The topic does not take it.
+    Topic(TopicRefusal),
+    /// It was to be retained, and the topic has no value.
+    NotRetained,
+    /// A key was given, and none is remembered of the topic's publications.
+    NoKeys,
 }
 
 impl fmt::Display for TopicRefusal {
@@ -217,6 +234,10 @@ impl fmt::Display for TopicRefusal {
             TopicRefusal::TopicsMax => "this broker has as many topics as limits.topics_max allows",
             TopicRefusal::NamesMax => {
                 "this connection has brought as many topics into being as limits.names_per_connection_max allows"
+            }
+            TopicRefusal::ValuesMax => {
+                "topics' values take as much of this broker as history.bytes_max allows: what takes no more than this topic's \
+                 value before, and a null, is allowed"
             }
         })
     }
@@ -229,15 +250,6 @@ pub struct Placed {
     pub seq: u64,
     /// It was there before: nothing was published now.
     pub is_duplicate: bool,
-}
-
-/// Why nothing is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishRefusal {
-    /// The topic is not made.
-    Topic(TopicRefusal),
-    /// A key was given, and none is remembered of the topic's publications.
-    NoKeys,
 }
 
 impl From<TopicRefusal> for PublishRefusal {
@@ -253,6 +265,10 @@ impl fmt::Display for PublishRefusal {
             PublishRefusal::NoKeys => f.write_str(
                 "this broker remembers no `key` of this topic's publications, since its key_window_ms is 0: a publish without \
                  `key` is allowed",
+            ),
+            PublishRefusal::NotRetained => f.write_str(
+                "this broker retains nothing of this topic: `retain` is allowed where a [[topic]] sets retain = \"clients\" or \
+                 last_value = true",
             ),
         }
     }
@@ -315,6 +331,7 @@ impl Home {
             tick: 1,
             ticked_publications: 0,
             evicted_tick_max: 0,
+            value_count: 0,
             transcoded_bytes_total: 0,
             now_ms: 0,
             wall_ms: 0,
@@ -434,6 +451,9 @@ impl Home {
         let key = self.find_or_create(&topic, creator)?;
         let is_matched_anew = self.match_filters(key);
         self.follow_keeping(key);
+        if self.topics[key].past.is_some() {
+            self.admit_value(key, payload, kind)?;
+        }
         let topic = &mut self.topics[key];
         topic.recent.fade(self.period);
         topic.seq += 1;
@@ -455,6 +475,7 @@ impl Home {
         &mut self,
         topic: TopicName<&str>,
         key: &[u8],
+        retain: bool,
         payload: &[u8],
         kind: PayloadKind,
         creator: u32,
@@ -469,7 +490,10 @@ impl Home {
             self.duplicates_total += 1;
             return Ok(Placed { seq, is_duplicate: true });
         }
-        let seq = self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
+        let seq = match retain {
+            false => self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?,
+            true => self.handle_retain(topic, payload, kind, creator, deflater, outboxes)?,
+        };
         self.keyed.remember(fingerprint, seq, window_ms, self.now_ms);
         Ok(Placed { seq, is_duplicate: false })
     }
@@ -549,29 +573,39 @@ impl Home {
             // Nothing that was before the head can be had; what was asked for before it is missed.
             let gap = if let PageFrom::Next(seq) = from { gap_of(seq, head + 1) } else { None };
             let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
-            return PageContent { spans, gap, head, is_recovered: false, is_last: true };
+            return PageContent { spans, count: 0, gap, head, is_recovered: false, is_last: true };
         };
         let lowest = past.lowest(now_ms);
         let mut is_recovered = false;
+        // The newest so many; where that is not said it is the value, if that is the newest.
+        let newest = |last: Option<u32>| {
+            let count = last.map_or(u64::from(past.is_newest_value()), u64::from);
+            (lowest.max((head + 1).saturating_sub(count)), None)
+        };
         let (first, gap) = match from {
             PageFrom::Start { since: Some(since), .. } if since <= head && since + 1 >= lowest => {
                 is_recovered = true;
                 (since + 1, None)
             }
-            PageFrom::Start { last, .. } => (lowest.max((head + 1).saturating_sub(u64::from(last))), None),
+            PageFrom::Start { last, .. } => newest(last),
+            PageFrom::Value => newest(None),
             PageFrom::Next(seq) => (seq.max(lowest), gap_of(seq, lowest)),
         };
         let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
+        let is_value = first > head && !is_recovered && from.takes_value() && past.has_retained();
         let window = Window { first_seq: first, end_seq: head + 1, bytes_max: PAGE_BYTES_MAX };
-        let spans = past.page(window, format, now_ms, &mut self.pool, &mut cost);
+        let (spans, count) = match is_value {
+            true => (past.page_of_retained(format, &mut self.pool, &mut cost), 1),
+            false => (past.page(window, format, now_ms, &mut self.pool, &mut cost), head + 1 - first),
+        };
         if past.has_pieces() && !had_pieces {
             self.transcoded.push_back(key);
         }
         self.work += cost.price;
         self.transcoded_bytes_total += cost.transcoded_bytes;
         self.make_up_for(cost.transcoded_bytes as usize);
-        let is_last = spans.next_seq > head;
-        PageContent { spans, gap, head, is_recovered, is_last }
+        let is_last = is_value || spans.next_seq > head;
+        PageContent { spans, count, gap, head, is_recovered, is_last }
     }
 
     /// Hands publications of the topic's past over to whoever wants them for an answer.
@@ -725,13 +759,18 @@ impl Home {
             assert!(is_owner || topic.lanes.iter().all(|lane| lane.own.is_none()), "only owners have chunks");
         }
         let mut blocks = BTreeMap::new();
+        let (mut value_count, mut value_bytes) = (0, 0);
         for (key, topic) in &self.topics {
             if let Some(past) = &topic.past {
                 past.check(topic.seq);
-                blocks.extend(past.clocks().map(|clock| (clock, key)));
+                let may_go = past.clocks().filter(|clock| past.noted.block != Some(*clock));
+                blocks.extend(may_go.map(|clock| (clock, key)));
+                value_count += usize::from(past.has_value());
+                value_bytes += past.noted.bytes;
             }
         }
-        assert_eq!(self.blocks, blocks, "blocks are listed as long as they are there");
+        assert_eq!(self.blocks, blocks, "blocks are listed as long as they are there and may go");
+        assert_eq!((self.value_count, self.pool.value_bytes()), (value_count, value_bytes));
         let due = |(key, topic): (usize, &HomeTopic)| Some((topic.past.as_ref()?.due_ms, key));
         let expiring = self.topics.iter().filter_map(due).filter(|(due_ms, _)| *due_ms > 0);
         assert_eq!(self.expiring, expiring.collect(), "who is to be looked at is known once");
@@ -809,7 +848,7 @@ impl Home {
                 self.drop_topic(key);
                 return Ok(());
             }
-            if topic.is_unused() {
+            if topic.is_unused() && !topic.has_value() {
                 keeping.get_or_insert(key);
             }
         }
@@ -817,7 +856,8 @@ impl Home {
         // are of topics that are in use it is whichever the hand came by.
         self.work += PASTS_PER_EVICTION as u64 * price::LOOK;
         let mut oldest = self.blocks.values().take(PASTS_PER_EVICTION).copied();
-        let oldest = oldest.find(|key| self.topics[*key].is_unused());
+        let may_go = |topic: &HomeTopic| topic.is_unused() && !topic.has_value();
+        let oldest = oldest.find(|key| may_go(&self.topics[*key]));
         let key = oldest.or(keeping).ok_or(TopicRefusal::TopicsMax)?;
         self.drop_topic(key);
         Ok(())
@@ -934,8 +974,12 @@ impl Home {
         topic.flags.set(STAMPED, keys.stamps().time);
         match (keys.keep(), &mut topic.past) {
             (Some(keep), Some(past)) => {
-                past.set_keep(keep);
+                past.set_keep(keep, &mut self.pool);
                 self.expiring.remove(&(std::mem::take(&mut past.due_ms), key));
+                if !past.has_records() {
+                    self.drop_blocks(key);
+                }
+                self.note_value(key);
                 self.expect_expiry(key);
             }
             (Some(keep), None) => {
@@ -951,9 +995,17 @@ impl Home {
     /// The topic keeps nothing any more.
     fn drop_past(&mut self, key: usize) {
         let topic = &mut self.topics[key];
-        let Some(mut past) = topic.past.take() else { return };
+        let Some(past) = &mut topic.past else { return };
         self.pasts.remove(&*topic.name);
         self.expiring.remove(&(past.due_ms, key));
+        past.let_go_of_retained(&mut self.pool);
+        self.drop_blocks(key);
+        self.note_value(key);
+        self.topics[key].past = None;
+    }
+
+    fn drop_blocks(&mut self, key: usize) {
+        let past = self.topics[key].past.as_mut().expect("it keeps one");
         while let Some(clock) = past.drop_oldest(&mut self.pool) {
             self.work += price::LOOK;
             self.blocks.remove(&clock);
@@ -1058,10 +1110,14 @@ impl Home {
         let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
         let len = publication.encoded_len(encoding.format());
         let fill = |room: &mut [u8]| publication.encode(encoding.format(), room);
+        let is_null = kind.is_null(payload);
+        let is_value = past.keeps_newest() && !is_null;
         let blocks = &mut self.blocks;
         let mut begins = false;
         let on_begin = |clock| {
-            blocks.insert(clock, key);
+            if !is_value {
+                blocks.insert(clock, key);
+            }
             begins = true;
         };
         let appender = past.appender(len, &mut self.pool, on_begin);
@@ -1081,7 +1137,11 @@ impl Home {
             None => appender.write(len, fill),
         }
         let (seq, written) = (publication.seq, (self.now_ms as u32, self.tick));
+        past.set_cleared(is_null);
         past.note(len, seq, written, &mut self.pool, |clock| _ = blocks.remove(&clock));
+        if past.keeps_newest() {
+            self.note_value(key);
+        }
         if begins {
             self.expect_expiry(key);
             self.make_up_for(block_bytes);
@@ -1097,7 +1157,15 @@ impl Home {
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) {
-        let kept = self.topics[key].past.as_ref().map(|past| past.encoding());
+        let topic = &mut self.topics[key];
+        let kept = match &mut topic.past {
+            Some(past) if past.has_records() => Some(past.encoding()),
+            Some(past) => {
+                past.follow(topic.seq, self.tick);
+                None
+            }
+            None => None,
+        };
         if kept.is_some() {
             self.write_kept(key, payload, kind, outboxes);
         }
@@ -1161,6 +1229,10 @@ impl HomeTopic {
     /// Whether it can go. One that only a filter keeps can: whoever matches it has a position at its head.
     fn is_idle(&self) -> bool {
         self.is_unused() && self.past.as_ref().is_none_or(|past| past.is_empty())
+    }
+
+    fn has_value(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.has_value())
     }
 
     /// Whether it could go but for what it keeps.
@@ -1660,7 +1732,7 @@ mod tests {
         fn publish_once(&mut self, name: &str, key: &[u8]) -> Result<(u64, bool), PublishRefusal> {
             let World { home, deflater, outboxes } = self;
             let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
-            let placed = home.handle_publish_once(name, key, b"1", kind, 0, deflater, outboxes);
+            let placed = home.handle_publish_once(name, key, false, b"1", kind, 0, deflater, outboxes);
             home.flush(outboxes);
             placed.map(|Placed { seq, is_duplicate }| (seq, is_duplicate))
         }
@@ -2024,7 +2096,7 @@ mod tests {
         for _ in 0..100 {
             world.publish("a", 0).unwrap();
         }
-        let from = PageFrom::Start { since: Some(0), last: 0 };
+        let from = PageFrom::Start { since: Some(0), last: Some(0) };
         let first = ask_page(&mut world, "a", Encoding::Json, from);
         assert!(!first.is_last);
         for number in 0..100 {
@@ -2053,7 +2125,7 @@ mod tests {
         };
         let before = lowest(&world);
         for number in 0..10 {
-            let mut from = PageFrom::Start { since: Some(0), last: 0 };
+            let mut from = PageFrom::Start { since: Some(0), last: Some(0) };
             loop {
                 let page = ask_page(&mut world, &number.to_string(), Encoding::Json, from);
                 assert!(world.home.kept_bytes() <= BYTES_MAX / 4 * 5, "{}", world.home.kept_bytes());

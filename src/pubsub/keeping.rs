@@ -12,6 +12,7 @@ pub struct Keeping {
     /// Which one of those that came one after the other.
     generation: u16,
     sets_any: bool,
+    keeps_values: bool,
     /// Those that set something.
     entries: Entries<KeepKeys>,
 }
@@ -19,7 +20,7 @@ pub struct Keeping {
 /// What an entry sets of what a topic keeps and stamps, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepKeys {
-    /// See [`Keep::count_max`]; with 0 nothing is kept, whatever is said of bytes and age.
+    /// See [`Keep::count_max`]; with 0 nothing is kept but a value, whatever is said of bytes and age.
     pub count: Option<u64>,
     /// See [`Keep::bytes_max`].
     pub bytes: Option<u64>,
@@ -29,12 +30,17 @@ pub struct KeepKeys {
     pub format: Option<Format>,
     /// What is written into its messages; what is kept of them has it as well.
     pub stamps: Option<Stamps>,
+    /// See [`Keep::last_value`].
+    pub last_value: Option<bool>,
+    /// See [`Keep::retain`].
+    pub retain: Option<bool>,
 }
 
-/// How much of its past a topic keeps: the newest publications that are within each of these bounds.
+/// How much of its past a topic keeps: the newest publications that are within each of these bounds; and whether it has a
+/// *value*, which is kept whatever its age, and which new subscribers are sent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// So many publications; one at least.
+    /// So many publications; 0 of a topic that keeps nothing but its value.
     pub count_max: u64,
     /// So many bytes of them, as they are kept.
     pub bytes_max: u64,
@@ -42,6 +48,10 @@ pub struct Keep {
     pub ms_max: Option<NonZeroU32>,
     /// The form in which they are kept, if it does not go by who is there.
     pub format: Option<Format>,
+    /// Its newest publication is its value.
+    pub last_value: bool,
+    /// Its value is what its publishers say; without effect where it is the newest publication.
+    pub retain: bool,
 }
 
 impl Keeping {
@@ -52,7 +62,8 @@ impl Keeping {
         // Where a topic keeps or stamps something, one of the entries that it goes by would by itself.
         let sets_any =
             entries.iter().any(|(_, keys)| keys.keep().is_some() || keys.stamps() != Stamps::default());
-        Keeping { generation: 1, sets_any, entries }
+        let keeps_values = entries.iter().any(|(_, keys)| keys.keeps_value());
+        Keeping { generation: 1, sets_any, keeps_values, entries }
     }
 
     /// The same in place of `previous`: whoever holds what a topic kept by that one can see that it is old.
@@ -70,6 +81,11 @@ impl Keeping {
         self.sets_any
     }
 
+    /// Whether there may be a topic that has a value; if not, nobody need look.
+    pub fn keeps_values(&self) -> bool {
+        self.keeps_values
+    }
+
     /// Whether every topic that `filter` matches is known to keep something; and how many entries that took to find. There may be
     /// sets of entries of which that is so and it is not seen: many narrow ones in place of a wide one.
     pub fn keeps_all(&self, filter: &str) -> (bool, usize) {
@@ -78,7 +94,7 @@ impl Keeping {
             .entries
             .iter()
             .filter(covers)
-            .any(|(_, keys)| KeepKeys { count: None, ..keys }.keep().is_some() || keys.count > Some(0));
+            .any(|(_, keys)| KeepKeys { count: None, ..keys }.has_history() || keys.count > Some(0));
         // An entry that turns it off counts unless a more specific one that says otherwise covers all of the filter.
         let overlapping =
             self.entries.iter().filter(|(entry, keys)| keys.count.is_some() && topic::overlap(entry, filter));
@@ -105,12 +121,25 @@ impl KeepKeys {
     /// What a topic keeps for which these are all that is set.
     pub fn keep(self) -> Option<Keep> {
         let is_bounded = self.count.is_some() || self.bytes.is_some() || self.ms.is_some();
-        (is_bounded && self.count != Some(0)).then(|| Keep {
-            count_max: self.count.unwrap_or(u64::MAX),
+        let count_max = self.count.unwrap_or(if is_bounded { u64::MAX } else { 0 });
+        (count_max > 0 || self.keeps_value()).then(|| Keep {
+            count_max,
             bytes_max: self.bytes.unwrap_or(u64::MAX),
             ms_max: self.ms,
             format: self.format,
+            last_value: self.last_value == Some(true),
+            retain: self.retain == Some(true),
         })
+    }
+
+    /// Whether such a topic keeps something of its past but its value.
+    fn has_history(self) -> bool {
+        self.keep().is_some_and(|keep| keep.has_history())
+    }
+
+    /// Whether such a topic has a value.
+    fn keeps_value(self) -> bool {
+        self.last_value == Some(true) || self.retain == Some(true)
     }
 }
 
@@ -122,7 +151,16 @@ impl Keys for KeepKeys {
             ms: self.ms.or(wider.ms),
             format: self.format.or(wider.format),
             stamps: self.stamps.or(wider.stamps),
+            last_value: self.last_value.or(wider.last_value),
+            retain: self.retain.or(wider.retain),
         }
+    }
+}
+
+impl Keep {
+    /// Whether it is kept for what came of a topic lately, and not for its value alone.
+    pub fn has_history(&self) -> bool {
+        self.count_max > 0
     }
 }
 
@@ -133,20 +171,25 @@ pub(crate) mod naive {
     use crate::{protocol::publication::Stamps, pubsub::entries::naive::most_specific};
 
     /// What `topic` keeps: each bound is what the most specific of all entries says that match it and set the key. It
-    /// keeps nothing if it has no bound, or may keep 0 publications.
+    /// keeps nothing if it has no bound, or may keep 0 publications, and has no value.
     pub(crate) fn keep_of(entries: &[(String, KeepKeys)], topic: &str) -> Option<Keep> {
         let count = most_specific(entries, topic, |keys| keys.count);
         let bytes = most_specific(entries, topic, |keys| keys.bytes);
         let ms_max = most_specific(entries, topic, |keys| keys.ms);
         let format = most_specific(entries, topic, |keys| keys.format);
+        let last_value = most_specific(entries, topic, |keys| keys.last_value).unwrap_or(false);
+        let retain = most_specific(entries, topic, |keys| keys.retain).unwrap_or(false);
+        let keep = |count_max| Keep {
+            count_max,
+            bytes_max: bytes.unwrap_or(u64::MAX),
+            ms_max,
+            format,
+            last_value,
+            retain,
+        };
         match (count, bytes, ms_max) {
-            (Some(0), _, _) | (None, None, None) => None,
-            _ => Some(Keep {
-                count_max: count.unwrap_or(u64::MAX),
-                bytes_max: bytes.unwrap_or(u64::MAX),
-                ms_max,
-                format,
-            }),
+            (Some(0), _, _) | (None, None, None) => (last_value || retain).then(|| keep(0)),
+            _ => Some(keep(count.unwrap_or(u64::MAX))),
         }
     }
 
@@ -167,20 +210,43 @@ mod tests {
     use super::*;
     use crate::pubsub::entries::strategies;
 
-    const NOTHING: KeepKeys = KeepKeys { count: None, bytes: None, ms: None, format: None, stamps: None };
+    const NOTHING: KeepKeys = KeepKeys {
+        count: None,
+        bytes: None,
+        ms: None,
+        format: None,
+        stamps: None,
+        last_value: None,
+        retain: None,
+    };
+
+    /// Of a topic that has no value either it is nothing.
+    const VALUE_ALONE: Keep = Keep {
+        count_max: 0,
+        bytes_max: u64::MAX,
+        ms_max: None,
+        format: None,
+        last_value: false,
+        retain: false,
+    };
 
     fn keys() -> impl Strategy<Value = KeepKeys> {
         let format = prop::option::of(prop::sample::select(Format::ALL.to_vec()));
         let ms = prop::option::weighted(0.3, 1u32..9);
-        let stamps = prop::option::weighted(0.3, any::<bool>());
-        (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms, format, stamps)
-            .prop_map(|(count, bytes, ms, format, stamps)| KeepKeys {
+        let bounds = (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms);
+        let is_so = || prop::option::weighted(0.3, any::<bool>());
+        let others = (is_so(), is_so(), is_so());
+        (bounds, format, others).prop_map(|((count, bytes, ms), format, (stamps, last_value, retain))| {
+            KeepKeys {
                 count,
                 bytes,
                 ms: ms.and_then(NonZeroU32::new),
                 format,
                 stamps: stamps.map(|time| Stamps { time }),
-            })
+                last_value,
+                retain,
+            }
+        })
     }
 
     fn keep_of(keeping: &Keeping, topic: &str) -> Option<Keep> {
@@ -211,13 +277,15 @@ mod tests {
             prop_assert_eq!(stamps, naive::stamps_of(&entries, &topic));
             let is_nothing = keep.is_none() && stamps == Stamps::default();
             prop_assert!(is_nothing || keeping.sets_any(), "whoever is told so does not look");
+            let has_value = keep.is_some_and(|keep| keep.last_value || keep.retain);
+            prop_assert!(!has_value || keeping.keeps_values(), "whoever is told so does not look");
         }
     }
 
     /// What is not said is the largest there is; the form alone is no bound.
     #[test]
     fn one_bound_is_enough_to_keep_and_the_form_is_none() {
-        let keep = Keep { count_max: u64::MAX, bytes_max: u64::MAX, ms_max: None, format: None };
+        let keep = Keep { count_max: u64::MAX, ..VALUE_ALONE };
         let ms = NonZeroU32::new(5);
         for (keys, expected) in [
             (KeepKeys { count: Some(5), ..NOTHING }, Some(Keep { count_max: 5, ..keep })),
@@ -244,7 +312,7 @@ mod tests {
             ("a/b/#", KeepKeys { ms, ..NOTHING }),
             ("a/b/c", KeepKeys { count: Some(2), ..NOTHING }),
         ]);
-        let wide = Keep { count_max: 100, bytes_max: 9, ms_max: None, format: Some(Format::Binary) };
+        let wide = Keep { count_max: 100, bytes_max: 9, format: Some(Format::Binary), ..VALUE_ALONE };
         assert_eq!(keep_of(&keeping, "b"), Some(wide));
         assert_eq!(keep_of(&keeping, "a/x"), None);
         assert_eq!(keep_of(&keeping, "a/b/x"), None, "0 holds whatever else is said");
@@ -271,6 +339,28 @@ mod tests {
         let topics = ["x", "a", "a/b", "a/b/c", "a/b/c/d"];
         assert_eq!(topics.map(stamps_time), [false, true, false, true, false]);
         assert_eq!(keep_of(&keeping, "a"), None);
+    }
+
+    /// What says that it has one counts whatever is said of its history, and the other way round.
+    #[test]
+    fn a_topic_may_have_a_value_and_no_history() {
+        let keeping = keeping(&[
+            ("#", KeepKeys { last_value: Some(true), ..NOTHING }),
+            ("a/#", KeepKeys { count: Some(0), bytes: Some(9), ..NOTHING }),
+            ("a/b/#", KeepKeys { last_value: Some(false), ..NOTHING }),
+            ("a/b/c/#", KeepKeys { retain: Some(true), count: Some(2), ..NOTHING }),
+            ("a/b/c/d", KeepKeys { retain: Some(false), ..NOTHING }),
+        ]);
+        let value = Keep { last_value: true, ..VALUE_ALONE };
+        assert!(keeping.keeps_values());
+        assert_eq!(keep_of(&keeping, "b"), Some(value));
+        assert_eq!(keep_of(&keeping, "a"), Some(Keep { bytes_max: 9, ..value }));
+        assert_eq!(keep_of(&keeping, "a/b"), None);
+        let retained = Keep { retain: true, bytes_max: 9, count_max: 2, ..VALUE_ALONE };
+        assert_eq!(keep_of(&keeping, "a/b/c"), Some(retained));
+        assert_eq!(keep_of(&keeping, "a/b/c/d"), Some(Keep { retain: false, ..retained }));
+        let none = [("a", KeepKeys { last_value: Some(false), retain: Some(false), ..NOTHING })];
+        assert!(!super::Keeping::new(none.map(|(filter, keys)| (filter.into(), keys))).keeps_values());
     }
 
     /// An entry of another kind is not among those that are looked through.

@@ -70,6 +70,8 @@ pub struct ChunkPool {
     allocated_bytes: usize,
     /// Of chunks that a topic's past keeps, beside the others.
     kept_bytes: usize,
+    /// Of those that values are in, of these.
+    value_bytes: usize,
     budget: Arc<Budget>,
 }
 
@@ -254,7 +256,7 @@ impl Range {
 impl ChunkPool {
     /// A pool that accounts to `budget`.
     pub fn new(budget: Arc<Budget>) -> ChunkPool {
-        ChunkPool { retired: VecDeque::new(), allocated_bytes: 0, kept_bytes: 0, budget }
+        ChunkPool { retired: VecDeque::new(), allocated_bytes: 0, kept_bytes: 0, value_bytes: 0, budget }
     }
 
     /// A chunk to write, of at least `bytes_min` bytes and normally of `bytes`.
@@ -281,6 +283,12 @@ impl ChunkPool {
         self.allocated_bytes += bytes;
         self.budget.let_go(bytes);
         self.retire(appender);
+    }
+
+    /// Of the chunks that are kept, a value's have `bytes` now, and had `before`.
+    pub fn note_value(&mut self, bytes: usize, before: usize) {
+        self.value_bytes = self.value_bytes + bytes - before;
+        self.budget.change_values(bytes, before);
     }
 
     /// A chunk of exactly `bytes` that nothing refers to, counted.
@@ -356,6 +364,11 @@ impl ChunkPool {
         self.kept_bytes
     }
 
+    /// Those of these that values are in, in bytes.
+    pub fn value_bytes(&self) -> usize {
+        self.value_bytes
+    }
+
     /// What its chunks are counted in.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -369,6 +382,7 @@ impl ChunkPool {
 
 impl Drop for ChunkPool {
     fn drop(&mut self) {
+        self.budget.change_values(0, self.value_bytes);
         self.budget.let_go(self.kept_bytes);
         self.budget.free(self.allocated_bytes + self.kept_bytes);
     }

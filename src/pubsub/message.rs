@@ -12,7 +12,11 @@ use super::{
     past::Spans,
     subscription::ConnectionId,
 };
-use crate::protocol::{Encoding, Format, command::PayloadKind, topic::TopicName};
+use crate::protocol::{
+    Encoding, Format,
+    command::{KEY_BYTES_MAX, PayloadKind},
+    topic::TopicName,
+};
 
 /// Names a question that waits for its answer, in the asker's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,8 +101,8 @@ pub struct PublishRequest {
     pub bytes: Range,
     /// How many of `bytes` are the topic's name.
     pub topic_len: u16,
-    /// How many are the key; 0 for none.
-    pub key_len: u8,
+    /// What else is asked.
+    pub asks: Asks,
     /// What the payload is.
     pub kind: PayloadKind,
     /// The publisher.
@@ -118,11 +122,38 @@ pub struct PendingPublish {
     pub receivers: bool,
 }
 
+/// How many bytes the key has, and whether the publication is to be kept as the topic's value: in one byte, for which there is
+/// room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks(u8);
+
+impl Asks {
+    const RETAIN: u8 = 0x80;
+
+    /// `key_len`: at most [`KEY_BYTES_MAX`]; 0 where there is no key.
+    pub fn new(key_len: usize, retain: bool) -> Asks {
+        assert!(key_len <= KEY_BYTES_MAX, "a key was read that is longer than any may be");
+        Asks(key_len as u8 | if retain { Asks::RETAIN } else { 0 })
+    }
+
+    /// How many bytes behind the topic's name are the key.
+    pub fn key_len(self) -> usize {
+        usize::from(self.0 & !Asks::RETAIN)
+    }
+
+    /// It is to be kept as the topic's value.
+    pub fn retain(self) -> bool {
+        self.0 & Asks::RETAIN != 0
+    }
+}
+
+const _: () = assert!(KEY_BYTES_MAX < Asks::RETAIN as usize);
+
 impl PublishRequest {
     /// The topic's name, the key if there is one, and the payload.
     pub fn parts(&self) -> (TopicName<&str>, Option<&[u8]>, &[u8]) {
         let (topic, rest) = self.bytes.bytes().split_at(usize::from(self.topic_len));
-        let (key, payload) = rest.split_at(usize::from(self.key_len));
+        let (key, payload) = rest.split_at(self.asks.key_len());
         (TopicName::checked_bytes(topic), (!key.is_empty()).then_some(key), payload)
     }
 }
@@ -147,15 +178,30 @@ pub struct PageRequest {
 /// Where a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageFrom {
-    /// It is the first: what came after `since`, a `seq` of this start, if nothing of that is missing; else the newest `last`.
+    /// It is the first: what came after `since`, a `seq` of this start, if nothing of that is missing; else the newest `last`,
+    /// and where nothing of that is kept, the topic's value.
     Start {
         /// None if that is not asked for, or cannot be had.
         since: Option<u64>,
-        /// At most so many.
-        last: u32,
+        /// At most so many; 0 is none, nor a value. The value alone where it is not said.
+        last: Option<u32>,
     },
+    /// It is the first and the last: the topic's value, for which nobody asked.
+    Value,
     /// It goes on from this `seq`.
     Next(u64),
+}
+
+impl PageFrom {
+    /// Whether it is the first page.
+    pub fn is_first(&self) -> bool {
+        !matches!(self, PageFrom::Next(_))
+    }
+
+    /// Whether it is the topic's value where nothing else can be had.
+    pub fn takes_value(&self) -> bool {
+        matches!(self, PageFrom::Value | PageFrom::Start { last: None | Some(1..), .. })
+    }
 }
 
 /// Publications of a topic's past, for an answer.
@@ -317,13 +363,16 @@ pub struct Page {
 pub struct PageContent {
     /// Publications in the format of the request's encoding, adjacent.
     pub spans: Spans,
+    /// If this is the first page: so many come in all, up to the head.
+    pub count: u64,
     /// What should have come before these, and is not kept any more.
     pub gap: Option<(u64, u64)>,
     /// The newest publication's `seq`.
     pub head: u64,
     /// Nothing is missing of what came after `since`.
     pub is_recovered: bool,
-    /// It reaches the head. What is behind that comes in batches from the first page on, as if the reactor had subscribed.
+    /// No page comes behind it. What is behind the head comes in batches from the first page on, as if the reactor had
+    /// subscribed.
     pub is_last: bool,
 }
 

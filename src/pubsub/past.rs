@@ -6,8 +6,12 @@
 //!
 //! Memory goes by whole blocks, so there is at least what was asked for; what is *told* is exact.
 
+mod value;
+
 use std::collections::VecDeque;
 
+pub(super) use self::value::Held;
+use self::value::Retained;
 use super::{
     keeping::Keep,
     log::{Appender, ChunkPool, OWN_CHUNK_BYTES, Range},
@@ -36,7 +40,7 @@ const PIECE_PRICE: u64 = if cfg!(test) { UNIT / 4 } else { 50 * UNIT };
 /// So many pieces that nobody had asked for before go into a page.
 const PAGE_PIECES_MAX: usize = 2;
 
-/// The newest publications of a topic.
+/// The newest publications of a topic, and its value.
 #[derive(Debug)]
 pub(super) struct Past {
     keep: Keep,
@@ -53,6 +57,11 @@ pub(super) struct Past {
     has_pieces: bool,
     /// When that was last asked for, in milliseconds (wrapping).
     pieces_used_ms: u32,
+    /// The newest publication is a null, which is nobody's value.
+    is_cleared: bool,
+    retained: Option<Box<Retained>>,
+    /// What the value keeps, as the home has it.
+    pub(super) noted: Held,
 }
 
 #[derive(Debug)]
@@ -137,6 +146,9 @@ impl Past {
             due_ms: 0,
             has_pieces: false,
             pieces_used_ms: 0,
+            is_cleared: false,
+            retained: None,
+            noted: Held::default(),
         }
     }
 
@@ -146,13 +158,27 @@ impl Past {
     }
 
     /// How much is kept from now on.
-    pub fn set_keep(&mut self, keep: Keep) {
+    pub fn set_keep(&mut self, keep: Keep, pool: &mut ChunkPool) {
         self.keep = keep;
+        if !self.may_retain() {
+            self.let_go_of_retained(pool);
+        }
+    }
+
+    /// Whether publications are kept as they come.
+    pub fn has_records(&self) -> bool {
+        self.keep.has_history() || self.keep.last_value
     }
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.blocks.is_empty() && self.retained.is_none()
+    }
+
+    /// The topic's newest publication is `seq`, was written in `tick`, and is not kept.
+    pub fn follow(&mut self, seq: u64, tick: u64) {
+        self.tail.begin_behind(seq);
+        self.gone_tick = tick;
     }
 
     /// Where the next record, of `len` bytes, is to be written; then [`Past::note`] must be told. If a block has to be begun
@@ -166,7 +192,12 @@ impl Past {
         if self.blocks.back().is_none_or(|last| last.appender.room() < len) {
             let kept_bytes = self.tail.kept_bytes() as usize;
             let fitting = BLOCK_BYTES.into_iter().rfind(|bytes| *bytes <= kept_bytes);
-            let bytes = fitting.unwrap_or(BLOCK_BYTES[0]).max(len);
+            let bytes = match fitting {
+                // What stays as long as the value does.
+                Some(bytes) if !(self.keep.last_value && pool.budget().has_many_values()) => bytes,
+                _ => BLOCK_BYTES[0],
+            }
+            .max(len);
             let (appender, clock) = pool.acquire_kept(bytes);
             on_begin(clock);
             let first_seq = self.tail.head_seq() + 1;
@@ -209,12 +240,16 @@ impl Past {
         };
         let by_age =
             ms_max.map_or(0, |ms_max| self.tail.seq_of(self.tail.position_within_ms(ms_max.get(), now_ms)));
-        first.first_seq.max(by_count).max(by_bytes).max(by_age)
+        let lowest = first.first_seq.max(by_count).max(by_bytes).max(by_age);
+        if self.is_newest_value() { lowest.min(self.tail.head_seq()) } else { lowest }
     }
 
     /// In how many milliseconds from `now_ms` (wrapping) on the oldest block may be too old; none if it never is.
     pub fn expires_in_ms(&self, now_ms: u32) -> Option<u32> {
         let (ms_max, oldest) = (self.keep.ms_max?.get(), self.blocks.front()?);
+        if self.blocks.len() == 1 && self.is_newest_value() {
+            return None;
+        }
         Some(ms_max.saturating_sub(now_ms.wrapping_sub(oldest.newest_ms)))
     }
 
@@ -338,7 +373,7 @@ impl Past {
             let (mut range, mut next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
             cost.price += price::SPAN;
             if is_made {
-                cost.price += PIECE_PRICE;
+                cost.price += piece_price(range.len());
                 cost.transcoded_bytes += range.len() as u64;
                 made_left -= 1;
             }
@@ -355,6 +390,9 @@ impl Past {
     /// At most `limit` publications, and about [`PAGE_BYTES_MAX`] of them, as they are kept: the oldest first; the lowest `seq`
     /// that can be had; and whether there are more in the direction of `from`.
     pub fn excerpt(&self, from: PastFrom, limit: u32, now_ms: u32) -> (Spans, u64, bool) {
+        if !self.has_records() {
+            return self.excerpt_of_retained(from, limit);
+        }
         let (lowest, end) = (self.lowest(now_ms), self.tail.head_seq() + 1);
         let (first, behind, is_forward) = match from {
             PastFrom::After(seq) => {
@@ -405,6 +443,9 @@ impl Past {
         assert_eq!(self.tail.head_seq(), seq, "every publication is kept for a while");
         assert_eq!(self.tail.segment_count(), self.blocks.len(), "blocks are in step with segments");
         assert!(self.blocks.iter().is_sorted_by_key(|block| block.clock));
+        assert!(self.has_records() || self.blocks.is_empty());
+        assert!(self.may_retain() || self.retained.is_none());
+        assert_eq!(self.noted, self.held(), "the home knows what the value keeps");
     }
 
     /// When its blocks were begun, by the clock of what is kept.
@@ -458,10 +499,13 @@ impl Past {
     fn is_oldest_needless(&self, now_ms: u32) -> bool {
         let Some(oldest) = self.blocks.front() else { return false };
         let Keep { count_max, bytes_max, ms_max, .. } = self.keep;
-        if ms_max.is_some_and(|ms_max| now_ms.wrapping_sub(oldest.newest_ms) > ms_max.get()) {
+        let is_too_old = ms_max.is_some_and(|ms_max| now_ms.wrapping_sub(oldest.newest_ms) > ms_max.get());
+        let Some(second) = self.blocks.get(1) else {
+            return (is_too_old || count_max == 0) && !self.is_newest_value();
+        };
+        if is_too_old {
             return true;
         }
-        let Some(second) = self.blocks.get(1) else { return false };
         self.tail.head_seq() + 1 - second.first_seq >= count_max
             || self.tail.bytes_behind_front() >= bytes_max
     }
@@ -471,6 +515,11 @@ impl Past {
 fn first_records(range: &Range, encoding: Encoding, count: u64) -> u32 {
     let bytes = range.bytes();
     (0..count).fold(0, |len, _| len + encoding.record_len(&bytes[len as usize..]))
+}
+
+/// The price of transcoding what came out so long: of a piece, or of the newest few records.
+fn piece_price(len: usize) -> u64 {
+    price::SPAN + PIECE_PRICE * len.min(PIECE_BYTES as usize) as u64 / u64::from(PIECE_BYTES)
 }
 
 impl Spans {

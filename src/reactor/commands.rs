@@ -23,7 +23,7 @@ use crate::{
     },
     pubsub::{
         home::{Placed, PublishRefusal},
-        message::{Delivery, PageFrom, PendingId, PendingPublish, PublishRequest, Request},
+        message::{Asks, Delivery, PageFrom, PendingId, PendingPublish, PublishRequest, Request},
         subscription::{
             ConnectionId, Gap, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
         },
@@ -44,6 +44,7 @@ struct Publish<'a> {
     kind: PayloadKind,
     receivers: bool,
     key: Option<&'a [u8]>,
+    retain: bool,
 }
 
 impl Desk {
@@ -58,7 +59,7 @@ impl Desk {
         self.stats.commands_total += 1;
         self.meter.spend(price::COMMAND);
         let result = match &command {
-            Ok(Command::Publish { id, topic, payload, kind, receivers, key }) => {
+            Ok(Command::Publish { id, topic, payload, kind, receivers, retain, key }) => {
                 let publish = Publish {
                     id: *id,
                     topic: *topic,
@@ -66,6 +67,7 @@ impl Desk {
                     kind: *kind,
                     receivers: *receivers,
                     key: *key,
+                    retain: *retain,
                 };
                 self.handle_publish(slot, publish)
             }
@@ -110,7 +112,7 @@ impl Desk {
     }
 
     fn handle_publish<'a>(&mut self, slot: u32, publish: Publish<'a>) -> Result<(), CommandError<'a>> {
-        let Publish { id, topic, payload, kind, receivers, key } = publish;
+        let Publish { id, topic, payload, kind, receivers, .. } = publish;
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
         if home != self.exchange.index() || (receivers && id.is_some()) {
@@ -118,7 +120,7 @@ impl Desk {
             return Ok(());
         }
         let creator = self.creator(slot);
-        match self.publish_here(topic, key, payload, kind, creator) {
+        match self.publish_here(topic, publish.key, publish.retain, payload, kind, creator) {
             Ok(placed) if id.is_some() => {
                 let topic = topic.as_str();
                 self.write_reply(slot, &placed_ok(id, topic, placed, None));
@@ -135,6 +137,7 @@ impl Desk {
         &mut self,
         topic: TopicName<&str>,
         key: Option<&[u8]>,
+        retain: bool,
         payload: &[u8],
         kind: PayloadKind,
         creator: u32,
@@ -143,13 +146,18 @@ impl Desk {
         let waiting_count = self.exchange.own_count();
         let is_first = waiting_count == 0;
         let (outboxes, deflater) = (self.exchange.outboxes(), &mut self.deflater);
-        let placed = match key {
-            None => {
-                let seq = self.home.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
+        let home = &mut self.home;
+        let placed = match (key, retain) {
+            (None, false) => {
+                let seq = home.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
                 Placed { seq, is_duplicate: false }
             }
-            Some(key) => {
-                self.home.handle_publish_once(topic, key, payload, kind, creator, deflater, outboxes)?
+            (None, true) => {
+                let seq = home.handle_retain(topic, payload, kind, creator, deflater, outboxes)?;
+                Placed { seq, is_duplicate: false }
+            }
+            (Some(key), _) => {
+                home.handle_publish_once(topic, key, retain, payload, kind, creator, deflater, outboxes)?
             }
         };
         if is_first {
@@ -168,10 +176,10 @@ impl Desk {
 
     /// Sends a publication to its home, which may be this reactor's, by way of a request.
     fn send_publish(&mut self, slot: u32, home: usize, publish: Publish<'_>) {
-        let Publish { id, topic, payload, kind, receivers, key } = publish;
+        let Publish { id, topic, payload, kind, receivers, retain, key } = publish;
         let key = key.unwrap_or_default();
         let bytes = self.carrier.carry(&topic, key, payload);
-        let (topic_len, key_len) = (topic.len() as u16, key.len() as u8);
+        let (topic_len, asks) = (topic.len() as u16, Asks::new(key.len(), retain));
         let pending = id.map(|id| {
             let kind = PendingKind::Publish(Placing::new(receivers));
             let topic = HeldTopic::Carried(bytes.clone(), topic_len);
@@ -183,10 +191,10 @@ impl Desk {
             Request::Publish(PublishRequest {
                 bytes,
                 topic_len,
-                key_len,
                 kind,
                 connection,
                 pending,
+                asks,
                 creator: self.creator(slot),
             }),
         );
@@ -205,10 +213,13 @@ impl Desk {
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
-        let past = (!start.is_plain()).then(|| PageFrom::Start {
-            since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
-            last: start.last.unwrap_or(0),
-        });
+        let past = match filter.as_topic() {
+            Some(topic) if start.is_plain() => self.home.may_have_value(&topic).then_some(PageFrom::Value),
+            _ => (!start.is_plain()).then(|| PageFrom::Start {
+                since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
+                last: start.last,
+            }),
+        };
         let creator = self.creator(slot);
         let (fanout, outcome, asked) = (&mut self.fanout, &mut self.outcome, Some(pending));
         let subscribed = match filter.as_topic() {
@@ -351,7 +362,14 @@ impl Desk {
             Request::Publish(publish) => {
                 self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
                 let (topic, key, payload) = publish.parts();
-                let placed = match self.publish_here(topic, key, payload, publish.kind, publish.creator) {
+                let placed = match self.publish_here(
+                    topic,
+                    key,
+                    publish.asks.retain(),
+                    payload,
+                    publish.kind,
+                    publish.creator,
+                ) {
                     Ok(placed) => placed,
                     Err(refusal) => {
                         return self.exchange.say(from, Delivery::Refused(publish, refusal));
@@ -628,7 +646,7 @@ fn publish_refusal<'a>(
 ) -> CommandError<'a> {
     let code = match refused {
         PublishRefusal::Topic(_) => ErrorCode::LimitReached,
-        PublishRefusal::NoKeys => ErrorCode::Unsupported,
+        PublishRefusal::NoKeys | PublishRefusal::NotRetained => ErrorCode::Unsupported,
     };
     refusal("publish", id, topic, code, refused.to_string().into())
 }

@@ -494,6 +494,7 @@ impl Desk {
             duplicates_total: self.home.duplicates_total(),
             kept_bytes: self.home.kept_bytes() as u64,
             keeping: self.home.past_count() as u64,
+            values: self.home.value_count() as u64,
             replays: self.fanout.replay_count() as u64,
             replayed_total: self.fanout.replayed_total(),
             replayed_bytes_total: self.fanout.replayed_bytes_total(),

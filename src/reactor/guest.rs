@@ -24,7 +24,7 @@ use crate::{
         fanout::{Fanout, Outcome},
         home::{Homes, PublishRefusal, TopicRefusal},
         log::Budget,
-        message::{Delivery, PendingId, PendingPublish, PublishRequest, Request},
+        message::{Asks, Delivery, PendingId, PendingPublish, PublishRequest, Request},
         policy::Policy,
         subscription::{ConnectionId, Gap, Refused, Started, Subscribed, Unsubscribed, ViewKey, Wanted},
         view::{MemberSlot, Owed},
@@ -216,10 +216,10 @@ impl Guest {
         let publish = PublishRequest {
             bytes: self.carrier.carry(&topic, b"", payload),
             topic_len: topic.len() as u16,
-            key_len: 0,
             kind,
             connection: ConnectionId { slot: 0, generation: 0 },
             pending: Some(PendingPublish { id: question, receivers }),
+            asks: Asks::default(),
             creator: CREATOR,
         };
         self.exchange.request(self.homes.of(topic), Request::Publish(publish));
@@ -483,7 +483,9 @@ impl Guest {
             }
             Delivery::Refused(publish, refusal) => {
                 let question = publish.pending.expect("a guest waits for every answer").id;
-                let PublishRefusal::Topic(refusal) = refusal else { unreachable!("a guest gives no keys") };
+                let PublishRefusal::Topic(refusal) = refusal else {
+                    unreachable!("a guest gives no keys, and wants nothing retained")
+                };
                 self.answer(question, Answer::Refused(refusal));
             }
             Delivery::Counted { pending, receivers } => {

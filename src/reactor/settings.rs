@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{cores::Cores, share};
 use crate::{
-    config::{Config, Delivery, SlowConsumer},
+    config::{Config, Delivery, Retain, SlowConsumer},
     protocol::{Encoding, Format, deflate, session::Limits},
     pubsub::{
         keeping::{KeepKeys, Keeping},
@@ -124,6 +124,8 @@ pub(super) fn keeping_of(config: &Config) -> Keeping {
             ms: it.history_ms.and_then(NonZeroU32::new),
             format: it.history_format,
             stamps: it.stamp,
+            last_value: it.last_value,
+            retain: it.retain.map(|who| who == Retain::Clients),
         };
         (it.filter.clone(), keys)
     }))

@@ -26,3 +26,4 @@ mod stamps;
 mod time;
 mod tours;
 mod unix;
+mod values;

@@ -170,6 +170,23 @@ fn pub_sends_one_and_waits_for_its_ok() {
 }
 
 #[test]
+fn pub_has_what_it_sends_retained_if_it_is_told_to() {
+    let script = |_, mut socket: Socket| {
+        for data in [serde_json::json!({"n": 1}), Value::Null] {
+            let expected =
+                serde_json::json!({"op": "publish", "topic": "t", "data": data, "id": 0, "retain": true});
+            let mut command = socket.receive();
+            let id = std::mem::replace(&mut command["id"], 0.into());
+            assert_eq!(command, expected);
+            socket.send(&format!(r#"{{"op":"ok","id":{id},"topic":"t","seq":1}}"#));
+        }
+        socket.receive_close();
+    };
+    let result = run(Server::start(1, script), &["pub", "t", "--retain"], Some("{\"n\":1}\nnull\n"));
+    assert_eq!(result, (0, String::new(), String::new()));
+}
+
+#[test]
 fn pub_sends_a_thousand_lines_without_waiting_for_each() {
     let script = |_, mut socket: Socket| {
         // More than one are on the way before the first reply, and never more than the window.

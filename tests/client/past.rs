@@ -50,6 +50,24 @@ fn sub_begins_in_the_past_and_tells_where_to_go_on() {
     }
 }
 
+/// What was retained is older than what the topic is at: it goes on behind that.
+#[test]
+fn sub_goes_on_behind_a_value_that_was_retained() {
+    for value in [41, 104] {
+        let script = move |_, mut socket: Socket| {
+            socket.receive();
+            socket
+                .send(r#"{"op":"ok","id":0,"topic":"a","seq":105,"epoch":"01473d6923fbdb87","replayed":1}"#);
+            socket.send(&format!(r#"{{"op":"message","topic":"a","seq":{value},"data":1}}"#));
+            socket.receive_close();
+        };
+        let args = ["sub", "a", "--count", "1", "--last", "1"];
+        let (code, stdout, stderr) = run(Server::start(1, script), &args, None);
+        assert_eq!((code, stdout), (0, format!("a {value} 1\n")));
+        assert_eq!(stderr, format!("fanfare: next: --since {EPOCH}.105\n"));
+    }
+}
+
 /// Behind what was printed, not behind what was told: the broker had more to replay when the connection was lost.
 #[test]
 fn sub_comes_back_to_where_it_was() {

@@ -37,7 +37,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-pub(super) static FAMILIES: [Family; 40] = [
+pub(super) static FAMILIES: [Family; 41] = [
     family!(
         connections,
         Gauge,
@@ -176,6 +176,13 @@ pub(super) static FAMILIES: [Family; 40] = [
         "What topics of this home keep of their past, whole blocks, bounded by history.bytes_max."
     ),
     family!(keeping, Gauge, "fanfare_keeping", None, "Topics of this home that keep their past."),
+    family!(
+        values,
+        Gauge,
+        "fanfare_values",
+        None,
+        "Topics of this home that have a value, which new subscribers are sent first."
+    ),
     family!(replays, Gauge, "fanfare_replays", None, "Replays of topics' pasts that are under way."),
     family!(
         replayed_total,

@@ -98,7 +98,7 @@ fn publish(fields: Fields) -> Outcome {
     let topic = topic.filter(|topic| topic.len() <= 256 && !json::naive::has_noncharacter(topic));
     let refuse =
         |code| Outcome::Error { op: Some("publish".to_owned()), id: id.clone(), topic: topic.clone(), code };
-    if fields.flags > 7 || (!is_id && fields.seq != 0) {
+    if fields.flags > 15 || (!is_id && fields.seq != 0) {
         return refuse(ErrorCode::BadValue);
     }
     if fields.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 64) {
@@ -120,6 +120,7 @@ fn publish(fields: Fields) -> Outcome {
         data: Some((kind, fields.payload)),
         receivers: fields.flags & 4 != 0,
         key: fields.key,
+        retain: fields.flags & 8 != 0,
         start: Start::default(),
         resume: None,
         page: None,

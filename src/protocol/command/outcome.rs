@@ -17,6 +17,7 @@ pub(crate) struct OwnedCommand {
     pub(crate) data: Option<(PayloadKind, Vec<u8>)>,
     pub(crate) receivers: bool,
     pub(crate) key: Option<Vec<u8>>,
+    pub(crate) retain: bool,
     pub(crate) start: Start,
     /// Of a subscribe to a filter.
     pub(crate) resume: Option<Resume>,
@@ -59,6 +60,7 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             data: None,
             receivers: false,
             key: None,
+            retain: false,
             start: Start::default(),
             resume: None,
             page: None,
@@ -77,10 +79,11 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             Command::History { id, topic, limit, anchor } => {
                 OwnedCommand { page: Some((*limit, *anchor)), ..named("history", Some(*id), Some(topic)) }
             }
-            Command::Publish { id, topic, payload, kind, receivers, key } => OwnedCommand {
+            Command::Publish { id, topic, payload, kind, receivers, retain, key } => OwnedCommand {
                 data: Some((*kind, payload.to_vec())),
                 receivers: *receivers,
                 key: key.map(<[u8]>::to_vec),
+                retain: *retain,
                 ..named("publish", *id, Some(topic))
             },
         })

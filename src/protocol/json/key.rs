@@ -9,6 +9,7 @@ pub(super) enum Key {
     Topic,
     Data,
     Receivers,
+    Retain,
     /// `key`, by which a publication is published once.
     Once,
     Since,
@@ -20,12 +21,13 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 12] = [
+    pub(super) const ALL: [Key; 13] = [
         Key::Op,
         Key::Id,
         Key::Topic,
         Key::Data,
         Key::Receivers,
+        Key::Retain,
         Key::Once,
         Key::Since,
         Key::Last,
@@ -43,6 +45,7 @@ impl Key {
             "topic" => Key::Topic,
             "data" => Key::Data,
             "receivers" => Key::Receivers,
+            "retain" => Key::Retain,
             "key" => Key::Once,
             "since" => Key::Since,
             "last" => Key::Last,
@@ -61,6 +64,7 @@ impl Key {
             Key::Topic => "topic",
             Key::Data => "data",
             Key::Receivers => "receivers",
+            Key::Retain => "retain",
             Key::Once => "key",
             Key::Since => "since",
             Key::Last => "last",
@@ -108,7 +112,7 @@ impl Op {
         match self {
             Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last, Key::Resume],
             Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
-            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers, Key::Once],
+            Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers, Key::Retain, Key::Once],
             Op::History => &[Key::Op, Key::Topic, Key::Id, Key::Limit, Key::Before, Key::After],
             Op::Ping => &[Key::Op, Key::Id],
         }

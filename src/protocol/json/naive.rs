@@ -178,6 +178,7 @@ fn command(raw: &str) -> Outcome {
         "topic",
         "data",
         "receivers",
+        "retain",
         "key",
         "since",
         "last",
@@ -195,7 +196,7 @@ fn command(raw: &str) -> Outcome {
     let takes: &[&str] = match op.as_str() {
         "subscribe" => &["op", "topic", "id", "since", "last", "resume"],
         "unsubscribe" => &["op", "topic", "id"],
-        "publish" => &["op", "topic", "id", "data", "receivers", "key"],
+        "publish" => &["op", "topic", "id", "data", "receivers", "retain", "key"],
         "history" => &["op", "topic", "id", "limit", "before", "after"],
         _ => &["op", "id"],
     };
@@ -243,8 +244,10 @@ fn command(raw: &str) -> Outcome {
     let start = Start { since: since.flatten(), last: last.and_then(Result::ok) };
     let limit = limit.map_or(100, |limit| limit.expect("a good one"));
     let anchor = before.flatten().map(Anchor::Before).or(after.flatten().map(Anchor::After));
-    if !matches!(get("receivers"), None | Some("true" | "false")) {
-        return error(ErrorCode::BadValue);
+    for name in ["receivers", "retain"] {
+        if !matches!(get(name), None | Some("true" | "false")) {
+            return error(ErrorCode::BadValue);
+        }
     }
     let key = set("key").map(|raw| raw.strip_prefix('"').and_then(|text| text.strip_suffix('"')));
     if key.is_some_and(|text| text.is_none_or(|text| text.is_empty() || text.len() > 64)) {
@@ -269,6 +272,7 @@ fn command(raw: &str) -> Outcome {
         topic: topic.clone(),
         data: get("data").map(|raw| (PayloadKind::Json, raw.as_bytes().to_vec())),
         receivers: get("receivers") == Some("true"),
+        retain: get("retain") == Some("true"),
         key: key.flatten().map(|text| text.as_bytes().to_vec()),
         start,
         resume: resume.expect("a good one"),

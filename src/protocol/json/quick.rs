@@ -59,6 +59,7 @@ pub(super) fn read(text: &str, data_depth_max: usize) -> Option<(Command<'_>, us
         kind: PayloadKind::Json,
         receivers: false,
         key: publication_key,
+        retain: false,
     };
     Some((command, reader.value_count))
 }
@@ -310,6 +311,7 @@ mod tests {
             r#"{"op":"publish","topic":"t","data":1,"key":null}"#,
             r#"{"op":"publish","topic":"t","data":1,"key":"\n"}"#,
             r#"{"op":"publish","topic":"t","data":1,"key":"a","key":"a"}"#,
+            r#"{"op":"publish","topic":"t","data":1,"retain":true}"#,
             r#"{"op":"publish","topic":"t","data":1} x"#,
             r#"{"op":"publish","topic":"t","data":1,}"#,
             r#"{"op":"publish","topic":"t","data":1]"#,
@@ -396,6 +398,7 @@ mod tests {
             "\"receivers\":false",
             "\"key\":\"k\"",
             "\"key\":",
+            "\"retain\":false",
             "\"x\"",
             "\"a\":1",
             "\"a\":{}",

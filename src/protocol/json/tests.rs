@@ -89,10 +89,11 @@ fn each_op_is_read() {
                 kind: PayloadKind::Json,
                 receivers: false,
                 key: None,
+                retain: false,
             },
         ),
         (
-            " {\t\"receivers\" :true ,\r\n\"data\": [ 1 , {} ]  , \"topic\":\"room/42\",\"op\":\"publish\" } ",
+            " {\t\"receivers\" :true ,\r\n\"retain\":true,\"data\": [ 1 , {} ]  , \"topic\":\"room/42\",\"op\":\"publish\" } ",
             Command::Publish {
                 id: None,
                 topic,
@@ -100,6 +101,7 @@ fn each_op_is_read() {
                 kind: PayloadKind::Json,
                 receivers: true,
                 key: None,
+                retain: true,
             },
         ),
         (r#"{"op":"ping","id":1}"#, Command::Ping { id }),
@@ -193,6 +195,7 @@ fn each_fault_has_its_code_and_names_rule_value_and_what_is_allowed() {
         (r#"{"op":"subscribe","topic":["t"]}"#, BadValue, &[r#"`["t"]`"#, "string"]),
         (r#"{"op":"publish","topic":"t"}"#, BadValue, &["`data` is missing", "any JSON value"]),
         (r#"{"op":"publish","topic":"t","data":1,"receivers":1}"#, BadValue, &["`1`", "true or false"]),
+        (r#"{"op":"publish","topic":"t","data":1,"retain":null}"#, BadValue, &["`retain`", "true or false"]),
         (
             r#"{"op":"subscribe","topic":"a/+","since":{"epoch":"9f3a","seq":1}}"#,
             BadValue,

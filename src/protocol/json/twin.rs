@@ -95,6 +95,7 @@ const KEYS: &[&str] = &[
     r#""data""#,
     r#""receivers""#,
     r#""key""#,
+    r#""retain""#,
     r#""since""#,
     r#""last""#,
     r#""resume""#,
@@ -148,7 +149,7 @@ fn member() -> BoxedStrategy<String> {
                     prop_oneof![mostly_first(NUMBERS, 2), mostly_first(STRINGS, 6), Just("null".to_owned())]
                         .boxed()
                 }
-                r#""receivers""# | r#""resume""# => Just("true".to_owned()).boxed(),
+                r#""receivers""# | r#""retain""# | r#""resume""# => Just("true".to_owned()).boxed(),
                 r#""key""# => publication_key(),
                 r#""since""# | r#""before""# | r#""after""# => position(),
                 r#""last""# | r#""limit""# => count(),

@@ -134,12 +134,12 @@ impl Fanout {
 
     /// Takes the page of a replay that is under way.
     fn take_page(&mut self, id: ReplayId, content: PageContent, outcome: &mut Outcome) {
-        let PageContent { spans, gap, head, is_recovered, is_last } = content;
+        let PageContent { spans, count, gap, head, is_recovered, is_last } = content;
         let replay = &mut self.replays[id.place as usize];
         let (connection, view) = (replay.connection, replay.view);
         let first_seq = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
-        if let PageFrom::Start { .. } = replay.from {
-            let replayed = Some(Replayed { is_recovered, count: head + 1 - first_seq });
+        if replay.from.is_first() {
+            let replayed = Some(Replayed { is_recovered, count });
             let pending = replay.pending.take();
             outcome.started.push(Started { replayed, ..Started::at(pending, Some(head)) });
         }
@@ -208,7 +208,7 @@ impl Fanout {
         let is_its = |place: &&u32| self.replays[**place as usize].view == key;
         let place = *replaying.replays.iter().find(is_its).expect("it has a replay");
         let found = &mut self.replays[place as usize];
-        if let PageFrom::Start { .. } = found.from {
+        if found.from.is_first() {
             found.leaving = Some(pending);
             let replaying = self.subscribers[connection as usize].replaying_mut();
             replaying.expect("it has a replay").is_leaving = true;
@@ -356,7 +356,7 @@ mod tests {
 
         /// The connection subscribes to the topic and what is behind `since` of its past.
         fn subscribe(&mut self, id: ConnectionId, since: u64, pending: u32) {
-            let past = Some(PageFrom::Start { since: Some(since), last: 0 });
+            let past = Some(PageFrom::Start { since: Some(since), last: Some(0) });
             let pending = Some(PendingId(pending));
             let wanted =
                 Wanted { topic: TopicName::checked(TOPIC), encoding: ENCODING, past, pending, creator: 0 };
@@ -388,7 +388,8 @@ mod tests {
                 _ => None,
             };
             let is_last = spans.next_seq > head;
-            let content = Ok(PageContent { spans, gap, head, is_recovered: true, is_last });
+            let count = head + 1 - seq;
+            let content = Ok(PageContent { spans, count, gap, head, is_recovered: true, is_last });
             let PageRequest { topic, encoding, connection, replay, .. } = request;
             let page = Page { topic, encoding, connection, replay, content };
             self.fanout.handle_page(page, &mut self.outcome);

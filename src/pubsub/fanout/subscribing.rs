@@ -15,7 +15,7 @@ use crate::{
     },
     pubsub::{
         home::TopicRefusal,
-        message::{PendingId, RegistrationId, Request},
+        message::{PageFrom, PendingId, RegistrationId, Request},
         subscription::{
             ConnectionId, Refused, Started, SubscribeRefused, Subscribed, Unsubscribed, ViewKey, Wanted,
         },
@@ -35,14 +35,18 @@ impl Fanout {
         wanted: Wanted<'_>,
         outcome: &mut Outcome,
     ) -> Result<Subscribed, SubscribeRefused> {
-        let Wanted { topic: name, encoding, past, pending, creator } = wanted;
+        let Wanted { topic: name, encoding, mut past, pending, creator } = wanted;
         self.work += price::SUBSCRIPTION;
         let connection = self.open(id);
         if self.is_touring_any(connection, name.as_str()) {
             return Err(SubscribeRefused::Busy);
         }
         if past.is_some() && self.is_received_by_filter(connection, name) {
-            return Err(SubscribeRefused::Already);
+            // Whoever receives it has had its newest publications: it wants no value that it did not ask for.
+            past = past.filter(|from| *from != PageFrom::Value);
+            if past.is_some() {
+                return Err(SubscribeRefused::Already);
+            }
         }
         let key = match self.by_name[encoding.index()].get(name.as_str()) {
             Some(key) => key,
@@ -55,6 +59,7 @@ impl Fanout {
             self.begin_after_ending(connection, key, past, pending, creator);
             return Ok(Subscribed::Later);
         }
+        past = past.filter(|from| held.is_none() || *from != PageFrom::Value);
         if held.is_some_and(|held| held.is_by_name() || past.is_some()) {
             return Err(SubscribeRefused::Already);
         }

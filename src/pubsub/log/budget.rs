@@ -24,6 +24,8 @@ pub struct Budget {
     begun_bytes: AtomicU64,
     kept_bytes: AtomicUsize,
     kept_bytes_max: usize,
+    /// The part of `kept_bytes` that topics' values are in.
+    value_bytes: AtomicUsize,
     /// Bytes of all chunks that were ever begun to be kept: the age clock of what is kept.
     kept_begun_bytes: AtomicU64,
 }
@@ -84,6 +86,7 @@ impl Budget {
             begun_bytes: AtomicU64::new(0),
             kept_bytes: AtomicUsize::new(0),
             kept_bytes_max,
+            value_bytes: AtomicUsize::new(0),
             kept_begun_bytes: AtomicU64::new(0),
         })
     }
@@ -114,6 +117,22 @@ impl Budget {
     pub(super) fn let_go(&self, bytes: usize) {
         self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.allocate(bytes);
+    }
+
+    /// Of what is kept, so many bytes more are there for topics' values, and so many less.
+    pub(super) fn change_values(&self, more_bytes: usize, less_bytes: usize) {
+        // Wraps where it is less: so does the sum.
+        self.value_bytes.fetch_add(more_bytes.wrapping_sub(less_bytes), Ordering::Relaxed);
+    }
+
+    /// Whether values are half of what topics may keep: then no more is kept for one than it takes.
+    pub fn has_many_values(&self) -> bool {
+        self.value_bytes.load(Ordering::Relaxed) > self.kept_bytes_max / 2
+    }
+
+    /// Whether values are all of what topics may keep: then there is no room for another.
+    pub fn is_full_of_values(&self) -> bool {
+        self.value_bytes.load(Ordering::Relaxed) >= self.kept_bytes_max
     }
 
     /// What topics keep of their past, in bytes.

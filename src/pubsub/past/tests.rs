@@ -22,6 +22,7 @@ const GONE_TICK: u64 = 3;
 #[derive(Clone, Debug)]
 struct Told {
     payload: Vec<u8>,
+    is_null: bool,
     len: usize,
     ms: u32,
     tick: u64,
@@ -31,6 +32,7 @@ struct Told {
 enum Step {
     /// Of so many bytes, so many milliseconds later.
     Publish(usize, u32),
+    PublishNull,
     DropOldest,
     /// From so many behind the lowest on, to so many before the head.
     Page(u64, u64, Format),
@@ -44,12 +46,17 @@ fn keep() -> impl Strategy<Value = Keep> {
     let count_max = prop_oneof![Just(u64::MAX), 1u64..30];
     let bytes_max = prop_oneof![Just(u64::MAX), 1u64..5_000];
     let ms_max = prop_oneof![Just(None), (500u32..5_000).prop_map(NonZeroU32::new)];
-    (count_max, bytes_max, ms_max).prop_map(|(count_max, bytes_max, ms_max)| Keep {
-        count_max,
-        bytes_max,
-        ms_max,
-        format: None,
-    })
+    let value = (any::<bool>(), prop::bool::weighted(0.3));
+    (count_max, bytes_max, ms_max, value).prop_map(
+        |(count_max, bytes_max, ms_max, (last_value, has_value_alone))| Keep {
+            count_max: if last_value && has_value_alone { 0 } else { count_max },
+            bytes_max,
+            ms_max,
+            format: None,
+            last_value,
+            retain: false,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         8 => (prop_oneof![1usize..60, 1usize..1_500], 0u32..300).prop_map(|(len, ms)| Step::Publish(len, ms)),
+        1 => Just(Step::PublishNull),
         1 => Just(Step::DropOldest),
         4 => (0u64..40, prop_oneof![Just(0u64), 0u64..40], select(&Format::ALL[..]))
             .prop_map(|(behind, before, format)| Step::Page(behind, before, format)),
@@ -110,6 +118,9 @@ impl Twin {
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Publish(len, later_ms) => self.publish(len, later_ms),
+            Step::PublishNull => self.publish_as(b"null".into(), true),
+            // Nobody asks for that of the one that its value is in.
+            Step::DropOldest if self.past.blocks.len() == 1 && self.past.is_newest_value() => {}
             Step::DropOldest => {
                 let lowest = self.past.lowest(self.now_ms);
                 let block_count = self.past.blocks.len();
@@ -130,10 +141,12 @@ impl Twin {
             Step::Keep(keep) => {
                 // What went stays gone, however much is to be kept from now on.
                 self.gone = self.past.blocks.front().map_or(self.head() + 1, |block| block.first_seq);
-                self.past.set_keep(keep);
+                self.past.set_keep(keep, &mut self.pool);
                 self.keep = keep;
             }
         }
+        self.past.noted = self.past.held();
+        assert_eq!(self.past.has_value(), self.has_value());
         self.check_lowest();
         self.check_ticks();
         self.past.check(self.head());
@@ -142,20 +155,31 @@ impl Twin {
 
     fn publish(&mut self, len: usize, later_ms: u32) {
         self.now_ms = self.now_ms.wrapping_add(later_ms);
+        self.publish_as(format!("\"{:0len$}\"", self.head() + 1).into_bytes(), false);
+    }
+
+    fn publish_as(&mut self, payload: Vec<u8>, is_null: bool) {
         let seq = self.head() + 1;
-        let payload = format!("\"{:0len$}\"", seq).into_bytes();
         let publication =
             Publication { topic: TOPIC, seq, time_ms: None, payload: &payload, kind: PayloadKind::Json };
         let format = self.past.encoding().format();
         let len = publication.encoded_len(format);
         let appender = self.past.appender(len, &mut self.pool, |clock| assert!(self.blocks.insert(clock)));
         appender.write(len, |room| publication.encode(format, room));
-        self.told.push(Told { payload, len, ms: self.now_ms, tick: self.tick });
+        self.past.set_cleared(is_null);
+        self.told.push(Told { payload, is_null, len, ms: self.now_ms, tick: self.tick });
         let (blocks, written) = (&mut self.blocks, (self.now_ms, self.tick));
         self.past.note(len, seq, written, &mut self.pool, |clock| assert!(blocks.remove(&clock)));
     }
 
+    /// The newest, unless it is a null or was gone when that was to be kept.
+    fn has_value(&self) -> bool {
+        let newest = self.told.last().filter(|_| self.keep.last_value && self.gone <= self.head());
+        newest.is_some_and(|newest| !newest.is_null)
+    }
+
     /// What is told to be there is what was asked to be kept, but for what went: a record's age is known a little late.
+    /// The value is there in any case.
     fn check_lowest(&self) {
         let (head, lowest) = (self.head(), self.past.lowest(self.now_ms));
         let mut bytes = 0;
@@ -169,8 +193,9 @@ impl Twin {
             self.keep.ms_max.is_some_and(|ms_max| age_ms + slack_ms > ms_max.get())
         };
         let youngest = |slack_ms| (within..=head).find(|seq| !is_too_old(*seq, slack_ms)).unwrap_or(head + 1);
-        assert!(lowest >= youngest(0), "{lowest} is kept, which is from {within} on");
-        assert!(lowest <= youngest(2 * INDEX_MS), "{lowest} is the lowest, and not {within}");
+        let or_value = |seq: u64| if self.has_value() { seq.min(head) } else { seq };
+        assert!(lowest >= or_value(youngest(0)), "{lowest} is kept, which is from {within} on");
+        assert!(lowest <= or_value(youngest(2 * INDEX_MS)), "{lowest} is the lowest, and not {within}");
     }
 
     /// What was written since a tick is found by that, and whether all of it is there.
@@ -245,7 +270,9 @@ impl Twin {
 fn what_is_kept_for_thirty_days_is_there() {
     const DAY_MS: u32 = 86_400_000;
     let ms_max = NonZeroU32::new(30 * DAY_MS);
-    let keep = Keep { count_max: u64::MAX, bytes_max: u64::MAX, ms_max, format: None };
+    let (last_value, retain) = (false, false);
+    let (count_max, bytes_max) = (u64::MAX, u64::MAX);
+    let keep = Keep { count_max, bytes_max, ms_max, format: None, last_value, retain };
     let mut twin = Twin::new(keep, Format::Json);
     twin.publish(10, 0);
     for _ in 0..29 {

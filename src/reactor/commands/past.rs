@@ -141,7 +141,7 @@ impl Desk {
         self.meters.end_asking(slot);
         let Some(PastContent { spans, format, head, lowest, has_more }) = answer.content else {
             let message = "this topic keeps nothing of its past: a history of one for which a [[topic]] sets history_count, \
-                           history_bytes or history_ms is allowed";
+                           history_bytes or history_ms, or which has a value, is allowed";
             let id = id.as_ref().map(HeldId::get);
             let error = refusal("history", id, topic.get(), ErrorCode::Unsupported, message.into());
             return self.refuse_command(slot, &error);
