@@ -198,6 +198,7 @@ pub(super) enum Ask {
         is_json: bool,
         receivers: bool,
         key: Option<String>,
+        retain: bool,
     },
     Ping,
 }
@@ -551,11 +552,12 @@ fn json(ask: &Ask, id: Option<u64>) -> String {
         }
         Ask::Unsubscribe { filter } => format!(r#"{{"op":"unsubscribe","topic":"{filter}"{id}}}"#),
         Ask::Ping => format!(r#"{{"op":"ping"{id}}}"#),
-        Ask::Publish { topic, payload, receivers, key, .. } => {
+        Ask::Publish { topic, payload, receivers, retain, key, .. } => {
             let data = std::str::from_utf8(payload).expect("JSON is UTF-8");
             let receivers = if *receivers { r#","receivers":true"# } else { "" };
+            let retain = if *retain { r#","retain":true"# } else { "" };
             let key = key.as_ref().map(|key| format!(r#","key":"{key}""#)).unwrap_or_default();
-            format!(r#"{{"op":"publish","topic":"{topic}","data":{data}{id}{receivers}{key}}}"#)
+            format!(r#"{{"op":"publish","topic":"{topic}","data":{data}{id}{receivers}{retain}{key}}}"#)
         }
     }
 }
@@ -568,9 +570,10 @@ fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
         body
     };
     let kind = match ask {
-        Ask::Publish { topic, payload, is_json, receivers, key } => {
+        Ask::Publish { topic, payload, is_json, receivers, retain, key } => {
             let key_flag = if key.is_some() { 2 } else { 0 };
-            let flags = u8::from(*is_json) | key_flag | if *receivers { 4 } else { 0 };
+            let flags =
+                u8::from(*is_json) | key_flag | if *receivers { 4 } else { 0 } | if *retain { 8 } else { 0 };
             let mut body = head(1, flags, topic.len(), id.unwrap_or(0));
             if let Some(key) = key {
                 body.extend((key.len() as u16 + 3).to_be_bytes());

@@ -18,6 +18,7 @@ mod past;
 mod random;
 mod stranger;
 mod tours;
+mod values;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -422,8 +423,24 @@ impl World {
         let id = has_id.then(|| self.clients[client].new_id());
         self.oracle.on_publish(client, topic, payload.clone(), is_json, id, counts && has_id, receivers);
         key.iter().for_each(|key| self.oracle.keyed.on_publish(number, key));
-        self.ask(client, Ask::Publish { topic: topic.into(), payload, is_json, receivers: counts, key }, id);
+        let ask =
+            Ask::Publish { topic: topic.into(), payload, is_json, receivers: counts, retain: false, key };
+        self.ask(client, ask, id);
         number
+    }
+
+    /// Publishes, with an id, what is to be the topic's value; or a null.
+    fn publish_value(&mut self, client: usize, topic: &str, len: usize, is_null: bool, retain: bool) {
+        let payload = match is_null {
+            true => b"null".to_vec(),
+            false => payload_of(self.oracle.next_number(), len, true),
+        };
+        let id = self.clients[client].new_id();
+        self.oracle.on_publish(client, topic, payload.clone(), true, Some(id), false, None);
+        self.oracle.note_retain(retain);
+        let ask =
+            Ask::Publish { topic: topic.into(), payload, is_json: true, receivers: false, retain, key: None };
+        self.ask(client, ask, Some(id));
     }
 
     fn ask(&mut self, client: usize, ask: Ask, id: Option<u64>) {

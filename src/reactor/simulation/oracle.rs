@@ -8,6 +8,7 @@ mod past;
 mod payload;
 mod policy;
 mod stamps;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +16,9 @@ use super::client::{Anchor, Begin, Event, Start, Told};
 use crate::config::Config;
 use keyed::Keyed;
 use past::Keeping;
-use payload::number_of;
-pub(super) use payload::payload_of;
+pub(super) use payload::{number_of, payload_of};
 use policy::{Policy, is_wild, matches};
+use value::Awaited;
 
 /// What all clients together have seen.
 #[derive(Default)]
@@ -65,6 +66,8 @@ struct Publication {
     is_json: bool,
     step: u64,
     sent_ms: u64,
+    /// It was to be retained.
+    retain: bool,
     seq: Option<u64>,
     /// The time that it was told with, if it was told.
     time_ms: Option<Option<u64>>,
@@ -123,6 +126,7 @@ enum Tour {
 struct Delivered {
     last: u64,
     next: Next,
+    value: Option<Awaited>,
     seqs: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,
 }
@@ -180,11 +184,6 @@ impl Oracle {
     /// The number of the next publication.
     pub fn next_number(&self) -> usize {
         self.publications.len()
-    }
-
-    /// Every topic that was published to, and its newest known `seq`.
-    pub fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.topics.iter().filter_map(|(topic, by_seq)| Some((topic.as_str(), *by_seq.last_key_value()?.0)))
     }
 
     pub fn is_held(&self, client: usize, filter: &str) -> bool {
@@ -259,6 +258,7 @@ impl Oracle {
             is_json,
             step,
             sent_ms: self.now_ms,
+            retain: false,
             seq: None,
             time_ms: None,
             is_refused: false,
@@ -382,7 +382,8 @@ impl Oracle {
 
     fn on_error(&mut self, client: usize, id: Option<u64>, code: &str) {
         let Some(id) = id else {
-            assert!(self.evicts && code == "limit_reached", "client {client}: an error {code} without an id");
+            let is_right = self.may_be_full() && code == "limit_reached";
+            assert!(is_right, "client {client}: an error {code} without an id");
             return;
         };
         let asked = self.clients[client].asked.remove(&id);
@@ -393,7 +394,7 @@ impl Oracle {
             (Asked::SubscribeAgain(filter, _), "busy") if is_wild(&filter) && self.asks_past() => {}
             (asked @ Asked::History { .. }, code) => self.on_history_refused(&asked, code),
             (Asked::UnsubscribeNothing(_), "not_subscribed") => {}
-            (Asked::Publish { number, .. }, "limit_reached") if self.evicts => {
+            (Asked::Publish { number, .. }, code) if self.may_refuse_publish(number, code) => {
                 let publication = &mut self.publications[number];
                 assert_eq!(publication.seq, None, "a refused publication has no seq");
                 publication.is_refused = true;
@@ -430,7 +431,8 @@ impl Oracle {
 
     /// A publication is what was published, at its place.
     fn recognise(&mut self, topic: &str, told: &Told) {
-        let number = number_of(&told.payload);
+        let is_null = told.payload == b"null";
+        let number = if is_null { self.null_at(topic, told.seq) } else { number_of(&told.payload) };
         let publication = &self.publications[number];
         let seq = told.seq;
         assert!(publication.payload == told.payload, "{topic} {seq}: the payload is not what was published");
@@ -442,11 +444,12 @@ impl Oracle {
     fn on_message(&mut self, client: usize, topic: &str, told: &Told) {
         self.recognise(topic, told);
         let seq = told.seq;
+        let is_allowed = self.clients[client].subscriptions.iter().any(|it| it.allows(topic));
+        assert!(is_allowed, "client {client} gets {topic} {seq} without a subscription");
+        if self.takes_value(client, topic, seq) {
+            return;
+        }
         let seen = &mut self.clients[client];
-        assert!(
-            seen.subscriptions.iter().any(|subscription| subscription.allows(topic)),
-            "client {client} gets {topic} {seq} without a subscription"
-        );
         let is_covered = seen.is_covered(topic);
         let mut jump = None;
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
@@ -516,6 +519,9 @@ impl Oracle {
         let is_covered = seen.is_covered(topic);
         let mut jump = None;
         let delivered = seen.topics.entry(topic.to_owned()).or_default();
+        if delivered.value.take_if(|awaited| to < awaited.before).is_some() {
+            return;
+        }
         assert!(from > delivered.last, "client {client} is told a gap {from}..{to} after {}", delivered.last);
         match delivered.next {
             Next::Exactly(next) if next < from => jump = Some((next, from - 1, true)),
@@ -624,6 +630,7 @@ impl Seen {
         for (topic, delivered) in &mut topics {
             if matches(filter, topic) && !self.is_covered(topic) {
                 delivered.next = Next::Any;
+                delivered.value = delivered.value.map(|awaited| Awaited { is_due: false, ..awaited });
             }
         }
         self.topics = topics;

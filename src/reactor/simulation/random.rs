@@ -42,6 +42,8 @@ struct Plan {
     keeping: Option<past::Keeping>,
     /// Clients publish with keys, and repeat what was published, also by others that are gone.
     repeats: bool,
+    /// Some of them have values.
+    has_values: bool,
 }
 
 fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
@@ -120,6 +122,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         policy_steps: Rng::new(seed ^ 0x701c).chance(1, 3).then_some(200),
         keeping,
         repeats,
+        has_values: keeping.is_some() && Rng::new(seed ^ 0x5a1e).chance(1, 2),
     };
     (knobs, plan)
 }
@@ -168,6 +171,9 @@ fn run(seed: u64, is_verbose: bool) {
     if stamps {
         past::stamp(&mut knobs.policies, &mut stamp_rng);
     }
+    if plan.has_values {
+        past::keep_values(&mut knobs.policies, &mut keep_rng);
+    }
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
         for moment in 0..plan.steps {
@@ -178,6 +184,9 @@ fn run(seed: u64, is_verbose: bool) {
                     .for_each(|keeping| past::keep(&mut policies, keeping, &mut keep_rng));
                 if stamps {
                     past::stamp(&mut policies, &mut stamp_rng);
+                }
+                if plan.has_values {
+                    past::keep_values(&mut policies, &mut keep_rng);
                 }
                 world.knobs.policies = policies;
                 world.reload();

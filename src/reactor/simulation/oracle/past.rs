@@ -5,7 +5,7 @@ use super::{
     policy::{is_wild, matches, specificity},
 };
 use crate::{
-    config::Config,
+    config::{Config, Retain},
     reactor::simulation::client::{Anchor, Begin, History, Replayed, Since, Start},
 };
 
@@ -19,39 +19,73 @@ pub(super) struct Keeping {
     entries: Vec<(String, Keep)>,
 }
 
-/// What is kept: as much as is within each bound. Nothing if there is none.
+/// What is kept: as much as is within each bound. Nothing if there is none, but a value.
 #[derive(Clone, Copy, Default)]
-struct Keep {
+pub(super) struct Keep {
     count: Option<u64>,
     bytes: Option<u64>,
     ms: Option<u64>,
+    last_value: Option<bool>,
+    retain: Option<bool>,
 }
 
 impl Keeping {
     pub fn new(config: &Config) -> Keeping {
         let entries = config.topic.iter().map(|it| {
             let ms = it.history_ms.map(u64::from);
-            (it.filter.clone(), Keep { count: it.history_count, bytes: it.history_bytes, ms })
+            let (last_value, retain) = (it.last_value, it.retain.map(|who| who == Retain::Clients));
+            let keep = Keep { count: it.history_count, bytes: it.history_bytes, ms, last_value, retain };
+            (it.filter.clone(), keep)
         });
         Keeping { entries: entries.collect() }
     }
 
     /// Each bound is what the most specific entry says that has it.
-    fn keep_of(&self, topic: &str) -> Option<Keep> {
+    pub(super) fn keep_of(&self, topic: &str) -> Option<Keep> {
         let best = |bound: fn(&Keep) -> Option<u64>| {
             let matching = self.entries.iter().filter(|(filter, _)| matches(filter, topic));
             let saying = matching.filter_map(|(filter, keep)| Some((specificity(filter), bound(keep)?)));
             saying.min().map(|(_, bound)| bound)
         };
-        let keep = Keep { count: best(|it| it.count), bytes: best(|it| it.bytes), ms: best(|it| it.ms) };
+        let keep = Keep {
+            count: best(|it| it.count),
+            bytes: best(|it| it.bytes),
+            ms: best(|it| it.ms),
+            last_value: best(|it| it.last_value.map(u64::from)).map(|is_so| is_so > 0),
+            retain: best(|it| it.retain.map(u64::from)).map(|is_so| is_so > 0),
+        };
         let is_bounded = keep.count.is_some() || keep.bytes.is_some() || keep.ms.is_some();
-        (is_bounded && keep.count != Some(0)).then_some(keep)
+        let has_history = is_bounded && keep.count != Some(0);
+        match keep.has_value() {
+            true if !has_history => Some(Keep { count: Some(0), ..keep }),
+            has_value => (has_history || has_value).then_some(keep),
+        }
+    }
+
+    /// Whether some topic may have a value.
+    pub(super) fn has_values(&self) -> bool {
+        self.entries.iter().any(|(_, keep)| keep.has_value())
+    }
+}
+
+impl Keep {
+    /// Whether such a topic has a value.
+    pub(super) fn has_value(&self) -> bool {
+        self.is_newest() || self.retain == Some(true)
+    }
+
+    /// Whether that is the newest publication.
+    pub(super) fn is_newest(&self) -> bool {
+        self.last_value == Some(true)
     }
 }
 
 impl Oracle {
-    /// Whether clients ask for topics' pasts, whatever is kept.
+    /// Whether clients are sent topics' pasts: they ask for them, whatever is kept, or there are values.
     pub(super) fn asks_past(&self) -> bool {
+        if self.keeping.iter().any(Keeping::has_values) {
+            return true;
+        }
         let mut subscriptions = self.clients.iter().flat_map(|seen| &seen.subscriptions);
         subscriptions
             .any(|subscription| subscription.start != Start::default() || subscription.tour.is_some())
@@ -60,6 +94,11 @@ impl Oracle {
     /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
     pub(super) fn refuses(&self) -> bool {
         self.evicts || self.asks_past()
+    }
+
+    /// Every topic that was published to, and its newest known `seq`.
+    pub fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.topics.iter().filter_map(|(topic, by_seq)| Some((topic.as_str(), *by_seq.last_key_value()?.0)))
     }
 
     /// The newest `seq` of each topic that the client got or missed.
@@ -96,15 +135,19 @@ impl Oracle {
         }
         assert!(!subscription.is_received, "client {client} receives {topic}, and is sent its past");
         let start = subscription.start.clone();
+        self.check_is_sent_value(client, topic, &start, begin);
         let from = self.check_begin(topic, &start, seq, begin);
         self.clients[client].on_started(place, topic, seq, from, self.step);
+        self.await_value(client, place, topic, seq, begin);
     }
 
     /// Whether a subscribe that the client did not know to be in vain may be answered with `code`.
     pub(super) fn may_refuse(&self, client: usize, place: usize, code: &str) -> bool {
         let subscriptions = &self.clients[client].subscriptions;
         let Subscription { filter, .. } = &subscriptions[place];
-        let is_replayed = |it: &Subscription| it.start != Start::default() && matches(filter, &it.filter);
+        let is_replayed = |it: &Subscription| {
+            (it.start != Start::default() || self.may_have_value(&it.filter)) && matches(filter, &it.filter)
+        };
         match code {
             "limit_reached" => self.evicts,
             "already_subscribed" => self.refuses(),
@@ -170,7 +213,9 @@ impl Oracle {
         assert_eq!(epoch.is_some(), seq.is_some(), "the ok to a topic has an epoch, to a filter none");
         assert_eq!(recovered.is_some(), start.since.is_some(), "{topic} is recovered or not where asked");
         let is_plain = *start == Start::default();
-        assert_eq!(replayed.is_some(), !is_plain, "so many of {topic} are replayed where asked");
+        let is_told = replayed.is_some();
+        assert!(is_told || is_plain, "so many of {topic} are replayed where asked");
+        assert!(!is_told || !is_plain || self.may_have_value(topic), "{topic} is replayed, and nobody asked");
         let (seq, epoch) = (seq?, epoch.as_deref()?);
         self.check_epoch(epoch);
         let replayed = (*replayed)?;
@@ -194,8 +239,13 @@ impl Oracle {
                 };
             assert!(is_in_vain, "{topic} {since} is not recovered to {seq}, and nothing was lost");
         }
-        let last = u64::from(start.last.unwrap_or(0));
+        let may_be_value = start.last != Some(0) && self.may_have_value(topic);
+        let last = u64::from(start.last.unwrap_or(0)).max(u64::from(may_be_value));
         assert!(replayed <= last, "{replayed} of {topic} are replayed, {last} were asked");
+        if may_be_value && replayed <= 1 {
+            self.check_value_count(topic, seq, replayed);
+            return Some(if self.may_retain(topic) { seq } else { seq - replayed });
+        }
         let is_all = replayed == last.min(seq) || self.may_be_gone(topic, seq - replayed);
         assert!(is_all, "{replayed} of {topic} up to {seq} are replayed, and more is kept");
         let count_max = self.count_max(topic).unwrap_or(u64::MAX);
@@ -224,7 +274,7 @@ impl Oracle {
         let is_replayed =
             |it: &Subscription| is_tour(it) || (it.filter == topic && it.from.is_some() && it.allows(topic));
         assert!(seen.subscriptions.iter().any(is_replayed), "{it}, and is replayed nothing");
-        assert!(self.may_be_gone(topic, to), "{it}, and they are");
+        assert!(self.may_be_gone(topic, to) || self.may_retain(topic), "{it}, and they are");
         self.note_gap(client, topic, from, to);
     }
 
@@ -259,11 +309,15 @@ impl Oracle {
         if is_foreign {
             return assert!(messages.is_empty() && !has_more, "another numbering names nothing: {page:?}");
         }
+        if self.may_retain(topic) && messages.len() <= 1 && !has_more {
+            // What is retained, of a topic that keeps nothing else, is not next to anything.
+            return;
+        }
         let newest = self.clients[client].topics.get(topic).map_or(0, |delivered| delivered.last);
         assert!(seq >= newest, "client {client} has {topic} {newest}, and is told of {seq}");
         assert!(from <= seq + 1, "{page:?}");
         assert!(from == 1 || self.may_be_gone(topic, from - 1), "more is kept than is told: {page:?}");
-        let count_max = self.count_max(topic).unwrap_or(u64::MAX);
+        let count_max = self.count_max(topic).unwrap_or(u64::MAX).max(u64::from(self.may_have_value(topic)));
         assert!(seq + 1 - from <= count_max, "{topic} keeps {count_max}: {page:?}");
         let (lowest, highest, is_forward) = match anchor {
             Anchor::Newest => (from, seq, false),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    config::Retain,
     protocol::publication::Stamps,
     reactor::simulation::client::{Anchor, Start},
 };
@@ -68,6 +69,24 @@ pub(super) fn keep(policies: &mut Vec<TopicPolicy>, keeping: Keeping, rng: &mut 
     }
 }
 
+/// Adds which of them have values, of themselves or of what is published to them, and changes nothing else.
+pub(super) fn keep_values(policies: &mut Vec<TopicPolicy>, rng: &mut Rng) {
+    for filter in KEPT {
+        if rng.chance(1, 2) {
+            continue;
+        }
+        let place = policies.iter().position(|policy| policy.filter == filter).unwrap_or_else(|| {
+            policies.push(TopicPolicy { filter: filter.into(), ..TopicPolicy::default() });
+            policies.len() - 1
+        });
+        policies[place].last_value = *rng.pick(&[None, Some(true), Some(false)]);
+        policies[place].retain = *rng.pick(&[None, Some(Retain::Clients), Some(Retain::Nobody)]);
+    }
+    // One that sets nothing is none.
+    policies
+        .retain(|policy| *policy != TopicPolicy { filter: policy.filter.clone(), ..TopicPolicy::default() });
+}
+
 /// A client connects, maybe in place of one whose connection is over, and remembers what that had.
 pub(super) fn inherit(world: &mut World, client: usize, rng: &mut Rng) {
     let over: Vec<usize> = (0..client).filter(|&it| world.clients[it].state == State::Over).collect();
@@ -84,6 +103,11 @@ pub(super) fn inherit(world: &mut World, client: usize, rng: &mut Rng) {
 pub(super) fn command(world: &mut World, plan: &Plan, client: usize, rng: &mut Rng) {
     let topic = topic(plan, rng);
     match rng.below(10) {
+        0 if plan.has_values && rng.chance(2, 3) => {
+            for _ in 0..rng.between(1, 4) {
+                world.publish_value(client, &topic, rng.between(0, plan.payload_max), false, true);
+            }
+        }
         0..2 => (0..rng.between(5, 30)).for_each(|_| publish(world, plan, client, &topic, rng)),
         2..7 => {
             if world.oracle.is_held(client, &topic) && rng.chance(3, 4) {
