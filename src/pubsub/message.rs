@@ -412,6 +412,8 @@ pub struct TourEntry {
     pub range: Option<Range>,
     /// It is the last of its topic.
     pub is_last: bool,
+    /// It is the one that its topic retains, which keeps nothing else.
+    pub is_retained: bool,
 }
 
 /// The answer to a [`PastRequest`].

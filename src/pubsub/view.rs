@@ -392,6 +392,11 @@ impl View {
         Some(skipped)
     }
 
+    /// Whether publication `seq` is among what the member in `slot` is owed, if it was ever published.
+    pub fn is_owed(&self, slot: MemberSlot, seq: u64) -> bool {
+        self.tail.position_before(self.members[slot.index()].position, seq + 1).is_some()
+    }
+
     /// Moves the member in `slot` behind what was published before `seq`, which it does not get; unless it is there or beyond.
     pub fn skip_before(&mut self, slot: MemberSlot, seq: u64) {
         let position = self.members[slot.index()].position;

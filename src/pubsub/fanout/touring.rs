@@ -233,7 +233,11 @@ impl Fanout {
             if self.is_received_otherwise(id.slot, encoding, &entry.topic, own) {
                 continue;
             }
-            let TourEntry { topic, gap, seq, next_seq, range, is_last } = entry;
+            let TourEntry { topic, gap, seq, next_seq, range, is_last, is_retained } = entry;
+            if is_retained && is_last_pass && self.is_owed(id.slot, encoding, &topic, seq) {
+                // It comes live, in its place among those that are not kept.
+                continue;
+            }
             if is_last_pass && is_last {
                 self.move_behind(id.slot, encoding, &topic, next_seq);
             }
@@ -458,6 +462,17 @@ impl Fanout {
         self.work += rare.filters.len() as u64 * price::MATCH;
         let mut others = rare.filters.iter().filter(|held| Some(held.key) != own);
         others.any(|held| topic::matches(&self.filters.entries[held.key.index()].text, name))
+    }
+
+    /// Whether publication `seq` of the topic is live to come to the connection.
+    fn is_owed(&self, connection: u32, encoding: Encoding, name: &str, seq: u64) -> bool {
+        let view = self.by_name[encoding.index()].get(name);
+        view.and_then(|key| {
+            let held =
+                self.subscribers[connection as usize].get(self.subscribers[connection as usize].find(key)?);
+            (held.member != MemberSlot::NONE).then(|| self.views[key as usize].is_owed(held.member, seq))
+        })
+        .unwrap_or(false)
     }
 
     /// What the connection is owed of the topic before `seq` is in pages that have come.

@@ -136,6 +136,30 @@ impl Home {
                 Some(seq) => Part::behind(seq, lowest, end_seq),
                 None => part(past, name, from, (lowest, end_seq), &mut page.listed_count),
             };
+            if let Some((seq, tick)) = past.retained_alone() {
+                if tick < page.tick && wants(from, name, seq, tick) {
+                    let mut cost = PageCost::default();
+                    let spans = past.page_of_retained(encoding.format(), &mut self.pool, &mut cost);
+                    let range = spans.spans.into_iter().next().map(|span| span.range);
+                    let (topic, next_seq) = (name.clone(), seq + 1);
+                    *bytes_left = bytes_left.saturating_sub(range.as_ref().map_or(0, Range::len) as u32);
+                    page.entries.push(TourEntry {
+                        topic,
+                        gap: None,
+                        seq,
+                        next_seq,
+                        range,
+                        is_last: false,
+                        is_retained: true,
+                    });
+                    self.work += cost.price;
+                    self.transcoded_bytes_total += cost.transcoded_bytes;
+                }
+                if *bytes_left == 0 {
+                    return Some(TourCursor { name: name.clone(), seq: None });
+                }
+                continue;
+            }
             page.is_recovered &= is_whole;
             if first_seq >= end_seq && gap.is_none() {
                 continue;
@@ -153,7 +177,15 @@ impl Home {
             let next_seqs = spans.spans.iter().skip(1).map(|span| span.seq).chain([spans.next_seq]);
             let entry = |seq, next_seq, range| {
                 let is_last = is_whole && next_seq == end_seq;
-                TourEntry { topic: name.clone(), gap: None, seq, next_seq, range, is_last }
+                TourEntry {
+                    topic: name.clone(),
+                    gap: None,
+                    seq,
+                    next_seq,
+                    range,
+                    is_last,
+                    is_retained: false,
+                }
             };
             if spans.spans.is_empty() {
                 page.entries.push(entry(spans.next_seq, spans.next_seq, None));
@@ -236,6 +268,21 @@ fn part(
                 // A client that says that it has what was never published has it from elsewhere.
                 true => Part { is_whole: false, ..Part::newest(start.last, lowest, end_seq) },
                 false => Part::behind(seq, lowest, end_seq),
+            }
+        }
+    }
+}
+
+/// Whether the retained publication `seq` of the topic `name`, which was written in `tick`, belongs into the pass.
+fn wants(from: &TourFrom, name: &str, seq: u64, tick: u64) -> bool {
+    match from {
+        TourFrom::Nothing => false,
+        TourFrom::Tick(since) => tick >= *since,
+        TourFrom::Start(start, since) => {
+            match (start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)), since) {
+                (Ok(place), _) => seq > start.listed[place].1,
+                (Err(_), Some(since)) => tick >= *since,
+                (Err(_), None) => start.last > 0,
             }
         }
     }

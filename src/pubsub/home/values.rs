@@ -94,7 +94,7 @@ impl Home {
         let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
         let format = past.encoding().format();
         let len = publication.encoded_len(format);
-        past.retain(topic.seq, len, &mut self.pool, |room| publication.encode(format, room));
+        past.retain((topic.seq, self.tick), len, &mut self.pool, |room| publication.encode(format, room));
         let bytes = past.held().bytes;
         self.work += price::PUBLICATION + len as u64 * price::PUBLISHED_BYTE;
         self.note_value(key);

@@ -21,6 +21,8 @@ const RETAINED_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Retained {
     seq: u64,
+    /// In which it was written.
+    tick: u64,
     /// Keeps it.
     appender: Appender,
     range: Range,
@@ -94,10 +96,16 @@ impl Past {
     }
 
     /// Publication `seq`, whose record `fill` writes, is the value, in place of another.
-    pub fn retain(&mut self, seq: u64, len: usize, pool: &mut ChunkPool, fill: impl FnOnce(&mut [u8])) {
+    pub fn retain(
+        &mut self,
+        (seq, tick): (u64, u64),
+        len: usize,
+        pool: &mut ChunkPool,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         let (mut appender, _) = pool.acquire_kept(len.next_multiple_of(RETAINED_BYTES));
         let range = appender.append(len, fill);
-        let retained = Retained { seq, appender, range };
+        let retained = Retained { seq, tick, appender, range };
         match &mut self.retained {
             Some(before) => pool.let_go(std::mem::replace(&mut **before, retained).appender),
             None => self.retained = Some(Box::new(retained)),
@@ -114,6 +122,12 @@ impl Past {
     /// Whether something is retained.
     pub fn has_retained(&self) -> bool {
         self.retained.is_some()
+    }
+
+    /// Which publication is retained, and the tick in which it was written, of a topic that keeps nothing else.
+    pub fn retained_alone(&self) -> Option<(u64, u64)> {
+        let retained = self.retained.as_ref().filter(|_| !self.keep.has_history())?;
+        Some((retained.seq, retained.tick))
     }
 
     /// What is retained, in `format`; `cost` gets what that took. It is made anew for each who wants another than it is kept in:

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     channel::Mesh,
-    config::{Config, SlowConsumer, TopicPolicy},
+    config::{Config, Retain, SlowConsumer, TopicPolicy},
     protocol::{Encoding, Format, close::CloseReason, topic::TopicName},
     pubsub::{
         home::Homes,

@@ -230,6 +230,52 @@ fn a_tour_begins_with_the_newest_of_each_topic_and_says_when_it_has_all() {
     }
 }
 
+/// Of topics that keep their values alone, whichever way.
+#[test]
+fn a_tour_brings_values() {
+    for reactor_count in [1, 2] {
+        let mut knobs = Knobs::calm(reactor_count);
+        let policy = |filter: &str| TopicPolicy { filter: filter.into(), ..TopicPolicy::default() };
+        knobs.policies = vec![
+            TopicPolicy { last_value: Some(true), ..policy("a/last/+") },
+            TopicPolicy { retain: Some(Retain::Clients), ..policy("a/kept/+") },
+        ];
+        let mut world = World::new(knobs);
+        let (first, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+        for index in 0..6 {
+            world.publish_each_turn(publisher, &format!("a/last/{index}"), 2);
+            world.publish_value(publisher, &format!("a/kept/{index}"), 20, false, true);
+            world.publish_each_turn(publisher, &format!("a/kept/{index}"), 2);
+        }
+        world.publish_value(publisher, "a/kept/5", 20, true, true);
+        world.publish_value(publisher, "a/last/5", 20, true, false);
+        world.settle();
+        world.tour(first, "a/#", r#""last":1"#);
+        world.settle();
+        for index in 0..5 {
+            assert_eq!(world.seqs(first, &format!("a/last/{index}")), [2]);
+            assert_eq!(world.seqs(first, &format!("a/kept/{index}")), [1], "and none of those behind it");
+        }
+        assert!(world.seqs(first, "a/kept/5").is_empty() && world.seqs(first, "a/last/5").is_empty());
+        let at = world.replayed(first)[0].at.clone();
+        assert_eq!(world.replayed(first)[0].count, 10);
+        world.say_goodbye(first);
+        world.settle();
+        world.publish_value(publisher, "a/kept/1", 20, false, true);
+        world.publish_each_turn(publisher, "a/kept/2", 1);
+        world.publish_each_turn(publisher, "a/last/3", 1);
+        let second = world.open(reactor_count - 1, Format::Json);
+        world.tour(second, "a/#", &format!(r#""since":{{"at":"{at}"}}"#));
+        world.settle();
+        assert_eq!(world.seqs(second, "a/kept/1"), [4]);
+        assert_eq!(world.seqs(second, "a/last/3"), [3]);
+        assert_eq!((world.replayed(second)[0].count, world.replayed(second)[0].is_recovered), (2, false));
+        world.publish_each_turn(publisher, "a/kept/2", 1);
+        assert_eq!(world.seqs(second, "a/kept/2"), [5]);
+        world.end();
+    }
+}
+
 /// Exactly those that changed, of which some the client never heard.
 #[test]
 fn a_client_comes_back_for_what_changed() {
