@@ -357,8 +357,8 @@ impl Home {
     /// From now on topics keep and stamp what `keeping` says: each from when it is next published to, or its past is next asked for.
     pub fn set_keeping(&mut self, keeping: Keeping) {
         self.keeping = keeping.after(&self.keeping);
-        // What was evicted may be to be kept now, and would have been lost.
-        self.evicted_tick_max = self.tick;
+        // What was evicted, or not kept, may be to be kept now, and would have been lost.
+        self.evicted_tick_max = self.raise_tick() - 1;
     }
 
     /// What topics keep.

@@ -46,6 +46,11 @@ impl Home {
         self.work += price::PAGE;
         self.flush(outboxes);
         let tick = request.until.unwrap_or_else(|| self.raise_tick());
+        let since = match request.from {
+            TourFrom::Nothing => None,
+            TourFrom::Tick(tick) => Some(tick),
+            TourFrom::Start(_, tick) => tick,
+        };
         let mut page = TourPage {
             connection: request.connection,
             tour: request.tour,
@@ -54,7 +59,8 @@ impl Home {
             cursor: None,
             tick,
             listed_count: 0,
-            is_recovered: true,
+            // A topic that was evicted is come by no more, whatever it had.
+            is_recovered: since.is_none_or(|tick| self.evicted_tick_max < tick),
         };
         if !matches!(request.from, TourFrom::Nothing) {
             page.cursor = self.fill(&mut page, request);
@@ -64,7 +70,7 @@ impl Home {
     }
 
     /// The tick is another from now on, if anything was published in it; tells which it is.
-    fn raise_tick(&mut self) -> u64 {
+    pub(super) fn raise_tick(&mut self) -> u64 {
         if self.publications_total != self.ticked_publications {
             self.ticked_publications = self.publications_total;
             self.tick += 1;
