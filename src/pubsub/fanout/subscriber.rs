@@ -116,11 +116,14 @@ pub(super) struct Gaps {
 }
 
 impl Subscriber {
-    /// What it was to be told that it will not get of the topic it gets all the same.
-    pub(super) fn forget_gap(&mut self, topic: &str) {
+    /// What it was to be told that it will not get of the topic it gets all the same, before `seq`.
+    pub(super) fn forget_gap(&mut self, topic: &str, seq: u64) {
         let Some(rare) = &mut self.rare else { return };
         if let Some(gaps) = &mut rare.gaps {
-            gaps.by_topic.retain(|gap| *gap.topic != *topic);
+            if let Some(gap) = gaps.by_topic.iter_mut().find(|gap| *gap.topic == *topic) {
+                gap.from = gap.from.max(seq);
+            }
+            gaps.by_topic.retain(|gap| gap.from <= gap.to);
         }
         rare.gaps.take_if(|gaps| gaps.by_topic.is_empty() && gaps.resync.is_none());
     }
@@ -550,5 +553,23 @@ mod tests {
                 prop_assert_eq!(in_order, Vec::from(owing.clone()));
             }
         }
+    }
+
+    /// It was skipped beyond what it gets of a past.
+    #[test]
+    fn what_is_missing_behind_what_comes_all_the_same_stays_to_be_told() {
+        let gap = |topic: &str, from, to| Gap { topic: topic.into(), from, to };
+        let mut subscriber = Subscriber::default();
+        let by_topic = vec![gap("a", 10, 80), gap("b", 1, 5)];
+        subscriber.rare.get_or_insert_default().gaps = Some(Gaps { by_topic, resync: None });
+        let mut left_before = |seq| {
+            subscriber.forget_gap("a", seq);
+            let gaps = &subscriber.rare.as_ref().unwrap().gaps.as_ref().unwrap().by_topic;
+            gaps.iter().map(|gap| (gap.topic.to_string(), gap.from, gap.to)).collect::<Vec<_>>()
+        };
+        let b = ("b".to_owned(), 1, 5);
+        assert_eq!(left_before(5), [("a".to_owned(), 10, 80), b.clone()]);
+        assert_eq!(left_before(31), [("a".to_owned(), 31, 80), b.clone()]);
+        assert_eq!(left_before(81), [b]);
     }
 }

@@ -483,7 +483,7 @@ impl Fanout {
         if held.member != MemberSlot::NONE {
             self.work += price::MEMBERSHIP;
             self.change(key, |view| view.skip_before(held.member, seq));
-            self.subscribers[connection as usize].forget_gap(name);
+            self.subscribers[connection as usize].forget_gap(name, seq);
         }
     }
 }
