@@ -1305,7 +1305,11 @@ mod tests {
             publication::Stamps,
             topic,
         },
-        pubsub::{keeping::KeepKeys, message::ReplayId, subscription::ConnectionId},
+        pubsub::{
+            keeping::KeepKeys,
+            message::{ReplayId, TourFrom, TourRequest, TourStart},
+            subscription::ConnectionId,
+        },
     };
 
     const REACTORS: usize = 3;
@@ -1998,6 +2002,38 @@ mod tests {
         world.home = Home::new(REACTORS, topics_max, 0, Encoding::COUNT, budget);
         world.home.set_keeping(Keeping::new([("#".to_owned(), keys)]));
         world
+    }
+
+    /// Of each topic little is asked for, for which much has to be transcoded.
+    #[test]
+    fn a_page_of_a_tour_transcodes_about_as_much_as_it_may_have() {
+        let keys = KeepKeys { count: Some(1_000), format: Some(Format::Binary), ..KeepKeys::default() };
+        let mut world = keeping_world(1_000, 1 << 20, keys);
+        for number in 0..64 * 40 {
+            world.publish(&format!("a/{:02}", number % 64), 0).unwrap();
+        }
+        let start = TourStart { listed: Vec::new(), last: 6 };
+        let mut request = TourRequest {
+            filter: "a/#".into(),
+            encoding: Encoding::Json,
+            from: TourFrom::Start(Arc::new(start), None),
+            until: None,
+            cursor: None,
+            connection: ConnectionId { slot: 0, generation: 0 },
+            tour: ReplayId { place: 0, serial: 0 },
+        };
+        let mut most = 0;
+        loop {
+            let before = world.home.transcoded_bytes_total;
+            world.home.handle_tour(0, 0, &request, &mut world.outboxes);
+            most = most.max(world.home.transcoded_bytes_total - before);
+            let Some(Delivery::Toured(page)) = world.outboxes[0].pop_back() else { panic!("a page comes") };
+            (request.until, request.cursor) = (Some(page.tick), page.cursor);
+            if request.cursor.is_none() {
+                break;
+            }
+        }
+        assert!((1..=2_048).contains(&most), "{most} bytes");
     }
 
     fn ask_page(world: &mut World, topic: &str, encoding: Encoding, from: PageFrom) -> PageContent {

@@ -370,11 +370,11 @@ impl Past {
         let mut made_left = PAGE_PIECES_MAX;
         while bytes_left > 0 && page.spans.len() < PAGE_SPANS_MAX && made_left > 0 && page.next_seq < end_seq
         {
-            let (mut range, mut next_seq, is_made) = self.transcoded(page.next_seq, format, pool);
+            let (mut range, mut next_seq, made_bytes) = self.transcoded(page.next_seq, format, pool);
             cost.price += price::SPAN;
-            if is_made {
-                cost.price += piece_price(range.len());
-                cost.transcoded_bytes += range.len() as u64;
+            if made_bytes > 0 {
+                cost.price += piece_price(made_bytes);
+                cost.transcoded_bytes += made_bytes as u64;
                 made_left -= 1;
             }
             if next_seq > end_seq {
@@ -454,8 +454,8 @@ impl Past {
     }
 
     /// The record of publication `seq` and those behind it in the same piece, in the format that they are not kept in; the
-    /// `seq` behind them; and whether they had to be transcoded now.
-    fn transcoded(&mut self, seq: u64, format: Format, pool: &mut ChunkPool) -> (Range, u64, bool) {
+    /// `seq` behind them; and how many bytes had to be transcoded now, of those before it in that piece too.
+    fn transcoded(&mut self, seq: u64, format: Format, pool: &mut ChunkPool) -> (Range, u64, usize) {
         let position = self.tail.position_of(seq);
         let place = self.blocks.partition_point(|block| block.first_seq <= seq) - 1;
         let is_last = place + 1 == self.blocks.len();
@@ -466,7 +466,7 @@ impl Past {
             let passed = first_records(&piece.range, encoding, seq - piece.first_seq);
             let offset = piece.range.start() + passed;
             let range = piece.range.part(offset, piece.range.end() - offset);
-            return (range, piece.next_seq, false);
+            return (range, piece.next_seq, 0);
         }
         // From the first record that begins in the stretch, so that others find it; but not of the newest one, which grows.
         let stretch_range = self.tail.stretch(position, PIECE_BYTES);
@@ -486,14 +486,14 @@ impl Past {
             let mut appender = pool.acquire(len, len);
             let range = appender.append(len, fill);
             pool.retire(appender);
-            return (range, next_seq, true);
+            return (range, next_seq, len);
         }
         let (mut appender, _) = pool.acquire_kept(len);
         let range = appender.append(len, fill);
         self.blocks[place].pieces.push(Piece { stretch, first_seq, next_seq, appender, range });
         self.has_pieces = true;
         let (range, next_seq, _) = self.transcoded(seq, format, pool);
-        (range, next_seq, true)
+        (range, next_seq, len)
     }
 
     fn is_oldest_needless(&self, now_ms: u32) -> bool {

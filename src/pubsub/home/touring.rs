@@ -197,8 +197,10 @@ impl Home {
                 page.entries.push(entry(spans.next_seq, spans.next_seq, None));
             }
             let first_entry = page.entries.len().saturating_sub(usize::from(spans.spans.is_empty()));
+            // Of a piece that is made more is transcoded than is sent, and each topic may need one.
+            let sent_bytes: usize = spans.spans.iter().map(|span| span.range.len()).sum();
+            *bytes_left = bytes_left.saturating_sub(cost.transcoded_bytes.max(sent_bytes as u64) as u32);
             for (span, next_seq) in spans.spans.iter().zip(next_seqs) {
-                *bytes_left = bytes_left.saturating_sub(span.range.len() as u32);
                 page.entries.push(entry(span.seq, next_seq, Some(span.range.clone())));
             }
             page.entries[first_entry].gap = gap.take();
