@@ -321,6 +321,8 @@ impl Value<'_, '_> {
 
 /// The members of a command before anything about them is judged.
 struct Members<'s, 'a> {
+    /// Which there are, a bit each.
+    keys: u16,
     values: [Option<Value<'s, 'a>>; Key::COUNT],
     duplicate: Option<Key>,
     unknown: Option<&'s str>,
@@ -367,7 +369,7 @@ where
         return (Err(CommandError::bad_message(message)), document.size(place));
     };
     let mut members =
-        Members { values: [None; Key::COUNT], duplicate: None, unknown: None, broken_rule: None };
+        Members { keys: 0, values: [None; Key::COUNT], duplicate: None, unknown: None, broken_rule: None };
     let size = read_members::<CHECK>(document, text, place, len, &mut members);
     (judge(&members, keep), size)
 }
@@ -401,6 +403,7 @@ fn read_members<'s, 'a, const CHECK: bool>(
                 } else {
                     let raw = document.raw(text, value_place, size);
                     *slot = Some(Value { node: document.node(value_place), raw });
+                    members.keys |= key.bit();
                 }
             }
         }
@@ -484,8 +487,8 @@ fn make_command<'a>(
         );
     }
     let Some(op) = op else { return Err(bad_op(members)) };
-    let misplaced =
-        || Key::ALL.into_iter().find(|key| members.get(*key).is_some() && !op.keys().contains(key));
+    let misplaced = members.keys & !op.bits();
+    let misplaced = || Key::ALL.into_iter().find(|key| misplaced & key.bit() != 0);
     if let Some(name) = members.unknown.or_else(|| misplaced().map(Key::as_str)) {
         let allowed: Vec<_> = op.keys().iter().map(|key| key.as_str()).collect();
         refuse!(
@@ -506,17 +509,10 @@ fn make_command<'a>(
     if let (Op::History, None) = (op, id) {
         refuse!(BadValue, "`id` is missing, by which the answer to a history is known; any id is allowed");
     }
-    let is_tour = members.has_wildcards(topic);
-    let start = Start {
-        since: if is_tour { None } else { past::position(members, Key::Since)? },
-        last: past::count(members, Key::Last, LAST_MAX)?,
+    let Options { start, resume, limit, anchor, receivers, retain, key } = match members.keys & Key::OPTIONS {
+        0 => Options::default(),
+        _ => read_options(members, topic)?,
     };
-    let resume = resume::resume(members, is_tour)?;
-    let limit = past::count(members, Key::Limit, HISTORY_MAX)?;
-    let anchor = past::anchor(members)?;
-    let receivers = read_bool(members, Key::Receivers)?;
-    let retain = read_bool(members, Key::Retain)?;
-    let key = once::read_key(members)?;
     match op {
         Op::Subscribe => {
             let filter = parse_topic(members, topic, Filter::parse)?;
@@ -562,6 +558,35 @@ fn make_command<'a>(
         }
         Op::Ping => Ok(Command::Ping { id }),
     }
+}
+
+/// What commands may say and most do not.
+#[derive(Default)]
+struct Options<'a> {
+    start: Start,
+    resume: Option<Box<command::Resume>>,
+    limit: Option<u32>,
+    anchor: Option<command::Anchor>,
+    receivers: bool,
+    retain: bool,
+    key: Option<&'a [u8]>,
+}
+
+#[inline(never)]
+fn read_options<'a>(members: &Members<'_, 'a>, topic: &Option<Cow<'a, str>>) -> Result<Options<'a>, Fault> {
+    let is_tour = members.has_wildcards(topic);
+    Ok(Options {
+        start: Start {
+            since: if is_tour { None } else { past::position(members, Key::Since)? },
+            last: past::count(members, Key::Last, LAST_MAX)?,
+        },
+        resume: resume::resume(members, is_tour)?,
+        limit: past::count(members, Key::Limit, HISTORY_MAX)?,
+        anchor: past::anchor(members)?,
+        receivers: read_bool(members, Key::Receivers)?,
+        retain: read_bool(members, Key::Retain)?,
+        key: once::read_key(members)?,
+    })
 }
 
 /// Why `op` names no command.

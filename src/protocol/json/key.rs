@@ -37,6 +37,13 @@ impl Key {
         Key::After,
     ];
     pub(super) const COUNT: usize = Self::ALL.len();
+    /// Those that say more than what a command is, to which topic, and what with.
+    pub(super) const OPTIONS: u16 = !bits(&[Key::Op, Key::Id, Key::Topic, Key::Data]);
+
+    /// Its place in a set.
+    pub(super) const fn bit(self) -> u16 {
+        1 << self as u16
+    }
 
     pub(super) fn from_str(name: &str) -> Option<Self> {
         Some(match name {
@@ -108,7 +115,19 @@ impl Op {
         }
     }
 
-    pub(super) fn keys(self) -> &'static [Key] {
+    /// The keys that it takes, as a set.
+    pub(super) fn bits(self) -> u16 {
+        const SETS: [u16; 5] = [
+            bits(Op::Subscribe.keys()),
+            bits(Op::Unsubscribe.keys()),
+            bits(Op::Publish.keys()),
+            bits(Op::History.keys()),
+            bits(Op::Ping.keys()),
+        ];
+        SETS[self as usize]
+    }
+
+    pub(super) const fn keys(self) -> &'static [Key] {
         match self {
             Op::Subscribe => &[Key::Op, Key::Topic, Key::Id, Key::Since, Key::Last, Key::Resume],
             Op::Unsubscribe => &[Key::Op, Key::Topic, Key::Id],
@@ -118,3 +137,15 @@ impl Op {
         }
     }
 }
+
+/// A set of keys, a bit each.
+const fn bits(keys: &[Key]) -> u16 {
+    let (mut set, mut place) = (0, 0);
+    while place < keys.len() {
+        set |= keys[place].bit();
+        place += 1;
+    }
+    set
+}
+
+const _: () = assert!(Key::COUNT <= u16::BITS as usize);
