@@ -1,6 +1,6 @@
 //! Commands that are about the past of topics, and what they come to: histories, and subscriptions to filters that begin with it.
 //!
-//! As in [`super::commands`] it is [`Desk`]'s, and no type.
+//! As in [`super`] it is [`Desk`]'s, and no type.
 
 use std::sync::Arc;
 
