@@ -135,6 +135,10 @@ impl Home {
         for (name, key) in found.iter().filter(|(name, _)| topic::matches(filter, name)) {
             let topic = &mut self.topics[*key];
             let past = topic.past.as_mut().expect("who is listed has a past");
+            // Nearly all, mostly: what else there is to know of them is not looked at.
+            if is_older(past, name, from) {
+                continue;
+            }
             let end_seq = past.first_since(page.tick);
             let resumed = cursor.filter(|cursor| cursor.name == *name).and_then(|cursor| cursor.seq);
             let lowest = past.lowest(now_ms);
@@ -279,6 +283,21 @@ fn part(
             }
         }
     }
+}
+
+/// Whether nothing of the topic `name` belongs into the pass, since nothing was written to it since the tick that it is from.
+fn is_older(past: &Past, name: &str, from: &TourFrom) -> bool {
+    let since = match from {
+        TourFrom::Tick(since) => *since,
+        TourFrom::Start(start, Some(since)) => {
+            match start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)) {
+                Ok(_) => return false,
+                Err(_) => *since,
+            }
+        }
+        TourFrom::Start(_, None) | TourFrom::Nothing => return false,
+    };
+    past.newest_tick() < since && past.retained_alone().is_none()
 }
 
 /// Whether the retained publication `seq` of the topic `name`, which was written in `tick`, belongs into the pass.
