@@ -2012,16 +2012,7 @@ mod tests {
         for number in 0..64 * 40 {
             world.publish(&format!("a/{:02}", number % 64), 0).unwrap();
         }
-        let start = TourStart { listed: Vec::new(), last: 6 };
-        let mut request = TourRequest {
-            filter: "a/#".into(),
-            encoding: Encoding::Json,
-            from: TourFrom::Start(Arc::new(start), None),
-            until: None,
-            cursor: None,
-            connection: ConnectionId { slot: 0, generation: 0 },
-            tour: ReplayId { place: 0, serial: 0 },
-        };
+        let mut request = tour_of(6);
         let mut most = 0;
         loop {
             let before = world.home.transcoded_bytes_total;
@@ -2034,6 +2025,46 @@ mod tests {
             }
         }
         assert!((1..=2_048).contains(&most), "{most} bytes");
+    }
+
+    /// The first page of a tour that begins with the newest `last` of each topic.
+    fn tour_of(last: u32) -> TourRequest {
+        TourRequest {
+            filter: "a/#".into(),
+            encoding: Encoding::Json,
+            from: TourFrom::Start(Arc::new(TourStart { listed: Vec::new(), last }), None),
+            until: None,
+            cursor: None,
+            entries_max: usize::MAX,
+            connection: ConnectionId { slot: 0, generation: 0 },
+            tour: ReplayId { place: 0, serial: 0 },
+        }
+    }
+
+    /// Whoever has many filters holds each topic against all of them.
+    #[test]
+    fn a_page_of_a_tour_has_no_more_topics_than_the_asker_looks_up() {
+        let mut world = keeping_world(100, 1 << 20, KeepKeys { count: Some(9), ..KeepKeys::default() });
+        for number in 0..20 {
+            world.publish(&format!("a/{number:02}"), 0).unwrap();
+        }
+        for entries_max in [1, 3] {
+            let mut request = TourRequest { entries_max, ..tour_of(1) };
+            let mut names = Vec::new();
+            loop {
+                world.home.handle_tour(0, 0, &request, &mut world.outboxes);
+                let Some(Delivery::Toured(page)) = world.outboxes[0].pop_back() else {
+                    panic!("a page comes")
+                };
+                assert!(page.entries.len() <= entries_max);
+                names.extend(page.entries.iter().map(|entry| entry.topic.to_string()));
+                (request.until, request.cursor) = (Some(page.tick), page.cursor);
+                if request.cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(names, (0..20).map(|number| format!("a/{number:02}")).collect::<Vec<_>>());
+        }
     }
 
     fn ask_page(world: &mut World, topic: &str, encoding: Encoding, from: PageFrom) -> PageContent {

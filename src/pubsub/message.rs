@@ -241,6 +241,8 @@ pub struct TourRequest {
     pub until: Option<u64>,
     /// Where the page before ended.
     pub cursor: Option<TourCursor>,
+    /// So many entries are enough for a page: the asker has to look each up.
+    pub entries_max: usize,
     /// Who subscribes.
     pub connection: ConnectionId,
     /// Comes back in the answer.

@@ -100,14 +100,7 @@ impl Fanout {
         outcome: &mut Outcome,
     ) -> Result<Subscribed, SubscribeRefused> {
         let levels = filter.level_count();
-        self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
-        let connection = self.open(id);
-        if self.holds_filter(connection, encoding, filter.as_str()) {
-            return Err(SubscribeRefused::Already);
-        }
-        if self.is_replaying_any(connection, filter) || self.is_touring_any(connection, filter.as_str()) {
-            return Err(SubscribeRefused::Busy);
-        }
+        let connection = self.open_for_filter(id, encoding, filter)?;
         let key = self.find_or_add_filter(filter.as_str(), encoding, outcome);
         let filters = &mut self.filters;
         let subscriber = &mut self.subscribers[connection as usize];
@@ -123,6 +116,24 @@ impl Fanout {
             entry.waiting.extend(pending);
         }
         Ok(if has_started { Subscribed::Now(None) } else { Subscribed::Later })
+    }
+
+    /// The connection subscribes to a filter, if it may: tells its slot.
+    pub(super) fn open_for_filter(
+        &mut self,
+        id: ConnectionId,
+        encoding: Encoding,
+        filter: Filter<&str>,
+    ) -> Result<u32, SubscribeRefused> {
+        self.work += price::SUBSCRIPTION + price::MATCH * filter.level_count() as u64;
+        let connection = self.open(id);
+        if self.holds_filter(connection, encoding, filter.as_str()) {
+            return Err(SubscribeRefused::Already);
+        }
+        if self.is_replaying_any(connection, filter) || self.is_touring_any(connection, filter.as_str()) {
+            return Err(SubscribeRefused::Busy);
+        }
+        Ok(connection)
     }
 
     /// The key of a filter, which is registered with all homes if nobody held it.

@@ -36,6 +36,10 @@ const PASSES_MAX: u32 = 8;
 /// So many tours of a connection are under way at a time; it is to wait with more.
 const TOURS_MAX: usize = 16;
 
+/// A page of a tour holds so many topics against so many filters of its connection at most, or one against all: each is held
+/// against each, in one go.
+const LOOKUPS_MAX: usize = if cfg!(test) { 12 } else { 16 << 10 };
+
 /// One connection's tour.
 #[derive(Debug)]
 pub(super) struct Tour {
@@ -96,14 +100,7 @@ impl Fanout {
         outcome: &mut Outcome,
     ) -> Result<(), SubscribeRefused> {
         let levels = filter.level_count();
-        self.work += price::SUBSCRIPTION + price::MATCH * levels as u64;
-        let connection = self.open(id);
-        if self.holds_filter(connection, encoding, filter.as_str()) {
-            return Err(SubscribeRefused::Already);
-        }
-        if self.is_replaying_any(connection, filter) || self.is_touring_any(connection, filter.as_str()) {
-            return Err(SubscribeRefused::Busy);
-        }
+        let connection = self.open_for_filter(id, encoding, filter)?;
         let subscriber = &mut self.subscribers[connection as usize];
         let rare = subscriber.rare.get_or_insert_default();
         if rare.replaying.as_ref().is_some_and(|replaying| replaying.tours.len() >= TOURS_MAX) {
@@ -302,7 +299,10 @@ impl Fanout {
     pub(super) fn tour_request(&self, tour: ReplayId, home: usize) -> Option<TourRequest> {
         let it = self.tours.get(tour.place as usize).filter(|it| it.serial == tour.serial)?;
         let stop = &it.stops[home];
+        let rare = self.subscribers[it.connection.slot as usize].rare.as_ref();
+        let filter_count = rare.map_or(0, |rare| rare.filters.len());
         Some(TourRequest {
+            entries_max: (LOOKUPS_MAX / (1 + filter_count)).max(1),
             filter: it.filter.clone(),
             encoding: it.encoding,
             from: stop.from.clone(),

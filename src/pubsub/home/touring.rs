@@ -165,7 +165,7 @@ impl Home {
                     self.work += cost.price;
                     self.transcoded_bytes_total += cost.transcoded_bytes;
                 }
-                if *bytes_left == 0 {
+                if *bytes_left == 0 || page.entries.len() >= request.entries_max {
                     return Some(TourCursor { name: name.clone(), seq: None });
                 }
                 continue;
@@ -197,10 +197,10 @@ impl Home {
                     is_retained: false,
                 }
             };
+            let first_entry = page.entries.len();
             if spans.spans.is_empty() {
                 page.entries.push(entry(spans.next_seq, spans.next_seq, None));
             }
-            let first_entry = page.entries.len().saturating_sub(usize::from(spans.spans.is_empty()));
             // Of a piece that is made more is transcoded than is sent, and each topic may need one.
             let sent_bytes: usize = spans.spans.iter().map(|span| span.range.len()).sum();
             *bytes_left = bytes_left.saturating_sub(cost.transcoded_bytes.max(sent_bytes as u64) as u32);
@@ -212,7 +212,7 @@ impl Home {
             self.work += cost.price;
             self.transcoded_bytes_total += cost.transcoded_bytes;
             self.make_up_for(cost.transcoded_bytes as usize);
-            if next_seq < end_seq || *bytes_left == 0 {
+            if next_seq < end_seq || *bytes_left == 0 || page.entries.len() >= request.entries_max {
                 let seq = (next_seq < end_seq).then_some(next_seq);
                 return Some(TourCursor { name: name.clone(), seq });
             }

@@ -421,6 +421,33 @@ fn a_filter_over_topics_of_which_some_keep_nothing_is_not_recovered() {
     world.end();
 }
 
+/// A client that holds filters, by which it receives some of the topics: these are left out, and nothing else is.
+#[test]
+fn a_tour_leaves_out_what_other_filters_bring() {
+    let mut world = World::new(keeping(2, 100));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+    for index in 0..30 {
+        world.publish_each_turn(publisher, &format!("a/{}/{index}", index % 3), 1);
+    }
+    for index in 0..20 {
+        world.subscribe(reader, &format!("z/{index}/#"));
+    }
+    world.subscribe(reader, "a/1/+");
+    world.settle();
+    let desk = world.reactor(0).desk();
+    assert_eq!(desk.fanout.filters_of(0).0.max(desk.fanout.filters_of(1).0), 21);
+    world.tour(reader, "a/#", r#""last":1"#);
+    world.settle();
+    for index in 0..30 {
+        let is_left_out = index % 3 == 1;
+        assert_eq!(world.seqs(reader, &format!("a/{}/{index}", index % 3)).is_empty(), is_left_out);
+    }
+    assert_eq!(world.replayed(reader)[0].count, 20);
+    world.publish_each_turn(publisher, "a/1/1", 1);
+    assert_eq!(world.seqs(reader, "a/1/1"), [2]);
+    world.end();
+}
+
 /// A client that takes nothing is in mid tour: what matches the same is refused, and what does not is not.
 #[test]
 fn what_a_tour_is_about_is_left_alone_until_it_is_over() {
