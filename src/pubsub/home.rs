@@ -5,6 +5,7 @@
 //! per interested reactor when the home is flushed, or before anything whose place among the batches
 //! matters.
 
+mod dropping;
 mod touring;
 mod values;
 
@@ -59,19 +60,10 @@ const EVICTION_PROBES: usize = 64;
 /// After so many periods of [`Home::handle_period`] without a publication or somebody who leaves it, a topic may
 /// go: about a minute.
 const IDLE_PERIODS: u32 = if cfg!(test) { 8 } else { 240 };
-/// How many pasts one period looks at for what is too old, and how many blocks it drops of what is too much.
-const PASTS_PER_PERIOD: usize = if cfg!(test) { 8 } else { 1_024 };
 /// How many blocks one eviction looks at, if no topic is idle.
 const PASTS_PER_EVICTION: usize = 16;
 /// How many publications that were known by a key are forgotten in a period.
 const KEYS_PER_PERIOD: usize = if cfg!(test) { 16 } else { 256 };
-/// What was transcoded goes if nobody has asked for it for so long, in milliseconds.
-const PIECES_UNUSED_MS: u32 = 10_000;
-/// How many of these go in a period.
-const PIECES_PER_PERIOD: usize = if cfg!(test) { 2 } else { 256 };
-
-/// And at once where topics keep too much: more than a page makes.
-const PIECES_PER_EXCESS: usize = if cfg!(test) { 4 } else { 64 };
 
 /// So many changes of filters are remembered, for topics whose matches are not much older.
 const CHANGES_MAX: usize = if cfg!(test) { 4 } else { 64 };
@@ -105,8 +97,9 @@ pub struct Home {
     /// The topics that keep something, each of their blocks by what the clock of what is kept showed when it was begun; but
     /// none that a value is in.
     blocks: BTreeMap<u64, usize>,
-    /// When the oldest block of a topic that keeps nothing for ever may be too old, in milliseconds, and which topic: as its
-    /// past knows.
+    /// Pasts that no topic has any more, of which the blocks go bit by bit: until then those may be in `blocks`.
+    leaving: VecDeque<Past>,
+    /// When the oldest block of a topic may be needless, in milliseconds, and which topic: as its past knows.
     expiring: BTreeSet<(u64, usize)>,
     /// Topics of whose past something may be there in a second format.
     transcoded: VecDeque<usize>,
@@ -325,6 +318,7 @@ impl Home {
             shared: Default::default(),
             keeping: Keeping::new([]),
             blocks: BTreeMap::new(),
+            leaving: VecDeque::new(),
             expiring: BTreeSet::new(),
             transcoded: VecDeque::new(),
             pasts: BTreeMap::new(),
@@ -769,7 +763,9 @@ impl Home {
                 value_bytes += past.noted.bytes;
             }
         }
-        assert_eq!(self.blocks, blocks, "blocks are listed as long as they are there and may go");
+        let mut listed = self.blocks.clone();
+        self.leaving.iter().flat_map(Past::clocks).for_each(|clock| _ = listed.remove(&clock));
+        assert_eq!(listed, blocks, "blocks are listed as long as they are there and may go");
         assert_eq!((self.value_count, self.pool.value_bytes()), (value_count, value_bytes));
         let due = |(key, topic): (usize, &HomeTopic)| Some((topic.past.as_ref()?.due_ms, key));
         let expiring = self.topics.iter().filter_map(due).filter(|(due_ms, _)| *due_ms > 0);
@@ -857,7 +853,7 @@ impl Home {
         self.work += PASTS_PER_EVICTION as u64 * price::LOOK;
         let mut oldest = self.blocks.values().take(PASTS_PER_EVICTION).copied();
         let may_go = |topic: &HomeTopic| topic.is_unused() && !topic.has_value();
-        let oldest = oldest.find(|key| may_go(&self.topics[*key]));
+        let oldest = oldest.find(|key| self.topics.get(*key).is_some_and(may_go));
         let key = oldest.or(keeping).ok_or(TopicRefusal::TopicsMax)?;
         self.drop_topic(key);
         Ok(())
@@ -975,12 +971,11 @@ impl Home {
         match (keys.keep(), &mut topic.past) {
             (Some(keep), Some(past)) => {
                 past.set_keep(keep, &mut self.pool);
-                self.expiring.remove(&(std::mem::take(&mut past.due_ms), key));
                 if !past.has_records() {
-                    self.drop_blocks(key);
+                    self.drop_records(key);
                 }
                 self.note_value(key);
-                self.expect_expiry(key);
+                self.expect_expiry_anew(key);
             }
             (Some(keep), None) => {
                 let format = keep.format.unwrap_or_else(|| topic.wanted_format());
@@ -989,115 +984,6 @@ impl Home {
             }
             (None, Some(_)) => self.drop_past(key),
             (None, None) => {}
-        }
-    }
-
-    /// The topic keeps nothing any more.
-    fn drop_past(&mut self, key: usize) {
-        let topic = &mut self.topics[key];
-        let Some(past) = &mut topic.past else { return };
-        self.pasts.remove(&*topic.name);
-        self.expiring.remove(&(past.due_ms, key));
-        past.let_go_of_retained(&mut self.pool);
-        self.drop_blocks(key);
-        self.note_value(key);
-        self.topics[key].past = None;
-    }
-
-    fn drop_blocks(&mut self, key: usize) {
-        let past = self.topics[key].past.as_mut().expect("it keeps one");
-        while let Some(clock) = past.drop_oldest(&mut self.pool) {
-            self.work += price::LOOK;
-            self.blocks.remove(&clock);
-        }
-    }
-
-    /// Whether what went is to be freed before more goes: until it is, it counts as log, for which publishers would wait.
-    fn is_letting_go(&self) -> bool {
-        self.pool.budget().is_short()
-    }
-
-    /// What is too old goes, then what is too much, then what nobody asked for lately.
-    fn drop_old(&mut self) {
-        for _ in 0..PASTS_PER_PERIOD {
-            let Some(&(due_ms, key)) = self.expiring.first() else { break };
-            if due_ms > self.now_ms || self.is_letting_go() {
-                break;
-            }
-            self.work += price::LOOK;
-            self.expiring.pop_first();
-            let past = self.topics[key].past.as_mut().expect("who is to be looked at has a past");
-            past.due_ms = 0;
-            let blocks = &mut self.blocks;
-            past.drop_needless(self.now_ms as u32, &mut self.pool, |clock| _ = blocks.remove(&clock));
-            self.expect_expiry(key);
-        }
-        for _ in 0..PASTS_PER_PERIOD {
-            if self.is_letting_go() || !self.drop_excess() {
-                break;
-            }
-        }
-        let mut left = PIECES_PER_PERIOD;
-        for _ in 0..PIECES_PER_PERIOD.min(self.transcoded.len()) {
-            let key = self.transcoded.pop_front().expect("the loop counts what is there");
-            self.work += price::LOOK;
-            self.drop_pieces(key, PIECES_UNUSED_MS, &mut left);
-        }
-    }
-
-    /// Some of what was transcoded of the topic, which was taken out of the list, goes if nobody asked for it for so long.
-    fn drop_pieces(&mut self, key: usize, unused_ms: u32, left: &mut usize) {
-        let past = self.topics.get_mut(key).and_then(|topic| topic.past.as_mut());
-        let Some(past) = past else { return };
-        if !past.drop_pieces(self.now_ms as u32, unused_ms, left, &mut self.pool) {
-            self.transcoded.push_back(key);
-        }
-    }
-
-    /// If topics keep more than they may all together, something goes: what was transcoded first, since it can be made anew;
-    /// else the oldest block of this home that is older than what may be kept, or where there is far too much, whatever it is.
-    /// Tells whether something went.
-    fn drop_excess(&mut self) -> bool {
-        let budget = self.pool.budget();
-        let Some(before) = budget.kept_too_long_before() else { return false };
-        if let Some(key) = self.transcoded.pop_front() {
-            self.work += price::LOOK;
-            self.drop_pieces(key, 0, &mut { PIECES_PER_EXCESS });
-            return true;
-        }
-        let Some((&clock, &key)) = self.blocks.first_key_value() else { return false };
-        if clock >= before && !budget.is_far_too_much_kept() {
-            return false;
-        }
-        self.work += price::LOOK;
-        self.blocks.remove(&clock);
-        let past = self.topics[key].past.as_mut().expect("who has a block has a past");
-        assert_eq!(
-            past.drop_oldest(&mut self.pool),
-            Some(clock),
-            "blocks are listed as long as they are there"
-        );
-        true
-    }
-
-    /// The topic's oldest block is looked at when it may be too old.
-    fn expect_expiry(&mut self, key: usize) {
-        let Some(past) = self.topics[key].past.as_mut().filter(|past| past.due_ms == 0) else { return };
-        if let Some(in_ms) = past.expires_in_ms(self.now_ms as u32) {
-            past.due_ms = self.now_ms + u64::from(in_ms) + 1;
-            self.expiring.insert((past.due_ms, key));
-        }
-    }
-
-    /// So many bytes more are kept: twice as many go where there is too much, so that in the end there is not.
-    fn make_up_for(&mut self, bytes: usize) {
-        let mut left = 2 * bytes;
-        while left > 0 {
-            let before = self.pool.kept_bytes();
-            if !self.drop_excess() {
-                break;
-            }
-            left = left.saturating_sub((before - self.pool.kept_bytes()).max(1));
         }
     }
 
@@ -1138,9 +1024,12 @@ impl Home {
         }
         let (seq, written) = (publication.seq, (self.now_ms as u32, self.tick));
         past.set_cleared(is_null);
-        past.note(len, seq, written, &mut self.pool, |clock| _ = blocks.remove(&clock));
+        let has_more = past.note(len, seq, written, &mut self.pool, |clock| _ = blocks.remove(&clock));
         if past.keeps_newest() {
             self.note_value(key);
+        }
+        if has_more {
+            self.expect_expiry_anew(key);
         }
         if begins {
             self.expect_expiry(key);
@@ -2103,13 +1992,88 @@ mod tests {
             world.publish(&(number % 100).to_string(), 0).unwrap();
         }
         assert!(world.home.kept_bytes() > 4 * LOG_BYTES);
-        world.home.begin_turn(2_000, 0);
-        for _ in 0..200 {
+        for turn in 0..1_000 {
+            world.home.begin_turn(2_000 + turn, 0);
             world.pass(1);
             assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
             world.home.release_free_chunks();
         }
         assert_eq!(world.home.kept_bytes(), 0);
+    }
+
+    /// One topic keeps several times what the log may have, all of it is on its way to somebody, and then it is to keep nothing.
+    #[test]
+    fn what_a_topic_kept_goes_bit_by_bit_and_waits_for_whoever_refers_to_it() {
+        const LOG_BYTES: usize = 128 << 10;
+        let keys = KeepKeys { count: Some(1_000_000), ..KeepKeys::default() };
+        let mut world = World::new(0, 1_000);
+        let budget = Budget::with_past(LOG_BYTES, 4 << 20);
+        world.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, budget.clone());
+        world.home.set_keeping(Keeping::new([("a".to_owned(), keys)]));
+        let mut pages = Vec::new();
+        let mut from = PageFrom::Start { since: Some(0), last: Some(0) };
+        for _ in 0..20_000 {
+            world.publish("a", 0).unwrap();
+            let page = ask_page(&mut world, "a", Encoding::Json, from);
+            from = PageFrom::Next(page.spans.next_seq);
+            pages.push(page);
+            // Who had all that there was is sent the next publication as well.
+            world.outboxes[0].clear();
+        }
+        let kept_bytes = world.home.kept_bytes();
+        assert!(kept_bytes > 4 * LOG_BYTES);
+        world.home.set_keeping(Keeping::new([]));
+        let key = world.home.by_name.get("a").unwrap();
+        world.home.follow_keeping(key);
+        assert!(world.home.topics[key].past.is_none());
+        assert!(kept_bytes - world.home.kept_bytes() <= dropping::BLOCKS_TOGETHER * OWN_CHUNK_BYTES);
+        let before = budget.clock();
+        while !pages.is_empty() {
+            for _ in 0..20 {
+                world.pass(1);
+                world.home.release_free_chunks();
+                assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
+            }
+            world.home.check();
+            if world.home.kept_bytes() == 0 {
+                break;
+            }
+            assert!(budget.is_short(), "as much goes as may be log");
+            let (stale, before) = (budget.stale_before(), pages.len());
+            pages.retain(|page| !page.spans.spans.iter().any(|span| span.range.is_stale(stale)));
+            assert!(pages.len() < before, "whoever refers to what is old can be made to let go of it");
+        }
+        assert_eq!(world.home.kept_bytes(), 0);
+        assert!(
+            budget.clock() - before > 2 * LOG_BYTES as u64,
+            "what others refer to gets older by what goes"
+        );
+    }
+
+    /// A topic that is said to keep less does so without a publication, a few blocks at a time.
+    #[test]
+    fn a_topic_that_is_to_keep_less_does_so_by_itself() {
+        let say =
+            |count| Keeping::new([("a".to_owned(), KeepKeys { count: Some(count), ..KeepKeys::default() })]);
+        let mut world = World::new(0, 1_000);
+        world.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, Budget::with_past(1 << 30, 4 << 20));
+        world.home.set_keeping(say(10_000));
+        (0..10_000).for_each(|_| _ = world.publish("a", 0).unwrap());
+        let before = world.home.kept_bytes();
+        world.home.set_keeping(say(10));
+        world.publish("a", 0).unwrap();
+        assert!(world.home.kept_bytes() > before / 2, "not all in one go");
+        for round in 0.. {
+            assert!(round < 1_000, "{} bytes are still kept", world.home.kept_bytes());
+            let kept_bytes = world.home.kept_bytes();
+            world.home.begin_turn(10 + round, 0);
+            world.pass(1);
+            world.home.check();
+            if world.home.kept_bytes() == kept_bytes {
+                break;
+            }
+        }
+        assert!(world.home.kept_bytes() <= 2 * OWN_CHUNK_BYTES, "{}", world.home.kept_bytes());
     }
 
     /// Nobody publishes to them any more, or asks for what they keep.
@@ -2128,7 +2092,7 @@ mod tests {
         say(&mut world, KeepKeys { ms: NonZeroU32::new(1_000), ..keys });
         assert_eq!(world.home.past_count(), 100);
         world.home.begin_turn(1_001, 0);
-        world.pass(100_u32.div_ceil(PASTS_PER_PERIOD as u32));
+        world.pass(100_u32.div_ceil(dropping::PASTS_PER_PERIOD as u32));
         assert_eq!(world.home.kept_bytes(), 0, "what is too old is known anew");
         world.home.begin_turn(1_002, 0);
         for number in 0..100 {

@@ -276,12 +276,22 @@ impl ChunkPool {
         (Appender::new(chunk, self.budget.clock()), clock)
     }
 
-    /// A chunk from [`ChunkPool::acquire_kept`] is kept no more: as long as others refer to it, it is one of the log's.
+    /// A chunk from [`ChunkPool::acquire_kept`] is kept no more: as long as others refer to it, it is one of the log's, and
+    /// moves the age clock as one that is begun does. Else nothing but chunks that others refer to would be the log, none
+    /// of them would ever be stale, and publishers would wait for good.
     pub fn let_go(&mut self, appender: Appender) {
         let bytes = appender.capacity();
         self.kept_bytes -= bytes;
         self.allocated_bytes += bytes;
         self.budget.let_go(bytes);
+        // With no other reference there is nobody who could make one.
+        let is_free = Arc::strong_count(&appender.chunk) == 1;
+        if is_free && self.retired.len() >= RETIRED_KEPT {
+            return self.forget(&appender.chunk);
+        }
+        if !is_free {
+            self.budget.begin(bytes);
+        }
         self.retire(appender);
     }
 

@@ -29,6 +29,8 @@ const BLOCK_BYTES: [usize; 6] = if cfg!(test) {
 } else {
     [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, OWN_CHUNK_BYTES]
 };
+/// So many blocks that are needless go with a publication: more than it makes needless, but for a few sizes.
+const NEEDLESS_PER_RECORD: usize = 4;
 /// A page has about so many bytes; one record may be longer.
 pub const PAGE_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// A page has at most so many spans.
@@ -209,7 +211,8 @@ impl Past {
     }
 
     /// The record of publication `seq`, of `len` bytes, was written where [`Past::appender`] said, at `now_ms` (wrapping) and in
-    /// `tick`. What is kept for longer than it need be goes: `on_end` gets the clock of each block that does.
+    /// `tick`. What is kept for longer than it need be goes: `on_end` gets the clock of each block that does. Tells whether there may
+    /// be more of it than goes at once.
     pub fn note(
         &mut self,
         len: usize,
@@ -217,7 +220,7 @@ impl Past {
         (now_ms, tick): (u32, u64),
         pool: &mut ChunkPool,
         on_end: impl FnMut(u64),
-    ) {
+    ) -> bool {
         self.marks.reserve_exact(usize::from(self.marks.is_empty()));
         if self.marks.back().is_none_or(|newest| newest.tick != tick) {
             self.marks.push_back(Mark { tick, seq });
@@ -226,7 +229,9 @@ impl Past {
         let begins = self.tail.append_written(&block.appender, len, seq, now_ms);
         assert_eq!(begins, block.first_seq == seq, "blocks are in step with segments");
         block.newest_ms = now_ms;
-        self.drop_needless(now_ms, pool, on_end);
+        let mut left = NEEDLESS_PER_RECORD;
+        self.drop_needless(now_ms, &mut left, pool, on_end);
+        left == 0
     }
 
     /// The lowest `seq` that is kept and may be: one more than the newest where nothing is.
@@ -244,8 +249,12 @@ impl Past {
         if self.is_newest_value() { lowest.min(self.tail.head_seq()) } else { lowest }
     }
 
-    /// In how many milliseconds from `now_ms` (wrapping) on the oldest block may be too old; none if it never is.
+    /// In how many milliseconds from `now_ms` (wrapping) on the oldest block may be needless without anything being published;
+    /// none if it never is.
     pub fn expires_in_ms(&self, now_ms: u32) -> Option<u32> {
+        if self.is_oldest_needless(now_ms) {
+            return Some(0);
+        }
         let (ms_max, oldest) = (self.keep.ms_max?.get(), self.blocks.front()?);
         if self.blocks.len() == 1 && self.is_newest_value() {
             return None;
@@ -263,11 +272,35 @@ impl Past {
         Some(clock)
     }
 
-    /// Blocks go that are not needed for what is to be kept.
-    pub fn drop_needless(&mut self, now_ms: u32, pool: &mut ChunkPool, mut on_end: impl FnMut(u64)) {
-        while self.is_oldest_needless(now_ms) {
+    /// Blocks go that are not needed for what is to be kept, at most so many as `left` says, which is told what is left of that:
+    /// nothing if there may be more.
+    pub fn drop_needless(
+        &mut self,
+        now_ms: u32,
+        left: &mut usize,
+        pool: &mut ChunkPool,
+        mut on_end: impl FnMut(u64),
+    ) {
+        while *left > 0 && self.is_oldest_needless(now_ms) {
             on_end(self.drop_oldest(pool).expect("it is there"));
+            *left -= 1;
         }
+    }
+
+    /// All blocks, as a past that is nobody's: the caller drops them one by one. Here nothing is kept any more but what is
+    /// retained.
+    pub fn part_with_blocks(&mut self) -> Past {
+        let (head_seq, newest_tick) = (self.tail.head_seq(), self.newest_tick());
+        let fresh = Past::new(self.keep, self.encoding().format(), head_seq, newest_tick);
+        let mut gone = std::mem::replace(self, fresh);
+        self.retained = gone.retained.take();
+        (self.noted, self.due_ms, self.is_cleared) = (gone.noted, gone.due_ms, gone.is_cleared);
+        gone
+    }
+
+    /// Whether publications are kept as they came.
+    pub fn has_blocks(&self) -> bool {
+        !self.blocks.is_empty()
     }
 
     /// Lets go of what is there in the other format and was not asked for in `unused_ms`, of at most so many pieces as `left`

@@ -579,6 +579,8 @@ mod tests {
             }
             bench.set(&[]);
             TOPICS.into_iter().for_each(|topic| _ = bench.value(topic));
+            // What many blocks are goes bit by bit.
+            bench.pass(0, 100);
             prop_assert_eq!((bench.home.kept_bytes(), bench.home.pool.value_bytes()), (0, 0));
         }
     }

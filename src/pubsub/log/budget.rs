@@ -180,6 +180,8 @@ impl Budget {
     /// where homes must take no more. A chunk that is sealed and whose newest content is stale holds memory that is
     /// needed.
     ///
+    /// What topics kept moves the clock when it becomes log, which is when they let go of what others refer to.
+    ///
     /// Once nothing refers to such chunks, what is left has its bounds. A chunk that is left was begun since
     /// that reading, or has content from since: then it was being written at that moment, or its content was
     /// on its way to a reactor. Of the first, and of what was charged for content since, there is half the
