@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use crate::protocol::{Format, json, publication::Stamps};
 pub use address::ListenAddress;
+pub use load::reachable;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,13 @@ pub struct Listen {
     pub sndbuf_bytes: u32,
     /// Serve `/echo`, which sends every message back; off.
     pub echo: bool,
+    /// The names that a request's `Host` may have; none are those of this machine where only this machine reaches the
+    /// broker, else all.
+    pub hosts: Vec<String>,
+    /// Which pages, beside the broker's own, may open connections.
+    pub origins: Vec<String>,
+    /// Whoever reaches the broker may publish and subscribe, and others than this machine may reach it.
+    pub insecure: bool,
 }
 
 /// `[reactor]`
@@ -86,6 +94,8 @@ pub struct Reactor {
 pub struct Admin {
     /// `127.0.0.1:7601`; `None` (`""`) turns the admin listener off.
     pub address: Option<SocketAddr>,
+    /// As [`Listen::hosts`].
+    pub hosts: Vec<String>,
 }
 
 /// `[control]`
@@ -266,6 +276,9 @@ impl Default for Config {
                 backlog: 4_096,
                 sndbuf_bytes: 0,
                 echo: false,
+                hosts: Vec::new(),
+                origins: Vec::new(),
+                insecure: false,
             },
             reactor: Reactor {
                 count: 0,
@@ -276,7 +289,7 @@ impl Default for Config {
                 max_delay_us: None,
                 spin_us: 0,
             },
-            admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))) },
+            admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))), hosts: Vec::new() },
             control: Control { socket: None },
             limits: Limits {
                 connections_max: 0,

@@ -185,11 +185,15 @@ pub enum Trouble {
     SlowConsumer,
     /// Connections have more under way than `limits.buffered_bytes_max`.
     BufferedBytes,
+    /// A page of an origin that may not open connections.
+    OriginRefused,
+    /// A request with a name by which the broker is not reached.
+    HostRefused,
 }
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 9] = [
+    pub const ALL: [Trouble; 11] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
         Trouble::DescriptorsMax,
@@ -199,6 +203,8 @@ impl Trouble {
         Trouble::CommandRate,
         Trouble::SlowConsumer,
         Trouble::BufferedBytes,
+        Trouble::OriginRefused,
+        Trouble::HostRefused,
     ];
 
     /// What happened and what may be done, for the operator.
@@ -225,6 +231,10 @@ impl Trouble {
             Trouble::BufferedBytes => {
                 "connections with much under way are not read from, and closed with 1013: limits.buffered_bytes_max"
             }
+            Trouble::OriginRefused => {
+                "pages are refused with 403: neither are they of the Host that they ask for, nor in listen.origins"
+            }
+            Trouble::HostRefused => "requests are refused with 421: their Host is not in listen.hosts",
         }
     }
 }

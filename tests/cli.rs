@@ -200,6 +200,10 @@ fn values_that_do_not_go_together() {
     let line = "admin.address = \"127.0.0.1:7601\" is not allowed with listen.address = \"0.0.0.0:7601\": \
                 clients and the operator need ports of their own";
     assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7601"]), 2, line);
+    let line = "listen.address = \"0.0.0.0:7602\" is reachable by others than this machine, and whoever reaches it may \
+         publish and subscribe: listen on 127.0.0.1 or a Unix socket, behind a proxy that lets nobody in who must not, or \
+         say --insecure (listen.insecure = true)";
+    assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7602"]), 2, line);
 }
 
 #[test]

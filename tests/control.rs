@@ -28,6 +28,7 @@ use fanfare::{
         reload::Hooks,
     },
     metrics::{ReactorStats, Troubles},
+    protocol::site::Hosts,
     reactor::Order,
 };
 use sd_notify::NotifyState;
@@ -142,7 +143,7 @@ fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
 }
 
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n"))
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 }
 
 /// Serves the admin pages of `fleet` on a thread of their own for the rest of the test.
@@ -150,16 +151,35 @@ fn serve(fleet: Option<FakeFleet>) -> SocketAddr {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         tokio_uring::start(async move {
-            let watch = Arc::new(Watch::new());
+            let watch = Arc::new(Watch::new(false));
             if let Some(fleet) = fleet {
                 watch.set_ready(Arc::new(fleet));
             }
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            http::serve(listener, http::Places::new(), watch).await;
+            let hosts = Arc::new(Hosts::of(&[], true));
+            http::serve(listener, http::Places::new(), hosts, watch).await;
         });
     });
     receiver.recv().unwrap()
+}
+
+/// Or a page could have a name of its own point here, and read what is answered.
+#[test]
+fn foreign_names_are_answered_health_alone() {
+    let address = serve(None);
+    let ask = |path: &str, host: &str| exchange(address, &format!("GET {path} HTTP/1.1\r\n{host}\r\n"));
+    for host in ["Host: evil.example\r\n", "Host: localhost.evil.example:7601\r\n"] {
+        for path in ["/", "/metrics", "/readyz", "/none"] {
+            let (status, text) = ask(path, host);
+            assert_eq!(status, 421, "{path}");
+            assert!(text.contains("admin.hosts") && !text.contains("fanfare_"), "{text}");
+        }
+        assert_ne!(ask("/healthz", host).0, 421);
+    }
+    for host in ["Host: 127.0.0.1:7601\r\n", "Host: localhost\r\n", "Host: [::1]\r\n"] {
+        assert_eq!(ask("/", host).0, 200, "{host}");
+    }
 }
 
 #[test]
@@ -206,12 +226,12 @@ fn what_is_no_page_is_refused() {
     let address = serve(Some(FakeFleet::new(1)));
     assert_eq!(get(address, "/nothing").0, 404);
     let (status, text) =
-        exchange(address, "POST /metrics HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
+        exchange(address, "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(status, 405);
     assert!(text.contains("allow: GET,HEAD\r\n"), "{text}");
     assert_eq!(exchange(address, "nonsense\r\n\r\n").0, 400);
     let long = "x".repeat(64 * 1024);
-    let request = format!("GET / HTTP/1.1\r\nHost: admin\r\nCookie: {long}\r\n\r\n");
+    let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nCookie: {long}\r\n\r\n");
     // The answer may be lost to the reset; what matters is that it is not served and not held.
     assert!(matches!(exchange(address, &request).0, 431 | 0));
     assert_eq!(get(address, "/readyz").0, 200);
@@ -247,7 +267,7 @@ fn a_scraper_gets_the_format_that_it_asks_for() {
     let address = serve(Some(FakeFleet::new(1)));
     let accept = "Accept: text/plain; version=0.0.4";
     let (status, text) =
-        exchange(address, &format!("GET /metrics HTTP/1.1\r\nHost: admin\r\n{accept}\r\n\r\n"));
+        exchange(address, &format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n\r\n"));
     assert_eq!(status, 200);
     assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{text}");
     assert!(

@@ -28,7 +28,7 @@ use fanfare::{
 };
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// One reactor without its ring, and what its turn would do with what the desk asks for.
@@ -74,6 +74,7 @@ impl Turns {
         let mut config = Config::default();
         config.deflate.enabled = true;
         let shared = Shared {
+            is_loopback: true,
             config: Arc::new(config),
             homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),

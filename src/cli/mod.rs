@@ -86,6 +86,9 @@ struct ServeArgs {
     /// off, error, warn, info, debug, trace or a filter [default: info].
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Let others than this machine reach the broker, although whoever does may publish and subscribe.
+    #[arg(long)]
+    insecure: bool,
     /// Any key of the configuration, as listen.backlog=1024; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -167,6 +170,7 @@ fn sources(args: ServeArgs) -> Result<Sources, Failure> {
         ("--admin", "admin.address", args.admin),
         ("--reactors", "reactor.count", args.reactors),
         ("--log", "log.level", args.log),
+        ("--insecure", "listen.insecure", args.insecure.then(|| "true".to_owned())),
     ];
     for (flag, path, value) in named {
         if let Some(value) = value {

@@ -70,6 +70,9 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
         return Err(Failure::Run(line));
     }
     warn_of_shortages(&report, config.limits.connections_max > 0);
+    if config.listen.insecure {
+        warn!("--insecure: whoever reaches the broker may publish and subscribe to everything");
+    }
     let config = Arc::new(config);
     let announced = Arc::clone(&config);
     let on_ready = move |reactors: &Reactors, admin: Option<SocketAddr>| {
@@ -90,6 +93,7 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
             true => Listeners::bind(&config, reactor_count(&config))?,
             false => Listeners::inherit(&config, listeners)?,
         };
+        listeners.check_reach(&config)?;
         Prepared::new(config, listeners)?.start()
     };
     let launch = Launch { admin, takes_over };
@@ -111,6 +115,7 @@ fn serve_after(
     let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
     let prepare = || {
         let mut listeners = Listeners::inherit(&config, listeners)?;
+        listeners.check_reach(&config)?;
         listeners.succeed(&config, reactor_count(&config))?;
         Prepared::new(Arc::clone(&config), listeners)
     };

@@ -14,7 +14,12 @@ use super::{
     address::{PATH_BYTES_MAX, is_socket_path},
     topic,
 };
-use crate::protocol::{Format, publication::Stamps, topic::Filter};
+use crate::protocol::{
+    Format,
+    publication::Stamps,
+    site::{HostPattern, OriginPattern},
+    topic::Filter,
+};
 
 /// The sections in the order of the default file, each with what it is about.
 pub(super) const SECTIONS: [(&str, &str); 11] = [
@@ -75,6 +80,8 @@ pub(super) enum Kind<T> {
     Format(fn(&mut T) -> &mut Format),
     /// An array of the names of stamps.
     Stamps(fn(&mut T) -> &mut Stamps),
+    /// An array of texts that are each valid.
+    Texts { allowed: &'static str, is_valid: fn(&str) -> bool, field: fn(&mut T) -> &mut Vec<String> },
     /// `"clients"` or `"nobody"`.
     Retain(fn(&mut T) -> &mut Retain),
     /// `"disconnect"` or `"skip"`.
@@ -94,6 +101,9 @@ pub(super) const OWED_MS_MAX: RangeInclusive<u64> = 100..=3_600_000;
 
 /// For how long a publication is remembered by its key, in milliseconds: a day.
 pub(super) const KEY_WINDOW_MS: RangeInclusive<u64> = 100..=86_400_000;
+
+/// What `listen.hosts` and its like may be.
+const HOSTS: &str = "an array of names or addresses without ports, such as [\"push.example.org\", \"*.example.net\", \"[::1]\"]";
 
 /// How much the log may hold, and what topics keep of it, in bytes.
 const LOG_BYTES_MAX: u64 = 1_099_511_627_776;
@@ -163,6 +173,32 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: Kind::Bool(|config| &mut config.listen.echo),
     },
     Key {
+        path: "listen.hosts",
+        about: "The names that a request's Host header may have, at whichever port; *. stands for one label. None are\n\
+                localhost, 127.0.0.0/8 and [::1] where only this machine reaches the broker, and else every name: so a\n\
+                page cannot have a name of its own point to a broker on its reader's machine.",
+        is_reloadable: true,
+        kind: Kind::Texts { allowed: HOSTS, is_valid: is_host, field: |config| &mut config.listen.hosts },
+    },
+    Key {
+        path: "listen.origins",
+        about: "Which web pages may open connections, beside those of the same host and port, and of this machine where\n\
+                only this machine reaches the broker: the Origin header that a browser sends, or \"*\" for all.",
+        is_reloadable: true,
+        kind: Kind::Texts {
+            allowed: "an array of origins as browsers write them, such as [\"https://app.example.org\", \
+                      \"https://*.example.net:8443\"], \"null\" or \"*\" among them",
+            is_valid: |text| OriginPattern::parse(text).is_some(),
+            field: |config| &mut config.listen.origins,
+        },
+    },
+    Key {
+        path: "listen.insecure",
+        about: "Let others than this machine reach the broker, although whoever reaches it may publish and subscribe.",
+        is_reloadable: false,
+        kind: Kind::Bool(|config| &mut config.listen.insecure),
+    },
+    Key {
         path: "reactor.count",
         about: "How many reactors; 0 is one per core that the process may run on, or fewer if the CPU quota of its\n\
                 control group (cpu.max, rounded down) is less.",
@@ -223,6 +259,12 @@ pub(super) static KEYS: &[Key<Config>] = &[
                 \"\" turns it off.",
         is_reloadable: false,
         kind: Kind::OptionalAddress(|config| &mut config.admin.address),
+    },
+    Key {
+        path: "admin.hosts",
+        about: "As listen.hosts, for the admin listener. Its health check answers to every name.",
+        is_reloadable: false,
+        kind: Kind::Texts { allowed: HOSTS, is_valid: is_host, field: |config| &mut config.admin.hosts },
     },
     Key {
         path: "control.socket",
@@ -576,6 +618,7 @@ impl<T> Key<T> {
                 format!("\"auto\" or an integer from {} ({unit})", from_to(range))
             }
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
+            Kind::Texts { allowed, .. } => (*allowed).into(),
             Kind::Stamps(_) => "an array that holds \"time\" or nothing".into(),
             Kind::Retain(_) => "\"clients\" or \"nobody\"".into(),
             Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
@@ -645,6 +688,7 @@ impl<T> Key<T> {
             }
             Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
             Kind::Stamps(field) => store(field(config), stamps(plain)),
+            Kind::Texts { is_valid, field, .. } => store(field(config), texts(plain, *is_valid)),
             Kind::Retain(field) => store(field(config), plain.as_str().and_then(Retain::named)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
@@ -676,6 +720,7 @@ impl<T> Key<T> {
             Kind::AutoOrInteger { get, set, .. } => set(to, get(from)),
             Kind::Format(field) => *field(to) = *field(from),
             Kind::Stamps(field) => *field(to) = *field(from),
+            Kind::Texts { field, .. } => field(to).clone_from(field(from)),
             Kind::Retain(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
@@ -705,6 +750,7 @@ impl<T> Key<T> {
                 None => "\"auto\"".into(),
             },
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
+            Kind::Texts { field, .. } => toml::Value::from(field(config).clone()).to_string(),
             Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
             Kind::Retain(field) => format!("\"{}\"", field(config).as_str()),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
@@ -755,6 +801,12 @@ fn format_named(text: &str) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format_name(*format) == text)
 }
 
+/// The texts of an array, if all are valid.
+fn texts(value: &DeValue<'_>, is_valid: fn(&str) -> bool) -> Option<Vec<String>> {
+    let texts = value.as_array()?.iter();
+    texts.map(|text| text.get_ref().as_str().filter(|text| is_valid(text)).map(str::to_owned)).collect()
+}
+
 /// The stamps whose names an array holds.
 fn stamps(value: &DeValue<'_>) -> Option<Stamps> {
     let mut stamps = Stamps::default();
@@ -773,6 +825,10 @@ fn policy_named(text: &str) -> Option<SlowConsumer> {
 
 /// A suffix is added to it while the socket is made.
 const OPTIONAL_PATH_BYTES_MAX: usize = PATH_BYTES_MAX - 17;
+
+fn is_host(text: &str) -> bool {
+    HostPattern::parse(text).is_some()
+}
 
 /// The environment variable of the key with this path.
 pub(super) fn variable(path: &str) -> String {

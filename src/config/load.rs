@@ -202,6 +202,15 @@ fn apply_text(config: &mut Config, key: &Key, text: &str) -> Result<(), Refusal>
     key.set(config, &value)
 }
 
+/// Why a broker that others than this machine reach at `address` does not start.
+pub fn reachable(address: &ListenAddress) -> String {
+    format!(
+        "listen.address = \"{address}\" is reachable by others than this machine, and whoever reaches it may publish and \
+         subscribe: listen on 127.0.0.1 or a Unix socket, behind a proxy that lets nobody in who must not, or say \
+         --insecure (listen.insecure = true)"
+    )
+}
+
 /// What no key can see by itself.
 fn check_together(config: &Config) -> Result<(), ConfigError> {
     let (message, owed) = (config.limits.message_bytes_max, config.delivery.owed_bytes_max);
@@ -241,6 +250,9 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
                 )));
             }
         }
+    }
+    if !config.listen.address.is_local() && !config.listen.insecure {
+        return Err(ConfigError(reachable(&config.listen.address)));
     }
     Ok(())
 }
@@ -388,10 +400,53 @@ mod tests {
     }
 
     #[test]
+    fn what_others_reach_is_said_to_be_insecure_or_refused() {
+        let of = |address: &str, insecure: &str| {
+            load(&Sources {
+                flags: vec![flag("listen.address", address), flag("listen.insecure", insecure)],
+                ..Sources::default()
+            })
+        };
+        for address in
+            ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80", "unix:/run/x.sock"]
+        {
+            assert!(of(address, "false").is_ok(), "{address}");
+        }
+        for address in ["0.0.0.0:80", "[::]:80", "192.0.2.7:80", "[2001:db8::1]:80", "[::ffff:192.0.2.7]:80"]
+        {
+            let why = of(address, "false").unwrap_err().to_string();
+            assert!(
+                why.starts_with(&format!("listen.address = \"{address}\" is reachable by others")),
+                "{why}"
+            );
+            assert!(of(address, "true").is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_origins_that_are_none_are_refused() {
+        for (path, value) in [
+            ("listen.hosts", "[\"a:80\"]"),
+            ("listen.hosts", "[\"*\"]"),
+            ("listen.hosts", "[1]"),
+            ("listen.hosts", "push.example.org"),
+            ("admin.hosts", "[\"http://a\"]"),
+            ("listen.origins", "[\"example.org\"]"),
+            ("listen.origins", "[\"https://example.org/\"]"),
+        ] {
+            let why = load(&Sources { flags: vec![flag(path, value)], ..Sources::default() }).unwrap_err();
+            let why = why.to_string();
+            assert!(why.contains(&format!("{path} = ")) && why.contains("it must be an array of "), "{why}");
+        }
+    }
+
+    #[test]
     fn values_of_every_kind_are_taken_from_text() {
         let sources = Sources {
             flags: vec![
                 flag("listen.address", "[::]:80"),
+                flag("listen.insecure", "true"),
+                flag("listen.hosts", "[\"push.example.org\", \"*.example.net\", \"[::1]\"]"),
                 flag("listen.mode", "606"),
                 flag("admin.address", ""),
                 flag("control.socket", "/run/fanfare/control.sock"),
@@ -405,6 +460,7 @@ mod tests {
         };
         let config = load(&sources).unwrap();
         assert_eq!(config.listen.address, ListenAddress::Tcp("[::]:80".parse().unwrap()));
+        assert_eq!(config.listen.hosts, ["push.example.org", "*.example.net", "[::1]"]);
         assert_eq!(config.listen.mode, 0o606);
         assert_eq!(config.admin.address, None);
         assert_eq!(config.control.socket, Some("/run/fanfare/control.sock".into()));

@@ -15,7 +15,7 @@ use super::{
     fleet::{Fleet, Watch},
     http,
 };
-use crate::uring::listener::wait_until_unused;
+use crate::{protocol::site::Hosts, uring::listener::wait_until_unused};
 
 /// How long requests under way may delay the end of the process.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,15 +25,16 @@ pub(super) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     places: http::Places,
+    hosts: Arc<Hosts>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Admin {
-    /// Listens on `address`, or goes on with a socket that does already, which is said if it is another's.
+    /// Listens on `address`, reached by the names `hosts`, or goes on with a socket that does already, which is said if it is another's.
     ///
     /// # Errors
     /// A sentence that names the key and the value.
-    pub fn open(address: SocketAddr, inherited: Option<OwnedFd>) -> Result<Admin, String> {
+    pub fn open(address: SocketAddr, hosts: &[String], inherited: Option<OwnedFd>) -> Result<Admin, String> {
         let cannot_listen = |error: io::Error| {
             let reason = match error.kind() {
                 ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
@@ -55,7 +56,9 @@ impl Admin {
         if is_inherited && configured.port() != 0 && configured != address {
             warn!(inherited = %address, %configured, "the inherited admin listener is not at admin.address; it is served");
         }
-        Ok(Admin { listener, address, places: http::Places::new(), serving: None })
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        let hosts = Arc::new(Hosts::of(hosts, is_loopback));
+        Ok(Admin { listener, address, places: http::Places::new(), hosts, serving: None })
     }
 
     /// Where it listens.
@@ -68,7 +71,8 @@ impl Admin {
         let listener = self.listener.try_clone().and_then(tokio::net::TcpListener::from_std);
         match listener {
             Ok(listener) => {
-                let serving = http::serve(listener, self.places.clone(), Arc::clone(watch));
+                let serving =
+                    http::serve(listener, self.places.clone(), Arc::clone(&self.hosts), Arc::clone(watch));
                 self.serving = Some(tokio_uring::spawn(serving));
             }
             Err(error) => warn!(%error, "the admin listener cannot be served"),

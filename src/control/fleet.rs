@@ -110,6 +110,7 @@ pub enum Answer {
 
 /// The broker's phase and its reactors, shared by the tasks of the control thread.
 pub struct Watch<F> {
+    is_insecure: bool,
     phase: AtomicU8,
     fleet: OnceLock<Arc<F>>,
     started: Instant,
@@ -119,16 +120,21 @@ pub struct Watch<F> {
 }
 
 impl<F: Fleet> Watch<F> {
-    /// A broker that starts now.
-    #[expect(clippy::new_without_default, reason = "the moment of the start is no default")]
-    pub fn new() -> Self {
+    /// A broker that starts now; `is_insecure` if others than this machine may reach it, whoever they are.
+    pub fn new(is_insecure: bool) -> Self {
         Watch {
+            is_insecure,
             phase: AtomicU8::new(Phase::Starting as u8),
             fleet: OnceLock::new(),
             started: Instant::now(),
             reloads: Reloads::default(),
             round: Mutex::new(None),
         }
+    }
+
+    /// Whether others than this machine may reach it, whoever they are.
+    pub fn is_insecure(&self) -> bool {
+        self.is_insecure
     }
 
     /// Since when the broker runs.

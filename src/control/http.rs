@@ -11,8 +11,10 @@ use std::{
 
 use axum::{
     Router,
+    body::Body,
     extract::State,
     http::{HeaderMap, Request, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -36,6 +38,7 @@ use super::{
     metrics::{self, Format, Process},
     notices::Seldom,
 };
+use crate::protocol::site::Hosts;
 
 /// Connections served at once. For one more the oldest whose request is not complete makes room; where all are, it
 /// waits.
@@ -76,8 +79,8 @@ impl Places {
 }
 
 /// Serves until the runtime ends.
-pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, watch: Arc<Watch<F>>) {
-    let router = router(watch);
+pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, hosts: Arc<Hosts>, watch: Arc<Watch<F>>) {
+    let router = router(watch, hosts);
     let permits = places.0;
     let mut listening = Listening::default();
     let mut seldom = Seldom::default();
@@ -149,7 +152,7 @@ async fn answer(stream: TcpStream, router: Router, is_heard: Arc<AtomicBool>, pl
     drop(place);
 }
 
-fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
+fn router<F: Fleet>(watch: Arc<Watch<F>>, hosts: Arc<Hosts>) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/healthz", get(healthz::<F>))
@@ -159,7 +162,19 @@ fn router<F: Fleet>(watch: Arc<Watch<F>>) -> Router {
         .method_not_allowed_fallback(|| async {
             (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n")
         })
+        .layer(middleware::from_fn_with_state(hosts, check_host))
         .with_state(watch)
+}
+
+/// Answers only to names by which the listener is reached: else a page could have one of its own point here, and read
+/// what is answered. What asks for health by address, or says no name as HTTP/1.0 may, is no browser's page.
+async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request<Body>, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    if request.uri().path() == "/healthz" || host.is_none_or(|host| hosts.admit(host.as_bytes())) {
+        return next.run(request).await;
+    }
+    let text = "the Host header is none of the names in admin.hosts\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
 async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
@@ -189,6 +204,7 @@ async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>, headers: HeaderMa
             uptime: watch.started().elapsed(),
             reloads: watch.reloads(),
             log_lines_dropped: STDERR.dropped_total(),
+            is_insecure: watch.is_insecure(),
         },
         format,
     );

@@ -128,12 +128,16 @@ pub struct Process {
     pub reloads: (u64, u64),
     /// Lines of the log that stderr did not take.
     pub log_lines_dropped: u64,
+    /// Others than this machine may reach it, whoever they are.
+    pub is_insecure: bool,
 }
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let ready = u64::from(self.phase == Phase::Ready);
         gauge(&mut encoder, "fanfare_ready", "1 while clients are accepted.", None, &ready)?;
+        let help = "1 if others than this machine may reach the broker without a word who they are (listen.insecure).";
+        gauge(&mut encoder, "fanfare_insecure", help, None, &u64::from(self.is_insecure))?;
         let help = "Time since the broker's start.";
         gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
         let help = "Reloads of the configuration, by result.";
@@ -293,7 +297,13 @@ mod tests {
     use super::*;
 
     fn process(phase: Phase) -> Process {
-        Process { phase, uptime: Duration::from_millis(1_500), reloads: (3, 4), log_lines_dropped: 5 }
+        Process {
+            phase,
+            uptime: Duration::from_millis(1_500),
+            reloads: (3, 4),
+            log_lines_dropped: 5,
+            is_insecure: true,
+        }
     }
 
     /// A different value in every field, so that a field in the wrong family shows.

@@ -84,14 +84,14 @@ async fn control<F: Fleet>(
     start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
-    let watch = Arc::new(Watch::new());
+    let config = reloader.config();
+    let watch = Arc::new(Watch::new(config.listen.insecure));
     if takes_over {
         watch.set_phase(Phase::Waiting);
     }
-    let config = reloader.config();
     let bind = |path| ControlSocket::bind(path, !takes_over);
     let socket = config.control.socket.as_deref().map(bind).transpose()?;
-    let open = |address| Admin::open(address, admin);
+    let open = |address| Admin::open(address, &config.admin.hosts, admin);
     let mut admin = config.admin.address.map(open).transpose()?;
     let reception = socket.map(|socket| Reception::new(socket, admin.as_ref())).transpose()?;
     if let Some(admin) = &mut admin {

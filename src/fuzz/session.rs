@@ -6,15 +6,15 @@ use crate::protocol::{
         Limits, Session,
         naive::{self, Seen},
     },
-    upgrade::{self, Scan},
+    site::Site,
+    upgrade::{self, Scan, Terms},
 };
 
 const LIMITS: Limits = Limits {
     header_bytes_max: 512,
     message_bytes_max: 600,
     frame_bytes_max: 500,
-    is_echo_served: true,
-    deflate_window_bits: Some(15),
+    terms: Terms { is_echo_served: true, deflate_window_bits: Some(15), site: Site::OPEN },
     inflate_ratio_max: 100,
 };
 

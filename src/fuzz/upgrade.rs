@@ -1,6 +1,9 @@
 //! The request that opens a connection.
 
-use crate::protocol::upgrade::{self, Answer, Scan, naive};
+use crate::protocol::{
+    site::{OriginPattern, Site},
+    upgrade::{self, Answer, Scan, Terms, naive},
+};
 
 /// Reads `bytes` as what a client sends first, at once and byte by byte.
 pub fn upgrade(bytes: &[u8]) {
@@ -16,9 +19,13 @@ pub fn upgrade(bytes: &[u8]) {
     }
     let Scan::Complete(len) = scan else { return };
     for is_echo_served in [false, true] {
-        let answer = upgrade::answer(&bytes[..len], is_echo_served, None);
+        // Which origins may come is told by the tests of `site`.
+        let site = Site { origins: vec![OriginPattern::Any], ..Site::OPEN };
+        let terms = Terms { is_echo_served, deflate_window_bits: None, site };
+        let answer = upgrade::answer(&bytes[..len], &terms);
         naive::check(&bytes[..len], is_echo_served, &answer);
-        check_extension(upgrade::answer(&bytes[..len], is_echo_served, Some(15)), &answer);
+        let terms = Terms { deflate_window_bits: Some(15), ..terms };
+        check_extension(upgrade::answer(&bytes[..len], &terms), &answer);
     }
 }
 

@@ -13,6 +13,10 @@ pub enum CloseReason {
     PeerGone,
     /// The request was answered over HTTP and was no upgrade, or was refused.
     HttpAnswered,
+    /// 403: a page whose origin may not open connections.
+    OriginRefused,
+    /// 421: a `Host` by which the broker is not reached.
+    HostRefused,
     /// No complete upgrade within `timeouts.handshake_ms`: the socket is closed without an answer.
     HandshakeTimeout,
     /// 1002: the peer broke RFC 6455.
@@ -48,10 +52,12 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 18] = [
+    pub const ALL: [CloseReason; 20] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
+        CloseReason::OriginRefused,
+        CloseReason::HostRefused,
         CloseReason::HandshakeTimeout,
         CloseReason::ProtocolError,
         CloseReason::UnsupportedData,
@@ -82,6 +88,8 @@ impl CloseReason {
             CloseReason::PeerClosed => Some(1000),
             CloseReason::PeerGone
             | CloseReason::HttpAnswered
+            | CloseReason::OriginRefused
+            | CloseReason::HostRefused
             | CloseReason::HandshakeTimeout
             | CloseReason::Displaced
             | CloseReason::AddressLimit => None,
@@ -118,6 +126,8 @@ impl CloseReason {
             CloseReason::PeerClosed => "peer_closed",
             CloseReason::PeerGone => "peer_gone",
             CloseReason::HttpAnswered => "http_answered",
+            CloseReason::OriginRefused => "origin_refused",
+            CloseReason::HostRefused => "host_refused",
             CloseReason::HandshakeTimeout => "handshake_timeout",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::UnsupportedData => "unsupported_data",

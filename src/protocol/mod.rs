@@ -15,6 +15,7 @@ pub mod record;
 pub mod reply;
 pub mod rest;
 pub mod session;
+pub mod site;
 pub mod topic;
 pub mod transcode;
 pub mod upgrade;

@@ -9,7 +9,7 @@ use super::{
     deflate::{self, Agreement, Bounds, Inflater},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
-    upgrade::{self, Answer, Scan},
+    upgrade::{self, Answer, Scan, Terms},
     utf8,
 };
 
@@ -17,7 +17,7 @@ use super::{
 pub(crate) mod naive;
 
 /// What a session allows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// The longest upgrade request, in bytes.
     pub header_bytes_max: usize,
@@ -25,10 +25,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// The longest frame of one, in bytes.
     pub frame_bytes_max: usize,
-    /// `/echo` is served.
-    pub is_echo_served: bool,
-    /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
-    pub deflate_window_bits: Option<u8>,
+    /// What is offered to whom.
+    pub terms: Terms,
     /// How many times its compressed length a message may be if it is longer than 64 KiB.
     pub inflate_ratio_max: usize,
 }
@@ -62,6 +60,8 @@ pub enum Event<'a> {
     Answered {
         /// A whole HTTP response with `Connection: close`.
         response: Vec<u8>,
+        /// Why it is over.
+        reason: CloseReason,
     },
     /// A whole text message (the session speaks JSON, or echoes); valid UTF-8.
     Text(&'a str),
@@ -243,7 +243,7 @@ impl Session {
             Scan::Complete(request_len) => {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
-                match upgrade::answer(request, limits.is_echo_served, limits.deflate_window_bits) {
+                match upgrade::answer(request, &limits.terms) {
                     Answer::Upgraded { speech, agreement, response } => {
                         self.phase = Phase::Open(speech);
                         self.is_deflate_agreed = agreement.is_some();
@@ -251,19 +251,20 @@ impl Session {
                         take_front(input, taken);
                         Some(Event::Upgraded { speech, agreement, response })
                     }
-                    Answer::Answered { response } => {
+                    Answer::Answered { response, reason } => {
                         self.end(input);
-                        Some(Event::Answered { response })
+                        Some(Event::Answered { response, reason })
                     }
                 }
             }
             Scan::Refused(response) => {
                 self.end(input);
-                Some(Event::Answered { response })
+                Some(Event::Answered { response, reason: CloseReason::HttpAnswered })
             }
             Scan::Incomplete if window.len() == room => {
                 self.end(input);
-                Some(Event::Answered { response: upgrade::header_too_long(limits.header_bytes_max) })
+                let response = upgrade::header_too_long(limits.header_bytes_max);
+                Some(Event::Answered { response, reason: CloseReason::HttpAnswered })
             }
             Scan::Incomplete => {
                 if kept_len == 0 {
@@ -508,8 +509,11 @@ mod tests {
         header_bytes_max: 1024,
         message_bytes_max: 1000,
         frame_bytes_max: 1 << 20,
-        is_echo_served: false,
-        deflate_window_bits: None,
+        terms: Terms {
+            is_echo_served: false,
+            deflate_window_bits: None,
+            site: crate::protocol::site::Site::OPEN,
+        },
         inflate_ratio_max: 100,
     };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -789,7 +793,8 @@ mod tests {
 
     #[test]
     fn an_echo_takes_text_and_binary_in_turn_and_holds_each_to_its_rules() {
-        let limits = Limits { is_echo_served: true, ..LIMITS };
+        let terms = Terms { is_echo_served: true, ..Terms::default() };
+        let limits = Limits { terms, ..LIMITS };
         let request = String::from_utf8_lossy(REQUEST).replacen("/ws", "/echo", 1);
         let mut session = Session::default();
         assert_eq!(receive(&mut session, &limits, request.as_bytes()), [Seen::Upgraded(Speech::Echo, false)]);

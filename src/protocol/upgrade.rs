@@ -17,7 +17,9 @@ use sha1::{Digest, Sha1};
 
 use super::{
     Format, Speech,
+    close::CloseReason,
     deflate::{self, Agreement},
+    site::Site,
 };
 
 #[cfg(any(test, fuzzing))]
@@ -40,6 +42,17 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
+/// What the broker offers, and to whom.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// `/echo` is served.
+    pub is_echo_served: bool,
+    /// In which window, in bits, the broker compresses; `None`: it does not negotiate permessage-deflate.
+    pub deflate_window_bits: Option<u8>,
+    /// By which names it is reached, and from which pages.
+    pub site: Site,
+}
+
 /// What a request led to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -56,6 +69,8 @@ pub enum Answer {
     Answered {
         /// A whole HTTP response with `Connection: close`.
         response: Vec<u8>,
+        /// Why it ends.
+        reason: CloseReason,
     },
 }
 
@@ -115,16 +130,13 @@ fn as_known_version(request: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Answers the whole request, blank line included, that [`scan`] found the end of. permessage-deflate is
-/// negotiated for a window of `deflate_window_bits`, or not at all.
-pub fn answer(request: &[u8], is_echo_served: bool, deflate_window_bits: Option<u8>) -> Answer {
+/// Answers the whole request, blank line included, that [`scan`] found the end of.
+pub fn answer(request: &[u8], terms: &Terms) -> Answer {
     let request = as_known_version(request);
     let mut lines = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     let verdict = match parsed.parse(&request) {
-        Ok(httparse::Status::Complete(len)) if len == request.len() => {
-            judge(&parsed, is_echo_served, deflate_window_bits)
-        }
+        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed, terms),
         Ok(_) => {
             Err(Refusal::new(Status::BadRequest, "the request is malformed; RFC 9112 says how it must be"))
         }
@@ -138,7 +150,7 @@ pub fn answer(request: &[u8], is_echo_served: bool, deflate_window_bits: Option<
         },
         Err(refusal) => {
             let body = if parsed.method == Some("HEAD") { Body::Withheld } else { Body::Sent };
-            Answer::Answered { response: refusal.response(body) }
+            Answer::Answered { response: refusal.response(body), reason: refusal.status.reason() }
         }
     }
 }
@@ -239,20 +251,32 @@ enum Body {
 enum Status {
     Ok,
     BadRequest,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
+    MisdirectedRequest,
     UpgradeRequired,
     HeaderTooLarge,
     VersionNotSupported,
 }
 
 impl Status {
+    fn reason(self) -> CloseReason {
+        match self {
+            Status::Forbidden => CloseReason::OriginRefused,
+            Status::MisdirectedRequest => CloseReason::HostRefused,
+            _ => CloseReason::HttpAnswered,
+        }
+    }
+
     fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
             Status::BadRequest => "400 Bad Request",
+            Status::Forbidden => "403 Forbidden",
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed => "405 Method Not Allowed",
+            Status::MisdirectedRequest => "421 Misdirected Request",
             Status::UpgradeRequired => "426 Upgrade Required",
             Status::HeaderTooLarge => "431 Request Header Fields Too Large",
             Status::VersionNotSupported => "505 HTTP Version Not Supported",
@@ -301,11 +325,7 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 /// Applies the rules in the order in which their breach should be told.
-fn judge(
-    request: &httparse::Request<'_, '_>,
-    is_echo_served: bool,
-    deflate_window_bits: Option<u8>,
-) -> Result<Accepted, Refusal> {
+fn judge(request: &httparse::Request<'_, '_>, terms: &Terms) -> Result<Accepted, Refusal> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::new(
             Status::BadRequest,
@@ -323,7 +343,7 @@ fn judge(
         return Err(Refusal::new(Status::BadRequest, text));
     }
     let path = path_of(target)?;
-    let is_echo = is_echo_served && path == "/echo";
+    let is_echo = terms.is_echo_served && path == "/echo";
     let is_endpoint = match path {
         "/" | "/ws" => true,
         "/healthz" => false,
@@ -341,6 +361,10 @@ fn judge(
     if !is_endpoint {
         return Err(Refusal::new(Status::Ok, "ok"));
     }
+    if let Some(host) = host.filter(|host| !terms.site.admits_host(host)) {
+        let text = format!("the Host header is {}; that is none of the names in listen.hosts", Quoted(host));
+        return Err(Refusal::new(Status::MisdirectedRequest, text));
+    }
     if method != "GET" || !fields.lists("Upgrade", "websocket") {
         let text = "this is a WebSocket endpoint: send GET with \"Connection: Upgrade\", \"Upgrade: websocket\", \
                     \"Sec-WebSocket-Version: 13\" and a \"Sec-WebSocket-Key\" (RFC 6455 section 4.1)";
@@ -350,14 +374,15 @@ fn judge(
         let text = "the HTTP version is 1.0; a WebSocket upgrade needs HTTP/1.1 (RFC 6455 section 4.1)";
         return Err(Refusal::new(Status::VersionNotSupported, text));
     }
-    judge_upgrade(&fields, is_echo, deflate_window_bits)
+    judge_upgrade(&fields, host.unwrap_or_default(), is_echo, terms)
 }
 
 /// Applies the rules of RFC 6455 section 4.2.1 that a request with `Upgrade: websocket` can still break.
 fn judge_upgrade(
     fields: &Fields<'_>,
+    host: &[u8],
     is_echo: bool,
-    deflate_window_bits: Option<u8>,
+    terms: &Terms,
 ) -> Result<Accepted, Refusal> {
     if !fields.lists("Connection", "upgrade") {
         let text = match fields.values("Connection").next() {
@@ -383,11 +408,20 @@ fn judge_upgrade(
         let text = format!("Sec-WebSocket-Key is {}; it must be 16 bytes in base64", Quoted(key));
         return Err(Refusal::new(Status::BadRequest, text));
     }
+    let origin = fields.at_most_one("Origin")?;
+    if let Some(origin) = origin.filter(|_| !terms.site.admits_origin(origin, host)) {
+        let text = format!(
+            "the Origin header is {}; that of {} and those in listen.origins are allowed",
+            Quoted(origin),
+            Quoted(host)
+        );
+        return Err(Refusal::new(Status::Forbidden, text));
+    }
     let (speech, subprotocol) = match is_echo {
         true => (Speech::Echo, None),
         false => choose_format(fields).map(|(format, subprotocol)| (format.into(), subprotocol))?,
     };
-    let extension = deflate_window_bits.and_then(|window_bits| {
+    let extension = terms.deflate_window_bits.and_then(|window_bits| {
         deflate::negotiate(fields.list_items("Sec-WebSocket-Extensions"), window_bits)
     });
     let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
@@ -524,10 +558,12 @@ mod tests {
         let (speech, response) = match scan(request, 0) {
             Scan::Incomplete => panic!("no end"),
             Scan::Refused(response) => (None, response),
-            Scan::Complete(len) => match answer(&request[..len], is_echo_served, None) {
-                Answer::Upgraded { speech, response, .. } => (Some(speech), response),
-                Answer::Answered { response } => (None, response),
-            },
+            Scan::Complete(len) => {
+                match answer(&request[..len], &Terms { is_echo_served, ..Terms::default() }) {
+                    Answer::Upgraded { speech, response, .. } => (Some(speech), response),
+                    Answer::Answered { response, .. } => (None, response),
+                }
+            }
         };
         (speech, String::from_utf8(response).expect("a response is text"))
     }

@@ -82,6 +82,8 @@ pub struct Shared {
     pub troubles: Arc<Troubles>,
     /// What connections have under way.
     pub buffered: Arc<buffered::Total>,
+    /// Browsers reach the listeners on this machine alone.
+    pub is_loopback: bool,
 }
 
 /// One reactor without its ring.
@@ -169,7 +171,7 @@ impl Desk {
             is_put_off: false,
             buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
             meter: Meter::default(),
-            limits: session_limits(&config),
+            limits: session_limits(&config, shared.is_loopback),
             home,
             home_period_ns: 0,
             shed_ns: 0,
@@ -225,7 +227,7 @@ impl Desk {
     pub fn reload(&mut self, config: Arc<Config>) {
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;
-        self.limits = session_limits(config);
+        self.limits = session_limits(config, self.shared.is_loopback);
         self.home.set_names_max(config.limits.names_per_connection_max);
         self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;

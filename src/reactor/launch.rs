@@ -114,6 +114,7 @@ impl Prepared {
             addresses: Arc::default(),
             troubles: Arc::default(),
             buffered: Arc::default(),
+            is_loopback: listeners.are_loopback(),
             config: config.clone(),
         };
         let (mesh, mut ports) =

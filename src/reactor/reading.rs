@@ -219,9 +219,14 @@ impl Desk {
             Event::Upgraded { speech, agreement, response } => {
                 self.handle_upgraded(slot, speech, agreement, &response);
             }
-            Event::Answered { response } => {
+            Event::Answered { response, reason } => {
+                match reason {
+                    CloseReason::OriginRefused => self.shared.troubles.note(Trouble::OriginRefused),
+                    CloseReason::HostRefused => self.shared.troubles.note(Trouble::HostRefused),
+                    _ => {}
+                }
                 self.replies(slot).extend_from_slice(&response);
-                self.flush(slot, CloseReason::HttpAnswered);
+                self.flush(slot, reason);
             }
             Event::Closed { code } => match phase {
                 Phase::Closing(reason) => self.flush(slot, reason),

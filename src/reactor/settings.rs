@@ -5,7 +5,12 @@ use std::num::NonZeroU32;
 use super::{cores::Cores, share};
 use crate::{
     config::{Config, Delivery, Retain, SlowConsumer},
-    protocol::{Encoding, Format, deflate, session::Limits},
+    protocol::{
+        Encoding, Format, deflate,
+        session::Limits,
+        site::{Hosts, OriginPattern, Site},
+        upgrade::Terms,
+    },
     pubsub::{
         keeping::{KeepKeys, Keeping},
         keyed::KeyWindows,
@@ -71,7 +76,7 @@ pub(super) fn encoding_count(config: &Config) -> usize {
 }
 
 /// What a session takes of its peer.
-pub(super) fn session_limits(config: &Config) -> Limits {
+pub(super) fn session_limits(config: &Config, is_loopback: bool) -> Limits {
     Limits {
         header_bytes_max: config.limits.header_bytes_max,
         message_bytes_max: config.limits.message_bytes_max,
@@ -79,10 +84,21 @@ pub(super) fn session_limits(config: &Config) -> Limits {
             0 => usize::MAX,
             bytes => bytes,
         },
-        is_echo_served: config.listen.echo,
-        deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
+        terms: Terms {
+            is_echo_served: config.listen.echo,
+            deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
+            site: site_of(config, is_loopback),
+        },
         inflate_ratio_max: config.deflate.ratio_max as usize,
     }
+}
+
+/// By which names clients reach it, and which pages may.
+fn site_of(config: &Config, is_loopback: bool) -> Site {
+    let hosts = Hosts::of(&config.listen.hosts, is_loopback);
+    let origins = config.listen.origins.iter();
+    let origins = origins.map(|origin| OriginPattern::parse(origin).expect("the key was checked")).collect();
+    Site { hosts, origins, is_loopback }
 }
 
 /// How publications are compressed.

@@ -213,9 +213,9 @@ fn an_upgrade_that_is_too_long_is_answered_with_431() {
     let witness = Witness::start(&broker);
     let lines: String = (0..10_000).map(|number| format!("X-{number}: y\r\n")).collect();
     let requests = [
-        format!("GET /ws HTTP/1.1\r\nHost: x\r\n{lines}\r\n"),
+        format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"),
         format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000)),
-        format!("GET /ws HTTP/1.1\r\nHost: x\r\n{}\r\n", "a:b\r\n".repeat(64)),
+        format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "a:b\r\n".repeat(64)),
     ];
     for request in requests {
         let mut raw = Raw::connect(broker.address);

@@ -11,14 +11,14 @@ use crate::common::{
 #[test]
 fn plain_requests_get_plain_answers() {
     let broker = Broker::start(1, &[]);
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let with = |from: &str, to: &str| {
         assert!(UPGRADE.contains(from));
         UPGRADE.replace(from, to)
     };
     let cases = [
         (200, "\r\n\r\nok\n", get("/healthz")),
-        (200, "Content-Length: 3\r\n", "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n".into()),
+        (200, "Content-Length: 3\r\n", "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".into()),
         (426, "Upgrade: websocket\r\n", get("/ws")),
         (426, "Sec-WebSocket-Version: 13\r\n", get("/")),
         (426, "it must be 13", with("Version: 13", "Version: 8")),
@@ -27,13 +27,23 @@ fn plain_requests_get_plain_answers() {
         (405, "Allow: GET, HEAD\r\n", get("/ws").replace("GET", "POST")),
         (405, "", get("/healthz").replace("GET", "DELETE")),
         (400, "Host", "GET /ws HTTP/1.1\r\n\r\n".into()),
-        (400, "CRLF", "GET /ws HTTP/1.1\nHost: x\n\n".into()),
+        (400, "CRLF", "GET /ws HTTP/1.1\nHost: localhost\n\n".into()),
         (400, "16 bytes in base64", with("dGhlIHNhbXBsZSBub25jZQ==", "dGhl")),
         (400, "Upgrade", with("Connection: Upgrade\r\n", "Connection: keep-alive\r\n")),
         (400, "fanfare.json.v1", with("\r\n\r\n", "\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")),
         (400, "HTTP method", "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}".into()),
-        (400, "a b", get("/ws").replace("Host: x", "Host: a b")),
+        (400, "a b", get("/ws").replace("Host: localhost", "Host: a b")),
         (426, "Upgrade: websocket", format!("\r\n{}", get("/ws").replace("1.1", "1.2"))),
+        (421, "listen.hosts", with("Host: localhost", "Host: evil.example:7600")),
+        (421, "listen.hosts", get("/ws").replace("localhost", "127.0.0.1.evil.example")),
+        (200, "ok", get("/healthz").replace("localhost", "evil.example")),
+        (403, "listen.origins", with("\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n")),
+        (403, "listen.origins", with("\r\n\r\n", "\r\nOrigin: null\r\n\r\n")),
+        (
+            400,
+            "second Origin",
+            with("\r\n\r\n", "\r\nOrigin: http://localhost\r\nOrigin: http://localhost\r\n\r\n"),
+        ),
         (505, "HTTP/1.1", get("/ws").replace("1.1", "3.0")),
     ];
     for (status, word, request) in cases {

@@ -1,10 +1,14 @@
 //! SIGHUP changes what can change while connections stay.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Read, path::PathBuf};
 
 use serde_json::json;
 
-use crate::common::{Broker, Log, raw::Raw, witness::Witness};
+use crate::common::{
+    Broker, Log,
+    raw::{Raw, UPGRADE},
+    witness::Witness,
+};
 
 /// A configuration file that is rewritten.
 struct File(PathBuf);
@@ -149,5 +153,48 @@ fn reload_to_skip(policy: &str, line: &str) {
         }
         assert_eq!(received["op"], "message", "{received}");
     }
+    broker.stop();
+}
+
+/// By which names the broker is reached, and from which pages, before a reload and after it.
+#[test]
+fn names_and_pages_are_those_that_the_configuration_says() {
+    let file = File::new("site.toml", "");
+    let (broker, log) = start(1, &[], &file);
+    let port = broker.address.port();
+    let asked = [
+        ("localhost", format!("http://localhost:{port}")),
+        ("localhost", "http://app.localhost:3000".to_owned()),
+        ("push.example.org", "https://push.example.org".to_owned()),
+        ("push.example.org", "https://app.example.org".to_owned()),
+        ("push.example.org", "https://evil.example".to_owned()),
+        ("127.0.0.1", "null".to_owned()),
+    ];
+    let statuses = || {
+        asked.each_ref().map(|(host, origin)| {
+            let request = UPGRADE.replace(
+                "Host: localhost",
+                &format!(
+                    "Host: {}\r\nOrigin: {origin}",
+                    host.replace("localhost", &format!("localhost:{port}"))
+                ),
+            );
+            let mut raw = Raw::connect(broker.address);
+            raw.send_while_taken(request.as_bytes(), usize::MAX);
+            let mut start = [0; 12];
+            raw.stream.read_exact(&mut start).unwrap();
+            str::from_utf8(&start[9..]).unwrap().parse::<u16>().unwrap()
+        })
+    };
+    assert_eq!(statuses(), [101, 101, 421, 421, 421, 403]);
+    log.wait_for("pages are refused with 403");
+    file.write(
+        "[listen]\nhosts = [\"push.example.org\", \"localhost\"]\norigins = [\"https://app.example.org\"]\n",
+    );
+    broker.reload();
+    broker.wait_for_metric(r#"fanfare_reloads_total{result="applied"} 1"#);
+    assert_eq!(statuses(), [101, 101, 101, 101, 403, 421]);
+    broker.wait_for_metric(r#"fanfare_closes_total{reactor="0",reason="host_refused"} 4"#);
+    broker.wait_for_metric(r#"fanfare_closes_total{reactor="0",reason="origin_refused"} 2"#);
     broker.stop();
 }

@@ -559,3 +559,18 @@ fn a_takeover_without_a_broker_is_an_error_of_one_line() {
     assert!(code == Some(2) && line.contains("--takeover needs control.socket"), "{line}");
     let _ = fs::remove_file(path);
 }
+
+/// What a service manager passes counts as what is bound here.
+#[test]
+fn an_inherited_listener_that_others_reach_is_refused_without_a_word_that_it_is_meant() {
+    let bind = || std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let listener = bind();
+    let address = listener.local_addr().unwrap();
+    let output = activated(&[listener.into()], "clients")
+        .args(["serve", "--admin", "", "--reactors", "1"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(text.contains(&format!("listen.address = \"{address}\" is reachable by others")), "{text}");
+}

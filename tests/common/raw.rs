@@ -13,10 +13,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::PATIENCE;
 
 /// An upgrade as RFC 6455 section 1.3 has it, with its key.
-pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: fanfare\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// The same, for `fanfare.bin.v1`.
-pub const UPGRADE_TO_BINARY: &str = "GET /ws HTTP/1.1\r\nHost: fanfare\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const UPGRADE_TO_BINARY: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Protocol: fanfare.bin.v1\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// The answer to that key, from the same section.

@@ -29,7 +29,7 @@ impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Self {
         match event {
             Event::Upgraded { speech, agreement, .. } => Seen::Upgraded(speech, agreement.is_some()),
-            Event::Answered { response } => Seen::Answered(response),
+            Event::Answered { response, .. } => Seen::Answered(response),
             Event::Text(text) => Seen::Text(text.to_owned()),
             Event::Binary(bytes) => Seen::Binary(bytes.to_owned()),
             Event::Ping(payload) => Seen::Ping(payload.to_owned()),

@@ -49,10 +49,10 @@ pub(crate) fn check(request: &[u8], is_echo_served: bool, answer: &Answer) {
             assert_eq!(rest, format!("Sec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"));
         }
         (Answer::Upgraded { .. }, _) => panic!("accepted against the rules: {}", request.escape_ascii()),
-        (Answer::Answered { response }, Some((true, Some(_)))) => {
+        (Answer::Answered { response, .. }, Some((true, Some(_)))) => {
             panic!("{} gets {}", request.escape_ascii(), response.escape_ascii())
         }
-        (Answer::Answered { response }, _) => {
+        (Answer::Answered { response, .. }, _) => {
             let request = request.strip_prefix(b"\r\n").unwrap_or(request);
             check_refusal(response, request.starts_with(b"HEAD "));
         }
@@ -140,7 +140,8 @@ impl<'a> Request<'a> {
         let [b"13"] = self.values("sec-websocket-version")[..] else { return None };
         let [key] = self.values("sec-websocket-key")[..] else { return None };
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
-        let follows = (is_echo || [&b""[..], b"/", b"/ws"].contains(&path))
+        let follows = self.values("origin").len() <= 1
+            && (is_echo || [&b""[..], b"/", b"/ws"].contains(&path))
             && self.items("upgrade").contains(&b"websocket".to_vec())
             && self.items("connection").contains(&b"upgrade".to_vec())
             && key.len() == 24

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::accept::Source;
 use crate::{
-    config::{Config, ListenAddress},
+    config::{self, Config, ListenAddress},
     uring::{
         listener,
         socket_file::{SocketFile, ensure_replaceable},
@@ -125,6 +125,26 @@ impl Listeners {
             }
         }
         Ok(())
+    }
+
+    /// Whether a browser reaches them on this machine and nowhere else: whoever reaches a Unix socket is no browser, and goes
+    /// by whichever name it likes.
+    pub fn are_loopback(&self) -> bool {
+        let mut of_network =
+            self.addresses.iter().filter(|address| !matches!(address, ListenAddress::Unix(_))).peekable();
+        of_network.peek().is_some() && of_network.all(ListenAddress::is_local)
+    }
+
+    /// Whoever reaches a broker may do whatever clients can.
+    ///
+    /// # Errors
+    /// A sentence about one that others than this machine reach, if `listen.insecure` does not say that they may.
+    pub fn check_reach(&self, config: &Config) -> Result<(), String> {
+        let reached = self.addresses.iter().find(|address| !address.is_local());
+        match reached.filter(|_| !config.listen.insecure) {
+            Some(address) => Err(config::reachable(address)),
+            None => Ok(()),
+        }
     }
 
     /// Lets the reserved ones listen: from now on this process accepts.

@@ -244,6 +244,7 @@ impl World {
         let mut rng = Rng::new(knobs.net.seed ^ 0x00fa_0fa2);
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
+            is_loopback: false,
             homes: Homes::new(count, rng.next_u64()),
             budget: Budget::with_past(knobs.log_bytes_max, knobs.history_bytes_max),
             epoch: rng.next_u64(),
