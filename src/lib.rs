@@ -20,6 +20,7 @@
 //! `uring → config → protocol`: imports go one way. [`protocol`], [`pubsub`] and [`work`] are pure: no descriptor, clock or
 //! thread, and no randomness of their own but the seeds of hash tables that strangers fill.
 
+pub mod access;
 pub mod channel;
 pub mod cli;
 pub mod config;

@@ -27,10 +27,11 @@ use fanfare::{
 use source::{definitions, is_word_char, tokens};
 
 /// The arrow of imports: each module of the crate with those that it may import, the lowest first.
-const ARROW: [(&str, &[&str]); 10] = [
+const ARROW: [(&str, &[&str]); 11] = [
     ("work", &[]),
     ("channel", &[]),
     ("protocol", &[]),
+    ("access", &["protocol"]),
     ("config", &["protocol"]),
     ("uring", &["config"]),
     ("pubsub", &["protocol", "work"]),
@@ -41,7 +42,7 @@ const ARROW: [(&str, &[&str]); 10] = [
 ];
 
 /// Where nothing has a descriptor, a clock, a thread or randomness of its own.
-const PURE: [&str; 4] = ["src/work.rs", "src/protocol", "src/pubsub", "src/channel"];
+const PURE: [&str; 5] = ["src/work.rs", "src/access", "src/protocol", "src/pubsub", "src/channel"];
 
 /// All that pure code may use of other crates: whoever adds to it makes sure that none of it reads, waits or tells the
 /// time. `RandomState` is the one thing that differs from run to run, so that strangers cannot fill a table's bucket.
