@@ -289,6 +289,16 @@ pub fn write_deflated_header(opcode: Opcode, payload_len: usize, out: &mut [u8])
     header_len
 }
 
+/// How long the message is whose frame, header included, has `frame_len` bytes: what [`header_len`] is told, from its sum.
+pub fn message_len(frame_len: usize) -> usize {
+    let header_len = match frame_len {
+        0..=127 => 2,
+        128..=65_539 => 4,
+        _ => 10,
+    };
+    frame_len.saturating_sub(header_len)
+}
+
 /// The length, header included, of the frame at the front of `bytes`, which this server wrote.
 ///
 /// `None`: the header is not there to its end. The payload need not be.
@@ -355,6 +365,13 @@ mod tests {
     };
     /// Both sides of every change of encoding.
     const LENGTHS: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 24];
+
+    #[test]
+    fn the_length_of_a_frame_tells_that_of_its_message() {
+        for len in LENGTHS.into_iter().chain(0..70_000) {
+            assert_eq!(message_len(header_len(len) + len), len);
+        }
+    }
 
     #[test]
     fn a_server_header_is_what_an_independent_encoder_writes() {
