@@ -17,7 +17,7 @@
 //! # Modules
 //!
 //! `main → cli → control → reactor → {channel, uring, config, metrics}`, `metrics → pubsub → {protocol, work}` and
-//! `uring → config → protocol`: imports go one way. [`protocol`], [`pubsub`] and [`work`] are pure: no descriptor, clock or
+//! `uring → config → protocol`, `access → protocol`: imports go one way. [`protocol`], [`access`], [`pubsub`] and [`work`] are pure: no descriptor, clock or
 //! thread, and no randomness of their own but the seeds of hash tables that strangers fill.
 
 pub mod access;
