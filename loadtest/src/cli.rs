@@ -490,6 +490,17 @@ pub struct Stalled {
     pub run: Run,
 }
 
+/// What p99 of others may be beside what a scenario does.
+#[derive(Clone, Copy, Debug, Default, Args, serde::Serialize)]
+pub struct OthersBounds {
+    /// Fail if p99 of the others is more than so many times what it is when they are alone
+    #[arg(long)]
+    pub ratio_max: Option<f64>,
+    /// With --ratio-max: a p99 of so many milliseconds is good enough whatever the ratio
+    #[arg(long, requires = "ratio_max")]
+    pub p99_ms: Option<f64>,
+}
+
 /// `resume`.
 #[derive(Clone, Debug, Args)]
 pub struct Resume {
@@ -514,12 +525,9 @@ pub struct Resume {
     /// Who is verified by content
     #[arg(long, value_enum, default_value_t = Verify::Sample)]
     pub verify: Verify,
-    /// Fail if p99 of those who stay is more than so many times that without the others
-    #[arg(long)]
-    pub ratio_max: Option<f64>,
-    /// With --ratio-max: a p99 of so many milliseconds is good enough whatever the ratio
-    #[arg(long, requires = "ratio_max")]
-    pub p99_ms: Option<f64>,
+    /// What those who stay may see.
+    #[command(flatten)]
+    pub others: OthersBounds,
     /// Fail if it takes longer until everybody has everything; it is given up after --duration in any case
     #[arg(long, value_name = "DURATION", value_parser = lasting())]
     pub within: Option<u64>,

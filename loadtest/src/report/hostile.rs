@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Latency,
+    Latency, Turns,
     page::Page,
     section::{Cell, Section},
 };
@@ -106,15 +106,6 @@ pub struct Counts {
     pub wrong: u64,
     /// Connections that the broker closed.
     pub closed: u64,
-}
-
-/// Turns that were longer than a bound of the broker's histogram.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Turns {
-    /// The bound, in milliseconds.
-    pub over_ms: f64,
-    /// How many were longer.
-    pub count: u64,
 }
 
 /// What is said of an attack.

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod hostile;
 mod html;
 pub mod idle;
+mod others;
 mod page;
 mod plot;
 pub mod resume;
@@ -20,7 +21,7 @@ pub use html::page;
 use soak::SoakReport;
 
 use crate::{
-    broker::BrokerSample,
+    broker::{BrokerSample, LongTurns},
     client::{GroupOutcome, Loss, Outcome, Row, busiest},
     environment::Environment,
     verify::Faults,
@@ -86,6 +87,15 @@ pub struct BrokerReport {
     pub involuntary_switches_per_delivery: f64,
     /// System calls per delivery: fanfare's turns, from its metrics. /proc counts none but read and write.
     pub system_calls_per_delivery: Option<f64>,
+}
+
+/// Turns that were longer than a bound of the broker's histogram.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Turns {
+    /// The bound, in milliseconds.
+    pub over_ms: f64,
+    /// How many were longer.
+    pub count: u64,
 }
 
 /// One rate that `--find-max` tried.
@@ -321,6 +331,23 @@ impl Latency {
     }
 }
 
+impl Turns {
+    /// Those that there were more afterwards.
+    pub fn between(before: LongTurns, after: LongTurns) -> Turns {
+        Turns { over_ms: after.over_s * 1e3, count: after.count.saturating_sub(before.count) }
+    }
+}
+
+/// The middle one, or the mean of the middle two; 0 of none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => values[len / 2],
+        len => (values[len / 2 - 1] + values[len / 2]) / 2.0,
+    }
+}
+
 /// In milliseconds, upper bound and count, eight buckets to a doubling.
 pub fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     let buckets = histogram.iter_log(1_000, 2f64.powf(0.125));
@@ -342,5 +369,17 @@ impl BrokerReport {
             involuntary_switches_per_delivery: per_delivery(before.switches.1, after.switches.1),
             system_calls_per_delivery: before.turns.zip(after.turns).map(|it| per_delivery(it.0, it.1)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median(vec![]), 0.0);
+        assert_eq!(median(vec![3.0, 1.0, 9.0]), 3.0);
+        assert_eq!(median(vec![3.0, 1.0, 9.0, 5.0]), 4.0);
     }
 }

@@ -5,12 +5,11 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Latency, Report,
+    Latency, Report, others,
     page::{Page, mib, ms, unknown},
     plot::{self, Line},
-    section::{Cell, Section},
 };
-use crate::{environment::Environment, output::thousands, verify::Faults};
+use crate::{cli::OthersBounds, environment::Environment, output::thousands, verify::Faults};
 
 /// The others without and with those who come back.
 #[derive(Clone, Debug, Serialize)]
@@ -46,10 +45,9 @@ pub struct ResumeReport {
 /// What was allowed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Bounds {
-    /// How many times the others' p99 without them it may be.
-    pub ratio_max: Option<f64>,
-    /// A p99 within this is good whatever the ratio.
-    pub p99_ms: Option<f64>,
+    /// Of the others' p99.
+    #[serde(flatten)]
+    pub others: OthersBounds,
     /// How long it may take until everybody has everything.
     pub within_s: Option<u64>,
     /// By how much the broker's memory may grow.
@@ -104,13 +102,7 @@ impl Bounds {
     /// Which of them are not kept, by p99 of the others with its ratio, the time that it took, and the growth of the
     /// broker's memory.
     fn judge(&self, p99: Option<(f64, f64)>, elapsed_s: f64, grown: Option<u64>) -> Vec<String> {
-        let ratio = self.ratio_max.and_then(|max| match p99 {
-            Some((p99_ms, ratio)) if ratio <= max || self.p99_ms.is_some_and(|good| p99_ms <= good) => None,
-            Some((_, ratio)) => {
-                Some(format!("p99 of the others is {ratio:.2} times that without them, not {max}"))
-            }
-            None => Some("nothing was due to the others meanwhile: there is no p99 to compare".to_owned()),
-        });
+        let ratio = self.others.judge(p99);
         let time = self.within_s.filter(|max| elapsed_s > *max as f64);
         let memory = self.memory_bytes_max.and_then(|max| match grown {
             Some(grown) if grown <= max => None,
@@ -173,24 +165,12 @@ impl ResumeReport {
         if complete < clients {
             failures.push(format!("{} of {clients} do not have everything", clients - complete));
         }
-        let counts = [
-            ("lost", faults.lost),
-            ("duplicated", faults.duplicated),
-            ("reordered", faults.reordered),
-            ("corrupted", faults.corrupted),
-            ("told as gaps", *gaps),
-        ];
-        let wrong = counts.iter().filter(|it| it.1 > 0);
-        failures.extend(wrong.map(|(what, count)| format!("{} {what}", thousands(*count as f64))));
+        failures.extend(others::faults(faults, *gaps));
         if *closed > 0 {
             failures.push(format!("{closed} of those who came back were closed"));
         }
-        for (report, when) in [(&self.without, "alone"), (&self.with, "beside them")] {
-            if !report.is_clean() {
-                let why = report.broken_reason.clone().unwrap_or(format!("{} lost", report.lost()));
-                failures.push(format!("the others, {when}: {why}"));
-            }
-        }
+        failures.extend(others::failure(&self.without, "alone"));
+        failures.extend(others::failure(&self.with, "beside them"));
         failures.extend(self.bounds.judge(
             self.p99_ms_with.zip(self.ratio),
             *elapsed_s,
@@ -199,16 +179,9 @@ impl ResumeReport {
         failures
     }
 
-    fn section(&self) -> Section {
-        let mut section = Section::new("The others", &["", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "lost"]);
-        for (name, report) in [("without them", &self.without), ("with them", &self.with)] {
-            let latency = report.topics.first().map_or_else(Latency::default, |it| it.latency_ms.clone());
-            let cells =
-                [latency.p50, latency.p99, latency.p999, latency.max].map(|it| format!("{it:.2}").into());
-            let lost = Cell::new(report.lost().to_string(), report.lost() > 0);
-            section.row([name.into()].into_iter().chain(cells).chain([lost]).collect());
-        }
-        section
+    /// What the others saw.
+    fn by_name(&self) -> [(&str, &Report); 2] {
+        [("without them", &self.without), ("with them", &self.with)]
     }
 
     /// As a page.
@@ -228,7 +201,7 @@ impl ResumeReport {
             ("told as gaps", thousands(*gaps as f64)),
             ("the broker's memory grew by", self.resident_bytes_grown.map_or_else(unknown, mib)),
         ]);
-        page.section(&self.section());
+        page.section(&others::section(self.by_name()));
         page.figures(&self.figures());
         page.environment(&self.environment, &[], &self.parameters);
         page.finish()
@@ -240,20 +213,11 @@ impl ResumeReport {
         let replayed = series.iter().map(|it| (it.at_s, Some(mib(it.bytes_per_s)))).collect();
         let resident =
             series.iter().map(|it| (it.at_s, it.resident_bytes.map(|bytes| mib(bytes as f64)))).collect();
-        let p99 = |name: &str, report: &Report| {
-            let rows = report.series.iter();
-            let points =
-                rows.map(|it| (it.second as f64, it.groups.first().and_then(|it| it.p99_ms))).collect();
-            Line { name: name.to_owned(), points }
-        };
         let line = |name: &str, points| [Line { name: name.to_owned(), points }];
         let plot = |lines: &[Line], unit| plot::lines(lines, unit, false, f64::INFINITY);
         vec![
             ("Replayed".to_owned(), plot(&line("to everybody", replayed), "MiB/s")),
-            (
-                "Latency p99 of the others".to_owned(),
-                plot(&[p99("without them", &self.without), p99("with them", &self.with)], "ms"),
-            ),
+            others::p99_plot(self.by_name()),
             ("Broker memory".to_owned(), plot(&line("while they come back", resident), "MiB resident")),
         ]
     }
@@ -270,7 +234,7 @@ impl fmt::Display for ResumeReport {
         let StormReport {
             clients, complete, sampled, elapsed_s, bytes_per_s, client_ms, faults, gaps, ..
         } = &self.storm;
-        writeln!(f, "{}\n\n{}", self.scenario, self.section())?;
+        writeln!(f, "{}\n\n{}", self.scenario, others::section(self.by_name()))?;
         let without = self.p99_ms_without;
         match self.p99_ms_with.zip(self.ratio) {
             Some((with, ratio)) => writeln!(
@@ -312,23 +276,18 @@ mod tests {
     #[test]
     fn a_bound_is_kept_up_to_its_value() {
         let bounds = Bounds {
-            ratio_max: Some(2.0),
-            p99_ms: Some(3.0),
+            others: OthersBounds { ratio_max: Some(2.0), p99_ms: Some(3.0) },
             within_s: Some(10),
             memory_bytes_max: Some(64 << 20),
         };
         let judge = |p99, elapsed_s, grown| bounds.judge(p99, elapsed_s, grown).join("; ");
         assert_eq!(judge(Some((9.0, 2.0)), 10.0, Some(64 << 20)), "");
-        assert_eq!(judge(Some((3.0, 9.0)), 10.0, Some(0)), "", "good enough whatever the ratio");
         assert_eq!(
             judge(Some((3.1, 2.5)), 10.1, Some((64 << 20) + 1)),
             "p99 of the others is 2.50 times that without them, not 2; it took 10.10 s, not 10; the broker grew by 65 MiB, \
              not 64"
         );
-        assert_eq!(
-            judge(None, 0.0, None),
-            "nothing was due to the others meanwhile: there is no p99 to compare; the broker's memory is not known"
-        );
+        assert_eq!(judge(Some((9.0, 2.0)), 0.0, None), "the broker's memory is not known");
         assert_eq!(Bounds::default().judge(None, 1e9, None), [""; 0], "what is not said is no bound");
     }
 }

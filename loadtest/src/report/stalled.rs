@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Report,
+    Report, median,
     page::{Page, mib, ms, unknown},
     plot::{self, Line},
     section::{Cell, Section},
@@ -183,26 +183,9 @@ impl fmt::Display for StalledReport {
     }
 }
 
-/// The middle one, or the mean of the middle two; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => values[len / 2],
-        len => (values[len / 2 - 1] + values[len / 2]) / 2.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_median_is_in_the_middle() {
-        assert_eq!(median(vec![]), 0.0);
-        assert_eq!(median(vec![3.0, 1.0, 9.0]), 3.0);
-        assert_eq!(median(vec![3.0, 1.0, 9.0, 5.0]), 4.0);
-    }
 
     /// A run that never had them says nothing of them.
     #[test]

@@ -1,9 +1,11 @@
 //! What is measured: each scenario is a [`Plan`] or a file of its own.
 
 mod connect;
+mod feed;
 mod find_max;
 pub mod hostile;
 pub mod idle;
+mod others;
 mod plan;
 pub mod resume;
 pub mod soak;

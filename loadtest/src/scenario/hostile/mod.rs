@@ -24,7 +24,7 @@ use hdrhistogram::Histogram;
 
 use super::{check, ensure_descriptors};
 use crate::{
-    broker::{LongTurns, long_turns},
+    broker::long_turns,
     cli::{Attack, Hostile},
     client::INTERRUPTED,
     clock,
@@ -34,8 +34,8 @@ use crate::{
     output::{print, tell},
     process,
     report::{
-        Latency,
-        hostile::{Bounds, HostileReport, Round, Turns, Verdict},
+        Latency, Turns,
+        hostile::{Bounds, HostileReport, Round, Verdict},
     },
 };
 use attack::{Outcome, Prepared, Variant, attackers, memory_unit, prepare, variants};
@@ -165,17 +165,14 @@ fn measure(options: &Hostile, variant: Variant, target: &Target) -> Result<Round
         if let Some(error) = failed {
             return Err(error);
         }
-        let turns = before.zip(turns()).map(|(before, after)| [0, 1].map(|it| told(before[it], after[it])));
+        let turns =
+            before.zip(turns()).map(|(before, after)| [0, 1].map(|it| Turns::between(before[it], after[it])));
         let mut round = round(variant, count, &findings, &outcome);
         (round.turns, round.note) = (turns, note);
         round.resident_bytes_max = resident_bytes_max;
         round.judge(&bounds(options));
         Ok(round)
     })
-}
-
-fn told(before: LongTurns, after: LongTurns) -> Turns {
-    Turns { over_ms: after.over_s * 1e3, count: after.count.saturating_sub(before.count) }
 }
 
 /// Where the attackers run, and where the healthy do: on the last core, alone if there is another.

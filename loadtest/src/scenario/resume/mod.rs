@@ -14,26 +14,25 @@ mod storm;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io::{Read, Write},
-    sync::atomic::Ordering::SeqCst,
-    thread,
-};
+use std::sync::atomic::Ordering::SeqCst;
 
-use super::{Plan, Setting, check as check_first, ensure_descriptors, measure, measure_window};
+use super::{
+    Plan, Setting, check as check_first, ensure_descriptors,
+    feed::Feed,
+    measure,
+    others::{self, measure_beside},
+};
 use crate::{
     broker::BrokerProbe,
     cli::{Resume, Verify},
-    client::{INTERRUPTED, Lane, Pace, Times, Window},
-    clock,
+    client::{INTERRUPTED, Pace},
     connect::{self, Connected, Target},
-    dialect::{Dialect, Message, Position, Role},
+    dialect::{Dialect, Position, Role},
     environment::Environment,
-    output::{Live, print},
+    output::print,
     payload::{Payload, Stamp},
     process,
     report::resume::{Bounds, ResumeReport, StormReport},
-    schedule::Schedule,
 };
 use storm::Storm;
 
@@ -43,9 +42,6 @@ const MISSED: &str = "resume/missed";
 const NOTHING: &str = "resume/nothing";
 /// What the others are subscribed to.
 const LIVE: &str = "resume/live";
-/// Publications that wait for their acknowledgement together, and their bytes.
-const BATCH: u64 = 256;
-const BATCH_BYTES: usize = 128 << 10;
 
 /// Runs it.
 ///
@@ -76,8 +72,7 @@ fn measure_all(options: &Resume, parameters: Vec<(String, String)>) -> Result<Re
         false => measure_storm(&setting, options, &target, since)?,
     };
     let bounds = Bounds {
-        ratio_max: options.ratio_max,
-        p99_ms: options.p99_ms,
+        others: options.others,
         within_s: options.within,
         memory_bytes_max: options.memory_max.map(|mib| mib << 20),
     };
@@ -107,38 +102,16 @@ fn publish_missed(
     since: &Position,
 ) -> Result<(), String> {
     let payload = Payload::new(options.size as usize);
-    let mut opened = connect::connect(target, dialect, Role::Publisher(MISSED), 0, 1)?;
-    let mut connected = opened.pop().expect("one was asked for");
-    let (mut sent, mut acknowledged) = (0, 0);
-    let mut bytes = vec![0; 64 << 10];
-    while acknowledged < options.missed {
-        let mut batch = Vec::new();
-        while sent < options.missed && sent - acknowledged < BATCH && batch.len() < BATCH_BYTES {
-            let (text, filling) = payload.parts(stamp(sent));
-            sent += 1;
-            dialect.write_publish_with_id(MISSED, &[&text[..], filling].concat(), sent, &mut batch);
+    let publications = (0..options.missed).map(|place| (MISSED, stamp(place)));
+    let mut expected = since.seq;
+    Feed::open(target, dialect, MISSED)?.publish(&payload, publications, |seq| {
+        expected += 1;
+        if seq == expected {
+            Ok(())
+        } else {
+            Err(format!("{MISSED}: {seq} was acknowledged, not {expected}"))
         }
-        connected.socket.write_all(&batch).map_err(|error| format!("publishing to {MISSED}: {error}"))?;
-        while acknowledged < sent {
-            let len = connected.socket.read(&mut bytes).map_err(|error| error.to_string())?;
-            if len == 0 {
-                return Err(format!("closed after {acknowledged} publications to {MISSED}"));
-            }
-            let mut on_message = |message: Message<'_>| match message {
-                Message::Ok { seq, .. } if seq == since.seq + acknowledged + 1 => {
-                    acknowledged += 1;
-                    Ok(())
-                }
-                Message::Ok { seq, .. } => {
-                    Err(format!("{MISSED}: publication {} has seq {seq}", acknowledged + 1))
-                }
-                Message::Error(error) => Err(format!("a publication to {MISSED} was refused: {error}")),
-                _ => Ok(()),
-            };
-            connected.reader.feed(dialect, &bytes[..len], &mut on_message)?;
-        }
-    }
-    Ok(())
+    })
 }
 
 /// What makes the publication at this place, counted from 0, its own.
@@ -153,25 +126,9 @@ fn measure_storm(
     target: &Target,
     since: Position,
 ) -> Result<(crate::report::Report, StormReport), String> {
-    let run = setting.run;
-    let plan = plan(options, ", with them");
-    let connections = plan.open(setting.broker)?;
     let storm = Storm::open(target, setting.broker.protocol, options, since)?;
-    let mut watcher = Live::new(&plan.title, &plan.groups, run.warmup, run.duration);
-    let window = Window::new();
-    let times = Times::starting_soon(run.warmup, run.duration, run.drain);
-    thread::scope(|scope| {
-        let coming_back = scope.spawn(|| {
-            // The others' time is measured, not what this program makes them wait.
-            process::pin_to_cores(&run.cores)?;
-            process::lower_priority();
-            clock::sleep_until(times.measure_ns);
-            storm.run(times.end_ns, &window, &setting.broker.probe())
-        });
-        let report = measure_window(setting, &plan, connections, times, Some(&window), &mut watcher);
-        let storm = coming_back.join().map_err(|_| "the clients' thread panicked".to_owned())?;
-        Ok((report?, storm?))
-    })
+    let plan = plan(options, ", with them");
+    measure_beside(setting, &plan, |times, window| storm.run(times.end_ns, window, &setting.broker.probe()))
 }
 
 fn title(options: &Resume) -> String {
@@ -179,15 +136,11 @@ fn title(options: &Resume) -> String {
     format!("resume: {clients} clients × {missed} × {size} B, beside {rate} pub/s to {live} others")
 }
 
-/// Those who stayed: on a thread of their own, above the clients'.
+/// Those who stayed.
 fn plan(options: &Resume, which: &str) -> Plan {
-    let mut plan = Plan::new(format!("{}{which}", title(options)));
-    let group = plan.add_group(LIVE);
-    let topic = plan.add_topic(group, LIVE.to_owned(), Schedule::of_one(options.rate), options.size);
-    (0..options.live).for_each(|_| plan.subscribe(vec![topic], Lane::Quick));
-    plan.publish(&[topic], Lane::Quick);
-    plan.sample(group, sampled_of(options, options.live));
-    plan
+    let Resume { live, rate, size, .. } = *options;
+    let title = format!("{}{which}", title(options));
+    others::plan(title, LIVE, rate, size, live, sampled_of(options, live))
 }
 
 /// How many of so many are verified by content.
