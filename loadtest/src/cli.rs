@@ -88,6 +88,15 @@ pub enum Command {
         taskset -c 0 fanfare serve --reactors 1 --set 'topic=[{ match = \"resume/#\", history_count = 100000 }]' &\n  \
         fanfare-loadtest resume --pid $! --cores 1 --ratio-max 2 --p99-ms 2 --within 10s --memory-max 64")]
     Resume(Resume),
+    /// A client gets the newest of many topics by one filter, another what changed while it was away, beside others
+    ///
+    /// The broker must be started with a policy that keeps what is published: a `[[topic]]` that matches retained/topic/#,
+    /// with a history_count of 1 at least, and room for --topics in limits.topics_max and history.bytes_max.
+    #[command(after_help = "Example:\n  \
+        taskset -c 0 fanfare serve --reactors 1 --set 'topic=[{ match = \"retained/topic/#\", history_count = 1 }]' &\n  \
+        fanfare-loadtest retained --pid $! --metrics http://127.0.0.1:7601/metrics --cores 1 \\\n      \
+            --tour-ms 500 --return-ms 200 --ratio-max 2 --p99-ms 2 --topic-bytes-max 1200")]
+    Retained(Retained),
     /// Hostile clients beside healthy ones, one kind of attack after the other: what do they cost the others?
     ///
     /// During each attack, healthy clients send JSON pings, publish and subscribe on connections of their
@@ -538,6 +547,47 @@ pub struct Resume {
     #[command(flatten)]
     pub broker: Broker,
     /// How to run: each phase has this duration.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// `retained`.
+#[derive(Clone, Debug, Args)]
+pub struct Retained {
+    /// Topics that keep what was published to them
+    #[arg(long, default_value_t = 100_000, value_parser = count(1, 1_000_000))]
+    pub topics: usize,
+    /// Of those, how many are published to again before somebody comes back
+    #[arg(long, default_value_t = 1_000, value_parser = count(1, 1_000_000))]
+    pub changed: usize,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 128, value_parser = value_parser!(u64).range(32..65536))]
+    pub size: u64,
+    /// Subscribers of another topic
+    #[arg(long, default_value_t = 1, value_parser = count(1, 100_000))]
+    pub live: usize,
+    /// Publications per second to those
+    #[arg(long, default_value_t = 1_000, value_parser = rate())]
+    pub rate: u64,
+    /// Rounds: the others alone, the others beside tours, a return
+    #[arg(long, default_value_t = 5, value_parser = count(1, 1_000))]
+    pub rounds: usize,
+    /// What the others may see.
+    #[command(flatten)]
+    pub others: OthersBounds,
+    /// Fail if the median tour, from its subscribe to `replayed`, takes more than so many milliseconds
+    #[arg(long)]
+    pub tour_ms: Option<f64>,
+    /// Fail if the median return takes more than so many milliseconds
+    #[arg(long)]
+    pub return_ms: Option<f64>,
+    /// Fail if the broker grows by more than so many bytes for each topic; needs --pid, and a broker that is new to them
+    #[arg(long, requires = "pid")]
+    pub topic_bytes_max: Option<u64>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// How to run: in each round the others alone, and beside tours, have this duration.
     #[command(flatten)]
     pub run: Run,
 }

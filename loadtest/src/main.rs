@@ -98,6 +98,7 @@ fn run(command: Command, arguments: Vec<String>) -> Result<bool, String> {
         Command::Connect(it) => scenario::run_connect(it, parameters),
         Command::Stalled(it) => scenario::stalled::run(it, parameters),
         Command::Resume(it) => scenario::resume::run(it, parameters),
+        Command::Retained(it) => scenario::retained::run(it, parameters),
         Command::Hostile(it) => scenario::hostile::run(it, parameters),
         Command::Idle(it) => scenario::idle::run(it, parameters),
         Command::Floor(it) => floor::run(it, parameters),

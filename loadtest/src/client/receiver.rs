@@ -162,7 +162,7 @@ impl Reading<'_> {
         let mut new_bytes = 0;
         let payload = &self.topics[topics[0]].payload;
         let mut on_message = |message: Message<'_>| match message {
-            Message::Delivery { seq, data, wire_bytes } => {
+            Message::Delivery { seq, data, wire_bytes, .. } => {
                 let mut stamp = payload.check(&data);
                 // Which topic a foreign payload is of, nobody knows: it counts with the first.
                 let mut place = 0;
@@ -204,7 +204,7 @@ impl Reading<'_> {
                 Ok(())
             }
             Message::Error(error) => Err(error),
-            Message::Ok { .. } | Message::Other => Ok(()),
+            Message::Ok { .. } | Message::Replayed { .. } | Message::Other => Ok(()),
         };
         let read = reader.feed(self.dialect, bytes, &mut on_message);
         drop(orders);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use super::{Message, Position, Start};
+use super::{Beginning, Message, Position, Start};
 
 /// Binary kinds, from `docs/PROTOCOL.md`. Those of the broker that are read carry the JSON object of the same name, but
 /// for a message.
@@ -18,6 +18,7 @@ mod kind {
     pub const OK: u8 = 6;
     pub const ERROR: u8 = 7;
     pub const GAP: u8 = 8;
+    pub const REPLAYED: u8 = 11;
 }
 /// Binary header: kind, flags, topic length, seq.
 const HEADER_BYTES: usize = 12;
@@ -47,6 +48,10 @@ struct Envelope<'a> {
     recovered: Option<bool>,
     #[serde(default)]
     replayed: Option<u64>,
+    #[serde(default)]
+    count: u64,
+    #[serde(borrow, default)]
+    at: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     code: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -63,15 +68,21 @@ pub fn binary_subscribe(topic: &str) -> Vec<u8> {
     [&header(kind::SUBSCRIBE, 0)[..], &json_subscribe(topic)].concat()
 }
 
-/// A subscribe command that begins after a position.
-pub fn json_resume(topic: &str, Position { epoch, seq }: &Position) -> Vec<u8> {
-    let since = format!(r#"{{"epoch":"{epoch}","seq":{seq}}}"#);
-    format!(r#"{{"op":"subscribe","topic":"{topic}","id":1,"since":{since}}}"#).into()
+/// A subscribe command that begins with some of the past.
+pub fn json_subscribe_from(topic: &str, beginning: Beginning<'_>) -> Vec<u8> {
+    let beginning = match beginning {
+        Beginning::After(Position { epoch, seq }) => {
+            format!(r#""since":{{"epoch":"{epoch}","seq":{seq}}}"#)
+        }
+        Beginning::Newest(count) => format!(r#""last":{count}"#),
+        Beginning::At(at) => format!(r#""since":{{"at":"{at}"}}"#),
+    };
+    format!(r#"{{"op":"subscribe","topic":"{topic}","id":1,{beginning}}}"#).into()
 }
 
 /// The same in its binary coat.
-pub fn binary_resume(topic: &str, since: &Position) -> Vec<u8> {
-    [&header(kind::SUBSCRIBE, 0)[..], &json_resume(topic, since)].concat()
+pub fn binary_subscribe_from(topic: &str, beginning: Beginning<'_>) -> Vec<u8> {
+    [&header(kind::SUBSCRIBE, 0)[..], &json_subscribe_from(topic, beginning)].concat()
 }
 
 /// An unsubscribe command.
@@ -120,11 +131,11 @@ pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, Strin
         .map_err(|error| format!("not a message: {error}: {}", String::from_utf8_lossy(payload)))?;
     Ok(match &*envelope.op {
         "message" => Message::Delivery {
+            topic: envelope.topic.map_or(Cow::Borrowed(&[]), bytes_of),
             seq: Some(envelope.seq),
             wire_bytes,
             data: match (envelope.data, envelope.base64) {
-                (Some(Cow::Borrowed(data)), _) => Cow::Borrowed(data.as_bytes()),
-                (Some(Cow::Owned(data)), _) => Cow::Owned(data.into_bytes()),
+                (Some(data), _) => bytes_of(data),
                 (None, Some(base64)) => Cow::Owned(
                     STANDARD.decode(&*base64).map_err(|error| format!("not base64: {error}: {base64}"))?,
                 ),
@@ -142,6 +153,11 @@ pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, Strin
         "gap" => {
             Message::Gap { topic: envelope.topic.unwrap_or_default(), range: envelope.from.zip(envelope.to) }
         }
+        "replayed" => Message::Replayed {
+            count: envelope.count,
+            recovered: envelope.recovered.unwrap_or(false),
+            at: envelope.at.unwrap_or_default(),
+        },
         "error" => Message::Error(format!(
             "{}: {}",
             envelope.code.as_deref().unwrap_or("error"),
@@ -151,12 +167,24 @@ pub fn read_json(payload: &[u8], wire_bytes: usize) -> Result<Message<'_>, Strin
     })
 }
 
+fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
 /// The layout that the broker writes, without a JSON parser: a sampled subscriber must not cost more
 /// than what it samples. `None`: any other layout, for the parser.
 fn read_json_delivery(payload: &[u8], wire_bytes: usize) -> Option<Message<'_>> {
     let rest = payload.strip_prefix(br#"{"op":"message","topic":""#)?;
     let topic_len = rest.iter().position(|it| *it == b'"')?;
-    let mut rest = rest[topic_len..].strip_prefix(br#"","seq":"#)?;
+    let (topic, rest) = rest.split_at(topic_len);
+    // A name that is written in another way than it is has to be read.
+    if topic.contains(&b'\\') {
+        return None;
+    }
+    let mut rest = rest.strip_prefix(br#"","seq":"#)?;
     let mut seq = 0u64;
     while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
         seq = seq.checked_mul(10)?.checked_add((digit - b'0') as u64)?;
@@ -167,7 +195,12 @@ fn read_json_delivery(payload: &[u8], wire_bytes: usize) -> Option<Message<'_>> 
     }
     let data = rest.strip_prefix(br#","data":""#)?.strip_suffix(b"\"}")?;
     // Ours hold letters and digits only; anything else is foreign, and `Payload::check` says so.
-    Some(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes })
+    Some(Message::Delivery {
+        topic: Cow::Borrowed(topic),
+        seq: Some(seq),
+        data: Cow::Borrowed(data),
+        wire_bytes,
+    })
 }
 
 /// Calls `on_message` with each message in a binary frame's payload; there may be several in a batch.
@@ -201,7 +234,7 @@ pub fn read_binary(
         rest = after.get(u16::from_be_bytes(*len) as usize..).ok_or_else(cut_off)?;
     }
     let topic_len = u16::from_be_bytes([header[2], header[3]]) as usize;
-    let data = rest.get(topic_len..).ok_or_else(cut_off)?;
+    let (topic, data) = rest.split_at_checked(topic_len).ok_or_else(cut_off)?;
     if header[0] == kind::MESSAGE {
         // What was published as a JSON string has its quotes.
         let data = match header[1] & FLAG_JSON {
@@ -209,10 +242,15 @@ pub fn read_binary(
             _ => data.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(data),
         };
         let seq = u64::from_be_bytes(header[4..].try_into().expect("eight bytes"));
-        return on_message(Message::Delivery { seq: Some(seq), data: Cow::Borrowed(data), wire_bytes });
+        return on_message(Message::Delivery {
+            topic: Cow::Borrowed(topic),
+            seq: Some(seq),
+            data: Cow::Borrowed(data),
+            wire_bytes,
+        });
     }
     match header[0] {
-        kind::OK | kind::ERROR | kind::GAP => on_message(read_json(data, wire_bytes)?),
+        kind::OK | kind::ERROR | kind::GAP | kind::REPLAYED => on_message(read_json(data, wire_bytes)?),
         // Of others nothing is needed, and of those that are unknown nothing is known.
         _ => on_message(Message::Other),
     }
@@ -224,12 +262,15 @@ mod tests {
 
     #[test]
     fn a_delivery_reads_the_same_in_any_layout() {
-        let expected = Message::Delivery { seq: Some(121), data: Cow::Borrowed(b"abc"), wire_bytes: 77 };
+        let topic = Cow::Borrowed(&b"load/1"[..]);
+        let expected =
+            Message::Delivery { topic, seq: Some(121), data: Cow::Borrowed(b"abc"), wire_bytes: 77 };
         for text in [
             r#"{"op":"message","topic":"load/1","seq":121,"data":"abc"}"#,
             r#"{"data":"abc","seq":121,"op":"message","topic":"load/1","user":"x"}"#,
             r#"{"op": "message","topic":"load/1","seq":121,"data":"\u0061bc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"base64":"YWJj"}"#,
+            r#"{"op":"message","topic":"load\/1","seq":121,"data":"abc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"data":"abc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"base64":"YWJj"}"#,
         ] {
@@ -264,6 +305,10 @@ mod tests {
                 r##"{"op":"gap","topic":"t/#","reason":"slow_consumer"}"##,
                 Message::Gap { topic: "t/#".into(), range: None },
             ),
+            (
+                r##"{"op":"replayed","topic":"t/#","count":2,"recovered":true,"at":"9f.2"}"##,
+                Message::Replayed { count: 2, recovered: true, at: "9f.2".into() },
+            ),
             (r#"{"op":"error","code":"bad_topic","message":"no"}"#, Message::Error("bad_topic: no".into())),
             (r#"{"op":"hello","v":1,"features":["binary"]}"#, Message::Other),
             (r#"{"op":"epoch","topic":"t","epoch":"00000000000000ff","seq":7}"#, Message::Other),
@@ -286,7 +331,9 @@ mod tests {
         let epoch = [&header(20, 0)[..], br#"{"op":"epoch","topic":"t1","epoch":"ff","seq":9}"#].concat();
         let unknown = [&header(77, 0)[..], b"no JSON"].concat();
         let mut batch = vec![kind::BATCH, 0];
-        for body in [&delivery, &extended, &ok, &epoch, &unknown] {
+        let replayed =
+            [&header(kind::REPLAYED, 0)[..], br#"{"op":"replayed","count":5,"at":"9f.1"}"#].concat();
+        for body in [&delivery, &extended, &ok, &epoch, &unknown, &replayed] {
             batch.extend((body.len() as u32).to_be_bytes());
             batch.extend(body);
         }
@@ -297,11 +344,14 @@ mod tests {
         };
         read_binary(&batch, batch.len() + 2, &mut collect).unwrap();
         let delivered = |wire_bytes| {
-            format!("{:?}", Message::Delivery { seq: Some(9), data: Cow::Borrowed(b"data"), wire_bytes })
+            let topic = Cow::Borrowed(&b"t1"[..]);
+            let data = Cow::Borrowed(&b"data"[..]);
+            format!("{:?}", Message::Delivery { topic, seq: Some(9), data, wire_bytes })
         };
         let wire_bytes = [4 + 4 + delivery.len(), 4 + extended.len()].map(delivered);
         let ok = "Ok { seq: 5, start: None }";
-        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], ok, "Other", "Other"]);
+        let replayed = r#"Replayed { count: 5, recovered: false, at: "9f.1" }"#;
+        assert_eq!(seen, [&wire_bytes[0], &wire_bytes[1], ok, "Other", "Other", replayed]);
         let mut json = [&delivery[..delivery.len() - 4], b"\"data\""].concat();
         json[1] = FLAG_JSON;
         let mut of_json = None;

@@ -54,6 +54,8 @@ pub enum Role<'a> {
 pub enum Message<'a> {
     /// A publication.
     Delivery {
+        /// Its topic's name, where it is fanfare's; empty elsewhere, since nobody asks for it.
+        topic: Cow<'a, [u8]>,
         /// Its place in the topic's order; `None` where the protocol has no such thing.
         seq: Option<u64>,
         /// What was published.
@@ -76,6 +78,15 @@ pub enum Message<'a> {
         /// The first and the last; `None`: whatever is missing.
         range: Option<(u64, u64)>,
     },
+    /// What was published before to the topics of one of fanfare's filters has come.
+    Replayed {
+        /// So many publications came.
+        count: u64,
+        /// Whether nothing is missing of what was asked for.
+        recovered: bool,
+        /// The moment to come back to.
+        at: Cow<'a, str>,
+    },
     /// The broker refused something, in its own words.
     Error(String),
     /// Anything else: a greeting, something newer than this program.
@@ -91,6 +102,17 @@ pub struct Start<'a> {
     pub recovered: Option<bool>,
     /// How much of the past comes first, if it was asked for.
     pub replayed: Option<u64>,
+}
+
+/// What of the past a subscription of fanfare's begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Beginning<'a> {
+    /// Of a topic, what came after this.
+    After(&'a Position),
+    /// So many of the newest of each topic.
+    Newest(u32),
+    /// Of a filter, what came after the moment that a [`Message::Replayed`] told.
+    At(&'a str),
 }
 
 /// How far a subscriber has come in one of fanfare's topics.
@@ -162,11 +184,12 @@ impl Dialect {
         }
     }
 
-    /// Appends what subscribes to one of fanfare's topics beginning after `since`; a [`Message::Ok`] answers it.
-    pub fn write_resume(self, topic: &str, since: &Position, out: &mut Vec<u8>) {
+    /// Appends what subscribes to one of fanfare's topics or filters beginning with some of its past; a [`Message::Ok`]
+    /// answers it.
+    pub fn write_subscribe_from(self, topic: &str, beginning: Beginning<'_>, out: &mut Vec<u8>) {
         match self {
-            Dialect::Binary => self.frame(&[&fanfare::binary_resume(topic, since)], out),
-            _ => self.frame(&[&fanfare::json_resume(topic, since)], out),
+            Dialect::Binary => self.frame(&[&fanfare::binary_subscribe_from(topic, beginning)], out),
+            _ => self.frame(&[&fanfare::json_subscribe_from(topic, beginning)], out),
         }
     }
 

@@ -80,7 +80,12 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, String> {
             // Above QoS 0, which nobody asked for, a packet identifier follows the topic.
             let id_len = if bytes[0] & 0x06 != 0 { 2 } else { 0 };
             let data = rest.get(topic_len + id_len..).ok_or_else(too_short)?;
-            Message::Delivery { seq: None, data: Cow::Borrowed(data), wire_bytes: len }
+            Message::Delivery {
+                topic: Cow::Borrowed(&[]),
+                seq: None,
+                data: Cow::Borrowed(data),
+                wire_bytes: len,
+            }
         }
         (packet::CONNACK, [_, 0]) | (packet::SUBACK, [_, _, 0..=2]) => Message::Ok { seq: 0, start: None },
         (packet::CONNACK, [_, code]) => Message::Error(format!("MQTT connection refused: code {code}")),
@@ -112,8 +117,12 @@ mod tests {
         for size in [0, 32, 116, 117, 118, 128, 16_375, 16_376, 70_000] {
             let data = vec![b'x'; size];
             let packet = [publish("load/1", size), data.clone()].concat();
-            let expected =
-                Message::Delivery { seq: None, data: Cow::Borrowed(&data), wire_bytes: packet.len() };
+            let expected = Message::Delivery {
+                topic: Cow::Borrowed(&[]),
+                seq: None,
+                data: Cow::Borrowed(&data),
+                wire_bytes: packet.len(),
+            };
             assert_eq!(read(&packet).unwrap(), Some((expected, packet.len())), "{size}");
             for cut in (0..packet.len().min(20)).chain(packet.len().saturating_sub(2)..packet.len()) {
                 assert_eq!(read(&packet[..cut]).unwrap(), None, "{size} at {cut}");

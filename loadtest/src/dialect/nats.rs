@@ -58,7 +58,15 @@ fn read_delivery<'a>(
     let len = header + size + 2;
     let Some(data) = bytes.get(header..len) else { return Ok(None) };
     let data = data.strip_suffix(b"\r\n").ok_or("a NATS delivery of another size than it says")?;
-    Ok(Some((Message::Delivery { seq: None, data: Cow::Borrowed(data), wire_bytes: len }, len)))
+    Ok(Some((
+        Message::Delivery {
+            topic: Cow::Borrowed(&[]),
+            seq: None,
+            data: Cow::Borrowed(data),
+            wire_bytes: len,
+        },
+        len,
+    )))
 }
 
 #[cfg(test)]
@@ -68,8 +76,12 @@ mod tests {
     #[test]
     fn a_delivery_has_the_size_that_it_says() {
         for text in ["MSG load/1 1 5\r\nab\r\nc\r\n", "MSG load/1 1 reply 5\r\nab\r\nc\r\n"] {
-            let delivery =
-                Message::Delivery { seq: None, data: Cow::Borrowed(b"ab\r\nc"), wire_bytes: text.len() };
+            let delivery = Message::Delivery {
+                topic: Cow::Borrowed(&[]),
+                seq: None,
+                data: Cow::Borrowed(b"ab\r\nc"),
+                wire_bytes: text.len(),
+            };
             let more = format!("{text}PING\r\n");
             assert_eq!(read(more.as_bytes()).unwrap(), Some((delivery, text.len())));
             for cut in 0..text.len() {

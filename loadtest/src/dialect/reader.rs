@@ -35,6 +35,7 @@ impl Reader {
                 Dialect::Mqtt => read_stream(partial, frame.payload, mqtt::read, on_message),
                 Dialect::Nats => read_stream(partial, frame.payload, nats::read, on_message),
                 Dialect::Nchan | Dialect::Plain => on_message(Message::Delivery {
+                    topic: Cow::Borrowed(&[]),
                     seq: None,
                     data: Cow::Borrowed(frame.payload),
                     wire_bytes: frame.wire_bytes,
@@ -152,7 +153,12 @@ mod tests {
     fn a_frame_is_a_delivery_where_there_is_nothing_else() {
         for dialect in [Dialect::Plain, Dialect::Nchan] {
             let bytes = [frame(b"abc"), vec![0x80 | opcode::PONG, 0]].concat();
-            let delivery = Message::Delivery { seq: None, data: Cow::Borrowed(b"abc"), wire_bytes: 5 };
+            let delivery = Message::Delivery {
+                topic: Cow::Borrowed(&[]),
+                seq: None,
+                data: Cow::Borrowed(b"abc"),
+                wire_bytes: 5,
+            };
             assert_eq!(
                 collect(dialect, &[&bytes]),
                 [format!("{delivery:?}"), format!("{:?}", Message::Ok { seq: 0, start: None })]

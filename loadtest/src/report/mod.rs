@@ -8,6 +8,7 @@ mod others;
 mod page;
 mod plot;
 pub mod resume;
+pub mod retained;
 pub mod section;
 pub mod soak;
 pub mod stalled;

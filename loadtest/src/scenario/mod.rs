@@ -8,6 +8,7 @@ pub mod idle;
 mod others;
 mod plan;
 pub mod resume;
+pub mod retained;
 pub mod soak;
 pub mod stalled;
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub fn plan(title: String, topic: &str, rate: u64, size: u64, count: usize, samp
 }
 
 /// Runs the plan of the others once, and `beside` beside them when their warm-up is over. It says when the window begins
-/// and ends of which their latencies are, and comes to its end by that of the run.
+/// and ends of which their latencies are, and comes to its end by the deadline of the run.
 ///
 /// # Errors
 /// One line for the operator.

@@ -69,7 +69,7 @@ impl Check {
                 self.note(why.clone());
                 self.answer = Some(Err(why));
             }
-            Message::Other => {}
+            Message::Replayed { .. } | Message::Other => {}
         }
     }
 
@@ -126,7 +126,12 @@ mod tests {
 
     fn delivery(payload: &Payload, seq: u64, place: u64) -> Message<'static> {
         let (text, filling) = payload.parts(stamp(place));
-        Message::Delivery { seq: Some(seq), data: Cow::Owned([&text[..], filling].concat()), wire_bytes: 0 }
+        Message::Delivery {
+            topic: Cow::Borrowed(&[]),
+            seq: Some(seq),
+            data: Cow::Owned([&text[..], filling].concat()),
+            wire_bytes: 0,
+        }
     }
 
     /// After a good answer, deliveries by their `seq`s.

@@ -19,7 +19,7 @@ use crate::{
     client::{INTERRUPTED, Window, fine_histogram},
     clock,
     connect::{self, Connected, Target},
-    dialect::{Dialect, Position, Reader, Role},
+    dialect::{Beginning, Dialect, Position, Reader, Role},
     payload::Payload,
     report::{
         Latency,
@@ -145,7 +145,7 @@ impl Storm {
 
     fn ask(&mut self) {
         let mut command = Vec::new();
-        self.dialect.write_resume(MISSED, &self.since, &mut command);
+        self.dialect.write_subscribe_from(MISSED, Beginning::After(&self.since), &mut command);
         for client in &mut self.clients {
             // One that is over is seen when it is read.
             let _ = client.connected.socket.write_all(&command);
