@@ -150,10 +150,13 @@ pub(super) struct Message<'a> {
     pub code: String,
     pub hint: String,
     pub message: String,
-    /// Of a subscribe's `ok` and a `history`: in whose numbering `seq` is.
+    /// Of a `hello`, a subscribe's `ok` and a `history`: in whose numbering `seq` is.
     #[serde(borrow)]
     pub epoch: Cow<'a, str>,
     pub recovered: Option<bool>,
+    /// Of a `replayed`: the moment to come back to.
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
     pub replayed: Option<u64>,
     /// Of a publish's `ok`.
     pub duplicate: bool,
@@ -201,6 +204,8 @@ pub(super) struct Connection {
     silence_max: Duration,
     /// The longest message that the broker takes.
     pub message_bytes_max: usize,
+    /// The broker's start, in whose numbering `seq`s are.
+    pub epoch: String,
 }
 
 /// The sending end; clones send on the same connection.
@@ -272,6 +277,7 @@ impl Connection {
             // Until the `hello` says better, whoever opens it is the one to lose patience.
             silence_max: Duration::MAX,
             message_bytes_max: usize::MAX,
+            epoch: String::new(),
         };
         let hello = connection.receive().await?;
         let hello = Message::parse(&hello)?;
@@ -282,6 +288,7 @@ impl Connection {
         connection.message_bytes_max =
             hello.max_message.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
         connection.silence_max = ping * 2 + SILENCE_MARGIN;
+        connection.epoch = hello.epoch.into_owned();
         Ok(connection)
     }
 

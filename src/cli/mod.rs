@@ -4,8 +4,10 @@
 //! asked for something that it does not understand.
 
 mod client;
+mod course;
 mod history;
 mod interrupt;
+mod moment;
 mod position;
 mod printer;
 mod publish;

@@ -16,8 +16,8 @@ use tokio::time::timeout_at;
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Place},
+    course::Course,
     interrupt::Interrupt,
-    position::Position,
     printed,
     printer::{Columns, Printer, shown},
     run_client, tell,
@@ -40,9 +40,10 @@ pub(super) struct SubArgs {
     /// Begin with the newest N of what each topic keeps; with --since, where that is gone.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
     last: Option<u32>,
-    /// Begin after this message of the topic: `next: --since …` is told at the end for another time.
-    #[arg(long, value_name = "EPOCH.SEQ")]
-    since: Option<Position>,
+    /// Begin after this message of the topic, or this moment of all that the filter matches: `next: --since …` is told at the
+    /// end for another time.
+    #[arg(long, value_name = "PLACE")]
+    since: Option<String>,
     /// End after so many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -74,9 +75,9 @@ enum Outcome {
 /// Prints messages until `--count`, a signal or an end that no retry can mend.
 pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
     let place = Place::parse(&args.url)?;
-    check_since(&args)?;
+    let courses = courses(&args)?;
     run_client(async move {
-        let mut subscriber = Subscriber::new(&args);
+        let mut subscriber = Subscriber::new(&args, courses);
         if !args.is_about_the_past() {
             return subscriber.run(&place).await;
         }
@@ -98,16 +99,19 @@ pub(super) fn subscribe(args: SubArgs) -> Result<(), Failure> {
     })
 }
 
-/// Whether `--since` can be said of what is subscribed to: it is a place in the order of one topic.
-fn check_since(args: &SubArgs) -> Result<(), Failure> {
-    let is_wild = |filter: &String| filter.split('/').any(|level| matches!(level, "+" | "#"));
-    let why = match (args.since, &args.filters[..]) {
-        (None, _) => return Ok(()),
-        (_, [filter]) if is_wild(filter) => format!("{} is a filter with wildcards", shown(filter)),
-        (_, [_]) => return Ok(()),
-        (_, filters) => format!("there are {}", filters.len()),
+/// Where each of what is subscribed to begins.
+fn courses(args: &SubArgs) -> Result<Vec<Course>, Failure> {
+    let SubArgs { filters, since, last, .. } = args;
+    let not_allowed = |why| {
+        Failure::Usage(format!("--since {} is not allowed here: {why}", since.as_deref().unwrap_or_default()))
     };
-    Err(Failure::Usage(format!("--since is not allowed here: it must be of one topic, and {why}")))
+    if since.is_some() && filters.len() > 1 {
+        return Err(not_allowed(format!(
+            "it must be of one topic or filter, and there are {}",
+            filters.len()
+        )));
+    }
+    filters.iter().map(|filter| Course::new(filter, since.as_deref(), *last).map_err(not_allowed)).collect()
 }
 
 /// What is subscribed to, and how far each has come.
@@ -118,25 +122,9 @@ struct Subscriber<'a> {
     courses: Vec<Course>,
 }
 
-/// Where in its past a topic's subscription begins, and from its `ok` on how far it has come.
-#[derive(Clone)]
-struct Course {
-    /// The last of it that is printed, if the past is asked for and it was told.
-    since: Option<Position>,
-    /// How many of the newest are asked for where that is not had.
-    last: Option<u32>,
-    /// Its `ok` has come on this connection: whatever comes is behind `since`.
-    is_under_way: bool,
-}
-
 impl Subscriber<'_> {
-    fn new(args: &SubArgs) -> Subscriber<'_> {
-        let course = Course { since: args.since, last: args.last, is_under_way: false };
-        Subscriber {
-            args,
-            printer: Printer::new(args.columns, args.count.unwrap_or(u64::MAX)),
-            courses: vec![course; args.filters.len()],
-        }
+    fn new(args: &SubArgs, courses: Vec<Course>) -> Subscriber<'_> {
+        Subscriber { args, printer: Printer::new(args.columns, args.count.unwrap_or(u64::MAX)), courses }
     }
 
     /// Connects and follows, again and again.
@@ -147,7 +135,7 @@ impl Subscriber<'_> {
             let ended = match Connection::open(place, self.args.patience.time_max()).await {
                 Ok(connection) => {
                     if was_connected {
-                        let is_resumed = self.courses.iter().all(|course| course.since.is_some());
+                        let is_resumed = self.courses.iter().all(Course::is_resumed);
                         tell(match is_resumed {
                             true => "connected again",
                             false => "connected again; what was published in between is not replayed",
@@ -184,9 +172,8 @@ impl Subscriber<'_> {
         let time_max = self.args.patience.time_max();
         let deadline = Instant::now() + time_max;
         let mut unanswered_count = self.args.filters.len();
-        for index in 0..self.args.filters.len() {
-            self.courses[index].is_under_way = false;
-            if let Err(ended) = sender.send_text(self.command(index)).await {
+        for (index, course) in self.courses.iter_mut().enumerate() {
+            if let Err(ended) = sender.send_text(course.command(index)).await {
                 return Outcome::Ended(ended);
             }
         }
@@ -215,18 +202,24 @@ impl Subscriber<'_> {
                     if let Err(error) = self.printer.print(&message) {
                         return Outcome::Unprinted(error);
                     }
-                    self.advance(&message.topic, message.seq);
+                    self.advance(&connection.epoch, &message.topic, message.seq);
                 }
                 "gap" => {
                     tell(gap_line(&message));
-                    self.advance(&message.topic, message.to);
+                    self.advance(&connection.epoch, &message.topic, message.to);
                 }
                 "ok" => {
                     unanswered_count = unanswered_count.saturating_sub(1);
                     if !message.hint.is_empty() {
                         tell(format_args!("{}: {}", shown(&message.topic), message.hint));
                     }
-                    self.begin(&message);
+                    let index = message.id.and_then(|id| id.get().parse::<usize>().ok());
+                    let course = index.and_then(|index| self.courses.get_mut(index));
+                    course.and_then(|course| course.begin(&message)).into_iter().for_each(tell);
+                }
+                "replayed" => {
+                    let told = self.courses.iter_mut().filter_map(|course| course.finish_past(&message));
+                    told.for_each(tell);
                 }
                 "error" if message.refused_op == "subscribe" => {
                     return Outcome::Refused(message.error_line());
@@ -241,49 +234,16 @@ impl Subscriber<'_> {
         flushed.map_or_else(Outcome::Unprinted, |()| Outcome::Done)
     }
 
-    fn command(&self, index: usize) -> String {
-        let topic = serde_json::to_string(&self.args.filters[index]).expect("a string is JSON");
-        let Course { since, last, .. } = self.courses[index];
-        let since = since.map_or("".into(), |since| format!(r#","since":{}"#, since.to_json()));
-        let last = last.map_or("".into(), |last| format!(r#","last":{last}"#));
-        format!(r#"{{"op":"subscribe","topic":{topic},"id":{index}{since}{last}}}"#)
-    }
-
-    /// Takes from the `ok` to a subscribe where it begins, if the past is asked for.
-    fn begin(&mut self, ok: &Message<'_>) {
-        let index = ok.id.and_then(|id| id.get().parse::<usize>().ok());
-        let Some(course) = index.and_then(|index| self.courses.get_mut(index)) else { return };
-        let replayed = ok.replayed.unwrap_or(0);
-        let head = ok.seq.and_then(|seq| Position::told(&ok.epoch, seq));
-        let Some(head) = head.filter(|_| self.args.is_about_the_past()) else { return };
-        if let (Some(since), Some(false)) = (course.since, ok.recovered) {
-            let topic = shown(&ok.topic);
-            tell(match replayed {
-                0 => format!("{topic}: what came after {since} is not kept, and is lost"),
-                _ => {
-                    format!("{topic}: not all that came after {since} is kept; the newest {replayed} follow")
-                }
-            });
-        }
-        let since = Position { seq: head.seq.saturating_sub(replayed), ..head };
-        *course = Course { since: Some(since), last: None, is_under_way: true };
-    }
-
     /// Goes on to this `seq` of a topic.
-    fn advance(&mut self, topic: &str, seq: Option<u64>) {
-        let named = self.args.filters.iter().zip(&mut self.courses).filter(|(filter, _)| *filter == topic);
-        for (_, course) in named {
-            if let (true, Some(since), Some(seq)) = (course.is_under_way, &mut course.since, seq) {
-                // What was retained comes alone, in place of the newest.
-                since.seq = if seq <= since.seq { since.seq + 1 } else { seq };
-            }
-        }
+    fn advance(&mut self, epoch: &str, topic: &str, seq: Option<u64>) {
+        let Some(seq) = seq else { return };
+        self.courses.iter_mut().for_each(|course| course.advance(epoch, topic, seq));
     }
 
     /// Tells what to begin with another time so that nothing is missing and nothing comes twice.
     fn tell_next(&self) {
-        if let [Course { since: Some(since), .. }] = self.courses[..] {
-            tell(format_args!("next: --since {since}"));
+        if let [course] = &self.courses[..] {
+            course.next().iter().flat_map(|next| next.lines()).for_each(tell);
         }
     }
 }

@@ -149,6 +149,96 @@ fn sub_asks_for_the_past_of_several_topics() {
     assert!(stderr.ends_with("fanfare: connected again\n"), "{stderr}");
 }
 
+/// What came of the topics of a filter is listed until the broker tells another moment.
+#[test]
+fn sub_of_a_filter_comes_back_to_what_it_had() {
+    let script = |number, mut socket: Socket| {
+        let asked = socket.receive();
+        let message = |topic: &str, seq: u64| {
+            format!(r#"{{"op":"message","topic":"{topic}","seq":{seq},"data":{seq}}}"#)
+        };
+        let since = |since: serde_json::Value| assert_eq!(asked["since"], since);
+        let replayed = |recovered: bool, tick: u64| {
+            let at = format!("{EPOCH}.{tick}");
+            format!(r##"{{"op":"replayed","topic":"t/#","count":1,"recovered":{recovered},"at":"{at}"}}"##)
+        };
+        if number < 5 {
+            socket.send(r##"{"op":"ok","id":0,"topic":"t/#"}"##);
+        }
+        match number {
+            0 => {
+                assert_eq!((&asked["last"], asked.get("since")), (&1.into(), None));
+                socket.send(&message("t/a", 7));
+            }
+            1 => {
+                // Before the first moment: what had not come begins with the newest again.
+                since(serde_json::json!({"epochs": {"1": {"t/a": 7}}}));
+                assert_eq!(asked["last"], 1);
+                socket.send(&message("t/b", 4));
+                socket.send(&replayed(false, 1));
+            }
+            2 => {
+                since(serde_json::json!({"at": format!("{EPOCH}.1")}));
+                assert_eq!(asked.get("last"), None);
+                socket.send(&message("t/a", 8));
+                socket.send(r#"{"op":"gap","topic":"t/b","from":5,"to":6,"reason":"retention"}"#);
+            }
+            3 => {
+                since(serde_json::json!({"at": format!("{EPOCH}.1"), "epochs": {"1": {"t/a": 8, "t/b": 6}}}));
+                socket.send(&replayed(true, 2));
+                socket.send(&message("t/a", 9));
+            }
+            4 => {
+                since(serde_json::json!({"at": format!("{EPOCH}.2"), "epochs": {"1": {"t/a": 9}}}));
+                socket.send(&replayed(false, 3));
+                socket.send(&message("t/c", 1));
+            }
+            _ => return socket.send(r#"{"op":"error","for":"subscribe","code":"forbidden","message":"no"}"#),
+        }
+        socket.send_close(1012, "retry_after_ms=1");
+        assert_eq!(socket.receive_frame().0, 0x8);
+    };
+    let (code, stdout, stderr) = run(Server::start(6, script), &["sub", "t/#", "--last", "1"], None);
+    assert_eq!(stdout, "t/a 7 7\nt/b 4 4\nt/a 8 8\nt/a 9 9\nt/c 1 1\n");
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.contains("trying again in")).collect();
+    let again = "fanfare: connected again";
+    let missed = format!("fanfare: t/#: not all that came after {EPOCH}.2 is kept");
+    let next = format!(r#"fanfare: next: --since '{{"at":"{EPOCH}.3","epochs":{{"1":{{"t/c":1}}}}}}'"#);
+    let gap = "fanfare: gap in t/b: 5 to 6 are lost (retention)";
+    let refused = "fanfare: subscribe was refused: no (forbidden)";
+    assert_eq!(lines, [again, again, gap, again, again, &missed, again, &next, refused]);
+    assert_eq!(code, 1);
+}
+
+/// From what `--since` says on: the moment alone, or with what came after it.
+#[test]
+fn sub_of_a_filter_begins_at_a_moment() {
+    let at = format!("{EPOCH}.2.1f");
+    let whole = format!(r#"{{"at":"{at}","epochs":{{"1":{{"t/a":8}}}}}}"#);
+    for (place, asked) in [
+        (&at, serde_json::json!({"at": at})),
+        (&whole, serde_json::json!({"at": at, "epochs": {"1": {"t/a": 8}}})),
+    ] {
+        let script = move |_, mut socket: Socket| {
+            assert_eq!(
+                socket.receive(),
+                serde_json::json!({"op": "subscribe", "topic": "t/#", "id": 0, "since": asked, "last": 3})
+            );
+            socket.send(r##"{"op":"ok","id":0,"topic":"t/#"}"##);
+            socket.send(r#"{"op":"message","topic":"t/a","seq":9,"data":1}"#);
+            socket.receive_close();
+        };
+        let args = ["sub", "t/#", "--since", place, "--last", "3", "--count", "1"];
+        let (code, stdout, stderr) = run(Server::start(1, script), &args, None);
+        assert_eq!((code, stdout.as_str()), (0, "t/a 9 1\n"));
+        // Nothing ended the past: the moment is the same, and what came is listed.
+        assert_eq!(
+            stderr,
+            format!("fanfare: next: --since '{{\"at\":\"{at}\",\"epochs\":{{\"1\":{{\"t/a\":9}}}}}}'\n")
+        );
+    }
+}
+
 /// By a signal, as most do: what is printed is told, and the exit code says which signal it was.
 #[test]
 fn sub_tells_where_to_go_on_when_it_is_stopped() {
@@ -178,15 +268,17 @@ fn a_place_that_is_none() {
     let allowed = "it must be EPOCH.SEQ such as 01473d6923fbdb87.103: 16 digits from 0 to 9 and a to f, and an integer \
                    from 0 to 9007199254740991; `fanfare --help` says what there is";
     for (args, line) in [
-        (&["sub", "a", "--since", "5"][..], format!("invalid value '5' for '--since <EPOCH.SEQ>': {allowed}")),
+        (&["sub", "a", "--since", "5"][..], format!("--since 5 is not allowed here: {}", allowed.split(';').next().unwrap())),
         (&["history", "a", "--after", "5"], format!("invalid value '5' for '--after <EPOCH.SEQ>': {allowed}")),
         (
             &["sub", "a", "b", "--since", "01473d6923fbdb87.1"],
-            "--since is not allowed here: it must be of one topic, and there are 2".into(),
+            "--since 01473d6923fbdb87.1 is not allowed here: it must be of one topic or filter, and there are 2".into(),
         ),
         (
-            &["sub", "a/+", "--since", "01473d6923fbdb87.1"],
-            "--since is not allowed here: it must be of one topic, and a/+ is a filter with wildcards".into(),
+            &["sub", "a/+", "--since", "01473d6923fbdb87"],
+            "--since 01473d6923fbdb87 is not allowed here: for a filter it must be what `next:` said at the end, such as \
+             01473d6923fbdb87.2 or '{\"at\":\"01473d6923fbdb87.2\",\"epochs\":{\"01473d6923fbdb87\":{\"ticker/a\":3}}}'"
+                .into(),
         ),
         (
             &["sub", "a", "--last", "10001"],
