@@ -234,7 +234,7 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_number(*message_bytes_max as u64, out);
             out.extend_from_slice(br#","ping_s":"#);
             push_number(*ping_s, out);
-            out.extend_from_slice(br#","features":["binary","history","retain"]"#);
+            out.extend_from_slice(br#","features":["binary","history","retain","keys"]"#);
         }
         Reply::Ok { id, topic, seq, begin, receivers, is_duplicate, hint } => {
             out.extend_from_slice(br#"{"op":"ok""#);
@@ -369,7 +369,7 @@ mod tests {
                 message_bytes_max: 1_048_576,
                 ping_s: 25,
             },
-            r#"{"op":"hello","v":1,"epoch":"9f3ac0de12345678","conn":"000000000000002a","max_message":1048576,"ping_s":25,"features":["binary","history","retain"]}"#,
+            r#"{"op":"hello","v":1,"epoch":"9f3ac0de12345678","conn":"000000000000002a","max_message":1048576,"ping_s":25,"features":["binary","history","retain","keys"]}"#,
         );
         look(
             &Reply::Ok {
