@@ -11,6 +11,8 @@ mod fanout;
 mod frame;
 #[path = "fixtures/json.rs"]
 mod json;
+#[path = "fixtures/past.rs"]
+mod past;
 
 use std::hint::black_box;
 
@@ -146,8 +148,37 @@ fn fan_out(mut reactor: fanout::Reactor, publication_count: u32) -> fanout::Reac
     reactor
 }
 
+/// A home to which as much was published before.
+fn kept(payload_len: usize) -> (past::Keeper, Vec<u8>) {
+    let mut keeper = past::Keeper::new();
+    let payload = vec![b'7'; payload_len];
+    (0..8).for_each(|_| keeper.publish("room/42", &payload));
+    (keeper, payload)
+}
+
+#[library_benchmark]
+#[bench::kept_128(kept(128))]
+fn publish((mut keeper, payload): (past::Keeper, Vec<u8>)) -> past::Keeper {
+    black_box(&mut keeper).publish("room/42", black_box(&payload));
+    keeper
+}
+
+/// More topics than a page has names, of which one was asked for before.
+fn toured() -> past::Keeper {
+    let mut keeper = past::Keeper::with_topics(2_000);
+    assert_eq!(keeper.walk(), 1_024);
+    keeper
+}
+
+#[library_benchmark]
+#[bench::page_of_1024(toured())]
+fn walk(mut keeper: past::Keeper) -> past::Keeper {
+    black_box(black_box(&mut keeper).walk());
+    keeper
+}
+
 library_benchmark_group!(
     name = pieces,
-    benchmarks = [unmask, take_64_frames, parse_json, parse_binary, encode, fan_out]
+    benchmarks = [unmask, take_64_frames, parse_json, parse_binary, encode, fan_out, publish, walk]
 );
 main!(library_benchmark_groups = pieces);
