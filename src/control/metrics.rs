@@ -429,7 +429,7 @@ mod tests {
             "fanfare_turn_seconds_bucket{le=\"0.002\",reactor=\"1\"} 2",
             "fanfare_turn_seconds_bucket{le=\"+Inf\",reactor=\"1\"} 3",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 113",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 115",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }
