@@ -269,6 +269,14 @@ pub struct TourStart {
     pub last: u32,
 }
 
+impl TourStart {
+    /// Up to which publication of the topic `name` the client has all, if it says so.
+    pub fn seq_of(&self, name: &str) -> Option<u64> {
+        let place = self.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)).ok()?;
+        Some(self.listed[place].1)
+    }
+}
+
 /// Where a page of a tour ended.
 #[derive(Clone, Debug)]
 pub struct TourCursor {

@@ -32,6 +32,17 @@ const ALONE_BYTES: usize = if cfg!(test) { 256 } else { 4 << 10 };
 /// So many bytes are copied in the time that it takes to write one of a publication, with what else is done for that.
 const COPIED_BYTES: u64 = 8;
 
+/// What the client has of one topic, by what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Had {
+    /// All up to this publication; if there never was that, nothing, and it wants the newest so many.
+    Listed(u64, u32),
+    /// All that was written before this tick.
+    Before(u64),
+    /// Nothing, and it wants the newest so many.
+    Nothing(u32),
+}
+
 /// What of one topic belongs into a pass.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
@@ -135,8 +146,9 @@ impl Home {
         for (name, key) in found.iter().filter(|(name, _)| topic::matches(filter, name)) {
             let topic = &mut self.topics[*key];
             let past = topic.past.as_mut().expect("who is listed has a past");
+            let had = Had::of(from, name);
             // Nearly all, mostly: what else there is to know of them is not looked at.
-            if is_older(past, name, from) {
+            if had.is_all_of(past) {
                 continue;
             }
             let end_seq = past.first_since(page.tick);
@@ -144,10 +156,11 @@ impl Home {
             let lowest = past.lowest(now_ms);
             let Part { first_seq, mut gap, is_whole } = match resumed {
                 Some(seq) => Part::behind(seq, lowest, end_seq),
-                None => part(past, name, from, (lowest, end_seq), &mut page.listed_count),
+                None => Part::of(past, had, lowest, end_seq),
             };
+            page.listed_count += usize::from(resumed.is_none() && matches!(had, Had::Listed(..)));
             if let Some((seq, tick)) = past.retained_alone() {
-                if tick < page.tick && wants(from, name, seq, tick) {
+                if tick < page.tick && !had.has_retained(seq, tick) {
                     let mut cost = PageCost::default();
                     let spans = past.page_of_retained(encoding.format(), &mut self.pool, &mut cost);
                     let range = spans.spans.into_iter().next().map(|span| span.range);
@@ -241,7 +254,55 @@ impl Home {
     }
 }
 
+impl Had {
+    /// What the client has of the topic `name` that asks for what `from` says.
+    fn of(from: &TourFrom, name: &str) -> Had {
+        match from {
+            TourFrom::Tick(tick) => Had::Before(*tick),
+            TourFrom::Start(start, tick) => match (start.seq_of(name), tick) {
+                (Some(seq), _) => Had::Listed(seq, start.last),
+                (None, Some(tick)) => Had::Before(*tick),
+                (None, None) => Had::Nothing(start.last),
+            },
+            TourFrom::Nothing => unreachable!("who asks for nothing of any topic is shown none"),
+        }
+    }
+
+    /// Whether that is all that there is of a topic by the tick alone in which it was last written to.
+    fn is_all_of(self, past: &Past) -> bool {
+        let Had::Before(since) = self else { return false };
+        past.newest_tick() < since && past.retained_alone().is_none()
+    }
+
+    /// Whether it has the publication `seq`, which was written in `tick` and is retained, or does not want it.
+    fn has_retained(self, seq: u64, tick: u64) -> bool {
+        match self {
+            Had::Listed(listed, _) => seq <= listed,
+            Had::Before(since) => tick < since,
+            Had::Nothing(last) => last == 0,
+        }
+    }
+}
+
 impl Part {
+    /// What the client does not have of `past`, of what is kept from `lowest` on and ends before `end_seq`.
+    fn of(past: &Past, had: Had, lowest: u64, end_seq: u64) -> Part {
+        let seq = match had {
+            Had::Nothing(last) => return Part::newest(last, lowest, end_seq),
+            Had::Listed(listed, _) => listed.saturating_add(1),
+            Had::Before(tick) if past.is_whole_since(tick) => past.first_since(tick).min(end_seq),
+            // Where it is not known what is missing it is said to be all: so the first publication is the first that is missing.
+            Had::Before(_) => 1.min(end_seq),
+        };
+        match had {
+            // A client that says that it has what was never published has it from elsewhere.
+            Had::Listed(_, last) if seq > end_seq => {
+                Part { is_whole: false, ..Part::newest(last, lowest, end_seq) }
+            }
+            _ => Part::behind(seq, lowest, end_seq),
+        }
+    }
+
     /// All from `seq` on, of what is kept from `lowest` on and ends before `end_seq`.
     fn behind(seq: u64, lowest: u64, end_seq: u64) -> Part {
         let first_seq = seq.max(lowest).min(end_seq.max(seq));
@@ -252,66 +313,6 @@ impl Part {
     fn newest(last: u32, lowest: u64, end_seq: u64) -> Part {
         let first_seq = lowest.max(end_seq.saturating_sub(last.into())).min(end_seq);
         Part { first_seq, gap: None, is_whole: true }
-    }
-}
-
-/// What of `past`, the topic `name`'s, belongs into the pass: of what is kept from `lowest` on and ends before `end_seq`.
-fn part(
-    past: &Past,
-    name: &str,
-    from: &TourFrom,
-    (lowest, end_seq): (u64, u64),
-    listed_count: &mut usize,
-) -> Part {
-    // Where it is not known what is missing it is said to be all: so the first publication is the first that is missing.
-    let since = |tick: u64| if past.is_whole_since(tick) { past.first_since(tick) } else { 1 };
-    match from {
-        TourFrom::Nothing => Part { first_seq: end_seq, gap: None, is_whole: true },
-        TourFrom::Tick(tick) => Part::behind(since(*tick).min(end_seq), lowest, end_seq),
-        TourFrom::Start(start, tick) => {
-            let place = start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name));
-            *listed_count += usize::from(place.is_ok());
-            let seq = match (place, tick) {
-                (Ok(place), _) => start.listed[place].1.saturating_add(1),
-                (Err(_), Some(tick)) => since(*tick).min(end_seq),
-                (Err(_), None) => return Part::newest(start.last, lowest, end_seq),
-            };
-            match seq > end_seq {
-                // A client that says that it has what was never published has it from elsewhere.
-                true => Part { is_whole: false, ..Part::newest(start.last, lowest, end_seq) },
-                false => Part::behind(seq, lowest, end_seq),
-            }
-        }
-    }
-}
-
-/// Whether nothing of the topic `name` belongs into the pass, since nothing was written to it since the tick that it is from.
-fn is_older(past: &Past, name: &str, from: &TourFrom) -> bool {
-    let since = match from {
-        TourFrom::Tick(since) => *since,
-        TourFrom::Start(start, Some(since)) => {
-            match start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)) {
-                Ok(_) => return false,
-                Err(_) => *since,
-            }
-        }
-        TourFrom::Start(_, None) | TourFrom::Nothing => return false,
-    };
-    past.newest_tick() < since && past.retained_alone().is_none()
-}
-
-/// Whether the retained publication `seq` of the topic `name`, which was written in `tick`, belongs into the pass.
-fn wants(from: &TourFrom, name: &str, seq: u64, tick: u64) -> bool {
-    match from {
-        TourFrom::Nothing => false,
-        TourFrom::Tick(since) => tick >= *since,
-        TourFrom::Start(start, since) => {
-            match (start.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)), since) {
-                (Ok(place), _) => seq > start.listed[place].1,
-                (Err(_), Some(since)) => tick >= *since,
-                (Err(_), None) => start.last > 0,
-            }
-        }
     }
 }
 
