@@ -1196,7 +1196,7 @@ mod tests {
         },
         pubsub::{
             keeping::KeepKeys,
-            message::{ReplayId, TourFrom, TourRequest, TourStart},
+            message::{Counted, ReplayId, TourFrom, TourRequest, TourStart},
             subscription::ConnectionId,
         },
     };
@@ -1924,6 +1924,7 @@ mod tests {
             from: TourFrom::Start(Arc::new(TourStart { listed: Vec::new(), last }), None),
             until: None,
             cursor: None,
+            counted: Counted::None,
             entries_max: usize::MAX,
             connection: ConnectionId { slot: 0, generation: 0 },
             tour: ReplayId { place: 0, serial: 0 },

@@ -241,6 +241,8 @@ pub struct TourRequest {
     pub until: Option<u64>,
     /// Where the page before ended.
     pub cursor: Option<TourCursor>,
+    /// Of which of these topics it was told already whether the client lists them.
+    pub counted: Counted,
     /// So many entries are enough for a page: the asker has to look each up.
     pub entries_max: usize,
     /// Who subscribes.
@@ -284,6 +286,29 @@ pub struct TourCursor {
     pub name: Arc<str>,
     /// From which publication on the rest of it is still to come, if not all of it was in the page.
     pub seq: Option<u64>,
+}
+
+/// Which topics of a pass pages have had that the asker let go of, and asks for anew.
+#[derive(Clone, Debug, Default)]
+pub enum Counted {
+    /// None.
+    #[default]
+    None,
+    /// Those up to this name.
+    UpTo(Arc<str>),
+    /// All.
+    All,
+}
+
+impl Counted {
+    /// Whether the topic `name` is one of them.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Counted::None => false,
+            Counted::UpTo(last) => *name <= **last,
+            Counted::All => true,
+        }
+    }
 }
 
 /// From a home to a reactor or a guest, in order.
@@ -401,7 +426,7 @@ pub struct TourPage {
     pub cursor: Option<TourCursor>,
     /// The page has what was written before this tick, as far as it goes.
     pub tick: u64,
-    /// So many of the topics that the client listed were come by.
+    /// So many of the topics that the client listed were come by, beside those that were counted.
     pub listed_count: usize,
     /// Nothing is missing of what was asked for of those topics.
     pub is_recovered: bool,

@@ -459,6 +459,7 @@ impl Desk {
             // What ends with one is answered behind it.
             for (slot, gap) in outcome.past_gaps.drain(..) {
                 self.tell_gap(slot, &gap, GapReason::Retention);
+                self.note_buffered(slot);
             }
             for started in outcome.started.drain(..) {
                 self.answer_started(started);

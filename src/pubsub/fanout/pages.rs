@@ -57,7 +57,7 @@ pub(super) struct Queued {
     pub(super) format: Format,
     /// Of a replay, the first one's `seq`.
     pub(super) seq: u64,
-    /// None where a tour has come to its end.
+    /// None where a tour has come to its end, or nothing is to be sent of its page.
     pub(super) range: Option<Range>,
     /// The page ends with it: of a replay, which publication comes next.
     pub(super) page_end: Option<u64>,
@@ -77,6 +77,12 @@ impl Queued {
     /// What a tour of publications in `format` has.
     pub(super) fn of_tour(tour: ReplayId, home: usize, format: Format, range: Option<Range>) -> Queued {
         Queued { asker: Asker::Tour(tour, home), format, seq: 0, range, page_end: None }
+    }
+
+    /// A page of a tour of which nothing is to be sent but what the connection is told beside it: the next one waits until it
+    /// takes that.
+    pub(super) fn of_nothing(tour: ReplayId, home: usize, format: Format) -> Queued {
+        Queued { page_end: Some(0), ..Queued::of_tour(tour, home, format, None) }
     }
 
     fn len(&self) -> usize {
@@ -181,7 +187,13 @@ impl Fanout {
         }
         let queued = replaying.queue_mut(is_urgent).pop_front().expect("it is there");
         let Some(range) = queued.range else {
-            self.end_tour(queued.asker, outcome);
+            match (queued.asker, queued.page_end) {
+                (Asker::Tour(tour, home), Some(_)) => {
+                    self.go_on_touring(tour, home, outcome);
+                    self.end_page(id, outcome);
+                }
+                (asker, _) => self.end_tour(asker, outcome),
+            }
             return self.take_past(connection, is_urgent, bytes_max, outcome);
         };
         if queued.page_end.is_none() {
@@ -231,7 +243,7 @@ impl Fanout {
     }
 
     /// What the connection is to be sent of topics' pasts and is stale by `clock`, a reading of the log's age clock, is let
-    /// go of: it is asked for again, unless the connection is a member by now; then it is told.
+    /// go of: it is asked for again, unless it is the last of a replay, and the connection a member by now; then it is told.
     pub(super) fn shed_pages(&mut self, connection: u32, clock: u64, outcome: &mut Outcome) {
         for is_urgent in [true, false] {
             while let Some(asker) = self.find_stale(connection, is_urgent, clock) {
@@ -252,7 +264,11 @@ impl Fanout {
                         self.replays[replay.place as usize].from = PageFrom::Next(from);
                         self.wait_for_page(connection, asker);
                     }
-                    Asker::Tour(tour, home) => self.miss_of_tour(tour, home, &stale, outcome),
+                    Asker::Tour(tour, home) => {
+                        self.ask_anew(tour, home, is_urgent, &stale);
+                        outcome.owed.push(connection);
+                        continue;
+                    }
                 }
                 self.end_page(id, outcome);
                 outcome.owed.push(connection);

@@ -24,7 +24,7 @@ use crate::{
         topic::{self, Filter},
     },
     pubsub::{
-        message::{ReplayId, TourCursor, TourEntry, TourFrom, TourPage, TourRequest},
+        message::{Counted, ReplayId, TourCursor, TourEntry, TourFrom, TourPage, TourRequest},
         subscription::{ConnectionId, Gap, SubscribeRefused, Toured, Unsubscribed, WantedTour},
         view::MemberSlot,
     },
@@ -69,6 +69,8 @@ struct Stop {
     from: TourFrom,
     until: Option<u64>,
     cursor: Option<TourCursor>,
+    /// What pages of this pass had that are asked for anew.
+    counted: Counted,
     /// As of which tick the client will have all.
     tick: u64,
 }
@@ -116,7 +118,7 @@ impl Fanout {
         let stops = (0..self.homes.count).map(|home| {
             let tick = ticks.as_ref().map(|ticks| ticks[home]);
             let from = if has_first_pass { TourFrom::Start(start.clone(), tick) } else { TourFrom::Nothing };
-            Stop { from, until: None, cursor: None, tick: 0 }
+            Stop { from, until: None, cursor: None, counted: Counted::None, tick: 0 }
         });
         self.replay_serial = self.replay_serial.wrapping_add(1);
         let serial = self.replay_serial;
@@ -224,7 +226,7 @@ impl Fanout {
         let own = self.filters.by_text[it.encoding.index()].get(&*it.filter).copied();
         let (format, encoding) = (it.encoding.format(), it.encoding);
         let mut queued: Vec<Queued> = Vec::new();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut has_gaps) = (0, 0, false);
         for entry in entries {
             self.work += price::SPAN;
             if self.is_received_otherwise(id.slot, encoding, &entry.topic, own) {
@@ -240,6 +242,7 @@ impl Fanout {
             }
             if let Some((from, to)) = gap {
                 outcome.past_gaps.push((id.slot, Gap { topic, from, to }));
+                has_gaps = true;
             }
             let Some(range) = range else { continue };
             count += next_seq - seq;
@@ -253,6 +256,9 @@ impl Fanout {
         self.tours[tour.place as usize].count += count;
         self.replayed_total += count;
         self.replayed_bytes_total += bytes;
+        if queued.is_empty() && has_gaps {
+            queued.push(Queued::of_nothing(tour, home, format));
+        }
         match queued.last_mut() {
             Some(last) => {
                 last.page_end = Some(0);
@@ -288,6 +294,7 @@ impl Fanout {
         let was_little = it.page_count as usize <= it.stops.len();
         for stop in &mut it.stops {
             stop.from = TourFrom::Tick(stop.until.take().expect("a pass is as of a tick"));
+            stop.counted = Counted::None;
         }
         match was_little || it.pass >= PASSES_MAX {
             true => self.register(tour, outcome),
@@ -308,6 +315,7 @@ impl Fanout {
             from: stop.from.clone(),
             until: stop.until,
             cursor: stop.cursor.clone(),
+            counted: stop.counted.clone(),
             connection: it.connection,
             tour,
         })
@@ -328,31 +336,32 @@ impl Fanout {
         self.drop_if_over(connection);
     }
 
-    /// What is left of a page is not sent.
-    pub(super) fn miss_of_tour<'a>(
+    /// What is left of a page is let go of: it is asked for anew, when the connection takes something. So nothing is missing of
+    /// what is kept, and who takes nothing keeps nothing.
+    pub(super) fn ask_anew<'a>(
         &mut self,
         tour: ReplayId,
         home: usize,
-        missed: impl IntoIterator<Item = &'a Queued>,
-        outcome: &mut Outcome,
+        is_urgent: bool,
+        left: impl IntoIterator<Item = &'a Queued>,
     ) {
         let it = &mut self.tours[tour.place as usize];
-        it.is_recovered = false;
         let (connection, format) = (it.connection.slot, it.encoding.format());
-        let mut gaps: Vec<Gap> = Vec::new();
-        for range in missed.into_iter().filter_map(|queued| queued.range.as_ref()) {
-            for record in Records::new(format, range.bytes()) {
-                self.work += price::SPAN;
-                it.count -= 1;
-                let topic = record.topic_name();
-                match gaps.last_mut().filter(|gap| *gap.topic == *topic && gap.to + 1 == record.seq) {
-                    Some(gap) => gap.to = record.seq,
-                    None => gaps.push(Gap { topic: (*topic).into(), from: record.seq, to: record.seq }),
-                }
-            }
-        }
-        outcome.past_gaps.extend(gaps.into_iter().map(|gap| (connection, gap)));
-        self.go_on_touring(tour, home, outcome);
+        let ranges = left.into_iter().filter_map(|queued| queued.range.as_ref());
+        let mut records = ranges.flat_map(|range| Records::new(format, range.bytes())).peekable();
+        let first = records.peek().map(|first| (Arc::from(&*first.topic_name()), first.seq));
+        let (name, seq) = first.expect("what is queued of a tour are records");
+        let count = records.count() as u64;
+        self.work += count * price::SPAN;
+        it.count -= count;
+        let stop = &mut it.stops[home];
+        stop.counted = match (stop.cursor.take(), &stop.counted) {
+            (None, _) | (_, Counted::All) => Counted::All,
+            (Some(end), Counted::UpTo(last)) if end.name < *last => Counted::UpTo(last.clone()),
+            (Some(end), _) => Counted::UpTo(end.name),
+        };
+        stop.cursor = Some(TourCursor { name, seq: Some(seq) });
+        self.replaying_of(connection).queue_mut(is_urgent).push_back(Queued::of_nothing(tour, home, format));
     }
 
     /// A connection that is gone has a tour no more.

@@ -29,6 +29,8 @@ const TOUR_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// A range of so many bytes is sent from where it is; shorter ones are copied together, which is less work than to send each.
 const ALONE_BYTES: usize = if cfg!(test) { 256 } else { 4 << 10 };
 
+/// What is missing of a topic is told in so many bytes, and its name.
+const GAP_BYTES: usize = 64;
 /// So many bytes are copied in the time that it takes to write one of a publication, with what else is done for that.
 const COPIED_BYTES: u64 = 8;
 
@@ -154,11 +156,12 @@ impl Home {
             let end_seq = past.first_since(page.tick);
             let resumed = cursor.filter(|cursor| cursor.name == *name).and_then(|cursor| cursor.seq);
             let lowest = past.lowest(now_ms);
-            let Part { first_seq, mut gap, is_whole } = match resumed {
+            let Part { first_seq, gap, is_whole } = match resumed {
                 Some(seq) => Part::behind(seq, lowest, end_seq),
                 None => Part::of(past, had, lowest, end_seq),
             };
-            page.listed_count += usize::from(resumed.is_none() && matches!(had, Had::Listed(..)));
+            let is_counted = resumed.is_some() || request.counted.has(name);
+            page.listed_count += usize::from(matches!(had, Had::Listed(..)) && !is_counted);
             if let Some((seq, tick)) = past.retained_alone() {
                 if tick < page.tick && !had.has_retained(seq, tick) {
                     let mut cost = PageCost::default();
@@ -220,7 +223,10 @@ impl Home {
             for (span, next_seq) in spans.spans.iter().zip(next_seqs) {
                 page.entries.push(entry(span.seq, next_seq, Some(span.range.clone())));
             }
-            page.entries[first_entry].gap = gap.take();
+            if gap.is_some() {
+                *bytes_left = bytes_left.saturating_sub((GAP_BYTES + name.len()) as u32);
+            }
+            page.entries[first_entry].gap = gap;
             let next_seq = spans.next_seq;
             self.work += cost.price;
             self.transcoded_bytes_total += cost.transcoded_bytes;

@@ -11,6 +11,8 @@ use crate::{protocol::topic, reactor::simulation::client::Replayed};
 /// So many random worlds.
 const SEEDS: u64 = 150;
 const TOPIC_COUNT: usize = 12;
+/// Which nobody keeps, and who reads it takes nothing: so the log is full of it.
+const HOARD: &str = "c/hoard/d";
 
 /// What a reader of `filter` has, over all of its connections.
 struct Reader {
@@ -91,6 +93,14 @@ impl Reader {
         (self.client, self.looked_at) = (Some(client), 0);
     }
 
+    /// Whoever is closed by the broker is to connect anew.
+    fn notice(&mut self, world: &World) {
+        if self.client.is_some_and(|client| world.clients[client].state == State::Over) {
+            self.look(world);
+            self.client = None;
+        }
+    }
+
     fn part(&mut self, world: &mut World, rng: &mut Rng) {
         self.look(world);
         let Some(client) = self.client.take() else { return };
@@ -104,7 +114,7 @@ impl Reader {
     /// It has, or was told that it misses, all that there is.
     fn check_all(&self, world: &World, keeps_all: bool, seed: u64) {
         for (topic, newest) in world.oracle.newest() {
-            if !topic::matches(self.filter, topic) {
+            if !topic::matches(self.filter, topic) || topic == HOARD {
                 continue;
             }
             let got = self.got.get(topic);
@@ -133,6 +143,13 @@ fn keeping(reactor_count: usize, count: u64) -> Knobs {
     Knobs { policies: vec![policy], ..Knobs::calm(reactor_count) }
 }
 
+/// The log is short of room as soon as somebody hoards it.
+fn with_little_log(mut knobs: Knobs) -> Knobs {
+    let keeps_nothing = TopicPolicy { history_count: Some(0), ..knobs.policies[0].clone() };
+    knobs.policies.push(TopicPolicy { filter: HOARD.into(), ..keeps_nothing });
+    Knobs { policy: SlowConsumer::Skip, log_bytes_max: 192 << 10, may_close: true, ..knobs }
+}
+
 /// Readers come and go while others publish; each has all in the end, once, or was told.
 fn run(seed: u64) {
     let mut rng = Rng::new(seed);
@@ -142,23 +159,28 @@ fn run(seed: u64) {
     knobs.net.window_bytes = *rng.pick(&[300, 2_000, 1 << 20]);
     knobs.policies[0].history_format = *rng.pick(&[None, Some(Format::Json), Some(Format::Binary)]);
     let mut fate = Rng::new(seed ^ 0x7025);
-    let trouble = if fate.chance(1, 2) { Some(fate.below(4)) } else { None };
+    let trouble = if fate.chance(1, 2) { Some(fate.below(5)) } else { None };
     let keeps_all = keeps_all && trouble.is_none();
     match trouble {
         Some(0) => (knobs.policy, knobs.owed_bytes_max) = (SlowConsumer::Skip, fate.between(300, 3_000)),
         Some(1) => knobs.history_bytes_max = fate.between(2, 12) * 700,
         Some(2) => knobs.topics_max = fate.between(4, 10),
+        Some(4) => knobs = with_little_log(knobs),
         _ => {}
     }
     // Topics that were evicted, and what a reload turned off, are known to be missing and not of which topic.
     let may_forget = matches!(trouble, Some(2 | 3));
     let mut world = World::new(knobs);
     let publishers = [world.open(0, Format::Json), world.open(0, Format::Binary)];
+    if trouble == Some(4) {
+        world.hoard();
+    }
     let mut readers = ["a/#", "#", "a/+"].map(Reader::new);
     let mut topics: Vec<String> = (0..TOPIC_COUNT).map(|index| format!("a/{index}")).collect();
     topics.extend(["a".to_owned(), "b/1".to_owned(), "a/0/1".to_owned()]);
     for _ in 0..rng.between(30, 200) {
         let reader = rng.below(readers.len());
+        readers.iter_mut().for_each(|reader| reader.notice(&world));
         match rng.below(10) {
             0..5 => {
                 let topic = rng.pick(&topics[..]).clone();
@@ -178,6 +200,12 @@ fn run(seed: u64) {
                     readers[reader].part(&mut world, &mut rng);
                     readers[reader] = Reader::new(readers[reader].filter);
                 }
+                Some(client) if trouble == Some(4) => {
+                    let pace = world.clients[client].pace;
+                    world.clients[client].pace = *fate.pick(&[Pace::Stuck, pace]);
+                    world.fill_log(publishers[0], fate.between(1, 60));
+                    world.clients[client].pace = pace;
+                }
                 _ if trouble == Some(3) && fate.chance(1, 2) => {
                     world.knobs.policies[0].history_count = Some(*fate.pick(&[0, 3, 100]));
                     world.reload();
@@ -196,6 +224,7 @@ fn run(seed: u64) {
         }
     }
     for reader in &mut readers {
+        reader.notice(&world);
         if reader.client.is_none() {
             reader.connect(&mut world, &mut rng);
         }
@@ -513,7 +542,117 @@ fn a_tour_ends_with_its_filter() {
     }
 }
 
+/// Topics that have lost all since: each is told, however many they are, and no more of that waits than the client takes.
+#[test]
+fn what_is_gone_of_very_many_topics_waits_for_who_takes_nothing() {
+    let mut knobs = keeping(1, 100);
+    knobs.policies[0].history_ms = Some(1_000);
+    knobs.net.window_bytes = 500;
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+    world.tour(reader, "a/#", r#""resume":true"#);
+    world.settle();
+    let at = world.replayed(reader)[0].at.clone();
+    world.say_goodbye(reader);
+    for index in 0..300 {
+        world.publish(publisher, &format!("a/{index}"));
+        world.write_all();
+    }
+    world.settle();
+    world.pass(2 * SECOND);
+    world.settle();
+    let reader = world.open(0, Format::Json);
+    world.stick(reader);
+    world.tour(reader, "a/#", &format!(r#""since":{{"at":"{at}"}}"#));
+    world.peaks.replies = 0;
+    world.settle();
+    assert!(world.peaks.replies < 2_000, "{} bytes of replies wait", world.peaks.replies);
+    assert_eq!(world.reactor(0).desk().fanout.tour_count(), 1);
+    world.unstick(reader);
+    assert_eq!(world.replayed(reader).iter().map(|it| it.count).collect::<Vec<_>>(), [0]);
+    let is_gap = |event: &&Event| matches!(event, Event::Lapsed { .. });
+    assert_eq!(world.clients[reader].seen.iter().filter(is_gap).count(), 300);
+    world.end();
+}
+
+/// Pages that wait until the log is full are let go of, and come all the same when their client takes something: nothing that is kept
+/// is missing, in whichever pass that is.
+#[test]
+fn pages_that_the_log_has_no_room_for_are_asked_for_anew() {
+    let mut anew_count = 0;
+    for (moment, keeps_since) in (0..12).flat_map(|moment| [(moment, true), (moment, false)]) {
+        let mut world = World::new(with_little_log(keeping(2, 1_000)));
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+        world.hoard();
+        for index in 0..10 {
+            world.publish_each_turn(publisher, &format!("a/{index}"), 3);
+        }
+        world.tour(reader, "a/#", r#""resume":true"#);
+        world.settle();
+        let at = world.replayed(reader)[0].at.clone();
+        world.say_goodbye(reader);
+        if !keeps_since {
+            for index in 0..10 {
+                world.publish_each_turn(publisher, &format!("a/{index}"), 2);
+            }
+        }
+        let reader = world.open(0, Format::Json);
+        world.stick(reader);
+        world.ping(reader);
+        world.settle();
+        let listed: Vec<String> = (0..10).map(|index| format!(r#""a/{index}":3"#)).collect();
+        let epochs = format!(r#""epochs":{{"{}":{{{}}}}}"#, world.epoch(), listed.join(","));
+        world.tour(reader, "a/#", &format!(r#""since":{{"at":"{at}",{epochs}}}"#));
+        world.write_all();
+        for _ in 0..moment {
+            world.turns(0, 1);
+            world.turns(1, 1);
+            for index in 0..10 {
+                world.publish(publisher, &format!("a/{index}"));
+            }
+            world.write_all();
+        }
+        world.settle();
+        let before = world.reactor(0).desk().fanout.replayed_total();
+        world.fill_log(publisher, 100);
+        world.unstick(reader);
+        let replayed = world.replayed(reader);
+        assert_eq!(replayed.len(), 1);
+        let count = replayed[0].count;
+        assert!(replayed[0].is_recovered, "after {moment}: nothing is missing");
+        let handed_over = world.reactor(0).desk().fanout.replayed_total();
+        anew_count += u64::from(handed_over > count);
+        assert!(handed_over >= before.max(count));
+        for index in 0..10 {
+            let topic = format!("a/{index}");
+            let newest = world.oracle.newest().find(|(name, _)| *name == topic).expect("it is there").1;
+            assert_eq!(world.seqs(reader, &topic), (4..=newest).collect::<Vec<_>>(), "after {moment}");
+        }
+        world.end();
+    }
+    assert!(anew_count > 12, "pages went {anew_count} times");
+}
+
 impl World {
+    /// A client that takes nothing is owed all of a topic that nobody keeps.
+    fn hoard(&mut self) {
+        let hoarder = self.open(0, Format::Json);
+        self.subscribe(hoarder, HOARD);
+        self.settle();
+        self.stick(hoarder);
+        // What is in flight to it is none of that.
+        self.ping(hoarder);
+        self.settle();
+    }
+
+    /// So many publications of a few kilobytes are to come to whoever hoards them.
+    fn fill_log(&mut self, publisher: usize, count: usize) {
+        for _ in 0..count {
+            self.publish_as(publisher, HOARD, 3_000, true, false, false, None);
+            self.settle();
+        }
+    }
+
     /// What the client was told of tours that are over.
     fn replayed(&self, client: usize) -> Vec<&Replayed> {
         let seen = self.clients[client].seen.iter();
