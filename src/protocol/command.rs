@@ -42,6 +42,8 @@ pub const LAST_MAX: u32 = 10_000;
 pub const HISTORY_MAX: u32 = 1_000;
 /// So many topics a subscribe to a filter may list.
 pub const LISTED_MAX: usize = 4_096;
+/// Under the numberings of so many starts of a broker.
+pub const EPOCHS_MAX: usize = 16;
 /// So many a history asks for that does not say.
 pub const HISTORY_DEFAULT: u32 = 100;
 /// The longest key of a publication, in bytes; the shortest has one.

@@ -326,7 +326,7 @@ fn tour(raw: &str) -> Result<Resume, ErrorCode> {
     }
     match resume.epochs.iter().map(|(_, listed)| listed.len()).sum::<usize>() {
         _ if members.is_empty() => Err(bad),
-        count if count > 4_096 => Err(ErrorCode::LimitReached),
+        count if count > 4_096 || resume.epochs.len() > 16 => Err(ErrorCode::LimitReached),
         _ => Ok(resume),
     }
 }

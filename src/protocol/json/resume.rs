@@ -12,7 +12,7 @@ use super::{
     past::{EPOCH_BYTES_MAX, bad_value, read_epoch},
 };
 use crate::protocol::{
-    command::{At, ErrorCode, LISTED_MAX, Listed, Resume},
+    command::{At, EPOCHS_MAX, ErrorCode, LISTED_MAX, Listed, Resume},
     topic::TOPIC_BYTES_MAX,
 };
 
@@ -47,31 +47,37 @@ pub(super) fn resume(members: &Members<'_, '_>, has_wildcards: bool) -> Result<O
     if raw.len() > LISTED_MAX * LISTED_BYTES_MAX {
         return Err(too_many());
     }
-    let resume = read_resume(raw).ok_or_else(|| {
-        bad_value(format!(
+    let resume = read_resume(raw).map_err(|unread| match unread {
+        Unread::TooMany => too_many(),
+        Unread::Bad => bad_value(format!(
             "`since` is {}; for a filter with wildcards an object of `at`, a string of at most {AT_BYTES_MAX} bytes, and `epochs`, an \
              object of objects of topics' names and integers from 0 to {ID_NUMBER_MAX}, or of one of both, is allowed",
             Quoted(raw)
-        ))
+        )),
     })?;
-    match resume.epochs.iter().map(|(_, listed)| listed.len()).sum::<usize>() > LISTED_MAX {
-        true => Err(too_many()),
-        false => Ok(Some(Box::new(resume))),
-    }
+    Ok(Some(Box::new(resume)))
+}
+
+/// Why a value is no place to come back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unread {
+    /// It lists more than may be: how the rest of it reads is not looked at.
+    TooMany,
+    Bad,
 }
 
 fn too_many() -> Fault {
     let message = format!(
-        "`since` lists more topics than may be; at most {LISTED_MAX} are allowed, others are known by `at`"
+        "`since` lists more than may be; at most {LISTED_MAX} topics, under at most {EPOCHS_MAX} epochs, are allowed: others are known by `at`"
     );
     Fault { code: ErrorCode::LimitReached, message }
 }
 
 /// What `raw`, a good value, says: if it is an object of `at` and `epochs`, or one of them, and of nothing else.
-fn read_resume(raw: &str) -> Option<Resume> {
+fn read_resume(raw: &str) -> Result<Resume, Unread> {
     let mut resume = Resume { has_since: true, ..Resume::default() };
-    let mut is_empty = true;
-    read_object(raw, 0, KEY_BYTES_MAX, |key, at| {
+    let (mut is_empty, mut listed_left, mut is_too_many) = (true, LISTED_MAX, false);
+    let end = read_object(raw, 0, KEY_BYTES_MAX, |key, at| {
         is_empty = false;
         match key {
             "at" => {
@@ -81,24 +87,32 @@ fn read_resume(raw: &str) -> Option<Resume> {
             }
             "epochs" => read_object(raw, at, EPOCH_BYTES_MAX, |epoch, at| {
                 let mut listed = Listed::new();
-                let end = read_listed(raw, at, &mut listed)?;
+                let end = read_object(raw, at, TOPIC_BYTES_MAX, |topic, at| {
+                    is_too_many |= listed_left == 0;
+                    listed_left = listed_left.checked_sub(1)?;
+                    let (seq, end) = read_seq(raw, at)?;
+                    listed.push((topic.into(), seq));
+                    Some(end)
+                })?;
+                is_too_many |= resume.epochs.len() == EPOCHS_MAX;
                 resume.epochs.push((read_epoch(epoch), listed));
-                Some(end)
+                (!is_too_many).then_some(end)
             }),
             _ => None,
         }
-    })?;
-    (!is_empty).then_some(resume)
+    });
+    match end {
+        _ if is_too_many => Err(Unread::TooMany),
+        Some(_) if !is_empty => Ok(resume),
+        _ => Err(Unread::Bad),
+    }
 }
 
-/// The topics that the object at `at` lists; and where it ends.
-fn read_listed(raw: &str, at: usize, listed: &mut Listed) -> Option<usize> {
-    read_object(raw, at, TOPIC_BYTES_MAX, |topic, at| {
-        let len = raw.as_bytes()[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let seq = raw[at..at + len].parse().ok().filter(|seq| *seq <= ID_NUMBER_MAX)?;
-        listed.push((topic.into(), seq));
-        Some(at + len)
-    })
+/// The number at `at`, and where it ends.
+fn read_seq(raw: &str, at: usize) -> Option<(u64, usize)> {
+    let len = raw.as_bytes()[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let seq = raw[at..at + len].parse().ok().filter(|seq| *seq <= ID_NUMBER_MAX)?;
+    Some((seq, at + len))
 }
 
 /// Reads the object at `at`, whose keys have `key_bytes_max` bytes at most without their escapes: `member` gets each and where its value begins,
@@ -224,6 +238,13 @@ mod tests {
         assert_eq!(asked(&listed(LISTED_MAX)).1.map(|resume| resume.epochs[0].1.len()), Some(LISTED_MAX));
         let text = format!(r#"{{"op":"subscribe","topic":"a/#"{}}}"#, listed(LISTED_MAX + 1));
         assert_refused(&text, ErrorCode::LimitReached, &["4096", "allowed"]);
+        let under = |count: usize| {
+            let epochs: Vec<String> = (0..count).map(|index| format!(r#""{index}":{{}}"#)).collect();
+            format!(r#","since":{{"epochs":{{{}}}}}"#, epochs.join(","))
+        };
+        assert_eq!(asked(&under(EPOCHS_MAX)).1.map(|resume| resume.epochs.len()), Some(EPOCHS_MAX));
+        let text = format!(r#"{{"op":"subscribe","topic":"a/#"{}}}"#, under(EPOCHS_MAX + 1));
+        assert_refused(&text, ErrorCode::LimitReached, &["16", "allowed"]);
         refused(r#","resume":1"#);
         assert_refused(
             r#"{"op":"subscribe","topic":"t","resume":true}"#,
