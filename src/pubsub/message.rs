@@ -271,11 +271,20 @@ pub struct TourStart {
     pub last: u32,
 }
 
+/// What an allocation takes beside what is asked for, about.
+const ALLOCATION_BYTES: usize = 16;
+
 impl TourStart {
     /// Up to which publication of the topic `name` the client has all, if it says so.
     pub fn seq_of(&self, name: &str) -> Option<u64> {
         let place = self.listed.binary_search_by(|(listed, _)| (**listed).cmp(name)).ok()?;
         Some(self.listed[place].1)
+    }
+
+    /// What the names that the client listed take, in bytes.
+    pub fn memory(&self) -> usize {
+        let names = self.listed.iter().map(|(name, _)| name.len() + ALLOCATION_BYTES);
+        self.listed.capacity() * size_of::<(Box<str>, u64)>() + names.sum::<usize>()
     }
 }
 

@@ -471,6 +471,7 @@ impl Desk {
                 self.refuse_again(pending);
             }
             for slot in outcome.owed.drain(..) {
+                self.note_buffered(slot);
                 self.list_if_owed(slot);
             }
             for slot in outcome.released.drain(..) {

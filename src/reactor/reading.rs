@@ -402,7 +402,8 @@ impl Desk {
         let bytes = connection.session.memory()
             + connection.replies.capacity()
             + connection.unread.as_ref().map_or(0, |unread| unread.memory())
-            + connection.flight.memory();
+            + connection.flight.memory()
+            + self.fanout.listed_bytes(slot);
         self.buffered.note(self.connections.share_mut(slot), bytes);
     }
 

@@ -305,6 +305,7 @@ impl Fanout {
             replaying.count() <= replaying_count as usize,
             "a view stays for whoever is to be sent its past"
         );
+        self.check_waiting();
         for subscriber in &self.subscribers {
             subscriber.check();
             self.check_replays(subscriber);

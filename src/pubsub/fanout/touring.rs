@@ -49,6 +49,8 @@ pub(super) struct Tour {
     encoding: Encoding,
     /// How many topics the client listed.
     listed_count: usize,
+    /// What their names take, as long as the first pass goes on.
+    listed_bytes: usize,
     /// And how many of these were come by.
     found_count: usize,
     /// By home.
@@ -59,6 +61,8 @@ pub(super) struct Tour {
     page_count: u32,
     /// How many homes it is not over at.
     open_count: usize,
+    /// Its place among those that wait for its filter.
+    waiting_place: usize,
     count: u64,
     is_recovered: bool,
 }
@@ -128,12 +132,14 @@ impl Fanout {
             filter: filter.as_str().into(),
             encoding,
             listed_count: start.listed.len(),
+            listed_bytes: if has_first_pass { start.memory() } else { 0 },
             found_count: 0,
             stops: stops.collect(),
             stage: Stage::Passing,
             pass: 0,
             page_count: 0,
             open_count: 0,
+            waiting_place: 0,
             count: 0,
             is_recovered,
         });
@@ -149,6 +155,13 @@ impl Fanout {
     /// How many tours are under way.
     pub fn tour_count(&self) -> usize {
         self.tours.len()
+    }
+
+    /// What the names of topics take that the connection listed for tours that still ask for what came after, in bytes.
+    pub fn listed_bytes(&self, connection: u32) -> usize {
+        let replaying = self.subscribers.get(connection as usize).and_then(Subscriber::replaying);
+        let tours = replaying.into_iter().flat_map(|replaying| &replaying.tours);
+        tours.map(|place| self.tours[*place as usize].listed_bytes).sum()
     }
 
     /// Whether a tour of the connection, that is not of just `text`, is under way of which some topic is one of `text`'s, a
@@ -193,7 +206,8 @@ impl Fanout {
         self.forget_queued(id, is_its, outcome);
         let is_registered = self.tours[tour.place as usize].stage != Stage::Passing;
         let levels = topic::level_count(text);
-        self.forget_tour(tour);
+        let it = self.forget_tour(tour);
+        self.stop_waiting(tour, &it);
         self.drop_if_over(connection);
         outcome.owed.push(connection);
         if is_registered {
@@ -292,6 +306,9 @@ impl Fanout {
             return outcome.owed.push(connection);
         }
         let was_little = it.page_count as usize <= it.stops.len();
+        if std::mem::take(&mut it.listed_bytes) > 0 {
+            outcome.owed.push(connection);
+        }
         for stop in &mut it.stops {
             stop.from = TourFrom::Tick(stop.until.take().expect("a pass is as of a tick"));
             stop.counted = Counted::None;
@@ -368,6 +385,7 @@ impl Fanout {
     pub(super) fn depart_tour(&mut self, connection: u32, place: u32) {
         self.work += price::LOOK;
         let it = self.tours.remove(place as usize);
+        self.stop_waiting(ReplayId { place, serial: it.serial }, &it);
         let subscriber = &mut self.subscribers[connection as usize];
         if it.stage == Stage::Passing {
             subscriber.asked_count -= 1;
@@ -398,6 +416,16 @@ impl Fanout {
         assert_eq!(passing_count, rare.tour_count as usize, "a tour is counted until its filter is");
     }
 
+    /// Asserts that filters know the tours that wait for them; for tests and simulations.
+    pub(super) fn check_waiting(&self) {
+        for (_, entry) in &self.filters.entries {
+            for (place, tour) in entry.touring.iter().enumerate() {
+                let it = &self.tours[tour.place as usize];
+                assert_eq!((it.serial, it.waiting_place, it.stage), (tour.serial, place, Stage::Registering));
+            }
+        }
+    }
+
     fn begin_pass(&mut self, tour: ReplayId, outcome: &mut Outcome) {
         let it = &mut self.tours[tour.place as usize];
         it.pass += 1;
@@ -424,7 +452,23 @@ impl Fanout {
         let entry = &mut self.filters.entries[key.index()];
         match entry.missing_count {
             0 => self.hold_up(tour, outcome),
-            _ => entry.touring.push(tour),
+            _ => {
+                self.tours[tour.place as usize].waiting_place = entry.touring.len();
+                entry.touring.push(tour);
+            }
+        }
+    }
+
+    /// The tour, which is gone, waits for its filter no more, if it did.
+    fn stop_waiting(&mut self, tour: ReplayId, it: &Tour) {
+        let Some(key) = self.filters.by_text[it.encoding.index()].get(&*it.filter) else { return };
+        let touring = &mut self.filters.entries[key.index()].touring;
+        if touring.get(it.waiting_place) != Some(&tour) {
+            return;
+        }
+        touring.swap_remove(it.waiting_place);
+        if let Some(moved) = touring.get(it.waiting_place) {
+            self.tours[moved.place as usize].waiting_place = it.waiting_place;
         }
     }
 
@@ -494,5 +538,87 @@ impl Fanout {
             self.change(key, |view| view.skip_before(held.member, seq));
             self.subscribers[connection as usize].forget_gap(name, seq);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pubsub::{
+        home::Homes,
+        log::Budget,
+        message::{PendingId, Request, TourStart},
+        policy::Policy,
+        subscription::Refused,
+    };
+
+    const FILTER: &str = "a/#";
+    const HOME_COUNT: usize = 2;
+
+    /// A fan-out, and homes that answer late.
+    struct Bench {
+        fanout: Fanout,
+        outcome: Outcome,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let (homes, budget) = (Homes::new(HOME_COUNT, 0), Budget::new(1 << 20));
+            let fanout = Fanout::new(homes, Policy::skipping(1 << 20), 10, 10, budget);
+            Bench { fanout, outcome: Outcome::default() }
+        }
+
+        fn subscribe(&mut self, slot: u32) -> Result<(), SubscribeRefused> {
+            let start = TourStart { listed: Vec::new(), last: 0 };
+            let wanted = WantedTour { start, ticks: None, is_recovered: true };
+            let (id, filter) =
+                (ConnectionId { slot, generation: 1 }, Filter::parse(FILTER).expect("a filter"));
+            let begun =
+                self.fanout.handle_subscribe_tour(id, filter, Encoding::Json, wanted, &mut self.outcome);
+            self.fanout.check();
+            begun
+        }
+
+        fn unsubscribe(&mut self, slot: u32) -> Result<Unsubscribed, Refused> {
+            let left =
+                self.fanout.handle_unsubscribe(slot, Encoding::Json, FILTER, PendingId(0), &mut self.outcome);
+            self.fanout.check();
+            left
+        }
+
+        fn waiting_count(&self) -> usize {
+            self.fanout.filters.entries.iter().map(|(_, entry)| entry.touring.len()).sum()
+        }
+    }
+
+    /// However often tours come and go that wait for a filter: it knows those that are there.
+    #[test]
+    fn a_filter_forgets_tours_that_do_not_wait_for_it_any_more() {
+        let mut bench = Bench::new();
+        (0..4).for_each(|slot| bench.subscribe(slot).expect("nothing is in the way"));
+        for round in 0..50 {
+            let slot = round % 3;
+            assert!(matches!(bench.unsubscribe(slot), Ok(Unsubscribed::Now)));
+            assert_eq!(bench.waiting_count(), 3);
+            bench.subscribe(slot).expect("nothing is in the way");
+        }
+        assert_eq!(bench.waiting_count(), 4);
+        assert!(bench.fanout.handle_disconnect(1, &mut bench.outcome));
+        bench.fanout.check();
+        let registrations: Vec<_> =
+            bench.fanout.filters.entries.iter().map(|(_, it)| it.registration).collect();
+        bench.outcome.requests.clear();
+        for _ in 0..HOME_COUNT {
+            bench.fanout.handle_filter_added(registrations[0], &mut bench.outcome);
+            bench.fanout.check();
+        }
+        let asked = bench.outcome.requests.iter().filter_map(|(_, request)| match request {
+            Request::Tour(request) => Some(request.connection.slot),
+            _ => None,
+        });
+        let mut asked: Vec<u32> = asked.collect();
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 0, 2, 2, 3, 3], "each asks both homes");
+        assert_eq!(bench.waiting_count(), 0);
     }
 }
