@@ -76,14 +76,14 @@ impl Hearing {
 
 impl World {
     /// A new listener, whom the oracle takes for a client. No client connects after it.
-    fn listen(&mut self) -> usize {
+    pub(super) fn listen(&mut self) -> usize {
         let client = self.oracle.add_client();
         let id = self.guest.guest.open().expect("there is room for a listener");
         self.guest.listeners.push(Listener { id, client, takes: true, is_told: false });
         self.guest.listeners.len() - 1
     }
 
-    fn listener_subscribes(&mut self, listener: usize, filter: &str) {
+    pub(super) fn listener_subscribes(&mut self, listener: usize, filter: &str) {
         let Listener { id, client, .. } = self.guest.listeners[listener];
         let asked = self.guest.guest.subscribe(id, filter_of(filter));
         if matches!(asked, Err(NotAsked::Homes | NotAsked::Questions)) {
@@ -107,7 +107,7 @@ impl World {
 
     /// The guest publishes for `client`, whom the oracle takes for a client that only publishes; false if there was no
     /// room.
-    fn guest_publishes(&mut self, client: usize, topic: &str, len: usize, receivers: Option<u64>) -> bool {
+    pub(super) fn guest_publishes(&mut self, client: usize, topic: &str, len: usize, receivers: Option<u64>) -> bool {
         let payload = payload_of(self.oracle.next_number(), len, true);
         let counts = receivers.is_some();
         let name = TopicName::checked(topic);
