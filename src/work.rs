@@ -68,6 +68,8 @@ pub mod price {
     pub const CHANGE: u64 = 200;
     /// A node of a fan-out's tree of filters, or a filter of its own, that a name is held against.
     pub const MATCH: u64 = 60;
+    /// Of a filter that a name is held against by itself, so many levels are one more of these.
+    pub const MATCH_LEVELS: usize = 4;
     /// A holder of a filter that is looked at.
     pub const HOLDER: u64 = 8;
     /// A membership that comes, goes or changes.

@@ -153,11 +153,12 @@ impl Sending {
         let before = desk.meter.spent();
         let is_live = !desk.fanout.has_urgent(slot) || self.add_urgent(desk, slot, &mut gather, past_bytes);
         let is_ending = desk.fanout.is_ending(slot);
+        let mut is_beyond = false;
         let mut next = match is_live {
             true => first.or_else(|| desk.fanout.pop_owing(slot)),
             false => {
                 // When its send is over.
-                first.into_iter().for_each(|(view, member)| _ = desk.fanout.mark_owing(view, member));
+                is_beyond = first.is_some_and(|(view, member)| desk.fanout.mark_owing(view, member));
                 None
             }
         };
@@ -193,6 +194,10 @@ impl Sending {
         self.budget.pass_by(desk.meter.spent() - before);
         if gather.is_empty() {
             self.transport.put_back(gather);
+            if is_beyond {
+                // What is live waits for a home, and no send is in flight after which it would be found to be too much.
+                desk.judge(slot);
+            }
             // So many were at their head by now that others are left.
             desk.list_if_owed(slot);
             return;

@@ -12,6 +12,7 @@ use crate::pubsub::{
     view::MemberSlot,
     walk::Walk,
 };
+use crate::work::price::MATCH_LEVELS;
 
 /// Nobody's place.
 const NONE: u32 = u32::MAX;
@@ -70,6 +71,13 @@ pub(super) struct Rare {
     walk: Walk,
     /// Places by view, where there are many.
     places: Option<Table<ViewKey, u32>>,
+}
+
+impl Rare {
+    /// What it takes to hold a name against all filters, in such as have few levels.
+    pub(super) fn lookup_count(&self) -> usize {
+        self.filters.len() + self.level_count as usize / MATCH_LEVELS
+    }
 }
 
 /// A connection's subscription to a filter; the filter's list has the connection at `place`.

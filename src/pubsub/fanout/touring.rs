@@ -37,7 +37,7 @@ const PASSES_MAX: u32 = 8;
 const TOURS_MAX: usize = 16;
 
 /// A page of a tour holds so many topics against so many filters of its connection at most, or one against all: each is held
-/// against each, in one go.
+/// against each, in one go. One of more levels counts as several, by [`price::MATCH_LEVELS`].
 const LOOKUPS_MAX: usize = if cfg!(test) { 12 } else { 16 << 10 };
 
 /// One connection's tour.
@@ -324,9 +324,9 @@ impl Fanout {
         let it = self.tours.get(tour.place as usize).filter(|it| it.serial == tour.serial)?;
         let stop = &it.stops[home];
         let rare = self.subscribers[it.connection.slot as usize].rare.as_ref();
-        let filter_count = rare.map_or(0, |rare| rare.filters.len());
+        let lookup_count = rare.map_or(0, |rare| rare.lookup_count());
         Some(TourRequest {
-            entries_max: (LOOKUPS_MAX / (1 + filter_count)).max(1),
+            entries_max: (LOOKUPS_MAX / (1 + lookup_count)).max(1),
             filter: it.filter.clone(),
             encoding: it.encoding,
             from: stop.from.clone(),
@@ -512,7 +512,7 @@ impl Fanout {
             return true;
         }
         let rare = subscriber.rare.as_ref().expect("who has a tour has the rare parts");
-        self.work += rare.filters.len() as u64 * price::MATCH;
+        self.work += rare.lookup_count() as u64 * price::MATCH;
         let mut others = rare.filters.iter().filter(|held| Some(held.key) != own);
         others.any(|held| topic::matches(&self.filters.entries[held.key.index()].text, name))
     }
@@ -588,6 +588,35 @@ mod tests {
 
         fn waiting_count(&self) -> usize {
             self.fanout.filters.entries.iter().map(|(_, entry)| entry.touring.len()).sum()
+        }
+    }
+
+    /// A name is held against all of them, level by level.
+    #[test]
+    fn filters_of_many_levels_make_small_pages() {
+        let deep = format!("{}#", "a/".repeat(15));
+        for (others, entries_max) in [(vec![], 12), (vec!["b/+", "c/+"], 3), (vec![&*deep], 2)] {
+            let mut bench = Bench::new();
+            let id = ConnectionId { slot: 0, generation: 1 };
+            for other in others {
+                let filter = Filter::parse(other).expect("a filter");
+                bench
+                    .fanout
+                    .handle_subscribe_filter(id, Encoding::Json, filter, None, &mut bench.outcome)
+                    .unwrap();
+            }
+            let start = TourStart { listed: Vec::new(), last: 1 };
+            let wanted = WantedTour { start, ticks: None, is_recovered: true };
+            let filter = Filter::parse("z/#").expect("a filter");
+            let (fanout, outcome) = (&mut bench.fanout, &mut bench.outcome);
+            fanout
+                .handle_subscribe_tour(id, filter, Encoding::Json, wanted, outcome)
+                .expect("nothing is in the way");
+            let asked = outcome.requests.iter().find_map(|(_, request)| match request {
+                Request::Tour(request) => Some(request.entries_max),
+                _ => None,
+            });
+            assert_eq!(asked, Some(entries_max));
         }
     }
 

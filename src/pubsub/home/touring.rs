@@ -111,7 +111,8 @@ impl Home {
             .take(NAMES_TOGETHER)
             .map(|(name, key)| (name.clone(), *key))
             .collect();
-        self.work += found.len() as u64 * (price::LOOK + price::MATCH);
+        let lookups = 1 + topic::level_count(filter) / price::MATCH_LEVELS;
+        self.work += found.len() as u64 * (price::LOOK + lookups as u64 * price::MATCH);
         found
     }
 

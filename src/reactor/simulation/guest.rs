@@ -107,7 +107,13 @@ impl World {
 
     /// The guest publishes for `client`, whom the oracle takes for a client that only publishes; false if there was no
     /// room.
-    pub(super) fn guest_publishes(&mut self, client: usize, topic: &str, len: usize, receivers: Option<u64>) -> bool {
+    pub(super) fn guest_publishes(
+        &mut self,
+        client: usize,
+        topic: &str,
+        len: usize,
+        receivers: Option<u64>,
+    ) -> bool {
         let payload = payload_of(self.oracle.next_number(), len, true);
         let counts = receivers.is_some();
         let name = TopicName::checked(topic);

@@ -407,6 +407,32 @@ fn pages_that_the_log_has_no_room_for_are_asked_for_anew() {
     assert!(anew_count > 12, "pages went {anew_count} times");
 }
 
+/// What is live of a client waits for the last pages of its tour, and is held to what it may be owed meanwhile.
+#[test]
+fn who_is_held_up_is_owed_no_more_than_others() {
+    let mut knobs = Knobs { owed_bytes_max: 4_000, may_close: true, ..keeping(2, 100) };
+    knobs.policies[0].history_count = Some(1);
+    let mut world = World::new(knobs);
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+    let live = world.topic_at(0, "t");
+    let holder = world.open(0, Format::Json);
+    world.subscribe(holder, "a/#");
+    world.subscribe(reader, &live);
+    world.settle();
+    world.tour(reader, "a/#", r#""resume":true"#);
+    world.write_all();
+    // The other home does not answer.
+    for _ in 0..100 {
+        world.publish_as(publisher, &live, 300, true, false, false, None);
+        world.write_all();
+        world.turns(0, 4);
+        world.read(reader, usize::MAX);
+    }
+    assert_eq!(world.closed_with(reader), Some(Some(4000)));
+    world.settle();
+    world.end();
+}
+
 /// A drain goes on until a tour is over, though its client takes little, and its home has no connections.
 #[test]
 fn a_tour_is_over_before_its_connection_is_drained() {
