@@ -34,7 +34,7 @@ use super::{
     log::{Budget, Charge},
     message::{PendingId, Request},
     policy::Policy,
-    subscription::{Gap, Started, Toured, ViewKey},
+    subscription::{ConnectionId, Gap, Started, Toured, ViewKey},
     table::Table,
     view::{MemberSlot, View},
 };
@@ -63,6 +63,10 @@ pub struct Fanout {
     filters: Filters,
     replays: slab::Slab<Replay>,
     tours: slab::Slab<Tour>,
+    /// Pages of tours that are asked for.
+    tour_pages_out: u32,
+    /// Connections that ask for one when some of these have come: each once, and some that are gone.
+    waiting_for_others: VecDeque<ConnectionId>,
     /// Of the last of both that began (wrapping).
     replay_serial: u32,
     replayed_total: u64,
@@ -175,6 +179,8 @@ impl Fanout {
             filters: Filters::default(),
             replays: slab::Slab::new(),
             tours: slab::Slab::new(),
+            tour_pages_out: 0,
+            waiting_for_others: VecDeque::new(),
             replay_serial: 0,
             replayed_total: 0,
             replayed_bytes_total: 0,
@@ -351,6 +357,8 @@ impl Fanout {
             && self.filters.is_empty()
             && self.replays.is_empty()
             && self.tours.is_empty()
+            && self.tour_pages_out == 0
+            && self.waiting_for_others.is_empty()
             && self.by_name.iter().all(Table::is_empty)
             && self.sweeping.is_empty()
             && self.paced.is_empty()

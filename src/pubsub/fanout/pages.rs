@@ -19,6 +19,10 @@ use crate::{
 /// So many pages of a connection are asked for or not sent yet; further replays of it wait.
 pub(super) const PAGES_MAX: u32 = if cfg!(test) { 2 } else { 4 };
 
+/// So many pages of tours are asked for at a time, for all connections of a reactor: homes look at very many topics for one, and
+/// what else they are asked stands behind it.
+const TOUR_PAGES_MAX: u32 = if cfg!(test) { 3 } else { 16 };
+
 /// All that a connection is being sent of topics' pasts.
 #[derive(Debug, Default)]
 pub(super) struct Replaying {
@@ -324,13 +328,14 @@ impl Fanout {
             let id = match asker {
                 Asker::Replay(id, _) => id,
                 Asker::Tour(tour, home) => {
-                    if let Some(request) = self.tour_request(tour, home) {
-                        self.subscribers[connection as usize]
-                            .replaying_mut()
-                            .expect("it has a tour")
-                            .page_count += 1;
-                        outcome.requests.push((home, Request::Tour(Box::new(request))));
+                    let Some(request) = self.tour_request(tour, home) else { continue };
+                    if self.tour_pages_out >= TOUR_PAGES_MAX {
+                        return self.wait_for_others(connection, asker);
                     }
+                    self.tour_pages_out += 1;
+                    let replaying = self.subscribers[connection as usize].replaying_mut();
+                    replaying.expect("it has a tour").page_count += 1;
+                    outcome.requests.push((home, Request::Tour(Box::new(request))));
                     continue;
                 }
             };
@@ -352,6 +357,41 @@ impl Fanout {
             };
             let home = self.homes.of(view.topic());
             outcome.requests.push((home, Request::Page(Box::new(request))));
+        }
+    }
+
+    /// Pages of other connections' tours come first.
+    fn wait_for_others(&mut self, connection: u32, asker: Asker) {
+        let is_held_up = self.subscribers[connection as usize].is_held_up();
+        let subscriber = &mut self.subscribers[connection as usize];
+        let id = subscriber.id(connection);
+        subscriber.replaying_mut().expect("it has a tour").waiting.push_front(asker);
+        let rare = subscriber.rare.as_mut().expect("who has a tour has the rare parts");
+        match std::mem::replace(&mut rare.waits_for_others, true) {
+            true => {}
+            // All that is live of it waits.
+            false if is_held_up => self.waiting_for_others.push_front(id),
+            false => self.waiting_for_others.push_back(id),
+        }
+    }
+
+    /// A page of a tour has come: those who waited for that ask for theirs.
+    pub(super) fn end_tour_page(&mut self, outcome: &mut Outcome) {
+        self.tour_pages_out -= 1;
+        while self.tour_pages_out < TOUR_PAGES_MAX
+            && let Some(ConnectionId { slot, generation }) = self.waiting_for_others.pop_front()
+        {
+            self.work += price::LOOK;
+            let subscriber = &mut self.subscribers[slot as usize];
+            if subscriber.generation != generation || subscriber.is_leaving() {
+                continue;
+            }
+            // A slot that is nobody's looks like its first connection's.
+            let Some(rare) = &mut subscriber.rare else { continue };
+            rare.waits_for_others = false;
+            if rare.replaying.is_some() {
+                self.ask_pages(slot, outcome);
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Rare {
     pub(super) endings: Option<Box<Endings>>,
     /// Topics whose past it is being sent.
     pub(super) replaying: Option<Box<Replaying>>,
+    /// It is listed as one that waits to ask for a page of a tour until those of others have come.
+    pub(super) waits_for_others: bool,
     /// The filter that is being taken back, while a task walks through the subscriptions for that.
     pub(super) unsubscribing: Option<FilterKey>,
     walk: Walk,
