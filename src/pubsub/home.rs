@@ -1916,6 +1916,56 @@ mod tests {
         assert!((1..=2_048).contains(&most), "{most} bytes");
     }
 
+    /// What is missing of each topic is told as well, and is of the page's bytes.
+    #[test]
+    fn a_page_of_a_tour_has_as_many_gaps_as_fit() {
+        let mut world = keeping_world(100, 1 << 20, KeepKeys { count: Some(1), ..KeepKeys::default() });
+        let name = "n".repeat(240);
+        for number in 0..3 * 20 {
+            world.publish(&format!("a/{:02}{name}", number % 20), 0).unwrap();
+        }
+        let mut request = TourRequest { from: TourFrom::Tick(1), ..tour_of(0) };
+        let (mut topics, mut most) = (0, 0);
+        loop {
+            world.home.handle_tour(0, 0, &request, &mut world.outboxes);
+            let Some(Delivery::Toured(page)) = world.outboxes[0].pop_back() else { panic!("a page comes") };
+            assert!(page.entries.iter().all(|entry| entry.gap == Some((1, 2)) && entry.seq == 3));
+            (topics, most) = (topics + page.entries.len(), most.max(page.entries.len()));
+            (request.until, request.cursor) = (Some(page.tick), page.cursor);
+            if request.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((topics, most), (20, 2), "each is 300 bytes of a record and as many of a gap");
+    }
+
+    /// What is retained while a pass goes on is in the next one.
+    #[test]
+    fn a_pass_has_what_was_retained_before_it_began() {
+        let keys = KeepKeys { retain: Some(true), ..KeepKeys::default() };
+        let mut world = keeping_world(100, 1 << 20, keys);
+        let retain = |world: &mut World, name: &str| {
+            let World { home, deflater, outboxes } = world;
+            let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
+            home.handle_retain(name, b"1", kind, 0, deflater, outboxes).expect("there is room");
+            home.flush(outboxes);
+        };
+        let names = |world: &mut World, request: &TourRequest| {
+            world.home.handle_tour(0, 0, request, &mut world.outboxes);
+            let Some(Delivery::Toured(page)) = world.outboxes[0].pop_back() else { panic!("a page comes") };
+            let names: Vec<String> = page.entries.iter().map(|entry| entry.topic.to_string()).collect();
+            (names, page.tick)
+        };
+        retain(&mut world, "a/1");
+        let (first, tick) = names(&mut world, &tour_of(1));
+        assert_eq!(first, ["a/1"]);
+        retain(&mut world, "a/2");
+        let request = TourRequest { until: Some(tick), ..tour_of(1) };
+        assert_eq!(names(&mut world, &request).0, ["a/1"]);
+        let request = TourRequest { from: TourFrom::Tick(tick), ..tour_of(1) };
+        assert_eq!(names(&mut world, &request).0, ["a/2"]);
+    }
+
     /// The first page of a tour that begins with the newest `last` of each topic.
     fn tour_of(last: u32) -> TourRequest {
         TourRequest {
@@ -2002,14 +2052,11 @@ mod tests {
         assert_eq!(world.home.kept_bytes(), 0);
     }
 
-    /// One topic keeps several times what the log may have, all of it is on its way to somebody, and then it is to keep nothing.
-    #[test]
-    fn what_a_topic_kept_goes_bit_by_bit_and_waits_for_whoever_refers_to_it() {
-        const LOG_BYTES: usize = 128 << 10;
+    /// The topic `a` keeps about a megabyte, and all of it is on its way to somebody.
+    fn world_on_its_way(budget: Arc<Budget>) -> (World, Vec<PageContent>) {
         let keys = KeepKeys { count: Some(1_000_000), ..KeepKeys::default() };
         let mut world = World::new(0, 1_000);
-        let budget = Budget::with_past(LOG_BYTES, 4 << 20);
-        world.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, budget.clone());
+        world.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, budget);
         world.home.set_keeping(Keeping::new([("a".to_owned(), keys)]));
         let mut pages = Vec::new();
         let mut from = PageFrom::Start { since: Some(0), last: Some(0) };
@@ -2021,6 +2068,58 @@ mod tests {
             // Who had all that there was is sent the next publication as well.
             world.outboxes[0].clear();
         }
+        (world, pages)
+    }
+
+    /// It is to keep one publication.
+    #[test]
+    fn what_is_needless_waits_for_whoever_refers_to_it() {
+        const LOG_BYTES: usize = 264 << 10;
+        let budget = Budget::with_past(LOG_BYTES, 4 << 20);
+        let (mut world, _pages) = world_on_its_way(budget.clone());
+        let kept_bytes = world.home.kept_bytes();
+        assert!(kept_bytes > 3 * LOG_BYTES);
+        let keys = KeepKeys { count: Some(1), ..KeepKeys::default() };
+        world.home.set_keeping(Keeping::new([("a".to_owned(), keys)]));
+        let key = world.home.by_name.get("a").unwrap();
+        world.home.follow_keeping(key);
+        for turn in 1..50 {
+            world.home.begin_turn(10 * turn, 0);
+            world.pass(1);
+            world.home.release_free_chunks();
+            assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
+        }
+        assert!(budget.is_short() && world.home.kept_bytes() < kept_bytes, "as much goes as may be log");
+    }
+
+    /// Another home keeps more than there is room for.
+    #[test]
+    fn what_is_too_much_waits_for_whoever_refers_to_it() {
+        let budget = Budget::with_past(256 << 10, 1 << 20);
+        let (mut world, _pages) = world_on_its_way(budget.clone());
+        let mut other = World::new(0, 1_000);
+        other.home = Home::new(REACTORS, 1_000, 0, Encoding::COUNT, budget.clone());
+        let keys = KeepKeys { count: Some(1_000_000), ..KeepKeys::default() };
+        other.home.set_keeping(Keeping::new([("b".to_owned(), keys)]));
+        for _ in 0..20_000 {
+            other.publish("b", 0).unwrap();
+            let kept_bytes_max = (1 << 20) / 4 * 5 + OWN_CHUNK_BYTES;
+            assert!(budget.kept_bytes() <= kept_bytes_max, "a home does not wait for another for good");
+        }
+        assert!(budget.kept_bytes() > 1 << 20 && !budget.is_short());
+        for _ in 0..50 {
+            world.pass(1);
+            world.home.release_free_chunks();
+            assert!(!budget.is_full(), "publishers would wait for what is not log: {}", budget.bytes());
+        }
+    }
+
+    /// It is several times what the log may have, and it is to keep nothing.
+    #[test]
+    fn what_a_topic_kept_goes_bit_by_bit_and_waits_for_whoever_refers_to_it() {
+        const LOG_BYTES: usize = 128 << 10;
+        let budget = Budget::with_past(LOG_BYTES, 4 << 20);
+        let (mut world, mut pages) = world_on_its_way(budget.clone());
         let kept_bytes = world.home.kept_bytes();
         assert!(kept_bytes > 4 * LOG_BYTES);
         world.home.set_keeping(Keeping::new([]));

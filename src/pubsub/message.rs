@@ -229,7 +229,7 @@ pub enum PastFrom {
 }
 
 /// A page of the pasts of all topics of a home that a filter matches, for somebody who subscribes to that.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TourRequest {
     /// The filter.
     pub filter: Arc<str>,

@@ -357,6 +357,7 @@ impl Fanout {
             && self.filters.is_empty()
             && self.replays.is_empty()
             && self.tours.is_empty()
+            && self.subscription_count == 0
             && self.tour_pages_out == 0
             && self.waiting_for_others.is_empty()
             && self.by_name.iter().all(Table::is_empty)

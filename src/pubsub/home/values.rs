@@ -359,6 +359,8 @@ mod tests {
             assert_eq!(seqs(&mut bench, topic, PastFrom::After(1), 10), (lowest, all), "{topic}");
             assert_eq!(seqs(&mut bench, topic, PastFrom::Before(lowest), 10), (lowest, vec![]), "{topic}");
             assert_eq!(seqs(&mut bench, topic, PastFrom::After(20), 10), (lowest, vec![]), "{topic}");
+            let behind = (lowest + 1..=20).filter(|_| topic.ends_with("history")).collect::<Vec<_>>();
+            assert_eq!(seqs(&mut bench, topic, PastFrom::After(lowest), 10), (lowest, behind), "{topic}");
             assert_eq!(seqs(&mut bench, topic, PastFrom::Newest, 0), (lowest, vec![]), "{topic}");
         }
     }
@@ -427,6 +429,7 @@ mod tests {
         let full = Err(TopicRefusal::ValuesMax.into());
         assert_eq!(bench.publish("v/3", "1", false), full);
         assert_eq!(bench.publish("r/3", "1", true), full);
+        assert_eq!(bench.publish("r/4", "null", true), Ok(1), "a null takes nothing");
         assert_eq!(bench.publish("r/3", "1", false), Ok(1), "nothing was published, and this is not kept");
         let longer = format!("\"{}\"", "x".repeat(900));
         assert_eq!(bench.publish("v/1", &longer, false), full);
@@ -438,6 +441,54 @@ mod tests {
             (bench.value("v/1"), bench.value("r/1"), bench.value("v/2")),
             (is(3, "1"), is(3, "1"), None)
         );
+    }
+
+    /// What is retained is transcoded for each who wants it in the other format.
+    #[test]
+    fn a_retained_value_costs_what_it_takes_to_transcode_it() {
+        let mut bench = Bench::keeps(&[("r", RETAIN)]);
+        assert_eq!(bench.publish("r", &format!("\"{}\"", "x".repeat(500)), true), Ok(1));
+        let mut cost = |format| {
+            let before = bench.home.transcoded_bytes_total();
+            bench.home.take_work();
+            bench.page("r", format, PageFrom::Value);
+            (bench.home.take_work(), bench.home.transcoded_bytes_total() - before)
+        };
+        let ((work, none), (more_work, bytes)) = (cost(Format::Json), cost(Format::Binary));
+        assert!(none == 0 && bytes > 500 && more_work > work, "{work} and {more_work}, {bytes} bytes");
+    }
+
+    /// What a topic keeps that has no value any more is none that could be replaced.
+    #[test]
+    fn what_is_kept_beside_a_null_makes_no_room_for_a_value() {
+        // However much room is left in the newest of what is kept.
+        for null_count in 16..26 {
+            let mut bench = Bench::new(1 << 10);
+            bench.set(&[("v/#", LAST_VALUE), ("h", KeepKeys { count: Some(5), ..LAST_VALUE })]);
+            for seq in 1..=null_count {
+                assert_eq!(bench.publish("h", "null", false), Ok(seq));
+            }
+            for topic in ["v/1", "v/2"] {
+                assert_eq!(bench.publish(topic, &format!("\"{}\"", "x".repeat(500)), false), Ok(1));
+            }
+            assert_eq!(bench.publish("h", "3", false), Err(TopicRefusal::ValuesMax.into()));
+        }
+    }
+
+    /// Publications that topics keep make room for values, at once.
+    #[test]
+    fn what_is_retained_has_others_go() {
+        const BYTES: usize = 4 << 10;
+        let mut bench = Bench::new(BYTES);
+        bench.set(&[("h", KeepKeys { count: Some(1_000), ..NOTHING }), ("r/#", RETAIN)]);
+        for seq in 1..=200 {
+            assert_eq!(bench.publish("h", "1", false), Ok(seq));
+        }
+        assert!(bench.home.kept_bytes() > BYTES / 2);
+        for topic in ["r/1", "r/2", "r/3"] {
+            assert_eq!(bench.publish(topic, &format!("\"{}\"", "x".repeat(900)), true), Ok(1));
+            assert!(bench.home.kept_bytes() <= BYTES / 4 * 5, "{} bytes", bench.home.kept_bytes());
+        }
     }
 
     #[test]

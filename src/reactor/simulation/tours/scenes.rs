@@ -72,6 +72,62 @@ fn a_tour_brings_values() {
     }
 }
 
+/// What is retained in mid tour comes once, in its place: with the last pass, or live.
+#[test]
+fn a_value_that_is_retained_in_mid_tour_comes_once() {
+    for moment in 0..6 {
+        let mut knobs = Knobs::calm(2);
+        knobs.net.window_bytes = 700;
+        let retain = Some(Retain::Clients);
+        knobs.policies = vec![TopicPolicy { filter: "a/#".into(), retain, ..TopicPolicy::default() }];
+        let mut world = World::new(knobs);
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+        for index in 0..3 {
+            world.publish_value(publisher, &format!("a/{index}"), 20, false, true);
+        }
+        world.settle();
+        world.tour(reader, "a/#", r#""last":1"#);
+        world.write_all();
+        for step in 0..40 {
+            world.turns(0, 1);
+            world.turns(1, 1);
+            world.read(reader, 600);
+            for index in 0..3 {
+                let is_now = (step + index + moment) % 3 == 0;
+                world.publish_value(publisher, &format!("a/{index}"), 20, false, is_now);
+            }
+            world.write_all();
+        }
+        world.settle();
+        assert_eq!(world.replayed(reader).len(), 1);
+        for index in 0..3 {
+            let topic = format!("a/{index}");
+            world.publish_each_turn(publisher, &topic, 1);
+            let seqs = world.seqs(reader, &topic);
+            assert!(seqs.is_sorted_by(|one, next| one < next), "{topic} after {moment}: {seqs:?}");
+            assert_eq!(seqs.last(), Some(&42));
+        }
+        world.end();
+    }
+}
+
+/// A topic that the connection receives by its name goes on, and is left out.
+#[test]
+fn a_tour_leaves_out_what_a_name_brings() {
+    let mut world = World::new(keeping(1, 100));
+    let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Binary));
+    for index in 0..3 {
+        world.publish_each_turn(publisher, &format!("a/{index}"), 2);
+    }
+    world.subscribe(reader, "a/1");
+    world.settle();
+    world.tour(reader, "a/#", r#""last":2"#);
+    world.settle();
+    assert_eq!(world.seqs(reader, "a/0"), [1, 2]);
+    assert!(world.seqs(reader, "a/1").is_empty());
+    world.end();
+}
+
 /// Exactly those that changed, of which some the client never heard.
 #[test]
 fn a_client_comes_back_for_what_changed() {
@@ -483,6 +539,27 @@ fn a_stuck_tour_ends_with_the_drain() {
     (0..2).for_each(|index| world.order_drain(index));
     world.pass(60 * SECOND);
     assert!(world.reactors.iter().all(Option::is_none));
+}
+
+/// Nothing is left of a tour whose client goes before it holds its filter.
+#[test]
+fn whoever_goes_in_mid_tour_leaves_nothing() {
+    for moment in 0..6 {
+        let mut world = World::new(keeping(2, 100));
+        let (reader, publisher) = (world.open(0, Format::Json), world.open(0, Format::Json));
+        for index in 0..40 {
+            world.publish_each_turn(publisher, &format!("a/{index}"), 2);
+        }
+        world.stick(reader);
+        world.tour(reader, "a/#", r#""last":2"#);
+        world.write_all();
+        world.turns(0, moment);
+        world.turns(1, moment);
+        world.reset(reader);
+        world.settle();
+        assert_eq!(world.reactor(0).desk().fanout.subscription_count(), 0);
+        world.end();
+    }
 }
 
 /// A guest that receives the same by a filter, publishes to it and hangs for a while, while clients are in mid tour: they have
