@@ -490,7 +490,10 @@ impl Desk {
 
     fn send_request(&mut self, home: usize, request: Request) {
         if home == self.exchange.index() {
-            return self.handle_request(home, request);
+            return match request {
+                Request::Tour(_) => self.exchange.ask_own(request),
+                request => self.handle_request(home, request),
+            };
         }
         self.exchange.request(home, request);
     }

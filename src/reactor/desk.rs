@@ -422,13 +422,19 @@ impl Desk {
     pub fn receive(&mut self) {
         // What this reactor's own connections had the home say waits to be taken, and would keep the home from the others
         // in every turn in which they do.
-        while self.meter.spent() < share::TURN
-            && let Some(delivery) = self.exchange.take_own()
-        {
-            self.handle_delivery(delivery);
-            self.take_work();
-        }
+        self.take_own_until(share::TURN);
         self.exchange.note_outboxes();
+        let until = self.meter.spent() + share::TOURS;
+        while self.is_home_open()
+            && self.meter.spent() < until
+            && let Some(request) = self.exchange.take_asked()
+        {
+            self.handle_request(self.exchange.index(), request);
+            self.take_work();
+            // A page that were left would keep this home from everybody.
+            self.take_own_until(share::TURN);
+            self.exchange.note_outboxes();
+        }
         let senders = self.exchange.senders(self.stats.turns_total);
         let until = self.meter.spent() + share::EXCHANGE / 2;
         for from in senders.iter() {
@@ -452,6 +458,16 @@ impl Desk {
                 self.handle_delivery(delivery);
                 self.take_work();
             }
+        }
+    }
+
+    /// Takes what this home has said to this reactor, up to so much of the turn's work.
+    fn take_own_until(&mut self, until: u64) {
+        while self.meter.spent() < until
+            && let Some(delivery) = self.exchange.take_own()
+        {
+            self.handle_delivery(delivery);
+            self.take_work();
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Exchange {
     outboxes: Outboxes,
     /// Requests to other homes, by home.
     backlog: Vec<VecDeque<Request>>,
+    /// Requests to this reactor's own home that take their turn as those of others do.
+    asked: VecDeque<Request>,
     /// Into whose queues something was put since the last post, by port.
     touched: Vec<bool>,
     is_backlogged: bool,
@@ -66,6 +68,7 @@ impl Exchange {
             home_count,
             outboxes: (0..port_count).map(|_| VecDeque::new()).collect(),
             backlog: (0..home_count).map(|_| VecDeque::new()).collect(),
+            asked: VecDeque::new(),
             touched: vec![false; port_count],
             is_backlogged: false,
             is_outbox_full: false,
@@ -138,6 +141,23 @@ impl Exchange {
     #[inline]
     pub fn outboxes(&mut self) -> &mut Outboxes {
         &mut self.outboxes
+    }
+
+    /// Asks this reactor's own home, in its turn. What is asked at once is answered at once, and one answer may ask for the next
+    /// thing: what goes on for long would take whole turns one after the other, and leave none of them to anybody else.
+    pub fn ask_own(&mut self, request: Request) {
+        self.asked.push_back(request);
+    }
+
+    /// Whether this home is to be asked something in its turn.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Takes what it is asked, the first first.
+    pub fn take_asked(&mut self) -> Option<Request> {
+        self.asked.pop_front()
     }
 
     /// Takes what this home has said to this reactor, the first first.

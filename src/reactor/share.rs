@@ -19,6 +19,8 @@ pub const INPUT: u64 = if cfg!(test) { 16 * UNIT } else { 400 * UNIT };
 pub const RESUMED: u64 = if cfg!(test) { 6 * UNIT } else { 150 * UNIT };
 /// For what other reactors say, requests and deliveries by turns.
 pub const EXCHANGE: u64 = if cfg!(test) { 8 * UNIT } else { 200 * UNIT };
+/// For pages of tours that this reactor asks its own home for; others ask for theirs as for everything else.
+pub const TOURS: u64 = if cfg!(test) { 4 * UNIT } else { 100 * UNIT };
 /// For sends, whatever was done before.
 pub const SENDS: u64 = if cfg!(test) { 10 * UNIT } else { 300 * UNIT };
 /// For sends of topics' pasts, whatever was done before, and however little.

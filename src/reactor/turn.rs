@@ -731,6 +731,7 @@ impl<I: Io> Reactor<I> {
             || !self.fired.is_empty()
             || desk.has_tasks()
             || desk.exchange.own_count() > 0
+            || (is_open && desk.exchange.is_asked())
             || self.drain.as_ref().is_some_and(Drain::is_walking)
             || (!self.starved.is_empty() && self.io.free_buffers() > 0)
             || desk.can_resume()

@@ -73,6 +73,7 @@ const WORK_MAX: u64 = share::INPUT
     + share::RESUMED + share::QUANTUM
     // What others say.
     + share::EXCHANGE
+    + share::TOURS
     // What the home says to its own reactor, and who joins for that. No share bounds it: so much these worlds bring.
     + 12 * UNIT
     // Whatever was done before, sends get theirs; and the last of them.
