@@ -30,12 +30,10 @@ use crate::{
     config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
-        Speech,
         close::CloseReason,
-        deflate::{Agreement, Deflater, Inflater},
+        deflate::{Deflater, Inflater},
         frame::{self, Opcode},
         json,
-        reply::{self, Reply},
         session::Limits,
     },
     pubsub::{
@@ -46,7 +44,6 @@ use crate::{
         subscription::ViewKey,
         view::MemberSlot,
     },
-    uring::token::GENERATION_MASK,
     work::{Meter, price},
 };
 
@@ -673,40 +670,5 @@ impl Desk {
         let clock = self.shared.budget.stale_before();
         self.fanout.shed(clock);
         self.shed_flights = Some(ShedFlights::new(clock));
-    }
-
-    /// The connection's upgrade is complete: what it sends has meaning, and it is told so.
-    pub(super) fn handle_upgraded(
-        &mut self,
-        slot: u32,
-        speech: Speech,
-        agreement: Option<Agreement>,
-        response: &[u8],
-    ) {
-        let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
-        let ping_ms = self.shared.config.timeouts.ping_ms;
-        self.connections.enter(slot, Phase::Open);
-        let connection = &mut self.connections[slot];
-        connection.speech = speech;
-        connection.agreement = agreement;
-        self.meter.spend(price::UPGRADE);
-        let name = (self.exchange.index() as u64) << 56
-            | u64::from(connection.generation & GENERATION_MASK) << 32
-            | u64::from(slot);
-        let replies = self.replies(slot);
-        replies.extend_from_slice(response);
-        if let Speech::Commands(format) = speech {
-            let ping_s = ping_ms.div_ceil(1_000);
-            let hello = Reply::Hello { epoch, connection: name, message_bytes_max, ping_s };
-            reply::write(format, &hello, replies);
-        }
-        self.stats.upgrades_total += 1;
-        let now_ms = self.now_ms();
-        self.meters.note_message(slot, now_ms as u32);
-        let fresh = Since { life_ms: 0, is_pinged: false, message_ms: 0, begun_ms: None, progress_ms: None };
-        let Due::Wait(left_ms) = fresh.due(&self.shared.config.timeouts) else {
-            unreachable!("every timeout is longer than nothing")
-        };
-        self.connections.timers.set(slot, now_ms + left_ms);
     }
 }
