@@ -454,8 +454,6 @@ pub struct TourEntry {
     pub next_seq: u64,
     /// Whole records; none if there is only a gap to tell.
     pub range: Option<Range>,
-    /// It is the last of its topic.
-    pub is_last: bool,
     /// It is the one that its topic retains, which keeps nothing else.
     pub is_retained: bool,
 }

@@ -247,12 +247,13 @@ impl Fanout {
             if self.is_received_otherwise(id.slot, encoding, &entry.topic, own) {
                 continue;
             }
-            let TourEntry { topic, gap, seq, next_seq, range, is_last, is_retained } = entry;
+            let TourEntry { topic, gap, seq, next_seq, range, is_retained } = entry;
             if is_retained && is_last_pass && self.is_owed(id.slot, encoding, &topic, seq) {
                 // It comes live, in its place among those that are not kept.
                 continue;
             }
-            if is_last_pass && is_last {
+            // Each time: a topic that is to keep nothing any more has no further page, and the rest of it comes live.
+            if is_last_pass && !is_retained {
                 self.move_behind(id.slot, encoding, &topic, next_seq);
             }
             if let Some((from, to)) = gap {

@@ -176,7 +176,6 @@ impl Home {
                         seq,
                         next_seq,
                         range,
-                        is_last: false,
                         is_retained: true,
                     });
                     self.work += cost.price;
@@ -200,19 +199,14 @@ impl Home {
             if past.has_pieces() && !had_pieces {
                 self.transcoded.push_back(*key);
             }
-            let is_whole = spans.next_seq == end_seq;
             let next_seqs = spans.spans.iter().skip(1).map(|span| span.seq).chain([spans.next_seq]);
-            let entry = |seq, next_seq, range| {
-                let is_last = is_whole && next_seq == end_seq;
-                TourEntry {
-                    topic: name.clone(),
-                    gap: None,
-                    seq,
-                    next_seq,
-                    range,
-                    is_last,
-                    is_retained: false,
-                }
+            let entry = |seq, next_seq, range| TourEntry {
+                topic: name.clone(),
+                gap: None,
+                seq,
+                next_seq,
+                range,
+                is_retained: false,
             };
             let first_entry = page.entries.len();
             if spans.spans.is_empty() {

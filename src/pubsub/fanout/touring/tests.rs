@@ -160,8 +160,8 @@ fn what_is_asked_for_anew_is_known_to_have_been_counted() {
             let mut appender = pool.acquire(len, len);
             let range = Some(appender.append(len, |room| publication.encode(Format::Json, room)));
             pool.retire(appender);
-            let (gap, is_last, is_retained) = (None, true, false);
-            TourEntry { topic: topic.into(), gap, seq: 3, next_seq: 4, range, is_last, is_retained }
+            let (gap, is_retained) = (None, false);
+            TourEntry { topic: topic.into(), gap, seq: 3, next_seq: 4, range, is_retained }
         };
         TourPage {
             connection: id,
