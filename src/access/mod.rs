@@ -3,4 +3,215 @@
 //! What is not granted is not allowed, and a subscription is granted only if all that its filter can match is: so nothing has to
 //! be asked again as publications come.
 
+#[cfg(test)]
+mod forge;
+pub mod grants;
+pub mod keys;
 pub mod pattern;
+pub mod principal;
+pub mod static_token;
+mod strict;
+pub mod token;
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+use crate::protocol::secret::Secret;
+use grants::{Action, Rights, Role, RoleSet, Verdict};
+use principal::{Principal, Source};
+use token::{IssuerTerms, Issuers, TokenFault, Unverified};
+
+/// All that is known of who may come in and what they may do, as of one configuration.
+#[derive(Debug)]
+pub struct Access {
+    /// Another one has another number.
+    version: u64,
+    roles: Vec<Role>,
+    /// By digest.
+    static_tokens: HashMap<[u8; 32], Arc<Principal>, RandomState>,
+    issuers: Issuers,
+    /// What those have whom an issuer vouches for, by its place.
+    issuer_roles: Vec<Box<[Box<str>]>>,
+    leeway_s: u64,
+    /// Who comes without a credential; none if a credential is needed.
+    anonymous: Option<Arc<Principal>>,
+}
+
+/// Why a credential was not accepted: for the operator alone, since the client is told that it was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A static token that is not in the file, or none at all that could be.
+    UnknownToken,
+    /// A signed token, and why.
+    Token(TokenFault),
+}
+
+impl Refused {
+    /// The length of a table indexed by [`Refused::index`].
+    pub const COUNT: usize = 1 + TokenFault::COUNT;
+
+    /// Every reason, in order of its index.
+    pub fn all() -> impl Iterator<Item = Refused> {
+        [Refused::UnknownToken].into_iter().chain(TokenFault::ALL.into_iter().map(Refused::Token))
+    }
+
+    /// This reason's place in a table of [`Refused::COUNT`] entries.
+    pub fn index(self) -> usize {
+        match self {
+            Refused::UnknownToken => 0,
+            Refused::Token(fault) => 1 + fault.index(),
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refused::UnknownToken => "unknown_token",
+            Refused::Token(fault) => fault.as_str(),
+        }
+    }
+}
+
+/// An issuer, and what whoever it vouches for has.
+#[derive(Debug)]
+pub struct Trusted {
+    /// What its tokens have to be.
+    pub terms: IssuerTerms,
+    /// Roles beside those that a token names.
+    pub roles: Box<[Box<str>]>,
+}
+
+/// A credential that is read and not proven: see [`Access::prove`].
+#[derive(Debug)]
+pub enum Read {
+    /// A static token, which needs no proof.
+    Known(Arc<Principal>),
+    /// A signed one.
+    Signed(Box<Unverified>),
+}
+
+impl Access {
+    /// With these roles, [`grants::ROLES_MAX`] at most, no tokens, and nobody without one.
+    pub fn new(version: u64, roles: Vec<Role>) -> Access {
+        assert!(roles.len() <= grants::ROLES_MAX, "the configuration bounds the roles");
+        Access {
+            version,
+            roles,
+            static_tokens: HashMap::default(),
+            issuers: Issuers::default(),
+            issuer_roles: Vec::new(),
+            leeway_s: 0,
+            anonymous: None,
+        }
+    }
+
+    /// Lets in whoever these issuers vouch for, by clocks that may be `leeway_s` apart.
+    pub fn trust(&mut self, trusted: Vec<Trusted>, leeway_s: u64) {
+        let mut claims: Vec<Box<str>> = Vec::new();
+        for name in self.roles.iter().flat_map(|role| role.grants.claims()) {
+            if !claims.iter().any(|known| **known == *name) {
+                claims.push(name.into());
+            }
+        }
+        let (terms, roles) = trusted.into_iter().map(|it| (it.terms, it.roles)).unzip();
+        (self.issuers, self.issuer_roles, self.leeway_s) = (Issuers::new(terms, claims), roles, leeway_s);
+    }
+
+    /// Lets those in who bring no credential, with these roles.
+    pub fn admit_anonymous(&mut self, roles: Arc<[Box<str>]>) {
+        self.anonymous = Some(Arc::new(Principal::anonymous(roles)));
+    }
+
+    /// Lets in who brings the token with this digest; tells whether another one has it already.
+    pub fn admit_static_token(&mut self, user: &str, roles: Arc<[Box<str>]>, digest: [u8; 32]) -> bool {
+        let principal = Principal::with_static_token(user, roles, digest);
+        self.static_tokens.insert(digest, Arc::new(principal)).is_none()
+    }
+
+    /// Which configuration it is of.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Who comes without a credential, if anybody may.
+    pub fn anonymous(&self) -> Option<&Arc<Principal>> {
+        self.anonymous.as_ref()
+    }
+
+    /// Reads a credential, as far as that takes no time to speak of.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn read(&self, credential: Secret) -> Result<Read, Refused> {
+        if static_token::is_meant(credential.get()) {
+            let digest = static_token::digest(credential.get());
+            let known = digest.and_then(|digest| self.static_tokens.get(&digest));
+            return known.cloned().map(Read::Known).ok_or(Refused::UnknownToken);
+        }
+        let unverified = Unverified::parse(credential, &self.issuers).map_err(Refused::Token)?;
+        Ok(Read::Signed(Box::new(unverified)))
+    }
+
+    /// Who brought a credential that was read, at `now_s` seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn prove(&self, read: Read, now_s: u64) -> Result<Arc<Principal>, Refused> {
+        let unverified = match read {
+            Read::Known(principal) => return Ok(principal),
+            Read::Signed(unverified) => unverified,
+        };
+        let claims = unverified.verify(now_s, self.leeway_s).map_err(Refused::Token)?;
+        Ok(Arc::new(Principal {
+            user: claims.user,
+            source: Source::Issuer(self.issuers.terms()[claims.issuer_index].iss.as_ref().into()),
+            roles: claims.roles.into(),
+            claimed: claims.grants.map(Arc::new),
+            bindings: claims.bindings,
+            token_id: claims.token_id,
+            issued_s: claims.issued_s,
+            expires_s: Some(claims.expires_s.saturating_add(self.leeway_s)),
+        }))
+    }
+
+    /// Who somebody is under this configuration that an earlier one let in; nobody if what vouched for it is gone.
+    pub fn find_again(&self, principal: &Arc<Principal>) -> Option<Arc<Principal>> {
+        match &principal.source {
+            Source::Anonymous => self.anonymous.clone(),
+            Source::StaticToken(digest) => self.static_tokens.get(&**digest).cloned(),
+            Source::Issuer(iss) => self.place_of(iss).map(|_| principal.clone()),
+        }
+    }
+
+    /// Which of the roles that there are somebody has.
+    pub fn roles_of(&self, principal: &Principal) -> RoleSet {
+        let of_issuer = match &principal.source {
+            Source::Issuer(iss) => self.place_of(iss).map_or(&[][..], |place| &self.issuer_roles[place]),
+            Source::Anonymous | Source::StaticToken(_) => &[],
+        };
+        RoleSet::of(&self.roles, principal.roles.iter().chain(of_issuer).map(|name| &**name))
+    }
+
+    fn place_of(&self, iss: &str) -> Option<usize> {
+        self.issuers.terms().iter().position(|terms| *terms.iss == *iss)
+    }
+
+    /// What somebody may do who has these roles.
+    pub fn rights<'a>(&'a self, principal: &'a Principal, has: RoleSet) -> Rights<'a> {
+        Rights {
+            roles: &self.roles,
+            has,
+            claimed: principal.claimed.as_deref(),
+            bindings: &principal.bindings,
+        }
+    }
+
+    /// Whether somebody with these roles may do that with a topic, or with all that a filter matches.
+    pub fn may(&self, principal: &Principal, has: RoleSet, action: Action, filter: &str) -> Verdict {
+        match action {
+            Action::Publish => self.rights(principal, has).may_publish(filter),
+            action => self.rights(principal, has).may(action, filter),
+        }
+    }
+}

@@ -8,6 +8,9 @@ mod naive;
 /// The longest value of a client's that stands for a level, in bytes.
 pub const BINDING_BYTES_MAX: usize = 128;
 
+/// The longest name of a claim, in bytes.
+pub const CLAIM_NAME_BYTES_MAX: usize = 64;
+
 /// One filter of a grant or a deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
@@ -21,14 +24,19 @@ enum Level {
     Literal(Box<str>),
     /// `+`
     Any,
-    /// `{user}` or `{claim.NAME}`: an index of [`Bindings`].
-    Bound(u8),
+    /// `{user}`
+    User,
+    /// `{claim.NAME}`: that name.
+    Claim(Box<str>),
 }
 
-/// What stands in a template's place, by the index that [`Pattern::parse`] was told; nothing where a client has no such
-/// thing, or one that may be no level.
-#[derive(Clone, Debug, Default)]
-pub struct Bindings(Box<[Option<Box<str>>]>);
+/// What stands in templates' places; nothing where a client has no such thing, or one that may be no level.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    user: Option<Box<str>>,
+    /// By name: few.
+    claims: Box<[(Box<str>, Box<str>)]>,
+}
 
 /// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,29 +55,39 @@ enum Asked<'a> {
 }
 
 impl Bindings {
-    /// One value for each index. What is empty, longer than [`BINDING_BYTES_MAX`], or holds `/`, `+`, `#` or U+0000 stands for no
-    /// level: else a client who chooses its name would choose its grants (CVE-2017-7650).
-    pub fn new<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> Bindings {
-        let is_level = |value: &&str| {
+    /// Of a client with this name and these claims. What is empty, longer than [`BINDING_BYTES_MAX`], or holds `/`, `+`, `#` or
+    /// U+0000 stands for no level: else a client who chooses its name would choose its grants (CVE-2017-7650).
+    pub fn new<'a>(user: Option<&str>, claims: impl IntoIterator<Item = (&'a str, &'a str)>) -> Bindings {
+        let is_level = |value: &str| {
             (1..=BINDING_BYTES_MAX).contains(&value.len()) && !value.contains(['/', '+', '#', '\0'])
         };
-        Bindings(values.into_iter().map(|value| value.filter(is_level).map(Into::into)).collect())
+        let claims = claims.into_iter().filter(|(_, value)| is_level(value));
+        Bindings {
+            user: user.filter(|user| is_level(user)).map(Into::into),
+            claims: claims.map(|(name, value)| (name.into(), value.into())).collect(),
+        }
     }
 
-    /// What stands for `index` at level `depth`: nothing that would make a topic one of the broker's own.
-    fn at(&self, index: u8, depth: usize) -> Option<&str> {
-        let value = self.0.get(usize::from(index))?.as_deref()?;
-        (depth > 0 || !value.starts_with('$')).then_some(value)
+    /// What stands for `level` at `depth`: nothing that would make a topic one of the broker's own.
+    fn at(&self, level: &Level, depth: usize) -> Option<&str> {
+        let value = match level {
+            Level::User => self.user.as_deref(),
+            Level::Claim(name) => {
+                self.claims.iter().find(|(bound, _)| bound == name).map(|(_, value)| &**value)
+            }
+            Level::Literal(_) | Level::Any => unreachable!("only templates stand for something"),
+        };
+        value.filter(|value| depth > 0 || !value.starts_with('$'))
     }
 }
 
 impl Pattern {
-    /// Reads a filter, of which whole levels may be `{user}` or `{claim.NAME}`: `index_of` says which index those have, what stands
-    /// between the braces.
+    /// Reads a filter, of which whole levels may be `{user}` or `{claim.NAME}`, where a name is 1 to
+    /// [`CLAIM_NAME_BYTES_MAX`] letters, digits, `_`, `-` and `.`.
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn parse(text: &str, mut index_of: impl FnMut(&str) -> Option<u8>) -> Result<Pattern, PatternRule> {
+    pub fn parse(text: &str) -> Result<Pattern, PatternRule> {
         Filter::parse(text).map_err(PatternRule::Filter)?;
         let (levels, is_open) = match text.strip_suffix('#') {
             Some(before) => (before.strip_suffix('/'), true),
@@ -79,13 +97,20 @@ impl Pattern {
             "+" => Ok(Level::Any),
             level if level.contains(['{', '}']) => {
                 let inner = level.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-                let index = inner.and_then(&mut index_of).ok_or(PatternRule::Template)?;
-                Ok(Level::Bound(index))
+                inner.and_then(template).ok_or(PatternRule::Template)
             }
             level => Ok(Level::Literal(level.into())),
         };
         let levels = levels.map(|levels| levels.split('/').map(level).collect());
         Ok(Pattern { levels: levels.transpose()?.unwrap_or_default(), is_open })
+    }
+
+    /// The claims that it names.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.levels.iter().filter_map(|level| match level {
+            Level::Claim(name) => Some(&**name),
+            _ => None,
+        })
     }
 
     /// Whether it matches this topic.
@@ -105,8 +130,8 @@ impl Pattern {
                 (Level::Any, text) => depth > 0 || !text.starts_with('$'),
                 (Level::Literal(text), "+") => depth > 0 || !text.starts_with('$'),
                 (Level::Literal(text), other) => **text == *other,
-                (Level::Bound(index), "+") => bindings.at(*index, depth).is_some(),
-                (Level::Bound(index), other) => bindings.at(*index, depth) == Some(other),
+                (template, "+") => bindings.at(template, depth).is_some(),
+                (template, other) => bindings.at(template, depth) == Some(other),
             };
             if !is_possible {
                 return false;
@@ -126,7 +151,7 @@ impl Pattern {
         rest.all(|(depth, level)| match level {
             Level::Literal(text) => depth > 0 || !text.starts_with('$'),
             Level::Any => true,
-            Level::Bound(index) => bindings.at(*index, depth).is_some(),
+            template => bindings.at(template, depth).is_some(),
         })
     }
 
@@ -137,8 +162,8 @@ impl Pattern {
                 (Level::Any, Asked::Text(text)) => depth > 0 || !text.starts_with('$'),
                 (Level::Any, Asked::Unnamed) => true,
                 (Level::Literal(text), Asked::Text(other)) => **text == *other,
-                (Level::Bound(index), Asked::Text(other)) => bindings.at(*index, depth) == Some(other),
-                (Level::Literal(_) | Level::Bound(_), Asked::Unnamed) => false,
+                (Level::Literal(_) | Level::User | Level::Claim(_), Asked::Unnamed) => false,
+                (template, Asked::Text(other)) => bindings.at(template, depth) == Some(other),
             };
             if !is_matched {
                 return false;
@@ -150,6 +175,18 @@ impl Pattern {
             (Some(Asked::Text(first)), true) => !self.levels.is_empty() || !first.starts_with('$'),
             (Some(Asked::Unnamed), true) => true,
         }
+    }
+}
+
+/// What stands between braces.
+fn template(inner: &str) -> Option<Level> {
+    let is_name = |name: &&str| {
+        (1..=CLAIM_NAME_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    };
+    match inner {
+        "user" => Some(Level::User),
+        inner => inner.strip_prefix("claim.").filter(is_name).map(|name| Level::Claim(name.into())),
     }
 }
 
@@ -212,9 +249,7 @@ mod tests {
     use super::*;
 
     fn pattern(text: &str) -> Pattern {
-        let index_of =
-            |name: &str| [("user", 0), ("claim.org", 1)].iter().find(|it| it.0 == name).map(|it| it.1);
-        Pattern::parse(text, index_of).unwrap_or_else(|rule| panic!("{text}: {rule:?}"))
+        Pattern::parse(text).unwrap_or_else(|rule| panic!("{text}: {rule:?}"))
     }
 
     fn patterns(texts: &[&str]) -> Vec<Pattern> {
@@ -287,7 +322,7 @@ mod tests {
             ("{user}/#", Some("bob"), "bob", true),
             ("x/{user}", Some("$sys"), "x/$sys", true),
         ] {
-            let bindings = Bindings::new([value]);
+            let bindings = Bindings::new(value, []);
             let patterns = [pattern(template)];
             assert_eq!(
                 covers(patterns.iter(), asked, &bindings).0,
@@ -304,16 +339,47 @@ mod tests {
         }
         let long = "a".repeat(BINDING_BYTES_MAX + 1);
         let matches =
-            |value: &str| pattern("x/{user}").matches(&format!("x/{value}"), &Bindings::new([Some(value)]));
+            |value: &str| pattern("x/{user}").matches(&format!("x/{value}"), &Bindings::new(Some(value), []));
         assert!(!matches(&long) && matches(&long[1..]));
     }
 
     #[test]
+    fn a_claim_stands_for_its_level_by_its_name() {
+        let bindings = Bindings::new(None, [("org", "acme"), ("team", "+"), ("site", "$x")]);
+        for (template, topic, is_ours) in [
+            ("a/{claim.org}", "a/acme", true),
+            ("a/{claim.org}", "a/evil", false),
+            ("a/{claim.team}", "a/+", false),
+            ("a/{claim.none}", "a/acme", false),
+            ("a/{user}", "a/acme", false),
+            ("{claim.site}/a", "$x/a", false),
+            ("a/{claim.site}", "a/$x", true),
+        ] {
+            assert_eq!(pattern(template).matches(topic, &bindings), is_ours, "{template}: {topic}");
+        }
+        assert_eq!(pattern("{claim.a}/x/{user}/{claim.b.c}").claims().collect::<Vec<_>>(), ["a", "b.c"]);
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
-        let parse = |text: &str| Pattern::parse(text, |name| (name == "user").then_some(0));
-        for text in ["{user", "user}", "x{user}", "{user}x", "{}", "{claim.org}", "{{user}}", "a/{user}b/#"] {
+        let parse = Pattern::parse;
+        for text in [
+            "{user",
+            "user}",
+            "x{user}",
+            "{user}x",
+            "{}",
+            "{claim.}",
+            "{claim.a b}",
+            "{claim}",
+            "{org}",
+            "{{user}}",
+            "a/{user}b/#",
+        ] {
             assert_eq!(parse(text), Err(PatternRule::Template), "{text}");
         }
+        let named = |len: usize| parse(&format!("{{claim.{}}}", "n".repeat(len)));
+        assert!(named(CLAIM_NAME_BYTES_MAX).is_ok() && named(CLAIM_NAME_BYTES_MAX + 1).is_err());
         assert_eq!(parse("a/#/b"), Err(PatternRule::Filter(topic::TopicRule::HashNotLast)));
         assert_eq!(parse(""), Err(PatternRule::Filter(topic::TopicRule::Length(0))));
     }

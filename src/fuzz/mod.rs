@@ -8,11 +8,13 @@ mod commands;
 mod deflate;
 mod filter;
 mod frame;
+mod jwks;
 mod log;
 mod policies;
 mod session;
 #[cfg(test)]
 mod tests;
+mod token;
 mod transcode;
 mod upgrade;
 
@@ -20,9 +22,11 @@ pub use commands::{binary_commands, json_commands};
 pub use deflate::deflate;
 pub use filter::filter;
 pub use frame::frame;
+pub use jwks::jwks;
 pub use log::log;
 pub use policies::policies;
 pub use session::session;
+pub use token::token;
 pub use transcode::transcode;
 pub use upgrade::upgrade;
 
@@ -30,15 +34,17 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
     ("frame", frame),
     ("json_commands", json_commands),
+    ("jwks", jwks),
     ("log", log),
     ("policies", policies),
     ("session", session),
+    ("token", token),
     ("transcode", transcode),
     ("upgrade", upgrade),
 ];

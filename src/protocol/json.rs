@@ -199,7 +199,7 @@ impl Parser {
 
     /// Checks that `data` can be a publication's: one I-JSON value, no deeper than allowed. The
     /// error is the broken rule.
-    pub(super) fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
+    pub fn check_data(&mut self, data: &[u8]) -> Result<(), String> {
         let checked = self.scratch.check_long(data, Shape::Data).map_err(|fault| fault.rule)?;
         self.name_broken_rule(data, checked)
     }

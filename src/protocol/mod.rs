@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod close;
 pub mod command;
+pub mod credential;
 pub mod deflate;
 pub mod frame;
 pub mod json;
@@ -14,6 +15,7 @@ pub mod publication;
 pub mod record;
 pub mod reply;
 pub mod rest;
+pub mod secret;
 pub mod session;
 pub mod site;
 pub mod topic;

@@ -1,0 +1,75 @@
+//! Who a client is: what a credential proved, and what it may do by that.
+
+use std::sync::Arc;
+
+use super::{grants::Grants, pattern::Bindings};
+
+/// Somebody with a name, or one of those without. Shared by all connections with the same static token.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Its name; none is anonymous.
+    pub user: Option<Box<str>>,
+    /// What vouched for it.
+    pub source: Source,
+    /// The roles that it was given, by name: which of them there are is the configuration's.
+    pub roles: Arc<[Box<str>]>,
+    /// What its token grants by itself.
+    pub claimed: Option<Arc<Grants>>,
+    /// What stands in templates' places.
+    pub bindings: Bindings,
+    /// The token's own name, by which it can be revoked.
+    pub token_id: Option<Box<str>>,
+    /// When the token was made, in seconds since the Unix epoch, if it says so.
+    pub issued_s: Option<u64>,
+    /// When it ends, in the same.
+    pub expires_s: Option<u64>,
+}
+
+/// What vouches for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing: whoever brings no credential.
+    Anonymous,
+    /// The static token with this SHA-256.
+    StaticToken(Box<[u8; 32]>),
+    /// A token of this issuer.
+    Issuer(Arc<str>),
+}
+
+impl Principal {
+    /// Whoever brings no credential.
+    pub fn anonymous(roles: Arc<[Box<str>]>) -> Principal {
+        Principal {
+            user: None,
+            source: Source::Anonymous,
+            roles,
+            claimed: None,
+            bindings: Bindings::default(),
+            token_id: None,
+            issued_s: None,
+            expires_s: None,
+        }
+    }
+
+    /// Whoever brings the static token with this digest.
+    pub fn with_static_token(user: &str, roles: Arc<[Box<str>]>, digest: [u8; 32]) -> Principal {
+        Principal {
+            user: Some(user.into()),
+            source: Source::StaticToken(Box::new(digest)),
+            bindings: Bindings::new(Some(user), []),
+            ..Principal::anonymous(roles)
+        }
+    }
+
+    /// Whether `other` is the same somebody, so that its credential may take the place of this one's.
+    pub fn is_same_as(&self, other: &Principal) -> bool {
+        let vouches = match (&self.source, &other.source) {
+            (Source::Issuer(one), Source::Issuer(other)) => one == other,
+            // A static token that is replaced by another one of the same name.
+            (Source::StaticToken(_), Source::StaticToken(_)) => true,
+            (Source::Anonymous, Source::Anonymous) => true,
+            _ => false,
+        };
+        vouches && self.user == other.user
+    }
+}
