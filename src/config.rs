@@ -6,22 +6,31 @@
 
 mod address;
 pub mod document;
+mod issuers;
 mod keys;
 pub mod load;
 pub mod reload;
+mod roles;
+mod table;
 mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::protocol::{Format, json, publication::Stamps};
 pub use address::ListenAddress;
+pub use issuers::Issuer;
 pub use load::reachable;
+pub use roles::RolePolicy;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[listen]`
     pub listen: Listen,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[roles]`, in the order of their names.
+    pub roles: Vec<RolePolicy>,
     /// `[reactor]`
     pub reactor: Reactor,
     /// `[admin]`
@@ -67,6 +76,39 @@ pub struct Listen {
     pub origins: Vec<String>,
     /// Whoever reaches the broker may publish and subscribe, and others than this machine may reach it.
     pub insecure: bool,
+}
+
+/// `[auth]`: who clients are, and how they prove it. Without a file of tokens, issuers, and anonymous roles nobody is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// The static tokens, by their digests.
+    pub tokens_file: Option<PathBuf>,
+    /// Whose signed tokens are taken.
+    pub issuers: Vec<Issuer>,
+    /// How far clocks may be apart, in seconds; 10.
+    pub leeway_s: u64,
+    /// The roles of those who bring no credential; with none of them nobody is let in without.
+    pub anonymous_roles: Vec<String>,
+    /// The name of a cookie that may hold a token.
+    pub cookie: String,
+    /// How long a client may take to say who it is, in milliseconds; 5,000.
+    pub deadline_ms: u64,
+    /// How long one waits for its answer whose credential is not accepted, in milliseconds, and up to as much longer; 500.
+    pub failure_delay_ms: u64,
+}
+
+impl Auth {
+    /// Whether clients are asked who they are, and may do what is granted alone.
+    pub fn is_on(&self) -> bool {
+        self.tokens_file.is_some() || !self.issuers.is_empty() || !self.anonymous_roles.is_empty()
+    }
+}
+
+impl Config {
+    /// Whether whoever reaches the broker may do everything, and others than this machine may reach it.
+    pub fn is_insecure(&self) -> bool {
+        self.listen.insecure && !self.auth.is_on()
+    }
 }
 
 /// `[reactor]`
@@ -280,6 +322,16 @@ impl Default for Config {
                 origins: Vec::new(),
                 insecure: false,
             },
+            auth: Auth {
+                tokens_file: None,
+                issuers: Vec::new(),
+                leeway_s: 10,
+                anonymous_roles: Vec::new(),
+                cookie: String::new(),
+                deadline_ms: 5_000,
+                failure_delay_ms: 500,
+            },
+            roles: Vec::new(),
             reactor: Reactor {
                 count: 0,
                 pin: true,

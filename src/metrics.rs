@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{protocol::close::CloseReason, pubsub::policy::Bound};
+use crate::{
+    access::{Refused, grants::Action},
+    protocol::close::CloseReason,
+    pubsub::policy::Bound,
+};
 
 /// One reactor's counters and gauges at one moment.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +89,8 @@ pub struct ReactorStats {
     pub gaps_total: [u64; GapReason::COUNT],
     /// Bytes that this reactor's connections have under way: unfinished messages, what waits to be taken, replies.
     pub buffered_bytes: u64,
+    /// Connections that are to be looked at again since what clients may do has changed.
+    pub reviews: u64,
     /// Publishers that are paused now.
     pub paused: u64,
     /// Times that a publisher was paused.
@@ -99,6 +105,10 @@ pub struct ReactorStats {
     pub slow_skips_total: [u64; Bound::COUNT],
     /// Connections closed for being beyond a bound, by [`Bound::index`].
     pub slow_disconnects_total: [u64; Bound::COUNT],
+    /// Credentials that were not accepted, by [`Refused::index`].
+    pub credentials_refused_total: [u64; Refused::COUNT],
+    /// Commands that were not allowed, by the index of their [`Action`].
+    pub forbidden_total: [u64; Action::COUNT],
     /// Connections ended, by [`CloseReason::index`].
     pub closes_total: [u64; CloseReason::COUNT],
 }
@@ -189,11 +199,13 @@ pub enum Trouble {
     OriginRefused,
     /// A request with a name by which the broker is not reached.
     HostRefused,
+    /// A token that was not accepted.
+    CredentialRefused,
 }
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 11] = [
+    pub const ALL: [Trouble; 12] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
         Trouble::DescriptorsMax,
@@ -205,6 +217,7 @@ impl Trouble {
         Trouble::BufferedBytes,
         Trouble::OriginRefused,
         Trouble::HostRefused,
+        Trouble::CredentialRefused,
     ];
 
     /// What happened and what may be done, for the operator.
@@ -233,6 +246,9 @@ impl Trouble {
             }
             Trouble::OriginRefused => {
                 "pages are refused with 403: neither are they of the Host that they ask for, nor in listen.origins"
+            }
+            Trouble::CredentialRefused => {
+                "tokens are not accepted: fanfare_credentials_refused_total says why"
             }
             Trouble::HostRefused => "requests are refused with 421: their Host is not in listen.hosts",
         }

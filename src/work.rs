@@ -17,6 +17,20 @@ pub mod price {
     pub const ACCEPT: u64 = 8_000;
     /// Answering an upgrade request.
     pub const UPGRADE: u64 = 8_000;
+    /// Looking at a static token: two digests of some 50 bytes.
+    pub const CREDENTIAL: u64 = 1_000;
+    /// A byte of a credential: its base64, and its JSON.
+    pub const CREDENTIAL_BYTE: u64 = 10;
+    /// Whether a secret made a signature, of 32 bytes and a message of a few hundred.
+    pub const PROOF_HMAC: u64 = 2_000;
+    /// Whether an RSA key of 2,048 bits did; one of twice as many takes four times as long.
+    pub const PROOF_RSA: u64 = 24_000;
+    /// Whether a key on P-256 did.
+    pub const PROOF_P256: u64 = 70_000;
+    /// On P-384.
+    pub const PROOF_P384: u64 = 250_000;
+    /// On the curve of Ed25519.
+    pub const PROOF_ED25519: u64 = 45_000;
     /// The end of a connection: its slot, its deadline and its socket.
     pub const END: u64 = 8_000;
     /// Arming a receive, or taking one back.

@@ -25,7 +25,7 @@ use fanfare::{
         self, Launch,
         fleet::{Fleet, Watch},
         http,
-        reload::Hooks,
+        reload::{Hooks, Loaded},
     },
     metrics::{ReactorStats, Troubles},
     protocol::site::Hosts,
@@ -88,7 +88,7 @@ impl Fleet for FakeFleet {
             }
             // It is never empty.
             Order::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
-            Order::Reload(config) => {
+            Order::Reload(config, _) => {
                 reactor.subscriptions_max.store(config.limits.subscriptions_max, Ordering::SeqCst);
             }
             Order::Drain { emptied: None, .. } => {
@@ -125,7 +125,7 @@ fn hooks() -> Hooks {
         count += 1;
         let mut config = Config::default();
         config.limits.subscriptions_max = count;
-        if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(config) }
+        if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(Loaded { config, access: None }) }
     };
     Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}), release_memory: || {} }
 }

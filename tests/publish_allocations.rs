@@ -75,6 +75,7 @@ impl Turns {
         config.deflate.enabled = true;
         let shared = Shared {
             is_loopback: true,
+            access: None,
             config: Arc::new(config),
             homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),

@@ -11,6 +11,7 @@ use clap::{
 use crate::{
     broker::BrokerProbe,
     client::{Pace, Threads},
+    connect::Target,
     dialect::Dialect,
     duration::{self, LONGEST_S},
     output::Outputs,
@@ -136,6 +137,12 @@ pub struct Broker {
     /// Its address
     #[arg(long, default_value = "ws://127.0.0.1:7600/ws")]
     pub url: String,
+    /// A token to bring along; other users of this machine see it
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// A file whose first line is a token to bring along
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Its protocol
     #[arg(long, value_enum, default_value_t = Dialect::Json)]
     pub protocol: Dialect,
@@ -148,6 +155,22 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Where to connect, and with what.
+    ///
+    /// # Errors
+    /// A sentence for whoever typed it.
+    pub fn target(&self) -> Result<Target, String> {
+        let token = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| format!("--token-file {}: {error}", path.display()))?;
+                Some(text.lines().next().unwrap_or_default().trim().to_owned())
+            }
+            None => self.token.clone(),
+        };
+        Ok(Target::parse(&self.url)?.with_token(token))
+    }
+
     /// Where to look for what it takes.
     pub fn probe(&self) -> BrokerProbe {
         BrokerProbe { pid: self.pid, metrics: self.metrics.clone() }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, cell::Cell, fmt, io, path::PathBuf, rc::Rc, time::Duration};
 
 use super::{Failure, url::Server};
-use crate::config::ListenAddress;
+use crate::{config::ListenAddress, protocol::secret::Secret};
 use fastwebsockets::{
     FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketWrite, handshake,
 };
@@ -13,8 +13,8 @@ use hyper::{
     body::{Bytes, Incoming},
     client::conn::http1,
     header::{
-        CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-        UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     upgrade::{self, Upgraded},
 };
@@ -88,6 +88,8 @@ pub(super) enum Ended {
     Refused { status: u16, line: String },
     /// It broke, went silent or never came to be.
     Broken(String),
+    /// The broker wants a token, and there was none.
+    TokenWanted,
     /// The other end is no fanfare.
     NotFanfare(String),
 }
@@ -103,7 +105,7 @@ impl Ended {
             }
             Ended::Refused { status, .. } => matches!(status, 408 | 429 | 500..).then_some(Duration::ZERO),
             Ended::Broken(_) => Some(Duration::ZERO),
-            Ended::NotFanfare(_) => None,
+            Ended::TokenWanted | Ended::NotFanfare(_) => None,
         }
     }
 }
@@ -118,6 +120,9 @@ impl fmt::Display for Ended {
             }
             Ended::Refused { status, line } => {
                 write!(f, "the upgrade was refused with HTTP {status}: {line}")
+            }
+            Ended::TokenWanted => {
+                f.write_str("the broker wants a token: --token-file names a file that holds one")
             }
             Ended::Broken(reason) => f.write_str(reason),
             Ended::NotFanfare(reason) => write!(f, "the server does not speak fanfare.json.v1: {reason}"),
@@ -165,6 +170,8 @@ pub(super) struct Message<'a> {
     pub messages: Vec<Message<'a>>,
     pub max_message: Option<u64>,
     pub ping_s: Option<u64>,
+    /// Of a `hello`: `required` if a token is to come.
+    pub auth: String,
 }
 
 impl Message<'_> {
@@ -217,27 +224,31 @@ pub(super) struct Sender {
 }
 
 impl Connection {
-    /// Connects, upgrades and waits for the `hello`, all within `time_max`.
-    pub async fn open(place: &Place, time_max: Duration) -> Result<Connection, Ended> {
-        timeout(time_max, Self::open_unhurried(place)).await.unwrap_or_else(|_| {
+    /// Connects, upgrades, with the token if there is one, and waits for the `hello`, all within `time_max`.
+    pub async fn open(place: &Place, token: Option<Secret>, time_max: Duration) -> Result<Connection, Ended> {
+        timeout(time_max, Self::open_unhurried(place, token)).await.unwrap_or_else(|_| {
             Err(Ended::Broken(format!("{place} has not answered for {} s", time_max.as_secs())))
         })
     }
 
-    async fn open_unhurried(place: &Place) -> Result<Connection, Ended> {
+    async fn open_unhurried(place: &Place, token: Option<Secret>) -> Result<Connection, Ended> {
         let broken = |error: io::Error| Ended::Broken(format!("cannot connect to {place}: {error}"));
         match place {
             Place::Tcp(server) => {
                 let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(broken)?;
                 stream.set_nodelay(true).map_err(broken)?;
-                Self::upgrade(place, stream).await
+                Self::upgrade(place, token, stream).await
             }
-            Place::Unix(path) => Self::upgrade(place, UnixStream::connect(path).await.map_err(broken)?).await,
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(broken)?;
+                Self::upgrade(place, token, stream).await
+            }
         }
     }
 
     async fn upgrade(
         place: &Place,
+        token: Option<Secret>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Connection, Ended> {
         let (authority, target) = place.request();
@@ -247,9 +258,12 @@ impl Connection {
             .header(CONNECTION, "Upgrade")
             .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
             .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_PROTOCOL, "fanfare.json.v1")
-            .body(Empty::<Bytes>::new())
-            .expect("a parsed URL makes a valid request");
+            .header(SEC_WEBSOCKET_PROTOCOL, "fanfare.json.v1");
+        let request = match token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.get())),
+            None => request,
+        };
+        let request = request.body(Empty::<Bytes>::new()).expect("a parsed URL makes a valid request");
         let no_http = |error: hyper::Error| match error.is_parse() {
             true => Ended::NotFanfare(format!("no answer in HTTP ({error})")),
             false => Ended::Broken(format!("cannot connect to {place}: {error}")),
@@ -281,6 +295,9 @@ impl Connection {
         };
         let hello = connection.receive().await?;
         let hello = Message::parse(&hello)?;
+        if hello.auth == "required" {
+            return Err(Ended::TokenWanted);
+        }
         if hello.op != "hello" {
             return Err(Ended::NotFanfare("its first message is no hello".into()));
         }

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Place},
+    login::Login,
     position::Position,
     printed,
     printer::{Columns, Printer, shown},
@@ -34,6 +35,8 @@ pub(super) struct HistoryArgs {
     #[command(flatten)]
     columns: Columns,
     #[command(flatten)]
+    login: Login,
+    #[command(flatten)]
     patience: Patience,
 }
 
@@ -43,7 +46,7 @@ pub(super) fn history(args: HistoryArgs) -> Result<(), Failure> {
     run_client(async move {
         let time_max = args.patience.time_max();
         let failed = |ended: Ended| Failure::Run(ended.to_string());
-        let mut connection = Connection::open(&place, time_max).await.map_err(failed)?;
+        let mut connection = Connection::open(&place, args.login.token()?, time_max).await.map_err(failed)?;
         connection.sender().send_text(command(&args)).await.map_err(failed)?;
         let deadline = Instant::now() + time_max;
         let answer = timeout_at(deadline.into(), receive_answer(&mut connection)).await;

@@ -7,12 +7,14 @@ mod client;
 mod course;
 mod history;
 mod interrupt;
+mod login;
 mod moment;
 mod position;
 mod printer;
 mod publish;
 mod serve;
 mod subscribe;
+mod token;
 pub mod url;
 
 use std::{
@@ -52,6 +54,9 @@ enum Command {
     History(history::HistoryArgs),
     /// Publish to a topic.
     Pub(publish::PubArgs),
+    /// Make static tokens.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Print or check a configuration.
     #[command(subcommand, arg_required_else_help = false)]
     Config(ConfigCommand),
@@ -141,11 +146,12 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
         Command::Sub(args) => subscribe::subscribe(args),
         Command::History(args) => history::history(args),
         Command::Pub(args) => publish::publish(args),
+        Command::Token(command) => token::token(command),
         Command::Config(ConfigCommand::Default) => print(&document::default_toml()),
         Command::Config(ConfigCommand::Check { file }) => {
             let sources =
                 Sources { file: file.or_else(config_variable), environment: environment()?, flags: vec![] };
-            load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
+            serve::open(&sources, 0).map_err(Failure::Usage)?;
             for line in load::unknown_variables(&sources) {
                 eprintln!("fanfare: {line}");
             }

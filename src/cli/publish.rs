@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Failure,
     client::{Connection, Ended, Message, Patience, Place, Sender},
+    login::Login,
     print, run_client, tell,
 };
 
@@ -49,6 +50,8 @@ pub(super) struct PubArgs {
     #[arg(long)]
     verbose: bool,
     #[command(flatten)]
+    login: Login,
+    #[command(flatten)]
     patience: Patience,
 }
 
@@ -64,7 +67,7 @@ pub(super) fn publish(args: PubArgs) -> Result<(), Failure> {
     };
     run_client(async move {
         let time_max = args.patience.time_max();
-        let opened = Connection::open(&place, time_max).await;
+        let opened = Connection::open(&place, args.login.token()?, time_max).await;
         let connection = opened.map_err(|ended| Failure::Run(ended.to_string()))?;
         let line_bytes_max = connection.message_bytes_max.min(LINE_BYTES_MAX);
         let publisher = Publisher::new(connection.sender(), &args.topic, args.key.as_deref(), args.retain);

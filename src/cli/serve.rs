@@ -22,11 +22,19 @@ use tracing_subscriber::{
 
 use super::{Failure, print};
 use crate::{
+    access::Access,
     config::{
         Config, ListenAddress,
         load::{self, Sources},
     },
-    control::{self, Launch, activation::Inherited, lines::STDERR, reload::Hooks, takeover::Predecessor},
+    control::{
+        self, Launch,
+        activation::Inherited,
+        credentials,
+        lines::STDERR,
+        reload::{Hooks, Loaded},
+        takeover::Predecessor,
+    },
     protocol::mask,
     reactor::{Prepared, Reactors, admission::listeners::Listeners, locked_bytes, reactor_count},
     uring::probe::{DESCRIPTORS, Finding, Needs, Report, State, descriptor_limits},
@@ -38,19 +46,25 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
 /// one's. SIGHUP reads `sources` again. `release_memory` is called about once a second.
 pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) -> Result<(), Failure> {
-    let config = load::load(&sources).map_err(|error| Failure::Usage(error.to_string()))?;
+    let Loaded { config, access } = open(&sources, 0).map_err(Failure::Usage)?;
     let strangers = load::unknown_variables(&sources);
     keep_pages_small();
     start_writing()?;
     let hooks = Hooks {
         set_log_level: start_logging(&config),
-        load: Box::new(move || load::load(&sources).map_err(|error| error.to_string())),
+        load: Box::new({
+            let mut version = 0;
+            move || {
+                version += 1;
+                open(&sources, version)
+            }
+        }),
         release_memory,
     };
     for line in strangers {
         warn!("{line}");
     }
-    let result = serve_logged(config, hooks, takes_over);
+    let result = serve_logged(config, access, hooks, takes_over);
     let (line, code) = match result {
         Ok(()) => (String::new(), None),
         Err(Failure::Run(line)) => (format!("fanfare: {line}\n"), Some(1)),
@@ -63,14 +77,26 @@ pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) ->
     code.map_or(Ok(()), |code| Err(Failure::Told(code)))
 }
 
-fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Failure> {
+/// The configuration, and what the files say that it names.
+pub(super) fn open(sources: &Sources, version: u64) -> Result<Loaded<Config>, String> {
+    let config = load::load(sources).map_err(|error| error.to_string())?;
+    let access = credentials::open(&config, version)?;
+    Ok(Loaded { config, access })
+}
+
+fn serve_logged(
+    config: Config,
+    access: Option<Arc<Access>>,
+    hooks: Hooks,
+    takes_over: bool,
+) -> Result<(), Failure> {
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
         return Err(Failure::Run(line));
     }
     warn_of_shortages(&report, config.limits.connections_max > 0);
-    if config.listen.insecure {
+    if config.is_insecure() {
         warn!("--insecure: whoever reaches the broker may publish and subscribe to everything");
     }
     let config = Arc::new(config);
@@ -85,7 +111,7 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
                 "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
             ));
         }
-        return serve_after(config, hooks, on_ready);
+        return serve_after(config, access, hooks, on_ready);
     }
     let Inherited { listeners, admin } = inherited.unwrap_or_default();
     let start = move |config: Arc<Config>| {
@@ -94,7 +120,7 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
             false => Listeners::inherit(&config, listeners)?,
         };
         listeners.check_reach(&config)?;
-        Prepared::new(config, listeners)?.start()
+        Prepared::new(config, access, listeners)?.start()
     };
     let launch = Launch { admin, takes_over };
     control::run(config, launch, hooks, start, on_ready).map_err(Failure::Run)
@@ -104,6 +130,7 @@ fn serve_logged(config: Config, hooks: Hooks, takes_over: bool) -> Result<(), Fa
 /// fail here has not.
 fn serve_after(
     config: Arc<Config>,
+    access: Option<Arc<Access>>,
     hooks: Hooks,
     on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
 ) -> Result<(), Failure> {
@@ -117,7 +144,7 @@ fn serve_after(
         let mut listeners = Listeners::inherit(&config, listeners)?;
         listeners.check_reach(&config)?;
         listeners.succeed(&config, reactor_count(&config))?;
-        Prepared::new(Arc::clone(&config), listeners)
+        Prepared::new(Arc::clone(&config), access, listeners)
     };
     let prepared = prepare().map_err(Failure::Run)?;
     let start = move |_| {

@@ -18,6 +18,7 @@ use super::{
     client::{Connection, Ended, Message, Patience, Place},
     course::Course,
     interrupt::Interrupt,
+    login::Login,
     printed,
     printer::{Columns, Printer, shown},
     run_client, tell,
@@ -49,6 +50,8 @@ pub(super) struct SubArgs {
     count: Option<u64>,
     #[command(flatten)]
     columns: Columns,
+    #[command(flatten)]
+    login: Login,
     #[command(flatten)]
     patience: Patience,
 }
@@ -132,7 +135,9 @@ impl Subscriber<'_> {
         let mut wait = WAIT_MIN;
         let mut was_connected = false;
         loop {
-            let ended = match Connection::open(place, self.args.patience.time_max()).await {
+            let ended = match Connection::open(place, self.args.login.token()?, self.args.patience.time_max())
+                .await
+            {
                 Ok(connection) => {
                     if was_connected {
                         let is_resumed = self.courses.iter().all(Course::is_resumed);

@@ -2,9 +2,13 @@
 
 use super::{
     Config,
+    issuers::{ISSUER_KEYS, ISSUERS_MAX},
     keys::{KEYS, Key, POLICIES_MAX, SECTIONS},
-    topic::{TOPIC_KEYS, TopicKey},
+    roles::{self, LISTS, List},
+    table::TableKey,
+    topic::TOPIC_KEYS,
 };
+use crate::access::grants::ROLES_MAX;
 
 /// The defaults as TOML, each key with what it means and what it may be.
 pub fn default_toml() -> String {
@@ -20,19 +24,55 @@ pub fn default_toml() -> String {
     for (section, about) in SECTIONS {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
         for key in KEYS.iter().filter(|key| key.split().0 == Some(section)) {
-            text.push_str(&explained(key));
+            if key.path == "auth.issuers" {
+                push_issuer(&mut text, key);
+            } else {
+                text.push_str(&explained(key));
+            }
             text.push_str(&format!("{} = {}\n", key.split().1, key.literal(&mut config)));
         }
     }
     // Of tables of which there may be many there is none by default.
     for key in KEYS.iter().filter(|key| key.split().0.is_none()) {
-        text.push_str(&format!("\n{}# At most {POLICIES_MAX} tables.\n# [[{}]]\n", about(key), key.path));
-        for TopicKey { key, example, .. } in TOPIC_KEYS {
-            text.push_str(&explained(key));
-            text.push_str(&format!("# {} = {example}\n", key.split().1));
+        text.push_str(&format!("\n{}", about(key)));
+        match key.path {
+            "roles" => push_role(&mut text),
+            _ => push_policy(&mut text),
         }
     }
     text
+}
+
+/// Since the keys of a table stand in one line there, what each means stands before it.
+fn push_issuer(text: &mut String, key: &Key) {
+    text.push_str(&about(key));
+    for TableKey { key, .. } in ISSUER_KEYS {
+        let lines = format!("{}: {}", key.name(), key.about);
+        let allowed = format!("Allowed: {}.", key.allowed());
+        let lines = lines.lines().chain([allowed.as_str()]).map(|line| format!("#   {line}\n"));
+        text.push_str(&lines.collect::<String>());
+    }
+    let example = ISSUER_KEYS.iter().filter(|key| key.example != "\"\"");
+    let example: Vec<_> = example.map(|it| format!("{} = {}", it.key.name(), it.example)).collect();
+    text.push_str(&format!("# At most {ISSUERS_MAX} tables.\n# issuers = [{{ {} }}]\n", example.join(", ")));
+}
+
+fn push_role(text: &mut String) {
+    text.push_str(&format!("# At most {ROLES_MAX} tables.\n# [roles.chat]\n"));
+    for List { name, about, example, .. } in &LISTS {
+        text.push_str(&format!(
+            "# {about}\n# Allowed: {}.\n# {name} = {example}\n",
+            roles::allowed_filters()
+        ));
+    }
+}
+
+fn push_policy(text: &mut String) {
+    text.push_str(&format!("# At most {POLICIES_MAX} tables.\n# [[topic]]\n"));
+    for TableKey { key, example, .. } in TOPIC_KEYS {
+        text.push_str(&explained(key));
+        text.push_str(&format!("# {} = {example}\n", key.split().1));
+    }
 }
 
 /// What the key means and what it may be, as a comment.
@@ -48,7 +88,10 @@ fn about<T>(key: &Key<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Sources, load_text};
+    use crate::{
+        access::grants::GrantTexts,
+        config::load::{Sources, load_text},
+    };
 
     #[test]
     fn the_default_file_parses_back_to_the_defaults() {
@@ -76,6 +119,33 @@ mod tests {
         let [policy] = &config.topic[..] else { panic!("one table: {config:?}") };
         assert!(TOPIC_KEYS.iter().all(|key| (key.is_set)(policy)), "{policy:?}");
         assert_eq!(set.len(), TOPIC_KEYS.len());
+    }
+
+    #[test]
+    fn the_example_of_an_issuer_is_taken() {
+        let text = default_toml();
+        let example = text.lines().find_map(|line| line.strip_prefix("# issuers = ")).expect("an example");
+        let text = format!("auth.issuers = {example}\nroles.chat = {{}}\n");
+        let config = load_text("", &text, &Sources::default()).unwrap();
+        assert_eq!(config.auth.issuers.len(), 1);
+    }
+
+    #[test]
+    fn the_example_of_a_role_is_taken() {
+        let text = default_toml();
+        let (_, example) = text.split_once("# [roles.chat]\n").expect("an example");
+        let (example, _) = example.split_once("\n\n").unwrap_or((example, ""));
+        let set: Vec<&str> = example
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .filter(|line| LISTS.iter().any(|list| line.starts_with(&format!("{} = ", list.name))))
+            .collect();
+        let text = format!("[auth]\ntokens_file = \"/t\"\n[roles.chat]\n{}\n", set.join("\n"));
+        let config = load_text("", &text, &Sources::default()).unwrap();
+        let [role] = &config.roles[..] else { panic!("one role: {config:?}") };
+        let GrantTexts { publish, subscribe, history, presence, deny } = &role.grants;
+        let lists = [publish, subscribe, history.as_ref().expect("a list"), presence, deny];
+        assert!(role.name == "chat" && lists.iter().all(|list| !list.is_empty()), "{role:?}");
     }
 
     /// A field of [`Config`] without a key could not be set. The Debug output names every field.

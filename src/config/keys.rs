@@ -12,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Config, ListenAddress, Retain, SlowConsumer, TopicPolicy,
     address::{PATH_BYTES_MAX, is_socket_path},
+    issuers::{self, Issuer},
+    roles::{self, RolePolicy},
     topic,
 };
 use crate::protocol::{
@@ -22,8 +24,12 @@ use crate::protocol::{
 };
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 11] = [
+pub(super) const SECTIONS: [(&str, &str); 12] = [
     ("listen", "Where clients connect."),
+    (
+        "auth",
+        "Who clients are. With a file of tokens or roles for anybody, they may do what [roles] grants, and nothing else.",
+    ),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
     ("control", "How another fanfare of the same user reaches this one, to take its place."),
@@ -90,6 +96,14 @@ pub(super) enum Kind<T> {
     LogFilter(fn(&mut T) -> &mut String),
     /// A topic, or a filter with wildcards.
     Filter(fn(&mut T) -> &mut String),
+    /// The absolute path of a file, or the name of one of the service manager's credentials; `""` for none.
+    OptionalFile(fn(&mut T) -> &mut Option<PathBuf>),
+    /// A text that is valid, or `""` for none.
+    OptionalText { allowed: &'static str, is_valid: fn(&str) -> bool, field: fn(&mut T) -> &mut String },
+    /// `auth.issuers`.
+    Issuers(fn(&mut T) -> &mut Vec<Issuer>),
+    /// `[roles]`.
+    Roles(fn(&mut T) -> &mut Vec<RolePolicy>),
     /// `[[topic]]`.
     TopicPolicies(fn(&mut T) -> &mut Vec<TopicPolicy>),
 }
@@ -197,6 +211,66 @@ pub(super) static KEYS: &[Key<Config>] = &[
         about: "Let others than this machine reach the broker, although whoever reaches it may publish and subscribe.",
         is_reloadable: false,
         kind: Kind::Bool(|config| &mut config.listen.insecure),
+    },
+    Key {
+        path: "auth.tokens_file",
+        about: "Static tokens: the tables that `fanfare token new` prints, one below the other. Only the broker's user, and its\n\
+                group, may read it. A name without a / is that of a credential of the service manager's.",
+        is_reloadable: true,
+        kind: Kind::OptionalFile(|config| &mut config.auth.tokens_file),
+    },
+    Key {
+        path: "auth.issuers",
+        about: "Whose signed tokens (JWT) are taken, a table for each, with these keys:",
+        is_reloadable: true,
+        kind: Kind::Issuers(|config| &mut config.auth.issuers),
+    },
+    Key {
+        path: "auth.leeway_s",
+        about: "How far the clocks of issuers and the broker may be apart: so much later a token ends, and so much earlier it begins.",
+        is_reloadable: true,
+        kind: integer!(Integer, auth.leeway_s, 0..=300, "seconds"),
+    },
+    Key {
+        path: "auth.anonymous_roles",
+        about: "What those may do who bring no token; without any role here they must bring one.",
+        is_reloadable: true,
+        kind: Kind::Texts {
+            allowed: "an array of names of [roles]",
+            is_valid: roles::is_name,
+            field: |config| &mut config.auth.anonymous_roles,
+        },
+    },
+    Key {
+        path: "auth.cookie",
+        about: "The name of a cookie that may hold a token, in which a page cannot read it. It counts only for pages whose\n\
+                origin may open connections; __Host- before its name, HttpOnly and SameSite=Lax keep it to one site.",
+        is_reloadable: true,
+        kind: Kind::OptionalText {
+            allowed: "1 to 64 letters, digits, _ and -, or \"\" for none",
+            is_valid: is_cookie,
+            field: |config| &mut config.auth.cookie,
+        },
+    },
+    Key {
+        path: "auth.deadline_ms",
+        about: "How long a client may take to send its token, if its request had none.",
+        is_reloadable: true,
+        kind: integer!(Integer, auth.deadline_ms, 100..=600_000, "milliseconds"),
+    },
+    Key {
+        path: "auth.failure_delay_ms",
+        about: "How long one waits for its answer whose token was not accepted, and up to as much longer at random.",
+        is_reloadable: true,
+        kind: integer!(Integer, auth.failure_delay_ms, 0..=60_000, "milliseconds"),
+    },
+    Key {
+        path: "roles",
+        about: "What whoever has a role may do, in a table for each: `chat` below is a name of yours. Whoever has several may\n\
+                do what any of them grants and none of them denies. {user} stands for the level that is the client's name,\n\
+                {claim.NAME} for the one that its token's claim NAME says.",
+        is_reloadable: true,
+        kind: Kind::Roles(|config| &mut config.roles),
     },
     Key {
         path: "reactor.count",
@@ -566,6 +640,11 @@ impl Key<Config> {
 }
 
 impl<T> Key<T> {
+    /// Its name, without what it is in.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().expect("a split has one part at least")
+    }
+
     /// Its section, if it is in one, and its name there.
     pub fn split(&self) -> (Option<&'static str>, &'static str) {
         match self.path.split_once('.') {
@@ -581,6 +660,8 @@ impl<T> Key<T> {
             Kind::ListenAddress(_)
                 | Kind::OptionalAddress(_)
                 | Kind::OptionalSocket(_)
+                | Kind::OptionalFile(_)
+                | Kind::OptionalText { .. }
                 | Kind::Mode(_)
                 | Kind::Format(_)
                 | Kind::Retain(_)
@@ -628,6 +709,17 @@ impl<T> Key<T> {
             Kind::Filter(_) => {
                 "a topic of 1 to 256 bytes, with + for one level or # for all that follow".into()
             }
+            Kind::OptionalFile(_) => {
+                "the absolute path of a file, the name of a credential of the service manager's, or \"\" for none"
+                    .into()
+            }
+            Kind::OptionalText { allowed, .. } => (*allowed).into(),
+            Kind::Issuers(_) => {
+                "an array of tables such as { iss = \"https://login.example.org/\", audience = [\"fanfare\"], \
+                 algorithms = [\"ES256\"], jwks_file = \"/etc/fanfare/login.jwks\" }"
+                    .into()
+            }
+            Kind::Roles(_) => roles::allowed_roles(),
             Kind::TopicPolicies(_) => {
                 "an array of tables such as { match = \"ticker/#\", slow_consumer = \"skip\" }".into()
             }
@@ -699,6 +791,22 @@ impl<T> Key<T> {
                 let filter = plain.as_str().filter(|text| Filter::parse(*text).is_ok());
                 store(field(config), filter.map(str::to_owned))
             }
+            Kind::OptionalFile(field) => store(
+                field(config),
+                match plain.as_str() {
+                    Some("") => Some(None),
+                    text => text.filter(|text| is_file(text)).map(|text| Some(text.into())),
+                },
+            ),
+            Kind::OptionalText { is_valid, field, .. } => {
+                let text = plain.as_str().filter(|text| text.is_empty() || is_valid(text));
+                store(field(config), text.map(str::to_owned))
+            }
+            Kind::Issuers(field) => {
+                let issuers = plain.as_array().map(|entries| issuers::issuers(entries)).transpose()?;
+                store(field(config), issuers)
+            }
+            Kind::Roles(field) => store(field(config), Some(roles::roles(value)?)),
             Kind::TopicPolicies(field) => {
                 let policies = plain.as_array().map(|entries| topic::policies(entries)).transpose()?;
                 store(field(config), policies)
@@ -723,7 +831,12 @@ impl<T> Key<T> {
             Kind::Texts { field, .. } => field(to).clone_from(field(from)),
             Kind::Retain(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
-            Kind::LogFilter(field) | Kind::Filter(field) => field(to).clone_from(field(from)),
+            Kind::LogFilter(field) | Kind::Filter(field) | Kind::OptionalText { field, .. } => {
+                field(to).clone_from(field(from));
+            }
+            Kind::OptionalFile(field) => field(to).clone_from(field(from)),
+            Kind::Issuers(field) => field(to).clone_from(field(from)),
+            Kind::Roles(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
         }
     }
@@ -736,7 +849,7 @@ impl<T> Key<T> {
                 Some(address) => format!("\"{address}\""),
                 None => "\"\"".into(),
             },
-            Kind::OptionalSocket(field) => {
+            Kind::OptionalSocket(field) | Kind::OptionalFile(field) => {
                 let path = field(config).as_deref().map_or("".into(), |path| path.to_string_lossy());
                 toml::Value::from(&*path).to_string()
             }
@@ -754,9 +867,14 @@ impl<T> Key<T> {
             Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
             Kind::Retain(field) => format!("\"{}\"", field(config).as_str()),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
-            Kind::LogFilter(field) | Kind::Filter(field) => {
+            Kind::LogFilter(field) | Kind::Filter(field) | Kind::OptionalText { field, .. } => {
                 toml::Value::from(field(config).as_str()).to_string()
             }
+            Kind::Issuers(field) => {
+                let entries: Vec<String> = field(config).iter_mut().map(issuers::literal).collect();
+                format!("[{}]", entries.join(", "))
+            }
+            Kind::Roles(field) => roles::literal(field(config)),
             Kind::TopicPolicies(field) => {
                 let entries: Vec<String> = field(config).iter_mut().map(topic::literal).collect();
                 format!("[{}]", entries.join(", "))
@@ -825,6 +943,16 @@ fn policy_named(text: &str) -> Option<SlowConsumer> {
 
 /// A suffix is added to it while the socket is made.
 const OPTIONAL_PATH_BYTES_MAX: usize = PATH_BYTES_MAX - 17;
+
+/// A path from the root, or a name that is no path.
+fn is_file(text: &str) -> bool {
+    let is_name = !text.contains('/') && !matches!(text, "." | "..");
+    !text.contains('\0') && text.len() <= 4_095 && (text.starts_with('/') || is_name)
+}
+
+fn is_cookie(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
 
 fn is_host(text: &str) -> bool {
     HostPattern::parse(text).is_some()

@@ -57,8 +57,8 @@ const GONE: [(&str, &str); 1] = [(
      matches decides, wherever it stands",
 )];
 
-/// Variables of ours that are no keys: the file, and the client's server.
-const OTHER_VARIABLES: [&str; 2] = ["FANFARE_CONFIG", "FANFARE_URL"];
+/// Variables of ours that are no keys: the file, and the client's token and server.
+const OTHER_VARIABLES: [&str; 3] = ["FANFARE_CONFIG", "FANFARE_TOKEN_FILE", "FANFARE_URL"];
 
 /// Reads every source over the defaults.
 ///
@@ -206,8 +206,8 @@ fn apply_text(config: &mut Config, key: &Key, text: &str) -> Result<(), Refusal>
 pub fn reachable(address: &ListenAddress) -> String {
     format!(
         "listen.address = \"{address}\" is reachable by others than this machine, and whoever reaches it may publish and \
-         subscribe: listen on 127.0.0.1 or a Unix socket, behind a proxy that lets nobody in who must not, or say \
-         --insecure (listen.insecure = true)"
+         subscribe: say in [auth] who may, listen on 127.0.0.1 or a Unix socket, behind a proxy that lets nobody in who must \
+         not, or say --insecure (listen.insecure = true)"
     )
 }
 
@@ -251,10 +251,30 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
             }
         }
     }
-    if !config.listen.address.is_local() && !config.listen.insecure {
+    if !config.listen.address.is_local() && !config.listen.insecure && !config.auth.is_on() {
         return Err(ConfigError(reachable(&config.listen.address)));
     }
-    Ok(())
+    check_roles(config)
+}
+
+/// Whether whoever is given a role is given one that there is, and roles are given to somebody.
+fn check_roles(config: &Config) -> Result<(), ConfigError> {
+    let names: Vec<&str> = config.roles.iter().map(|role| role.name.as_str()).collect();
+    if let (false, [name, ..]) = (config.auth.is_on(), &names[..]) {
+        return Err(ConfigError(format!(
+            "roles.{name} is not allowed without auth.tokens_file, auth.issuers or auth.anonymous_roles: nobody is asked who they are, and \
+             everybody may do everything"
+        )));
+    }
+    let given = config.auth.anonymous_roles.iter().map(|name| ("auth.anonymous_roles", name));
+    let of_issuers = config.auth.issuers.iter().flat_map(|issuer| &issuer.roles);
+    let mut given = given.chain(of_issuers.map(|name| ("auth.issuers.roles", name)));
+    match given.find(|(_, name)| !names.contains(&name.as_str())) {
+        Some((key, name)) => Err(ConfigError(format!(
+            "{key} = \"{name}\" is not allowed: it must be the name of a table in [roles]"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What a message of `message_bytes` becomes at most when it is delivered: base64 of its payload, between names

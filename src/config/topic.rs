@@ -8,18 +8,9 @@ use super::{
         HISTORY_BYTES, HISTORY_COUNT, HISTORY_MS, KEY_WINDOW_MS, Key, Kind, OWED_BYTES_MAX, OWED_MS_MAX,
         POLICIES_MAX, Refusal,
     },
+    table::{self, TableKey, not_allowed},
 };
 use crate::protocol::Format;
-
-/// One key of such a table.
-pub(super) struct TopicKey {
-    /// What it means and may be.
-    pub key: Key<TopicPolicy>,
-    /// What is there as an example in the default file.
-    pub example: &'static str,
-    /// Whether the policy has it.
-    pub is_set: fn(&TopicPolicy) -> bool,
-}
 
 /// Reads and writes an integer that need not be there.
 macro_rules! integer {
@@ -36,8 +27,8 @@ macro_rules! integer {
 }
 
 /// Every key, the filter first.
-pub(super) static TOPIC_KEYS: &[TopicKey] = &[
-    TopicKey {
+pub(super) static TOPIC_KEYS: &[TableKey<TopicPolicy>] = &[
+    TableKey {
         key: Key {
             path: "topic.match",
             about: "Which topics: no two tables may have the same filter.",
@@ -47,7 +38,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "\"ticker/#\"",
         is_set: |policy| !policy.filter.is_empty(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.slow_consumer",
             about: "In place of delivery.slow_consumer.",
@@ -57,7 +48,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "\"skip\"",
         is_set: |policy| policy.slow_consumer.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.owed_bytes_max",
             about: "How much a connection may be owed of each such topic; what it is owed of all of them stays within\n\
@@ -69,7 +60,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "65_536",
         is_set: |policy| policy.owed_bytes_max.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.owed_ms_max",
             about: "In place of delivery.owed_ms_max.",
@@ -79,7 +70,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "2000",
         is_set: |policy| policy.owed_ms_max.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.key_window_ms",
             about: "In place of publish.key_window_ms.",
@@ -89,7 +80,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "600_000",
         is_set: |policy| policy.key_window_ms.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.history_count",
             about: "How many of its newest publications each such topic keeps at most. 0 keeps none, whatever is said of\n\
@@ -100,7 +91,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "1000",
         is_set: |policy| policy.history_count.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.history_bytes",
             about: "How much each such topic keeps at most, its newest publications as they are sent.",
@@ -110,7 +101,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "1_048_576",
         is_set: |policy| policy.history_bytes.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.history_ms",
             about: "How old what each such topic keeps may be.",
@@ -120,7 +111,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "600_000",
         is_set: |policy| policy.history_ms.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.history_format",
             about: "In which form it is kept: that of most of those who come back, who get it without a copy; for the others\n\
@@ -131,7 +122,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "\"json\"",
         is_set: |policy| policy.history_format.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.stamp",
             about: "What the broker writes into each message beside what was published, for subscribers and in the past:\n\
@@ -142,7 +133,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "[\"time\"]",
         is_set: |policy| policy.stamp.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.last_value",
             about: "Whether the newest publication of each such topic is its value: new subscribers are sent it first, and it\n\
@@ -153,7 +144,7 @@ pub(super) static TOPIC_KEYS: &[TopicKey] = &[
         example: "true",
         is_set: |policy| policy.last_value.is_some(),
     },
-    TopicKey {
+    TableKey {
         key: Key {
             path: "topic.retain",
             about: "Who may say which publication is a topic's value, in place of the newest: \"clients\", who publish with\n\
@@ -189,31 +180,13 @@ pub(super) fn policies(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<TopicPoli
 
 /// The policy as an inline table of what it sets.
 pub(super) fn literal(policy: &mut TopicPolicy) -> String {
-    let keys = TOPIC_KEYS.iter().filter(|key| (key.is_set)(policy)).collect::<Vec<_>>();
-    let values =
-        keys.iter().map(|TopicKey { key, .. }| format!("{} = {}", key.split().1, key.literal(policy)));
-    format!("{{ {} }}", values.collect::<Vec<_>>().join(", "))
+    table::literal(policy, TOPIC_KEYS)
 }
 
 fn policy(entry: &Spanned<DeValue<'_>>) -> Result<TopicPolicy, Refusal> {
     let allowed = "a table with match and what it sets, such as slow_consumer";
-    let refused = || not_allowed("topic", entry, allowed.into());
-    let table = entry.get_ref().as_table().ok_or_else(refused)?;
-    let mut policy = TopicPolicy::default();
-    for (name, value) in table.iter() {
-        let known = TOPIC_KEYS.iter().find(|it| it.key.split().1 == name.get_ref());
-        let known = known.ok_or_else(|| Refusal::Unknown {
-            path: format!("topic.{}", name.get_ref()),
-            span: name.span(),
-            known: TOPIC_KEYS.iter().map(|it| it.key.path).collect(),
-        })?;
-        known.key.set(&mut policy, value)?;
-    }
+    let policy = table::read("topic", entry, TOPIC_KEYS, allowed)?;
     let mut is_set = TOPIC_KEYS.iter().map(|key| (key.is_set)(&policy));
     let (has_filter, sets_anything) = (is_set.next() == Some(true), is_set.any(|is_set| is_set));
-    if has_filter && sets_anything { Ok(policy) } else { Err(refused()) }
-}
-
-fn not_allowed(path: &str, value: &Spanned<DeValue<'_>>, allowed: String) -> Refusal {
-    Refusal::NotAllowed { path: path.into(), span: value.span(), allowed }
+    if has_filter && sets_anything { Ok(policy) } else { Err(not_allowed("topic", entry, allowed.into())) }
 }

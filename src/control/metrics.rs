@@ -23,6 +23,7 @@ use families::{FAMILIES, Value};
 
 use super::fleet::{Answer, Phase};
 use crate::{
+    access::{Refused, grants::Action},
     metrics::{GapReason, ReactorStats, TurnTimes},
     protocol::close::CloseReason,
     pubsub::policy::Bound,
@@ -247,6 +248,25 @@ impl Collector for Fleet {
             }
         }
 
+        let help = "Tokens that were not accepted, by reason.";
+        let name = "fanfare_credentials_refused";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for reason in Refused::all() {
+                let labels = [("reactor", reactor.as_str()), ("reason", reason.as_str())];
+                counter(&mut metric, &labels, &stats.credentials_refused_total[reason.index()])?;
+            }
+        }
+
+        let help = "Commands that were not allowed, by what they asked for.";
+        let mut metric = encoder.encode_descriptor("fanfare_forbidden", help, None, MetricType::Counter)?;
+        for (reactor, stats) in self.stats() {
+            for (action, value) in Action::ALL.into_iter().zip(stats.forbidden_total) {
+                let labels = [("reactor", reactor.as_str()), ("action", action.as_str())];
+                counter(&mut metric, &labels, &value)?;
+            }
+        }
+
         let help = "Connections ended, by reason.";
         let mut metric = encoder.encode_descriptor("fanfare_closes", help, None, MetricType::Counter)?;
         for (reactor, stats) in self.stats() {
@@ -351,8 +371,11 @@ mod tests {
             transcoded_bytes_total: 44,
             resumes_total: [45, 46],
             gaps_total: [47, 48],
+            credentials_refused_total: std::array::from_fn(|index| 200 + index as u64),
+            forbidden_total: [51, 52, 53, 54],
             buffered_bytes: 36,
             paused: 24,
+            reviews: 55,
             pauses_total: 25,
             no_buffers_total: 26,
             no_descriptors_total: 27,
@@ -374,7 +397,7 @@ mod tests {
             .collect();
         let mut exported: Vec<&str> = FAMILIES.iter().map(|family| family.field).collect();
         exported.extend(["turn_ns", "slow_skips_total", "slow_disconnects_total", "closes_total"]);
-        exported.extend(["resumes_total", "gaps_total"]);
+        exported.extend(["resumes_total", "gaps_total", "credentials_refused_total", "forbidden_total"]);
         let sorted = |mut names: Vec<&'static str>| {
             names.sort_unstable();
             names
@@ -429,7 +452,11 @@ mod tests {
             "fanfare_turn_seconds_bucket{le=\"0.002\",reactor=\"1\"} 2",
             "fanfare_turn_seconds_bucket{le=\"+Inf\",reactor=\"1\"} 3",
             "fanfare_closes_total{reactor=\"1\",reason=\"peer_closed\"} 100",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 115",
+            "fanfare_credentials_refused_total{reactor=\"1\",reason=\"unknown_token\"} 200",
+            "fanfare_reviews{reactor=\"1\"} 55",
+            "fanfare_forbidden_total{reactor=\"1\",action=\"publish\"} 51",
+            "fanfare_forbidden_total{reactor=\"1\",action=\"history\"} 53",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 119",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

@@ -6,6 +6,7 @@
 
 pub mod activation;
 mod admin;
+pub mod credentials;
 mod ending;
 pub mod fleet;
 pub mod guest;
@@ -34,7 +35,7 @@ use crate::{
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
-use reload::{Hooks, Reloader};
+use reload::{Hooks, Loaded, Reloader};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
 use succession::{Reception, Successors};
@@ -85,7 +86,7 @@ async fn control<F: Fleet>(
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
     let config = reloader.config();
-    let watch = Arc::new(Watch::new(config.listen.insecure));
+    let watch = Arc::new(Watch::new(config.is_insecure()));
     if takes_over {
         watch.set_phase(Phase::Waiting);
     }
@@ -180,10 +181,10 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => warn!(%error, "the service manager could not be told"),
     }
-    let config = reloader.reload();
-    let is_applied = config.is_some();
-    if let Some(config) = config {
-        let order = || Order::Reload(Arc::clone(&config));
+    let loaded = reloader.reload();
+    let is_applied = loaded.is_some();
+    if let Some(Loaded { config, access }) = loaded {
+        let order = || Order::Reload(Arc::clone(&config), access.clone());
         let untold = fleet::tell(fleet, fleet::ANSWER_TIMEOUT, order).await;
         if !untold.is_empty() {
             error!(reactors = ?untold, "reactors did not take the new configuration");

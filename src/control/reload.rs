@@ -4,16 +4,28 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use crate::config::{
-    Config,
-    reload::{Change, Reload},
+use crate::{
+    access::Access,
+    config::{
+        Config,
+        reload::{Change, Reload},
+    },
 };
+
+/// A configuration with what the files say that it names.
+#[derive(Debug)]
+pub struct Loaded<C = Arc<Config>> {
+    /// The configuration.
+    pub config: C,
+    /// Who may do what by it; none if everybody may do everything.
+    pub access: Option<Arc<Access>>,
+}
 
 /// What the control thread calls: where a new configuration comes from, who takes its log level, and what is due from
 /// time to time.
 pub struct Hooks {
     /// Reads every source again; one line if that cannot be.
-    pub load: Box<dyn FnMut() -> Result<Config, String>>,
+    pub load: Box<dyn FnMut() -> Result<Loaded<Config>, String>>,
     /// Logs at this level from now on.
     pub set_log_level: Box<dyn FnMut(&str)>,
     /// Gives memory that is not used back to the kernel.
@@ -43,8 +55,8 @@ impl Reloader {
 
     /// Reads the configuration and says what becomes of it; gives what the reactors are to run with from now
     /// on. With anything wrong everything stays as it was.
-    pub fn reload(&mut self) -> Option<Arc<Config>> {
-        let loaded = match (self.hooks.load)() {
+    pub fn reload(&mut self) -> Option<Loaded> {
+        let Loaded { config: loaded, access } = match (self.hooks.load)() {
             Ok(loaded) => loaded,
             Err(why) => {
                 error!("not reloaded, the configuration is as it was: {why}");
@@ -63,7 +75,7 @@ impl Reloader {
             warn!("{change} needs a restart");
         }
         self.running = Arc::new(config);
-        Some(self.running.clone())
+        Some(Loaded { config: self.running.clone(), access })
     }
 }
 

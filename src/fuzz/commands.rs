@@ -8,7 +8,7 @@ use crate::protocol::{
     command::{At, Command, CommandError, PayloadKind, RequestId, outcome::Outcome},
     json::{self, Parser},
     publication::Publication,
-    reply::{self, Begin, History, Reply},
+    reply::{self, Begin, History, Identity, Reply},
     rest,
 };
 
@@ -88,6 +88,10 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
             assert_eq!(At::parse(&at.to_string()).as_ref(), Some(&at));
             let count = last.unwrap_or(0).into();
             check_reply(&Reply::Replayed { filter, count, recovered: resume.is_some(), at: &at });
+        }
+        Ok(Command::Auth { id, token }) => {
+            let identity = Identity { is_awaited: false, user: Some(token.0), expires_in_s: Some(u64::MAX) };
+            check_reply(&Reply::Authenticated { id: *id, identity });
         }
         Ok(Command::Unsubscribe { id, filter }) => {
             let begin = Begin::default();

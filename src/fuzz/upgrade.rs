@@ -21,7 +21,7 @@ pub fn upgrade(bytes: &[u8]) {
     for is_echo_served in [false, true] {
         // Which origins may come is told by the tests of `site`.
         let site = Site { origins: vec![OriginPattern::Any], ..Site::OPEN };
-        let terms = Terms { is_echo_served, deflate_window_bits: None, site };
+        let terms = Terms { is_echo_served, deflate_window_bits: None, site, credentials: None };
         let answer = upgrade::answer(&bytes[..len], &terms);
         naive::check(&bytes[..len], is_echo_served, &answer);
         let terms = Terms { deflate_window_bits: Some(15), ..terms };
@@ -32,13 +32,18 @@ pub fn upgrade(bytes: &[u8]) {
 /// permessage-deflate adds a line to the answer of an upgrade and changes nothing else.
 fn check_extension(answer: Answer, without: &Answer) {
     let answer = match answer {
-        Answer::Upgraded { speech, agreement: Some(_), response } => {
+        Answer::Upgraded { speech, agreement: Some(_), response, credential } => {
             let response = String::from_utf8(response).expect("a response is text");
             let (head, line) = response.split_once("Sec-WebSocket-Extensions: ").expect("the line");
             let line = line.strip_suffix("\r\n\r\n").expect("it is the last");
             assert!(line.starts_with("permessage-deflate; server_no_context_takeover;"), "{line}");
             assert!(!line.contains(['\r', '\n', ',']), "{line}");
-            Answer::Upgraded { speech, agreement: None, response: format!("{head}\r\n").into_bytes() }
+            Answer::Upgraded {
+                speech,
+                agreement: None,
+                response: format!("{head}\r\n").into_bytes(),
+                credential,
+            }
         }
         answer => answer,
     };

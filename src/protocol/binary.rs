@@ -31,6 +31,9 @@
 //! | 11 | replayed | broker | JSON object |
 //! | 12 | history | client | JSON object |
 //! | 12 | history | broker | the length (4 bytes) of a JSON object without `messages`, the object, then for each message its length (4 bytes) and its body |
+//! | 17 | auth | client | JSON object |
+//! | 18 | expiring | broker | JSON object |
+//! | 19 | unsubscribed | broker | JSON object |
 //! | 20 | epoch | broker | JSON object |
 //!
 //! A JSON object here is the one that `fanfare.json.v1` has for the same thing, `op` included.
@@ -98,12 +101,18 @@ pub enum Kind {
     Replayed = 11,
     /// A command, and its answer.
     History = 12,
+    /// A command.
+    Auth = 17,
+    /// The token ends soon.
+    Expiring = 18,
+    /// The broker took a subscription back.
+    Unsubscribed = 19,
     /// A topic's numbering is another one from now on. Not sent by this version.
     Epoch = 20,
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 17] = [
         Kind::Batch,
         Kind::Publish,
         Kind::Message,
@@ -117,6 +126,9 @@ impl Kind {
         Kind::Pong,
         Kind::Replayed,
         Kind::History,
+        Kind::Auth,
+        Kind::Expiring,
+        Kind::Unsubscribed,
         Kind::Epoch,
     ];
     /// Each at its number.
@@ -151,6 +163,9 @@ impl Kind {
             Kind::Pong => "pong",
             Kind::Replayed => "replayed",
             Kind::History => "history",
+            Kind::Auth => "auth",
+            Kind::Expiring => "expiring",
+            Kind::Unsubscribed => "unsubscribed",
             Kind::Epoch => "epoch",
         }
     }
@@ -399,13 +414,13 @@ fn read<'a>(
 ) -> Result<Command<'a>, CommandError<'a>> {
     match Kind::from_byte(body.kind) {
         Some(Kind::Publish) => read_publish(parser, body, verdict),
-        Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping | Kind::History)) => {
+        Some(kind @ (Kind::Subscribe | Kind::Unsubscribe | Kind::Ping | Kind::History | Kind::Auth)) => {
             read_object(parser, body, kind)
         }
         kind => Err(CommandError::new(
             ErrorCode::UnknownOp,
             format!(
-                "a client does not send the kind {}{}; 0 (batch), 1 (publish), 4 (subscribe), 5 (unsubscribe), 9 (ping) and 12 (history) are allowed",
+                "a client does not send the kind {}{}; 0 (batch), 1 (publish), 4 (subscribe), 5 (unsubscribe), 9 (ping), 12 (history) and 17 (auth) are allowed",
                 body.kind,
                 kind.map_or(String::new(), |kind| format!(" ({})", kind.as_str()))
             ),
@@ -525,6 +540,7 @@ fn read_object<'a>(parser: &mut Parser, body: Body<'a>, kind: Kind) -> Result<Co
         }
         Ok(Command::History { id, topic, .. }) => (Kind::History.as_str(), Some(*id), Some(topic.text())),
         Ok(Command::Ping { id }) => (Kind::Ping.as_str(), *id, None),
+        Ok(Command::Auth { id, .. }) => (Kind::Auth.as_str(), *id, None),
         // Of several faults the topic is the last that is told, and what is not offered for it.
         Err(CommandError {
             op: Some(op),
@@ -879,7 +895,7 @@ mod tests {
     #[test]
     fn kinds_are_numbered_as_documented() {
         let numbers: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
-        assert_eq!(numbers, (0..=12).chain([20]).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..=12).chain(17..=20).collect::<Vec<_>>());
         for byte in 0..=u8::MAX {
             assert_eq!(Kind::from_byte(byte), Kind::ALL.into_iter().find(|kind| *kind as u8 == byte));
         }

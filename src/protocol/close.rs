@@ -17,6 +17,14 @@ pub enum CloseReason {
     OriginRefused,
     /// 421: a `Host` by which the broker is not reached.
     HostRefused,
+    /// 4001: a token that was not accepted, or is not any more.
+    Unauthorized,
+    /// 4001: no token came within `auth.deadline_ms`.
+    AuthTimeout,
+    /// 4001: the time of its token is over.
+    TokenExpired,
+    /// 4001: what was accepted once is not any more.
+    Revoked,
     /// No complete upgrade within `timeouts.handshake_ms`: the socket is closed without an answer.
     HandshakeTimeout,
     /// 1002: the peer broke RFC 6455.
@@ -52,12 +60,16 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 20] = [
+    pub const ALL: [CloseReason; 24] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
         CloseReason::OriginRefused,
         CloseReason::HostRefused,
+        CloseReason::Unauthorized,
+        CloseReason::AuthTimeout,
+        CloseReason::TokenExpired,
+        CloseReason::Revoked,
         CloseReason::HandshakeTimeout,
         CloseReason::ProtocolError,
         CloseReason::UnsupportedData,
@@ -101,6 +113,10 @@ impl CloseReason {
             CloseReason::Restart => Some(1012),
             CloseReason::TryAgainLater | CloseReason::BufferedBytes => Some(1013),
             CloseReason::SlowConsumer => Some(4000),
+            CloseReason::Unauthorized
+            | CloseReason::AuthTimeout
+            | CloseReason::TokenExpired
+            | CloseReason::Revoked => Some(4001),
             CloseReason::IdleTimeout => Some(4008),
             CloseReason::RateLimited => Some(4029),
         }
@@ -128,6 +144,10 @@ impl CloseReason {
             CloseReason::HttpAnswered => "http_answered",
             CloseReason::OriginRefused => "origin_refused",
             CloseReason::HostRefused => "host_refused",
+            CloseReason::Unauthorized => "unauthorized",
+            CloseReason::AuthTimeout => "auth_timeout",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::Revoked => "revoked",
             CloseReason::HandshakeTimeout => "handshake_timeout",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::UnsupportedData => "unsupported_data",

@@ -2,8 +2,11 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::topic::{Filter, TopicName};
 pub use super::{json::Read, rest::Rest};
+use super::{
+    secret::SecretText,
+    topic::{Filter, TopicName},
+};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod outcome;
@@ -46,6 +49,8 @@ pub const LISTED_MAX: usize = 4_096;
 pub const EPOCHS_MAX: usize = 16;
 /// So many a history asks for that does not say.
 pub const HISTORY_DEFAULT: u32 = 100;
+/// The longest token, in bytes; the shortest has one.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// The longest key of a publication, in bytes; the shortest has one.
 pub const KEY_BYTES_MAX: usize = 64;
 
@@ -194,6 +199,13 @@ pub enum Command<'a> {
         /// Echoed in the pong.
         id: Option<RequestId<'a>>,
     },
+    /// Say who this is, or go on to be who it was.
+    Auth {
+        /// Echoed in the `ok`.
+        id: Option<RequestId<'a>>,
+        /// What proves it: as it is written between its quotes.
+        token: SecretText<'a>,
+    },
 }
 
 // Where a command stands, the error may stand that refuses it, which is larger: nothing that is moved about grows.
@@ -227,6 +239,12 @@ pub enum ErrorCode {
     Unsupported,
     /// Another command of this connection, which it may not overlap, is still under way.
     Busy,
+    /// The broker does not know who this is: a token is to come first, or was not accepted.
+    Unauthorized,
+    /// The broker knows who this is, and that it may not.
+    Forbidden,
+    /// It may, but not so often.
+    RateLimited,
 }
 
 impl ErrorCode {
@@ -244,6 +262,9 @@ impl ErrorCode {
             ErrorCode::LimitReached => "limit_reached",
             ErrorCode::Unsupported => "unsupported",
             ErrorCode::Busy => "busy",
+            ErrorCode::Unauthorized => "unauthorized",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::RateLimited => "rate_limited",
         }
     }
 }

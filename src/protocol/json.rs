@@ -6,7 +6,7 @@
 //!
 //! Of several faults in one command the first of these is told: a duplicate key, the `op`, an unknown
 //! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `retain`, `key`, `data`, the topic, an
-//! option that is not offered for it.
+//! option that is not offered for it. Of an `auth` the `token` is the last.
 
 mod culprit;
 mod document;
@@ -19,6 +19,7 @@ mod once;
 mod past;
 mod quick;
 mod resume;
+mod token;
 mod write;
 
 use std::borrow::Cow;
@@ -557,6 +558,7 @@ fn make_command<'a>(
             Ok(Command::History { id, topic, limit: limit.unwrap_or(HISTORY_DEFAULT), anchor })
         }
         Op::Ping => Ok(Command::Ping { id }),
+        Op::Auth => Ok(Command::Auth { id, token: token::read_token(members)? }),
     }
 }
 
@@ -591,7 +593,7 @@ fn read_options<'a>(members: &Members<'_, 'a>, topic: &Option<Cow<'a, str>>) -> 
 
 /// Why `op` names no command.
 fn bad_op(members: &Members<'_, '_>) -> Fault {
-    const ALLOWED: &str = "`subscribe`, `unsubscribe`, `publish`, `history` and `ping` are allowed";
+    const ALLOWED: &str = "`subscribe`, `unsubscribe`, `publish`, `history`, `ping` and `auth` are allowed";
     let (code, message) = match members.get(Key::Op) {
         None => (ErrorCode::BadValue, format!("`op` is missing; {ALLOWED}")),
         Some(Value { node: Node::String(name), .. }) => {

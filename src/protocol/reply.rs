@@ -22,6 +22,8 @@ pub enum Reply<'a> {
         message_bytes_max: usize,
         /// How often the broker pings, in seconds.
         ping_s: u64,
+        /// Whom it takes the client for; nothing of it where it asks nobody.
+        identity: Identity<'a>,
     },
     /// A command was carried out.
     Ok {
@@ -40,6 +42,25 @@ pub enum Reply<'a> {
         is_duplicate: bool,
         /// For people: what is probably meant otherwise.
         hint: Option<&'static str>,
+    },
+    /// The client is who its token says.
+    Authenticated {
+        /// The command's id.
+        id: Option<RequestId<'a>>,
+        /// Who, and for how long.
+        identity: Identity<'a>,
+    },
+    /// The token by which the client is who it is ends soon.
+    Expiring {
+        /// In so many seconds.
+        in_s: u64,
+    },
+    /// The broker took a subscription back: nothing of it comes any more.
+    Unsubscribed {
+        /// The topic or filter as it was subscribed to.
+        filter: &'a str,
+        /// Why, as it stands on the wire: `forbidden`.
+        reason: &'static str,
     },
     /// A command was refused.
     Error(&'a CommandError<'a>),
@@ -78,6 +99,17 @@ pub enum Reply<'a> {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// Whom a client is taken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// It is to bring a token before anything else.
+    pub is_awaited: bool,
+    /// The name that its token gives.
+    pub user: Option<&'a str>,
+    /// How long its token goes on, in seconds, if that has an end.
+    pub expires_in_s: Option<u64>,
 }
 
 /// Where a subscription to a topic begins: nothing of it for every other command, and for a filter with wildcards.
@@ -180,7 +212,9 @@ const HEADER_LEN_SHORT: usize = 2;
 fn kind_of(reply: &Reply<'_>) -> Kind {
     match reply {
         Reply::Hello { .. } => Kind::Hello,
-        Reply::Ok { .. } => Kind::Ok,
+        Reply::Ok { .. } | Reply::Authenticated { .. } => Kind::Ok,
+        Reply::Expiring { .. } => Kind::Expiring,
+        Reply::Unsubscribed { .. } => Kind::Unsubscribed,
         Reply::Error(_) => Kind::Error,
         Reply::Pong { .. } => Kind::Pong,
         Reply::Replayed { .. } => Kind::Replayed,
@@ -225,7 +259,7 @@ fn push_history_fields<R>(history: &History<'_, R>, out: &mut Vec<u8>) {
 /// Appends the JSON object that is `reply`.
 fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
     match reply {
-        Reply::Hello { epoch, connection, message_bytes_max, ping_s } => {
+        Reply::Hello { epoch, connection, message_bytes_max, ping_s, identity } => {
             out.extend_from_slice(br#"{"op":"hello","v":1"#);
             push_epoch(*epoch, out);
             out.extend_from_slice(br#","conn":""#);
@@ -234,7 +268,8 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_number(*message_bytes_max as u64, out);
             out.extend_from_slice(br#","ping_s":"#);
             push_number(*ping_s, out);
-            out.extend_from_slice(br#","features":["binary","history","retain","keys"]"#);
+            out.extend_from_slice(br#","features":["binary","history","retain","keys","auth"]"#);
+            push_identity(identity, out);
         }
         Reply::Ok { id, topic, seq, begin, receivers, is_duplicate, hint } => {
             out.extend_from_slice(br#"{"op":"ok""#);
@@ -253,6 +288,20 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             if let Some(hint) = hint {
                 push_text_field(br#","hint":"#, hint, out);
             }
+        }
+        Reply::Authenticated { id, identity } => {
+            out.extend_from_slice(br#"{"op":"ok""#);
+            push_id(id, out);
+            push_identity(identity, out);
+        }
+        Reply::Expiring { in_s } => {
+            out.extend_from_slice(br#"{"op":"expiring""#);
+            push_number_field(br#","in_s":"#, *in_s, out);
+        }
+        Reply::Unsubscribed { filter, reason } => {
+            out.extend_from_slice(br#"{"op":"unsubscribed""#);
+            push_text_field(br#","topic":"#, filter, out);
+            push_text_field(br#","reason":"#, reason, out);
         }
         Reply::Error(error) => {
             out.extend_from_slice(br#"{"op":"error""#);
@@ -291,6 +340,18 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
     }
     out.push(b'}');
+}
+
+fn push_identity(identity: &Identity<'_>, out: &mut Vec<u8>) {
+    if identity.is_awaited {
+        out.extend_from_slice(br#","auth":"required""#);
+    }
+    if let Some(user) = identity.user {
+        push_text_field(br#","user":"#, user, out);
+    }
+    if let Some(expires_in_s) = identity.expires_in_s {
+        push_number_field(br#","expires_in_s":"#, expires_in_s, out);
+    }
 }
 
 fn push_begin(begin: &Begin, out: &mut Vec<u8>) {
@@ -352,302 +413,4 @@ fn push_hex(number: u64, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{
-        command::{ErrorCode, PayloadKind},
-        publication::{Publication, tests::unframe},
-        record::Records,
-    };
-
-    fn with_every_reply(mut look: impl FnMut(&Reply<'_>, &str)) {
-        let id = Some(RequestId::Number(7));
-        look(
-            &Reply::Hello {
-                epoch: 0x9f3a_c0de_1234_5678,
-                connection: 0x2a,
-                message_bytes_max: 1_048_576,
-                ping_s: 25,
-            },
-            r#"{"op":"hello","v":1,"epoch":"9f3ac0de12345678","conn":"000000000000002a","max_message":1048576,"ping_s":25,"features":["binary","history","retain","keys"]}"#,
-        );
-        look(
-            &Reply::Ok {
-                id,
-                topic: "room/42",
-                seq: Some(121),
-                begin: Begin::default(),
-                receivers: None,
-                is_duplicate: false,
-                hint: None,
-            },
-            r#"{"op":"ok","id":7,"topic":"room/42","seq":121}"#,
-        );
-        look(
-            &Reply::Ok {
-                id,
-                topic: "room/42",
-                seq: Some(121),
-                begin: Begin::default(),
-                receivers: Some(3),
-                is_duplicate: false,
-                hint: None,
-            },
-            r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"receivers":3}"#,
-        );
-        look(
-            &Reply::Ok {
-                id,
-                topic: "room/42",
-                seq: Some(121),
-                begin: Begin::default(),
-                receivers: None,
-                is_duplicate: true,
-                hint: None,
-            },
-            r#"{"op":"ok","id":7,"topic":"room/42","seq":121,"duplicate":true}"#,
-        );
-        let begin = Begin { epoch: Some(0x9f3a_c0de_1234_5678), recovered: None, replayed: None };
-        look(
-            &Reply::Ok {
-                id,
-                topic: "*",
-                seq: Some(0),
-                begin,
-                receivers: None,
-                is_duplicate: false,
-                hint: Some("no"),
-            },
-            r#"{"op":"ok","id":7,"topic":"*","seq":0,"epoch":"9f3ac0de12345678","hint":"no"}"#,
-        );
-        let begin = Begin { recovered: Some(true), replayed: Some(17), ..begin };
-        look(
-            &Reply::Ok {
-                id,
-                topic: "room/42",
-                seq: Some(120),
-                begin,
-                receivers: Some(1),
-                is_duplicate: false,
-                hint: Some("no"),
-            },
-            r#"{"op":"ok","id":7,"topic":"room/42","seq":120,"epoch":"9f3ac0de12345678","recovered":true,"replayed":17,"receivers":1,"hint":"no"}"#,
-        );
-        let begin = Begin { recovered: Some(false), replayed: Some(0), epoch: Some(1) };
-        look(
-            &Reply::Ok {
-                id,
-                topic: "room/42",
-                seq: Some(190),
-                begin,
-                receivers: None,
-                is_duplicate: false,
-                hint: None,
-            },
-            r#"{"op":"ok","id":7,"topic":"room/42","seq":190,"epoch":"0000000000000001","recovered":false,"replayed":0}"#,
-        );
-        look(
-            &Reply::Ok {
-                id: None,
-                topic: "a\"/#",
-                seq: None,
-                begin: Begin::default(),
-                receivers: None,
-                is_duplicate: false,
-                hint: None,
-            },
-            r#"{"op":"ok","topic":"a\"/#"}"#,
-        );
-        look(
-            &Reply::Error(&CommandError {
-                op: Some("publish"),
-                id,
-                topic: Some("room/42".into()),
-                code: ErrorCode::BadTopic,
-                message: "no `\\`\nhere".into(),
-            }),
-            r#"{"op":"error","for":"publish","topic":"room/42","id":7,"code":"bad_topic","message":"no `\\`\nhere"}"#,
-        );
-        look(
-            &Reply::Error(&CommandError::bad_message("x".to_owned())),
-            r#"{"op":"error","code":"bad_message","message":"x"}"#,
-        );
-        look(
-            &Reply::Error(&CommandError {
-                op: Some("history"),
-                topic: Some("room/42".into()),
-                id,
-                ..CommandError::new(ErrorCode::Busy, "one at a time".to_owned())
-            }),
-            r#"{"op":"error","for":"history","topic":"room/42","id":7,"code":"busy","message":"one at a time"}"#,
-        );
-        look(&Reply::Pong { id: Some(RequestId::Text(r#""\u0061""#)) }, r#"{"op":"pong","id":"\u0061"}"#);
-        look(&Reply::Pong { id: None }, r#"{"op":"pong"}"#);
-        look(
-            &Reply::Gap { topic: "room/42", from: 122, to: 140, reason: "slow_consumer" },
-            r#"{"op":"gap","topic":"room/42","from":122,"to":140,"reason":"slow_consumer"}"#,
-        );
-        look(
-            &Reply::Gap { topic: "room/42", from: 122, to: 122, reason: "retention" },
-            r#"{"op":"gap","topic":"room/42","from":122,"to":122,"reason":"retention"}"#,
-        );
-        look(
-            &Reply::GapMany { filter: "room/#", reason: "slow_consumer" },
-            r#"{"op":"gap","filter":"room/#","reason":"slow_consumer"}"#,
-        );
-    }
-
-    #[test]
-    fn json_looks_like_the_protocol_page() {
-        with_every_reply(|reply, expected| {
-            let mut out = b"before".to_vec();
-            write(Format::Json, reply, &mut out);
-            let (opcode, message) = unframe(out.strip_prefix(b"before").expect("appended"));
-            assert_eq!((opcode, std::str::from_utf8(message)), (1, Ok(expected)));
-            serde_json::from_slice::<serde_json::Value>(message).expect("JSON");
-        });
-    }
-
-    #[test]
-    fn binary_carries_the_json_object_under_its_kind() {
-        with_every_reply(|reply, expected| {
-            let mut out = Vec::new();
-            write(Format::Binary, reply, &mut out);
-            let (opcode, message) = unframe(&out);
-            assert_eq!(opcode, 2);
-            let (header, object) = message.split_at(binary::HEADER_LEN);
-            assert_eq!(std::str::from_utf8(object), Ok(expected));
-            let kind = Kind::from_byte(header[0]).expect("a kind");
-            assert!(expected.starts_with(&format!(r#"{{"op":"{}""#, kind.as_str())), "{kind:?}: {expected}");
-            assert_eq!(header[1..], [binary::FLAG_JSON, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        });
-    }
-
-    #[test]
-    fn every_length_gets_the_shortest_header() {
-        let empty = r#"{"op":"ok","topic":""}"#.len();
-        for message_len in [100, 124, 125, 126, 127, 128, 200] {
-            let topic = "x".repeat(message_len - empty);
-            let mut out = Vec::new();
-            write(
-                Format::Json,
-                &Reply::Ok {
-                    id: None,
-                    topic: &topic,
-                    seq: None,
-                    begin: Begin::default(),
-                    receivers: None,
-                    is_duplicate: false,
-                    hint: None,
-                },
-                &mut out,
-            );
-            assert_eq!(unframe(&out).1.len(), message_len);
-        }
-        let mut out = Vec::new();
-        let error = CommandError::bad_message("\u{1}".repeat(20_000));
-        write(Format::Json, &Reply::Error(&error), &mut out);
-        assert!(unframe(&out).1.len() > 0xffff);
-    }
-
-    /// A topic that is written with an escape, JSON and bytes, of which one is stamped.
-    const PUBLICATIONS: [Publication<'_>; 2] = [
-        Publication {
-            topic: "a\"",
-            seq: 20,
-            time_ms: None,
-            payload: br#"{"text":"hi"}"#,
-            kind: PayloadKind::Json,
-        },
-        Publication {
-            topic: "a\"",
-            seq: 21,
-            time_ms: Some(1_764_083_000_123),
-            payload: b"hi\xff\0",
-            kind: PayloadKind::Bytes,
-        },
-    ];
-
-    /// The message of a history of `publications`, which are kept in `kept`.
-    fn history_of(format: Format, kept: Format, publications: &[Publication<'_>]) -> Vec<u8> {
-        let mut records = Vec::new();
-        for publication in publications {
-            let start = records.len();
-            records.resize(start + publication.encoded_len(kept), 0);
-            publication.encode(kept, &mut records[start..]);
-        }
-        let mut out = b"before".to_vec();
-        let history = History {
-            id: RequestId::Text(r#""a-7""#),
-            topic: "a\"",
-            epoch: 0x9f3a_c0de_1234_5678,
-            seq: 140,
-            from: 20,
-            more: true,
-            messages: Records::new(kept, &records),
-        };
-        write_history(format, history, &mut out);
-        let (opcode, message) = unframe(out.strip_prefix(b"before").expect("appended"));
-        assert_eq!(opcode, if format == Format::Json { 1 } else { 2 });
-        message.to_vec()
-    }
-
-    #[test]
-    fn a_history_in_json_has_its_messages_as_subscribers_got_them() {
-        for kept in Format::ALL {
-            let message = history_of(Format::Json, kept, &PUBLICATIONS);
-            assert_eq!(
-                str::from_utf8(&message),
-                Ok(concat!(
-                    r#"{"op":"history","id":"a-7","topic":"a\"","epoch":"9f3ac0de12345678","seq":140,"from":20,"more":true,"messages":["#,
-                    r#"{"op":"message","topic":"a\"","seq":20,"data":{"text":"hi"}},"#,
-                    r#"{"op":"message","topic":"a\"","seq":21,"time":1764083000123,"base64":"aGn/AA=="}]}"#
-                ))
-            );
-        }
-    }
-
-    #[test]
-    fn a_history_in_binary_has_its_messages_as_bodies_behind_its_object() {
-        let object = br#"{"op":"history","id":"a-7","topic":"a\"","epoch":"9f3ac0de12345678","seq":140,"from":20,"more":true}"#;
-        for kept in Format::ALL {
-            let message = history_of(Format::Binary, kept, &PUBLICATIONS);
-            let expected = [
-                b"\x0c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x64",
-                &object[..],
-                b"\0\0\0\x1b\x02\x01\0\x02\0\0\0\0\0\0\0\x14a\"{\"text\":\"hi\"}",
-                b"\0\0\0\x1f\x02\x02\0\x02\0\0\0\0\0\0\0\x15",
-                b"\0\x0b\x04\0\x08\0\0\x01\x9a\xbb\x8a\x63\x3ba\"hi\xff\0",
-            ];
-            assert_eq!(message.escape_ascii().to_string(), expected.concat().escape_ascii().to_string());
-        }
-    }
-
-    #[test]
-    fn a_history_may_be_empty_or_long() {
-        let empty =
-            r#"{"op":"history","id":7,"topic":"t","epoch":"0000000000000000","seq":0,"from":1,"more":false"#;
-        let history = History {
-            id: RequestId::Number(7),
-            topic: "t",
-            epoch: 0,
-            seq: 0,
-            from: 1,
-            more: false,
-            messages: [],
-        };
-        let mut out = Vec::new();
-        write_history(Format::Json, history, &mut out);
-        assert_eq!(unframe(&out).1, format!(r#"{empty},"messages":[]}}"#).as_bytes());
-        out.clear();
-        write_history(Format::Binary, history, &mut out);
-        assert_eq!(unframe(&out).1[binary::HEADER_LEN + 4..], *format!("{empty}}}").as_bytes());
-
-        let payload = vec![b'1'; 300];
-        let long = Publication { payload: &payload, kind: PayloadKind::Json, ..PUBLICATIONS[0] };
-        for format in Format::ALL {
-            let message = history_of(format, Format::Json, &[long; 1_000]);
-            assert!((310_000..400_000).contains(&message.len()), "{}", message.len());
-        }
-    }
-}
+mod tests;

@@ -3,12 +3,15 @@
 //! Call [`Session::poll`] with what was received until it returns `None`; then everything has been
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
+use zeroize::Zeroize;
+
 use super::{
     Speech,
     close::{self, BrokenRule, CloseReason},
     deflate::{self, Agreement, Bounds, Inflater},
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
+    secret::Secret,
     upgrade::{self, Answer, Scan, Terms},
     utf8,
 };
@@ -55,6 +58,8 @@ pub enum Event<'a> {
         agreement: Option<Agreement>,
         /// The whole `101` response.
         response: Vec<u8>,
+        /// What the client proves itself with, if it does and that is asked for.
+        credential: Option<Secret>,
     },
     /// The request is answered and the connection over: send `response`, then close.
     Answered {
@@ -244,12 +249,16 @@ impl Session {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
                 match upgrade::answer(request, &limits.terms) {
-                    Answer::Upgraded { speech, agreement, response } => {
+                    Answer::Upgraded { speech, agreement, response, credential } => {
                         self.phase = Phase::Open(speech);
                         self.is_deflate_agreed = agreement.is_some();
+                        if credential.is_some() {
+                            self.assembly.zeroize();
+                            input[..taken].zeroize();
+                        }
                         self.assembly = Vec::new();
                         take_front(input, taken);
-                        Some(Event::Upgraded { speech, agreement, response })
+                        Some(Event::Upgraded { speech, agreement, response, credential })
                     }
                     Answer::Answered { response, reason } => {
                         self.end(input);
@@ -513,6 +522,7 @@ mod tests {
             is_echo_served: false,
             deflate_window_bits: None,
             site: crate::protocol::site::Site::OPEN,
+            credentials: None,
         },
         inflate_ratio_max: 100,
     };

@@ -18,7 +18,9 @@ use sha1::{Digest, Sha1};
 use super::{
     Format, Speech,
     close::CloseReason,
+    credential::{self, Places},
     deflate::{self, Agreement},
+    secret::Secret,
     site::Site,
 };
 
@@ -51,10 +53,13 @@ pub struct Terms {
     pub deflate_window_bits: Option<u8>,
     /// By which names it is reached, and from which pages.
     pub site: Site,
+    /// Where a credential is looked for; nowhere if none is needed.
+    pub credentials: Option<Places>,
 }
 
 /// What a request led to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
+#[cfg_attr(any(test, fuzzing), derive(PartialEq))]
 pub enum Answer {
     /// The connection is a WebSocket now.
     Upgraded {
@@ -64,6 +69,8 @@ pub enum Answer {
         agreement: Option<Agreement>,
         /// The whole `101` response.
         response: Vec<u8>,
+        /// What it proves itself with, if it does and that is asked for.
+        credential: Option<Secret>,
     },
     /// The connection ends after this response.
     Answered {
@@ -147,6 +154,7 @@ pub fn answer(request: &[u8], terms: &Terms) -> Answer {
             speech: accepted.speech,
             agreement: accepted.extension.as_ref().map(|(agreement, _)| *agreement),
             response: accepted.response(),
+            credential: accepted.credential,
         },
         Err(refusal) => {
             let body = if parsed.method == Some("HEAD") { Body::Withheld } else { Body::Sent };
@@ -172,6 +180,7 @@ struct Accepted {
     extension: Option<(Agreement, String)>,
     /// `Sec-WebSocket-Accept`.
     accept: String,
+    credential: Option<Secret>,
 }
 
 impl Accepted {
@@ -374,13 +383,15 @@ fn judge(request: &httparse::Request<'_, '_>, terms: &Terms) -> Result<Accepted,
         let text = "the HTTP version is 1.0; a WebSocket upgrade needs HTTP/1.1 (RFC 6455 section 4.1)";
         return Err(Refusal::new(Status::VersionNotSupported, text));
     }
-    judge_upgrade(&fields, host.unwrap_or_default(), is_echo, terms)
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    judge_upgrade(&fields, host.unwrap_or_default(), query, is_echo, terms)
 }
 
 /// Applies the rules of RFC 6455 section 4.2.1 that a request with `Upgrade: websocket` can still break.
 fn judge_upgrade(
     fields: &Fields<'_>,
     host: &[u8],
+    query: &str,
     is_echo: bool,
     terms: &Terms,
 ) -> Result<Accepted, Refusal> {
@@ -425,7 +436,18 @@ fn judge_upgrade(
         deflate::negotiate(fields.list_items("Sec-WebSocket-Extensions"), window_bits)
     });
     let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
-    Ok(Accepted { speech, subprotocol, extension, accept })
+    let credential = terms.credentials.as_ref().map_or(Ok(None), |places| {
+        places.find(credential::Request {
+            authorizations: fields.values("Authorization"),
+            query,
+            cookies: fields.values("Cookie"),
+            has_allowed_origin: fields.values("Origin").next().is_some(),
+        })
+    });
+    let credential = credential.map_err(|credential::Twice(what)| {
+        Refusal::new(Status::BadRequest, format!("the request has a second {what}; one is allowed"))
+    })?;
+    Ok(Accepted { speech, subprotocol, extension, accept, credential })
 }
 
 /// Picks the first subprotocol that we know in the client's order of preference; JSON without a name

@@ -13,6 +13,7 @@ use super::{
     pending::{HeldId, HeldTopic, Pending, PendingKind, Placing},
 };
 use crate::{
+    access::grants::Action,
     metrics::{GapReason, Trouble},
     protocol::{
         Encoding,
@@ -50,7 +51,8 @@ struct Publish<'a> {
 impl Desk {
     /// Carries out a command, or tells why not.
     pub(super) fn handle_command(&mut self, slot: u32, command: Result<Command<'_>, CommandError<'_>>) {
-        if self.connections[slot].phase != Phase::Open {
+        let phase = self.connections[slot].phase;
+        if !phase.is_served() {
             return;
         }
         if !self.meters.take_command(slot, self.now_ns) {
@@ -58,6 +60,11 @@ impl Desk {
         }
         self.stats.commands_total += 1;
         self.meter.spend(price::COMMAND);
+        if phase != Phase::Open
+            && let Err(error) = self.check_stranger(&command)
+        {
+            return self.refuse_command(slot, &error);
+        }
         let result = match &command {
             Ok(Command::Publish { id, topic, payload, kind, receivers, retain, key }) => {
                 let publish = Publish {
@@ -85,6 +92,7 @@ impl Desk {
                 self.write_reply(slot, &Reply::Pong { id: *id });
                 Ok(())
             }
+            Ok(Command::Auth { id, token }) => self.handle_auth(slot, *id, token.0),
             Err(error) => return self.refuse_command(slot, error),
         };
         if let Err(error) = result {
@@ -94,7 +102,7 @@ impl Desk {
 
     /// The connection has sent what is no command: more of it than it may closes it.
     pub(super) fn meter_other(&mut self, slot: u32) {
-        if self.connections[slot].phase == Phase::Open && !self.meters.take_other(slot, self.now_ns) {
+        if self.connections[slot].phase.is_served() && !self.meters.take_other(slot, self.now_ns) {
             self.close_for_rate(slot, "sends", "pings or messages without commands");
         }
     }
@@ -106,13 +114,16 @@ impl Desk {
         self.close(slot, CloseReason::RateLimited, &text);
     }
 
-    fn refuse_command(&mut self, slot: u32, error: &CommandError<'_>) {
+    pub(super) fn refuse_command(&mut self, slot: u32, error: &CommandError<'_>) {
         self.stats.command_errors_total += 1;
         self.write_reply(slot, &Reply::Error(error));
     }
 
     fn handle_publish<'a>(&mut self, slot: u32, publish: Publish<'a>) -> Result<(), CommandError<'a>> {
         let Publish { id, topic, payload, kind, receivers, .. } = publish;
+        if !self.is_allowed(slot, Action::Publish, topic.as_str()) {
+            return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
+        }
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let home = self.shared.homes.of(topic);
         if home != self.exchange.index() || (receivers && id.is_some()) {
@@ -209,12 +220,17 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         let text = filter.as_str();
         let refused = |code, message| refusal("subscribe", id, text, code, message);
+        self.check_may_subscribe(slot, id, text)?;
+        let asks = start.since.is_some() || start.last.is_some_and(|last| last > 0);
+        let may_have_past = self.check_past(slot, "subscribe", id, text, asks)?;
         self.check_limits(slot, id, filter)?;
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
         let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
         let past = match filter.as_topic() {
-            Some(topic) if start.is_plain() => self.home.may_have_value(&topic).then_some(PageFrom::Value),
+            Some(topic) if start.is_plain() => {
+                (may_have_past && self.home.may_have_value(&topic)).then_some(PageFrom::Value)
+            }
             _ => (!start.is_plain()).then(|| PageFrom::Start {
                 since: start.since.filter(|since| self.is_of_this_start(since)).map(|since| since.seq),
                 last: start.last,
@@ -476,6 +492,7 @@ impl Desk {
             }
             for slot in outcome.released.drain(..) {
                 self.let_go_on(slot, Pause::Task);
+                self.review.note_left(slot);
             }
             for (slot, verdict) in outcome.judged.drain(..) {
                 self.carry_out(slot, verdict);
@@ -510,6 +527,9 @@ impl Desk {
             self.stats.resumes_total[usize::from(replayed.is_recovered)] += 1;
         }
         let (id, topic) = (id.as_ref().map(HeldId::get), topic.get());
+        if let PendingKind::TakeBack(reason) = kind {
+            return self.tell_taken_back(connection, topic, reason);
+        }
         if let Some(refused) = started.refusal {
             let error = refusal("subscribe", id, topic, ErrorCode::LimitReached, refused.to_string().into());
             self.refuse_command(connection, &error);
@@ -621,13 +641,13 @@ impl Desk {
     }
 
     /// In which encoding the connection gets publications.
-    fn encoding(&self, slot: u32) -> Encoding {
+    pub(super) fn encoding(&self, slot: u32) -> Encoding {
         let connection = &self.connections[slot];
         let is_deflated = connection.agreement.is_some_and(|agreement| self.deflater.suits(agreement));
         Encoding::new(connection.format(), is_deflated)
     }
 
-    fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {
+    pub(super) fn write_reply(&mut self, slot: u32, reply: &Reply<'_>) {
         let format = self.connections[slot].format();
         reply::write(format, reply, self.replies(slot));
     }

@@ -9,7 +9,7 @@ use crate::protocol::{
 
 /// A slot of the connection table.
 ///
-/// Life: `Free → Upgrading → Open → Closing → Flushing → Lingering → Finishing → Ending → Free`, where any phase may
+/// Life: `Free → Upgrading → Authenticating → Open → Closing → Flushing → Lingering → Finishing → Ending → Free`, where any phase may
 /// go straight to `Ending`, and the slot is freed, and its socket closed, only when neither a receive
 /// nor a send is in flight: until then the kernel may still write to our buffers or read from them.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ pub enum Pause {
     Memory,
     /// That its last message, which is long, is checked.
     Check,
+    /// That its credential is looked at.
+    Gate,
+    /// That it is told that its credential is not accepted.
+    Refusal,
 }
 
 /// What was received of a connection that waits.
@@ -88,6 +92,8 @@ pub enum Phase {
     Free,
     /// The upgrade request has not come whole.
     Upgrading,
+    /// It is not known who it is.
+    Authenticating,
     /// Commands and messages flow.
     Open,
     /// Our close frame is on its way or sent; the peer's is awaited.
@@ -105,10 +111,20 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether the connection is nobody's yet whom the broker knows.
+    pub fn is_stranger(self) -> bool {
+        matches!(self, Phase::Upgrading | Phase::Authenticating)
+    }
+
+    /// Whether what it sends are messages, and it may be closed with a frame.
+    pub fn is_served(self) -> bool {
+        matches!(self, Phase::Authenticating | Phase::Open)
+    }
+
     /// Why the connection is being closed, if it is.
     pub fn reason(self) -> Option<CloseReason> {
         match self {
-            Phase::Free | Phase::Upgrading | Phase::Open => None,
+            Phase::Free | Phase::Upgrading | Phase::Authenticating | Phase::Open => None,
             Phase::Closing(reason)
             | Phase::Flushing(reason)
             | Phase::Lingering(reason)
@@ -168,7 +184,7 @@ impl Connection {
 
     /// Whether bytes from the peer still mean something.
     pub fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Upgrading | Phase::Open | Phase::Closing(_))
+        self.phase.is_served() || matches!(self.phase, Phase::Upgrading | Phase::Closing(_))
     }
 }
 

@@ -62,7 +62,7 @@ impl Connections {
         self.open_count
     }
 
-    /// Connections that have not completed their upgrade.
+    /// Connections that have not completed their upgrade, or not said who they are.
     pub fn upgrading_count(&self) -> usize {
         self.upgrading.count()
     }
@@ -136,7 +136,7 @@ impl Connections {
     /// The connection enters another phase of its life.
     pub fn enter(&mut self, slot: u32, phase: Phase) {
         let before = std::mem::replace(&mut self.slots[slot as usize].phase, phase);
-        if before == Phase::Upgrading {
+        if before.is_stranger() && !phase.is_stranger() {
             self.upgrading.leave();
         }
         let is_refused = |phase: Phase| phase.reason().is_some_and(is_refusal);
@@ -184,7 +184,7 @@ impl IndexMut<u32> for Connections {
 
 fn is_upgrading(slots: &[Connection], ConnectionId { slot, generation }: ConnectionId) -> bool {
     let connection = &slots[slot as usize];
-    connection.phase == Phase::Upgrading && connection.generation == generation
+    connection.phase.is_stranger() && connection.generation == generation
 }
 
 /// Whether the connection was told that it is one too many.
@@ -199,7 +199,7 @@ impl Connections {
         let count = |is: &dyn Fn(Phase) -> bool| self.iter().filter(|it| is(it.phase)).count();
         assert_eq!(self.free.len(), count(&|phase| phase == Phase::Free), "free slots are listed once");
         assert_eq!(self.open_count, self.slots.len() - self.free.len());
-        assert_eq!(self.upgrading.count(), count(&|phase| phase == Phase::Upgrading));
+        assert_eq!(self.upgrading.count(), count(&Phase::is_stranger));
         assert_eq!(self.refused_count, count(&|phase| phase.reason().is_some_and(is_refusal)));
         for (slot, connection) in self.slots.iter().enumerate() {
             let is_free = connection.phase == Phase::Free;

@@ -6,7 +6,7 @@ use crate::config::Timeouts;
 const LOOKS_PER_STALL: u64 = 8;
 
 /// What is known of an open connection when its deadline has passed, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Since {
     /// Since a byte came; since the ping, if it is pinged, or since what stands before it made progress.
     pub life_ms: u64,
@@ -18,6 +18,17 @@ pub struct Since {
     pub begun_ms: Option<u64>,
     /// Since the send in flight was submitted or made progress, if there is one.
     pub progress_ms: Option<u64>,
+    /// How long its token goes on, if it has one that ends.
+    pub token: Option<TokenLeft>,
+}
+
+/// How long a token goes on, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenLeft {
+    /// Until it ends.
+    pub ends_in_ms: u64,
+    /// Until the client is told that it does, if it has not been told.
+    pub warns_in_ms: Option<u64>,
 }
 
 /// What is to be done.
@@ -35,12 +46,23 @@ pub enum Due {
     Silent,
     /// A message was begun and not ended.
     Unfinished,
+    /// Its token is over.
+    Expired,
+    /// Its token is over in so many milliseconds, which it is to be told.
+    Expiring(u64),
 }
 
 impl Since {
     /// What is due. Whether a send goes on is seen at looks alone, so these come so often that a stall is noticed soon
     /// after it has lasted for `timeouts.write_stall_ms`, also of a send that begins later.
     pub fn due(&self, timeouts: &Timeouts) -> Due {
+        if let Some(TokenLeft { ends_in_ms, warns_in_ms }) = self.token {
+            match warns_in_ms {
+                _ if ends_in_ms == 0 => return Due::Expired,
+                Some(0) => return Due::Expiring(ends_in_ms),
+                _ => {}
+            }
+        }
         let left = |limit_ms: u64, since_ms: u64| match limit_ms {
             0 => Some(u64::MAX),
             limit_ms => limit_ms.checked_sub(since_ms).filter(|left_ms| *left_ms > 0),
@@ -57,7 +79,9 @@ impl Since {
             0 => u64::MAX,
             stall_ms => (stall_ms / LOOKS_PER_STALL).max(1),
         };
-        let others_ms = look_ms.min(stall_ms).min(idle_ms).min(message_ms);
+        let token_ms =
+            self.token.map_or(u64::MAX, |token| token.warns_in_ms.unwrap_or(u64::MAX).min(token.ends_in_ms));
+        let others_ms = look_ms.min(stall_ms).min(idle_ms).min(message_ms).min(token_ms);
         let life_max_ms = if self.is_pinged { timeouts.pong_ms } else { timeouts.ping_ms };
         match left(life_max_ms, self.life_ms) {
             Some(left_ms) => Due::Wait(left_ms.min(others_ms)),
@@ -78,7 +102,7 @@ mod tests {
     }
 
     fn since(life_ms: u64, is_pinged: bool, message_ms: u64, progress_ms: Option<u64>) -> Since {
-        Since { life_ms, is_pinged, message_ms, begun_ms: None, progress_ms }
+        Since { life_ms, is_pinged, message_ms, begun_ms: None, progress_ms, token: None }
     }
 
     #[test]
@@ -112,6 +136,24 @@ mod tests {
         assert_eq!(begun(499).due(&all), Due::Wait(1));
         assert_eq!(begun(500).due(&all), Due::Unfinished);
         assert_eq!(begun(u64::MAX).due(&Timeouts { message_ms: 0, ..all }), Due::Wait(990));
+    }
+
+    #[test]
+    fn a_token_that_ends_is_told_before_and_ends_whatever_else_is_due() {
+        let all = timeouts(1_000, 40, 0, 0);
+        let left = |ends_in_ms, warns_in_ms| Some(TokenLeft { ends_in_ms, warns_in_ms });
+        for (token, is_pinged, due) in [
+            (left(500, Some(100)), false, Due::Wait(100)),
+            (left(500, None), false, Due::Wait(500)),
+            (left(5_000, None), false, Due::Wait(990)),
+            (left(500, Some(0)), false, Due::Expiring(500)),
+            (left(500, Some(0)), true, Due::Expiring(500)),
+            (left(0, Some(0)), false, Due::Expired),
+            (left(0, None), true, Due::Expired),
+        ] {
+            let since = Since { life_ms: 10, is_pinged, token, ..Since::default() };
+            assert_eq!(since.due(&all), due, "{since:?}");
+        }
     }
 
     /// Whatever a send does after a look, the next one comes in time.

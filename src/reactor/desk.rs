@@ -14,42 +14,41 @@ use super::{
     carrier::Carrier,
     connection::Phase,
     connections::Connections,
-    deadline::{Due, Since},
     exchange::{DELIVERIES_MAX, Exchange, RECEIVES_MAX, ReactorPort},
+    gate::Gate,
     meters::Meters,
     pacing::Pacing,
     pending::PendingTable,
     queues::Queues,
-    reading::{Check, REPLIES_BYTES_MAX},
-    settings::{deflate_settings, encoding_count, keeping_of, key_windows_of, policy_of, session_limits},
+    reading::Check,
+    review::Review,
+    settings::{
+        deflate_settings, encoding_count, keeping_of, key_windows_of, policy_of, session_limits,
+        stranger_limits,
+    },
     share,
     slow::{ShedFlights, StalledRound},
     transport::Source,
 };
 use crate::{
+    access::Access,
     config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
         close::CloseReason,
         deflate::{Deflater, Inflater},
-        frame::{self, Opcode},
-        json,
+        frame, json,
         session::Limits,
     },
     pubsub::{
         fanout::{Fanout, Outcome},
         home::{Home, Homes},
         log::{Budget, Range},
-        policy::{Bound, Verdict},
         subscription::ViewKey,
         view::MemberSlot,
     },
     work::{Meter, price},
 };
-
-/// So much more than its send in flight a peer may have to take before what is sent next: what the kernel holds of what
-/// was sent before, and the rest of what is taken meanwhile.
-const UNTAKEN_BYTES_MAX: u32 = 1 << 20;
 
 /// Spare reply buffers: how many, which is as many as a turn's sends empty, and how large each may be to be kept.
 const SPARES_MAX: usize = share::SENDS_MAX;
@@ -67,6 +66,8 @@ const SHED_PERIOD_NS: u64 = 2_000_000;
 pub struct Shared {
     /// The configuration.
     pub config: Arc<Config>,
+    /// Who may do what by it; none if everybody may do everything.
+    pub access: Option<Arc<Access>>,
     /// Which reactor is a topic's home.
     pub homes: Homes,
     /// The live chunks of all homes.
@@ -117,6 +118,8 @@ pub struct Desk {
     pub meter: Meter,
     pub(super) shared: Shared,
     pub(super) limits: Limits,
+    /// For those who are not let in.
+    pub(super) stranger_limits: Limits,
     pub(super) home: Home,
     home_period_ns: u64,
     shed_ns: u64,
@@ -127,6 +130,9 @@ pub struct Desk {
     pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
     pub(super) meters: Meters,
+    /// Who connections are.
+    pub(super) gate: Gate,
+    pub(super) review: Review,
     /// Publications on their way to other homes.
     pub(super) carrier: Carrier,
     /// None where nothing grows too old.
@@ -169,6 +175,7 @@ impl Desk {
             buffered: Buffered::new(shared.buffered.clone(), config.limits.buffered_bytes_max),
             meter: Meter::default(),
             limits: session_limits(&config, shared.is_loopback),
+            stranger_limits: stranger_limits(&config, shared.is_loopback),
             home,
             home_period_ns: 0,
             shed_ns: 0,
@@ -178,6 +185,8 @@ impl Desk {
             deflater: Deflater::new(deflate_settings(&config)),
             pending: PendingTable::default(),
             meters,
+            gate: Gate::new(shared.access.clone()),
+            review: Review::default(),
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,
             outcome: Outcome::default(),
@@ -201,6 +210,7 @@ impl Desk {
         self.buffered.begin_turn();
         self.inflater.trim();
         self.deflater.trim();
+        self.gate.begin_turn(wall_ms);
         self.home.begin_turn(now_ns / 1_000_000, wall_ms);
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
@@ -221,10 +231,16 @@ impl Desk {
     }
 
     /// Runs with `config` from now on. A deadline that is set stays, and what follows it is by the new one.
-    pub fn reload(&mut self, config: Arc<Config>) {
+    pub fn reload(&mut self, config: Arc<Config>, access: Option<Arc<Access>>) {
+        if access.is_some() {
+            self.review.begin();
+        }
+        self.gate.set_access(access.clone());
+        self.shared.access = access;
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;
         self.limits = session_limits(config, self.shared.is_loopback);
+        self.stranger_limits = stranger_limits(config, self.shared.is_loopback);
         self.home.set_names_max(config.limits.names_per_connection_max);
         self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;
@@ -283,6 +299,7 @@ impl Desk {
         if let Some(origin) = self.meters.close(slot) {
             self.shared.addresses.leave(origin);
         }
+        self.gate.forget(slot);
         self.connections.release(slot, reason);
     }
 
@@ -311,7 +328,7 @@ impl Desk {
     /// more is delivered to it.
     pub fn close(&mut self, slot: u32, reason: CloseReason, text: &str) {
         match self.connections[slot].phase {
-            Phase::Open => {}
+            Phase::Open | Phase::Authenticating => {}
             Phase::Upgrading => return self.flush(slot, reason),
             _ => return,
         }
@@ -331,6 +348,7 @@ impl Desk {
     pub fn leave(&mut self, slot: u32, phase: Phase) {
         // First, so that whatever it still waited for is not answered: nothing follows a close frame.
         self.connections.enter(slot, phase);
+        self.leave_gate(slot);
         self.fanout.handle_disconnect(slot, &mut self.outcome);
         self.work_off();
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;
@@ -347,6 +365,8 @@ impl Desk {
     pub fn run_tasks(&mut self) {
         self.go_on_shedding();
         self.go_on_checking();
+        self.look_at_credentials();
+        self.go_on_reviewing();
         self.relieve();
         let now_ms = self.now_ms() as u32;
         self.fanout.run_tasks(share::TASKS, now_ms, &mut self.outcome);
@@ -361,6 +381,8 @@ impl Desk {
         self.fanout.has_tasks()
             || self.shed_flights.is_some()
             || !self.checking.is_empty()
+            || self.gate.has_waiting()
+            || self.review.is_under_way()
             || self.buffered.is_looking()
             || (!self.queues.holding.is_empty() && !self.buffered.is_short())
     }
@@ -515,85 +537,10 @@ impl Desk {
             replayed_bytes_total: self.fanout.replayed_bytes_total(),
             transcoded_bytes_total: self.home.transcoded_bytes_total(),
             buffered_bytes: self.buffered.bytes() as u64,
+            reviews: self.review.pending(self.connections.slot_count()),
             paused: self.queues.paused_count() as u64,
             pacing_us: self.pacing.delay_ns() / 1_000,
             ..self.stats.clone()
-        }
-    }
-
-    /// The deadline of `slot` has passed. `acked_bytes` is how many bytes the peer took since the socket was
-    /// opened (wrapping), if a send is in flight. A reason is why the connection is to be reset.
-    pub fn handle_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) -> Option<CloseReason> {
-        let now_ms = self.now_ms();
-        let pong_ms = self.shared.config.timeouts.pong_ms;
-        let connection = &mut self.connections[slot];
-        match connection.phase {
-            Phase::Free => unreachable!("a free slot has no deadline"),
-            // A pause is our doing: the peer's time stands still.
-            Phase::Upgrading if connection.is_paused() => {
-                connection.active_ms = now_ms as u32;
-                self.connections.timers.set(slot, now_ms + pong_ms);
-                None
-            }
-            Phase::Upgrading => Some(CloseReason::HandshakeTimeout),
-            Phase::Open => {
-                self.handle_open_deadline(slot, acked_bytes);
-                None
-            }
-            Phase::Lingering(_) => unreachable!("whether it falls silent is looked at elsewhere"),
-            Phase::Closing(reason) | Phase::Flushing(reason) | Phase::Finishing(reason) => Some(reason),
-            Phase::Ending(_) => None,
-        }
-    }
-
-    fn handle_open_deadline(&mut self, slot: u32, acked_bytes: Option<u32>) {
-        let now_ms = self.now_ms();
-        let timeouts = &self.shared.config.timeouts;
-        let connection = &mut self.connections[slot];
-        if let Some(acked_bytes) = acked_bytes
-            && std::mem::replace(&mut connection.acked_bytes, acked_bytes) != acked_bytes
-        {
-            // A send makes progress, however slowly.
-            connection.flight.note_progress(now_ms);
-            self.meters.note_message(slot, now_ms as u32);
-            if connection.is_pinged && self.meters.is_before_ping(slot, acked_bytes) {
-                connection.active_ms = now_ms as u32;
-            }
-        }
-        if connection.is_paused() && connection.replies.len() <= REPLIES_BYTES_MAX {
-            // A pause is our doing, and the peer's time stands still; but for one who does not read its replies.
-            connection.active_ms = now_ms as u32;
-            self.meters.note_message(slot, now_ms as u32);
-            self.meters.forget_part(slot);
-        }
-        let message_ms = if timeouts.idle_ms == 0 { 0 } else { self.meters.quiet_ms(slot, now_ms as u32) };
-        let since = Since {
-            life_ms: u64::from((now_ms as u32).wrapping_sub(connection.active_ms)),
-            is_pinged: connection.is_pinged,
-            message_ms: u64::from(message_ms),
-            begun_ms: self.meters.begun_ms(slot, now_ms as u32).map(u64::from),
-            progress_ms: connection.flight.stalled_ms(now_ms),
-        };
-        match since.due(timeouts) {
-            Due::Wait(left_ms) => self.connections.timers.set(slot, now_ms + left_ms),
-            Due::Ping(left_ms) => {
-                connection.is_pinged = true;
-                connection.active_ms = now_ms as u32;
-                let before_bytes = connection.flight.len_bytes().wrapping_add(UNTAKEN_BYTES_MAX);
-                self.meters.note_ping(slot, acked_bytes.map(|acked| acked.wrapping_add(before_bytes)));
-                frame::write_control(Opcode::Ping, b"", self.replies(slot));
-                self.connections.timers.set(slot, now_ms + left_ms);
-            }
-            Due::Stalled => self.carry_out(slot, Verdict::Disconnect(Bound::WriteStallMs)),
-            Due::Idle => {
-                let text = "no message came or went for timeouts.idle_ms";
-                self.close(slot, CloseReason::IdleTimeout, text);
-            }
-            Due::Unfinished => {
-                let text = "a message was begun and not ended for timeouts.message_ms";
-                self.close(slot, CloseReason::IdleTimeout, text);
-            }
-            Due::Silent => self.close(slot, CloseReason::IdleTimeout, "nothing came for too long"),
         }
     }
 

@@ -127,6 +127,7 @@ impl Drain {
             Phase::Free => None,
             _ if ends => Some(Parting::Cut),
             Phase::Upgrading if hurries => Some(Parting::End),
+            Phase::Authenticating => Some(Parting::Close),
             Phase::Open if hurries || !is_owed() => Some(Parting::Close),
             _ => None,
         }
@@ -164,6 +165,7 @@ mod tests {
         for (phase, is_owed, first, hurrying) in [
             (Phase::Free, false, None, None),
             (Phase::Upgrading, false, None, Some(Parting::End)),
+            (Phase::Authenticating, true, Some(Parting::Close), Some(Parting::Close)),
             (Phase::Open, false, Some(Parting::Close), Some(Parting::Close)),
             (Phase::Open, true, None, Some(Parting::Close)),
             (closing, false, None, None),

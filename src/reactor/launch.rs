@@ -22,6 +22,7 @@ use super::{
     turn::{Reactor, Turn},
 };
 use crate::{
+    access::Access,
     channel::Mesh,
     config::{Config, ListenAddress},
     metrics::Troubles,
@@ -87,12 +88,17 @@ struct Ready {
 }
 
 impl Prepared {
-    /// Starts the threads of as many reactors as [`super::reactor_count`] says, which accept from `listeners`, and
+    /// Starts the threads of as many reactors as [`super::reactor_count`] says, which accept from `listeners`, let in whom
+    /// `access` says, and
     /// returns when each has its ring.
     ///
     /// # Errors
     /// A sentence that says what is wanting.
-    pub fn new(config: Arc<Config>, listeners: Listeners) -> Result<Prepared, String> {
+    pub fn new(
+        config: Arc<Config>,
+        access: Option<Arc<Access>>,
+        listeners: Listeners,
+    ) -> Result<Prepared, String> {
         let cores = Cores::read();
         let (count, origin) = cores.reactor_count(&config);
         let cores = cores.allowed;
@@ -116,6 +122,7 @@ impl Prepared {
             buffered: Arc::default(),
             is_loopback: listeners.are_loopback(),
             config: config.clone(),
+            access,
         };
         let (mesh, mut ports) =
             Mesh::new(count, 1, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));

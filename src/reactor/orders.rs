@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, mpsc};
 
-use crate::{config::Config, metrics::ReactorStats};
+use crate::{access::Access, config::Config, metrics::ReactorStats};
 
 /// What the control thread asks of a reactor.
 #[derive(Debug)]
 pub enum Order {
     /// Send the counters back.
     Stats(mpsc::Sender<ReactorStats>),
-    /// Run with this configuration from now on: what needs a restart is as it was.
-    Reload(Arc<Config>),
+    /// Run with this configuration, and who may do what by it, from now on: what needs a restart is as it was.
+    Reload(Arc<Config>, Option<Arc<Access>>),
     /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before
     /// are served.
     StopAccepting(mpsc::Sender<()>),

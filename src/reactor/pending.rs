@@ -38,6 +38,8 @@ pub enum PendingKind {
     History,
     /// To unsubscribe.
     Unsubscribe,
+    /// Nothing by the client: the broker takes a subscription back, for this reason.
+    TakeBack(&'static str),
     /// To publish.
     Publish(Placing),
 }

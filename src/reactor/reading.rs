@@ -8,7 +8,6 @@
 
 use super::{
     connection::{Connection, Pause, Phase, Unread},
-    deadline::{Due, Since},
     desk::Desk,
     share,
     slow::Reset,
@@ -22,11 +21,9 @@ use crate::{
         deflate::Agreement,
         frame::{self, Opcode},
         json::{self, LongMessage},
-        reply::{self, Reply},
         session::{Event, Session},
     },
     pubsub::subscription::ConnectionId,
-    uring::token::GENERATION_MASK,
     work::price,
 };
 
@@ -189,7 +186,11 @@ impl Desk {
                 continue;
             }
             let before = (input.len(), inflater.bytes_out_total(), inflater.blocks_total());
-            let event = session.poll(&mut input, &self.limits, &mut inflater);
+            let limits = match self.connections[slot].phase {
+                Phase::Open => &self.limits,
+                _ => &self.stranger_limits,
+            };
+            let event = session.poll(&mut input, limits, &mut inflater);
             self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
             let Some(event) = event else { break 0 };
             self.meter.spend(price::MESSAGE);
@@ -197,8 +198,9 @@ impl Desk {
             self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
             self.meter.spend((inflater.blocks_total() - before.2) * price::INFLATED_BLOCK);
             self.take_work();
-            // Nothing behind a long message is taken, not even the end of the stream, before that is checked.
-            if self.connections[slot].pause == Pause::Check {
+            // Nothing behind a long message is taken, not even the end of the stream, before that is checked; and nothing
+            // behind a credential before that is looked at.
+            if self.connections[slot].is_paused() {
                 break input.len();
             }
         };
@@ -210,35 +212,6 @@ impl Desk {
         left
     }
 
-    /// The connection's upgrade is complete: what it sends has meaning, and it is told so.
-    fn handle_upgraded(&mut self, slot: u32, speech: Speech, agreement: Option<Agreement>, response: &[u8]) {
-        let (message_bytes_max, epoch) = (self.limits.message_bytes_max, self.shared.epoch);
-        let ping_ms = self.shared.config.timeouts.ping_ms;
-        self.connections.enter(slot, Phase::Open);
-        let connection = &mut self.connections[slot];
-        connection.speech = speech;
-        connection.agreement = agreement;
-        self.meter.spend(price::UPGRADE);
-        let name = (self.exchange.index() as u64) << 56
-            | u64::from(connection.generation & GENERATION_MASK) << 32
-            | u64::from(slot);
-        let replies = self.replies(slot);
-        replies.extend_from_slice(response);
-        if let Speech::Commands(format) = speech {
-            let ping_s = ping_ms.div_ceil(1_000);
-            let hello = Reply::Hello { epoch, connection: name, message_bytes_max, ping_s };
-            reply::write(format, &hello, replies);
-        }
-        self.stats.upgrades_total += 1;
-        let now_ms = self.now_ms();
-        self.meters.note_message(slot, now_ms as u32);
-        let fresh = Since { life_ms: 0, is_pinged: false, message_ms: 0, begun_ms: None, progress_ms: None };
-        let Due::Wait(left_ms) = fresh.due(&self.shared.config.timeouts) else {
-            unreachable!("every timeout is longer than nothing")
-        };
-        self.connections.timers.set(slot, now_ms + left_ms);
-    }
-
     /// Does what the bytes meant; returns commands that have to wait, at a work of `until` for the connection's turn.
     fn handle_event(&mut self, slot: u32, event: Event<'_>, until: u64) -> Option<Box<Rest>> {
         let Connection { phase, speech, agreement, .. } = self.connections[slot];
@@ -248,8 +221,8 @@ impl Desk {
             self.meters.forget_part(slot);
         }
         match event {
-            Event::Upgraded { speech, agreement, response } => {
-                self.handle_upgraded(slot, speech, agreement, &response);
+            Event::Upgraded { speech, agreement, response, credential } => {
+                self.handle_upgraded(slot, speech, agreement, &response, credential);
             }
             Event::Answered { response, reason } => {
                 match reason {
@@ -271,7 +244,7 @@ impl Desk {
                 }
             },
             Event::Failed { reason, rule } => {
-                if phase == Phase::Open {
+                if phase.is_served() {
                     let code = reason.code().expect("a broken rule has a code");
                     frame::write_close(code, rule, self.replies(slot));
                 }
@@ -279,7 +252,7 @@ impl Desk {
                 self.flush(slot, phase.reason().unwrap_or(reason));
             }
             // A connection that is closing is not served any more.
-            _ if phase != Phase::Open => {}
+            _ if !phase.is_served() => {}
             Event::Text(text) if speech == Speech::Echo => {
                 self.echo(slot, Opcode::Text, text.as_bytes(), agreement);
             }
@@ -435,7 +408,8 @@ impl Desk {
             + connection.replies.capacity()
             + connection.unread.as_ref().map_or(0, |unread| unread.memory())
             + connection.flight.memory()
-            + self.fanout.listed_bytes(slot);
+            + self.fanout.listed_bytes(slot)
+            + self.gate.held_bytes(slot);
         self.buffered.note(self.connections.share_mut(slot), bytes);
     }
 
@@ -456,8 +430,8 @@ impl Desk {
         self.shared.troubles.note(Trouble::BufferedBytes);
         let connection = &self.connections[slot];
         match connection.phase {
-            Phase::Upgrading | Phase::Open if !connection.is_sending() => {
-                if connection.phase == Phase::Open {
+            phase if (phase.is_stranger() || phase == Phase::Open) && !connection.is_sending() => {
+                if phase.is_served() {
                     let code = CloseReason::BufferedBytes.code().expect("the broker begins that close");
                     let text = "you have most under way of more than limits.buffered_bytes_max allows";
                     frame::write_close(code, text, self.replies(slot));
@@ -473,7 +447,10 @@ impl Desk {
 
     /// What the connection's next command has to wait for, at a work of `until` for its turn.
     fn pause_of(&self, slot: u32, until: u64) -> Pause {
-        if self.fanout.is_unsubscribing(slot) {
+        let pause = self.connections[slot].pause;
+        if matches!(pause, Pause::Gate | Pause::Refusal) {
+            pause
+        } else if self.fanout.is_unsubscribing(slot) {
             Pause::Task
         } else if self.connections[slot].replies.len() > REPLIES_BYTES_MAX {
             Pause::Replies

@@ -6,7 +6,9 @@ use super::{cores::Cores, share};
 use crate::{
     config::{Config, Delivery, Retain, SlowConsumer},
     protocol::{
-        Encoding, Format, deflate,
+        Encoding, Format,
+        credential::Places,
+        deflate,
         session::Limits,
         site::{Hosts, OriginPattern, Site},
         upgrade::Terms,
@@ -88,9 +90,19 @@ pub(super) fn session_limits(config: &Config, is_loopback: bool) -> Limits {
             is_echo_served: config.listen.echo,
             deflate_window_bits: config.deflate.enabled.then_some(config.deflate.window_bits),
             site: site_of(config, is_loopback),
+            credentials: config.auth.is_on().then(|| Places {
+                cookie: (!config.auth.cookie.is_empty()).then(|| config.auth.cookie.as_str().into()),
+            }),
         },
         inflate_ratio_max: config.deflate.ratio_max as usize,
     }
+}
+
+/// The same of a peer that is not let in, which needs no longer message than one with a token.
+pub(super) fn stranger_limits(config: &Config, is_loopback: bool) -> Limits {
+    const MESSAGE_BYTES_MAX: usize = 16 << 10;
+    let limits = session_limits(config, is_loopback);
+    Limits { message_bytes_max: limits.message_bytes_max.min(MESSAGE_BYTES_MAX), ..limits }
 }
 
 /// By which names clients reach it, and which pages may.

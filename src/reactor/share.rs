@@ -31,6 +31,10 @@ pub const PASTS: u64 = if cfg!(test) { 6 * UNIT } else { 150 * UNIT };
 pub const PASTS_PAUSE: u64 = 10;
 /// For what goes on over turns.
 pub const TASKS: u64 = if cfg!(test) { 2 * UNIT } else { 100 * UNIT };
+/// For credentials that strangers bring, of which one may take more than anything else that they can ask for.
+pub const GATE: u64 = if cfg!(test) { 2 * UNIT } else { 250 * UNIT };
+/// For looking at connections again after what clients may do has changed.
+pub const REVIEW: u64 = if cfg!(test) { 2 * UNIT } else { 100 * UNIT };
 /// For deadlines that have passed, and for connections that are closed at the end.
 pub const DEADLINES: u64 = if cfg!(test) { 20 * UNIT } else { 100 * UNIT };
 /// The least that a slice of a long message counts for, whatever it finds there.

@@ -477,8 +477,8 @@ impl<I: Io> Reactor<I> {
             match order {
                 // Whoever asked may have gone: then nobody wants the answer.
                 Order::Stats(sender) => drop(sender.send(self.desk.snapshot())),
-                Order::Reload(config) => {
-                    self.desk.reload(config);
+                Order::Reload(config, access) => {
+                    self.desk.reload(config, access);
                     self.apply_config();
                 }
                 Order::StopAccepting(sender) => {

@@ -58,7 +58,7 @@ fn hello_comes_first_and_says_what_the_broker_is() {
         }
         assert_eq!(
             Value::from(hello.clone()),
-            json!({"op": "hello", "v": 1, "max_message": 4096, "ping_s": 7, "features": ["binary", "history", "retain", "keys"]})
+            json!({"op": "hello", "v": 1, "max_message": 4096, "ping_s": 7, "features": ["binary", "history", "retain", "keys", "auth"]})
         );
         seen.push((epoch, conn));
         client.close();

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod auth;
 mod cli;
 mod commands;
 mod deflate;
@@ -21,6 +22,7 @@ mod limits;
 mod memory;
 mod reload;
 mod restart;
+mod rights;
 mod slow;
 mod stamps;
 mod time;

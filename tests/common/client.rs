@@ -62,6 +62,23 @@ pub struct Body {
 impl Client {
     /// Connects with the subprotocol of `language`.
     pub fn open(broker: &Broker, language: Language) -> Client {
+        let mut client = Client::upgrade(broker, language, "/ws", &[]);
+        client.hello = client.receive();
+        assert_eq!(client.hello["op"], "hello", "{}", client.hello);
+        client
+    }
+
+    /// The same with a token.
+    pub fn open_as(broker: &Broker, language: Language, token: &str) -> Client {
+        let authorization = format!("Bearer {token}");
+        let mut client = Client::upgrade(broker, language, "/ws", &[("authorization", &authorization)]);
+        client.hello = client.receive();
+        assert_eq!(client.hello["op"], "hello", "{}", client.hello);
+        client
+    }
+
+    /// Asks for an upgrade at a path, with more header lines, and waits for no `hello`.
+    pub fn upgrade(broker: &Broker, language: Language, path: &str, lines: &[(&str, &str)]) -> Client {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let subprotocol = match language {
             Language::Json => "fanfare.json.v1",
@@ -70,23 +87,20 @@ impl Client {
         let (socket, chosen) = runtime.block_on(in_time(async {
             let stream = TcpStream::connect(broker.address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let request = Request::get("/ws")
+            let request = Request::get(path)
                 .header(HOST, broker.address.to_string())
                 .header(UPGRADE, "websocket")
                 .header(CONNECTION, "Upgrade")
                 .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
                 .header(SEC_WEBSOCKET_VERSION, "13")
-                .header(SEC_WEBSOCKET_PROTOCOL, subprotocol)
-                .body(Empty::<Bytes>::new())
-                .unwrap();
+                .header(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+            let request = lines.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
             let (socket, response) = handshake::client(&Executor, request, stream).await.unwrap();
             (socket, response.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned())
         }));
         assert_eq!(chosen.as_ref().map(|chosen| chosen.to_str().unwrap()), Some(subprotocol));
-        let mut client = Client { runtime, socket, language, hello: Value::Null };
-        client.hello = client.receive();
-        assert_eq!(client.hello["op"], "hello", "{}", client.hello);
-        client
+        Client { runtime, socket, language, hello: Value::Null }
     }
 
     /// Sends a command: in JSON the text itself, in binary under the kind of its `op`.
@@ -99,6 +113,7 @@ impl Client {
                     Some("unsubscribe") => 5,
                     Some("ping") => 9,
                     Some("history") => 12,
+                    Some("auth") => 17,
                     op => panic!("{op:?} is no object in binary"),
                 };
                 let payload = command.to_string().into_bytes();

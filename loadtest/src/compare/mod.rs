@@ -478,8 +478,14 @@ impl Run<'_> {
         load: Load,
         seconds: u64,
     ) -> Result<Report, String> {
-        let address =
-            cli::Broker { url: broker.url.clone(), protocol: broker.protocol, pid: Some(pid), metrics: None };
+        let address = cli::Broker {
+            url: broker.url.clone(),
+            token: None,
+            token_file: None,
+            protocol: broker.protocol,
+            pid: Some(pid),
+            metrics: None,
+        };
         let run = self.run_options(seconds);
         let sample = if broker.protocol.is_stream() { SAMPLE_OF_STREAMS } else { SAMPLE };
         let plan = match load {

@@ -41,6 +41,8 @@ pub struct Target {
     address: SocketAddr,
     host: String,
     path: String,
+    /// To be brought along.
+    token: Option<String>,
 }
 
 impl Target {
@@ -51,7 +53,12 @@ impl Target {
     pub fn parse(url: &str) -> Result<Target, String> {
         let server = Server::parse(url, "ws")?;
         let address = resolve(&server).map_err(|error| format!("{url}: {error}"))?;
-        Ok(Target { address, host: server.authority, path: server.target })
+        Ok(Target { address, host: server.authority, path: server.target, token: None })
+    }
+
+    /// The same, where a token is brought along.
+    pub fn with_token(self, token: Option<String>) -> Target {
+        Target { token, ..self }
     }
 
     /// Where to connect to.
@@ -151,9 +158,11 @@ fn connect_batch(
 pub fn upgrade_request(target: &Target, dialect: Dialect, role: Role<'_>) -> String {
     let subprotocol =
         dialect.subprotocol().map(|it| format!("Sec-WebSocket-Protocol: {it}\r\n")).unwrap_or_default();
+    let authorization =
+        target.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n",
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}{authorization}\r\n",
         dialect.path(&target.path, role),
         target.host,
     )

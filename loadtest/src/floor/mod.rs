@@ -96,6 +96,8 @@ fn measure_plan(
     server.tell(&format!("{} {}", times.start_ns, times.end_ns))?;
     let broker = cli::Broker {
         url: format!("tcp://{address}"),
+        token: None,
+        token_file: None,
         protocol: Dialect::Json,
         pid: Some(server.pid()),
         metrics: None,

@@ -23,7 +23,7 @@ use crate::{
     cli::Connect,
     client::{INTERRUPTED, Times, coarse_histogram, fine_histogram},
     clock,
-    connect::{self, Target, upgrade_request},
+    connect::{self, upgrade_request},
     dialect::Role,
     environment::Environment,
     output::print,
@@ -50,7 +50,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub fn run(options: &Connect, parameters: Vec<(String, String)>) -> Result<bool, String> {
     check(&options.broker, &options.run.outputs)?;
     process::pin_to_cores(&options.run.cores)?;
-    let target = Target::parse(&options.broker.url)?;
+    let target = options.broker.target()?;
     let total = match options.storm {
         Some(count) => count as u64,
         None => Schedule::of_one(options.rate).total(options.run.duration * 1_000_000_000),

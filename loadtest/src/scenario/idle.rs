@@ -40,7 +40,7 @@ pub fn run(idle: &Idle, parameters: Vec<(String, String)>) -> Result<bool, Strin
     let pid = idle.broker.pid.ok_or("idle needs --pid, the broker's process")?;
     check(&idle.broker, &idle.outputs)?;
     ensure_descriptors(idle.connections)?;
-    let target = Target::parse(&idle.broker.url)?;
+    let target = idle.broker.target()?;
     let before = measure(pid).ok_or(format!("process {pid} is not readable"))?;
     let mut run = Run { idle, target, pid, begun: Instant::now(), open: Vec::new(), looks: Vec::new() };
     run.looks.reserve(LOOKS + idle.hold as usize);

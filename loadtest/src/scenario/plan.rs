@@ -8,7 +8,7 @@ use std::{
 use crate::{
     cli::Broker,
     client::{Lane, Publisher, Subscriber, Topic},
-    connect::{self, Connected, Target},
+    connect::{self, Connected},
     dialect::{Dialect, Message, Reader, Role},
     payload::Payload,
     schedule::Schedule,
@@ -123,7 +123,7 @@ impl Plan {
     /// # Errors
     /// One line for the operator.
     pub fn open(&self, broker: &Broker) -> Result<(Vec<Subscriber>, Vec<Publisher>), String> {
-        let target = Target::parse(&broker.url)?;
+        let target = broker.target()?;
         let has_several = self.subscribers.iter().any(|it| it.topics.len() > 1)
             || self.publishers.iter().any(|it| it.feeds.len() > 1);
         if has_several && !matches!(broker.protocol, Dialect::Json | Dialect::Binary | Dialect::Mqtt) {

@@ -6,7 +6,7 @@ use super::{Plan, Setting, check, ensure_descriptors, idle::is_closed, measure};
 use crate::{
     cli::Stalled,
     client::{INTERRUPTED, Lane, Pace},
-    connect::{self, Target},
+    connect,
     dialect::Role,
     environment::Environment,
     output::print,
@@ -57,7 +57,7 @@ fn measure_round(setting: &Setting<'_>, options: &Stalled, has_stalled: bool) ->
 
 /// Connects and subscribes those who never read again.
 fn open(options: &Stalled) -> Result<Vec<TcpStream>, String> {
-    let target = Target::parse(&options.broker.url)?;
+    let target = options.broker.target()?;
     let topics = options.own_topics.max(1);
     let mut sockets = Vec::with_capacity(options.stalled);
     for index in 0..topics {

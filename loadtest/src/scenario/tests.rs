@@ -78,7 +78,7 @@ fn listen(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> Broker {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
     thread::spawn(move || accept(&listener, serve));
-    Broker { url, protocol: Dialect::Json, pid: None, metrics: None }
+    Broker { url, token: None, token_file: None, protocol: Dialect::Json, pid: None, metrics: None }
 }
 
 fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) {
@@ -518,8 +518,14 @@ fn error_of(broker: &Broker, run: &Run) -> String {
 
 #[test]
 fn a_broker_that_is_not_there_is_one_line() {
-    let broker =
-        Broker { url: "ws://127.0.0.1:1/ws".to_owned(), protocol: Dialect::Json, pid: None, metrics: None };
+    let broker = Broker {
+        url: "ws://127.0.0.1:1/ws".to_owned(),
+        token: None,
+        token_file: None,
+        protocol: Dialect::Json,
+        pid: None,
+        metrics: None,
+    };
     let error = error_of(&broker, &one_second());
     assert!(error.starts_with("127.0.0.1:1: connection 1: "), "{error}");
 }
@@ -558,8 +564,14 @@ fn more_connections_than_descriptors_are_refused_before_any_is_opened() {
 /// Before anyone is connected: there is nobody there.
 #[test]
 fn a_file_that_cannot_be_written_is_told_before_the_run() {
-    let broker =
-        Broker { url: "ws://127.0.0.1:1/ws".to_owned(), protocol: Dialect::Json, pid: None, metrics: None };
+    let broker = Broker {
+        url: "ws://127.0.0.1:1/ws".to_owned(),
+        token: None,
+        token_file: None,
+        protocol: Dialect::Json,
+        pid: None,
+        metrics: None,
+    };
     let outputs = Outputs { json: None, html: Some("/nowhere/report.html".into()) };
     let error = error_of(&broker, &Run { outputs, ..one_second() });
     assert!(error.starts_with("cannot write /nowhere/report.html: "), "{error}");

@@ -37,7 +37,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-pub(super) static FAMILIES: [Family; 41] = [
+pub(super) static FAMILIES: [Family; 42] = [
     family!(
         connections,
         Gauge,
@@ -205,6 +205,13 @@ pub(super) static FAMILIES: [Family; 41] = [
         "fanfare_buffered",
         Some(Unit::Bytes),
         "What connections have under way: unfinished messages, bytes that wait to be taken, replies that are not read."
+    ),
+    family!(
+        reviews,
+        Gauge,
+        "fanfare_reviews",
+        None,
+        "Connections that are to be looked at again, since what clients may do has changed."
     ),
     family!(
         paused,

@@ -87,6 +87,7 @@ fn body(fields: Fields) -> Outcome {
         5 => object(fields, "unsubscribe"),
         9 => object(fields, "ping"),
         12 => object(fields, "history"),
+        17 => object(fields, "auth"),
         _ => Outcome::error(ErrorCode::UnknownOp),
     }
 }
@@ -124,6 +125,7 @@ fn publish(fields: Fields) -> Outcome {
         start: Start::default(),
         resume: None,
         page: None,
+        token: None,
     })
 }
 

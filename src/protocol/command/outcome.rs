@@ -4,6 +4,7 @@ use super::{Anchor, Command, CommandError, ErrorCode, PayloadKind, RequestId, Re
 
 /// A command or an error, without what a twin does not say: the error's words.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are made, and all by tests")]
 pub(crate) enum Outcome {
     Command(OwnedCommand),
     Error { op: Option<String>, id: Option<String>, topic: Option<String>, code: ErrorCode },
@@ -23,6 +24,8 @@ pub(crate) struct OwnedCommand {
     pub(crate) resume: Option<Resume>,
     /// Of a history its limit, and where it stands.
     pub(crate) page: Option<(u32, Option<Anchor>)>,
+    /// Of an auth.
+    pub(crate) token: Option<String>,
 }
 
 impl Outcome {
@@ -64,6 +67,7 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             start: Start::default(),
             resume: None,
             page: None,
+            token: None,
         };
         Outcome::Command(match command {
             Command::Subscribe { id, filter, start } => {
@@ -76,6 +80,9 @@ impl From<&Result<Command<'_>, CommandError<'_>>> for Outcome {
             },
             Command::Unsubscribe { id, filter } => named("unsubscribe", *id, Some(filter)),
             Command::Ping { id } => named("ping", *id, None),
+            Command::Auth { id, token } => {
+                OwnedCommand { token: Some(token.0.to_owned()), ..named("auth", *id, None) }
+            }
             Command::History { id, topic, limit, anchor } => {
                 OwnedCommand { page: Some((*limit, *anchor)), ..named("history", Some(*id), Some(topic)) }
             }

@@ -18,10 +18,11 @@ pub(super) enum Key {
     Limit,
     Before,
     After,
+    Token,
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 13] = [
+    pub(super) const ALL: [Key; 14] = [
         Key::Op,
         Key::Id,
         Key::Topic,
@@ -35,10 +36,11 @@ impl Key {
         Key::Limit,
         Key::Before,
         Key::After,
+        Key::Token,
     ];
     pub(super) const COUNT: usize = Self::ALL.len();
     /// Those that say more than what a command is, to which topic, and what with.
-    pub(super) const OPTIONS: u16 = !bits(&[Key::Op, Key::Id, Key::Topic, Key::Data]);
+    pub(super) const OPTIONS: u16 = !bits(&[Key::Op, Key::Id, Key::Topic, Key::Data, Key::Token]);
 
     /// Its place in a set.
     pub(super) const fn bit(self) -> u16 {
@@ -60,6 +62,7 @@ impl Key {
             "limit" => Key::Limit,
             "before" => Key::Before,
             "after" => Key::After,
+            "token" => Key::Token,
             _ => return None,
         })
     }
@@ -79,6 +82,7 @@ impl Key {
             Key::Limit => "limit",
             Key::Before => "before",
             Key::After => "after",
+            Key::Token => "token",
         }
     }
 }
@@ -91,6 +95,7 @@ pub(super) enum Op {
     Publish,
     History,
     Ping,
+    Auth,
 }
 
 impl Op {
@@ -101,6 +106,7 @@ impl Op {
             "publish" => Op::Publish,
             "history" => Op::History,
             "ping" => Op::Ping,
+            "auth" => Op::Auth,
             _ => return None,
         })
     }
@@ -112,17 +118,19 @@ impl Op {
             Op::Publish => "publish",
             Op::History => "history",
             Op::Ping => "ping",
+            Op::Auth => "auth",
         }
     }
 
     /// The keys that it takes, as a set.
     pub(super) fn bits(self) -> u16 {
-        const SETS: [u16; 5] = [
+        const SETS: [u16; 6] = [
             bits(Op::Subscribe.keys()),
             bits(Op::Unsubscribe.keys()),
             bits(Op::Publish.keys()),
             bits(Op::History.keys()),
             bits(Op::Ping.keys()),
+            bits(Op::Auth.keys()),
         ];
         SETS[self as usize]
     }
@@ -134,6 +142,7 @@ impl Op {
             Op::Publish => &[Key::Op, Key::Topic, Key::Data, Key::Id, Key::Receivers, Key::Retain, Key::Once],
             Op::History => &[Key::Op, Key::Topic, Key::Id, Key::Limit, Key::Before, Key::After],
             Op::Ping => &[Key::Op, Key::Id],
+            Op::Auth => &[Key::Op, Key::Token, Key::Id],
         }
     }
 }

@@ -146,7 +146,7 @@ fn blamed(raw: &str) -> Outcome {
 }
 
 fn is_op(name: &str) -> bool {
-    ["subscribe", "unsubscribe", "publish", "history", "ping"].contains(&name)
+    ["subscribe", "unsubscribe", "publish", "history", "ping", "auth"].contains(&name)
 }
 
 fn is_id(raw: &str) -> bool {
@@ -186,6 +186,7 @@ fn command(raw: &str) -> Outcome {
         "limit",
         "before",
         "after",
+        "token",
     ];
     if known.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1) {
         return error(ErrorCode::DuplicateKey);
@@ -198,6 +199,7 @@ fn command(raw: &str) -> Outcome {
         "unsubscribe" => &["op", "topic", "id"],
         "publish" => &["op", "topic", "id", "data", "receivers", "retain", "key"],
         "history" => &["op", "topic", "id", "limit", "before", "after"],
+        "auth" => &["op", "token", "id"],
         _ => &["op", "id"],
     };
     if members.iter().any(|(key, _)| !takes.contains(&key.as_str())) {
@@ -256,7 +258,12 @@ fn command(raw: &str) -> Outcome {
     if op == "publish" && get("data").is_none() {
         return error(ErrorCode::BadValue);
     }
-    if op != "ping" && topic.is_none() {
+    let token = get("token").and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'));
+    if op == "auth" && !token.is_some_and(|token| (1..=8_192).contains(&token.len())) {
+        return error(ErrorCode::BadValue);
+    }
+    let has_topic = !matches!(op.as_str(), "ping" | "auth");
+    if has_topic && topic.is_none() {
         return error(if string("topic").is_some() { ErrorCode::BadTopic } else { ErrorCode::BadValue });
     }
     let is_allowed = match op.as_str() {
@@ -264,7 +271,7 @@ fn command(raw: &str) -> Outcome {
         "history" => |topic: &str| topic::naive::is_filter(topic) && !topic.contains(['+', '#']),
         _ => topic::naive::is_filter,
     };
-    if op != "ping" && !topic.as_deref().is_some_and(is_allowed) {
+    if has_topic && !topic.as_deref().is_some_and(is_allowed) {
         return error(ErrorCode::BadTopic);
     }
     Outcome::Command(OwnedCommand {
@@ -277,6 +284,7 @@ fn command(raw: &str) -> Outcome {
         start,
         resume: resume.expect("a good one"),
         page: (op == "history").then_some((limit, anchor)),
+        token: token.map(str::to_owned),
         op,
     })
 }

@@ -36,7 +36,10 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
 pub(crate) fn check(request: &[u8], is_echo_served: bool, answer: &Answer) {
     let upgrade = Request::read(request).map(|request| (request.is_plain, request.upgrade(is_echo_served)));
     match (answer, upgrade) {
-        (Answer::Upgraded { speech, agreement: None, response }, Some((_, Some(expected)))) => {
+        (
+            Answer::Upgraded { speech, agreement: None, response, credential: None },
+            Some((_, Some(expected))),
+        ) => {
             assert_eq!(*speech, expected.speech);
             let response = str::from_utf8(response).expect("a response is text");
             let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";

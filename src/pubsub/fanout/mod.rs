@@ -12,6 +12,7 @@
 mod cursor;
 mod ending;
 mod filters;
+mod listing;
 mod membership;
 mod owing;
 mod pages;

@@ -45,7 +45,7 @@ const LOOKUPS_MAX: usize = if cfg!(test) { 12 } else { 16 << 10 };
 pub(super) struct Tour {
     connection: ConnectionId,
     serial: u32,
-    filter: Arc<str>,
+    pub(super) filter: Arc<str>,
     encoding: Encoding,
     /// How many topics the client listed.
     listed_count: usize,
@@ -167,13 +167,7 @@ impl Fanout {
     /// Whether a tour of the connection, that is not of just `text`, is under way of which some topic is one of `text`'s, a
     /// topic's or a filter.
     pub(super) fn is_touring_any(&mut self, connection: u32, text: &str) -> bool {
-        let Some(replaying) = self.subscribers.get(connection as usize).and_then(Subscriber::replaying)
-        else {
-            return false;
-        };
-        self.work += replaying.tours.len() as u64 * price::MATCH;
-        let mut filters = replaying.tours.iter().map(|place| &*self.tours[*place as usize].filter);
-        filters.any(|filter| filter != text && topic::overlap(filter, text))
+        self.find_tour_in_the_way(connection, text).is_some()
     }
 
     /// Whether the connection has subscribed to the filter, by a tour or without.

@@ -138,10 +138,11 @@ impl Listeners {
     /// Whoever reaches a broker may do whatever clients can.
     ///
     /// # Errors
-    /// A sentence about one that others than this machine reach, if `listen.insecure` does not say that they may.
+    /// A sentence about one that others than this machine reach, if nobody is asked who they are and `listen.insecure` does
+    /// not say that they may.
     pub fn check_reach(&self, config: &Config) -> Result<(), String> {
         let reached = self.addresses.iter().find(|address| !address.is_local());
-        match reached.filter(|_| !config.listen.insecure) {
+        match reached.filter(|_| !config.listen.insecure && !config.auth.is_on()) {
             Some(address) => Err(config::reachable(address)),
             None => Ok(()),
         }

@@ -35,6 +35,11 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         let text = filter.as_str();
         let refused = |code, message| refusal("subscribe", id, text, code, message);
+        self.check_may_subscribe(slot, id, text)?;
+        let asks = last.is_some_and(|last| last > 0) || resume.is_some_and(|resume| resume.has_since);
+        if asks {
+            self.check_past(slot, "subscribe", id, text, asks)?;
+        }
         self.check_limits(slot, id, filter)?;
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         let wanted = self.wanted_tour(text, last, resume);
@@ -114,6 +119,7 @@ impl Desk {
         anchor: Option<Anchor>,
     ) -> Result<(), CommandError<'a>> {
         let refused = |code, message| refusal("history", Some(id), topic.as_str(), code, message);
+        self.check_past(slot, "history", Some(id), topic.into_text(), true)?;
         let (from, limit) = match anchor {
             None => (PastFrom::Newest, limit),
             // There is nothing next to a place of another numbering; the answer's epoch tells.

@@ -1008,7 +1008,7 @@ fn a_lower_bound_is_held_against_what_is_owed_already() {
     publish_all(&mut world);
     world.knobs.owed_bytes_max = 600;
     world.shared.config = Arc::new(world.knobs.config());
-    world.order(0, Order::Reload(Arc::clone(&world.shared.config)));
+    world.order(0, Order::Reload(Arc::clone(&world.shared.config), None));
     // Views and connections learn of it over turns.
     world.settle();
     publish_all(&mut world);
@@ -1042,7 +1042,7 @@ fn reload_spin(world: &mut World, spin_us: u32) {
     let mut config = world.knobs.config();
     config.reactor.spin_us = spin_us;
     world.shared.config = Arc::new(config);
-    world.order(0, Order::Reload(Arc::clone(&world.shared.config)));
+    world.order(0, Order::Reload(Arc::clone(&world.shared.config), None));
 }
 
 /// Turns a microsecond apart at a reactor that is to look again for 20 of them: it sleeps so long after the last turn

@@ -287,7 +287,7 @@ fn tasks_end_in_time_beside_floods() {
     });
     let mut config = load.world.knobs.config();
     config.delivery.owed_bytes_max = 2 << 20;
-    load.world.order(0, Order::Reload(Arc::new(config)));
+    load.world.order(0, Order::Reload(Arc::new(config), None));
     load.pass();
     load.pass_until("a reload", moments_max, |load| !load.world.reactor(0).desk().has_tasks());
     load.end();

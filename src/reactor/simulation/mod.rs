@@ -246,6 +246,7 @@ impl World {
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
             is_loopback: false,
+            access: None,
             homes: Homes::new(count, rng.next_u64()),
             budget: Budget::with_past(knobs.log_bytes_max, knobs.history_bytes_max),
             epoch: rng.next_u64(),
@@ -811,7 +812,7 @@ impl World {
         let config = Arc::new(self.knobs.config());
         self.oracle.on_policy(&config);
         for index in 0..self.reactors.len() {
-            self.order(index, Order::Reload(Arc::clone(&config)));
+            self.order(index, Order::Reload(Arc::clone(&config), self.shared.access.clone()));
         }
     }
 

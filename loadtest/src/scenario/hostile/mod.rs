@@ -62,7 +62,7 @@ pub fn run(options: &Hostile, parameters: Vec<(String, String)>) -> Result<bool,
     let most = kinds.iter().map(|it| attackers(options, *it)).max().unwrap_or(0);
     ensure_descriptors(most + healthy_connections(options))?;
     process::pin_to_cores(&options.cores)?;
-    let target = Target::parse(&options.broker.url)?;
+    let target = options.broker.target()?;
     // A broker that is not there, or is no broker, is told in a line before anything is prepared.
     client::Client::open(&target, 0, false)?;
     let mut rounds = Vec::new();

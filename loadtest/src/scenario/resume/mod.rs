@@ -62,7 +62,7 @@ fn measure_all(options: &Resume, parameters: Vec<(String, String)>) -> Result<Re
     }
     check_first(broker, &run.outputs)?;
     ensure_descriptors(options.clients + options.live + 2)?;
-    let target = Target::parse(&broker.url)?;
+    let target = broker.target()?;
     let since = subscribe_and_leave(&target, broker.protocol, options.clients)?;
     publish_missed(&target, broker.protocol, options, &since)?;
     let setting = Setting { broker, run, pace: Pace::Open, parameters: parameters.clone() };

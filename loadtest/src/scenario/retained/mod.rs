@@ -71,7 +71,7 @@ fn measure_all(options: &Retained, parameters: Vec<(String, String)>) -> Result<
     }
     check_first(broker, &run.outputs)?;
     ensure_descriptors(options.live + 3)?;
-    let target = Target::parse(&broker.url)?;
+    let target = broker.target()?;
     let mut feed = Feed::open(&target, broker.protocol, FILTER)?;
     let mut topics = Topics::new(*topics, Payload::new(options.size as usize));
     let memory = publish_all(options, &mut feed, &mut topics)?;

@@ -64,7 +64,7 @@ pub fn run(soak: &cli::Soak, parameters: Vec<(String, String)>) -> Result<bool, 
     ensure_descriptors(plan.connection_count() + visitor_count)?;
     let own = (0..soak.reconnecting).map(|index| format!("soak/own/{index}"));
     let surroundings = Surroundings {
-        target: Target::parse(&soak.broker.url)?,
+        target: soak.broker.target()?,
         payload: Payload::new(soak.size as usize),
         topics: plan.topics.iter().map(|it| it.name.clone()).chain(own).collect(),
         first_own: plan.topics.len(),

@@ -1,0 +1,46 @@
+//! `fanfare token`: static tokens.
+
+use clap::{Args, Subcommand};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::{Failure, print, tell};
+use crate::access::static_token;
+
+/// What there is to do with static tokens.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token: the token itself goes to stderr, once, and what the broker keeps of it to stdout.
+    ///
+    /// Append what goes to stdout to the file that auth.tokens_file names, and have the broker read it with SIGHUP.
+    New(NewArgs),
+}
+
+/// What `token new` takes.
+#[derive(Debug, Args)]
+pub(super) struct NewArgs {
+    /// Who brings it: the name that {user} in grants stands for.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// What whoever brings it may do: the name of a table in [roles]; may be repeated.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+}
+
+/// Makes a token.
+pub(super) fn token(TokenCommand::New(NewArgs { user, roles }): TokenCommand) -> Result<(), Failure> {
+    if !(1..=128).contains(&user.len()) || user.chars().any(char::is_control) {
+        return Err(Failure::Usage("--user must be 1 to 128 bytes without control characters".into()));
+    }
+    let mut random = [0; 32];
+    let filled = getrandom(&mut random, GetRandomFlags::empty());
+    if filled != Ok(random.len()) {
+        return Err(Failure::Run(format!("the kernel gave no random bytes: {filled:?}")));
+    }
+    let token = static_token::from_random(&random);
+    let digest = static_token::digest(&token).expect("what was made is a token");
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (user, roles) = (toml::Value::from(user), toml::Value::from(roles));
+    print(&format!("[[token]]\nsha256 = \"{digest}\"\nuser = {user}\nroles = {roles}\n"))?;
+    tell(format_args!("the token, which is not shown again: {token}"));
+    Ok(())
+}

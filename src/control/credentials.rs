@@ -1,0 +1,331 @@
+//! Who may come in, from the configuration and the files of secrets that it names.
+
+use std::{
+    env, fs,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::process::{getegid, geteuid, getgroups};
+use serde::Deserialize;
+use toml::Spanned;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::{
+    access::{
+        Access, Trusted,
+        grants::{Grants, Role},
+        keys::{Algorithm, KeySet, Loaded, Source},
+        token::IssuerTerms,
+    },
+    config::{Config, Issuer},
+};
+
+/// A file of secrets may be so long.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// And hold so many static tokens.
+const TOKENS_MAX: usize = 65_536;
+/// The longest name of a user, in bytes.
+const USER_BYTES_MAX: usize = 128;
+/// What whose file it is may do with it, and its group: read, and write as its owner.
+const MODE_MAX: u32 = 0o640;
+
+/// Where a service manager puts credentials: systemd.exec(5).
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// What `auth.tokens_file` holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensFile {
+    #[serde(default)]
+    token: Vec<Spanned<TokenEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenEntry {
+    sha256: String,
+    user: String,
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+/// All that `config` says of who may do what; none if it asks nobody who they are.
+///
+/// # Errors
+/// A line that names the key, the file and what is wrong with it.
+pub fn open(config: &Config, version: u64) -> Result<Option<Arc<Access>>, String> {
+    let auth = &config.auth;
+    if !auth.is_on() {
+        return Ok(None);
+    }
+    let roles = config.roles.iter().map(|role| Role {
+        name: role.name.as_str().into(),
+        grants: Grants::parse(&role.grants).expect("the key was checked"),
+    });
+    let mut access = Access::new(version, roles.collect());
+    if !auth.anonymous_roles.is_empty() {
+        access.admit_anonymous(auth.anonymous_roles.iter().map(|name| name.as_str().into()).collect());
+    }
+    if let Some(path) = &auth.tokens_file {
+        let key = "auth.tokens_file";
+        let bytes = read(key, path)?;
+        let text = str::from_utf8(&bytes);
+        let text = text.map_err(|_| format!("{key} = \"{}\" is not UTF-8", path.display()))?;
+        admit_tokens(&mut access, config, text)
+            .map_err(|why| format!("{key} = \"{}\": {why}", path.display()))?;
+    }
+    let trusted = auth.issuers.iter().map(trusted).collect::<Result<Vec<Trusted>, String>>()?;
+    access.trust(trusted, auth.leeway_s);
+    Ok(Some(Arc::new(access)))
+}
+
+/// An issuer with its keys.
+fn trusted(issuer: &Issuer) -> Result<Trusted, String> {
+    let names = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect::<Vec<Box<str>>>();
+    let algorithms =
+        issuer.algorithms.iter().map(|name| Algorithm::parse(name).expect("the key was checked"));
+    let algorithms: Vec<Algorithm> = algorithms.collect();
+    let (key, path) = match (&issuer.key_file, &issuer.jwks_file) {
+        (Some(path), _) => ("auth.issuers.key_file", path),
+        (None, Some(path)) => ("auth.issuers.jwks_file", path),
+        (None, None) => unreachable!("the table was checked"),
+    };
+    let bytes = read(key, path)?;
+    let loaded = match issuer.key_file.is_some() {
+        true => KeySet::from_key_file(&bytes, &algorithms),
+        false => KeySet::from_jwks(&bytes, &algorithms, Source::File),
+    };
+    let Loaded { keys, passed_over } =
+        loaded.map_err(|why| format!("{key} = \"{}\": {why}", path.display()))?;
+    for key in passed_over {
+        warn!("{}: a key is passed over: {key}", path.display());
+    }
+    Ok(Trusted {
+        terms: IssuerTerms {
+            iss: issuer.iss.as_str().into(),
+            audience: names(&issuer.audience),
+            algorithms,
+            user_claim: issuer.user_claim.as_str().into(),
+            claims: issuer.claims.as_str().into(),
+            ttl_s_max: Some(issuer.ttl_s_max),
+            tenants: false,
+            keys: Some(Arc::new(keys)),
+        },
+        roles: names(&issuer.roles).into(),
+    })
+}
+
+/// Lets in whoever brings one of the file's tokens.
+fn admit_tokens(access: &mut Access, config: &Config, text: &str) -> Result<(), String> {
+    let line_of =
+        |at: usize| 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+    let file: TokensFile = toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(span.start));
+        let why = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("line {line}: {why}; tables [[token]] of sha256, user and roles are allowed")
+    })?;
+    if file.token.len() > TOKENS_MAX {
+        return Err(format!("it holds {} tokens; at most {TOKENS_MAX} are allowed", file.token.len()));
+    }
+    for entry in &file.token {
+        let line = line_of(entry.span().start);
+        admit_token(access, config, entry.get_ref())
+            .map_err(|why| format!("the token of line {line}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn admit_token(access: &mut Access, config: &Config, entry: &TokenEntry) -> Result<(), String> {
+    let TokenEntry { sha256, user, roles } = entry;
+    let digest =
+        digest(sha256).ok_or("sha256 must be 64 hexadecimal digits, as `fanfare token new` prints them")?;
+    if !(1..=USER_BYTES_MAX).contains(&user.len()) || user.chars().any(char::is_control) {
+        return Err(format!("user must be 1 to {USER_BYTES_MAX} bytes without control characters"));
+    }
+    if let Some(role) = roles.iter().find(|role| !config.roles.iter().any(|known| known.name == **role)) {
+        return Err(format!("roles names {role:?}; the name of a table in [roles] is allowed"));
+    }
+    let roles = roles.iter().map(|name| name.as_str().into()).collect();
+    match access.admit_static_token(user, roles, digest) {
+        true => Ok(()),
+        false => Err("another one has the same sha256; each token is allowed once".into()),
+    }
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let is_hex = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut digest = [0; 32];
+    for (byte, digits) in digest.iter_mut().zip(hex.as_bytes().chunks(2)).filter(|_| is_hex) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    is_hex.then_some(digest)
+}
+
+/// What is in a file of secrets, which nobody but the broker's user and its group may read.
+fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let name = path.display();
+    let refused = |why: String| format!("{key} = \"{name}\" {why}");
+    let path = locate(path).ok_or_else(|| {
+        refused("is a credential's name, and the service manager gave none: LoadCredential= gives it, or write an absolute path".into())
+    })?;
+    let unread = |error: std::io::Error| refused(format!("cannot be read: {error}"));
+    let file = fs::File::open(path).map_err(unread)?;
+    let about = file.metadata().map_err(unread)?;
+    if !about.is_file() {
+        return Err(refused("is no file".into()));
+    }
+    if let Some(why) = exposure(about.mode(), about.uid(), about.gid()) {
+        return Err(refused(why));
+    }
+    if about.len() > FILE_BYTES_MAX {
+        return Err(refused(format!("has {} bytes; at most {FILE_BYTES_MAX} are allowed", about.len())));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(about.len() as usize + 1));
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(unread)?;
+    Ok(bytes)
+}
+
+/// Where the file is; nowhere if that is a credential's name and there are none.
+fn locate(path: &Path) -> Option<PathBuf> {
+    match path.is_absolute() {
+        true => Some(path.into()),
+        false => Some(Path::new(&env::var_os(CREDENTIALS_DIRECTORY)?).join(path)),
+    }
+}
+
+/// Who else may read or change a file with this mode and these owners, as what to do about it.
+fn exposure(mode: u32, owner: u32, group: u32) -> Option<String> {
+    let bits = mode & 0o777;
+    if bits & !MODE_MAX != 0 {
+        return Some(format!(
+            "has mode {bits:03o}: others may read or change it; {MODE_MAX:03o} at most is allowed"
+        ));
+    }
+    let us = geteuid().as_raw();
+    if owner != us && owner != 0 {
+        return Some(format!("belongs to the user {owner}; this one ({us}) or root is allowed"));
+    }
+    let is_ours = || {
+        let groups = getgroups().unwrap_or_default();
+        group == getegid().as_raw() || groups.iter().any(|ours| ours.as_raw() == group)
+    };
+    if bits & 0o040 != 0 && !is_ours() {
+        return Some(format!(
+            "may be read by the group {group}, which is not this user's; mode 600 is allowed"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::{
+        access::static_token,
+        config::load::{Sources, load_text},
+        protocol::secret::Secret,
+    };
+
+    const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn config(tokens_file: &Path) -> Config {
+        let text = format!(
+            "[auth]\ntokens_file = \"{}\"\n[roles]\nchat = {{ publish = [\"room/#\"] }}\n",
+            tokens_file.display()
+        );
+        load_text("f", &text, &Sources::default()).unwrap()
+    }
+
+    /// A file of this text and mode in a folder of its own.
+    fn file(name: &str, text: &str, mode: u32) -> PathBuf {
+        let folder = env::temp_dir().join(format!("fanfare-credentials-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn whoever_has_a_token_of_the_file_is_let_in() {
+        let token = static_token::from_random(&[7; 32]);
+        let digest = static_token::digest(&token).unwrap();
+        let hex: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        let text = format!(
+            "[[token]]\nsha256 = \"{hex}\"\nuser = \"ci\"\nroles = [\"chat\"]\n[[token]]\nsha256 = \"{DIGEST}\"\nuser = \"x\"\n"
+        );
+        let path = file("tokens", &text, 0o640);
+        let access = open(&config(&path), 3).unwrap().expect("somebody is asked");
+        let authenticate =
+            |token: &str| access.read(Secret::new(token)).and_then(|read| access.prove(read, 0));
+        let principal = authenticate(&token).unwrap();
+        assert_eq!((principal.user.as_deref(), access.version()), (Some("ci"), 3));
+        let has = access.roles_of(&principal);
+        assert!(access.rights(&principal, has).may_publish("room/1").is_allowed);
+        assert!(access.anonymous().is_none() && authenticate("ff_x").is_err());
+        let other = static_token::from_random(&[8; 32]);
+        assert_eq!(authenticate(&other).unwrap_err(), crate::access::Refused::UnknownToken);
+        assert!(open(&Config::default(), 0).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_with_its_line() {
+        let entry = |sha256: &str, user: &str, roles: &str| {
+            format!("\n[[token]]\nsha256 = \"{sha256}\"\nuser = \"{user}\"\nroles = [{roles}]\n")
+        };
+        let good = entry(DIGEST, "ci", "\"chat\"");
+        for (text, why) in [
+            ("x".to_owned(), "line 1: "),
+            ("[[token]]\nuser = \"a\"\n".to_owned(), "line 1: missing field `sha256`"),
+            (format!("{good}salt = 1\n"), "line 6: unknown field `salt`"),
+            (entry("12", "ci", ""), "the token of line 2: sha256 must be 64"),
+            (entry(&DIGEST.replace('a', "g"), "ci", ""), "the token of line 2: sha256 must be 64"),
+            (entry(DIGEST, "", ""), "the token of line 2: user must be 1 to 128 bytes"),
+            (entry(DIGEST, &"u".repeat(129), ""), "the token of line 2: user must be 1 to 128 bytes"),
+            (entry(DIGEST, "a\\nb", ""), "the token of line 2: user must be 1 to 128 bytes"),
+            (entry(DIGEST, "ci", "\"chatt\""), "the token of line 2: roles names \"chatt\""),
+            (format!("{good}{good}"), "the token of line 7: another one has the same sha256"),
+        ] {
+            let path = file("bad", &text, 0o600);
+            let error = open(&config(&path), 0).unwrap_err();
+            let start = format!("auth.tokens_file = \"{}\": {why}", path.display());
+            assert!(error.starts_with(&start), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_none() {
+        for (mode, why) in [
+            (0o644, Some("has mode 644")),
+            (0o660, Some("has mode 660")),
+            (0o604, Some("has mode 604")),
+            (0o700, Some("has mode 700")),
+            (0o640, None),
+            (0o400, None),
+        ] {
+            let error = open(&config(&file(&format!("mode-{mode:o}"), "", mode)), 0).err();
+            assert_eq!(
+                error.as_deref().map(|error| error.contains("has mode")),
+                why.map(|_| true),
+                "{error:?}"
+            );
+            assert!(why.is_none_or(|why| error.unwrap().contains(why)));
+        }
+        let us = geteuid().as_raw();
+        assert!(exposure(0o600, us + 1, 0).expect("no owner of ours").contains("belongs to the user"));
+        assert!(exposure(0o640, us, 54_321).expect("no group of ours").contains("may be read by the group"));
+        assert_eq!(exposure(0o600, 0, 54_321), None);
+        let folder = config(&env::temp_dir());
+        assert!(open(&folder, 0).unwrap_err().ends_with("is no file"));
+        let gone = config(Path::new("/nowhere/at/all"));
+        assert!(open(&gone, 0).unwrap_err().contains("cannot be read"));
+        let named = config(Path::new("tokens"));
+        assert!(open(&named, 0).unwrap_err().contains("LoadCredential="));
+    }
+}

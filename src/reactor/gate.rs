@@ -1,0 +1,570 @@
+//! Who is let in, and as whom: credentials that wait to be looked at, and what each connection may do.
+//!
+//! A credential takes longer to look at than anything else that a stranger can ask for, so that all of them, of requests and of
+//! `auth` commands, wait in one queue of which a turn works off its share; whoever brought it waits too, and nothing that it sends
+//! behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
+//! and costs the broker a slot that strangers have anyway, since those who are not let in count with those who are upgrading.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    connection::{Pause, Phase},
+    deadline::{Due, Since, TokenLeft},
+    desk::Desk,
+    pending::HeldId,
+    share,
+};
+use crate::{
+    access::{
+        Access, Read, Refused,
+        grants::{Action, RoleSet, Verdict},
+        keys::KeyKind,
+        principal::{Principal, Source},
+    },
+    metrics::Trouble,
+    protocol::{
+        Speech,
+        close::CloseReason,
+        command::{Command, CommandError, ErrorCode, RequestId},
+        deflate::Agreement,
+        reply::{self, Identity, Reply},
+        secret::Secret,
+    },
+    pubsub::subscription::ConnectionId,
+    uring::token::GENERATION_MASK,
+    work::price,
+};
+
+/// So many whose credential was not accepted wait to be told; more are told at once.
+const REFUSED_MAX: usize = if cfg!(test) { 2 } else { 1_024 };
+/// How often a connection that is let in may bring another credential, in milliseconds.
+const RENEWAL_MS: u32 = 5_000;
+/// A client is told so long before its token ends, or a quarter of its time where that is less.
+const WARNING_MS: u64 = 60_000;
+
+/// What is known of who connections are: nothing, and no memory, where nobody is asked.
+#[derive(Debug, Default)]
+pub struct Gate {
+    access: Option<Arc<Access>>,
+    /// Of those that are let in, by slot.
+    members: Vec<Option<Box<Member>>>,
+    /// Whose credentials wait, as they came; some may have gone.
+    waiting: VecDeque<(ConnectionId, u64)>,
+    /// What they brought, by slot.
+    credentials: HashMap<u32, Waiting, RandomState>,
+    /// How many wait to be told that they are not let in.
+    refused_count: usize,
+    /// What the wall clock shows in this turn, in milliseconds since the Unix epoch.
+    wall_ms: u64,
+}
+
+/// Who a connection is.
+#[derive(Debug)]
+struct Member {
+    principal: Arc<Principal>,
+    /// As of which configuration this is.
+    version: u64,
+    roles: RoleSet,
+    /// When the token was found good, in milliseconds since the Unix epoch.
+    since_ms: u64,
+    /// It was told that the token ends soon.
+    is_warned: bool,
+    /// When it last brought a credential by a command, in milliseconds (wrapping), if it did.
+    asked_ms: Option<u32>,
+}
+
+/// A credential that waits.
+#[derive(Debug)]
+struct Waiting {
+    credential: Secret,
+    /// How it came.
+    asked: Asked,
+}
+
+/// How a credential came, and what is answered.
+#[derive(Debug)]
+enum Asked {
+    /// With the request to upgrade: by a `hello`.
+    Request,
+    /// With an `auth`, which has this id: by an `ok`.
+    Command(Option<HeldId>),
+}
+
+impl Gate {
+    /// One that lets in whom `access` says; without, everybody, and nobody is asked.
+    pub fn new(access: Option<Arc<Access>>) -> Gate {
+        Gate { access, ..Gate::default() }
+    }
+
+    /// A turn begins, when the wall clock shows `wall_ms`.
+    pub fn begin_turn(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
+    }
+
+    /// Goes by `access` from now on.
+    pub fn set_access(&mut self, access: Option<Arc<Access>>) {
+        if access.is_none() {
+            self.members = Vec::new();
+        }
+        self.access = access;
+    }
+
+    /// Whether credentials wait to be looked at.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether the connection may do that with a topic, or with all that a filter matches; none if nobody is asked.
+    pub fn may(&mut self, slot: u32, action: Action, filter: &str) -> Option<Verdict> {
+        let access = self.access.clone()?;
+        const NOTHING: Verdict = Verdict { is_allowed: false, held_count: 0 };
+        if !self.find_again(slot) {
+            return Some(NOTHING);
+        }
+        let member = self.members[slot as usize].as_ref().expect("it was found");
+        Some(access.may(&member.principal, member.roles, action, filter))
+    }
+
+    /// The connection is over.
+    pub fn forget(&mut self, slot: u32) {
+        if let Some(member) = self.members.get_mut(slot as usize) {
+            *member = None;
+        }
+    }
+
+    /// Sees that what is known of the connection is as of now; false if it is nobody any more.
+    pub fn find_again(&mut self, slot: u32) -> bool {
+        let Some(access) = &self.access else { return false };
+        let member = self.members.get(slot as usize).and_then(Option::as_ref);
+        if member.is_some_and(|member| member.version == access.version()) {
+            return true;
+        }
+        let principal = match member {
+            Some(member) => access.find_again(&member.principal),
+            // It came when nobody was asked.
+            None => access.anonymous().cloned(),
+        };
+        let Some(principal) = principal else { return false };
+        self.let_in(slot, principal);
+        true
+    }
+
+    /// The connection is `principal` from now on.
+    fn let_in(&mut self, slot: u32, principal: Arc<Principal>) {
+        let access = self.access.as_ref().expect("nobody is let in where nobody is asked");
+        let (version, roles) = (access.version(), access.roles_of(&principal));
+        if self.members.len() <= slot as usize {
+            self.members.resize_with(slot as usize + 1, || None);
+        }
+        let member = &mut self.members[slot as usize];
+        let (since_ms, is_warned) = match member {
+            // As of another configuration.
+            Some(member) if Arc::ptr_eq(&member.principal, &principal) => (member.since_ms, member.is_warned),
+            _ => (self.wall_ms, false),
+        };
+        let asked_ms = member.as_ref().and_then(|member| member.asked_ms);
+        *member = Some(Box::new(Member { principal, version, roles, since_ms, is_warned, asked_ms }));
+    }
+
+    /// How long the connection's token goes on, if it has an end.
+    pub fn token_left(&self, slot: u32) -> Option<TokenLeft> {
+        let member = self.members.get(slot as usize)?.as_ref()?;
+        let ends_ms = member.principal.expires_s?.saturating_mul(1_000);
+        let before_ms = WARNING_MS.min(ends_ms.saturating_sub(member.since_ms) / 4);
+        let left_ms = |at_ms: u64| at_ms.saturating_sub(self.wall_ms);
+        Some(TokenLeft {
+            ends_in_ms: left_ms(ends_ms),
+            warns_in_ms: (!member.is_warned).then(|| left_ms(ends_ms - before_ms)),
+        })
+    }
+
+    /// The connection is told that its token ends soon.
+    pub fn note_warned(&mut self, slot: u32) {
+        if let Some(member) = self.members.get_mut(slot as usize).and_then(Option::as_mut) {
+            member.is_warned = true;
+        }
+    }
+
+    fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {
+        Some(&self.members.get(slot as usize)?.as_ref()?.principal)
+    }
+
+    /// How much the connection's credential takes while it waits, in bytes.
+    pub fn held_bytes(&self, slot: u32) -> usize {
+        match self.credentials.is_empty() {
+            true => 0,
+            false => self.credentials.get(&slot).map_or(0, |waiting| waiting.credential.get().len()),
+        }
+    }
+
+    /// Whose credential is to be looked at next: of the one that came first; but of the last one once the first has waited for
+    /// half of `patience_ms`, since whoever has waited for so long is mostly gone when its turn comes, and so would be all others.
+    fn next(&mut self, now_ms: u64, patience_ms: u64) -> Option<ConnectionId> {
+        let is_late = self.waiting.front().is_some_and(|(_, since_ms)| now_ms - since_ms > patience_ms / 2);
+        let next = if is_late { self.waiting.pop_back() } else { self.waiting.pop_front() };
+        next.map(|(connection, _)| connection)
+    }
+}
+
+impl Desk {
+    /// The connection's upgrade is complete: it is let in, or what it brought is looked at, or it is to bring something.
+    pub(super) fn handle_upgraded(
+        &mut self,
+        slot: u32,
+        speech: Speech,
+        agreement: Option<Agreement>,
+        response: &[u8],
+        credential: Option<Secret>,
+    ) {
+        let connection = &mut self.connections[slot];
+        connection.speech = speech;
+        connection.agreement = agreement;
+        self.meter.spend(price::UPGRADE);
+        self.replies(slot).extend_from_slice(response);
+        self.stats.upgrades_total += 1;
+        let Some(access) = self.gate.access.clone() else { return self.let_in(slot, Greeting::Hello) };
+        match (credential, access.anonymous()) {
+            (Some(credential), _) => {
+                self.connections.enter(slot, Phase::Authenticating);
+                self.keep_waiting(slot, credential, Asked::Request);
+            }
+            (None, Some(anonymous)) => {
+                self.gate.let_in(slot, anonymous.clone());
+                self.let_in(slot, Greeting::Hello);
+            }
+            // It has no commands.
+            (None, None) if speech == Speech::Echo => {
+                self.connections.enter(slot, Phase::Authenticating);
+                self.refuse_credential(slot, None);
+            }
+            (None, None) => {
+                self.connections.enter(slot, Phase::Authenticating);
+                self.say_hello(slot, Identity { is_awaited: true, ..Identity::default() });
+                let deadline_ms = self.now_ms() + self.shared.config.auth.deadline_ms;
+                self.connections.timers.set(slot, deadline_ms);
+            }
+        }
+    }
+
+    /// What the connection sends has meaning from now on, and it is told so.
+    fn let_in(&mut self, slot: u32, greeting: Greeting<'_>) {
+        self.connections.enter(slot, Phase::Open);
+        let principal = self.gate.principal(slot).cloned();
+        let identity = principal.as_ref().map_or(Identity::default(), |principal| self.identity(principal));
+        match greeting {
+            Greeting::Hello => self.say_hello(slot, identity),
+            Greeting::Ok(id) => self.write_reply(slot, &Reply::Authenticated { id, identity }),
+        }
+        let now_ms = self.now_ms();
+        let connection = &mut self.connections[slot];
+        (connection.active_ms, connection.is_pinged) = (now_ms as u32, false);
+        self.meters.note_message(slot, now_ms as u32);
+        self.set_open_deadline(slot);
+    }
+
+    /// The first thing that may be due of a connection that has just done something.
+    fn set_open_deadline(&mut self, slot: u32) {
+        let fresh = Since { token: self.gate.token_left(slot), ..Since::default() };
+        let left_ms = match fresh.due(&self.shared.config.timeouts) {
+            Due::Wait(left_ms) => left_ms,
+            // Of its token alone: every timeout is longer than nothing.
+            _ => 0,
+        };
+        self.connections.timers.set(slot, self.now_ms() + left_ms);
+    }
+
+    /// As whom a client is told that it is taken.
+    fn identity<'a>(&self, principal: &'a Principal) -> Identity<'a> {
+        let now_s = self.gate.wall_ms / 1_000;
+        let expires_in_s = principal.expires_s.map(|expires_s| expires_s.saturating_sub(now_s));
+        Identity { is_awaited: false, user: principal.user.as_deref(), expires_in_s }
+    }
+
+    fn say_hello(&mut self, slot: u32, identity: Identity<'_>) {
+        let connection = &self.connections[slot];
+        let Speech::Commands(format) = connection.speech else { return };
+        let name = (self.exchange.index() as u64) << 56
+            | u64::from(connection.generation & GENERATION_MASK) << 32
+            | u64::from(slot);
+        let hello = Reply::Hello {
+            epoch: self.shared.epoch,
+            connection: name,
+            message_bytes_max: self.limits.message_bytes_max,
+            ping_s: self.shared.config.timeouts.ping_ms.div_ceil(1_000),
+            identity,
+        };
+        reply::write(format, &hello, self.replies(slot));
+    }
+
+    /// The credential is looked at in its turn, and nothing is read of the connection before.
+    fn keep_waiting(&mut self, slot: u32, credential: Secret, asked: Asked) {
+        self.connections[slot].pause = Pause::Gate;
+        let (connection, since_ms) = (self.connections.id_of(slot), self.now_ms());
+        self.gate.waiting.push_back((connection, since_ms));
+        self.gate.credentials.insert(slot, Waiting { credential, asked });
+    }
+
+    /// Looks at credentials that wait: as many as their share of the turn has room for, and one in any case.
+    pub(super) fn look_at_credentials(&mut self) {
+        let until = self.meter.spent() + share::GATE;
+        let patience_ms = self.shared.config.timeouts.handshake_ms;
+        while let Some(connection) = self.gate.next(self.now_ms(), patience_ms) {
+            self.meter.spend(price::LOOK);
+            let slot = connection.slot;
+            let is_there = self.connections.has(connection) && self.connections[slot].pause == Pause::Gate;
+            if is_there && let Some(waiting) = self.gate.credentials.remove(&slot) {
+                self.look_at(slot, waiting);
+                self.note_buffered(slot);
+            }
+            if self.meter.spent() >= until {
+                break;
+            }
+        }
+    }
+
+    fn look_at(&mut self, slot: u32, Waiting { credential, asked }: Waiting) {
+        self.meter.spend(price::CREDENTIAL + credential.get().len() as u64 * price::CREDENTIAL_BYTE);
+        let Some(access) = self.gate.access.clone() else {
+            // Nobody is asked any more.
+            self.let_go_on(slot, Pause::Gate);
+            return self.let_in(slot, Greeting::of(&asked));
+        };
+        let found = access.read(credential).and_then(|read| {
+            self.meter.spend(proof_price(&read));
+            access.prove(read, self.gate.wall_ms / 1_000)
+        });
+        let is_open = self.connections[slot].phase == Phase::Open;
+        match found {
+            Ok(principal) if is_open => self.renew(slot, principal, &asked),
+            Ok(principal) => {
+                self.gate.let_in(slot, principal);
+                self.let_in(slot, Greeting::of(&asked));
+            }
+            Err(why) if is_open => {
+                self.note_refused(Some(why));
+                let message = "the token was not accepted";
+                self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unauthorized, message.into()));
+            }
+            Err(why) => return self.refuse_credential(slot, Some(why)),
+        }
+        self.let_go_on(slot, Pause::Gate);
+    }
+
+    /// A connection that is let in brought another credential, which is good.
+    fn renew(&mut self, slot: u32, principal: Arc<Principal>, asked: &Asked) {
+        let before = self.gate.principal(slot);
+        // Whoever was nobody may be anybody.
+        let may =
+            before.is_none_or(|before| before.source == Source::Anonymous || before.is_same_as(&principal));
+        if !may {
+            let message = "the token is somebody else's: one of the same user and issuer is allowed";
+            return self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+        }
+        self.gate.let_in(slot, principal.clone());
+        // It may be allowed less than before.
+        self.review.note_changed(self.connections.id_of(slot));
+        let identity = self.identity(&principal);
+        self.write_reply(slot, &Reply::Authenticated { id: asked.id(), identity });
+        self.connections.timers.set(slot, self.now_ms());
+    }
+
+    /// Says later that the connection is not let in, and reads nothing more of it.
+    fn refuse_credential(&mut self, slot: u32, why: Option<Refused>) {
+        self.note_refused(why);
+        if self.gate.refused_count >= REFUSED_MAX {
+            return self.close_unauthorized(slot);
+        }
+        self.gate.refused_count += 1;
+        self.connections[slot].pause = Pause::Refusal;
+        let delay_ms = self.shared.config.auth.failure_delay_ms;
+        let life = u64::from(self.connections[slot].generation);
+        let random_ms = self.shared.homes.spread(slot, self.shared.epoch ^ life) % (delay_ms + 1);
+        self.connections.timers.set(slot, self.now_ms() + delay_ms + random_ms);
+    }
+
+    fn note_refused(&mut self, why: Option<Refused>) {
+        self.shared.troubles.note(Trouble::CredentialRefused);
+        if let Some(why) = why {
+            self.stats.credentials_refused_total[why.index()] += 1;
+        }
+    }
+
+    fn close_unauthorized(&mut self, slot: u32) {
+        self.close(slot, CloseReason::Unauthorized, "unauthorized");
+    }
+
+    /// The deadline has passed of a connection that is not let in.
+    pub(super) fn handle_stranger_deadline(&mut self, slot: u32) {
+        match self.connections[slot].pause {
+            Pause::Refusal => self.close_unauthorized(slot),
+            Pause::None => self.close(slot, CloseReason::AuthTimeout, "no token came in time"),
+            // It waits for its turn, which is our doing.
+            _ => {
+                let deadline_ms = self.now_ms() + self.shared.config.auth.deadline_ms;
+                self.connections.timers.set(slot, deadline_ms);
+            }
+        }
+    }
+
+    /// The connection is closed, and need not wait at the gate any more.
+    pub(super) fn leave_gate(&mut self, slot: u32) {
+        let connection = &self.connections[slot];
+        let pause = connection.pause;
+        self.gate.refused_count -= usize::from(pause == Pause::Refusal);
+        if matches!(pause, Pause::Refusal | Pause::Gate) {
+            self.gate.credentials.remove(&slot);
+            match connection.is_reading() {
+                true => self.let_go_on(slot, pause),
+                false => self.queues.end_pause(&mut self.connections[slot]),
+            }
+        }
+    }
+
+    /// A client says who it is, or goes on to be who it was.
+    pub(super) fn handle_auth<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        token: &str,
+    ) -> Result<(), CommandError<'a>> {
+        if self.gate.access.is_none() {
+            let message = "this broker asks nobody who they are; go on without";
+            return Err(auth_error(id, ErrorCode::Unsupported, message.into()));
+        }
+        let now_ms = self.now_ms() as u32;
+        if let Some(member) = self.gate.members.get_mut(slot as usize).and_then(Option::as_mut) {
+            let since_ms = member.asked_ms.map_or(u32::MAX, |asked_ms| now_ms.wrapping_sub(asked_ms));
+            if since_ms < RENEWAL_MS {
+                let message = format!("another token is allowed in {} ms", RENEWAL_MS - since_ms);
+                return Err(auth_error(id, ErrorCode::RateLimited, message));
+            }
+            member.asked_ms = Some(now_ms);
+        }
+        self.keep_waiting(slot, Secret::new(token), Asked::Command(id.map(HeldId::new)));
+        Ok(())
+    }
+
+    /// Whether a connection that is not let in may give this command.
+    pub(super) fn check_stranger<'a>(
+        &self,
+        command: &Result<Command<'a>, CommandError<'a>>,
+    ) -> Result<(), CommandError<'a>> {
+        let (op, id) = match command {
+            Ok(Command::Auth { .. } | Command::Ping { .. }) | Err(_) => return Ok(()),
+            Ok(Command::Publish { id, .. }) => ("publish", *id),
+            Ok(Command::Subscribe { id, .. } | Command::SubscribeTour { id, .. }) => ("subscribe", *id),
+            Ok(Command::Unsubscribe { id, .. }) => ("unsubscribe", *id),
+            Ok(Command::History { id, .. }) => ("history", Some(*id)),
+        };
+        let message = "a token is to come first: auth and ping are allowed";
+        let code = ErrorCode::Unauthorized;
+        Err(CommandError { op: Some(op), id, topic: None, code, message: message.into() })
+    }
+
+    /// Whether the connection may do that with a topic, or with all that a filter matches.
+    #[inline]
+    pub(super) fn is_allowed(&mut self, slot: u32, action: Action, filter: &str) -> bool {
+        self.gate.access.is_none() || self.is_granted(slot, action, filter)
+    }
+
+    fn is_granted(&mut self, slot: u32, action: Action, filter: &str) -> bool {
+        let Some(verdict) = self.gate.may(slot, action, filter) else { return true };
+        self.meter.spend(u64::from(verdict.held_count) * price::MATCH);
+        verdict.is_allowed
+    }
+
+    /// Whether the connection may receive all that `filter` matches.
+    pub(super) fn check_may_subscribe<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        filter: &'a str,
+    ) -> Result<(), CommandError<'a>> {
+        match self.is_allowed(slot, Action::Subscribe, filter) {
+            true => Ok(()),
+            false => Err(self.forbid("subscribe", id, Action::Subscribe, filter)),
+        }
+    }
+
+    /// Whether the connection may be told what was published before to all that `filter` matches: an error if it may not and
+    /// `asks` for it.
+    pub(super) fn check_past<'a>(
+        &mut self,
+        slot: u32,
+        op: &'static str,
+        id: Option<RequestId<'a>>,
+        filter: &'a str,
+        asks: bool,
+    ) -> Result<bool, CommandError<'a>> {
+        let may = self.is_allowed(slot, Action::History, filter);
+        if asks && !may { Err(self.forbid(op, id, Action::History, filter)) } else { Ok(may) }
+    }
+
+    /// The error of what is not allowed: the same whether there is such a topic or not, and whether it is denied or not granted.
+    #[cold]
+    pub(super) fn forbid<'a>(
+        &mut self,
+        op: &'static str,
+        id: Option<RequestId<'a>>,
+        action: Action,
+        filter: &'a str,
+    ) -> CommandError<'a> {
+        self.stats.forbidden_total[action as usize] += 1;
+        let message = match action {
+            Action::Publish => "publishing to this topic is not allowed",
+            Action::Subscribe => "subscribing to all that this matches is not allowed",
+            Action::History => "reading the past of all that this matches is not allowed",
+            Action::Presence => "knowing who is subscribed to all that this matches is not allowed",
+        };
+        let code = ErrorCode::Forbidden;
+        CommandError { op: Some(op), id, topic: Some(filter.into()), code, message: message.into() }
+    }
+}
+
+/// What it takes to prove a credential: of the keys that may have signed it, all.
+fn proof_price(read: &Read) -> u64 {
+    const BITS: u64 = 2_048;
+    let Read::Signed(unverified) = read else { return 0 };
+    let prices = unverified.keys().map(|key| match key.kind() {
+        KeyKind::Hmac => price::PROOF_HMAC,
+        KeyKind::Rsa => price::PROOF_RSA * u64::from(key.bits()).pow(2) / BITS.pow(2),
+        KeyKind::EcP256 => price::PROOF_P256,
+        KeyKind::EcP384 => price::PROOF_P384,
+        KeyKind::Ed25519 => price::PROOF_ED25519,
+    });
+    prices.sum()
+}
+
+/// What a connection is told that is let in.
+enum Greeting<'a> {
+    Hello,
+    /// To an `auth` with this id.
+    Ok(Option<RequestId<'a>>),
+}
+
+impl Greeting<'_> {
+    fn of(asked: &Asked) -> Greeting<'_> {
+        match asked {
+            Asked::Request => Greeting::Hello,
+            Asked::Command(_) => Greeting::Ok(asked.id()),
+        }
+    }
+}
+
+impl Asked {
+    fn id(&self) -> Option<RequestId<'_>> {
+        match self {
+            Asked::Request => None,
+            Asked::Command(id) => id.as_ref().map(HeldId::get),
+        }
+    }
+}
+
+fn auth_error(id: Option<RequestId<'_>>, code: ErrorCode, message: String) -> CommandError<'_> {
+    CommandError { op: Some("auth"), id, topic: None, code, message: message.into() }
+}

@@ -1,0 +1,171 @@
+//! After what clients may do has changed: connections are looked at again, and what is not granted any more is taken back.
+//!
+//! Publishing and every other command obeys at once, since each is asked for anew. A subscription was granted when it began, and is
+//! found here: all connections of the reactor in turn, a few steps in each turn of it, and each subscription of one by itself.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    connection::Phase,
+    desk::Desk,
+    pending::{HeldTopic, Pending, PendingKind},
+    share,
+};
+use crate::{
+    access::grants::Action,
+    protocol::{close::CloseReason, reply::Reply},
+    pubsub::subscription::{ConnectionId, Refused, Unsubscribed},
+    work::price,
+};
+
+/// What is told of a subscription that is not granted any more.
+const FORBIDDEN: &str = "forbidden";
+/// And of a tour that stood in the way of taking another one back: it may be subscribed to again.
+const BUSY: &str = "busy";
+
+/// Connections that are to be looked at.
+#[derive(Debug, Default)]
+pub struct Review {
+    /// Of a round through all slots, the next one; none if there is no round.
+    next_slot: Option<u32>,
+    /// Connections with what is to be looked at of them; nothing yet, of those that have just brought another credential.
+    queue: VecDeque<(ConnectionId, Option<Texts>)>,
+    /// Those that are leaving something, by slot: they go on when they have.
+    leaving: HashMap<u32, (ConnectionId, Texts), RandomState>,
+}
+
+/// Topics and filters.
+type Texts = Vec<Arc<str>>;
+
+impl Review {
+    /// All connections are to be looked at.
+    pub fn begin(&mut self) {
+        self.next_slot = Some(0);
+        self.queue.clear();
+        self.leaving.clear();
+    }
+
+    /// This one is.
+    pub fn note_changed(&mut self, connection: ConnectionId) {
+        self.queue.push_back((connection, None));
+    }
+
+    /// The connection has left what it was leaving.
+    pub fn note_left(&mut self, slot: u32) {
+        if !self.leaving.is_empty()
+            && let Some((connection, texts)) = self.leaving.remove(&slot)
+        {
+            self.queue.push_back((connection, Some(texts)));
+        }
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_under_way(&self) -> bool {
+        self.next_slot.is_some() || !self.queue.is_empty()
+    }
+
+    /// How many connections are still to be looked at, of so many slots.
+    pub fn pending(&self, slot_count: usize) -> u64 {
+        let of_round = self.next_slot.map_or(0, |next| slot_count.saturating_sub(next as usize));
+        (of_round + self.queue.len() + self.leaving.len()) as u64
+    }
+}
+
+impl Desk {
+    /// Goes on with the review, by its share of a turn.
+    pub(super) fn go_on_reviewing(&mut self) {
+        if !self.review.is_under_way() {
+            return;
+        }
+        let until = self.meter.spent() + share::REVIEW;
+        while self.meter.spent() < until {
+            let (connection, texts) = match self.review.queue.pop_front() {
+                Some(next) => next,
+                None => match self.next_of_round() {
+                    Some(connection) => (connection, None),
+                    None => break,
+                },
+            };
+            self.meter.spend(price::LOOK);
+            if self.connections.has(connection) && self.connections[connection.slot].phase == Phase::Open {
+                self.review_connection(connection, texts, until);
+            }
+            self.take_work();
+        }
+    }
+
+    fn next_of_round(&mut self) -> Option<ConnectionId> {
+        let slot = self.review.next_slot?;
+        let is_last = slot as usize >= self.connections.slot_count();
+        self.review.next_slot = (!is_last).then_some(slot + 1);
+        (!is_last).then(|| self.connections.id_of(slot))
+    }
+
+    /// Looks at the connection, or goes on with `texts` of it.
+    fn review_connection(&mut self, connection: ConnectionId, texts: Option<Texts>, until: u64) {
+        let slot = connection.slot;
+        if !self.gate.find_again(slot) {
+            return self.close(slot, CloseReason::Revoked, "the token is not accepted any more");
+        }
+        let mut texts = texts.unwrap_or_else(|| {
+            let mut texts = self.fanout.list_subscriptions(slot);
+            texts.reverse();
+            texts
+        });
+        while let Some(text) = texts.pop() {
+            if self.meter.spent() >= until {
+                texts.push(text);
+                return self.review.queue.push_front((connection, Some(texts)));
+            }
+            if self.is_allowed(slot, Action::Subscribe, &text) {
+                continue;
+            }
+            // One at a time.
+            if self.fanout.is_unsubscribing(slot) {
+                texts.push(text);
+                self.review.leaving.insert(slot, (connection, texts));
+                return;
+            }
+            match self.fanout.find_tour_in_the_way(slot, &text) {
+                Some(tour) => {
+                    texts.push(text);
+                    self.take_back(slot, &tour, BUSY);
+                }
+                None => self.take_back(slot, &text, FORBIDDEN),
+            }
+            if self.connections[slot].phase != Phase::Open {
+                return;
+            }
+        }
+    }
+
+    /// Takes back the connection's subscription to `text`, whatever of its past is being sent.
+    fn take_back(&mut self, slot: u32, text: &Arc<str>, reason: &'static str) {
+        self.write_gaps(slot);
+        let encoding = self.encoding(slot);
+        let connection = self.connections.id_of(slot);
+        let (topic, kind) = (HeldTopic::Shared(text.clone()), PendingKind::TakeBack(reason));
+        let pending = self.pending.insert(Pending { connection, id: None, topic, kind });
+        let outcome = &mut self.outcome;
+        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, text, pending, outcome);
+        if unsubscribed != Ok(Unsubscribed::Later) {
+            self.pending.remove(pending);
+        }
+        self.work_off();
+        match unsubscribed {
+            Ok(Unsubscribed::Now) => self.tell_taken_back(slot, text, reason),
+            Ok(Unsubscribed::Later) | Err(Refused::NotSubscribed) => {}
+            Err(Refused::Busy) => unreachable!("what stood in the way was taken back"),
+        }
+    }
+
+    /// Nothing more comes of a subscription that the connection had.
+    pub(super) fn tell_taken_back(&mut self, slot: u32, filter: &str, reason: &'static str) {
+        self.write_reply(slot, &Reply::Unsubscribed { filter, reason });
+    }
+}
