@@ -1,6 +1,7 @@
 //! What the broker takes, by its process and by its own metrics.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
     time::Duration,
@@ -8,7 +9,10 @@ use std::{
 
 use fanfare::cli::url::Server;
 
-use crate::{connect::resolve, process};
+use crate::{
+    connect::resolve,
+    process::{self, ThreadTime},
+};
 
 /// Where to look.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub struct BrokerProbe {
 pub struct BrokerSample {
     /// CPU time, user and system.
     pub cpu_ns: u64,
+    /// Its threads, by id.
+    pub threads: BTreeMap<u32, ThreadTime>,
     /// The same in the kernel's coarse ticks, user and system apart.
     pub ticks: (u64, u64),
     /// Resident memory.
@@ -38,8 +44,10 @@ impl BrokerProbe {
     /// Looks now; `None`: no process is known, or it is gone.
     pub fn sample(&self, with_metrics: bool) -> Option<BrokerSample> {
         let pid = self.pid?;
+        let threads = process::thread_times(pid)?;
         Some(BrokerSample {
-            cpu_ns: process::cpu_ns(pid)?,
+            cpu_ns: threads.values().map(|it| it.cpu_ns).sum(),
+            threads,
             ticks: process::cpu_ticks(pid)?,
             resident_bytes: process::resident_now_bytes(pid)?,
             switches: process::context_switches(pid)?,

@@ -1,6 +1,6 @@
 //! What a process costs, as the kernel counts it.
 
-use std::{fs, io};
+use std::{collections::BTreeMap, fs, io};
 
 use rustix::{
     io::Errno,
@@ -9,15 +9,46 @@ use rustix::{
     thread::{CpuSet, gettid, sched_setaffinity},
 };
 
+/// A thread's time, in nanoseconds since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadTime {
+    /// On a processor, user and system.
+    pub cpu_ns: u64,
+    /// Ready to run, without a processor: another thread had it, or the kernel stopped this one.
+    pub waited_ns: u64,
+}
+
 /// CPU time that the threads of process `pid` have used, in nanoseconds, user and system.
 pub fn cpu_ns(pid: u32) -> Option<u64> {
+    Some(thread_times(pid)?.values().map(|it| it.cpu_ns).sum())
+}
+
+/// The threads of process `pid`, by id.
+pub fn thread_times(pid: u32) -> Option<BTreeMap<u32, ThreadTime>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let thread_ns = |path: std::path::PathBuf| {
-        let line = fs::read_to_string(path.join("schedstat")).ok()?;
-        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    let of_task = |task: fs::DirEntry| {
+        let time = parse_schedstat(&fs::read_to_string(task.path().join("schedstat")).ok()?)?;
+        Some((task.file_name().to_str()?.parse().ok()?, time))
     };
     // A thread that ends in between is gone with its time; brokers keep theirs.
-    Some(tasks.flatten().filter_map(|task| thread_ns(task.path())).sum())
+    Some(tasks.flatten().filter_map(of_task).collect())
+}
+
+fn parse_schedstat(line: &str) -> Option<ThreadTime> {
+    let mut fields = line.split_ascii_whitespace();
+    Some(ThreadTime { cpu_ns: fields.next()?.parse().ok()?, waited_ns: fields.next()?.parse().ok()? })
+}
+
+/// Whether any thread of process `pid` runs in real time.
+pub fn is_real_time(pid: u32) -> bool {
+    // SAFETY: takes no pointer.
+    let policy = |id: &u32| unsafe { libc::sched_getscheduler(*id as libc::pid_t) };
+    thread_times(pid).is_some_and(|threads| threads.keys().any(|id| is_real_time_policy(policy(id))))
+}
+
+/// Negative: there is no such thread.
+fn is_real_time_policy(policy: libc::c_int) -> bool {
+    policy >= 0 && [libc::SCHED_FIFO, libc::SCHED_RR].contains(&(policy & !libc::SCHED_RESET_ON_FORK))
 }
 
 /// CPU time of thread `tid` of this process, in nanoseconds, to the moment (`schedstat` lags by a tick).
@@ -132,7 +163,7 @@ fn not_ours(cores: &[usize]) -> String {
 pub fn raise_priority() -> io::Result<()> {
     // SAFETY: takes no pointer.
     let policy = unsafe { libc::sched_getscheduler(0) };
-    if policy != libc::SCHED_FIFO && policy != libc::SCHED_RR {
+    if !is_real_time_policy(policy) {
         return Ok(setpriority_process(Some(gettid()), -20)?);
     }
     let mut param = libc::sched_param { sched_priority: 0 };
@@ -213,6 +244,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_process_is_in_real_time_if_a_thread_is() {
+        assert!(!is_real_time(u32::MAX));
+        // SAFETY: takes no pointer.
+        let own_policy = unsafe { libc::sched_getscheduler(0) };
+        assert_eq!(is_real_time(std::process::id()), is_real_time_policy(own_policy));
+        for (policy, expected) in [
+            (libc::SCHED_OTHER, false),
+            (libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, false),
+            (libc::SCHED_FIFO, true),
+            (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, true),
+            (-1, false),
+        ] {
+            assert_eq!(is_real_time_policy(policy), expected, "{policy}");
+        }
+    }
+
     /// What is counted in pages and what is counted in bytes are the same memory, while other tests take and give some.
     #[test]
     fn pages_are_as_large_as_this_system_has_them() {
@@ -229,7 +277,8 @@ mod tests {
         assert!(resident_now_bytes(pid).unwrap() > 64 * 1024);
         assert!(thread_cpu_ns(thread_id()).unwrap() > 0);
         assert!(cpu_ticks(pid).is_some() && context_switches(pid).is_some());
-        assert_eq!(cpu_ns(u32::MAX), None);
+        assert_eq!((cpu_ns(u32::MAX), thread_times(u32::MAX)), (None, None));
+        assert_eq!(parse_schedstat("12 34 5\n"), Some(ThreadTime { cpu_ns: 12, waited_ns: 34 }));
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 55 66 0 0 20 0 1";
         assert_eq!(parse_stat(stat), Some((55, 66)));
         assert_eq!(parse_rollup("x\nRss:   12 kB\nPss: 1 kB\n"), Some(12 * 1024));

@@ -40,6 +40,8 @@ use worker::{Orders, Worker, WorkerResult};
 
 /// A thread that is busier than this is what was measured, not the broker.
 pub const CLIENT_LIMIT: f64 = 0.9;
+/// A broker that was without a processor for longer than this may have its p99 from that alone.
+const WAITING_LIMIT: f64 = 0.01;
 
 /// What is run, except for the connections.
 pub struct Run<'a> {
@@ -132,6 +134,9 @@ pub fn run(
             at_ns => Some(at_ns).filter(|it| *it < run.times.end_ns),
         };
         notes.extend(limit_note(&usage));
+        let is_stopped =
+            || process::real_time_is_throttled() && run.probe.pid.is_some_and(process::is_real_time);
+        notes.extend(waiting_note(usage.broker_waiting_share(), is_stopped));
         Ok(Outcome {
             groups: merged.groups,
             losses: merged.losses,
@@ -225,6 +230,24 @@ fn limit_note(usage: &Usage) -> Option<String> {
     })
 }
 
+/// Of a broker that its machine kept from running. It is the same however long that was: whoever has the notes of several
+/// runs tells it once.
+fn waiting_note(share: Option<f64>, is_stopped: impl Fn() -> bool) -> Option<String> {
+    let why = || match is_stopped() {
+        true => {
+            "it runs in real time, and the kernel stops whoever does for 50 ms of each second in which it needs its whole \
+             core (kernel.sched_rt_runtime_us): a nice value of -20 lets it run on"
+        }
+        false => "something else ran there",
+    };
+    share.filter(|it| *it > WAITING_LIMIT).map(|_| {
+        format!(
+            "the broker was kept from its processor for more than a hundredth of the time, and latencies have that in them: {}",
+            why()
+        )
+    })
+}
+
 /// The busiest core or unpinned thread of the client, by name, and its share of a core. Threads of one
 /// core count together.
 pub fn busiest(threads: &[(Option<usize>, f64)]) -> Option<(String, f64)> {
@@ -241,6 +264,7 @@ pub fn busiest(threads: &[(Option<usize>, f64)]) -> Option<(String, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{broker::BrokerSample, process::ThreadTime};
 
     #[test]
     fn a_client_that_is_the_limit_is_told_by_core() {
@@ -251,5 +275,28 @@ mod tests {
         let note = limit_note(&usage(&[(Some(1), 0.5), (Some(1), 0.45)])).unwrap();
         assert!(note.starts_with("this client's core 1 was 95 % busy"), "{note}");
         assert!(limit_note(&usage(&[(None, 0.2), (None, 0.99)])).unwrap().contains("thread 2"));
+    }
+
+    #[test]
+    fn a_broker_that_its_machine_held_up_is_told_with_why() {
+        // One thread runs, the other waits for it all the time.
+        let at = |s: u64, waited_ms: u64| {
+            let thread = |cpu_s, waited_ms| ThreadTime {
+                cpu_ns: cpu_s * 1_000_000_000,
+                waited_ns: waited_ms * 1_000_000,
+            };
+            let threads = [(7, thread(s, waited_ms)), (9, thread(0, s * 1_000))].into_iter().collect();
+            BrokerSample { threads, ..BrokerSample::default() }
+        };
+        let usage = |waited_ms: u64| Usage {
+            broker: Some((at(1, 500), at(10, 500 + waited_ms))),
+            broker_s: 10.0,
+            ..Usage::default()
+        };
+        let note = |usage: Usage, is_stopped| waiting_note(usage.broker_waiting_share(), || is_stopped);
+        assert_eq!(note(Usage::default(), true), None, "its process is not known");
+        assert_eq!(note(usage(100), true), None);
+        assert!(note(usage(101), true).unwrap().contains("sched_rt_runtime_us"));
+        assert!(note(usage(101), false).unwrap().ends_with("something else ran there"));
     }
 }

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     broker::{BrokerProbe, BrokerSample},
-    clock, process,
+    clock,
+    process::{self, ThreadTime},
 };
 
 /// A second is told this many seconds after its end: by then every worker has handed it over.
@@ -64,6 +65,21 @@ pub struct Usage {
     pub client_cpu_share: f64,
     /// By worker: its core, if it is pinned, and its share of it.
     pub threads: Vec<(Option<usize>, f64)>,
+}
+
+impl Usage {
+    /// For how much of the time the broker's busiest thread was ready to run and had no processor. Others may wait for that
+    /// one, which says nothing of the machine.
+    pub fn broker_waiting_share(&self) -> Option<f64> {
+        let (before, after) = self.broker.as_ref()?;
+        let meanwhile = after.threads.iter().filter_map(|(id, after)| {
+            let before = before.threads.get(id)?;
+            let since = |of: fn(&ThreadTime) -> u64| of(after).saturating_sub(of(before));
+            Some((since(|it| it.cpu_ns), since(|it| it.waited_ns)))
+        });
+        let (_, waited_ns) = meanwhile.max_by_key(|(cpu_ns, _)| *cpu_ns)?;
+        Some(waited_ns as f64 / 1e9 / self.broker_s.max(1e-3))
+    }
 }
 
 /// Is told each second when it is complete.

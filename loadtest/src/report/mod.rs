@@ -51,6 +51,8 @@ pub struct Report {
     pub broker_ns_per_delivery: Option<f64>,
     /// The broker's CPU time as a share of one core.
     pub broker_cpu_share: Option<f64>,
+    /// For how much of the time its busiest thread was ready to run and had no processor.
+    pub broker_waiting_share: Option<f64>,
     /// The broker's resident memory at the end.
     pub broker_resident_bytes: Option<u64>,
     /// More of what the broker took.
@@ -229,6 +231,7 @@ impl Report {
             .zip(shapes)
             .map(|(group, shape)| TopicReport::new(group, shape, measured_s))
             .collect();
+        let broker_waiting_share = outcome.usage.broker_waiting_share();
         let broker = outcome.usage.broker;
         // Each over its own time: a broker that died was looked at for less than was measured.
         let deliveries_per_s = deliveries / measured_s;
@@ -249,6 +252,7 @@ impl Report {
                 .filter(|_| deliveries >= 1.0)
                 .map(|it| it * 1e9 / deliveries_per_s),
             broker_cpu_share: cpu_share,
+            broker_waiting_share,
             broker_resident_bytes,
             broker: broker
                 .map(|(before, after)| BrokerReport::new(&before, &after, deliveries_per_s * broker_s)),

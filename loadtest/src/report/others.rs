@@ -23,14 +23,27 @@ impl OthersBounds {
 
 /// A table of what they saw, by what was beside them.
 pub fn section<'a>(reports: impl IntoIterator<Item = (&'a str, &'a Report)>) -> Section {
-    let mut section = Section::new("The others", &["", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "lost"]);
+    let head = ["", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "lost", "broker waited ms/s"];
+    let mut section = Section::new("The others", &head);
     for (name, report) in reports {
         let latency = report.topics.first().map_or_else(Latency::default, |it| it.latency_ms.clone());
         let cells = [latency.p50, latency.p99, latency.p999, latency.max].map(|it| format!("{it:.2}").into());
         let lost = Cell::new(report.lost().to_string(), report.lost() > 0);
-        section.row([name.into()].into_iter().chain(cells).chain([lost]).collect());
+        let waited = report.broker_waiting_share.map_or("–".to_owned(), |it| format!("{:.1}", it * 1e3));
+        section.row([name.into()].into_iter().chain(cells).chain([lost, waited.into()]).collect());
     }
     section
+}
+
+/// What whoever reads their figures must know, once each.
+pub fn notes<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<&'a str> {
+    let mut notes: Vec<&str> = Vec::new();
+    for note in reports.into_iter().flat_map(|it| &it.notes) {
+        if !notes.contains(&note.as_str()) {
+            notes.push(note);
+        }
+    }
+    notes
 }
 
 /// A plot of their p99, by what was beside them.
@@ -66,6 +79,48 @@ pub fn faults(faults: &Faults, gaps: u64) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        broker::BrokerSample,
+        client::{Outcome, monitor::Usage},
+        environment::Environment,
+        process::ThreadTime,
+    };
+
+    /// Of ten seconds in which the broker's thread was without a processor for so long.
+    fn report(waited_ms: Option<u64>, notes: &[&str]) -> Report {
+        let at = |cpu_ns, waited_ns| {
+            let threads = [(7, ThreadTime { cpu_ns, waited_ns })].into_iter().collect();
+            BrokerSample { threads, ..BrokerSample::default() }
+        };
+        let broker = waited_ms.map(|ms| (at(0, 0), at(1, ms * 1_000_000)));
+        let outcome = Outcome {
+            groups: Vec::new(),
+            losses: Vec::new(),
+            losses_omitted: 0,
+            measured_s: 10.0,
+            ended_early_s: None,
+            series: Vec::new(),
+            usage: Usage { broker, broker_s: 10.0, ..Usage::default() },
+            broken: (0, None),
+            notes: notes.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        Report::new("", Environment::read(None), Vec::new(), outcome, &[], None)
+    }
+
+    #[test]
+    fn what_kept_the_broker_from_running_stands_beside_what_they_saw() {
+        let [busy, unknown] = [report(Some(456), &[]), report(None, &[])];
+        let table = section([("beside", &busy), ("alone", &unknown)]).to_string();
+        let last = |line: &str| line.trim_end_matches(" |").rsplit(' ').next().map(str::to_owned);
+        let cells: Vec<_> = table.lines().filter_map(last).collect();
+        assert_eq!(cells[4..], ["45.6", "–"], "{table}");
+    }
+
+    #[test]
+    fn what_is_to_be_known_of_several_runs_is_told_once() {
+        let [one, other] = [report(None, &["busy", "odd"]), report(None, &["busy", "late"])];
+        assert_eq!(notes([&one, &other]), ["busy", "odd", "late"]);
+    }
 
     #[test]
     fn a_ratio_is_kept_up_to_its_value() {

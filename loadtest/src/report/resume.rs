@@ -184,11 +184,15 @@ impl ResumeReport {
         [("without them", &self.without), ("with them", &self.with)]
     }
 
+    fn notes(&self) -> Vec<&str> {
+        others::notes([&self.without, &self.with])
+    }
+
     /// As a page.
     pub fn page(&self) -> String {
         let mut page = Page::new(&self.scenario, self.passed, if self.passed { PASSED } else { "Failed" });
         self.failures.iter().for_each(|it| page.bad_note(it));
-        self.without.notes.iter().chain(&self.with.notes).for_each(|it| page.note(it));
+        self.notes().into_iter().for_each(|it| page.note(it));
         let StormReport { elapsed_s, bytes_per_s, client_ms, faults, gaps, .. } = &self.storm;
         page.tiles(&[
             ("until everybody had everything", format!("{elapsed_s:.2} <small>s</small>")),
@@ -261,7 +265,7 @@ impl fmt::Display for ResumeReport {
         let mib = |bytes: Option<u64>| bytes.map_or("–".to_owned(), |it| (it >> 20).to_string());
         let StormReport { resident_bytes_before: before, resident_bytes_peak: peak, .. } = self.storm;
         writeln!(f, "  broker {} MiB before, {} MiB at its highest", mib(before), mib(peak))?;
-        for note in self.without.notes.iter().chain(&self.with.notes) {
+        for note in self.notes() {
             writeln!(f, "  note: {note}")?;
         }
         self.failures.iter().try_for_each(|it| writeln!(f, "  {it}"))?;

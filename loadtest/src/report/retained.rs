@@ -231,7 +231,10 @@ impl RetainedReport {
         }
         if let Some(over_ms) = self.rounds.iter().find_map(|it| it.turns).map(|it| it.over_ms) {
             let count: u64 = self.rounds.iter().filter_map(|it| it.turns).map(|it| it.count).sum();
-            section.remark(format!("{count} turns of the broker longer than {over_ms} ms beside tours"));
+            // A broker that is kept from its processor has long turns, and does nothing in them.
+            section.remark(format!(
+                "{count} turns of the broker longer than {over_ms} ms beside tours, with what kept it from its processor"
+            ));
         }
         section
     }
@@ -259,7 +262,7 @@ impl RetainedReport {
     fn notes(&self) -> impl Iterator<Item = &str> {
         let known = (!self.memory.are_new).then_some(NOT_NEW);
         let reports = self.rounds.iter().flat_map(|it| [&it.without, &it.with]);
-        known.into_iter().chain(reports.flat_map(|it| &it.notes).map(String::as_str))
+        known.into_iter().chain(others::notes(reports))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Report, median,
+    Report, median, others,
     page::{Page, mib, ms, unknown},
     plot::{self, Line},
     section::{Cell, Section},
@@ -121,11 +121,15 @@ impl StalledReport {
         section
     }
 
+    fn notes(&self) -> Vec<&str> {
+        others::notes(self.rounds.iter().map(|it| &it.report))
+    }
+
     /// As a page.
     pub fn page(&self) -> String {
         let verdict = if self.passed { "Passed: nobody who read lost anything" } else { "Failed" };
         let mut page = Page::new(&self.scenario, self.passed, verdict);
-        self.rounds.iter().flat_map(|it| &it.report.notes).for_each(|it| page.note(it));
+        self.notes().into_iter().for_each(|it| page.note(it));
         let closed: usize = self.rounds.iter().map(|it| it.closed).sum();
         let socket_bytes = self.rounds.iter().filter_map(|it| it.socket_bytes).max();
         page.tiles(&[
@@ -179,6 +183,7 @@ impl fmt::Display for StalledReport {
         if let (Some(most), Some(max)) = (self.resident_bytes_max, self.memory_bytes_max) {
             writeln!(f, "  broker at most {} of {} MiB", most >> 20, max >> 20)?;
         }
+        self.notes().into_iter().try_for_each(|it| writeln!(f, "  note: {it}"))?;
         write!(f, "  {}", if self.passed { "PASS: nobody who read lost anything" } else { "FAIL" })
     }
 }
