@@ -121,12 +121,12 @@ impl Gate {
 
     /// Whether the connection may do that with a topic, or with all that a filter matches; none if nobody is asked.
     pub fn may(&mut self, slot: u32, action: Action, filter: &str) -> Option<Verdict> {
-        let access = self.access.clone()?;
         const NOTHING: Verdict = Verdict { is_allowed: false, held_count: 0 };
+        self.access.as_ref()?;
         if !self.find_again(slot) {
             return Some(NOTHING);
         }
-        let member = self.members[slot as usize].as_ref().expect("it was found");
+        let (access, member) = (self.access.as_ref()?, self.members[slot as usize].as_ref()?);
         Some(access.may(&member.principal, member.roles, action, filter))
     }
 
@@ -402,12 +402,12 @@ impl Desk {
     pub(super) fn handle_stranger_deadline(&mut self, slot: u32) {
         match self.connections[slot].pause {
             Pause::Refusal => self.close_unauthorized(slot),
-            Pause::None => self.close(slot, CloseReason::AuthTimeout, "no token came in time"),
-            // It waits for its turn, which is our doing.
-            _ => {
+            // That nobody has looked at what it brought is our doing; whatever else it waits for is its own.
+            Pause::Gate => {
                 let deadline_ms = self.now_ms() + self.shared.config.auth.deadline_ms;
                 self.connections.timers.set(slot, deadline_ms);
             }
+            _ => self.close(slot, CloseReason::AuthTimeout, "no token came in time"),
         }
     }
 
