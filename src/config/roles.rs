@@ -12,6 +12,8 @@ use crate::access::{
 const NAME_BYTES_MAX: usize = 64;
 /// The most filters in one of its lists.
 const GRANTS_MAX: usize = 64;
+/// The most filters of all roles together: whoever has all of them is asked about for half a millisecond at most.
+const ALL_GRANTS_MAX: usize = 1_024;
 
 /// One role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +121,15 @@ pub(super) fn roles(value: &Spanned<DeValue<'_>>) -> Result<Vec<RolePolicy>, Ref
         }
         roles.push(RolePolicy { name: name.get_ref().to_string(), grants });
     }
+    let count: usize = roles
+        .iter()
+        .flat_map(|role| LISTS.iter().filter_map(|list| (list.get)(&role.grants)))
+        .map(Vec::len)
+        .sum();
+    if count > ALL_GRANTS_MAX {
+        let allowed = format!("roles with at most {ALL_GRANTS_MAX} filters in all lists together");
+        return Err(refused("roles", value, allowed));
+    }
     roles.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(roles)
 }
@@ -211,5 +222,11 @@ mod tests {
         let filters = |count: usize| vec!["\"a\""; count].join(",");
         let chat = |count| format!("[roles]\nchat = {{ publish = [{}] }}", filters(count));
         assert!(load(&chat(GRANTS_MAX)).is_ok() && load(&chat(GRANTS_MAX + 1)).is_err());
+        let full = |count: usize| {
+            let role = |n: usize| format!("r{n} = {{ publish = [{}] }}\n", filters(GRANTS_MAX));
+            format!("[roles]\n{}", (0..count).map(role).collect::<String>())
+        };
+        assert!(load(&full(ALL_GRANTS_MAX / GRANTS_MAX)).is_ok());
+        assert!(load(&full(ALL_GRANTS_MAX / GRANTS_MAX + 1)).unwrap_err().contains("at most 1024 filters"));
     }
 }

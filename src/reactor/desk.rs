@@ -300,6 +300,7 @@ impl Desk {
             self.shared.addresses.leave(origin);
         }
         self.gate.forget(slot);
+        self.review.forget(slot);
         self.connections.release(slot, reason);
     }
 

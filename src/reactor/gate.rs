@@ -55,6 +55,8 @@ pub struct Gate {
     members: Vec<Option<Box<Member>>>,
     /// Whose credentials wait, as they came; some may have gone.
     waiting: VecDeque<(ConnectionId, u64)>,
+    /// The one that was looked at last came last.
+    was_last: bool,
     /// What they brought, by slot.
     credentials: HashMap<u32, Waiting, RandomState>,
     /// How many wait to be told that they are not let in.
@@ -202,11 +204,13 @@ impl Gate {
         }
     }
 
-    /// Whose credential is to be looked at next: of the one that came first; but of the last one once the first has waited for
-    /// half of `patience_ms`, since whoever has waited for so long is mostly gone when its turn comes, and so would be all others.
+    /// Whose credential is to be looked at next: of the one that came first; but by turns of the last one as well once the first
+    /// has waited for half of `patience_ms`, since whoever has waited for so long is mostly gone when its turn comes, and so
+    /// would be all others. The first goes on all the same, so that the queue is no longer than what comes in that time.
     fn next(&mut self, now_ms: u64, patience_ms: u64) -> Option<ConnectionId> {
         let is_late = self.waiting.front().is_some_and(|(_, since_ms)| now_ms - since_ms > patience_ms / 2);
-        let next = if is_late { self.waiting.pop_back() } else { self.waiting.pop_front() };
+        self.was_last = is_late && !self.was_last;
+        let next = if self.was_last { self.waiting.pop_back() } else { self.waiting.pop_front() };
         next.map(|(connection, _)| connection)
     }
 }
@@ -402,10 +406,9 @@ impl Desk {
     pub(super) fn handle_stranger_deadline(&mut self, slot: u32) {
         match self.connections[slot].pause {
             Pause::Refusal => self.close_unauthorized(slot),
-            // That nobody has looked at what it brought is our doing; whatever else it waits for is its own.
             Pause::Gate => {
-                let deadline_ms = self.now_ms() + self.shared.config.auth.deadline_ms;
-                self.connections.timers.set(slot, deadline_ms);
+                let text = "too many tokens are being looked at; come back later";
+                self.close(slot, CloseReason::TryAgainLater, text);
             }
             _ => self.close(slot, CloseReason::AuthTimeout, "no token came in time"),
         }

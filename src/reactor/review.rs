@@ -34,13 +34,23 @@ pub struct Review {
     /// Of a round through all slots, the next one; none if there is no round.
     next_slot: Option<u32>,
     /// Connections with what is to be looked at of them; nothing yet, of those that have just brought another credential.
-    queue: VecDeque<(ConnectionId, Option<Texts>)>,
+    queue: VecDeque<(ConnectionId, Option<Left>)>,
     /// Those that are leaving something, by slot: they go on when they have.
-    leaving: HashMap<u32, (ConnectionId, Texts), RandomState>,
+    leaving: HashMap<u32, (ConnectionId, Left), RandomState>,
 }
 
-/// Topics and filters.
-type Texts = Vec<Arc<str>>;
+/// What is still to be looked at of a connection.
+#[derive(Debug)]
+struct Left {
+    /// Topics and filters.
+    texts: Vec<Arc<str>>,
+    /// Of its subscriptions by name those that stand before this place.
+    below: u32,
+}
+
+/// So many places of a connection are looked at for subscriptions by name in one step: most may be of topics that its filters
+/// match.
+const PLACES_MAX: u32 = if cfg!(test) { 2 } else { 256 };
 
 impl Review {
     /// All connections are to be looked at.
@@ -58,9 +68,16 @@ impl Review {
     /// The connection has left what it was leaving.
     pub fn note_left(&mut self, slot: u32) {
         if !self.leaving.is_empty()
-            && let Some((connection, texts)) = self.leaving.remove(&slot)
+            && let Some((connection, left)) = self.leaving.remove(&slot)
         {
-            self.queue.push_back((connection, Some(texts)));
+            self.queue.push_back((connection, Some(left)));
+        }
+    }
+
+    /// The connection is over.
+    pub fn forget(&mut self, slot: u32) {
+        if !self.leaving.is_empty() {
+            self.leaving.remove(&slot);
         }
     }
 
@@ -84,7 +101,7 @@ impl Desk {
         }
         let until = self.meter.spent() + share::REVIEW;
         while self.meter.spent() < until {
-            let (connection, texts) = match self.review.queue.pop_front() {
+            let (connection, left) = match self.review.queue.pop_front() {
                 Some(next) => next,
                 None => match self.next_of_round() {
                     Some(connection) => (connection, None),
@@ -93,7 +110,7 @@ impl Desk {
             };
             self.meter.spend(price::LOOK);
             if self.connections.has(connection) && self.connections[connection.slot].phase == Phase::Open {
-                self.review_connection(connection, texts, until);
+                self.review_connection(connection, left, until);
             }
             self.take_work();
         }
@@ -106,34 +123,41 @@ impl Desk {
         (!is_last).then(|| self.connections.id_of(slot))
     }
 
-    /// Looks at the connection, or goes on with `texts` of it.
-    fn review_connection(&mut self, connection: ConnectionId, texts: Option<Texts>, until: u64) {
+    /// Looks at the connection, or goes on with what is left of it.
+    fn review_connection(&mut self, connection: ConnectionId, left: Option<Left>, until: u64) {
         let slot = connection.slot;
         if !self.gate.find_again(slot) {
             return self.close(slot, CloseReason::Revoked, "the token is not accepted any more");
         }
-        let mut texts = texts.unwrap_or_else(|| {
-            let mut texts = self.fanout.list_subscriptions(slot);
+        let mut left = left.unwrap_or_else(|| {
+            let mut texts = self.fanout.list_filters(slot);
             texts.reverse();
-            texts
+            Left { texts, below: u32::MAX }
         });
-        while let Some(text) = texts.pop() {
+        loop {
             if self.meter.spent() >= until {
-                texts.push(text);
-                return self.review.queue.push_front((connection, Some(texts)));
+                return self.review.queue.push_front((connection, Some(left)));
             }
+            let Some(text) = left.texts.pop() else {
+                if left.below == 0 {
+                    return;
+                }
+                (left.texts, left.below) = self.fanout.list_names(slot, left.below, PLACES_MAX);
+                self.take_work();
+                continue;
+            };
             if self.is_allowed(slot, Action::Subscribe, &text) {
                 continue;
             }
             // One at a time.
             if self.fanout.is_unsubscribing(slot) {
-                texts.push(text);
-                self.review.leaving.insert(slot, (connection, texts));
+                left.texts.push(text);
+                self.review.leaving.insert(slot, (connection, left));
                 return;
             }
             match self.fanout.find_tour_in_the_way(slot, &text) {
                 Some(tour) => {
-                    texts.push(text);
+                    left.texts.push(text);
                     self.take_back(slot, &tour, BUSY);
                 }
                 None => self.take_back(slot, &text, FORBIDDEN),

@@ -6,26 +6,41 @@ use super::{Fanout, subscriber::Subscriber};
 use crate::{protocol::topic, work::price};
 
 impl Fanout {
-    /// The topics and filters that the connection has subscribed to and not taken back, whether or not that has started; its
+    /// The filters with wildcards that the connection has subscribed to and not taken back, whether or not that has started; its
     /// tours first, which stand in the way of taking back others.
-    pub fn list_subscriptions(&mut self, connection: u32) -> Vec<Arc<str>> {
-        let Some(subscriber) = self.subscribers.get(connection as usize) else { return Vec::new() };
-        if subscriber.is_leaving() {
+    pub fn list_filters(&mut self, connection: u32) -> Vec<Arc<str>> {
+        let subscriber = self.subscribers.get(connection as usize);
+        let Some(subscriber) = subscriber.filter(|subscriber| !subscriber.is_leaving()) else {
             return Vec::new();
-        }
-        let mut texts = Vec::with_capacity(subscriber.asked_count as usize);
-        if let Some(replaying) = Subscriber::replaying(subscriber) {
+        };
+        let mut texts = Vec::new();
+        if let Some(replaying) = subscriber.replaying() {
             texts.extend(replaying.tours.iter().map(|place| self.tours[*place as usize].filter.clone()));
         }
         if let Some(rare) = &subscriber.rare {
             let held = rare.filters.iter().filter(|held| rare.unsubscribing != Some(held.key));
             texts.extend(held.map(|held| self.filters.entries[held.key.index()].text.clone()));
         }
-        let by_name = subscriber.subscriptions().iter().filter(|held| held.is_by_name() && !held.is_ending());
-        texts.extend(by_name.map(|held| self.views[held.view as usize].name.clone()));
-        // All that filters match is looked at too.
-        self.work += (subscriber.subscriptions().len() + texts.len()) as u64 * price::VISIT;
+        self.work += texts.len() as u64 * price::VISIT;
         texts
+    }
+
+    /// The topics that the connection has subscribed to by name and not taken back, of those of its subscriptions that stand
+    /// before `below`: of the last `count` of them. Tells before which the next ones stand, 0 if there are none.
+    ///
+    /// Nobody is passed over who goes on from there, whatever happens in between: what leaves is replaced by what stood further
+    /// on, and what comes stands behind all others.
+    pub fn list_names(&mut self, connection: u32, below: u32, count: u32) -> (Vec<Arc<str>>, u32) {
+        let subscriber = self.subscribers.get(connection as usize);
+        let Some(subscriber) = subscriber.filter(|subscriber| !subscriber.is_leaving()) else {
+            return (Vec::new(), 0);
+        };
+        let end = below.min(subscriber.subscriptions().len() as u32);
+        let start = end.saturating_sub(count);
+        let places = &subscriber.subscriptions()[start as usize..end as usize];
+        self.work += places.len() as u64 * price::VISIT;
+        let by_name = places.iter().filter(|held| held.is_by_name() && !held.is_ending());
+        (by_name.map(|held| self.views[held.view as usize].name.clone()).collect(), start)
     }
 
     /// The filter of a tour of the connection's, of other topics than just `text`, while which `text` cannot be taken back.
