@@ -17,6 +17,7 @@ mod message;
 pub(crate) mod naive;
 mod once;
 mod past;
+mod pointer;
 mod quick;
 mod resume;
 mod token;
@@ -33,6 +34,7 @@ pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use long::Verdict;
 pub use message::LongMessage;
+pub use pointer::{POINTER_BYTES_MAX, Pointer};
 pub(super) use once::check_key;
 pub(super) use write::{
     Decimal, decimal_len, escaped_len, take_decimal, unescaped_len, write_escaped, write_unescaped,

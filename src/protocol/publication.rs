@@ -3,6 +3,8 @@
 //! This runs once per publication and format, never per subscriber, and is bound by the copy of the
 //! payload: lengths are computed first, so that every byte is written once, at its final place.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     binary::{self, BodyHeader, Kind, ext},
     command::PayloadKind,
     frame,
-    json::{self, Decimal},
+    json::{self, Decimal, Pointer},
 };
 
 /// A publication before it is encoded.
@@ -33,6 +35,18 @@ pub struct Publication<'a> {
 pub struct Stamps {
     /// See [`Publication::time_ms`].
     pub time: bool,
+}
+
+/// Which publications are a topic's values without anybody saying so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LastValue {
+    /// None.
+    #[default]
+    Nothing,
+    /// The newest.
+    Newest,
+    /// Of all that have the same at this place of their payload the newest.
+    PerKey(Arc<Pointer>),
 }
 
 pub(super) const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
