@@ -10,6 +10,7 @@ mod filter;
 mod frame;
 mod jwks;
 mod log;
+mod pointer;
 mod policies;
 mod session;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use filter::filter;
 pub use frame::frame;
 pub use jwks::jwks;
 pub use log::log;
+pub use pointer::pointer;
 pub use policies::policies;
 pub use session::session;
 pub use token::token;
@@ -34,7 +36,7 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
@@ -42,6 +44,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("json_commands", json_commands),
     ("jwks", jwks),
     ("log", log),
+    ("pointer", pointer),
     ("policies", policies),
     ("session", session),
     ("token", token),

@@ -17,6 +17,9 @@ mod message;
 pub(crate) mod naive;
 mod once;
 mod past;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod pointer;
+#[cfg(not(any(test, fuzzing)))]
 mod pointer;
 mod quick;
 mod resume;
@@ -34,8 +37,8 @@ pub use document::Read;
 pub(super) use document::{Quoted, find_noncharacter};
 pub(super) use long::Verdict;
 pub use message::LongMessage;
-pub use pointer::{POINTER_BYTES_MAX, Pointer};
 pub(super) use once::check_key;
+pub use pointer::{POINTER_BYTES_MAX, Pointer};
 pub(super) use write::{
     Decimal, decimal_len, escaped_len, take_decimal, unescaped_len, write_escaped, write_unescaped,
     written_len,
