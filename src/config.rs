@@ -16,7 +16,10 @@ mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::protocol::{Format, json, publication::Stamps};
+use crate::protocol::{
+    Format, json,
+    publication::{LastValue, Stamps},
+};
 pub use address::ListenAddress;
 pub use issuers::Issuer;
 pub use load::reachable;
@@ -186,6 +189,8 @@ pub struct Limits {
     pub topics_max: usize,
     /// Publications that one home remembers by their keys; 65,536.
     pub keys_max: usize,
+    /// Of how many keys a topic keeps a value; 65,536.
+    pub value_keys_max: usize,
     /// Live log chunks of all homes together; 1 GiB.
     pub log_bytes_max: usize,
 }
@@ -261,8 +266,8 @@ pub struct TopicPolicy {
     pub history_format: Option<Format>,
     /// What is written into their messages.
     pub stamp: Option<Stamps>,
-    /// Whether the newest publication of each of them is its value, which new subscribers are sent first.
-    pub last_value: Option<bool>,
+    /// Whether the newest publication of each of them is its value, or of each key, which new subscribers are sent first.
+    pub last_value: Option<LastValue>,
     /// Who may say which publication is a topic's value, where that is not the newest.
     pub retain: Option<Retain>,
 }
@@ -362,6 +367,7 @@ impl Default for Config {
                 commands_burst_max: 1_024,
                 topics_max: 262_144,
                 keys_max: 65_536,
+                value_keys_max: 65_536,
                 log_bytes_max: 1 << 30,
             },
             timeouts: Timeouts {

@@ -15,6 +15,7 @@ use fanfare::{
         command::PayloadKind,
         deflate::{self, Deflater},
         frame::{self, Opcode},
+        publication::LastValue,
         topic::TopicName,
     },
     pubsub::{
@@ -310,7 +311,8 @@ fn replacing_values_allocates_nothing_once_warm() {
         |last_value| KeepKeys { last_value: Some(last_value), retain: Some(true), ..KeepKeys::default() };
     let mut home = Home::new(1, 100, 0, Encoding::COUNT, Budget::with_past(1 << 30, 1 << 20));
     home.set_keeping(Keeping::new(
-        [("a/#", true), ("b/#", false)].map(|(filter, last)| (filter.into(), keys(last))),
+        [("a/#", LastValue::Newest), ("b/#", LastValue::Nothing)]
+            .map(|(filter, last)| (filter.into(), keys(last))),
     ));
     let mut deflater = Deflater::new(deflate::Settings { level: 1, bytes_min: 1_000, window_bits: 15 });
     let mut outboxes = vec![VecDeque::new()];

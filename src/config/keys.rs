@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::PathBuf,
+    sync::Arc,
 };
 
 use toml::{Spanned, de::DeValue};
@@ -18,7 +19,8 @@ use super::{
 };
 use crate::protocol::{
     Format,
-    publication::Stamps,
+    json::{POINTER_BYTES_MAX, Pointer},
+    publication::{LastValue, Stamps},
     site::{HostPattern, OriginPattern},
     topic::Filter,
 };
@@ -88,6 +90,8 @@ pub(super) enum Kind<T> {
     Stamps(fn(&mut T) -> &mut Stamps),
     /// An array of texts that are each valid.
     Texts { allowed: &'static str, is_valid: fn(&str) -> bool, field: fn(&mut T) -> &mut Vec<String> },
+    /// `true`, `false` or a JSON pointer.
+    LastValue(fn(&mut T) -> &mut LastValue),
     /// `"clients"` or `"nobody"`.
     Retain(fn(&mut T) -> &mut Retain),
     /// `"disconnect"` or `"skip"`.
@@ -470,6 +474,13 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: integer!(Integer, limits.keys_max, 1..=16_777_216, "publications"),
     },
     Key {
+        path: "limits.value_keys_max",
+        about: "Of how many keys each topic keeps the newest publication, where its last_value is a JSON pointer. One more takes\n\
+                the place of the one that was published to longest ago.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.value_keys_max, 1..=16_777_216, "keys"),
+    },
+    Key {
         path: "limits.log_bytes_max",
         about: "Publications kept in memory, of all topics together.",
         is_reloadable: false,
@@ -701,6 +712,9 @@ impl<T> Key<T> {
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
             Kind::Texts { allowed, .. } => (*allowed).into(),
             Kind::Stamps(_) => "an array that holds \"time\" or nothing".into(),
+            Kind::LastValue(_) => format!(
+                "true, false, or a JSON pointer (RFC 6901) of at most {POINTER_BYTES_MAX} bytes such as \"/symbol\""
+            ),
             Kind::Retain(_) => "\"clients\" or \"nobody\"".into(),
             Kind::SlowConsumer(_) => "\"disconnect\" or \"skip\"".into(),
             Kind::LogFilter(_) => {
@@ -781,6 +795,7 @@ impl<T> Key<T> {
             Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
             Kind::Stamps(field) => store(field(config), stamps(plain)),
             Kind::Texts { is_valid, field, .. } => store(field(config), texts(plain, *is_valid)),
+            Kind::LastValue(field) => store(field(config), last_value(plain)),
             Kind::Retain(field) => store(field(config), plain.as_str().and_then(Retain::named)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
             Kind::LogFilter(field) => {
@@ -829,6 +844,7 @@ impl<T> Key<T> {
             Kind::Format(field) => *field(to) = *field(from),
             Kind::Stamps(field) => *field(to) = *field(from),
             Kind::Texts { field, .. } => field(to).clone_from(field(from)),
+            Kind::LastValue(field) => field(to).clone_from(field(from)),
             Kind::Retain(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
             Kind::LogFilter(field) | Kind::Filter(field) | Kind::OptionalText { field, .. } => {
@@ -865,6 +881,11 @@ impl<T> Key<T> {
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
             Kind::Texts { field, .. } => toml::Value::from(field(config).clone()).to_string(),
             Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
+            Kind::LastValue(field) => match field(config) {
+                LastValue::Nothing => "false".into(),
+                LastValue::Newest => "true".into(),
+                LastValue::PerKey(pointer) => toml::Value::from(pointer.as_str()).to_string(),
+            },
             Kind::Retain(field) => format!("\"{}\"", field(config).as_str()),
             Kind::SlowConsumer(field) => format!("\"{}\"", field(config).as_str()),
             Kind::LogFilter(field) | Kind::Filter(field) | Kind::OptionalText { field, .. } => {
@@ -923,6 +944,15 @@ fn format_named(text: &str) -> Option<Format> {
 fn texts(value: &DeValue<'_>, is_valid: fn(&str) -> bool) -> Option<Vec<String>> {
     let texts = value.as_array()?.iter();
     texts.map(|text| text.get_ref().as_str().filter(|text| is_valid(text)).map(str::to_owned)).collect()
+}
+
+/// What a topic's values are, as the configuration says it.
+fn last_value(value: &DeValue<'_>) -> Option<LastValue> {
+    match (value.as_bool(), value.as_str()) {
+        (Some(false), _) => Some(LastValue::Nothing),
+        (Some(true), _) => Some(LastValue::Newest),
+        (None, text) => Some(LastValue::PerKey(Arc::new(Pointer::parse(text?)?))),
+    }
 }
 
 /// The stamps whose names an array holds.

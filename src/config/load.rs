@@ -545,7 +545,11 @@ mod tests {
             ("topic", "[{ match = 'a', stamp = 'time' }]"),
             ("topic", "[{ match = 'a', stamp = ['time', 'user'] }]"),
             ("topic", "[{ match = 'a', stamp = [1] }]"),
-            ("topic", "[{ match = 'a', last_value = '/symbol' }]"),
+            ("topic", "[{ match = 'a', last_value = 'symbol' }]"),
+            ("topic", "[{ match = 'a', last_value = '' }]"),
+            ("topic", "[{ match = 'a', last_value = '/a~2' }]"),
+            ("topic", "[{ match = 'a', last_value = ['/a'] }]"),
+            ("topic", &format!("[{{ match = 'a', last_value = '/{}' }}]", "x".repeat(128))),
             ("topic", "[{ match = 'a', last_value = 1 }]"),
             ("topic", "[{ match = 'a', retain = true }]"),
             ("topic", "[{ match = 'a', retain = 'Clients' }]"),
@@ -554,6 +558,7 @@ mod tests {
             ("publish.key_window_ms", "99"),
             ("publish.key_window_ms", "86400001"),
             ("limits.keys_max", "0"),
+            ("limits.value_keys_max", "0"),
             ("history.bytes_max", "1048575"),
             ("history.bytes_max", "1099511627777"),
         ] {
@@ -572,7 +577,7 @@ mod tests {
         let most = "[{ match = \"a\", key_window_ms = 86_400_000, history_count = 10_000_000, history_bytes = 1_073_741_824, \
                     history_ms = 2_592_000_000, history_format = \"binary\" }]";
         let stamped = "[{ match = \"a\", stamp = [\"time\"] }, { match = \"b\", stamp = [] }]";
-        let values = "[{ match = \"a\", last_value = true, retain = \"nobody\" }, { match = \"b\", last_value = false, retain = \"clients\" }]";
+        let values = "[{ match = \"a\", last_value = true, retain = \"nobody\" }, { match = \"b\", last_value = false, retain = \"clients\" }, { match = \"c\", last_value = \"/a/0/~1~0\" }]";
         for text in [least, most, stamped, values] {
             let mut config =
                 load(&Sources { flags: vec![flag("topic", text)], ..Sources::default() }).unwrap();

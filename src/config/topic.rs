@@ -137,9 +137,11 @@ pub(super) static TOPIC_KEYS: &[TableKey<TopicPolicy>] = &[
         key: Key {
             path: "topic.last_value",
             about: "Whether the newest publication of each such topic is its value: new subscribers are sent it first, and it\n\
-                    stays whatever its age, until the next takes its place or a null clears it.",
+                    stays whatever its age, until the next takes its place or a null clears it. With a JSON pointer such as\n\
+                    \"/symbol\" it is the newest of each key, which is what stands at that place of the payload; these end\n\
+                    with history_ms.",
             is_reloadable: true,
-            kind: Kind::Bool(|policy| policy.last_value.get_or_insert(false)),
+            kind: Kind::LastValue(|policy| policy.last_value.get_or_insert_default()),
         },
         example: "true",
         is_set: |policy| policy.last_value.is_some(),

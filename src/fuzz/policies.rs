@@ -1,6 +1,6 @@
 //! What the operator sets for topics: which tables are taken, and what a topic comes to by them.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 
 use crate::{
     config::{
@@ -10,7 +10,8 @@ use crate::{
     },
     protocol::{
         Format,
-        publication::Stamps,
+        json::Pointer,
+        publication::{LastValue, Stamps},
         topic::{Filter, TopicName, TopicRule},
     },
     pubsub::{
@@ -57,9 +58,15 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
         history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
         history_format: [None, Some(Format::Json), Some(Format::Binary), None][two_bits(6) as usize],
         stamp: [None, Some(true), Some(false)][what as usize % 3].map(|time| Stamps { time }),
-        last_value: [None, Some(false), Some(true), None][two_bits(7) as usize],
+        last_value: [None, Some(LastValue::Nothing), Some(LastValue::Newest), per_key("/~1")]
+            [two_bits(7) as usize]
+            .clone(),
         retain: [None, Some(Retain::Nobody), Some(Retain::Clients), None][two_bits(8) as usize],
     }
+}
+
+fn per_key(pointer: &str) -> Option<LastValue> {
+    Some(LastValue::PerKey(Arc::new(Pointer::parse(pointer)?)))
 }
 
 /// What `text` comes to as a file; if it is refused, with one line.
@@ -111,7 +118,12 @@ fn check_taken(tables: &[TopicPolicy]) {
             Some(Stamps { time: true }) => "stamp = [\"time\"]\n",
             Some(Stamps { time: false }) => "stamp = []\n",
         };
-        text += &last_value.map_or("".into(), |it| format!("last_value = {it}\n"));
+        text += match last_value {
+            None => "",
+            Some(LastValue::Nothing) => "last_value = false\n",
+            Some(LastValue::Newest) => "last_value = true\n",
+            Some(LastValue::PerKey(_)) => "last_value = \"/~1\"\n",
+        };
         text += &retain.map_or("".into(), |it| format!("retain = \"{}\"\n", it.as_str()));
     }
     let is_table = |it: &TopicPolicy| {
@@ -152,7 +164,7 @@ fn check_keep(tables: &[TopicPolicy], topic: &str) {
         ms: it.history_ms.and_then(NonZeroU32::new),
         format: it.history_format,
         stamps: it.stamp,
-        last_value: it.last_value,
+        last_value: it.last_value.clone(),
         retain: it.retain.map(|who| who == Retain::Clients),
     });
     let keeping = Keeping::new(entries.clone());
@@ -162,7 +174,7 @@ fn check_keep(tables: &[TopicPolicy], topic: &str) {
     assert_eq!(stamps, keeping::naive::stamps_of(&entries, topic), "{topic:?} among {entries:?}");
     let is_nothing = keep.is_none() && stamps == Stamps::default();
     assert!(is_nothing || keeping.sets_any(), "{topic:?} among {entries:?}");
-    let has_value = keep.is_some_and(|keep| keep.last_value || keep.retain);
+    let has_value = keep.is_some_and(|keep| keep.has_values());
     assert!(!has_value || keeping.keeps_values(), "{topic:?} among {entries:?}");
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Entries<K> {
 }
 
 /// What an entry sets, or several together; by default nothing.
-pub trait Keys: Copy + Default {
+pub trait Keys: Clone + Default {
     /// These, and from `wider` what they leave open.
     fn or(self, wider: Self) -> Self;
 }
@@ -41,13 +41,13 @@ impl<K: Keys> Entries<K> {
         let mut found = Vec::new();
         let visited = self.places.for_each_match(topic, |place| found.push(place));
         found.sort_unstable();
-        let keys = found.into_iter().map(|place| self.keys[place as usize]);
+        let keys = found.into_iter().map(|place| self.keys[place as usize].clone());
         (keys.fold(K::default(), K::or), visited)
     }
 
     /// What each entry sets, the most specific first, and for the topics of which filter.
     pub fn iter(&self) -> impl Iterator<Item = (&str, K)> {
-        self.filters.iter().map(String::as_str).zip(self.keys.iter().copied())
+        self.filters.iter().map(String::as_str).zip(self.keys.iter().cloned())
     }
 
     #[cfg(test)]

@@ -6,6 +6,7 @@
 //! matters.
 
 mod dropping;
+mod keyed_values;
 mod touring;
 mod values;
 
@@ -28,7 +29,7 @@ use super::{
         Delivery, Outboxes, Page, PageContent, PageFrom, PageRequest, PastAnswer, PastContent, PastFrom,
         PastRequest, PendingId, RegistrationId,
     },
-    past::{PAGE_BYTES_MAX, PageCost, Past, Spans, Window},
+    past::{KeyedValues, PAGE_BYTES_MAX, PageCost, Past, Spans, Window},
     table::Table,
 };
 use crate::{
@@ -99,6 +100,8 @@ pub struct Home {
     blocks: BTreeMap<u64, usize>,
     /// Pasts that no topic has any more, of which the blocks go bit by bit: until then those may be in `blocks`.
     leaving: VecDeque<Past>,
+    /// Values by key that no topic has any more, which go bit by bit likewise.
+    leaving_values: VecDeque<Box<KeyedValues>>,
     /// When the oldest block of a topic may be needless, in milliseconds, and which topic: as its past knows.
     expiring: BTreeSet<(u64, usize)>,
     /// Topics of whose past something may be there in a second format.
@@ -319,6 +322,7 @@ impl Home {
             keeping: Keeping::new([]),
             blocks: BTreeMap::new(),
             leaving: VecDeque::new(),
+            leaving_values: VecDeque::new(),
             expiring: BTreeSet::new(),
             transcoded: VecDeque::new(),
             pasts: BTreeMap::new(),
@@ -445,14 +449,18 @@ impl Home {
         let key = self.find_or_create(&topic, creator)?;
         let is_matched_anew = self.match_filters(key);
         self.follow_keeping(key);
-        if self.topics[key].past.is_some() {
-            self.admit_value(key, payload, kind)?;
-        }
+        let value_key = match self.topics[key].past.is_some() {
+            true => self.admit_value(key, payload, kind)?,
+            false => None,
+        };
         let topic = &mut self.topics[key];
         topic.recent.fade(self.period);
         topic.seq += 1;
         self.publications_total += 1;
         self.write(key, payload, kind, deflater, outboxes);
+        if let Some(value_key) = value_key {
+            self.keep_keyed(key, value_key, payload, kind);
+        }
         if is_matched_anew {
             self.flush_topic(key, outboxes);
         }
@@ -561,13 +569,15 @@ impl Home {
 
     fn page(&mut self, key: usize, from: PageFrom, format: Format) -> PageContent {
         self.follow_keeping(key);
+        if let Some(content) = self.page_of_keyed(key, from, format) {
+            return content;
+        }
         let topic = &mut self.topics[key];
         let (head, now_ms) = (topic.seq, self.now_ms as u32);
         let Some(past) = &mut topic.past else {
             // Nothing that was before the head can be had; what was asked for before it is missed.
-            let gap = if let PageFrom::Next(seq) = from { gap_of(seq, head + 1) } else { None };
-            let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
-            return PageContent { spans, count: 0, gap, head, is_recovered: false, is_last: true };
+            let gap = from.due_from().and_then(|seq| gap_of(seq, head + 1));
+            return PageContent::empty(from, gap, head);
         };
         let lowest = past.lowest(now_ms);
         let mut is_recovered = false;
@@ -583,7 +593,10 @@ impl Home {
             }
             PageFrom::Start { last, .. } => newest(last),
             PageFrom::Value => newest(None),
-            PageFrom::Next(seq) => (seq.max(lowest), gap_of(seq, lowest)),
+            PageFrom::Next(_) | PageFrom::NextValue { .. } => {
+                let seq = from.due_from().expect("it goes on from somewhere");
+                (seq.max(lowest), gap_of(seq, lowest))
+            }
         };
         let (had_pieces, mut cost) = (past.has_pieces(), PageCost::default());
         let is_value = first > head && !is_recovered && from.takes_value() && past.has_retained();
@@ -599,7 +612,9 @@ impl Home {
         self.transcoded_bytes_total += cost.transcoded_bytes;
         self.make_up_for(cost.transcoded_bytes as usize);
         let is_last = is_value || spans.next_seq > head;
-        PageContent { spans, count, gap, head, is_recovered, is_last }
+        let first_seq = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
+        let (page_count, next) = (spans.next_seq - first_seq, from.next(spans.next_seq));
+        PageContent { spans, page_count, next, count, gap, head, is_recovered, is_last }
     }
 
     /// Hands publications of the topic's past over to whoever wants them for an answer.
@@ -617,6 +632,7 @@ impl Home {
     }
 
     fn excerpt(&mut self, key: usize, from: PastFrom, limit: u32) -> Option<PastContent> {
+        self.drop_old_keyed(key);
         let topic = &self.topics[key];
         let past = topic.past.as_ref()?;
         let (spans, lowest, has_more) = past.excerpt(from, limit, self.now_ms as u32);
@@ -970,8 +986,10 @@ impl Home {
         topic.flags.set(STAMPED, keys.stamps().time);
         match (keys.keep(), &mut topic.past) {
             (Some(keep), Some(past)) => {
-                past.set_keep(keep, &mut self.pool);
-                if !past.has_records() {
+                let gone = past.set_keep(keep, self.keeping.value_keys_max(), &mut self.pool);
+                let has_records = past.has_records();
+                self.leave(gone);
+                if !has_records {
                     self.drop_records(key);
                 }
                 self.note_value(key);
@@ -979,7 +997,9 @@ impl Home {
             }
             (Some(keep), None) => {
                 let format = keep.format.unwrap_or_else(|| topic.wanted_format());
-                topic.past = Some(Box::new(Past::new(keep, format, topic.seq, gone_tick)));
+                let mut past = Box::new(Past::new(keep, format, topic.seq, gone_tick));
+                past.follow_keyed(self.keeping.value_keys_max());
+                topic.past = Some(past);
                 self.pasts.insert(topic.name.clone(), key);
             }
             (None, Some(_)) => self.drop_past(key),
@@ -2180,7 +2200,7 @@ mod tests {
     #[test]
     fn topics_that_nobody_uses_follow_what_is_said_of_their_past() {
         let keys = KeepKeys { ms: NonZeroU32::new(100_000_000), ..KeepKeys::default() };
-        let mut world = keeping_world(1_000, 1 << 20, keys);
+        let mut world = keeping_world(1_000, 1 << 20, keys.clone());
         for number in 0..100 {
             world.publish(&number.to_string(), 0).unwrap();
         }

@@ -3,7 +3,11 @@
 use std::num::NonZeroU32;
 
 use super::entries::{Entries, Keys};
-use crate::protocol::{Format, publication::Stamps, topic};
+use crate::protocol::{
+    Format,
+    publication::{LastValue, Stamps},
+    topic,
+};
 
 /// Which topics keep their past, and how much of it, and which stamp their messages: of each key what the most specific
 /// entry says that sets it.
@@ -13,12 +17,13 @@ pub struct Keeping {
     generation: u16,
     sets_any: bool,
     keeps_values: bool,
+    value_keys_max: usize,
     /// Those that set something.
     entries: Entries<KeepKeys>,
 }
 
 /// What an entry sets of what a topic keeps and stamps, or several together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepKeys {
     /// See [`Keep::count_max`]; with 0 nothing is kept but a value, whatever is said of bytes and age.
     pub count: Option<u64>,
@@ -31,14 +36,14 @@ pub struct KeepKeys {
     /// What is written into its messages; what is kept of them has it as well.
     pub stamps: Option<Stamps>,
     /// See [`Keep::last_value`].
-    pub last_value: Option<bool>,
+    pub last_value: Option<LastValue>,
     /// See [`Keep::retain`].
     pub retain: Option<bool>,
 }
 
 /// How much of its past a topic keeps: the newest publications that are within each of these bounds; and whether it has a
-/// *value*, which is kept whatever its age, and which new subscribers are sent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// *value*, which is kept whatever its age, or one for each key, and which new subscribers are sent first.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// So many publications; 0 of a topic that keeps nothing but its value.
     pub count_max: u64,
@@ -48,9 +53,10 @@ pub struct Keep {
     pub ms_max: Option<NonZeroU32>,
     /// The form in which they are kept, if it does not go by who is there.
     pub format: Option<Format>,
-    /// Its newest publication is its value.
-    pub last_value: bool,
-    /// Its value is what its publishers say; without effect where it is the newest publication.
+    /// What its values are.
+    pub last_value: LastValue,
+    /// Its value is what its publishers say. Where that is the newest publication it is without effect, and where there is one
+    /// of each key they say that there is none any more.
     pub retain: bool,
 }
 
@@ -63,7 +69,17 @@ impl Keeping {
         let sets_any =
             entries.iter().any(|(_, keys)| keys.keep().is_some() || keys.stamps() != Stamps::default());
         let keeps_values = entries.iter().any(|(_, keys)| keys.keeps_value());
-        Keeping { generation: 1, sets_any, keeps_values, entries }
+        Keeping { generation: 1, sets_any, keeps_values, value_keys_max: usize::MAX, entries }
+    }
+
+    /// The same where each topic has values of so many keys at most.
+    pub fn with_value_keys_max(self, value_keys_max: usize) -> Keeping {
+        Keeping { value_keys_max, ..self }
+    }
+
+    /// Of how many keys a topic has a value at most.
+    pub fn value_keys_max(&self) -> usize {
+        self.value_keys_max
     }
 
     /// The same in place of `previous`: whoever holds what a topic kept by that one can see that it is old.
@@ -94,7 +110,7 @@ impl Keeping {
             .entries
             .iter()
             .filter(covers)
-            .any(|(_, keys)| KeepKeys { count: None, ..keys }.has_history() || keys.count > Some(0));
+            .any(|(_, keys)| keys.count > Some(0) || KeepKeys { count: None, ..keys }.has_history());
         // An entry that turns it off counts unless a more specific one that says otherwise covers all of the filter.
         let overlapping =
             self.entries.iter().filter(|(entry, keys)| keys.count.is_some() && topic::overlap(entry, filter));
@@ -114,12 +130,12 @@ impl Keeping {
 
 impl KeepKeys {
     /// What is written into the messages of a topic for which these are all that is set.
-    pub fn stamps(self) -> Stamps {
+    pub fn stamps(&self) -> Stamps {
         self.stamps.unwrap_or_default()
     }
 
     /// What a topic keeps for which these are all that is set.
-    pub fn keep(self) -> Option<Keep> {
+    pub fn keep(&self) -> Option<Keep> {
         let is_bounded = self.count.is_some() || self.bytes.is_some() || self.ms.is_some();
         let count_max = self.count.unwrap_or(if is_bounded { u64::MAX } else { 0 });
         (count_max > 0 || self.keeps_value()).then(|| Keep {
@@ -127,19 +143,19 @@ impl KeepKeys {
             bytes_max: self.bytes.unwrap_or(u64::MAX),
             ms_max: self.ms,
             format: self.format,
-            last_value: self.last_value == Some(true),
+            last_value: self.last_value.clone().unwrap_or_default(),
             retain: self.retain == Some(true),
         })
     }
 
     /// Whether such a topic keeps something of its past but its value.
-    fn has_history(self) -> bool {
+    fn has_history(&self) -> bool {
         self.keep().is_some_and(|keep| keep.has_history())
     }
 
     /// Whether such a topic has a value.
-    fn keeps_value(self) -> bool {
-        self.last_value == Some(true) || self.retain == Some(true)
+    fn keeps_value(&self) -> bool {
+        self.last_value.as_ref().is_some_and(|it| *it != LastValue::Nothing) || self.retain == Some(true)
     }
 }
 
@@ -162,12 +178,22 @@ impl Keep {
     pub fn has_history(&self) -> bool {
         self.count_max > 0
     }
+
+    /// Whether there may be values.
+    pub fn has_values(&self) -> bool {
+        self.retain || self.last_value != LastValue::Nothing
+    }
+
+    /// Whether the newest publication is the value.
+    pub fn is_newest_value(&self) -> bool {
+        self.last_value == LastValue::Newest
+    }
 }
 
 /// The definition, entry by entry.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
-    use super::{Keep, KeepKeys};
+    use super::{Keep, KeepKeys, LastValue};
     use crate::{protocol::publication::Stamps, pubsub::entries::naive::most_specific};
 
     /// What `topic` keeps: each bound is what the most specific of all entries says that match it and set the key. It
@@ -177,8 +203,9 @@ pub(crate) mod naive {
         let bytes = most_specific(entries, topic, |keys| keys.bytes);
         let ms_max = most_specific(entries, topic, |keys| keys.ms);
         let format = most_specific(entries, topic, |keys| keys.format);
-        let last_value = most_specific(entries, topic, |keys| keys.last_value).unwrap_or(false);
+        let last_value = most_specific(entries, topic, |keys| keys.last_value.clone()).unwrap_or_default();
         let retain = most_specific(entries, topic, |keys| keys.retain).unwrap_or(false);
+        let has_values = last_value != LastValue::Nothing || retain;
         let keep = |count_max| Keep {
             count_max,
             bytes_max: bytes.unwrap_or(u64::MAX),
@@ -188,7 +215,7 @@ pub(crate) mod naive {
             retain,
         };
         match (count, bytes, ms_max) {
-            (Some(0), _, _) | (None, None, None) => (last_value || retain).then(|| keep(0)),
+            (Some(0), _, _) | (None, None, None) => has_values.then(|| keep(0)),
             _ => Some(keep(count.unwrap_or(u64::MAX))),
         }
     }
@@ -202,13 +229,15 @@ pub(crate) mod naive {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::{
         prelude::*,
         test_runner::{Config, RngSeed},
     };
 
     use super::*;
-    use crate::pubsub::entries::strategies;
+    use crate::{protocol::json::Pointer, pubsub::entries::strategies};
 
     const NOTHING: KeepKeys = KeepKeys {
         count: None,
@@ -226,7 +255,7 @@ mod tests {
         bytes_max: u64::MAX,
         ms_max: None,
         format: None,
-        last_value: false,
+        last_value: LastValue::Nothing,
         retain: false,
     };
 
@@ -235,7 +264,9 @@ mod tests {
         let ms = prop::option::weighted(0.3, 1u32..9);
         let bounds = (prop::option::weighted(0.3, 0u64..3), prop::option::weighted(0.3, 1u64..9), ms);
         let is_so = || prop::option::weighted(0.3, any::<bool>());
-        let others = (is_so(), is_so(), is_so());
+        let last_value =
+            prop::sample::select(vec![LastValue::Nothing, LastValue::Newest, per_key("/a"), per_key("/b")]);
+        let others = (is_so(), prop::option::weighted(0.3, last_value), is_so());
         (bounds, format, others).prop_map(|((count, bytes, ms), format, (stamps, last_value, retain))| {
             KeepKeys {
                 count,
@@ -249,12 +280,16 @@ mod tests {
         })
     }
 
+    fn per_key(pointer: &str) -> LastValue {
+        LastValue::PerKey(Arc::new(Pointer::parse(pointer).expect("a pointer")))
+    }
+
     fn keep_of(keeping: &Keeping, topic: &str) -> Option<Keep> {
         keeping.keys_of(topic).0.keep()
     }
 
     fn keeping(entries: &[(&str, KeepKeys)]) -> Keeping {
-        Keeping::new(entries.iter().map(|(filter, keys)| ((*filter).into(), *keys)))
+        Keeping::new(entries.iter().map(|(filter, keys)| ((*filter).into(), keys.clone())))
     }
 
     proptest! {
@@ -273,11 +308,11 @@ mod tests {
             let keeping = Keeping::new(entries.clone());
             let keys = keeping.keys_of(&topic).0;
             let (keep, stamps) = (keys.keep(), keys.stamps());
-            prop_assert_eq!(keep, naive::keep_of(&entries, &topic));
+            prop_assert_eq!(&keep, &naive::keep_of(&entries, &topic));
             prop_assert_eq!(stamps, naive::stamps_of(&entries, &topic));
             let is_nothing = keep.is_none() && stamps == Stamps::default();
             prop_assert!(is_nothing || keeping.sets_any(), "whoever is told so does not look");
-            let has_value = keep.is_some_and(|keep| keep.last_value || keep.retain);
+            let has_value = keep.is_some_and(|keep| keep.has_values());
             prop_assert!(!has_value || keeping.keeps_values(), "whoever is told so does not look");
         }
     }
@@ -288,13 +323,13 @@ mod tests {
         let keep = Keep { count_max: u64::MAX, ..VALUE_ALONE };
         let ms = NonZeroU32::new(5);
         for (keys, expected) in [
-            (KeepKeys { count: Some(5), ..NOTHING }, Some(Keep { count_max: 5, ..keep })),
-            (KeepKeys { bytes: Some(5), ..NOTHING }, Some(Keep { bytes_max: 5, ..keep })),
+            (KeepKeys { count: Some(5), ..NOTHING }, Some(Keep { count_max: 5, ..keep.clone() })),
+            (KeepKeys { bytes: Some(5), ..NOTHING }, Some(Keep { bytes_max: 5, ..keep.clone() })),
             (KeepKeys { ms, ..NOTHING }, Some(Keep { ms_max: ms, ..keep })),
             (KeepKeys { format: Some(Format::Json), ..NOTHING }, None),
             (NOTHING, None),
         ] {
-            let keeping = keeping(&[("a/+", keys)]);
+            let keeping = keeping(&[("a/+", keys.clone())]);
             assert_eq!(keep_of(&keeping, "a/b"), expected, "{keys:?}");
             assert_eq!(keep_of(&keeping, "a"), None, "{keys:?}");
             assert_eq!(keeping.sets_any(), expected.is_some(), "{keys:?}");
@@ -313,7 +348,7 @@ mod tests {
             ("a/b/c", KeepKeys { count: Some(2), ..NOTHING }),
         ]);
         let wide = Keep { count_max: 100, bytes_max: 9, format: Some(Format::Binary), ..VALUE_ALONE };
-        assert_eq!(keep_of(&keeping, "b"), Some(wide));
+        assert_eq!(keep_of(&keeping, "b").as_ref(), Some(&wide));
         assert_eq!(keep_of(&keeping, "a/x"), None);
         assert_eq!(keep_of(&keeping, "a/b/x"), None, "0 holds whatever else is said");
         assert_eq!(keep_of(&keeping, "a/b/c"), Some(Keep { count_max: 2, ms_max: ms, ..wide }));
@@ -345,21 +380,21 @@ mod tests {
     #[test]
     fn a_topic_may_have_a_value_and_no_history() {
         let keeping = keeping(&[
-            ("#", KeepKeys { last_value: Some(true), ..NOTHING }),
+            ("#", KeepKeys { last_value: Some(LastValue::Newest), ..NOTHING }),
             ("a/#", KeepKeys { count: Some(0), bytes: Some(9), ..NOTHING }),
-            ("a/b/#", KeepKeys { last_value: Some(false), ..NOTHING }),
+            ("a/b/#", KeepKeys { last_value: Some(LastValue::Nothing), ..NOTHING }),
             ("a/b/c/#", KeepKeys { retain: Some(true), count: Some(2), ..NOTHING }),
             ("a/b/c/d", KeepKeys { retain: Some(false), ..NOTHING }),
         ]);
-        let value = Keep { last_value: true, ..VALUE_ALONE };
+        let value = Keep { last_value: LastValue::Newest, ..VALUE_ALONE };
         assert!(keeping.keeps_values());
-        assert_eq!(keep_of(&keeping, "b"), Some(value));
+        assert_eq!(keep_of(&keeping, "b").as_ref(), Some(&value));
         assert_eq!(keep_of(&keeping, "a"), Some(Keep { bytes_max: 9, ..value }));
         assert_eq!(keep_of(&keeping, "a/b"), None);
         let retained = Keep { retain: true, bytes_max: 9, count_max: 2, ..VALUE_ALONE };
-        assert_eq!(keep_of(&keeping, "a/b/c"), Some(retained));
+        assert_eq!(keep_of(&keeping, "a/b/c").as_ref(), Some(&retained));
         assert_eq!(keep_of(&keeping, "a/b/c/d"), Some(Keep { retain: false, ..retained }));
-        let none = [("a", KeepKeys { last_value: Some(false), retain: Some(false), ..NOTHING })];
+        let none = [("a", KeepKeys { last_value: Some(LastValue::Nothing), retain: Some(false), ..NOTHING })];
         assert!(!super::Keeping::new(none.map(|(filter, keys)| (filter.into(), keys))).keeps_values());
     }
 

@@ -183,19 +183,44 @@ pub enum PageFrom {
     Start {
         /// None if that is not asked for, or cannot be had.
         since: Option<u64>,
-        /// At most so many; 0 is none, nor a value. The value alone where it is not said.
+        /// At most so many; 0 is none, nor a value. The value alone, or that of each key, where it is not said.
         last: Option<u32>,
     },
-    /// It is the first and the last: the topic's value, for which nobody asked.
+    /// It is the first: the topic's value, or that of each key, for which nobody asked.
     Value,
     /// It goes on from this `seq`.
     Next(u64),
+    /// The same of one that began with values by key.
+    NextValue {
+        /// From here on.
+        seq: u64,
+        /// These values are of publications up to this one, the newest when it began.
+        until: u64,
+    },
 }
 
 impl PageFrom {
     /// Whether it is the first page.
     pub fn is_first(&self) -> bool {
-        !matches!(self, PageFrom::Next(_))
+        !matches!(self, PageFrom::Next(_) | PageFrom::NextValue { .. })
+    }
+
+    /// Where the page behind it begins, which ends before `seq`, or the same page again that would have begun there.
+    pub fn next(self, seq: u64) -> PageFrom {
+        match self {
+            PageFrom::NextValue { until, .. } => PageFrom::NextValue { seq, until },
+            _ => PageFrom::Next(seq),
+        }
+    }
+
+    /// From which publication on each is to come, if it goes on.
+    pub fn due_from(self) -> Option<u64> {
+        match self {
+            PageFrom::Start { .. } | PageFrom::Value => None,
+            PageFrom::Next(seq) => Some(seq),
+            // Of those up to there nobody knows which are values.
+            PageFrom::NextValue { seq, until } => Some(seq.max(until + 1)),
+        }
     }
 
     /// Whether it is the topic's value where nothing else can be had.
@@ -405,9 +430,14 @@ pub struct Page {
 /// What a page has, and what it says of the topic.
 #[derive(Debug)]
 pub struct PageContent {
-    /// Publications in the format of the request's encoding, adjacent.
+    /// Publications in the format of the request's encoding, adjacent but for values by key.
     pub spans: Spans,
-    /// If this is the first page: so many come in all, up to the head.
+    /// So many are in it.
+    pub page_count: u64,
+    /// Where the page behind it begins.
+    pub next: PageFrom,
+    /// If this is the first page: so many come in all, up to the head; but for values by key in place of which a newer one
+    /// comes meanwhile.
     pub count: u64,
     /// What should have come before these, and is not kept any more.
     pub gap: Option<(u64, u64)>,
@@ -418,6 +448,15 @@ pub struct PageContent {
     /// No page comes behind it. What is behind the head comes in batches from the first page on, as if the reactor had
     /// subscribed.
     pub is_last: bool,
+}
+
+impl PageContent {
+    /// The answer to a request for what is `from` somewhere on, of a topic of which nothing can be had up to its `head`.
+    pub fn empty(from: PageFrom, gap: Option<(u64, u64)>, head: u64) -> PageContent {
+        let spans = Spans { spans: Vec::new(), next_seq: head + 1 };
+        let next = from.next(head + 1);
+        PageContent { spans, page_count: 0, next, count: 0, gap, head, is_recovered: false, is_last: true }
+    }
 }
 
 /// The answer to a [`TourRequest`].
@@ -454,7 +493,7 @@ pub struct TourEntry {
     pub next_seq: u64,
     /// Whole records; none if there is only a gap to tell.
     pub range: Option<Range>,
-    /// It is the one that its topic retains, which keeps nothing else.
+    /// It is a value, by itself, of a topic that keeps nothing else.
     pub is_retained: bool,
 }
 
@@ -470,7 +509,7 @@ pub struct PastAnswer {
 /// Publications of a topic's past, for an answer.
 #[derive(Debug)]
 pub struct PastContent {
-    /// Uncompressed, adjacent, the oldest first.
+    /// Uncompressed, adjacent but for values by key, the oldest first.
     pub spans: Spans,
     /// What they are in.
     pub format: Format,

@@ -6,12 +6,13 @@
 //!
 //! Memory goes by whole blocks, so there is at least what was asked for; what is *told* is exact.
 
+mod keyed_value;
 mod value;
 
 use std::collections::VecDeque;
 
-pub(super) use self::value::Held;
 use self::value::Retained;
+pub(super) use self::{keyed_value::KeyedValues, value::Held};
 use super::{
     keeping::Keep,
     log::{Appender, ChunkPool, OWN_CHUNK_BYTES, Range},
@@ -19,7 +20,7 @@ use super::{
     tail::Tail,
 };
 use crate::{
-    protocol::{Encoding, Format, record::Records, transcode},
+    protocol::{Encoding, Format, publication::LastValue, record::Records, transcode},
     work::{UNIT, price},
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Past {
     /// The newest publication is a null, which is nobody's value.
     is_cleared: bool,
     retained: Option<Box<Retained>>,
+    /// Where there is a value of each key.
+    keyed: Option<Box<KeyedValues>>,
     /// What the value keeps, as the home has it.
     pub(super) noted: Held,
 }
@@ -125,7 +128,7 @@ pub(super) struct PageCost {
     pub transcoded_bytes: u64,
 }
 
-/// Spans of adjacent publications, in order.
+/// Spans of adjacent publications, in order; or of values by key, in the order of their `seq`s, which jump.
 #[derive(Debug, Default)]
 pub struct Spans {
     /// The first begins with the publication that was asked for.
@@ -150,6 +153,7 @@ impl Past {
             pieces_used_ms: 0,
             is_cleared: false,
             retained: None,
+            keyed: None,
             noted: Held::default(),
         }
     }
@@ -159,22 +163,39 @@ impl Past {
         self.tail.encoding()
     }
 
-    /// How much is kept from now on.
-    pub fn set_keep(&mut self, keep: Keep, pool: &mut ChunkPool) {
+    /// How much is kept from now on, and values of how many keys at most. What comes of it is nobody's: the caller drops that one
+    /// by one.
+    pub fn set_keep(
+        &mut self,
+        keep: Keep,
+        keys_max: usize,
+        pool: &mut ChunkPool,
+    ) -> Option<Box<KeyedValues>> {
         self.keep = keep;
         if !self.may_retain() {
             self.let_go_of_retained(pool);
         }
+        self.follow_keyed(keys_max)
     }
 
     /// Whether publications are kept as they come.
     pub fn has_records(&self) -> bool {
-        self.keep.has_history() || self.keep.last_value
+        self.keep.has_history() || self.keep.is_newest_value()
+    }
+
+    /// Whether it is kept for what came of the topic lately, beside its values.
+    pub fn keeps_history(&self) -> bool {
+        self.keep.has_history()
+    }
+
+    /// Whether all that came behind publication `since` is here.
+    pub fn is_recovered(&self, since: u64, now_ms: u32) -> bool {
+        since <= self.tail.head_seq() && since + 1 >= self.lowest(now_ms)
     }
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.retained.is_none()
+        self.blocks.is_empty() && !self.has_value()
     }
 
     /// The topic's newest publication is `seq`, was written in `tick`, and is not kept.
@@ -196,7 +217,7 @@ impl Past {
             let fitting = BLOCK_BYTES.into_iter().rfind(|bytes| *bytes <= kept_bytes);
             let bytes = match fitting {
                 // What stays as long as the value does.
-                Some(bytes) if !(self.keep.last_value && pool.budget().has_many_values()) => bytes,
+                Some(bytes) if !(self.keep.is_newest_value() && pool.budget().has_many_values()) => bytes,
                 _ => BLOCK_BYTES[0],
             }
             .max(len);
@@ -249,9 +270,14 @@ impl Past {
         if self.is_newest_value() { lowest.min(self.tail.head_seq()) } else { lowest }
     }
 
-    /// In how many milliseconds from `now_ms` (wrapping) on the oldest block may be needless without anything being published;
-    /// none if it never is.
+    /// In how many milliseconds from `now_ms` (wrapping) on the oldest block, or the oldest value by key, may be needless without
+    /// anything being published; none if it never is.
     pub fn expires_in_ms(&self, now_ms: u32) -> Option<u32> {
+        let of_all = [self.block_expires_in_ms(now_ms), self.keyed_expires_in_ms(now_ms)];
+        of_all.into_iter().flatten().min()
+    }
+
+    fn block_expires_in_ms(&self, now_ms: u32) -> Option<u32> {
         if self.is_oldest_needless(now_ms) {
             return Some(0);
         }
@@ -288,12 +314,12 @@ impl Past {
     }
 
     /// All blocks, as a past that is nobody's: the caller drops them one by one. Here nothing is kept any more but what is
-    /// retained.
+    /// retained, and values by key.
     pub fn part_with_blocks(&mut self) -> Past {
         let (head_seq, newest_tick) = (self.tail.head_seq(), self.newest_tick());
-        let fresh = Past::new(self.keep, self.encoding().format(), head_seq, newest_tick);
+        let fresh = Past::new(self.keep.clone(), self.encoding().format(), head_seq, newest_tick);
         let mut gone = std::mem::replace(self, fresh);
-        self.retained = gone.retained.take();
+        (self.retained, self.keyed) = (gone.retained.take(), gone.keyed.take());
         (self.noted, self.due_ms, self.is_cleared) = (gone.noted, gone.due_ms, gone.is_cleared);
         gone
     }
@@ -424,6 +450,9 @@ impl Past {
     /// that can be had; and whether there are more in the direction of `from`.
     pub fn excerpt(&self, from: PastFrom, limit: u32, now_ms: u32) -> (Spans, u64, bool) {
         if !self.has_records() {
+            if let Some(keyed) = self.keyed() {
+                return self.excerpt_of_keyed(keyed, from, limit);
+            }
             return self.excerpt_of_retained(from, limit);
         }
         let (lowest, end) = (self.lowest(now_ms), self.tail.head_seq() + 1);
@@ -478,6 +507,8 @@ impl Past {
         assert!(self.blocks.iter().is_sorted_by_key(|block| block.clock));
         assert!(self.has_records() || self.blocks.is_empty());
         assert!(self.may_retain() || self.retained.is_none());
+        assert!(matches!(self.keep.last_value, LastValue::PerKey(_)) == self.keyed.is_some());
+        self.keyed.iter().for_each(|keyed| keyed.check(seq));
         assert_eq!(self.noted, self.held(), "the home knows what the value keeps");
     }
 
@@ -556,6 +587,19 @@ fn piece_price(len: usize) -> u64 {
 }
 
 impl Spans {
+    /// Spans that are side by side in memory are one.
+    pub(super) fn join(&mut self) {
+        let mut joined: Vec<Span> = Vec::new();
+        for Span { seq, range } in self.spans.drain(..) {
+            let rest = match joined.last_mut() {
+                Some(last) => last.range.join(range).err(),
+                None => Some(range),
+            };
+            joined.extend(rest.map(|range| Span { seq, range }));
+        }
+        self.spans = joined;
+    }
+
     fn push(&mut self, range: Range, next_seq: u64) {
         self.spans.push(Span { seq: self.next_seq, range });
         self.next_seq = next_seq;

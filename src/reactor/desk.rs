@@ -248,7 +248,8 @@ impl Desk {
         if config.limits.json_depth_max != before.limits.json_depth_max {
             self.parser = None;
         }
-        if (&config.delivery, &config.topic) != (&before.delivery, &before.topic) {
+        let has_other_values = config.limits.value_keys_max != before.limits.value_keys_max;
+        if has_other_values || (&config.delivery, &config.topic) != (&before.delivery, &before.topic) {
             let policy = policy_of(config);
             self.stalled_round = StalledRound::of(&policy);
             self.fanout.set_policy(policy);

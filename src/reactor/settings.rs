@@ -145,16 +145,17 @@ pub(super) fn key_windows_of(config: &Config) -> KeyWindows {
 
 /// What topics keep of their past, and write into their messages.
 pub(super) fn keeping_of(config: &Config) -> Keeping {
-    Keeping::new(config.topic.iter().map(|it| {
+    let entries = config.topic.iter().map(|it| {
         let keys = KeepKeys {
             count: it.history_count,
             bytes: it.history_bytes,
             ms: it.history_ms.and_then(NonZeroU32::new),
             format: it.history_format,
             stamps: it.stamp,
-            last_value: it.last_value,
+            last_value: it.last_value.clone(),
             retain: it.retain.map(|who| who == Retain::Clients),
         };
         (it.filter.clone(), keys)
-    }))
+    });
+    Keeping::new(entries).with_value_keys_max(config.limits.value_keys_max)
 }

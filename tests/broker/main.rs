@@ -16,6 +16,7 @@ mod history;
 mod hostile;
 mod http;
 mod interop;
+mod keyed_values;
 mod keys;
 mod lifecycle;
 mod limits;

@@ -212,7 +212,8 @@ mod tests {
     /// One number or string that is written in two ways is two keys: nobody has to know all of the ways.
     #[test]
     fn what_it_points_to_is_told_as_it_was_written() {
-        for written in ["1", "1.0", "10e-1", "-0", "true", "false", "null", r#""a""#, r#""\u0061""#, r#""""#] {
+        for written in ["1", "1.0", "10e-1", "-0", "true", "false", "null", r#""a""#, r#""\u0061""#, r#""""#]
+        {
             let text = format!(" {{ \"x\" : {{}} , \"\\u006b\" :\n{written} }} ");
             assert_eq!(found("/k", &text).as_deref(), Some(written), "{text}");
         }
@@ -221,7 +222,21 @@ mod tests {
 
     #[test]
     fn what_is_no_json_points_to_nothing() {
-        for text in ["", " ", "{", "[", "{\"k\"", "{\"k\":", "{\"k\":}", "{k:1}", "{\"k\" 1}", "[}", "\"k\"", "1", "{\"j\":[[,\"k\":1}"] {
+        for text in [
+            "",
+            " ",
+            "{",
+            "[",
+            "{\"k\"",
+            "{\"k\":",
+            "{\"k\":}",
+            "{k:1}",
+            "{\"k\" 1}",
+            "[}",
+            "\"k\"",
+            "1",
+            "{\"j\":[[,\"k\":1}",
+        ] {
             assert_eq!(found("/k", text), None, "{text}");
             assert_eq!(found("/0", text), None, "{text}");
         }

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 
 use super::{Fanout, Outcome, replay::Replay, subscriber::Subscriber};
 use crate::{
-    protocol::{Encoding, Format},
+    protocol::{Encoding, Format, record::Records},
     pubsub::{
         log::Range,
-        message::{PageFrom, PageRequest, ReplayId, Request},
+        message::{PageRequest, ReplayId, Request},
         subscription::{ConnectionId, ViewKey},
     },
     work::price,
@@ -116,7 +116,9 @@ impl Queued {
         let start = range.start();
         let taken = range.part(start, len);
         *range = range.part(start + len, left);
-        self.seq += count;
+        // Of values by key it is not the next number.
+        let next = Records::new(self.format, range.bytes()).next();
+        self.seq = next.expect("what is left is whole records").seq;
         Some(taken)
     }
 }
@@ -265,7 +267,8 @@ impl Fanout {
                     }
                     Asker::Replay(replay, _) => {
                         let from = stale[0].seq;
-                        self.replays[replay.place as usize].from = PageFrom::Next(from);
+                        let replay = &mut self.replays[replay.place as usize];
+                        replay.from = replay.from.next(from);
                         self.wait_for_page(connection, asker);
                     }
                     Asker::Tour(tour, home) => {

@@ -134,10 +134,9 @@ impl Fanout {
 
     /// Takes the page of a replay that is under way.
     fn take_page(&mut self, id: ReplayId, content: PageContent, outcome: &mut Outcome) {
-        let PageContent { spans, count, gap, head, is_recovered, is_last } = content;
+        let PageContent { spans, page_count, next, count, gap, head, is_recovered, is_last } = content;
         let replay = &mut self.replays[id.place as usize];
         let (connection, view) = (replay.connection, replay.view);
-        let first_seq = spans.spans.first().map_or(spans.next_seq, |span| span.seq);
         if replay.from.is_first() {
             let replayed = Some(Replayed { is_recovered, count });
             let pending = replay.pending.take();
@@ -146,7 +145,7 @@ impl Fanout {
         if replay.leaving.is_some() {
             return self.end_unheard(id, outcome);
         }
-        replay.from = PageFrom::Next(spans.next_seq);
+        replay.from = next;
         if let Some((from, to)) = gap {
             let topic = self.views[view as usize].name.clone();
             outcome.past_gaps.push((connection.slot, Gap { topic, from, to }));
@@ -160,7 +159,7 @@ impl Fanout {
         held.set_urgent(is_last && !spans.spans.is_empty());
         held.set_replaying(!is_last);
         self.work += spans.spans.len() as u64 * price::SPAN;
-        self.replayed_total += spans.next_seq - first_seq;
+        self.replayed_total += page_count;
         let replaying = self.subscribers[connection.slot as usize].replaying_mut();
         let queue = replaying.expect("it has a replay").queue_mut(is_last);
         let (asker, format) = (Asker::Replay(id, view), self.views[view as usize].encoding().format());
@@ -326,7 +325,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::Encoding,
+        protocol::{Encoding, Format, command::PayloadKind, publication::Publication},
         pubsub::{
             home::Homes,
             log::{Budget, ChunkPool},
@@ -391,7 +390,9 @@ mod tests {
             };
             let is_last = spans.next_seq > head;
             let count = head + 1 - seq;
-            let content = Ok(PageContent { spans, count, gap, head, is_recovered: true, is_last });
+            let (page_count, next) = (spans.next_seq - seq, PageFrom::Next(spans.next_seq));
+            let content =
+                Ok(PageContent { spans, page_count, next, count, gap, head, is_recovered: true, is_last });
             let PageRequest { topic, encoding, connection, replay, .. } = request;
             let page = Page { topic, encoding, connection, replay, content };
             self.fanout.handle_page(page, &mut self.outcome);
@@ -438,6 +439,44 @@ mod tests {
         bench.page(request, 6, 5, 10);
         assert!(bench.fanout.take_past(0, true, u32::MAX, &mut bench.outcome).is_some());
         assert!(!bench.fanout.is_replaying(0));
+    }
+
+    /// Some of its values are sent, and the rest is let go of.
+    #[test]
+    fn the_rest_of_a_page_of_values_by_key_is_asked_for_again_from_its_own_seq() {
+        let mut bench = Bench::new();
+        bench.subscribe(FIRST, 0, 1);
+        let PageRequest { topic, encoding, connection, replay, .. } =
+            bench.asked().pop().expect("a page is asked for");
+        let publication = |seq| {
+            let (payload, kind) = (&b"{}"[..], PayloadKind::Json);
+            Publication { topic: TOPIC, seq, time_ms: None, payload, kind }
+        };
+        let len = publication(3).encoded_len(Format::Json);
+        let mut appender = bench.pool.acquire(3 * len, 0);
+        let mut range = appender.append(len, |room| publication(3).encode(Format::Json, room));
+        for seq in [7, 9] {
+            appender.extend(&mut range, len, |room| publication(seq).encode(Format::Json, room));
+        }
+        bench.pool.retire(appender);
+        let content = Ok(PageContent {
+            spans: Spans { spans: vec![Span { seq: 3, range }], next_seq: 12 },
+            page_count: 3,
+            next: PageFrom::NextValue { seq: 12, until: 19 },
+            count: 8,
+            gap: None,
+            head: 20,
+            is_recovered: false,
+            is_last: false,
+        });
+        bench.fanout.handle_page(Page { topic, encoding, connection, replay, content }, &mut bench.outcome);
+        assert_eq!(bench.fanout.replayed_total(), 3);
+        let (sent, _) =
+            bench.fanout.take_past(0, false, len as u32, &mut bench.outcome).expect("one at least");
+        assert_eq!(sent.len(), len);
+        bench.shed();
+        let from = bench.asked().pop().map(|request| request.from);
+        assert_eq!(from, Some(PageFrom::NextValue { seq: 7, until: 19 }), "none is sent twice");
     }
 
     /// A connection with more subscriptions than end at once goes while pages are on their way.

@@ -6,7 +6,8 @@ use crate::work::price;
 
 /// How many pasts one period looks at for what is needless.
 pub(super) const PASTS_PER_PERIOD: usize = if cfg!(test) { 8 } else { 1_024 };
-/// How many blocks go in a period, of what is needless, of what is too much, and of pasts that no topic has any more.
+/// How many blocks, or values by key, go in a period, of what is needless, of what is too much, and of pasts that no topic has
+/// any more.
 const BLOCKS_PER_PERIOD: usize = if cfg!(test) { 8 } else { 1_024 };
 /// How many go together before it is asked whether what went is to be freed first.
 pub(super) const BLOCKS_TOGETHER: usize = if cfg!(test) { 2 } else { 16 };
@@ -24,6 +25,8 @@ impl Home {
         let Some(past) = &mut topic.past else { return };
         self.pasts.remove(&*topic.name);
         past.let_go_of_retained(&mut self.pool);
+        let gone = past.part_with_keyed();
+        self.leave(gone);
         self.drop_records(key);
         self.note_value(key);
         let topic = &mut self.topics[key];
@@ -31,7 +34,7 @@ impl Home {
         self.expiring.remove(&(past.due_ms, key));
     }
 
-    /// The topic keeps nothing any more but what is retained.
+    /// The topic keeps nothing any more but what is retained, and values by key.
     pub(super) fn drop_records(&mut self, key: usize) {
         let past = self.topics[key].past.as_mut().expect("it keeps one");
         if past.has_blocks() {
@@ -40,19 +43,31 @@ impl Home {
         }
     }
 
-    /// Of pasts that no topic has any more so many blocks go, as long as what went before is free.
-    fn drop_leaving(&mut self, blocks: usize) {
+    /// Of pasts that no topic has any more so many blocks go, and values by key likewise, as long as what went before is free.
+    pub(super) fn drop_leaving(&mut self, blocks: usize) {
         for _ in 0..blocks {
-            if self.leaving.is_empty() || self.is_letting_go() {
+            if !self.has_leaving() || self.is_letting_go() {
                 break;
             }
             self.drop_next_leaving();
         }
     }
 
+    /// Whether something is there that no topic has any more.
+    fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty() || !self.leaving_values.is_empty()
+    }
+
     /// The next one goes.
     fn drop_next_leaving(&mut self) {
         self.work += price::LOOK;
+        if let Some(values) = self.leaving_values.front_mut() {
+            values.drop_oldest(&mut self.pool);
+            if values.is_empty() {
+                self.leaving_values.pop_front();
+            }
+            return;
+        }
         let past = self.leaving.front_mut().expect("one is leaving");
         let clock = past.drop_oldest(&mut self.pool).expect("who is leaving has a block");
         self.blocks.remove(&clock);
@@ -86,6 +101,7 @@ impl Home {
             });
             left += together;
             self.work += (1 + before - left) as u64 * price::LOOK;
+            self.drop_needless_keyed(key, &mut left);
             self.expect_expiry(key);
         }
         for _ in 0..BLOCKS_PER_PERIOD {
@@ -110,13 +126,32 @@ impl Home {
         }
     }
 
+    /// Of the topic's values by key those go that are needless, at most so many as `left` says, which is told what is left of that.
+    /// Many are too old at a time where many were published at a time.
+    fn drop_needless_keyed(&mut self, key: usize, left: &mut usize) {
+        let past = self.topics[key].past.as_mut().expect("it keeps one");
+        if !past.has_keyed() {
+            return;
+        }
+        loop {
+            let may_go = BLOCKS_TOGETHER.min(*left);
+            let mut together = may_go;
+            past.drop_needless_keyed(self.now_ms as u32, &mut together, &mut self.pool);
+            *left -= may_go - together;
+            self.work += (may_go - together) as u64 * price::LOOK;
+            if together > 0 || *left == 0 || self.pool.budget().is_short() {
+                return self.note_value(key);
+            }
+        }
+    }
+
     /// If topics keep more than they may all together, something goes: what was transcoded first, since it can be made anew;
     /// else the oldest block of this home that is older than what may be kept, or where there is far too much, whatever it is.
     /// Tells whether something went.
     fn drop_excess(&mut self) -> bool {
         let budget = self.pool.budget();
         let Some(before) = budget.kept_too_long_before() else { return false };
-        if !self.leaving.is_empty() {
+        if self.has_leaving() {
             self.drop_next_leaving();
             return true;
         }

@@ -15,7 +15,7 @@ use crate::{
     pubsub::{
         log::Range,
         message::{Delivery, Outboxes, TourCursor, TourEntry, TourFrom, TourPage, TourRequest},
-        past::{PageCost, Past, Spans, Window},
+        past::{KeyedValues, PageCost, Past, Span, Spans, Window},
     },
     work::price,
 };
@@ -24,8 +24,8 @@ use crate::{
 const NAMES_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 /// So many are taken out of the list of them at a time.
 const NAMES_TOGETHER: usize = if cfg!(test) { 2 } else { 64 };
-/// A page has about so many bytes; one record may be longer.
-const TOUR_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
+/// A page has about so many bytes, most of which are copied for it; one record may be longer.
+pub(super) const TOUR_BYTES_MAX: u32 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// A range of so many bytes is sent from where it is; shorter ones are copied together, which is less work than to send each.
 const ALONE_BYTES: usize = if cfg!(test) { 256 } else { 4 << 10 };
 
@@ -77,7 +77,7 @@ impl Home {
         };
         if !matches!(request.from, TourFrom::Nothing) {
             page.cursor = self.fill(&mut page, request);
-            self.copy_together(&mut page.entries);
+            self.copy_together(page.entries.iter_mut().filter_map(|entry| entry.range.as_mut()).collect());
         }
         outboxes[port].push_back(Delivery::Toured(Box::new(page)));
     }
@@ -163,6 +163,13 @@ impl Home {
             };
             let is_counted = resumed.is_some() || request.counted.has(name);
             page.listed_count += usize::from(matches!(had, Had::Listed(..)) && !is_counted);
+            if past.keyed_alone().is_some() {
+                let rest = self.fill_with_keyed(page, name, *key, (resumed, had), request, bytes_left);
+                if rest.is_some() || *bytes_left == 0 || page.entries.len() >= request.entries_max {
+                    return Some(TourCursor { name: name.clone(), seq: rest });
+                }
+                continue;
+            }
             if let Some((seq, tick)) = past.retained_alone() {
                 if tick < page.tick && !had.has_retained(seq, tick) {
                     let mut cost = PageCost::default();
@@ -234,21 +241,57 @@ impl Home {
         None
     }
 
+    /// The same of the values by key of a topic that keeps nothing else: each is an entry. Tells where the rest of them begins.
+    fn fill_with_keyed(
+        &mut self,
+        page: &mut TourPage,
+        name: &Arc<str>,
+        key: usize,
+        (resumed, had): (Option<u64>, Had),
+        request: &TourRequest,
+        bytes_left: &mut u32,
+    ) -> Option<u64> {
+        self.drop_old_keyed(key);
+        let topic = &self.topics[key];
+        let past = topic.past.as_ref().expect("who is listed has a past");
+        let keyed = past.keyed_alone().expect("it has such values alone");
+        let end_seq = keyed.first_since(page.tick).unwrap_or(topic.seq + 1);
+        let first_seq = resumed.unwrap_or_else(|| {
+            let (first_seq, passed) = first_keyed(keyed, had, end_seq);
+            self.work += passed as u64 * price::VISIT;
+            first_seq
+        });
+        let window = Window { first_seq, end_seq, bytes_max: *bytes_left };
+        let count_max = request.entries_max - page.entries.len();
+        let formats = (past.encoding().format(), request.encoding.format());
+        let mut cost = PageCost::default();
+        let part = keyed.part(window, count_max, formats, &mut self.pool, &mut cost);
+        for Span { seq, range } in part.spans {
+            *bytes_left = bytes_left.saturating_sub(range.len() as u32);
+            page.entries.push(TourEntry {
+                topic: name.clone(),
+                gap: None,
+                seq,
+                next_seq: seq + 1,
+                range: Some(range),
+                is_retained: true,
+            });
+        }
+        self.work += cost.price;
+        self.transcoded_bytes_total += cost.transcoded_bytes;
+        (part.next_seq < end_seq).then_some(part.next_seq)
+    }
+
     /// Puts what is short side by side.
-    fn copy_together(&mut self, entries: &mut [TourEntry]) {
-        let is_short = |range: &&mut Range| range.len() < ALONE_BYTES;
-        let len = entries
-            .iter_mut()
-            .filter_map(|entry| entry.range.as_mut())
-            .filter(is_short)
-            .map(|range| range.len());
-        let len: usize = len.sum();
+    pub(super) fn copy_together(&mut self, mut ranges: Vec<&mut Range>) {
+        ranges.retain(|range| range.len() < ALONE_BYTES);
+        let len: usize = ranges.iter().map(|range| range.len()).sum();
         if len == 0 {
             return;
         }
         self.work += len as u64 * price::PUBLISHED_BYTE / COPIED_BYTES;
         let mut appender = self.pool.acquire(len, len);
-        for range in entries.iter_mut().filter_map(|entry| entry.range.as_mut()).filter(is_short) {
+        for range in ranges {
             *range = appender.append(range.len(), |room| room.copy_from_slice(range.bytes()));
         }
         self.pool.retire(appender);
@@ -314,6 +357,18 @@ impl Part {
     fn newest(last: u32, lowest: u64, end_seq: u64) -> Part {
         let first_seq = lowest.max(end_seq.saturating_sub(last.into())).min(end_seq);
         Part { first_seq, gap: None, is_whole: true }
+    }
+}
+
+/// The first of the values by key that the client does not have, of those before `end_seq`; and how many were passed by to find
+/// it.
+fn first_keyed(keyed: &KeyedValues, had: Had, end_seq: u64) -> (u64, usize) {
+    match had {
+        // A client that says that it has what was never published has it from elsewhere.
+        Had::Listed(seq, last) if seq >= end_seq => keyed.first_of(last as usize, end_seq),
+        Had::Listed(seq, _) => (seq + 1, 0),
+        Had::Before(tick) => (keyed.first_since(tick).unwrap_or(end_seq), 0),
+        Had::Nothing(last) => keyed.first_of(last as usize, end_seq),
     }
 }
 

@@ -15,7 +15,7 @@ impl Home {
         }
         let (keys, visited) = self.keeping.keys_of(topic);
         self.work += u64::from(visited) * price::NODE;
-        keys.keep().is_some_and(|keep| keep.last_value || keep.retain)
+        keys.keep().is_some_and(|keep| keep.has_values())
     }
 
     /// How many topics have a value.
@@ -47,30 +47,42 @@ impl Home {
         let past = self.topics[key].past.as_ref().filter(|past| past.takes_retained());
         let past = past.ok_or(PublishRefusal::NotRetained)?;
         if past.may_retain() && !kind.is_null(payload) {
-            self.admit_record(key, payload, kind)?;
+            self.admit_record(key, payload, kind, None)?;
         }
         let seq = self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
         self.retain(key, payload, kind);
         Ok(seq)
     }
 
-    /// Whether there is room to keep the publication if it is to be the topic's value since it is the newest.
+    /// Whether there is room to keep the publication if it is to be the topic's value since it is the newest, or the newest of its
+    /// key: which is told.
     pub(super) fn admit_value(
+        &mut self,
+        key: usize,
+        payload: &[u8],
+        kind: PayloadKind,
+    ) -> Result<Option<u64>, TopicRefusal> {
+        let past = self.topics[key].past.as_ref().expect("it keeps one");
+        if past.keeps_newest() && !kind.is_null(payload) {
+            self.admit_record(key, payload, kind, None)?;
+        }
+        let (value_key, looked_through) = past.key_of(payload, kind);
+        self.work += looked_through as u64 * price::READ_BYTE;
+        if value_key.is_some() {
+            self.admit_record(key, payload, kind, value_key)?;
+        }
+        Ok(value_key)
+    }
+
+    /// Whether there is room to keep the publication as the topic's value, or that of a key. Where values are all that may be kept,
+    /// each may still be replaced by what takes no more.
+    fn admit_record(
         &self,
         key: usize,
         payload: &[u8],
         kind: PayloadKind,
+        value_key: Option<u64>,
     ) -> Result<(), TopicRefusal> {
-        let past = self.topics[key].past.as_ref().expect("it keeps one");
-        match past.keeps_newest() && !kind.is_null(payload) {
-            true => self.admit_record(key, payload, kind),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether there is room to keep the publication as the topic's value. Where values are all that may be kept, each may still
-    /// be replaced by what takes no more.
-    fn admit_record(&self, key: usize, payload: &[u8], kind: PayloadKind) -> Result<(), TopicRefusal> {
         if !self.pool.budget().is_full_of_values() {
             return Ok(());
         }
@@ -79,12 +91,22 @@ impl Home {
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
         let publication = Publication { topic: &topic.name, seq: topic.seq + 1, time_ms, payload, kind };
         let len = publication.encoded_len(past.encoding().format());
-        if past.more_bytes(len) > 0 { Err(TopicRefusal::ValuesMax) } else { Ok(()) }
+        let more_bytes = match (value_key, past.keyed()) {
+            (Some(value_key), Some(keyed)) => keyed.more_bytes(value_key, len),
+            _ => past.more_bytes(len),
+        };
+        if more_bytes > 0 { Err(TopicRefusal::ValuesMax) } else { Ok(()) }
     }
 
     /// The topic's newest publication is its value if publishers say which one is: this one's has.
     fn retain(&mut self, key: usize, payload: &[u8], kind: PayloadKind) {
         let topic = &mut self.topics[key];
+        let Some(past) = &mut topic.past else { return };
+        if past.may_clear_keyed() && kind.is_null(payload) {
+            let gone = past.part_with_keyed();
+            self.leave(gone);
+            return self.note_value(key);
+        }
         let Some(past) = topic.past.as_mut().filter(|past| past.may_retain()) else { return };
         if kind.is_null(payload) {
             past.let_go_of_retained(&mut self.pool);
@@ -122,7 +144,7 @@ impl Home {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{collections::BTreeMap, num::NonZeroU32};
 
     use proptest::{
@@ -133,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::{Encoding, Format, deflate::Settings, record::Records},
+        protocol::{Encoding, Format, deflate::Settings, publication::LastValue, record::Records},
         pubsub::{
             keeping::{KeepKeys, Keeping},
             log::Budget,
@@ -147,7 +169,7 @@ mod tests {
     };
 
     const TOPICS_MAX: usize = 6;
-    const NOTHING: KeepKeys = KeepKeys {
+    pub const NOTHING: KeepKeys = KeepKeys {
         count: None,
         bytes: None,
         ms: None,
@@ -156,20 +178,20 @@ mod tests {
         last_value: None,
         retain: None,
     };
-    const LAST_VALUE: KeepKeys = KeepKeys { last_value: Some(true), ..NOTHING };
+    const LAST_VALUE: KeepKeys = KeepKeys { last_value: Some(LastValue::Newest), ..NOTHING };
     const RETAIN: KeepKeys = KeepKeys { retain: Some(true), ..NOTHING };
 
     /// A home alone.
-    struct Bench {
-        home: Home,
+    pub struct Bench {
+        pub home: Home,
         deflater: Deflater,
         outboxes: Outboxes,
-        now_ms: u64,
+        pub now_ms: u64,
     }
 
     impl Bench {
         /// With room for so much of what is kept.
-        fn new(past_bytes_max: usize) -> Bench {
+        pub fn new(past_bytes_max: usize) -> Bench {
             let budget = Budget::with_past(1 << 24, past_bytes_max);
             Bench {
                 home: Home::new(1, TOPICS_MAX, 0, Encoding::COUNT, budget),
@@ -179,18 +201,18 @@ mod tests {
             }
         }
 
-        fn keeps(entries: &[(&str, KeepKeys)]) -> Bench {
+        pub fn keeps(entries: &[(&str, KeepKeys)]) -> Bench {
             let mut bench = Bench::new(1 << 20);
             bench.set(entries);
             bench
         }
 
-        fn set(&mut self, entries: &[(&str, KeepKeys)]) {
-            let entries = entries.iter().map(|(filter, keys)| ((*filter).to_owned(), *keys));
+        pub fn set(&mut self, entries: &[(&str, KeepKeys)]) {
+            let entries = entries.iter().map(|(filter, keys)| ((*filter).to_owned(), keys.clone()));
             self.home.set_keeping(Keeping::new(entries));
         }
 
-        fn publish(&mut self, topic: &str, payload: &str, retain: bool) -> Result<u64, PublishRefusal> {
+        pub fn publish(&mut self, topic: &str, payload: &str, retain: bool) -> Result<u64, PublishRefusal> {
             let (topic, payload, kind) = (TopicName::checked(topic), payload.as_bytes(), PayloadKind::Json);
             let Bench { home, deflater, outboxes, .. } = self;
             let published = match retain {
@@ -202,7 +224,7 @@ mod tests {
             published
         }
 
-        fn page(&mut self, topic: &str, format: Format, from: PageFrom) -> PageContent {
+        pub fn page(&mut self, topic: &str, format: Format, from: PageFrom) -> PageContent {
             let connection = ConnectionId { slot: 0, generation: 0 };
             let replay = ReplayId { place: 0, serial: 0 };
             let encoding = Encoding::new(format, false);
@@ -231,7 +253,7 @@ mod tests {
             json
         }
 
-        fn history(&mut self, topic: &str, from: PastFrom, limit: u32) -> Option<PastContent> {
+        pub fn history(&mut self, topic: &str, from: PastFrom, limit: u32) -> Option<PastContent> {
             let request = PastRequest { topic: topic.into(), from, limit, pending: PendingId(0) };
             self.home.handle_past(0, &request, &mut self.outboxes);
             let Some(Delivery::Past(answer)) = self.outboxes[0].pop_back() else {
@@ -240,7 +262,7 @@ mod tests {
             answer.content
         }
 
-        fn pass(&mut self, ms: u64, periods: u32) {
+        pub fn pass(&mut self, ms: u64, periods: u32) {
             self.now_ms += ms;
             self.home.begin_turn(self.now_ms, 0);
             (0..periods).for_each(|_| self.home.handle_period());
@@ -248,7 +270,7 @@ mod tests {
         }
     }
 
-    fn told(spans: &Spans, format: Format) -> Vec<(u64, String)> {
+    pub fn told(spans: &Spans, format: Format) -> Vec<(u64, String)> {
         let records = spans.spans.iter().flat_map(|span| Records::new(format, span.range.bytes()));
         records.map(|record| (record.seq, String::from_utf8(record.payload.into()).unwrap())).collect()
     }
@@ -369,7 +391,7 @@ mod tests {
     fn a_value_stays_whatever_its_age_and_goes_when_it_is_cleared() {
         let history = KeepKeys { ms: NonZeroU32::new(1_000), ..NOTHING };
         let mut bench = Bench::keeps(&[
-            ("last", KeepKeys { last_value: Some(true), ..history }),
+            ("last", KeepKeys { last_value: Some(LastValue::Newest), ..history }),
             ("retain", KeepKeys { retain: Some(true), ..history }),
         ]);
         for topic in ["last", "retain"] {
@@ -395,7 +417,7 @@ mod tests {
     fn neither_other_topics_nor_their_pasts_drive_a_value_out() {
         let history = KeepKeys { count: Some(1_000), ..NOTHING };
         let mut bench = Bench::new(64 << 10);
-        bench.set(&[("#", history), ("v/#", KeepKeys { ..LAST_VALUE }), ("r/#", RETAIN)]);
+        bench.set(&[("#", history), ("v/#", LAST_VALUE), ("r/#", RETAIN)]);
         for topic in ["v/1", "r/1"] {
             bench.publish(topic, "\"kept\"", true).unwrap();
         }
@@ -494,12 +516,12 @@ mod tests {
     #[test]
     fn a_reload_gives_values_and_takes_them() {
         let history = KeepKeys { count: Some(3), ..NOTHING };
-        let mut bench = Bench::keeps(&[("a", history)]);
+        let mut bench = Bench::keeps(&[("a", history.clone())]);
         for number in 1..=5 {
             bench.publish("a", &number.to_string(), false).unwrap();
         }
         assert!(!bench.home.may_have_value("a"));
-        bench.set(&[("a", KeepKeys { last_value: Some(true), ..history })]);
+        bench.set(&[("a", KeepKeys { last_value: Some(LastValue::Newest), ..history })]);
         assert!(bench.home.may_have_value("a"));
         assert_eq!(bench.value("a"), is(5, "5"), "what it keeps is its value");
         bench.set(&[("a", RETAIN)]);
@@ -551,7 +573,8 @@ mod tests {
                 count,
                 ms: ms.and_then(NonZeroU32::new),
                 format,
-                last_value,
+                last_value: last_value
+                    .map(|is_so| if is_so { LastValue::Newest } else { LastValue::Nothing }),
                 retain,
                 ..NOTHING
             })
@@ -582,7 +605,7 @@ mod tests {
             let mut twin: BTreeMap<&str, Topic> = TOPICS.into_iter().zip(first.into_iter()
                 .map(|keys| Topic { keys, ..Topic::default() })).collect();
             let set = |bench: &mut Bench, twin: &BTreeMap<&str, Topic>| {
-                let entries: Vec<(&str, KeepKeys)> = twin.iter().map(|(name, topic)| (*name, topic.keys)).collect();
+                let entries: Vec<(&str, KeepKeys)> = twin.iter().map(|(name, topic)| (*name, topic.keys.clone())).collect();
                 bench.set(&entries);
             };
             set(&mut bench, &twin);
@@ -591,7 +614,7 @@ mod tests {
                     Step::Publish(at, len, retain) => {
                         let topic = twin.get_mut(TOPICS[at]).unwrap();
                         let payload = if len == 0 { "null".to_owned() } else { format!("{:0len$}", topic.seq).replace('0', "7") };
-                        let last = topic.keys.last_value == Some(true);
+                        let last = topic.keys.last_value == Some(LastValue::Newest);
                         let takes = last || topic.keys.retain == Some(true);
                         match bench.publish(TOPICS[at], &payload, retain) {
                             Ok(seq) => {
@@ -615,7 +638,7 @@ mod tests {
                     Step::Pass(ms) => bench.pass(ms, 1),
                     Step::Set(at, keys) => {
                         let topic = twin.get_mut(TOPICS[at]).unwrap();
-                        let kind = |keys: &KeepKeys| (keys.last_value == Some(true), keys.retain == Some(true));
+                        let kind = |keys: &KeepKeys| (keys.last_value == Some(LastValue::Newest), keys.retain == Some(true));
                         let is_same = kind(&keys) == kind(&topic.keys);
                         topic.keys = keys;
                         set(&mut bench, &twin);

@@ -53,7 +53,7 @@ fn keep() -> impl Strategy<Value = Keep> {
             bytes_max,
             ms_max,
             format: None,
-            last_value,
+            last_value: if last_value { LastValue::Newest } else { LastValue::Nothing },
             retain: false,
         },
     )
@@ -95,7 +95,7 @@ struct Twin {
 impl Twin {
     fn new(keep: Keep, format: Format) -> Twin {
         Twin {
-            past: Past::new(keep, format, FIRST_SEQ, GONE_TICK),
+            past: Past::new(keep.clone(), format, FIRST_SEQ, GONE_TICK),
             keep,
             pool: ChunkPool::new(Budget::with_past(1 << 20, 1 << 20)),
             told: Vec::new(),
@@ -116,7 +116,7 @@ impl Twin {
     }
 
     fn take(&mut self, step: &Step) {
-        match *step {
+        match step.clone() {
             Step::Publish(len, later_ms) => self.publish(len, later_ms),
             Step::PublishNull => self.publish_as(b"null".into(), true),
             // Nobody asks for that of the one that its value is in.
@@ -141,7 +141,8 @@ impl Twin {
             Step::Keep(keep) => {
                 // What went stays gone, however much is to be kept from now on.
                 self.gone = self.past.blocks.front().map_or(self.head() + 1, |block| block.first_seq);
-                self.past.set_keep(keep, &mut self.pool);
+                let gone = self.past.set_keep(keep.clone(), usize::MAX, &mut self.pool);
+                assert!(gone.is_none());
                 self.keep = keep;
             }
         }
@@ -174,7 +175,7 @@ impl Twin {
 
     /// The newest, unless it is a null or was gone when that was to be kept.
     fn has_value(&self) -> bool {
-        let newest = self.told.last().filter(|_| self.keep.last_value && self.gone <= self.head());
+        let newest = self.told.last().filter(|_| self.keep.is_newest_value() && self.gone <= self.head());
         newest.is_some_and(|newest| !newest.is_null)
     }
 
@@ -270,7 +271,7 @@ impl Twin {
 fn what_is_kept_for_thirty_days_is_there() {
     const DAY_MS: u32 = 86_400_000;
     let ms_max = NonZeroU32::new(30 * DAY_MS);
-    let (last_value, retain) = (false, false);
+    let (last_value, retain) = (LastValue::Nothing, false);
     let (count_max, bytes_max) = (u64::MAX, u64::MAX);
     let keep = Keep { count_max, bytes_max, ms_max, format: None, last_value, retain };
     let mut twin = Twin::new(keep, Format::Json);

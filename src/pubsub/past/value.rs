@@ -6,7 +6,7 @@
 
 use super::{PageCost, Past, Spans, piece_price};
 use crate::{
-    protocol::{Format, record::Records, transcode},
+    protocol::{Format, publication::LastValue, record::Records, transcode},
     pubsub::{
         log::{Appender, ChunkPool, Range},
         message::PastFrom,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Records that are retained are in chunks of a multiple of so many bytes, so that one of them serves for another.
-const RETAINED_BYTES: usize = 128;
+pub(super) const RETAINED_BYTES: usize = 128;
 
 /// The record of a publication that is retained.
 #[derive(Debug)]
@@ -40,31 +40,34 @@ pub(in crate::pubsub) struct Held {
 impl Past {
     /// Whether the newest publication is the value, unless that is a null.
     pub fn keeps_newest(&self) -> bool {
-        self.keep.last_value
+        self.keep.is_newest_value()
     }
 
     /// Whether publishers say which publication is the value.
     pub fn may_retain(&self) -> bool {
-        self.keep.retain && !self.keep.last_value
+        self.keep.retain && self.keep.last_value == LastValue::Nothing
     }
 
     /// Whether what publishers want to be retained is.
     pub fn takes_retained(&self) -> bool {
-        self.keep.retain || self.keep.last_value
+        self.keep.has_values()
     }
 
     /// Whether the newest publication is here and the value.
     pub fn is_newest_value(&self) -> bool {
-        self.keep.last_value && !self.is_cleared && !self.blocks.is_empty()
+        self.keep.is_newest_value() && !self.is_cleared && !self.blocks.is_empty()
     }
 
     /// Whether there is a value.
     pub fn has_value(&self) -> bool {
-        self.is_newest_value() || self.retained.is_some()
+        self.is_newest_value() || self.retained.is_some() || self.has_keyed()
     }
 
-    /// What the value keeps now.
+    /// What the value keeps now, or all of them.
     pub fn held(&self) -> Held {
+        if let Some(keyed) = self.keyed().filter(|keyed| !keyed.is_empty()) {
+            return Held { bytes: keyed.held_bytes(), block: None };
+        }
         if let Some(retained) = &self.retained {
             return Held { bytes: retained.appender.capacity(), block: None };
         }
@@ -82,7 +85,7 @@ impl Past {
     /// How many bytes more the value would keep if it were a record of `len` bytes.
     pub fn more_bytes(&self, len: usize) -> usize {
         let has_room = || self.blocks.back().is_some_and(|newest| newest.appender.room() >= len);
-        let bytes = match self.keep.last_value {
+        let bytes = match self.keep.is_newest_value() {
             true if self.noted.bytes > 0 && has_room() => 0,
             true => super::BLOCK_BYTES[0].max(len),
             false => len.next_multiple_of(RETAINED_BYTES),
@@ -117,6 +120,16 @@ impl Past {
         if let Some(retained) = self.retained.take() {
             pool.let_go(retained.appender);
         }
+    }
+
+    /// Whether a retained null says that no key has a value any more.
+    pub fn may_clear_keyed(&self) -> bool {
+        self.keep.retain && self.keyed.is_some()
+    }
+
+    /// Whether there are values by key.
+    pub fn has_keyed(&self) -> bool {
+        self.keyed().is_some_and(|keyed| !keyed.is_empty())
     }
 
     /// Whether something is retained.

@@ -12,6 +12,7 @@ mod client;
 mod directed;
 mod guest;
 mod keyed;
+mod keyed_values;
 mod load;
 mod oracle;
 mod past;

@@ -4,6 +4,7 @@
 //! A publication is known by its number, which its payload carries.
 
 mod keyed;
+mod keyed_value;
 mod past;
 mod payload;
 mod policy;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::client::{Anchor, Begin, Event, Start, Told};
 use crate::config::Config;
 use keyed::Keyed;
+use keyed_value::KeyedReplay;
 use past::Keeping;
 pub(super) use payload::{number_of, payload_of};
 use policy::{Policy, is_wild, matches};
@@ -44,6 +46,7 @@ pub(super) struct Oracle {
     clients: Vec<Seen>,
     jumps: Vec<Jump>,
     pub keyed: Keyed,
+    replays: Vec<KeyedReplay>,
 }
 
 /// `seq`s that a client neither got nor was told to miss. That is in order if nothing was published there, or before
@@ -102,6 +105,8 @@ struct Subscription {
     from: Option<u64>,
     /// It is to a filter and asked for the past: all is due when that is told to be over.
     tour: Option<Tour>,
+    /// While values by key are sent to it, of each key the newest is enough.
+    jumps: bool,
     /// The client receives the topic by a filter, so that it must be refused.
     is_received: bool,
     /// It was refused for want of room, or as one too many, or since the past of some topic is being sent.
@@ -128,6 +133,8 @@ struct Delivered {
     last: u64,
     next: Next,
     value: Option<Awaited>,
+    /// What is below that was a value by key, if it came.
+    values_before: u64,
     seqs: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,
 }
@@ -175,6 +182,7 @@ impl Oracle {
     pub fn on_policy(&mut self, config: &Config) {
         self.policies.push(Policy::new(config));
         self.keeping.push(Keeping::new(config));
+        self.let_replays_jump();
     }
 
     pub fn add_client(&mut self) -> usize {
@@ -475,8 +483,12 @@ impl Oracle {
         let Some((first, last, is_inside)) = jump else { return };
         let subscriptions = self.clients[client].subscriptions.iter().enumerate();
         // Behind where the past began each one comes, whoever saw it.
-        let is_exact = subscriptions.clone().any(|(_, it)| it.from.is_some() && it.covers(topic));
+        let is_exact =
+            subscriptions.clone().any(|(_, it)| it.from.is_some() && !it.jumps && it.covers(topic));
         assert!(!(is_inside && is_exact), "client {client} neither has nor misses {topic} {first}..{last}");
+        if subscriptions.clone().any(|(_, it)| it.jumps && it.covers(topic)) {
+            return;
+        }
         let by = subscriptions.filter(|(_, it)| it.covers(topic)).map(|(place, _)| place).collect();
         let jump = Jump { client, topic: topic.to_owned(), first, last, is_inside, by };
         self.check_jump(&jump, false);
@@ -523,6 +535,7 @@ impl Oracle {
         if delivered.value.take_if(|awaited| to < awaited.before).is_some() {
             return;
         }
+        let from = if from <= delivered.last { from.max(delivered.values_before) } else { from };
         assert!(from > delivered.last, "client {client} is told a gap {from}..{to} after {}", delivered.last);
         match delivered.next {
             Next::Exactly(next) if next < from => jump = Some((next, from - 1, true)),
@@ -546,6 +559,7 @@ impl Oracle {
             }
             let unanswered = seen.asked.iter().next();
             assert!(unanswered.is_none(), "client {client} has no answer to {unanswered:?}");
+            self.check_replays(client);
             for subscription in &seen.subscriptions {
                 for topic in self.topics.keys().filter(|topic| subscription.covers(topic)) {
                     self.check_complete(client, topic, subscription);
@@ -564,6 +578,11 @@ impl Oracle {
             if !subscription.is_due(seq, step) || resync_step.is_some_and(|resync_step| step <= resync_step) {
                 continue;
             }
+            // What came meanwhile has a newer one of its key, or went as values do.
+            let may_be_passed = || self.may_lose_values(topic) || self.is_superseded(topic, seq);
+            if subscription.jumps && may_be_passed() {
+                continue;
+            }
             let is_there = delivered.is_some_and(|delivered| delivered.has(seq));
             assert!(is_there, "client {client} neither has nor misses {topic} {seq}");
         }
@@ -573,6 +592,7 @@ impl Oracle {
     pub fn check_over(&self) {
         self.jumps.iter().for_each(|jump| self.check_jump(jump, true));
         self.check_keys();
+        self.check_values();
         for (client, seen) in self.clients.iter().enumerate() {
             let ended = (0..seen.subscriptions.len()).filter(|place| seen.subscriptions[*place].has_own());
             ended.for_each(|place| self.check_own(client, place));
@@ -611,6 +631,7 @@ impl Seen {
             start,
             from: None,
             tour: None,
+            jumps: false,
             is_received: false,
             is_refused: false,
             is_left: false,
@@ -673,12 +694,5 @@ impl Seen {
             _ if was_covered || may_be_covered => Next::AtMost(seq + 1),
             _ => Next::Exactly(seq + 1),
         };
-    }
-}
-
-impl Delivered {
-    /// Whether the client got `seq`, or was told that it will not.
-    fn has(&self, seq: u64) -> bool {
-        self.seqs.contains(&seq) || self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&seq))
     }
 }

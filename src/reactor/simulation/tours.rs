@@ -290,7 +290,7 @@ impl World {
     }
 
     /// What the client was told of tours that are over.
-    fn replayed(&self, client: usize) -> Vec<&Replayed> {
+    pub(super) fn replayed(&self, client: usize) -> Vec<&Replayed> {
         let seen = self.clients[client].seen.iter();
         seen.filter_map(|event| if let Event::Replayed(replayed) = event { Some(replayed) } else { None })
             .collect()

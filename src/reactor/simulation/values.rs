@@ -1,13 +1,13 @@
 //! Topics' values, each scene arranged on purpose.
 
 use super::*;
-use crate::config::Retain;
+use crate::{config::Retain, protocol::publication::LastValue};
 
 /// Of every topic the newest is the value, or what clients say; and so much of its past is kept, if anything.
 fn valued(reactor_count: usize, last_value: bool, count: Option<u64>, ms: Option<u32>) -> Knobs {
     let policy = TopicPolicy {
         filter: "#".into(),
-        last_value: last_value.then_some(true),
+        last_value: last_value.then_some(LastValue::Newest),
         retain: (!last_value).then_some(Retain::Clients),
         history_count: count,
         history_ms: ms,
@@ -18,7 +18,7 @@ fn valued(reactor_count: usize, last_value: bool, count: Option<u64>, ms: Option
 
 impl World {
     /// The `ok`s to subscribes that the client saw: where each began, and how many it was to be sent first.
-    fn begun(&self, client: usize) -> Vec<(u64, Option<u64>)> {
+    pub(super) fn begun(&self, client: usize) -> Vec<(u64, Option<u64>)> {
         let begun = self.clients[client].seen.iter().filter_map(|event| match event {
             Event::Ok { seq: Some(seq), begin, .. } if begin.epoch.is_some() => Some((*seq, begin.replayed)),
             _ => None,
@@ -231,7 +231,7 @@ fn a_reload_gives_values_and_takes_them() {
     world.publish_each_turn(publisher, "t", 3);
     let reader = world.newcomer(1, Format::Json, "t");
     assert_eq!(world.begun(reader), [(3, Some(1))]);
-    world.knobs.policies[0].last_value = Some(false);
+    world.knobs.policies[0].last_value = Some(LastValue::Nothing);
     world.reload();
     world.settle();
     let reader = world.newcomer(1, Format::Json, "t");

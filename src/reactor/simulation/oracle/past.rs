@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::{Config, Retain},
+    protocol::publication::LastValue,
     reactor::simulation::client::{Anchor, Begin, History, Replayed, Since, Start},
 };
 
@@ -25,7 +26,8 @@ pub(super) struct Keep {
     count: Option<u64>,
     bytes: Option<u64>,
     ms: Option<u64>,
-    last_value: Option<bool>,
+    /// 0 is none, 1 the newest, 2 the newest of each key.
+    last_value: Option<u64>,
     retain: Option<bool>,
 }
 
@@ -33,7 +35,8 @@ impl Keeping {
     pub fn new(config: &Config) -> Keeping {
         let entries = config.topic.iter().map(|it| {
             let ms = it.history_ms.map(u64::from);
-            let (last_value, retain) = (it.last_value, it.retain.map(|who| who == Retain::Clients));
+            let (last_value, retain) =
+                (it.last_value.as_ref().map(kind_of), it.retain.map(|who| who == Retain::Clients));
             let keep = Keep { count: it.history_count, bytes: it.history_bytes, ms, last_value, retain };
             (it.filter.clone(), keep)
         });
@@ -51,7 +54,7 @@ impl Keeping {
             count: best(|it| it.count),
             bytes: best(|it| it.bytes),
             ms: best(|it| it.ms),
-            last_value: best(|it| it.last_value.map(u64::from)).map(|is_so| is_so > 0),
+            last_value: best(|it| it.last_value),
             retain: best(|it| it.retain.map(u64::from)).map(|is_so| is_so > 0),
         };
         let is_bounded = keep.count.is_some() || keep.bytes.is_some() || keep.ms.is_some();
@@ -68,15 +71,39 @@ impl Keeping {
     }
 }
 
+/// What of a topic's publications are its values.
+fn kind_of(last_value: &LastValue) -> u64 {
+    match last_value {
+        LastValue::Nothing => 0,
+        LastValue::Newest => 1,
+        LastValue::PerKey(_) => 2,
+    }
+}
+
 impl Keep {
     /// Whether such a topic has a value.
     pub(super) fn has_value(&self) -> bool {
-        self.is_newest() || self.retain == Some(true)
+        self.last_value > Some(0) || self.retain == Some(true)
     }
 
     /// Whether that is the newest publication.
     pub(super) fn is_newest(&self) -> bool {
-        self.last_value == Some(true)
+        self.last_value == Some(1)
+    }
+
+    /// Whether it is the newest of each key.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.last_value == Some(2)
+    }
+
+    /// Whether nothing else is kept, of however many keys and however old.
+    pub(super) fn is_keyed_alone(&self) -> bool {
+        self.is_keyed() && self.count == Some(0)
+    }
+
+    /// Whether values end when they are old.
+    pub(super) fn has_age(&self) -> bool {
+        self.ms.is_some()
     }
 }
 
@@ -240,6 +267,13 @@ impl Oracle {
             assert!(is_in_vain, "{topic} {since} is not recovered to {seq}, and nothing was lost");
         }
         let may_be_value = start.last != Some(0) && self.may_have_value(topic);
+        if may_be_value && self.may_be_keyed(topic) {
+            assert!(
+                start.last.is_none_or(|last| replayed <= last.into()),
+                "{replayed} of {topic} are replayed"
+            );
+            return Some(seq);
+        }
         let last = u64::from(start.last.unwrap_or(0)).max(u64::from(may_be_value));
         assert!(replayed <= last, "{replayed} of {topic} are replayed, {last} were asked");
         if may_be_value && replayed <= 1 {
@@ -274,8 +308,11 @@ impl Oracle {
         let is_replayed =
             |it: &Subscription| is_tour(it) || (it.filter == topic && it.from.is_some() && it.allows(topic));
         assert!(seen.subscriptions.iter().any(is_replayed), "{it}, and is replayed nothing");
-        assert!(self.may_be_gone(topic, to) || self.may_retain(topic), "{it}, and they are");
-        self.note_gap(client, topic, from, to);
+        let may_be_missed = self.may_be_gone(topic, to) || self.may_retain(topic) || self.may_be_keyed(topic);
+        assert!(may_be_missed, "{it}, and they are");
+        if !self.miss_keyed(client, topic, to) {
+            self.note_gap(client, topic, from, to);
+        }
     }
 
     /// All has come that was published before, to topics of a filter, or the client was told that it will not.
@@ -308,6 +345,12 @@ impl Oracle {
         };
         if is_foreign {
             return assert!(messages.is_empty() && !has_more, "another numbering names nothing: {page:?}");
+        }
+        if self.may_be_keyed(topic) {
+            // Either of its history, or of its values.
+            assert!(messages.len() <= limit as usize, "at most {limit}: {page:?}");
+            assert!(messages.windows(2).all(|pair| pair[0].seq < pair[1].seq), "{page:?}");
+            return assert!(messages.iter().all(|it| (from..=seq).contains(&it.seq)), "{page:?}");
         }
         if self.may_retain(topic) && messages.len() <= 1 && !has_more {
             // What is retained, of a topic that keeps nothing else, is not next to anything.
@@ -364,7 +407,7 @@ impl Seen {
 
 impl Publication {
     /// How long its record is at most, as it is kept.
-    fn record_bytes_max(&self) -> u64 {
+    pub(super) fn record_bytes_max(&self) -> u64 {
         (RECORD_BYTES + self.topic.len() + self.payload.len().div_ceil(3) * 4) as u64
     }
 }

@@ -15,3 +15,9 @@ pub fn number_of(payload: &[u8]) -> usize {
     let end = payload.iter().position(|byte| *byte == b',').expect("a payload has its number");
     std::str::from_utf8(&payload[1..end]).expect("digits").parse().expect("a number")
 }
+
+/// What stands behind the number: the key of values by key, in worlds that have such.
+pub fn key_of(payload: &[u8], is_json: bool) -> Option<&[u8]> {
+    let comma = payload.iter().position(|byte| *byte == b',').filter(|_| is_json)?;
+    Some(&payload[comma + 1..payload.len() - 1])
+}

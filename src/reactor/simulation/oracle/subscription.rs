@@ -1,6 +1,6 @@
 //! What a subscription lets through, and what is due by it.
 
-use super::{Subscription, Tour, policy::matches};
+use super::{Delivered, Subscription, Tour, policy::matches};
 
 impl Subscription {
     /// Whether its unsubscribe was answered: by then its client has what it published before, unless that was still to
@@ -23,5 +23,12 @@ impl Subscription {
     pub(super) fn allows(&self, topic: &str) -> bool {
         let may_have_started = self.id.is_none() || self.ok_step.is_some() || self.tour == Some(Tour::Begun);
         may_have_started && !self.is_ended && !self.is_refused && matches(&self.filter, topic)
+    }
+}
+
+impl Delivered {
+    /// Whether the client got `seq`, or was told that it will not.
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.seqs.contains(&seq) || self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&seq))
     }
 }

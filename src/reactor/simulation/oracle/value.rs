@@ -12,6 +12,8 @@ pub(super) struct Awaited {
     /// It is below what comes behind it.
     pub before: u64,
     pub is_due: bool,
+    /// Which replay of values by key it is.
+    pub replay: Option<usize>,
 }
 
 impl Oracle {
@@ -29,7 +31,7 @@ impl Oracle {
     /// Whether their publishers say which it is, by any.
     pub(super) fn may_retain(&self, topic: &str) -> bool {
         let mut keeps = self.keeping.iter().filter_map(|keeping| keeping.keep_of(topic));
-        keeps.any(|keep| keep.has_value() && !keep.is_newest())
+        keeps.any(|keep| keep.has_value() && !keep.is_newest() && !keep.is_keyed())
     }
 
     /// Whether there may be no room for a topic, or for its value.
@@ -88,7 +90,7 @@ impl Oracle {
         }
         let mut keeps = self.keeping.iter().filter_map(|keeping| keeping.keep_of(topic));
         let is_retained = keeps.clone().count() == self.keeping.len()
-            && keeps.all(|keep| keep.has_value() && !keep.is_newest());
+            && keeps.all(|keep| keep.has_value() && !keep.is_newest() && !keep.is_keyed());
         let of_topic = self.publications.iter().filter(|it| it.topic == topic && it.retain);
         let newest = of_topic.filter(|it| it.seq.is_some_and(|at| at <= seq)).max_by_key(|it| it.seq);
         if let Some(newest) = newest.filter(|_| is_retained) {
@@ -114,10 +116,13 @@ impl Oracle {
         if let Some(delivered) = self.clients[client].topics.get_mut(topic) {
             delivered.value = None;
         }
+        if self.await_keyed(client, place, topic, seq, begin) {
+            return;
+        }
         let (Some(seq), Some(1), Some(false) | None) = (seq, begin.replayed, begin.recovered) else { return };
         let subscription = &self.clients[client].subscriptions[place];
         if self.may_retain(topic) && subscription.start.last != Some(0) {
-            let awaited = Awaited { before: seq + 1, is_due: !subscription.is_left };
+            let awaited = Awaited { before: seq + 1, is_due: !subscription.is_left, replay: None };
             self.clients[client].topics.entry(topic.to_owned()).or_default().value = Some(awaited);
         }
     }
@@ -125,9 +130,12 @@ impl Oracle {
     /// Whether a message is the value that was awaited, which is the newest publication, or the newest of those that were to be
     /// retained. Nothing else comes before it.
     pub(super) fn takes_value(&mut self, client: usize, topic: &str, seq: u64) -> bool {
+        if let Some(is_value) = self.takes_keyed(client, topic, seq) {
+            return is_value;
+        }
         let delivered = self.clients[client].topics.get_mut(topic);
         let Some(awaited) = delivered.and_then(|delivered| delivered.value.take()) else { return false };
-        let Awaited { before, is_due } = awaited;
+        let Awaited { before, is_due, .. } = awaited;
         if seq >= before {
             assert!(!is_due, "client {client} gets {topic} {seq} before the topic's value");
             return false;

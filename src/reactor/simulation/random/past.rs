@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     config::Retain,
-    protocol::publication::Stamps,
+    protocol::{
+        json::Pointer,
+        publication::{LastValue, Stamps},
+    },
     reactor::simulation::client::{Anchor, Start},
 };
 
@@ -79,12 +82,18 @@ pub(super) fn keep_values(policies: &mut Vec<TopicPolicy>, rng: &mut Rng) {
             policies.push(TopicPolicy { filter: filter.into(), ..TopicPolicy::default() });
             policies.len() - 1
         });
-        policies[place].last_value = *rng.pick(&[None, Some(true), Some(false)]);
+        policies[place].last_value =
+            rng.pick(&[None, Some(LastValue::Newest), Some(LastValue::Nothing), Some(per_key())]).clone();
         policies[place].retain = *rng.pick(&[None, Some(Retain::Clients), Some(Retain::Nobody)]);
     }
     // One that sets nothing is none.
     policies
         .retain(|policy| *policy != TopicPolicy { filter: policy.filter.clone(), ..TopicPolicy::default() });
+}
+
+/// The key is what payloads have behind their number, which is as many as they have lengths.
+fn per_key() -> LastValue {
+    LastValue::PerKey(Arc::new(Pointer::parse("/1").expect("a pointer")))
 }
 
 /// A client connects, maybe in place of one whose connection is over, and remembers what that had.

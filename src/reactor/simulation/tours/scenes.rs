@@ -1,6 +1,7 @@
 //! Tours, scene by scene.
 
 use super::*;
+use crate::protocol::publication::LastValue;
 
 #[test]
 fn a_tour_begins_with_the_newest_of_each_topic_and_says_when_it_has_all() {
@@ -33,7 +34,7 @@ fn a_tour_brings_values() {
         let mut knobs = Knobs::calm(reactor_count);
         let policy = |filter: &str| TopicPolicy { filter: filter.into(), ..TopicPolicy::default() };
         knobs.policies = vec![
-            TopicPolicy { last_value: Some(true), ..policy("a/last/+") },
+            TopicPolicy { last_value: Some(LastValue::Newest), ..policy("a/last/+") },
             TopicPolicy { retain: Some(Retain::Clients), ..policy("a/kept/+") },
         ];
         let mut world = World::new(knobs);
