@@ -121,7 +121,7 @@ pub struct Desk {
     /// For those who are not let in.
     pub(super) stranger_limits: Limits,
     pub(super) home: Home,
-    home_period_ns: u64,
+    pub(super) home_period_ns: u64,
     shed_ns: u64,
     pub(super) shed_flights: Option<ShedFlights>,
     /// None while it is in use: an empty one would have to be allocated to stand in for it.

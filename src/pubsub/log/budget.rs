@@ -127,17 +127,22 @@ impl Budget {
 
     /// Whether values are half of what topics may keep: then no more is kept for one than it takes.
     pub fn has_many_values(&self) -> bool {
-        self.value_bytes.load(Ordering::Relaxed) > self.kept_bytes_max / 2
+        self.value_bytes() > self.kept_bytes_max / 2
     }
 
     /// Whether values are all of what topics may keep: then there is no room for another.
     pub fn is_full_of_values(&self) -> bool {
-        self.value_bytes.load(Ordering::Relaxed) >= self.kept_bytes_max
+        self.value_bytes() >= self.kept_bytes_max
     }
 
     /// What topics keep of their past, in bytes.
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The part of it that topics' values are in.
+    pub fn value_bytes(&self) -> usize {
+        self.value_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether topics keep so much that a home does not wait for another to drop its part.

@@ -169,6 +169,10 @@ struct Peaks {
     pending: usize,
     paused: usize,
     kept: usize,
+    /// What values took when the last turn was over; and when each home last looked for what is too much, as its reactor knows that
+    /// time.
+    values: usize,
+    looked: Vec<(u64, usize)>,
     /// Of a turn, in thousandths of a unit.
     work: u64,
     /// Of a client's.
@@ -776,11 +780,21 @@ impl World {
         );
         let kept_bytes = self.shared.budget.kept_bytes();
         peaks.kept = peaks.kept.max(kept_bytes);
-        // Each home goes beyond it by the block that it writes: one that holds what is kept already, or a long record.
+        // Each home goes beyond it by the block that it writes: one that holds what is kept already, or a long record. For what
+        // values take in one home the others make room when they look for what is too much.
+        let value_bytes = self.shared.budget.value_bytes();
+        peaks.looked.resize(self.reactors.len(), (0, 0));
+        if peaks.looked[index].0 != desk.home_period_ns {
+            peaks.looked[index] = (desk.home_period_ns, peaks.values);
+        }
+        peaks.values = value_bytes;
+        let looked = (0..).zip(&peaks.looked).filter(|(reactor, _)| self.reactors[*reactor].is_some());
+        let fewest_bytes = looked.map(|(_, (_, bytes))| *bytes).min().expect("one has just run");
         let kept_bytes_max = bounds.history_bytes_max / 4 * 5;
         let block_bytes =
             kept_bytes_max.min(OWN_CHUNK_BYTES).max(PUBLICATION_BYTES_MAX.min(4 * peaks.message_bytes));
-        let kept_bytes_max = kept_bytes_max + bounds.net.ring_count * block_bytes;
+        let kept_bytes_max =
+            kept_bytes_max + bounds.net.ring_count * block_bytes + value_bytes.saturating_sub(fewest_bytes);
         assert!(kept_bytes <= kept_bytes_max, "{kept_bytes} bytes are kept, {kept_bytes_max} are allowed");
         let buffers_bytes =
             (bounds.net.buffer_count + 4 * bounds.net.large_buffer_count) * bounds.net.buffer_bytes;
