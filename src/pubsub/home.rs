@@ -446,7 +446,13 @@ impl Home {
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
     ) -> Result<u64, TopicRefusal> {
-        let key = self.find_or_create(&topic, creator)?;
+        let key = match self.by_name.get(topic.as_str()) {
+            Some(key) => key,
+            None => {
+                self.admit_new(&topic, payload, kind, false)?;
+                self.create(&topic, creator)?
+            }
+        };
         let is_matched_anew = self.match_filters(key);
         self.follow_keeping(key);
         let value_key = match self.topics[key].past.is_some() {

@@ -2,7 +2,12 @@
 
 use super::{Home, PublishRefusal, STAMPED, TopicRefusal};
 use crate::{
-    protocol::{command::PayloadKind, deflate::Deflater, publication::Publication, topic::TopicName},
+    protocol::{
+        command::PayloadKind,
+        deflate::Deflater,
+        publication::{LastValue, Publication},
+        topic::TopicName,
+    },
     pubsub::message::Outboxes,
     work::price,
 };
@@ -41,7 +46,10 @@ impl Home {
             Some(key) => key,
             // No topic has to make room for what is refused.
             None if !self.may_have_value(&topic) => return Err(PublishRefusal::NotRetained),
-            None => self.create(&topic, creator)?,
+            None => {
+                self.admit_new(&topic, payload, kind, true)?;
+                self.create(&topic, creator)?
+            }
         };
         self.follow_keeping(key);
         let past = self.topics[key].past.as_ref().filter(|past| past.takes_retained());
@@ -52,6 +60,33 @@ impl Home {
         let seq = self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
         self.retain(key, payload, kind);
         Ok(seq)
+    }
+
+    /// Whether there is room to keep the publication as a value of a topic that is not there yet, if it is to be one: for what is
+    /// refused no topic is made, and none makes room.
+    pub(super) fn admit_new(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        kind: PayloadKind,
+        is_retained: bool,
+    ) -> Result<(), TopicRefusal> {
+        let is_full = self.keeping.keeps_values() && self.pool.budget().is_full_of_values();
+        if !is_full || kind.is_null(payload) {
+            return Ok(());
+        }
+        let (keys, visited) = self.keeping.keys_of(topic);
+        self.work += u64::from(visited) * price::NODE;
+        let Some(keep) = keys.keep() else { return Ok(()) };
+        let is_value = match &keep.last_value {
+            LastValue::Nothing => is_retained && keep.retain,
+            LastValue::Newest => true,
+            LastValue::PerKey(pointer) => {
+                self.work += payload.len() as u64 * price::READ_BYTE;
+                kind == PayloadKind::Json && pointer.find(payload).is_some()
+            }
+        };
+        if is_value { Err(TopicRefusal::ValuesMax) } else { Ok(()) }
     }
 
     /// Whether there is room to keep the publication if it is to be the topic's value since it is the newest, or the newest of its

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use proptest::{
     prelude::*,
@@ -8,7 +8,7 @@ use proptest::{
 
 use super::*;
 use crate::{
-    protocol::{Encoding, Format, deflate::Settings, publication::LastValue, record::Records},
+    protocol::{Encoding, Format, deflate::Settings, json::Pointer, record::Records},
     pubsub::{
         keeping::{KeepKeys, Keeping},
         log::Budget,
@@ -311,6 +311,29 @@ fn a_value_for_which_there_is_no_room_is_refused_and_not_published() {
     assert_eq!(bench.publish("v/2", "null", false), Ok(2), "a null takes nothing");
     assert_eq!(bench.publish("v/3", "1", false), Ok(1), "and makes room");
     assert_eq!((bench.value("v/1"), bench.value("r/1"), bench.value("v/2")), (is(3, "1"), is(3, "1"), None));
+}
+
+/// A topic that is there, and nobody's, makes no room for one that has no value.
+#[test]
+fn what_is_refused_as_a_value_brings_no_topic_into_being() {
+    let pointer = Pointer::parse("/k").expect("a pointer");
+    let per_key = KeepKeys { last_value: Some(LastValue::PerKey(Arc::new(pointer))), ..NOTHING };
+    let mut bench = Bench::new(1 << 10);
+    bench.set(&[("v/#", LAST_VALUE), ("r/#", RETAIN), ("k/#", per_key)]);
+    let long = format!("\"{}\"", "x".repeat(2_000));
+    bench.publish("v/1", &long, false).unwrap();
+    (1..TOPICS_MAX).for_each(|number| _ = bench.publish(&format!("t/{number}"), "1", false).unwrap());
+    let refused = [("v/2", "1", false), ("v/2", "1", true), ("r/2", "1", true), ("k/2", "{\"k\":1}", false)];
+    for (topic, payload, retain) in refused {
+        assert_eq!(bench.publish(topic, payload, retain), Err(TopicRefusal::ValuesMax.into()));
+        assert!(bench.home.by_name.get(topic).is_none(), "{topic}");
+    }
+    assert!((1..TOPICS_MAX).all(|number| bench.home.by_name.get(&*format!("t/{number}")).is_some()));
+    for (topic, payload, retain) in
+        [("v/2", "null", false), ("r/2", "1", false), ("r/3", "null", true), ("k/2", "{\"j\":1}", false)]
+    {
+        assert_eq!(bench.publish(topic, payload, retain).map(|_| ()), Ok(()), "{topic} has no value by it");
+    }
 }
 
 /// What is retained is transcoded for each who wants it in the other format.
