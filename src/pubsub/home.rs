@@ -873,10 +873,14 @@ impl Home {
         // What a topic keeps gives way to another topic, the oldest first; whoever comes back for it is told. Where the oldest
         // are of topics that are in use it is whichever the hand came by.
         self.work += PASTS_PER_EVICTION as u64 * price::LOOK;
-        let mut oldest = self.blocks.values().take(PASTS_PER_EVICTION).copied();
+        let mut oldest = self.blocks.iter().take(PASTS_PER_EVICTION);
         let may_go = |topic: &HomeTopic| topic.is_unused() && !topic.has_value();
-        let oldest = oldest.find(|key| self.topics.get(*key).is_some_and(may_go));
-        let key = oldest.or(keeping).ok_or(TopicRefusal::TopicsMax)?;
+        // A block that is leaving was of a topic that is gone, in whose place another may be.
+        let is_its = |topic: &HomeTopic, clock| topic.past.as_ref().is_some_and(|past| past.has_block(clock));
+        let oldest = oldest.find(|&(&clock, &key)| {
+            self.topics.get(key).is_some_and(|topic| may_go(topic) && is_its(topic, clock))
+        });
+        let key = oldest.map(|(_, &key)| key).or(keeping).ok_or(TopicRefusal::TopicsMax)?;
         self.drop_topic(key);
         Ok(())
     }

@@ -336,6 +336,25 @@ fn what_is_refused_as_a_value_brings_no_topic_into_being() {
     }
 }
 
+/// Blocks that are leaving were of a topic that is gone, and another has its place by now.
+#[test]
+fn a_topic_that_makes_room_is_the_one_that_was_written_to_longest_ago() {
+    let history = |count| KeepKeys { count: Some(count), ..NOTHING };
+    let mut bench = Bench::keeps(&[("x", history(1_000)), ("h/#", history(10))]);
+    let long = format!("\"{}\"", "x".repeat(500));
+    (0..50).for_each(|_| _ = bench.publish("x", &long, false).unwrap());
+    bench.publish("h/oldest", "1", false).unwrap();
+    bench.set(&[("h/#", history(10))]);
+    bench.publish("x", "1", false).unwrap();
+    assert!(bench.home.kept_bytes() > 10_000, "much of it is leaving");
+    (2..TOPICS_MAX).for_each(|number| _ = bench.publish(&format!("h/{number}"), "1", false).unwrap());
+    bench.publish("h/in-its-place", "1", false).unwrap();
+    assert!(bench.home.by_name.get("x").is_none(), "it was idle");
+    bench.publish("h/newest", "1", false).unwrap();
+    assert!(bench.home.by_name.get("h/oldest").is_none(), "it was written to longest ago");
+    assert!(bench.home.by_name.get("h/in-its-place").is_some());
+}
+
 /// What is retained is transcoded for each who wants it in the other format.
 #[test]
 fn a_retained_value_costs_what_it_takes_to_transcode_it() {
