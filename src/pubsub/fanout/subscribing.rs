@@ -323,9 +323,10 @@ impl Fanout {
         if entry.missing_count > 0 {
             return;
         }
-        self.work +=
-            entry.waiting.len() as u64 * price::SUBSCRIPTION + entry.holders.len() as u64 * price::HOLDER;
-        outcome.started.extend(entry.waiting.drain(..).map(|pending| Started::at(Some(pending), None)));
+        // As long as the filter is there nobody waits for it again.
+        let waiting = std::mem::take(&mut entry.waiting);
+        self.work += waiting.len() as u64 * price::SUBSCRIPTION + entry.holders.len() as u64 * price::HOLDER;
+        outcome.started.extend(waiting.into_iter().map(|pending| Started::at(Some(pending), None)));
         let subscribers = &self.subscribers;
         let is_leaving = |connection: u32| {
             let rare = subscribers[connection as usize].rare.as_ref();

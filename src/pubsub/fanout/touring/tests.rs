@@ -76,6 +76,27 @@ fn filters_of_many_levels_make_small_pages() {
     }
 }
 
+/// As many as ask before its homes have answered.
+#[test]
+fn nothing_is_kept_of_those_who_waited_for_a_filter() {
+    let mut bench = Bench::new();
+    let Bench { fanout, outcome } = &mut bench;
+    let filter = Filter::parse(FILTER).expect("a filter");
+    for slot in 0..8 {
+        let (id, pending) = (ConnectionId { slot, generation: 1 }, Some(PendingId(slot)));
+        fanout.handle_subscribe_filter(id, Encoding::Json, filter, pending, outcome).unwrap();
+    }
+    let requests = std::mem::take(&mut outcome.requests).into_iter();
+    let registrations = requests.filter_map(|(_, request)| match request {
+        Request::AddFilter { registration, .. } => Some(registration),
+        _ => None,
+    });
+    registrations.for_each(|registration| fanout.handle_filter_added(registration, outcome));
+    assert_eq!(outcome.started.len(), 8);
+    let mut entries = fanout.filters.entries.iter();
+    assert!(entries.all(|(_, entry)| entry.waiting.capacity() == 0));
+}
+
 /// However many begin together: homes have little of that before them.
 #[test]
 fn a_reactor_asks_for_few_pages_of_tours_at_a_time() {
