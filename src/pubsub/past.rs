@@ -250,9 +250,7 @@ impl Past {
         let begins = self.tail.append_written(&block.appender, len, seq, now_ms);
         assert_eq!(begins, block.first_seq == seq, "blocks are in step with segments");
         block.newest_ms = now_ms;
-        let mut left = NEEDLESS_PER_RECORD;
-        self.drop_needless(now_ms, &mut left, pool, on_end);
-        left == 0
+        self.drop_needless(now_ms, NEEDLESS_PER_RECORD, pool, on_end) == NEEDLESS_PER_RECORD
     }
 
     /// The lowest `seq` that is kept and may be: one more than the newest where nothing is.
@@ -298,19 +296,21 @@ impl Past {
         Some(clock)
     }
 
-    /// Blocks go that are not needed for what is to be kept, at most so many as `left` says, which is told what is left of that:
-    /// nothing if there may be more.
+    /// Blocks go that are not needed for what is to be kept, at most `count_max`; tells how many did. If as many as may, there may
+    /// be more.
     pub fn drop_needless(
         &mut self,
         now_ms: u32,
-        left: &mut usize,
+        count_max: usize,
         pool: &mut ChunkPool,
         mut on_end: impl FnMut(u64),
-    ) {
-        while *left > 0 && self.is_oldest_needless(now_ms) {
+    ) -> usize {
+        let mut count = 0;
+        while count < count_max && self.is_oldest_needless(now_ms) {
             on_end(self.drop_oldest(pool).expect("it is there"));
-            *left -= 1;
+            count += 1;
         }
+        count
     }
 
     /// All blocks, as a past that is nobody's: the caller drops them one by one. Here nothing is kept any more but what is

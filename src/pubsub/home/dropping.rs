@@ -93,15 +93,14 @@ impl Home {
             self.expiring.pop_first();
             let past = self.topics[key].past.as_mut().expect("who is to be looked at has a past");
             past.due_ms = 0;
-            let (blocks, before) = (&mut self.blocks, left);
-            let mut together = left.min(BLOCKS_TOGETHER);
-            left -= together;
-            past.drop_needless(self.now_ms as u32, &mut together, &mut self.pool, |clock| {
+            let blocks = &mut self.blocks;
+            let together = left.min(BLOCKS_TOGETHER);
+            let count = past.drop_needless(self.now_ms as u32, together, &mut self.pool, |clock| {
                 blocks.remove(&clock);
             });
-            left += together;
-            self.work += (1 + before - left) as u64 * price::LOOK;
-            self.drop_needless_keyed(key, &mut left);
+            left -= count;
+            self.work += (1 + count) as u64 * price::LOOK;
+            left -= self.drop_needless_keyed(key, left);
             self.expect_expiry(key);
         }
         for _ in 0..BLOCKS_PER_PERIOD {
@@ -126,21 +125,22 @@ impl Home {
         }
     }
 
-    /// Of the topic's values by key those go that are needless, at most so many as `left` says, which is told what is left of that.
-    /// Many are too old at a time where many were published at a time.
-    fn drop_needless_keyed(&mut self, key: usize, left: &mut usize) {
+    /// Of the topic's values by key those go that are needless, at most `count_max`; tells how many did. Many are too old at a time
+    /// where many were published at a time.
+    fn drop_needless_keyed(&mut self, key: usize, count_max: usize) -> usize {
         let past = self.topics[key].past.as_mut().expect("it keeps one");
         if !past.has_keyed() {
-            return;
+            return 0;
         }
+        let mut gone = 0;
         loop {
-            let may_go = BLOCKS_TOGETHER.min(*left);
-            let mut together = may_go;
-            past.drop_needless_keyed(self.now_ms as u32, &mut together, &mut self.pool);
-            *left -= may_go - together;
-            self.work += (may_go - together) as u64 * price::LOOK;
-            if together > 0 || *left == 0 || self.pool.budget().is_short() {
-                return self.note_value(key);
+            let together = BLOCKS_TOGETHER.min(count_max - gone);
+            let count = past.drop_needless_keyed(self.now_ms as u32, together, &mut self.pool);
+            gone += count;
+            self.work += count as u64 * price::LOOK;
+            if count < together || gone == count_max || self.pool.budget().is_short() {
+                self.note_value(key);
+                return gone;
             }
         }
     }

@@ -38,9 +38,8 @@ impl Home {
     pub(super) fn drop_old_keyed(&mut self, key: usize) {
         let past = self.topics[key].past.as_mut();
         let Some(past) = past.filter(|past| past.has_keyed()) else { return };
-        let mut left = VALUES_PER_PAGE;
-        past.drop_needless_keyed(self.now_ms as u32, &mut left, &mut self.pool);
-        self.work += (VALUES_PER_PAGE - left) as u64 * price::LOOK;
+        let count = past.drop_needless_keyed(self.now_ms as u32, VALUES_PER_PAGE, &mut self.pool);
+        self.work += count as u64 * price::LOOK;
         self.note_value(key);
     }
 

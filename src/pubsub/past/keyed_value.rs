@@ -272,18 +272,19 @@ impl Past {
         let (mut appender, _) = pool.acquire_kept(len.next_multiple_of(RETAINED_BYTES));
         appender.write(len, fill);
         keyed.insert(key, seq, Value { key, tick, written_ms, appender }, pool);
-        self.drop_needless_keyed(written_ms, &mut { NEEDLESS_PER_RECORD }, pool);
+        self.drop_needless_keyed(written_ms, NEEDLESS_PER_RECORD, pool);
     }
 
-    /// Of the values by key those go that are too old or too many, at most so many as `left` says, which is told what is left of
-    /// that.
-    pub fn drop_needless_keyed(&mut self, now_ms: u32, left: &mut usize, pool: &mut ChunkPool) {
+    /// Of the values by key those go that are too old or too many, at most `count_max`; tells how many did.
+    pub fn drop_needless_keyed(&mut self, now_ms: u32, count_max: usize, pool: &mut ChunkPool) -> usize {
         let ms_max = self.keep.ms_max.map(|ms_max| ms_max.get());
-        let Some(keyed) = &mut self.keyed else { return };
-        while *left > 0 && keyed.is_oldest_needless(ms_max, now_ms) {
+        let Some(keyed) = &mut self.keyed else { return 0 };
+        let mut count = 0;
+        while count < count_max && keyed.is_oldest_needless(ms_max, now_ms) {
             keyed.drop_oldest(pool);
-            *left -= 1;
+            count += 1;
         }
+        count
     }
 
     /// In how many milliseconds from `now_ms` (wrapping) on the oldest of them may be needless; none if it never is.
