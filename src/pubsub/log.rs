@@ -295,6 +295,12 @@ impl ChunkPool {
         self.retire(appender);
     }
 
+    /// The marks of what a topic keeps take `bytes` now, and took `before`: they count with that.
+    pub fn note_marks(&mut self, bytes: usize, before: usize) {
+        self.kept_bytes = self.kept_bytes + bytes - before;
+        self.budget.change_kept(bytes, before);
+    }
+
     /// Of the chunks that are kept, a value's have `bytes` now, and had `before`.
     pub fn note_value(&mut self, bytes: usize, before: usize) {
         self.value_bytes = self.value_bytes + bytes - before;

@@ -43,6 +43,9 @@ const PIECE_PRICE: u64 = if cfg!(test) { UNIT / 4 } else { 50 * UNIT };
 /// So many pieces that nobody had asked for before go into a page.
 const PAGE_PIECES_MAX: usize = 2;
 
+/// Where there is room for more than so many times the marks that there are, some of it goes.
+const MARKS_SPARE: usize = 4;
+
 /// The newest publications of a topic, and its value.
 #[derive(Debug)]
 pub(super) struct Past {
@@ -52,6 +55,8 @@ pub(super) struct Past {
     blocks: VecDeque<Block>,
     /// The first publication of each tick in which there were any, as far as something of that is kept.
     marks: VecDeque<Mark>,
+    /// What these take, in bytes, as it is counted with what is kept.
+    marks_bytes: usize,
     /// In which tick the newest publication was written that is not kept any more, or may have been; 0 if none was.
     gone_tick: u64,
     /// When its oldest block is looked at for whether it is too old, in milliseconds; 0 is never.
@@ -147,6 +152,7 @@ impl Past {
             tail,
             blocks: VecDeque::new(),
             marks: VecDeque::new(),
+            marks_bytes: 0,
             gone_tick,
             due_ms: 0,
             has_pieces: false,
@@ -245,6 +251,7 @@ impl Past {
         self.marks.reserve_exact(usize::from(self.marks.is_empty()));
         if self.marks.back().is_none_or(|newest| newest.tick != tick) {
             self.marks.push_back(Mark { tick, seq });
+            self.count_marks(pool);
         }
         let block = self.blocks.back_mut().expect("it was written into one");
         let begins = self.tail.append_written(&block.appender, len, seq, now_ms);
@@ -291,6 +298,7 @@ impl Past {
         let Block { appender, clock, pieces, .. } = self.blocks.pop_front()?;
         self.tail.pop_front();
         self.drop_marks();
+        self.count_marks(pool);
         pieces.into_iter().for_each(|piece| pool.let_go(piece.appender));
         pool.let_go(appender);
         Some(clock)
@@ -380,6 +388,20 @@ impl Past {
                 break;
             }
             self.marks.pop_front();
+        }
+        // Without blocks there are none, and nothing is counted any more.
+        if self.marks.is_empty() {
+            self.marks = VecDeque::new();
+        } else if self.marks.capacity() / MARKS_SPARE > self.marks.len() {
+            self.marks.shrink_to(2 * self.marks.len());
+        }
+    }
+
+    fn count_marks(&mut self, pool: &mut ChunkPool) {
+        let bytes = self.marks.capacity() * size_of::<Mark>();
+        let before = std::mem::replace(&mut self.marks_bytes, bytes);
+        if bytes != before {
+            pool.note_marks(bytes, before);
         }
     }
 
@@ -506,6 +528,8 @@ impl Past {
         assert_eq!(self.tail.segment_count(), self.blocks.len(), "blocks are in step with segments");
         assert!(self.blocks.iter().is_sorted_by_key(|block| block.clock));
         assert!(self.has_records() || self.blocks.is_empty());
+        assert_eq!(self.marks.is_empty(), self.blocks.is_empty(), "marks go with what they are of");
+        assert_eq!(self.marks_bytes, self.marks.capacity() * size_of::<Mark>(), "marks are counted");
         assert!(self.may_retain() || self.retained.is_none());
         assert!(matches!(self.keep.last_value, LastValue::PerKey(_)) == self.keyed.is_some());
         self.keyed.iter().for_each(|keyed| keyed.check(seq));

@@ -119,6 +119,11 @@ impl Budget {
         self.allocate(bytes);
     }
 
+    /// So many bytes more are kept that are no chunks, and so many less.
+    pub(super) fn change_kept(&self, more_bytes: usize, less_bytes: usize) {
+        self.kept_bytes.fetch_add(more_bytes.wrapping_sub(less_bytes), Ordering::Relaxed);
+    }
+
     /// Of what is kept, so many bytes more are there for topics' values, and so many less.
     pub(super) fn change_values(&self, more_bytes: usize, less_bytes: usize) {
         // Wraps where it is less: so does the sum.

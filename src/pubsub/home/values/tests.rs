@@ -355,6 +355,28 @@ fn a_topic_that_makes_room_is_the_one_that_was_written_to_longest_ago() {
     assert!(bench.home.by_name.get("h/in-its-place").is_some());
 }
 
+/// Whether somebody asks for a place to come back to between any two, or not.
+#[test]
+fn what_is_known_of_each_tick_counts_with_what_is_kept() {
+    const COUNT: usize = 1_000;
+    let [none, each] = [false, true].map(|is_asked| {
+        let mut bench = Bench::keeps(&[("h", KeepKeys { count: Some(COUNT as u64), ..NOTHING })]);
+        for _ in 0..COUNT {
+            if is_asked {
+                bench.home.raise_tick();
+            }
+            bench.publish("h", "1", false).unwrap();
+        }
+        let bytes = bench.home.kept_bytes();
+        bench.set(&[]);
+        bench.publish("h", "1", false).unwrap();
+        bench.pass(0, 20);
+        assert_eq!(bench.home.kept_bytes(), 0);
+        bytes
+    });
+    assert!(each - none >= 16 * (COUNT - 1), "{each} and {none}");
+}
+
 /// What is retained is transcoded for each who wants it in the other format.
 #[test]
 fn a_retained_value_costs_what_it_takes_to_transcode_it() {
