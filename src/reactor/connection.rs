@@ -213,6 +213,11 @@ impl Unread {
         self.taken = self.bytes.len() - left;
     }
 
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_none() && self.bytes.len() == self.taken
+    }
+
     /// Whether little is left: whoever waits with it need not wait for those with much.
     pub fn is_little(&self) -> bool {
         self.rest.is_none() && self.bytes.len() - self.taken <= share::LITTLE_BYTES

@@ -367,7 +367,6 @@ impl Desk {
     pub fn run_tasks(&mut self) {
         self.go_on_shedding();
         self.go_on_checking();
-        self.look_at_credentials();
         self.go_on_reviewing();
         self.relieve();
         let now_ms = self.now_ms() as u32;

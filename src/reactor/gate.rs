@@ -314,7 +314,7 @@ impl Desk {
     }
 
     /// Looks at credentials that wait: as many as their share of the turn has room for, and one in any case.
-    pub(super) fn look_at_credentials(&mut self) {
+    pub fn look_at_credentials(&mut self) {
         let until = self.meter.spent() + share::GATE;
         let patience_ms = self.shared.config.timeouts.handshake_ms;
         while let Some(connection) = self.gate.next(self.now_ms(), patience_ms) {
@@ -329,13 +329,27 @@ impl Desk {
                 break;
             }
         }
+        self.take_work();
+    }
+
+    /// What the connection brought was looked at: it goes on, at once where nothing of it waits and it is still received from.
+    fn go_on_behind_gate(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        let is_empty = connection.unread.as_ref().is_none_or(|unread| unread.is_empty());
+        match connection.pause == Pause::Gate && connection.is_receiving && is_empty {
+            true => {
+                connection.unread = None;
+                self.queues.end_pause(connection);
+            }
+            false => self.let_go_on(slot, Pause::Gate),
+        }
     }
 
     fn look_at(&mut self, slot: u32, Waiting { credential, asked }: Waiting) {
         self.meter.spend(price::CREDENTIAL + credential.get().len() as u64 * price::CREDENTIAL_BYTE);
         let Some(access) = self.gate.access.clone() else {
             // Nobody is asked any more.
-            self.let_go_on(slot, Pause::Gate);
+            self.go_on_behind_gate(slot);
             return self.let_in(slot, Greeting::of(&asked));
         };
         let found = access.read(credential).and_then(|read| {
@@ -356,7 +370,7 @@ impl Desk {
             }
             Err(why) => return self.refuse_credential(slot, Some(why)),
         }
-        self.let_go_on(slot, Pause::Gate);
+        self.go_on_behind_gate(slot);
     }
 
     /// A connection that is let in brought another credential, which is good.

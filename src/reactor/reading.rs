@@ -82,7 +82,8 @@ impl Desk {
             self.meter.spend(left as u64 * price::KEPT_KIB / 1_024);
             let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
             unread.checked_bytes = self.checked_bytes(slot);
-            self.connections[slot].unread = Some(Box::new(unread));
+            let is_nothing = unread.is_empty() && unread.checked_bytes == 0;
+            self.connections[slot].unread = (!is_nothing).then(|| Box::new(unread));
             self.pause(slot);
         }
         self.note_buffered(slot);

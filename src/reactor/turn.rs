@@ -142,6 +142,8 @@ impl<I: Io> Reactor<I> {
         self.take_orders(now_ns);
         self.desk.receive();
         self.desk.post(&mut self.wakes);
+        // Before those who brought one are not read from: most go on at once.
+        self.desk.look_at_credentials();
         self.pause();
         self.reset();
         let next_sweep_ns = self.serve(now_ns);
