@@ -13,7 +13,7 @@ pub mod static_token;
 mod strict;
 pub mod token;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use foldhash::fast::RandomState;
 
@@ -31,6 +31,8 @@ pub struct Access {
     /// By digest.
     static_tokens: HashMap<[u8; 32], Arc<Principal>, RandomState>,
     issuers: Issuers,
+    /// By its place, what an issuer is called.
+    issuer_names: Vec<Arc<Box<str>>>,
     /// What those have whom an issuer vouches for, by its place.
     issuer_roles: Vec<Box<[Box<str>]>>,
     leeway_s: u64,
@@ -100,6 +102,7 @@ impl Access {
             roles,
             static_tokens: HashMap::default(),
             issuers: Issuers::default(),
+            issuer_names: Vec::new(),
             issuer_roles: Vec::new(),
             leeway_s: 0,
             anonymous: None,
@@ -114,6 +117,7 @@ impl Access {
                 claims.push(name.into());
             }
         }
+        self.issuer_names = trusted.iter().map(|it| Arc::new(it.terms.iss.clone())).collect();
         let (terms, roles) = trusted.into_iter().map(|it| (it.terms, it.roles)).unzip();
         (self.issuers, self.issuer_roles, self.leeway_s) = (Issuers::new(terms, claims), roles, leeway_s);
     }
@@ -164,14 +168,14 @@ impl Access {
         };
         let claims = unverified.verify(now_s, self.leeway_s).map_err(Refused::Token)?;
         Ok(Arc::new(Principal {
-            user: claims.user,
-            source: Source::Issuer(self.issuers.terms()[claims.issuer_index].iss.as_ref().into()),
-            roles: claims.roles.into(),
+            source: Source::Issuer(self.issuer_names[claims.issuer_index].clone()),
+            // Of none all have the same.
+            roles: if claims.roles.is_empty() { Arc::default() } else { claims.roles.into() },
             claimed: claims.grants.map(Arc::new),
             bindings: claims.bindings,
             token_id: claims.token_id,
-            issued_s: claims.issued_s,
-            expires_s: Some(claims.expires_s.saturating_add(self.leeway_s)),
+            issued_s: claims.issued_s.and_then(NonZeroU64::new),
+            expires_s: NonZeroU64::new(claims.expires_s.saturating_add(self.leeway_s)),
         }))
     }
 

@@ -58,14 +58,13 @@ impl Bindings {
     /// Of a client with this name and these claims. What is empty, longer than [`BINDING_BYTES_MAX`], or holds `/`, `+`, `#` or
     /// U+0000 stands for no level: else a client who chooses its name would choose its grants (CVE-2017-7650).
     pub fn new<'a>(user: Option<&str>, claims: impl IntoIterator<Item = (&'a str, &'a str)>) -> Bindings {
-        let is_level = |value: &str| {
-            (1..=BINDING_BYTES_MAX).contains(&value.len()) && !value.contains(['/', '+', '#', '\0'])
-        };
-        let claims = claims.into_iter().filter(|(_, value)| is_level(value));
-        Bindings {
-            user: user.filter(|user| is_level(user)).map(Into::into),
-            claims: claims.map(|(name, value)| (name.into(), value.into())).collect(),
-        }
+        let claims = claims.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Bindings { user: user.map(Into::into), claims: claims.collect() }
+    }
+
+    /// The client's name, whether or not it may stand for a level.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// What stands for `level` at `depth`: nothing that would make a topic one of the broker's own.
@@ -77,7 +76,7 @@ impl Bindings {
             }
             Level::Literal(_) | Level::Any => unreachable!("only templates stand for something"),
         };
-        value.filter(|value| depth > 0 || !value.starts_with('$'))
+        value.filter(|value| is_level(value) && (depth > 0 || !value.starts_with('$')))
     }
 }
 
@@ -176,6 +175,11 @@ impl Pattern {
             (Some(Asked::Unnamed), true) => true,
         }
     }
+}
+
+/// Whether a client's own text may stand for a level.
+fn is_level(value: &str) -> bool {
+    (1..=BINDING_BYTES_MAX).contains(&value.len()) && !value.contains(['/', '+', '#', '\0'])
 }
 
 /// What stands between braces.

@@ -1,29 +1,30 @@
 //! Who a client is: what a credential proved, and what it may do by that.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use super::{grants::Grants, pattern::Bindings};
 
 /// Somebody with a name, or one of those without. Shared by all connections with the same static token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// Its name; none is anonymous.
-    pub user: Option<Box<str>>,
     /// What vouched for it.
     pub source: Source,
     /// The roles that it was given, by name: which of them there are is the configuration's.
     pub roles: Arc<[Box<str>]>,
     /// What its token grants by itself.
     pub claimed: Option<Arc<Grants>>,
-    /// What stands in templates' places.
+    /// Its name, and what else stands in templates' places.
     pub bindings: Bindings,
     /// The token's own name, by which it can be revoked.
     pub token_id: Option<Box<str>>,
     /// When the token was made, in seconds since the Unix epoch, if it says so.
-    pub issued_s: Option<u64>,
+    pub issued_s: Option<NonZeroU64>,
     /// When it ends, in the same.
-    pub expires_s: Option<u64>,
+    pub expires_s: Option<NonZeroU64>,
 }
+
+// Nearly every connection with a signed token has its own: with what counts its owners no more than 128 bytes.
+const _: () = assert!(size_of::<Principal>() <= 112);
 
 /// What vouches for somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +34,13 @@ pub enum Source {
     /// The static token with this SHA-256.
     StaticToken(Box<[u8; 32]>),
     /// A token of this issuer.
-    Issuer(Arc<str>),
+    Issuer(Arc<Box<str>>),
 }
 
 impl Principal {
     /// Whoever brings no credential.
     pub fn anonymous(roles: Arc<[Box<str>]>) -> Principal {
         Principal {
-            user: None,
             source: Source::Anonymous,
             roles,
             claimed: None,
@@ -54,11 +54,15 @@ impl Principal {
     /// Whoever brings the static token with this digest.
     pub fn with_static_token(user: &str, roles: Arc<[Box<str>]>, digest: [u8; 32]) -> Principal {
         Principal {
-            user: Some(user.into()),
             source: Source::StaticToken(Box::new(digest)),
             bindings: Bindings::new(Some(user), []),
             ..Principal::anonymous(roles)
         }
+    }
+
+    /// Its name; none is anonymous, or one that its issuer gave none.
+    pub fn user(&self) -> Option<&str> {
+        self.bindings.user()
     }
 
     /// Whether `other` is the same somebody, so that its credential may take the place of this one's.
@@ -70,6 +74,6 @@ impl Principal {
             (Source::Anonymous, Source::Anonymous) => true,
             _ => false,
         };
-        vouches && self.user == other.user
+        vouches && self.user() == other.user()
     }
 }

@@ -265,7 +265,7 @@ mod tests {
         let authenticate =
             |token: &str| access.read(Secret::new(token)).and_then(|read| access.prove(read, 0));
         let principal = authenticate(&token).unwrap();
-        assert_eq!((principal.user.as_deref(), access.version()), (Some("ci"), 3));
+        assert_eq!((principal.user(), access.version()), (Some("ci"), 3));
         let has = access.roles_of(&principal);
         assert!(access.rights(&principal, has).may_publish("room/1").is_allowed);
         assert!(access.anonymous().is_none() && authenticate("ff_x").is_err());

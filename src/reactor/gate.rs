@@ -52,7 +52,7 @@ const WARNING_MS: u64 = 60_000;
 pub struct Gate {
     access: Option<Arc<Access>>,
     /// Of those that are let in, by slot.
-    members: Vec<Option<Box<Member>>>,
+    members: Vec<Option<Member>>,
     /// Whose credentials wait, as they came; some may have gone.
     waiting: VecDeque<(ConnectionId, u64)>,
     /// The one that was looked at last came last.
@@ -72,13 +72,14 @@ struct Member {
     /// As of which configuration this is.
     version: u64,
     roles: RoleSet,
-    /// When the token was found good, in milliseconds since the Unix epoch.
-    since_ms: u64,
-    /// It was told that the token ends soon.
-    is_warned: bool,
+    /// When it is to be told that its token ends soon, in milliseconds since the Unix epoch; never, once it was.
+    warns_ms: u64,
     /// When it last brought a credential by a command, in milliseconds (wrapping), if it did.
     asked_ms: Option<u32>,
 }
+
+// One for each slot.
+const _: () = assert!(size_of::<Option<Member>>() <= 40);
 
 /// A credential that waits.
 #[derive(Debug)]
@@ -164,31 +165,30 @@ impl Gate {
             self.members.resize_with(slot as usize + 1, || None);
         }
         let member = &mut self.members[slot as usize];
-        let (since_ms, is_warned) = match member {
+        let warns_ms = match (&member, ends_ms(&principal)) {
             // As of another configuration.
-            Some(member) if Arc::ptr_eq(&member.principal, &principal) => (member.since_ms, member.is_warned),
-            _ => (self.wall_ms, false),
+            (Some(member), _) if Arc::ptr_eq(&member.principal, &principal) => member.warns_ms,
+            (_, Some(ends_ms)) => ends_ms - WARNING_MS.min(ends_ms.saturating_sub(self.wall_ms) / 4),
+            (_, None) => u64::MAX,
         };
         let asked_ms = member.as_ref().and_then(|member| member.asked_ms);
-        *member = Some(Box::new(Member { principal, version, roles, since_ms, is_warned, asked_ms }));
+        *member = Some(Member { principal, version, roles, warns_ms, asked_ms });
     }
 
     /// How long the connection's token goes on, if it has an end.
     pub fn token_left(&self, slot: u32) -> Option<TokenLeft> {
         let member = self.members.get(slot as usize)?.as_ref()?;
-        let ends_ms = member.principal.expires_s?.saturating_mul(1_000);
-        let before_ms = WARNING_MS.min(ends_ms.saturating_sub(member.since_ms) / 4);
         let left_ms = |at_ms: u64| at_ms.saturating_sub(self.wall_ms);
         Some(TokenLeft {
-            ends_in_ms: left_ms(ends_ms),
-            warns_in_ms: (!member.is_warned).then(|| left_ms(ends_ms - before_ms)),
+            ends_in_ms: left_ms(ends_ms(&member.principal)?),
+            warns_in_ms: (member.warns_ms < u64::MAX).then(|| left_ms(member.warns_ms)),
         })
     }
 
     /// The connection is told that its token ends soon.
     pub fn note_warned(&mut self, slot: u32) {
         if let Some(member) = self.members.get_mut(slot as usize).and_then(Option::as_mut) {
-            member.is_warned = true;
+            member.warns_ms = u64::MAX;
         }
     }
 
@@ -285,8 +285,8 @@ impl Desk {
     /// As whom a client is told that it is taken.
     fn identity<'a>(&self, principal: &'a Principal) -> Identity<'a> {
         let now_s = self.gate.wall_ms / 1_000;
-        let expires_in_s = principal.expires_s.map(|expires_s| expires_s.saturating_sub(now_s));
-        Identity { is_awaited: false, user: principal.user.as_deref(), expires_in_s }
+        let expires_in_s = principal.expires_s.map(|expires_s| expires_s.get().saturating_sub(now_s));
+        Identity { is_awaited: false, user: principal.user(), expires_in_s }
     }
 
     fn say_hello(&mut self, slot: u32, identity: Identity<'_>) {
@@ -541,6 +541,11 @@ impl Desk {
         let code = ErrorCode::Forbidden;
         CommandError { op: Some(op), id, topic: Some(filter.into()), code, message: message.into() }
     }
+}
+
+/// When its token ends, in milliseconds since the Unix epoch, if it does.
+fn ends_ms(principal: &Principal) -> Option<u64> {
+    principal.expires_s.map(|expires_s| expires_s.get().saturating_mul(1_000))
 }
 
 /// What it takes to prove a credential: of the keys that may have signed it, all.
