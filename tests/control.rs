@@ -109,6 +109,10 @@ impl Fleet for FakeFleet {
         Ok(vec![File::open("/dev/null")?.into()])
     }
 
+    fn check_reach(&self, _: &Config) -> Result<(), String> {
+        Ok(())
+    }
+
     fn leave_listeners(&self) {}
 
     fn close_listeners(&self) {}

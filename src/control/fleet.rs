@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use crate::{
+    config::Config,
     metrics::{ReactorStats, Troubles},
     reactor::{Order, Reactors},
 };
@@ -38,6 +39,11 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     /// A want of descriptors.
     fn listeners(&self) -> io::Result<Vec<OwnedFd>>;
+    /// Whether this may be the configuration, by who reaches the listeners.
+    ///
+    /// # Errors
+    /// A sentence about one that others than this machine reach, if nobody is asked who they are.
+    fn check_reach(&self, config: &Config) -> Result<(), String>;
     /// Leaves what the listeners have in the file system to a successor, which has them.
     fn leave_listeners(&self);
     /// Closes the listeners but for those that reactors still accept from.
@@ -61,6 +67,10 @@ impl Fleet for Reactors {
 
     fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
         Reactors::listeners(self)
+    }
+
+    fn check_reach(&self, config: &Config) -> Result<(), String> {
+        Reactors::check_reach(self, config)
     }
 
     fn leave_listeners(&self) {

@@ -181,7 +181,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) 
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => warn!(%error, "the service manager could not be told"),
     }
-    let loaded = reloader.reload();
+    let loaded = reloader.reload(|config| fleet.check_reach(config));
     let is_applied = loaded.is_some();
     if let Some(Loaded { config, access }) = loaded {
         let order = || Order::Reload(Arc::clone(&config), access.clone());

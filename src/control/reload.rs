@@ -54,16 +54,20 @@ impl Reloader {
     }
 
     /// Reads the configuration and says what becomes of it; gives what the reactors are to run with from now
-    /// on. With anything wrong everything stays as it was.
-    pub fn reload(&mut self) -> Option<Loaded> {
-        let Loaded { config: loaded, access } = match (self.hooks.load)() {
+    /// on. With anything wrong everything stays as it was. `check` says what is wrong with what would run, which has of some
+    /// keys the values of the start, whatever is read.
+    pub fn reload(&mut self, check: impl FnOnce(&Config) -> Result<(), String>) -> Option<Loaded> {
+        let loaded = (self.hooks.load)().and_then(|Loaded { config, access }| {
+            let reload = Reload::new(&self.running, &config);
+            check(&reload.config).map(|()| (reload, access))
+        });
+        let (Reload { config, changed, waiting }, access) = match loaded {
             Ok(loaded) => loaded,
             Err(why) => {
                 error!("not reloaded, the configuration is as it was: {why}");
                 return None;
             }
         };
-        let Reload { config, changed, waiting } = Reload::new(&self.running, &loaded);
         if config.log.level != self.running.log.level {
             (self.hooks.set_log_level)(&config.log.level);
         }

@@ -257,6 +257,14 @@ impl Reactors {
         self.listeners.lock().expect(LOCK_HELD).as_ref().map_or(Ok(Vec::new()), Listeners::duplicates)
     }
 
+    /// Whether this may be the configuration, by who reaches the listeners.
+    ///
+    /// # Errors
+    /// A sentence about one that others than this machine reach, if nobody is asked who they are.
+    pub fn check_reach(&self, config: &Config) -> Result<(), String> {
+        self.listeners.lock().expect(LOCK_HELD).as_ref().map_or(Ok(()), |it| it.check_reach(config))
+    }
+
     /// Leaves what the listeners have in the file system to a successor, which has them.
     pub fn leave_listeners(&self) {
         if let Some(listeners) = self.listeners.lock().expect(LOCK_HELD).as_mut() {

@@ -574,3 +574,30 @@ fn an_inherited_listener_that_others_reach_is_refused_without_a_word_that_it_is_
     assert!(!output.status.success());
     assert!(text.contains(&format!("listen.address = \"{address}\" is reachable by others")), "{text}");
 }
+
+/// Where the new configuration would have it listen waits for a restart; that it asks nobody would not.
+#[test]
+fn a_broker_that_others_reach_does_not_end_to_ask_who_they_are() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("restart-reach.toml");
+    let asks = "[auth]\nanonymous_roles = [\"guest\"]\n[roles]\nguest = { subscribe = [\"news/#\"] }\n";
+    fs::write(&config, asks).unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+    let passed = [listener.into()];
+    let mut command = activated(&passed, "clients");
+    command.env("FANFARE_CONFIG", &config);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let broker = Broker::start_activated(command, any, any, 1, &[]);
+    fs::write(&config, "").unwrap();
+    broker.reload();
+    broker.wait_for_metric("fanfare_reloads_total{result=\"refused\"} 1");
+    let mut raw = Raw::open(address);
+    let answer = raw.ask(&json!({"op": "publish", "topic": "a", "data": 1, "id": 1}).to_string());
+    assert_eq!(answer["code"], "forbidden", "{answer}");
+    // What it goes on with is as it was.
+    fs::write(&config, asks).unwrap();
+    broker.reload();
+    broker.wait_for_metric("fanfare_reloads_total{result=\"applied\"} 1");
+    raw.close();
+    broker.stop();
+}
