@@ -293,9 +293,12 @@ impl Claims {
             read.read_own(own).ok_or(TokenFault::BadGrants)?;
         }
         let own_names = read.grants.iter().flat_map(Grants::claims);
-        let named: Vec<_> = (issuers.claim_names.iter().map(|name| &**name).chain(own_names))
-            .filter_map(|name| Some((name, claims.get(name)?.text()?)))
-            .collect();
+        let mut names: Vec<&str> = issuers.claim_names.iter().map(|name| &**name).chain(own_names).collect();
+        // Nobody has signed this yet: it may name one a thousand times, and have hundreds that none names.
+        names.sort_unstable();
+        names.dedup();
+        let named = claims.members().filter(|(name, _)| names.binary_search(name).is_ok());
+        let named: Vec<_> = named.filter_map(|(name, value)| Some((name, value.text()?))).collect();
         read.bindings =
             Bindings::new(read.user.as_deref(), named.iter().map(|(name, text)| (*name, &**text)));
         // One that is of no tenant would be in nobody's space, or in everybody's.

@@ -105,6 +105,15 @@ fn a_token_says_who_somebody_is_and_what_they_may_do() {
     assert!(!matches("in/{claim.team}", "in/a") && !matches("in/{claim.other}", "in/x"));
 }
 
+/// Nobody has signed it when it is read: it costs what its bytes do.
+#[test]
+fn a_claim_is_read_once_however_many_templates_name_it() {
+    let filters = vec![format!(r#""in/{}""#, vec!["{claim.dept}"; 15].join("/")); 8].join(",");
+    let text = claims(&format!(r#","x":"y","dept":"it","fanfare":{{"publish":[{filters}]}}"#));
+    let claims = read_now(&token(&text)).expect("it is taken");
+    assert_eq!(claims.bindings, Bindings::new(Some("alice"), [("dept", "it")]));
+}
+
 #[test]
 fn a_token_need_not_say_more_than_whose_it_is_and_for_how_long() {
     let text = format!(r#"{{"iss":"{OTHER_ISS}","exp":{}}}"#, NOW_S + 9_000_000);
