@@ -232,8 +232,9 @@ impl Desk {
 
     /// Runs with `config` from now on. A deadline that is set stays, and what follows it is by the new one.
     pub fn reload(&mut self, config: Arc<Config>, access: Option<Arc<Access>>) {
-        if access.is_some() {
-            self.review.begin();
+        match access.is_some() {
+            true => self.review.begin(),
+            false => self.review.end(),
         }
         self.gate.set_access(access.clone());
         self.shared.access = access;

@@ -60,6 +60,11 @@ impl Review {
         self.leaving.clear();
     }
 
+    /// None is any more: everybody may do everything.
+    pub fn end(&mut self) {
+        *self = Review::default();
+    }
+
     /// This one is.
     pub fn note_changed(&mut self, connection: ConnectionId) {
         self.queue.push_back((connection, None));

@@ -17,6 +17,7 @@ mod load;
 mod oracle;
 mod past;
 mod random;
+mod rights;
 mod stranger;
 mod tours;
 mod values;

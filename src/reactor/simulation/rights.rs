@@ -1,0 +1,88 @@
+//! What clients may do changes while they do something, each scene arranged on purpose.
+//!
+//! The oracle knows of no rights, so that these clients are none of its: what they say and see is written out here.
+
+use super::*;
+use crate::{
+    access::{
+        Access,
+        grants::{GrantTexts, Grants, Role},
+    },
+    uring::sim::Peer,
+};
+
+/// Everybody may publish, and subscribe to these.
+fn access(version: u64, subscribe: &[&str]) -> Option<Arc<Access>> {
+    let subscribe = subscribe.iter().map(|filter| (*filter).to_owned()).collect();
+    let texts = GrantTexts { publish: vec!["#".into()], subscribe, ..GrantTexts::default() };
+    let grants = Grants::parse(&texts).expect("they are filters");
+    let mut access = Access::new(version, vec![Role { name: "all".into(), grants }]);
+    access.admit_anonymous(["all".into()].into());
+    Some(Arc::new(access))
+}
+
+impl World {
+    /// From now on clients may do what `access` says.
+    fn allow(&mut self, access: Option<Arc<Access>>) {
+        self.shared.access = access;
+        self.reload();
+    }
+
+    /// A client of reactor `index` that is let in.
+    fn enter(&mut self, index: usize) -> Peer {
+        let peer = self.net.connect(index);
+        let request = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        self.net.write(peer, request);
+        self.settle();
+        assert!(self.heard(peer).contains(r#""op":"hello""#));
+        peer
+    }
+
+    /// The client sends a message.
+    fn send(&mut self, peer: Peer, text: &str) {
+        let len = u16::try_from(text.len()).expect("it is short");
+        let [high, low] = len.to_be_bytes();
+        let head = if len < 126 { vec![0x81, 0x80 | low] } else { vec![0x81, 0x80 | 126, high, low] };
+        self.net.write(peer, &[&head[..], &[0; 4], text.as_bytes()].concat());
+    }
+
+    /// What came to the client since it was asked last.
+    fn heard(&mut self, peer: Peer) -> String {
+        let mut bytes = Vec::new();
+        self.net.read(peer, usize::MAX, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What comes to the client until nothing does any more.
+    fn hear_all(&mut self, peer: Peer) -> String {
+        let mut all = String::new();
+        loop {
+            self.settle();
+            match self.heard(peer) {
+                heard if heard.is_empty() => return all,
+                heard => all += &heard,
+            }
+        }
+    }
+}
+
+/// The configuration before would have it that everybody is looked at.
+#[test]
+fn nobody_is_closed_who_was_to_be_looked_at_when_nobody_is_asked_any_more() {
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let clients: Vec<Peer> = (0..4).map(|_| world.enter(0)).collect();
+    for client in &clients {
+        world.send(*client, r#"{"op":"subscribe","topic":"room/#"}"#);
+    }
+    world.settle();
+    world.allow(access(2, &["room/#"]));
+    world.allow(None);
+    for client in clients {
+        world.send(client, r#"{"op":"ping","id":1}"#);
+        let heard = world.hear_all(client);
+        assert!(heard.contains("pong"), "{heard}");
+    }
+}
