@@ -56,6 +56,11 @@ impl Endings {
         self.again.is_some() || self.by_view.len() >= ENDINGS_MAX
     }
 
+    /// Whether the connection subscribes to this one again when it has left.
+    pub(super) fn is_again(&self, view: ViewKey) -> bool {
+        self.again.is_some_and(|again| again.view == view)
+    }
+
     /// Asserts the invariants; for tests and simulations. `count`: how many subscriptions say that they are ending.
     pub(super) fn check(&self, count: usize) {
         assert_eq!(self.by_view.len(), count, "an ending is recorded twice, alike");

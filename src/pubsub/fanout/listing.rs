@@ -25,8 +25,9 @@ impl Fanout {
         texts
     }
 
-    /// The topics that the connection has subscribed to by name and not taken back, of those of its subscriptions that stand
-    /// before `below`: of the last `count` of them. Tells before which the next ones stand, 0 if there are none.
+    /// The topics that the connection has subscribed to by name and not taken back, or taken back and subscribed to again, of those
+    /// of its subscriptions that stand before `below`: of the last `count` of them. Tells before which the next ones stand, 0 if
+    /// there are none.
     ///
     /// Nobody is passed over who goes on from there, whatever happens in between: what leaves is replaced by what stood further
     /// on, and what comes stands behind all others.
@@ -39,7 +40,10 @@ impl Fanout {
         let start = end.saturating_sub(count);
         let places = &subscriber.subscriptions()[start as usize..end as usize];
         self.work += places.len() as u64 * price::VISIT;
-        let by_name = places.iter().filter(|held| held.is_by_name() && !held.is_ending());
+        let endings = subscriber.rare.as_ref().and_then(|rare| rare.endings.as_ref());
+        let is_again = |view| endings.is_some_and(|endings| endings.is_again(view));
+        let by_name =
+            places.iter().filter(|held| held.is_by_name() && (!held.is_ending() || is_again(held.view)));
         (by_name.map(|held| self.views[held.view as usize].name.clone()).collect(), start)
     }
 

@@ -86,3 +86,32 @@ fn nobody_is_closed_who_was_to_be_looked_at_when_nobody_is_asked_any_more() {
         assert!(heard.contains("pong"), "{heard}");
     }
 }
+
+/// It leaves a topic of which it is owed much, and subscribes to it again, which begins when it has left.
+#[test]
+fn a_subscription_that_waits_for_the_end_of_another_is_taken_back_as_well() {
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let (reader, publisher) = (world.enter(0), world.enter(0));
+    world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":1}"#);
+    world.settle();
+    world.heard(reader);
+    world.net.set_window(reader, 10);
+    for _ in 0..20 {
+        let data = "x".repeat(200);
+        world.send(publisher, &format!(r#"{{"op":"publish","topic":"room/1","data":"{data}"}}"#));
+        world.settle();
+    }
+    world.send(reader, r#"{"op":"unsubscribe","topic":"room/1","id":2}"#);
+    world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":3}"#);
+    world.settle();
+    world.allow(access(2, &["news/#"]));
+    world.settle();
+    world.net.set_window(reader, 1 << 20);
+    let heard = world.hear_all(reader);
+    assert!(heard.contains(r#"{"op":"ok","id":3,"topic":"room/1""#), "{heard}");
+    assert!(heard.contains(r#"{"op":"unsubscribed","topic":"room/1","reason":"forbidden"}"#), "{heard}");
+    world.send(publisher, r#"{"op":"publish","topic":"room/1","data":"late"}"#);
+    assert_eq!(world.hear_all(reader), "");
+}
