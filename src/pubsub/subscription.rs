@@ -95,7 +95,7 @@ pub struct Started {
 }
 
 impl Started {
-    pub(super) fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
+    pub fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
         Started { pending, seq, replayed: None, refusal: None }
     }
 }

@@ -87,6 +87,11 @@ impl PendingTable {
         }
     }
 
+    /// Whether `connection` asked what `id` names.
+    pub fn is_of(&self, id: PendingId, connection: ConnectionId) -> bool {
+        self.entries[id.0 as usize].connection == connection
+    }
+
     /// Takes the question that `id` names.
     pub fn remove(&mut self, id: PendingId) -> Pending {
         self.entries.remove(id.0 as usize)

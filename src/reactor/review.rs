@@ -19,7 +19,7 @@ use super::{
 use crate::{
     access::grants::Action,
     protocol::{close::CloseReason, reply::Reply},
-    pubsub::subscription::{ConnectionId, Refused, Unsubscribed},
+    pubsub::subscription::{ConnectionId, Refused, Started, Unsubscribed},
     work::price,
 };
 
@@ -178,6 +178,12 @@ impl Desk {
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
         let connection = self.connections.id_of(slot);
+        // Its `ok` would come behind that, if somebody else waits for the same filter.
+        while let Some(asked) =
+            self.fanout.take_waiting(encoding, text, |asked| self.pending.is_of(asked, connection))
+        {
+            self.outcome.started.push(Started::at(Some(asked), None));
+        }
         let (topic, kind) = (HeldTopic::Shared(text.clone()), PendingKind::TakeBack(reason));
         let pending = self.pending.insert(Pending { connection, id: None, topic, kind });
         let outcome = &mut self.outcome;

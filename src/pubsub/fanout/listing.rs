@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{Fanout, subscriber::Subscriber};
-use crate::{protocol::topic, work::price};
+use crate::{
+    protocol::{Encoding, topic},
+    pubsub::message::PendingId,
+    work::price,
+};
 
 impl Fanout {
     /// The filters with wildcards that the connection has subscribed to and not taken back, whether or not that has started; its
@@ -45,6 +49,20 @@ impl Fanout {
         let by_name =
             places.iter().filter(|held| held.is_by_name() && (!held.is_ending() || is_again(held.view)));
         (by_name.map(|held| self.views[held.view as usize].name.clone()).collect(), start)
+    }
+
+    /// Takes one of those out that are to be told when a filter starts, of which `is_its` tells that it is the right one.
+    pub fn take_waiting(
+        &mut self,
+        encoding: Encoding,
+        filter: &str,
+        is_its: impl Fn(PendingId) -> bool,
+    ) -> Option<PendingId> {
+        let key = self.filters.by_text[encoding.index()].get(filter)?;
+        let waiting = &mut self.filters.entries[key.index()].waiting;
+        self.work += waiting.len() as u64 * price::VISIT;
+        let place = waiting.iter().position(|pending| is_its(*pending))?;
+        Some(waiting.swap_remove(place))
     }
 
     /// The filter of a tour of the connection's, of other topics than just `text`, while which `text` cannot be taken back.

@@ -115,3 +115,24 @@ fn a_subscription_that_waits_for_the_end_of_another_is_taken_back_as_well() {
     world.send(publisher, r#"{"op":"publish","topic":"room/1","data":"late"}"#);
     assert_eq!(world.hear_all(reader), "");
 }
+
+/// Two wait for the homes, so that the filter is there when the first of them has let go of it.
+#[test]
+fn a_subscribe_is_answered_before_what_it_began_is_taken_back() {
+    let mut world = World::new(Knobs::calm(2));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let readers = [world.enter(0), world.enter(0)];
+    for reader in readers {
+        world.send(reader, r#"{"op":"subscribe","topic":"room/#","id":7}"#);
+    }
+    world.turns(0, 2);
+    assert!(readers.iter().all(|reader| world.heard(*reader).is_empty()), "they wait");
+    world.allow(access(2, &[]));
+    world.turns(0, 6);
+    for reader in readers {
+        let heard = world.hear_all(reader);
+        let place = |text: &str| heard.find(text).unwrap_or_else(|| panic!("no {text} in {heard}"));
+        assert!(place(r#""op":"ok","id":7"#) < place(r#""op":"unsubscribed""#), "{heard}");
+    }
+}
