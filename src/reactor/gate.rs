@@ -1,8 +1,8 @@
 //! Who is let in, and as whom: credentials that wait to be looked at, and what each connection may do.
 //!
 //! A credential takes longer to look at than anything else that a stranger can ask for, so that all of them, of requests and of
-//! `auth` commands, wait in one queue of which a turn works off its share; whoever brought it waits too, and nothing that it sends
-//! behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
+//! `auth` commands, wait in queues of which a turn works off its share, strangers in one and those that are let in in another;
+//! whoever brought it waits too, and nothing that it sends behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
 //! and costs the broker a slot that strangers have anyway, since those who are not let in count with those who are upgrading.
 
 use std::{
@@ -55,6 +55,10 @@ pub struct Gate {
     members: Vec<Option<Member>>,
     /// Whose credentials wait, as they came; some may have gone.
     waiting: VecDeque<(ConnectionId, u64)>,
+    /// Likewise of those that are let in.
+    renewing: VecDeque<ConnectionId>,
+    /// The one that was looked at last was of these.
+    was_renewing: bool,
     /// The one that was looked at last came last.
     was_last: bool,
     /// What they brought, by slot.
@@ -119,7 +123,7 @@ impl Gate {
 
     /// Whether credentials wait to be looked at.
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !(self.waiting.is_empty() && self.renewing.is_empty())
     }
 
     /// Whether the connection may do that with a topic, or with all that a filter matches; none if nobody is asked.
@@ -204,10 +208,19 @@ impl Gate {
         }
     }
 
-    /// Whose credential is to be looked at next: of the one that came first; but by turns of the last one as well once the first
+    /// Whose credential is to be looked at next: by turns of one that is let in, however many strangers there are, and of a stranger.
+    fn next(&mut self, now_ms: u64, patience_ms: u64) -> Option<ConnectionId> {
+        self.was_renewing = !self.renewing.is_empty() && (self.waiting.is_empty() || !self.was_renewing);
+        match self.was_renewing {
+            true => self.renewing.pop_front(),
+            false => self.next_stranger(now_ms, patience_ms),
+        }
+    }
+
+    /// Which stranger's is: of the one that came first; but by turns of the last one as well once the first
     /// has waited for half of `patience_ms`, since whoever has waited for so long is mostly gone when its turn comes, and so
     /// would be all others. The first goes on all the same, so that the queue is no longer than what comes in that time.
-    fn next(&mut self, now_ms: u64, patience_ms: u64) -> Option<ConnectionId> {
+    fn next_stranger(&mut self, now_ms: u64, patience_ms: u64) -> Option<ConnectionId> {
         let is_late = self.waiting.front().is_some_and(|(_, since_ms)| now_ms - since_ms > patience_ms / 2);
         self.was_last = is_late && !self.was_last;
         let next = if self.was_last { self.waiting.pop_back() } else { self.waiting.pop_front() };
@@ -309,7 +322,10 @@ impl Desk {
     fn keep_waiting(&mut self, slot: u32, credential: Secret, asked: Asked) {
         self.connections[slot].pause = Pause::Gate;
         let (connection, since_ms) = (self.connections.id_of(slot), self.now_ms());
-        self.gate.waiting.push_back((connection, since_ms));
+        match self.connections[slot].phase {
+            Phase::Open => self.gate.renewing.push_back(connection),
+            _ => self.gate.waiting.push_back((connection, since_ms)),
+        }
         self.gate.credentials.insert(slot, Waiting { credential, asked });
     }
 

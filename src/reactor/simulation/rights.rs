@@ -7,6 +7,7 @@ use crate::{
     access::{
         Access,
         grants::{GrantTexts, Grants, Role},
+        static_token,
     },
     uring::sim::Peer,
 };
@@ -135,4 +136,27 @@ fn a_subscribe_is_answered_before_what_it_began_is_taken_back() {
         let place = |text: &str| heard.find(text).unwrap_or_else(|| panic!("no {text} in {heard}"));
         assert!(place(r#""op":"ok","id":7"#) < place(r#""op":"unsubscribed""#), "{heard}");
     }
+}
+
+/// They bring what has to be looked at before.
+#[test]
+fn whoever_is_let_in_does_not_wait_behind_strangers() {
+    let token = static_token::from_random(&[7; 32]);
+    let mut asks = Access::new(1, Vec::new());
+    asks.admit_static_token("bob", [].into(), static_token::digest(&token).expect("it is one"));
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(Some(Arc::new(asks)));
+    world.settle();
+    let (member, strangers) = (world.enter(0), [(); 20].map(|()| world.enter(0)));
+    let auth = |token: &str| format!(r#"{{"op":"auth","token":"{token}","id":5}}"#);
+    world.send(member, &auth(&token));
+    assert!(world.hear_all(member).contains(r#""op":"ok""#));
+    strangers.iter().for_each(|stranger| world.send(*stranger, &auth("ff_x")));
+    world.send(member, &auth(&token));
+    let mut turn_count = 0;
+    while world.heard(member).is_empty() {
+        turn_count += 1;
+        world.turns(0, 1);
+    }
+    assert!(turn_count < 6, "it waits for {turn_count} turns");
 }
