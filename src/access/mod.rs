@@ -197,6 +197,12 @@ impl Access {
         RoleSet::of(&self.roles, principal.roles.iter().chain(of_issuer).map(|name| &**name))
     }
 
+    /// How many names are held against others for that at most.
+    pub fn lookup_count(&self, principal: &Principal) -> usize {
+        let of_issuers = self.issuer_roles.iter().map(|names| names.len()).max().unwrap_or(0);
+        (principal.roles.len() + of_issuers) * self.roles.len()
+    }
+
     fn place_of(&self, iss: &str) -> Option<usize> {
         self.issuers.terms().iter().position(|terms| *terms.iss == *iss)
     }

@@ -95,6 +95,7 @@ pub struct Started {
 }
 
 impl Started {
+    /// Where `pending` is answered: at `seq`, of a topic.
     pub fn at(pending: Option<PendingId>, seq: Option<u64>) -> Started {
         Started { pending, seq, replayed: None, refusal: None }
     }

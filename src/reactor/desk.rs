@@ -389,9 +389,9 @@ impl Desk {
             || (!self.queues.holding.is_empty() && !self.buffered.is_short())
     }
 
-    /// What homes and fan-out have done counts for this turn.
+    /// What homes, fan-out and gate have done counts for this turn.
     pub(super) fn take_work(&mut self) {
-        let price = self.fanout.take_work() + self.home.take_work();
+        let price = self.fanout.take_work() + self.home.take_work() + self.gate.take_work();
         self.meter.spend(price);
     }
 

@@ -67,6 +67,8 @@ pub struct Gate {
     refused_count: usize,
     /// What the wall clock shows in this turn, in milliseconds since the Unix epoch.
     wall_ms: u64,
+    /// What was done, in [`price`]s, and not counted yet.
+    work: u64,
 }
 
 /// Who a connection is.
@@ -165,6 +167,7 @@ impl Gate {
     fn let_in(&mut self, slot: u32, principal: Arc<Principal>) {
         let access = self.access.as_ref().expect("nobody is let in where nobody is asked");
         let (version, roles) = (access.version(), access.roles_of(&principal));
+        self.work += price::MEMBERSHIP + access.lookup_count(&principal) as u64 * price::VISIT / 4;
         if self.members.len() <= slot as usize {
             self.members.resize_with(slot as usize + 1, || None);
         }
@@ -194,6 +197,11 @@ impl Gate {
         if let Some(member) = self.members.get_mut(slot as usize).and_then(Option::as_mut) {
             member.warns_ms = u64::MAX;
         }
+    }
+
+    /// What was done since this was asked last.
+    pub fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
     }
 
     fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {

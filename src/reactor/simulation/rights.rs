@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     access::{
         Access,
-        grants::{GrantTexts, Grants, Role},
+        grants::{GrantTexts, Grants, ROLES_MAX, Role},
         static_token,
     },
     uring::sim::Peer,
@@ -159,4 +159,23 @@ fn whoever_is_let_in_does_not_wait_behind_strangers() {
         world.turns(0, 1);
     }
     assert!(turn_count < 6, "it waits for {turn_count} turns");
+}
+
+/// Each has many roles, which are looked for by their names.
+#[test]
+fn looking_at_connections_again_is_work() {
+    let role = |index| Role { name: format!("r{index}").into(), grants: Grants::default() };
+    let with_roles = |version| {
+        let mut access = Access::new(version, (0..ROLES_MAX).map(role).collect());
+        access.admit_anonymous((0..ROLES_MAX).map(|index| format!("r{index}").into()).collect());
+        Some(Arc::new(access))
+    };
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(with_roles(1));
+    world.settle();
+    (0..6).for_each(|_| _ = world.enter(0));
+    world.allow(with_roles(2));
+    world.turns(0, 1);
+    let count = world.reactor(0).desk().review.pending(6);
+    assert!(count > 3, "{count} are left");
 }
