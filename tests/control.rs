@@ -86,6 +86,7 @@ impl Fleet for FakeFleet {
                 sd_notify::notify(&[NotifyState::Status("accepts again")]).unwrap();
                 return !reactor.is_full.load(Ordering::SeqCst);
             }
+            Order::Revoke(_) => {}
             // It is never empty.
             Order::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
             Order::Reload(config, _) => {

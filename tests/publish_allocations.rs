@@ -77,6 +77,7 @@ impl Turns {
         let shared = Shared {
             is_loopback: true,
             access: None,
+            revocations: Arc::default(),
             config: Arc::new(config),
             homes: Homes::new(count, 1),
             budget: Budget::new(1 << 30),

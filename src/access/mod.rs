@@ -9,6 +9,7 @@ pub mod grants;
 pub mod keys;
 pub mod pattern;
 pub mod principal;
+pub mod revocation;
 pub mod static_token;
 mod strict;
 pub mod token;
@@ -47,15 +48,18 @@ pub enum Refused {
     UnknownToken,
     /// A signed token, and why.
     Token(TokenFault),
+    /// A good one, which is revoked or whose user is blocked.
+    Revoked,
 }
 
 impl Refused {
     /// The length of a table indexed by [`Refused::index`].
-    pub const COUNT: usize = 1 + TokenFault::COUNT;
+    pub const COUNT: usize = 2 + TokenFault::COUNT;
 
     /// Every reason, in order of its index.
     pub fn all() -> impl Iterator<Item = Refused> {
-        [Refused::UnknownToken].into_iter().chain(TokenFault::ALL.into_iter().map(Refused::Token))
+        let of_tokens = TokenFault::ALL.into_iter().map(Refused::Token);
+        [Refused::UnknownToken].into_iter().chain(of_tokens).chain([Refused::Revoked])
     }
 
     /// This reason's place in a table of [`Refused::COUNT`] entries.
@@ -63,6 +67,7 @@ impl Refused {
         match self {
             Refused::UnknownToken => 0,
             Refused::Token(fault) => 1 + fault.index(),
+            Refused::Revoked => Self::COUNT - 1,
         }
     }
 
@@ -71,6 +76,7 @@ impl Refused {
         match self {
             Refused::UnknownToken => "unknown_token",
             Refused::Token(fault) => fault.as_str(),
+            Refused::Revoked => "revoked",
         }
     }
 }

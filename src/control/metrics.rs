@@ -456,7 +456,7 @@ mod tests {
             "fanfare_reviews{reactor=\"1\"} 55",
             "fanfare_forbidden_total{reactor=\"1\",action=\"publish\"} 51",
             "fanfare_forbidden_total{reactor=\"1\",action=\"history\"} 53",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 119",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 120",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

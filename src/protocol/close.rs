@@ -25,6 +25,8 @@ pub enum CloseReason {
     TokenExpired,
     /// 4001: what was accepted once is not any more.
     Revoked,
+    /// 4003: the user is blocked.
+    Forbidden,
     /// No complete upgrade within `timeouts.handshake_ms`: the socket is closed without an answer.
     HandshakeTimeout,
     /// 1002: the peer broke RFC 6455.
@@ -60,7 +62,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 25] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -70,6 +72,7 @@ impl CloseReason {
         CloseReason::AuthTimeout,
         CloseReason::TokenExpired,
         CloseReason::Revoked,
+        CloseReason::Forbidden,
         CloseReason::HandshakeTimeout,
         CloseReason::ProtocolError,
         CloseReason::UnsupportedData,
@@ -117,6 +120,7 @@ impl CloseReason {
             | CloseReason::AuthTimeout
             | CloseReason::TokenExpired
             | CloseReason::Revoked => Some(4001),
+            CloseReason::Forbidden => Some(4003),
             CloseReason::IdleTimeout => Some(4008),
             CloseReason::RateLimited => Some(4029),
         }
@@ -148,6 +152,7 @@ impl CloseReason {
             CloseReason::AuthTimeout => "auth_timeout",
             CloseReason::TokenExpired => "token_expired",
             CloseReason::Revoked => "revoked",
+            CloseReason::Forbidden => "forbidden",
             CloseReason::HandshakeTimeout => "handshake_timeout",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::UnsupportedData => "unsupported_data",

@@ -31,7 +31,7 @@ use super::{
     transport::Source,
 };
 use crate::{
-    access::Access,
+    access::{Access, revocation::Revocations},
     config::Config,
     metrics::{ReactorStats, Trouble, Troubles},
     protocol::{
@@ -68,6 +68,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// Who may do what by it; none if everybody may do everything.
     pub access: Option<Arc<Access>>,
+    /// Who is not let in all the same, at the start.
+    pub revocations: Arc<Revocations>,
     /// Which reactor is a topic's home.
     pub homes: Homes,
     /// The live chunks of all homes.
@@ -185,7 +187,7 @@ impl Desk {
             deflater: Deflater::new(deflate_settings(&config)),
             pending: PendingTable::default(),
             meters,
-            gate: Gate::new(shared.access.clone()),
+            gate: Gate::new(shared.access.clone(), shared.revocations.clone()),
             review: Review::default(),
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,

@@ -25,6 +25,7 @@ use crate::{
         grants::{Action, RoleSet, Verdict},
         keys::KeyKind,
         principal::{Principal, Source},
+        revocation::{Revocations, Why},
     },
     metrics::Trouble,
     protocol::{
@@ -51,6 +52,8 @@ const WARNING_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub struct Gate {
     access: Option<Arc<Access>>,
+    /// Who is not let in all the same.
+    revocations: Arc<Revocations>,
     /// Of those that are let in, by slot.
     members: Vec<Option<Member>>,
     /// Whose credentials wait, as they came; some may have gone.
@@ -105,9 +108,9 @@ enum Asked {
 }
 
 impl Gate {
-    /// One that lets in whom `access` says; without, everybody, and nobody is asked.
-    pub fn new(access: Option<Arc<Access>>) -> Gate {
-        Gate { access, ..Gate::default() }
+    /// One that lets in whom `access` says but for those of `revocations`; without `access` everybody, and nobody is asked.
+    pub fn new(access: Option<Arc<Access>>, revocations: Arc<Revocations>) -> Gate {
+        Gate { access, revocations, ..Gate::default() }
     }
 
     /// A turn begins, when the wall clock shows `wall_ms`.
@@ -121,6 +124,20 @@ impl Gate {
             self.members = Vec::new();
         }
         self.access = access;
+    }
+
+    /// Lets in nobody any more of whom these say so; whoever is let in already stays.
+    pub fn set_revocations(&mut self, revocations: Arc<Revocations>) {
+        self.revocations = revocations;
+    }
+
+    /// Why whoever the connection is should not be let in any more; none if it is nobody, or may stay.
+    pub fn revoked(&self, slot: u32) -> Option<Why> {
+        self.principal(slot).and_then(|principal| self.revokes(principal))
+    }
+
+    fn revokes(&self, principal: &Principal) -> Option<Why> {
+        self.revocations.revokes(principal, self.wall_ms / 1_000)
     }
 
     /// Whether credentials wait to be looked at.
@@ -379,6 +396,10 @@ impl Desk {
         let found = access.read(credential).and_then(|read| {
             self.meter.spend(proof_price(&read));
             access.prove(read, self.gate.wall_ms / 1_000)
+        });
+        let found = found.and_then(|principal| match self.gate.revokes(&principal) {
+            Some(_) => Err(Refused::Revoked),
+            None => Ok(principal),
         });
         let is_open = self.connections[slot].phase == Phase::Open;
         match found {

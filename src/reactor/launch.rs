@@ -123,6 +123,7 @@ impl Prepared {
             is_loopback: listeners.are_loopback(),
             config: config.clone(),
             access,
+            revocations: Arc::default(),
         };
         let (mesh, mut ports) =
             Mesh::new(count, 1, (config.reactor.queue_entries / count).max(QUEUE_ENTRIES_MIN));

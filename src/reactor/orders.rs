@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, mpsc};
 
-use crate::{access::Access, config::Config, metrics::ReactorStats};
+use crate::{
+    access::{Access, revocation::Revocations},
+    config::Config,
+    metrics::ReactorStats,
+};
 
 /// What the control thread asks of a reactor.
 #[derive(Debug)]
@@ -11,6 +15,8 @@ pub enum Order {
     Stats(mpsc::Sender<ReactorStats>),
     /// Run with this configuration, and who may do what by it, from now on: what needs a restart is as it was.
     Reload(Arc<Config>, Option<Arc<Access>>),
+    /// Let in nobody any more of whom these say so, and close the connections of those who are.
+    Revoke(Arc<Revocations>),
     /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before
     /// are served.
     StopAccepting(mpsc::Sender<()>),

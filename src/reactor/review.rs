@@ -17,7 +17,10 @@ use super::{
     share,
 };
 use crate::{
-    access::grants::Action,
+    access::{
+        grants::Action,
+        revocation::{Revocations, Why},
+    },
     protocol::{close::CloseReason, reply::Reply},
     pubsub::subscription::{ConnectionId, Refused, Started, Unsubscribed},
     work::price,
@@ -33,6 +36,10 @@ const BUSY: &str = "busy";
 pub struct Review {
     /// Of a round through all slots, the next one; none if there is no round.
     next_slot: Option<u32>,
+    /// Of the round that looks for those who are revoked, which goes around so many slots: the next one, and how many are left.
+    revoked_slot: u32,
+    revoked_left: usize,
+    revoked_count: usize,
     /// Connections with what is to be looked at of them; nothing yet, of those that have just brought another credential.
     queue: VecDeque<(ConnectionId, Option<Left>)>,
     /// Those that are leaving something, by slot: they go on when they have.
@@ -65,6 +72,20 @@ impl Review {
         *self = Review::default();
     }
 
+    /// All connections of so many slots are to be looked at for whether they are revoked; whoever takes a slot beyond is let in
+    /// by the new table. A round that is under way goes on from where it is, so that rounds that follow each other fast get around.
+    pub fn begin_revoking(&mut self, slot_count: usize) {
+        (self.revoked_count, self.revoked_left) = (slot_count, slot_count);
+    }
+
+    /// The next slot of that round.
+    fn next_revoked(&mut self) -> Option<u32> {
+        self.revoked_left = self.revoked_left.checked_sub(1)?;
+        let slot = if (self.revoked_slot as usize) < self.revoked_count { self.revoked_slot } else { 0 };
+        self.revoked_slot = slot + 1;
+        Some(slot)
+    }
+
     /// This one is.
     pub fn note_changed(&mut self, connection: ConnectionId) {
         self.queue.push_back((connection, None));
@@ -88,13 +109,13 @@ impl Review {
 
     /// Whether there is anything to do.
     pub fn is_under_way(&self) -> bool {
-        self.next_slot.is_some() || !self.queue.is_empty()
+        self.next_slot.is_some() || !self.queue.is_empty() || self.revoked_left > 0
     }
 
     /// How many connections are still to be looked at, of so many slots.
     pub fn pending(&self, slot_count: usize) -> u64 {
         let of_round = self.next_slot.map_or(0, |next| slot_count.saturating_sub(next as usize));
-        (of_round + self.queue.len() + self.leaving.len()) as u64
+        (of_round + self.queue.len() + self.leaving.len() + self.revoked_left) as u64
     }
 }
 
@@ -105,6 +126,7 @@ impl Desk {
             return;
         }
         let until = self.meter.spent() + share::REVIEW;
+        self.close_revoked(until);
         while self.meter.spent() < until {
             let (connection, left) = match self.review.queue.pop_front() {
                 Some(next) => next,
@@ -121,6 +143,38 @@ impl Desk {
         }
     }
 
+    /// Lets in nobody any more of whom these say so, and looks for connections of theirs.
+    pub fn revoke(&mut self, revocations: Arc<Revocations>) {
+        if !revocations.is_empty() {
+            self.review.begin_revoking(self.connections.slot_count());
+        }
+        self.gate.set_revocations(revocations);
+    }
+
+    /// Goes on with the round that looks for those who are revoked. Nothing else is looked at of a connection: those who must go
+    /// are to be gone soon, and nobody's rights have changed.
+    fn close_revoked(&mut self, until: u64) {
+        while self.meter.spent() < until
+            && let Some(slot) = self.review.next_revoked()
+        {
+            self.meter.spend(price::LOOK);
+            if self.connections[slot].phase == Phase::Open {
+                self.close_if_revoked(slot);
+                self.take_work();
+            }
+        }
+    }
+
+    /// Closes the connection if whoever it is is revoked; tells whether it is.
+    fn close_if_revoked(&mut self, slot: u32) -> bool {
+        match self.gate.revoked(slot) {
+            Some(Why::Blocked) => self.close(slot, CloseReason::Forbidden, "this user is blocked"),
+            Some(Why::Revoked) => self.close(slot, CloseReason::Revoked, "revoked"),
+            None => return false,
+        }
+        true
+    }
+
     fn next_of_round(&mut self) -> Option<ConnectionId> {
         let slot = self.review.next_slot?;
         let is_last = slot as usize >= self.connections.slot_count();
@@ -133,6 +187,10 @@ impl Desk {
         let slot = connection.slot;
         if !self.gate.find_again(slot) {
             return self.close(slot, CloseReason::Revoked, "the token is not accepted any more");
+        }
+        // A static token may be another user's now.
+        if self.close_if_revoked(slot) {
+            return;
         }
         let mut left = left.unwrap_or_else(|| {
             let mut texts = self.fanout.list_filters(slot);
@@ -202,5 +260,28 @@ impl Desk {
     /// Nothing more comes of a subscription that the connection had.
     pub(super) fn tell_taken_back(&mut self, slot: u32, filter: &str, reason: &'static str) {
         self.write_reply(slot, &Reply::Unsubscribed { filter, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_begins_anew_goes_on_and_comes_by_every_slot() {
+        let mut review = Review::default();
+        let round = |review: &mut Review| std::iter::from_fn(|| review.next_revoked()).collect::<Vec<u32>>();
+        assert_eq!((review.next_revoked(), review.is_under_way()), (None, false));
+        review.begin_revoking(3);
+        assert_eq!((review.next_revoked(), review.pending(3)), (Some(0), 2));
+        review.begin_revoking(3);
+        assert_eq!((round(&mut review), review.is_under_way()), (vec![1, 2, 0], false));
+        review.begin_revoking(3);
+        assert_eq!((review.next_revoked(), review.next_revoked()), (Some(1), Some(2)));
+        // More slots meanwhile.
+        review.begin_revoking(5);
+        assert_eq!(round(&mut review), [3, 4, 0, 1, 2]);
+        review.begin_revoking(0);
+        assert_eq!(round(&mut review), [0; 0]);
     }
 }

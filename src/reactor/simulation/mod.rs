@@ -253,6 +253,7 @@ impl World {
         let shared = Shared {
             is_loopback: false,
             access: None,
+            revocations: Arc::default(),
             homes: Homes::new(count, rng.next_u64()),
             budget: Budget::with_past(knobs.log_bytes_max, knobs.history_bytes_max),
             epoch: rng.next_u64(),
