@@ -22,7 +22,7 @@ use crate::protocol::{
 };
 pub use address::ListenAddress;
 pub use issuers::Issuer;
-pub use load::reachable;
+pub use load::{admin_reachable, reachable};
 pub use roles::RolePolicy;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
@@ -86,6 +86,8 @@ pub struct Listen {
 pub struct Auth {
     /// The static tokens, by their digests.
     pub tokens_file: Option<PathBuf>,
+    /// Where revocations are kept; none keeps them in memory alone.
+    pub revocations_file: Option<PathBuf>,
     /// Whose signed tokens are taken.
     pub issuers: Vec<Issuer>,
     /// How far clocks may be apart, in seconds; 10.
@@ -141,6 +143,8 @@ pub struct Admin {
     pub address: Option<SocketAddr>,
     /// As [`Listen::hosts`].
     pub hosts: Vec<String>,
+    /// The tokens of operators, by their digests; without them nothing can be changed there.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// `[control]`
@@ -329,6 +333,7 @@ impl Default for Config {
             },
             auth: Auth {
                 tokens_file: None,
+                revocations_file: None,
                 issuers: Vec::new(),
                 leeway_s: 10,
                 anonymous_roles: Vec::new(),
@@ -346,7 +351,11 @@ impl Default for Config {
                 max_delay_us: None,
                 spin_us: 0,
             },
-            admin: Admin { address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))), hosts: Vec::new() },
+            admin: Admin {
+                address: Some(SocketAddr::from(([127, 0, 0, 1], 7601))),
+                hosts: Vec::new(),
+                tokens_file: None,
+            },
             control: Control { socket: None },
             limits: Limits {
                 connections_max: 0,

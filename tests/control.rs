@@ -24,8 +24,10 @@ use fanfare::{
     control::{
         self, Launch,
         fleet::{Fleet, Watch},
+        guard::Guard,
         http,
         reload::{Hooks, Loaded},
+        revocations::Kept,
     },
     metrics::{ReactorStats, Troubles},
     protocol::site::Hosts,
@@ -130,7 +132,11 @@ fn hooks() -> Hooks {
         count += 1;
         let mut config = Config::default();
         config.limits.subscriptions_max = count;
-        if count % 2 == 0 { Err(format!("fault {count}")) } else { Ok(Loaded { config, access: None }) }
+        if count % 2 == 0 {
+            Err(format!("fault {count}"))
+        } else {
+            Ok(Loaded { config, access: None, operators: None })
+        }
     };
     Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}), release_memory: || {} }
 }
@@ -162,8 +168,8 @@ fn serve(fleet: Option<FakeFleet>) -> SocketAddr {
             }
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            let hosts = Arc::new(Hosts::of(&[], true));
-            http::serve(listener, http::Places::new(), hosts, watch).await;
+            let guard = Guard::new(Hosts::of(&[], true), true, false, None);
+            http::serve(listener, http::Places::new(), Arc::new(guard), watch).await;
         });
     });
     receiver.recv().unwrap()
@@ -308,7 +314,7 @@ fn a_broker_process() {
             sd_notify::notify(&[NotifyState::Status("starting")]).unwrap();
             let _ = io::stdin().read(&mut [0]);
         }
-        Ok(fleet)
+        Ok((fleet, Kept::default()))
     };
     let result = control::run(Arc::new(config), Launch::default(), hooks(), start, |_, _| {});
     if std::env::var_os("LINGERING").is_some() {
@@ -516,7 +522,7 @@ fn a_life_from_start_to_drain() {
     };
 
     // A start that fails is the error.
-    let start = |_| Err::<FakeFleet, _>("no ring".into());
+    let start = |_| Err::<(FakeFleet, _), _>("no ring".into());
     let result = control::run(config(), Launch::default(), hooks(), start, |_, _| {});
     assert_eq!(result, Err("no ring".into()));
 
@@ -527,7 +533,7 @@ fn a_life_from_start_to_drain() {
         config(),
         Launch::default(),
         hooks(),
-        |_| Ok(fleet),
+        |_| Ok((fleet, Kept::default())),
         move |_, _| ending.0[1].has_ended.store(true, Ordering::SeqCst),
     );
     assert_eq!(result, Err("reactor 1 ended unexpectedly; its last words are above".into()));
@@ -542,7 +548,7 @@ fn a_life_from_start_to_drain() {
             config(),
             Launch::default(),
             hooks(),
-            |_| Ok(started),
+            |_| Ok((started, Kept::default())),
             move |_, admin| sender.send(admin.unwrap()).unwrap(),
         )
     });

@@ -22,7 +22,6 @@ use tracing_subscriber::{
 
 use super::{Failure, print};
 use crate::{
-    access::Access,
     config::{
         Config, ListenAddress,
         load::{self, Sources},
@@ -33,6 +32,7 @@ use crate::{
         credentials,
         lines::STDERR,
         reload::{Hooks, Loaded},
+        revocations::Kept,
         takeover::Predecessor,
     },
     protocol::mask,
@@ -46,12 +46,12 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// Runs the broker until a signal ends it or a successor takes its place; with `takes_over` it takes a running
 /// one's. SIGHUP reads `sources` again. `release_memory` is called about once a second.
 pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) -> Result<(), Failure> {
-    let Loaded { config, access } = open(&sources, 0).map_err(Failure::Usage)?;
+    let loaded = open(&sources, 0).map_err(Failure::Usage)?;
     let strangers = load::unknown_variables(&sources);
     keep_pages_small();
     start_writing()?;
     let hooks = Hooks {
-        set_log_level: start_logging(&config),
+        set_log_level: start_logging(&loaded.config),
         load: Box::new({
             let mut version = 0;
             move || {
@@ -64,7 +64,7 @@ pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) ->
     for line in strangers {
         warn!("{line}");
     }
-    let result = serve_logged(config, access, hooks, takes_over);
+    let result = serve_logged(loaded, hooks, takes_over);
     let (line, code) = match result {
         Ok(()) => (String::new(), None),
         Err(Failure::Run(line)) => (format!("fanfare: {line}\n"), Some(1)),
@@ -81,15 +81,12 @@ pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) ->
 pub(super) fn open(sources: &Sources, version: u64) -> Result<Loaded<Config>, String> {
     let config = load::load(sources).map_err(|error| error.to_string())?;
     let access = credentials::open(&config, version)?;
-    Ok(Loaded { config, access })
+    let operators = credentials::open_operators(&config)?;
+    Ok(Loaded { config, access, operators })
 }
 
-fn serve_logged(
-    config: Config,
-    access: Option<Arc<Access>>,
-    hooks: Hooks,
-    takes_over: bool,
-) -> Result<(), Failure> {
+fn serve_logged(loaded: Loaded<Config>, hooks: Hooks, takes_over: bool) -> Result<(), Failure> {
+    let Loaded { config, access, operators } = loaded;
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
@@ -111,7 +108,7 @@ fn serve_logged(
                 "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
             ));
         }
-        return serve_after(config, access, hooks, on_ready);
+        return serve_after(Loaded { config, access, operators }, hooks, on_ready);
     }
     let Inherited { listeners, admin } = inherited.unwrap_or_default();
     let start = move |config: Arc<Config>| {
@@ -120,17 +117,18 @@ fn serve_logged(
             false => Listeners::inherit(&config, listeners)?,
         };
         listeners.check_reach(&config)?;
-        Prepared::new(config, access, listeners)?.start()
+        let kept = Kept::open(config.auth.revocations_file.as_deref())?;
+        let reactors = Prepared::new(config, access, listeners)?.start(&kept.revocations)?;
+        Ok((reactors, kept))
     };
-    let launch = Launch { admin, takes_over };
+    let launch = Launch { admin, operators, takes_over };
     control::run(config, launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 
 /// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
 /// fail here has not.
 fn serve_after(
-    config: Arc<Config>,
-    access: Option<Arc<Access>>,
+    Loaded { config, access, operators }: Loaded,
     hooks: Hooks,
     on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
 ) -> Result<(), Failure> {
@@ -147,13 +145,17 @@ fn serve_after(
         Prepared::new(Arc::clone(&config), access, listeners)
     };
     let prepared = prepare().map_err(Failure::Run)?;
+    let revocations_file = config.auth.revocations_file.clone();
     let start = move |_| {
         predecessor.tell_ready();
         info!("waiting for the running broker to close its connections");
         predecessor.wait_until_done()?;
-        prepared.start()
+        // That one wrote to it until now.
+        let kept = Kept::open(revocations_file.as_deref())?;
+        let reactors = prepared.start(&kept.revocations)?;
+        Ok((reactors, kept))
     };
-    let launch = Launch { admin, takes_over: true };
+    let launch = Launch { admin, operators, takes_over: true };
     control::run(config.clone(), launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 

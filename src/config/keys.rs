@@ -224,6 +224,12 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: Kind::OptionalFile(|config| &mut config.auth.tokens_file),
     },
     Key {
+        path: "auth.revocations_file",
+        about: "Where revocations are kept, so that they outlive the broker, which makes the file and writes to it; with \"\" they do not.",
+        is_reloadable: false,
+        kind: Kind::OptionalFile(|config| &mut config.auth.revocations_file),
+    },
+    Key {
         path: "auth.issuers",
         about: "Whose signed tokens (JWT) are taken, a table for each, with these keys:",
         is_reloadable: true,
@@ -333,8 +339,8 @@ pub(super) static KEYS: &[Key<Config>] = &[
     },
     Key {
         path: "admin.address",
-        about: "Serves /healthz, /readyz and /metrics without authentication: keep it on a private address.\n\
-                \"\" turns it off.",
+        about: "Serves health and metrics, and with a token of admin.tokens_file what changes the broker. Another address than a\n\
+                loopback one needs that file, or --insecure. \"\" turns it off.",
         is_reloadable: false,
         kind: Kind::OptionalAddress(|config| &mut config.admin.address),
     },
@@ -343,6 +349,12 @@ pub(super) static KEYS: &[Key<Config>] = &[
         about: "As listen.hosts, for the admin listener. Its health check answers to every name.",
         is_reloadable: false,
         kind: Kind::Texts { allowed: HOSTS, is_valid: is_host, field: |config| &mut config.admin.hosts },
+    },
+    Key {
+        path: "admin.tokens_file",
+        about: "Tokens of operators, as auth.tokens_file, with the roles \"read\" and \"write\". Without it nothing can be changed here.",
+        is_reloadable: true,
+        kind: Kind::OptionalFile(|config| &mut config.admin.tokens_file),
     },
     Key {
         path: "control.socket",

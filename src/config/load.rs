@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -211,6 +212,14 @@ pub fn reachable(address: &ListenAddress) -> String {
     )
 }
 
+/// Why a broker whose admin listener others than this machine reach at `address` does not start.
+pub fn admin_reachable(address: SocketAddr) -> String {
+    format!(
+        "admin.address = \"{address}\" is reachable by others than this machine, and nobody is asked who they are: name a file of \
+         tokens in admin.tokens_file, listen on 127.0.0.1, or say --insecure (listen.insecure = true)"
+    )
+}
+
 /// What no key can see by itself.
 fn check_together(config: &Config) -> Result<(), ConfigError> {
     let (message, owed) = (config.limits.message_bytes_max, config.delivery.owed_bytes_max);
@@ -253,6 +262,18 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
     }
     if !config.listen.address.is_local() && !config.listen.insecure && !config.auth.is_on() {
         return Err(ConfigError(reachable(&config.listen.address)));
+    }
+    if let Some(address) = config.admin.address.filter(|address| !address.ip().to_canonical().is_loopback())
+        && !config.listen.insecure
+        && config.admin.tokens_file.is_none()
+    {
+        return Err(ConfigError(admin_reachable(address)));
+    }
+    if let Some(path) = config.auth.revocations_file.as_ref().filter(|path| !path.is_absolute()) {
+        return Err(ConfigError(format!(
+            "auth.revocations_file = \"{}\" is not allowed: it must be an absolute path, since the broker writes to it",
+            path.display()
+        )));
     }
     check_roles(config)
 }

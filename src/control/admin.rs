@@ -13,9 +13,14 @@ use tracing::warn;
 
 use super::{
     fleet::{Fleet, Watch},
+    guard::{Guard, Operators},
     http,
 };
-use crate::{protocol::site::Hosts, uring::listener::wait_until_unused};
+use crate::{
+    config::{self, Config},
+    protocol::site::Hosts,
+    uring::listener::wait_until_unused,
+};
 
 /// How long requests under way may delay the end of the process.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,16 +30,22 @@ pub(super) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     places: http::Places,
-    hosts: Arc<Hosts>,
+    guard: Arc<Guard>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Admin {
-    /// Listens on `address`, reached by the names `hosts`, or goes on with a socket that does already, which is said if it is another's.
+    /// Listens on `address`, as `config` says, or goes on with a socket that does already, which is said if it is another's. It
+    /// answers `operators` what is not everybody's.
     ///
     /// # Errors
     /// A sentence that names the key and the value.
-    pub fn open(address: SocketAddr, hosts: &[String], inherited: Option<OwnedFd>) -> Result<Admin, String> {
+    pub fn open(
+        address: SocketAddr,
+        config: &Config,
+        operators: Option<Arc<Operators>>,
+        inherited: Option<OwnedFd>,
+    ) -> Result<Admin, String> {
         let cannot_listen = |error: io::Error| {
             let reason = match error.kind() {
                 ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
@@ -57,13 +68,23 @@ impl Admin {
             warn!(inherited = %address, %configured, "the inherited admin listener is not at admin.address; it is served");
         }
         let is_loopback = address.ip().to_canonical().is_loopback();
-        let hosts = Arc::new(Hosts::of(hosts, is_loopback));
-        Ok(Admin { listener, address, places: http::Places::new(), hosts, serving: None })
+        let is_insecure = config.listen.insecure;
+        if !is_loopback && !is_insecure && operators.is_none() {
+            return Err(config::admin_reachable(address));
+        }
+        let hosts = Hosts::of(&config.admin.hosts, is_loopback);
+        let guard = Arc::new(Guard::new(hosts, is_loopback, is_insecure, operators));
+        Ok(Admin { listener, address, places: http::Places::new(), guard, serving: None })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Goes by these tokens from now on.
+    pub fn set_operators(&self, operators: Option<Arc<Operators>>) {
+        self.guard.set_operators(operators);
     }
 
     /// Answers from now on.
@@ -72,7 +93,7 @@ impl Admin {
         match listener {
             Ok(listener) => {
                 let serving =
-                    http::serve(listener, self.places.clone(), Arc::clone(&self.hosts), Arc::clone(watch));
+                    http::serve(listener, self.places.clone(), Arc::clone(&self.guard), Arc::clone(watch));
                 self.serving = Some(tokio_uring::spawn(serving));
             }
             Err(error) => warn!(%error, "the admin listener cannot be served"),

@@ -14,6 +14,7 @@ use toml::Spanned;
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::guard::{Operator, Operators};
 use crate::{
     access::{
         Access, Trusted,
@@ -36,7 +37,7 @@ const MODE_MAX: u32 = 0o640;
 /// Where a service manager puts credentials: systemd.exec(5).
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
-/// What `auth.tokens_file` holds.
+/// What `auth.tokens_file` holds, and `admin.tokens_file`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokensFile {
@@ -71,16 +72,34 @@ pub fn open(config: &Config, version: u64) -> Result<Option<Arc<Access>>, String
         access.admit_anonymous(auth.anonymous_roles.iter().map(|name| name.as_str().into()).collect());
     }
     if let Some(path) = &auth.tokens_file {
-        let key = "auth.tokens_file";
-        let bytes = read(key, path)?;
-        let text = str::from_utf8(&bytes);
-        let text = text.map_err(|_| format!("{key} = \"{}\" is not UTF-8", path.display()))?;
-        admit_tokens(&mut access, config, text)
-            .map_err(|why| format!("{key} = \"{}\": {why}", path.display()))?;
+        let is_known = |role: &str| config.roles.iter().any(|known| known.name == role);
+        read_tokens("auth.tokens_file", path, |user, roles, digest| {
+            check_roles(roles, is_known, "the name of a table in [roles]")?;
+            let roles = roles.iter().map(|name| name.as_str().into()).collect();
+            Ok(access.admit_static_token(user, roles, digest))
+        })?;
     }
     let trusted = auth.issuers.iter().map(trusted).collect::<Result<Vec<Trusted>, String>>()?;
     access.trust(trusted, auth.leeway_s);
     Ok(Some(Arc::new(access)))
+}
+
+/// Who may use the admin listener by `admin.tokens_file`; none without that key.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_operators(config: &Config) -> Result<Option<Arc<Operators>>, String> {
+    let Some(path) = &config.admin.tokens_file else { return Ok(None) };
+    let mut operators = Operators::default();
+    read_tokens("admin.tokens_file", path, |user, roles, digest| {
+        check_roles(roles, |role| matches!(role, "read" | "write"), "\"read\" or \"write\"")?;
+        if roles.is_empty() {
+            return Err("roles names none; \"read\" or \"write\" is needed".into());
+        }
+        let may_write = roles.iter().any(|role| role == "write");
+        Ok(operators.admit(digest, Operator { name: user.into(), may_write }))
+    })?;
+    Ok(Some(Arc::new(operators)))
 }
 
 /// An issuer with its keys.
@@ -119,8 +138,22 @@ fn trusted(issuer: &Issuer) -> Result<Trusted, String> {
     })
 }
 
-/// Lets in whoever brings one of the file's tokens.
-fn admit_tokens(access: &mut Access, config: &Config, text: &str) -> Result<(), String> {
+/// Reads a file of tokens; `admit` takes in each, by its user, roles and digest, and tells whether it is the first with that digest.
+fn read_tokens(
+    key: &str,
+    path: &Path,
+    mut admit: impl FnMut(&str, &[String], [u8; 32]) -> Result<bool, String>,
+) -> Result<(), String> {
+    let bytes = read(key, path)?;
+    let text = str::from_utf8(&bytes);
+    let text = text.map_err(|_| format!("{key} = \"{}\" is not UTF-8", path.display()))?;
+    admit_tokens(text, &mut admit).map_err(|why| format!("{key} = \"{}\": {why}", path.display()))
+}
+
+/// Takes in a token, as [`read_tokens`] says.
+type Admit<'a> = &'a mut dyn FnMut(&str, &[String], [u8; 32]) -> Result<bool, String>;
+
+fn admit_tokens(text: &str, admit: Admit<'_>) -> Result<(), String> {
     let line_of =
         |at: usize| 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
     let file: TokensFile = toml::from_str(text).map_err(|error| {
@@ -133,26 +166,28 @@ fn admit_tokens(access: &mut Access, config: &Config, text: &str) -> Result<(), 
     }
     for entry in &file.token {
         let line = line_of(entry.span().start);
-        admit_token(access, config, entry.get_ref())
-            .map_err(|why| format!("the token of line {line}: {why}"))?;
+        admit_token(entry.get_ref(), admit).map_err(|why| format!("the token of line {line}: {why}"))?;
     }
     Ok(())
 }
 
-fn admit_token(access: &mut Access, config: &Config, entry: &TokenEntry) -> Result<(), String> {
+fn admit_token(entry: &TokenEntry, admit: Admit<'_>) -> Result<(), String> {
     let TokenEntry { sha256, user, roles } = entry;
     let digest =
         digest(sha256).ok_or("sha256 must be 64 hexadecimal digits, as `fanfare token new` prints them")?;
     if !(1..=USER_BYTES_MAX).contains(&user.len()) || user.chars().any(char::is_control) {
         return Err(format!("user must be 1 to {USER_BYTES_MAX} bytes without control characters"));
     }
-    if let Some(role) = roles.iter().find(|role| !config.roles.iter().any(|known| known.name == **role)) {
-        return Err(format!("roles names {role:?}; the name of a table in [roles] is allowed"));
-    }
-    let roles = roles.iter().map(|name| name.as_str().into()).collect();
-    match access.admit_static_token(user, roles, digest) {
+    match admit(user, roles, digest)? {
         true => Ok(()),
         false => Err("another one has the same sha256; each token is allowed once".into()),
+    }
+}
+
+fn check_roles(roles: &[String], is_known: impl Fn(&str) -> bool, allowed: &str) -> Result<(), String> {
+    match roles.iter().find(|role| !is_known(role)) {
+        Some(role) => Err(format!("roles names {role:?}; {allowed} is allowed")),
+        None => Ok(()),
     }
 }
 
@@ -198,7 +233,7 @@ fn locate(path: &Path) -> Option<PathBuf> {
 }
 
 /// Who else may read or change a file with this mode and these owners, as what to do about it.
-fn exposure(mode: u32, owner: u32, group: u32) -> Option<String> {
+pub(super) fn exposure(mode: u32, owner: u32, group: u32) -> Option<String> {
     let bits = mode & 0o777;
     if bits & !MODE_MAX != 0 {
         return Some(format!(

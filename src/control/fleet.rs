@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::Mutex;
 
+use super::revocations::Ledger;
 use crate::{
     config::Config,
     metrics::{ReactorStats, Troubles},
@@ -125,6 +126,8 @@ pub struct Watch<F> {
     fleet: OnceLock<Arc<F>>,
     started: Instant,
     reloads: Reloads,
+    /// Set when the reactors are there.
+    ledger: OnceLock<Arc<Ledger>>,
     /// The last round of answers. Its lock is held while a round is under way, so that there is one.
     round: Mutex<Option<(Instant, Arc<[Answer]>)>>,
 }
@@ -138,6 +141,7 @@ impl<F: Fleet> Watch<F> {
             fleet: OnceLock::new(),
             started: Instant::now(),
             reloads: Reloads::default(),
+            ledger: OnceLock::new(),
             round: Mutex::new(None),
         }
     }
@@ -180,6 +184,16 @@ impl<F: Fleet> Watch<F> {
     pub fn set_ready(&self, fleet: Arc<F>) {
         assert!(self.fleet.set(fleet).is_ok(), "the reactors start once");
         self.set_phase(Phase::Ready);
+    }
+
+    /// Revocations are asked for here from now on. Called once.
+    pub fn set_ledger(&self, ledger: Arc<Ledger>) {
+        assert!(self.ledger.set(ledger).is_ok(), "revocations are opened once");
+    }
+
+    /// Where revocations are asked for; none while the broker starts.
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()
     }
 
     /// What each reactor answers, by its index; empty while the broker starts.

@@ -283,7 +283,7 @@ mod tests {
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         let config = Arc::new(config);
         let listeners = Listeners::bind(&config, count).unwrap();
-        Some(Arc::new(Prepared::new(config, None, listeners).unwrap().start().unwrap()))
+        Some(Arc::new(Prepared::new(config, None, listeners).unwrap().start(&Arc::default()).unwrap()))
     }
 
     fn block_on(future: impl Future<Output = ()>) {

@@ -1,4 +1,5 @@
-//! The admin listener: health for load balancers and service managers, metrics for Prometheus.
+//! The admin listener: health for load balancers and service managers, metrics for Prometheus, and [what changes the
+//! broker](super::api).
 
 use std::{
     collections::VecDeque,
@@ -13,7 +14,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Request, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -33,12 +34,14 @@ use tracing::{debug, warn};
 
 use super::{
     ACCEPT_PAUSE,
+    api::{self, Peer},
     fleet::{Fleet, Phase, Watch},
+    guard::Guard,
     lines::STDERR,
     metrics::{self, Format, Process},
     notices::Seldom,
+    revocations::now_s,
 };
-use crate::protocol::site::Hosts;
 
 /// Connections served at once. For one more the oldest whose request is not complete makes room; where all are, it
 /// waits.
@@ -59,6 +62,7 @@ fanfare
 /healthz  200 while every reactor answers
 /readyz   200 while clients are accepted; 503 while starting, draining and taking over
 /metrics  OpenMetrics text for Prometheus; its classic text for Accept: text/plain; version=0.0.4
+/v1/revocations  who is kept out (GET, POST, DELETE), with Authorization: Bearer and a token of admin.tokens_file
 ";
 
 /// Connections that are served.
@@ -78,15 +82,21 @@ impl Places {
     }
 }
 
-/// Serves until the runtime ends.
-pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, hosts: Arc<Hosts>, watch: Arc<Watch<F>>) {
-    let router = router(watch, hosts);
+/// What is answered from.
+pub(super) struct Pages<F> {
+    pub watch: Arc<Watch<F>>,
+    pub guard: Arc<Guard>,
+}
+
+/// Serves whom `guard` lets in, until the runtime ends.
+pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, guard: Arc<Guard>, watch: Arc<Watch<F>>) {
+    let router = router(Arc::new(Pages { watch, guard }));
     let permits = places.0;
     let mut listening = Listening::default();
     let mut seldom = Seldom::default();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, address)) => (stream, Peer(address.ip())),
             Err(error) => {
                 // Strangers on the clients' port can take the last descriptor.
                 if seldom.is_due(Instant::now()) {
@@ -105,7 +115,7 @@ pub async fn serve<F: Fleet>(listener: TcpListener, places: Places, hosts: Arc<H
         }
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let is_heard = Arc::new(AtomicBool::new(false));
-        let answering = answer(stream, router.clone(), Arc::clone(&is_heard), permit);
+        let answering = answer(stream, peer, router.clone(), Arc::clone(&is_heard), permit);
         listening.add(tokio_uring::spawn(answering).abort_handle(), is_heard);
     }
 }
@@ -132,10 +142,17 @@ impl Listening {
 }
 
 /// One request and its answer; says when the request is complete, and holds its place until the end.
-async fn answer(stream: TcpStream, router: Router, is_heard: Arc<AtomicBool>, place: OwnedSemaphorePermit) {
+async fn answer(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    is_heard: Arc<AtomicBool>,
+    place: OwnedSemaphorePermit,
+) {
     let service = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         is_heard.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         hyper::service::Service::call(&service, request)
     });
     let connection = http1::Builder::new()
@@ -152,32 +169,43 @@ async fn answer(stream: TcpStream, router: Router, is_heard: Arc<AtomicBool>, pl
     drop(place);
 }
 
-fn router<F: Fleet>(watch: Arc<Watch<F>>, hosts: Arc<Hosts>) -> Router {
+fn router<F: Fleet>(pages: Arc<Pages<F>>) -> Router {
+    let guard = &pages.guard;
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/healthz", get(healthz::<F>))
         .route("/readyz", get(readyz::<F>))
         .route("/metrics", get(metrics::<F>))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such page; / lists them\n") })
+        .merge(api::routes())
+        .fallback(no_such_page)
         .method_not_allowed_fallback(|| async {
             (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n")
         })
-        .layer(middleware::from_fn_with_state(hosts, check_host))
-        .with_state(watch)
+        .layer(middleware::from_fn_with_state(Arc::clone(guard), api::check_operator))
+        .layer(middleware::from_fn_with_state(Arc::clone(guard), check_host))
+        .with_state(pages)
+}
+
+async fn no_such_page(uri: Uri) -> Response {
+    match api::is_api(uri.path()) {
+        true => api::no_such_page(),
+        false => (StatusCode::NOT_FOUND, "there is no such page; / lists them\n").into_response(),
+    }
 }
 
 /// Answers only to names by which the listener is reached: else a page could have one of its own point here, and read
 /// what is answered. What asks for health by address, or says no name as HTTP/1.0 may, is no browser's page.
-async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request<Body>, next: Next) -> Response {
+async fn check_host(State(guard): State<Arc<Guard>>, request: Request<Body>, next: Next) -> Response {
     let host = request.headers().get(header::HOST);
-    if request.uri().path() == "/healthz" || host.is_none_or(|host| hosts.admit(host.as_bytes())) {
+    if request.uri().path() == "/healthz" || host.is_none_or(|host| guard.hosts.admit(host.as_bytes())) {
         return next.run(request).await;
     }
     let text = "the Host header is none of the names in admin.hosts\n";
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
+async fn healthz<F: Fleet>(State(pages): State<Arc<Pages<F>>>) -> Response {
+    let watch = &pages.watch;
     match watch.first_unwell().await {
         None if watch.phase() == Phase::Waiting => WAITING_BUT_WELL.into_response(),
         None => "ok\n".into_response(),
@@ -185,8 +213,8 @@ async fn healthz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     }
 }
 
-async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
-    match watch.phase() {
+async fn readyz<F: Fleet>(State(pages): State<Arc<Pages<F>>>) -> Response {
+    match pages.watch.phase() {
         Phase::Ready => "ready\n".into_response(),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
@@ -194,7 +222,8 @@ async fn readyz<F: Fleet>(State(watch): State<Arc<Watch<F>>>) -> Response {
     }
 }
 
-async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>, headers: HeaderMap) -> Response {
+async fn metrics<F: Fleet>(State(pages): State<Arc<Pages<F>>>, headers: HeaderMap) -> Response {
+    let watch = &pages.watch;
     let format = Format::accepted(headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok()));
     let answers = watch.answers().await;
     let text = metrics::exposition(
@@ -205,6 +234,8 @@ async fn metrics<F: Fleet>(State(watch): State<Arc<Watch<F>>>, headers: HeaderMa
             reloads: watch.reloads(),
             log_lines_dropped: STDERR.dropped_total(),
             is_insecure: watch.is_insecure(),
+            revocations: watch.ledger().map_or(0, |ledger| ledger.revocations().count(now_s()) as u64),
+            admin_refused: pages.guard.refused(),
         },
         format,
     );

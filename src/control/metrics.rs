@@ -21,7 +21,10 @@ use rustix::{
 
 use families::{FAMILIES, Value};
 
-use super::fleet::{Answer, Phase};
+use super::{
+    fleet::{Answer, Phase},
+    guard::{self, RefusedCounts},
+};
 use crate::{
     access::{Refused, grants::Action},
     metrics::{GapReason, ReactorStats, TurnTimes},
@@ -131,6 +134,10 @@ pub struct Process {
     pub log_lines_dropped: u64,
     /// Others than this machine may reach it, whoever they are.
     pub is_insecure: bool,
+    /// Revocations in force.
+    pub revocations: u64,
+    /// Requests to the admin listener that were refused, by reason.
+    pub admin_refused: RefusedCounts,
 }
 
 impl Collector for Process {
@@ -139,6 +146,14 @@ impl Collector for Process {
         gauge(&mut encoder, "fanfare_ready", "1 while clients are accepted.", None, &ready)?;
         let help = "1 if others than this machine may reach the broker without a word who they are (listen.insecure).";
         gauge(&mut encoder, "fanfare_insecure", help, None, &u64::from(self.is_insecure))?;
+        let help = "Users and tokens that are kept out, although what they bring is good.";
+        gauge(&mut encoder, "fanfare_revocations", help, None, &self.revocations)?;
+        let help = "Requests to the admin listener that were refused, by reason.";
+        let mut metric =
+            encoder.encode_descriptor("fanfare_admin_refused", help, None, MetricType::Counter)?;
+        for (reason, count) in guard::Refused::ALL.into_iter().zip(self.admin_refused) {
+            counter(&mut metric, &[("reason", reason.as_str())], &count)?;
+        }
         let help = "Time since the broker's start.";
         gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
         let help = "Reloads of the configuration, by result.";
@@ -323,6 +338,8 @@ mod tests {
             reloads: (3, 4),
             log_lines_dropped: 5,
             is_insecure: true,
+            revocations: 6,
+            admin_refused: [7, 8, 9, 10],
         }
     }
 

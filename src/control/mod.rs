@@ -6,15 +6,18 @@
 
 pub mod activation;
 mod admin;
+mod api;
 pub mod credentials;
 mod ending;
 pub mod fleet;
+pub mod guard;
 pub mod guest;
 pub mod http;
 pub mod lines;
 pub mod metrics;
 pub mod notices;
 pub mod reload;
+pub mod revocations;
 mod signals;
 mod socket;
 mod succession;
@@ -35,7 +38,9 @@ use crate::{
 use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
+use guard::Operators;
 use reload::{Hooks, Loaded, Reloader};
+use revocations::{Kept, Ledger};
 use signals::{Signal, Signals};
 use socket::ControlSocket;
 use succession::{Reception, Successors};
@@ -49,6 +54,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Launch {
     /// The admin listener, if it was inherited.
     pub admin: Option<OwnedFd>,
+    /// Who may use it beside what is everybody's.
+    pub operators: Option<Arc<Operators>>,
     /// The broker takes a running one's place, and its start waits for that one's end.
     pub takes_over: bool,
 }
@@ -63,7 +70,7 @@ pub fn run<F: Fleet>(
     config: Arc<Config>,
     launch: Launch,
     hooks: Hooks,
-    start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
+    start: impl FnOnce(Arc<Config>) -> Result<(F, Kept), String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
     // First of all: a signal while the broker starts must end it too.
@@ -78,11 +85,11 @@ pub fn run<F: Fleet>(
 }
 
 async fn control<F: Fleet>(
-    Launch { admin, takes_over }: Launch,
+    Launch { admin, operators, takes_over }: Launch,
     mut reloader: Reloader,
     release_memory: fn(),
     mut signals: Signals,
-    start: impl FnOnce(Arc<Config>) -> Result<F, String> + Send + 'static,
+    start: impl FnOnce(Arc<Config>) -> Result<(F, Kept), String> + Send + 'static,
     on_ready: impl FnOnce(&F, Option<SocketAddr>),
 ) -> Result<(), String> {
     let config = reloader.config();
@@ -92,7 +99,7 @@ async fn control<F: Fleet>(
     }
     let bind = |path| ControlSocket::bind(path, !takes_over);
     let socket = config.control.socket.as_deref().map(bind).transpose()?;
-    let open = |address| Admin::open(address, &config.admin.hosts, admin);
+    let open = |address| Admin::open(address, &config, operators, admin);
     let mut admin = config.admin.address.map(open).transpose()?;
     let reception = socket.map(|socket| Reception::new(socket, admin.as_ref())).transpose()?;
     if let Some(admin) = &mut admin {
@@ -107,10 +114,11 @@ async fn control<F: Fleet>(
         .name("start".into())
         .spawn(move || started_sender.send(start(start_config)))
         .map_err(|error| no_thread(&error))?;
-    let fleet = loop {
+    let (fleet, kept) = loop {
         tokio::select! {
             result = &mut started => {
-                break Arc::new(result.map_err(|_| "the reactors could not be started".to_owned())??);
+                let (fleet, kept) = result.map_err(|_| "the reactors could not be started".to_owned())??;
+                break (Arc::new(fleet), kept);
             }
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(()),
@@ -129,6 +137,7 @@ async fn control<F: Fleet>(
         }
         Err(why) => return Err(why),
     };
+    watch.set_ledger(Ledger::open(kept, reloader.config(), &fleet).map_err(|error| no_thread(&error))?);
     watch.set_ready(Arc::clone(&fleet));
     match takes_over {
         true => notify(&[NotifyState::MainPid(process::id()), NotifyState::Ready]),
@@ -136,7 +145,7 @@ async fn control<F: Fleet>(
     }
     on_ready(&fleet, admin.as_ref().map(Admin::address));
     if is_reload_due {
-        reload(&mut reloader, &*fleet, &watch).await;
+        reload(&mut reloader, &*fleet, &watch, admin.as_ref()).await;
     }
     let mut upkeep = Upkeep::new(&fleet, &watch, release_memory);
     loop {
@@ -144,7 +153,7 @@ async fn control<F: Fleet>(
             signal = signals.next() => match signal {
                 Signal::Stop => break,
                 Signal::Reload => {
-                    reload(&mut reloader, &*fleet, &watch).await;
+                    reload(&mut reloader, &*fleet, &watch, admin.as_ref()).await;
                     continue;
                 }
             },
@@ -176,14 +185,20 @@ async fn control<F: Fleet>(
 }
 
 /// Takes a new configuration, and says to the service manager when that is over.
-async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>) {
+async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, admin: Option<&Admin>) {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => warn!(%error, "the service manager could not be told"),
     }
     let loaded = reloader.reload(|config| fleet.check_reach(config));
     let is_applied = loaded.is_some();
-    if let Some(Loaded { config, access }) = loaded {
+    if let Some(Loaded { config, access, operators }) = loaded {
+        if let Some(admin) = admin {
+            admin.set_operators(operators);
+        }
+        if let Some(ledger) = watch.ledger() {
+            ledger.set_config(Arc::clone(&config));
+        }
         let order = || Order::Reload(Arc::clone(&config), access.clone());
         let untold = fleet::tell(fleet, fleet::ANSWER_TIMEOUT, order).await;
         if !untold.is_empty() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::guard::Operators;
 use crate::{
     access::Access,
     config::{
@@ -19,6 +20,8 @@ pub struct Loaded<C = Arc<Config>> {
     pub config: C,
     /// Who may do what by it; none if everybody may do everything.
     pub access: Option<Arc<Access>>,
+    /// Who may use the admin listener beside what is everybody's.
+    pub operators: Option<Arc<Operators>>,
 }
 
 /// What the control thread calls: where a new configuration comes from, who takes its log level, and what is due from
@@ -57,11 +60,11 @@ impl Reloader {
     /// on. With anything wrong everything stays as it was. `check` says what is wrong with what would run, which has of some
     /// keys the values of the start, whatever is read.
     pub fn reload(&mut self, check: impl FnOnce(&Config) -> Result<(), String>) -> Option<Loaded> {
-        let loaded = (self.hooks.load)().and_then(|Loaded { config, access }| {
+        let loaded = (self.hooks.load)().and_then(|Loaded { config, access, operators }| {
             let reload = Reload::new(&self.running, &config);
-            check(&reload.config).map(|()| (reload, access))
+            check(&reload.config).map(|()| (reload, access, operators))
         });
-        let (Reload { config, changed, waiting }, access) = match loaded {
+        let (Reload { config, changed, waiting }, access, operators) = match loaded {
             Ok(loaded) => loaded,
             Err(why) => {
                 error!("not reloaded, the configuration is as it was: {why}");
@@ -79,7 +82,7 @@ impl Reloader {
             warn!("{change} needs a restart");
         }
         self.running = Arc::new(config);
-        Some(Loaded { config: self.running.clone(), access })
+        Some(Loaded { config: self.running.clone(), access, operators })
     }
 }
 

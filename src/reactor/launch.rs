@@ -22,7 +22,7 @@ use super::{
     turn::{Reactor, Turn},
 };
 use crate::{
-    access::Access,
+    access::{Access, revocation::Revocations},
     channel::Mesh,
     config::{Config, ListenAddress},
     metrics::Troubles,
@@ -73,8 +73,14 @@ pub struct GuestSeat {
 pub struct Prepared {
     config: Arc<Config>,
     reactors: Reactors,
-    starts: Vec<mpsc::Sender<Vec<Peer>>>,
+    starts: Vec<mpsc::Sender<Start>>,
     rings: Vec<RawFd>,
+}
+
+/// What a reactor waits for before it accepts.
+struct Start {
+    peers: Vec<Peer>,
+    revocations: Arc<Revocations>,
 }
 
 /// What a reactor's thread says when it has its ring, or why there is none.
@@ -135,7 +141,7 @@ impl Prepared {
         let mut threads = Vec::new();
         let mut starts = Vec::new();
         for (port, sources) in ports.into_iter().zip(listeners.share(count)?) {
-            let (start, started) = mpsc::channel::<Vec<Peer>>();
+            let (start, started) = mpsc::channel::<Start>();
             let index = port.index();
             let run = ReactorThread {
                 core: config.reactor.pin.then(|| cores[index % cores.len()]),
@@ -195,18 +201,21 @@ impl Prepared {
         })
     }
 
-    /// Lets them accept.
+    /// Lets them accept whoever `revocations` do not keep out.
     ///
     /// # Errors
     /// A sentence that says why they cannot.
-    pub fn start(self) -> Result<Reactors, String> {
+    pub fn start(self, revocations: &Arc<Revocations>) -> Result<Reactors, String> {
         if let Some(listeners) = self.reactors.listeners.lock().expect(LOCK_HELD).as_mut() {
             listeners.open(&self.config)?;
         }
         let rings = self.rings.iter().copied().map(Peer::Ring);
         let peers: Vec<Peer> = rings.chain([Peer::Socket(self.reactors.guest_waker.as_raw_fd())]).collect();
         for start in self.starts {
-            start.send(peers.clone()).map_err(|_| "a reactor ended before it accepted".to_string())?;
+            let peers = peers.clone();
+            start
+                .send(Start { peers, revocations: revocations.clone() })
+                .map_err(|_| "a reactor ended before it accepted".to_string())?;
         }
         Ok(self.reactors)
     }
@@ -302,7 +311,7 @@ struct ReactorThread {
 }
 
 impl ReactorThread {
-    fn run(self, said: mpsc::Sender<Setup>, started: mpsc::Receiver<Vec<Peer>>) {
+    fn run(mut self, said: mpsc::Sender<Setup>, started: mpsc::Receiver<Start>) {
         let is_pinned = self.core.is_some_and(pin_to);
         let index = self.port.index();
         let mut ring = match Ring::new(self.ring) {
@@ -314,8 +323,9 @@ impl ReactorThread {
             }
         };
         let _ = said.send(Ok(Ready { index, ring: ring.as_raw_fd(), is_pinned }));
-        let Ok(peers) = started.recv() else { return };
+        let Ok(Start { peers, revocations }) = started.recv() else { return };
         ring.set_peers(peers);
+        self.shared.revocations = revocations;
         let raw = |Source { socket, is_shared }: Source<OwnedFd>| Source {
             socket: socket.into_raw_fd(),
             is_shared,

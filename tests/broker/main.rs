@@ -23,6 +23,7 @@ mod limits;
 mod memory;
 mod reload;
 mod restart;
+mod revocations;
 mod rights;
 mod slow;
 mod stamps;

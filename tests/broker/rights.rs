@@ -141,13 +141,13 @@ fn a_broker_may_begin_to_ask_and_end_it() {
 }
 
 /// An issuer whose secret the tests know.
-struct Issuer {
+pub struct Issuer {
     file: PathBuf,
     secret: [u8; 40],
 }
 
 impl Issuer {
-    fn new(name: &str) -> Issuer {
+    pub fn new(name: &str) -> Issuer {
         let issuer = Issuer {
             file: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name),
             secret: *b"0123456789012345678901234567890123456789",
@@ -158,7 +158,7 @@ impl Issuer {
         issuer
     }
 
-    fn setting(&self) -> String {
+    pub fn setting(&self) -> String {
         let file = self.file.display();
         format!(
             "auth.issuers=[{{ iss = \"login\", audience = [\"fanfare\"], algorithms = [\"HS256\"], key_file = \"{file}\", roles = [\"chat\"] }}]"
@@ -166,7 +166,7 @@ impl Issuer {
     }
 
     /// A token of `user` that ends in so many seconds, with more claims.
-    fn token(&self, user: &str, ends_in_s: i64, more: Value) -> String {
+    pub fn token(&self, user: &str, ends_in_s: i64, more: Value) -> String {
         let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
         let mut claims = json!({"iss": "login", "aud": "fanfare", "sub": user, "exp": now_s + ends_in_s});
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

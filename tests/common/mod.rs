@@ -310,7 +310,12 @@ impl Log {
 
     /// How many lines that hold `text` come until the broker has ended.
     pub fn count_to_end(self, text: &str) -> usize {
-        self.lines.into_iter().filter(|line| line.contains(text)).count()
+        self.rest().filter(|line| line.contains(text)).count()
+    }
+
+    /// The lines that come until the broker has ended.
+    pub fn rest(self) -> impl Iterator<Item = String> {
+        self.lines.into_iter()
     }
 }
 

@@ -327,6 +327,8 @@ fn metrics() -> BTreeSet<String> {
         reloads: (0, 0),
         log_lines_dropped: 0,
         is_insecure: false,
+        revocations: 0,
+        admin_refused: [0; 4],
     };
     let text = exposition(&[Answer::Stats(Box::default())], process, Format::OpenMetrics);
     let name = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {

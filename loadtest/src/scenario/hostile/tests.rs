@@ -38,7 +38,7 @@ fn start_broker(settings: &[(&str, &str)]) -> (Reactors, String) {
     });
     let config = load(&Sources { flags: flags.collect(), ..Sources::default() }).unwrap();
     let listeners = Listeners::bind(&config, reactor_count(&config)).unwrap();
-    let reactors = Prepared::new(Arc::new(config), None, listeners).unwrap().start().unwrap();
+    let reactors = Prepared::new(Arc::new(config), None, listeners).unwrap().start(&Arc::default()).unwrap();
     let url = format!("ws://{}/ws", reactors.address());
     (reactors, url)
 }
