@@ -109,6 +109,26 @@ pub struct Verdict {
     pub held_count: u32,
 }
 
+/// Why something is allowed or not, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// These grants are of it, all or some of it each.
+    Granted(Vec<Given>),
+    /// Nothing grants this topic, which is of it.
+    NotGranted(String),
+    /// It is granted, and this denies some of it.
+    Denied(Given),
+}
+
+/// A filter, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The role that has it; none: the token itself.
+    pub role: Option<Box<str>>,
+    /// As it was written.
+    pub filter: String,
+}
+
 impl Grants {
     /// Reads the filters.
     ///
@@ -188,6 +208,35 @@ impl<'a> Rights<'a> {
         };
         let is_denied = is_granted && self.grants().any(|grants| grants.deny.iter().any(&mut overlaps));
         Verdict { is_allowed: is_granted && !is_denied, held_count }
+    }
+
+    /// Why `action` is allowed or not with all that this filter matches.
+    pub fn explain(self, action: Action, filter: &str) -> Reason {
+        let given = |(role, pattern): (Option<&str>, &Pattern)| Given {
+            role: role.map(Into::into),
+            filter: pattern.to_string(),
+        };
+        let patterns = self.grants().flat_map(move |grants| grants.of(action));
+        if let Some(topic) = pattern::uncovered(patterns, filter, self.bindings) {
+            return Reason::NotGranted(topic);
+        }
+        let concerned = |list: fn(&'a Grants, Action) -> &'a [Pattern]| {
+            let patterns = self
+                .owned()
+                .flat_map(move |(role, grants)| list(grants, action).iter().map(move |it| (role, it)));
+            patterns.filter(move |(_, pattern)| pattern.overlaps(filter, self.bindings)).map(given)
+        };
+        match concerned(|grants, _| &grants.deny).next() {
+            Some(denied) => Reason::Denied(denied),
+            None => Reason::Granted(concerned(Grants::of).collect()),
+        }
+    }
+
+    /// Grants with the role whose they are.
+    fn owned(self) -> impl Iterator<Item = (Option<&'a str>, &'a Grants)> {
+        let roles = self.has.iter().map(move |place| &self.roles[place]);
+        let roles = roles.map(|role| (Some(&*role.name), &role.grants));
+        self.claimed.into_iter().map(|grants| (None, grants)).chain(roles)
     }
 
     fn grants(self) -> impl Iterator<Item = &'a Grants> + Clone {

@@ -1,5 +1,7 @@
 //! The filters of grants: MQTT's, where a whole level may stand for something of the client.
 
+use std::fmt;
+
 use crate::protocol::topic::{self, Filter, TOPIC_LEVELS_MAX};
 
 #[cfg(test)]
@@ -177,6 +179,26 @@ impl Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    /// As it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, level) in self.levels.iter().enumerate() {
+            f.write_str(if depth > 0 { "/" } else { "" })?;
+            match level {
+                Level::Literal(text) => f.write_str(text)?,
+                Level::Any => f.write_str("+")?,
+                Level::User => f.write_str("{user}")?,
+                Level::Claim(name) => write!(f, "{{claim.{name}}}")?,
+            }
+        }
+        match (self.is_open, self.levels.is_empty()) {
+            (true, true) => f.write_str("#"),
+            (true, false) => f.write_str("/#"),
+            (false, _) => Ok(()),
+        }
+    }
+}
+
 /// Whether a client's own text may stand for a level.
 fn is_level(value: &str) -> bool {
     (1..=BINDING_BYTES_MAX).contains(&value.len()) && !value.contains(['/', '+', '#', '\0'])
@@ -206,6 +228,29 @@ pub fn covers<'a>(
     filter: &str,
     bindings: &Bindings,
 ) -> (bool, u32) {
+    let (depth, held_count) = find_uncovered(patterns, filter, bindings);
+    (depth.is_none(), held_count)
+}
+
+/// A topic that `filter` matches and none of `patterns`, with `…` for levels that may be anything else, if there is one.
+pub fn uncovered<'a>(
+    patterns: impl Iterator<Item = &'a Pattern> + Clone,
+    filter: &str,
+    bindings: &Bindings,
+) -> Option<String> {
+    let depth = find_uncovered(patterns, filter, bindings).0?;
+    let levels = split(filter).0.map(|level| if level == "+" { "…" } else { level });
+    let levels: Vec<&str> = levels.chain(std::iter::repeat("…")).take(depth).collect();
+    Some(levels.join("/"))
+}
+
+/// How many levels a topic has that is matched by the filter and by no pattern, if there is one; and how many times a pattern was
+/// held against something.
+fn find_uncovered<'a>(
+    patterns: impl Iterator<Item = &'a Pattern> + Clone,
+    filter: &str,
+    bindings: &Bindings,
+) -> (Option<usize>, u32) {
     let (levels, is_open) = split(filter);
     let level_count = levels.clone().count();
     let longest = patterns.clone().map(|pattern| pattern.levels.len()).max().unwrap_or(0);
@@ -227,10 +272,10 @@ pub fn covers<'a>(
             pattern.matches_levels(asked.clone(), bindings)
         });
         if !is_matched {
-            return (false, held_count);
+            return (Some(depth), held_count);
         }
     }
-    (true, held_count)
+    (None, held_count)
 }
 
 /// The levels of a filter before a final `#`, and whether it has one.
@@ -415,6 +460,20 @@ mod tests {
             let shares_the_empty = topic::matches(&deny, "") && topic::matches(&asked, "");
             let expected = naive::overlaps(&deny, &asked);
             prop_assert!(overlaps == expected || (overlaps && shares_the_empty), "{} {}", deny, asked);
+        }
+
+        /// And what is not covered is named by a topic that nothing grants.
+        #[test]
+        fn an_uncovered_topic_is_the_filters_and_no_grants(grants in prop::collection::vec(filter(), 0..5), asked in filter()) {
+            let parsed: Vec<Pattern> = grants.iter().map(|grant| pattern(grant)).collect();
+            let bindings = Bindings::default();
+            let topic = uncovered(parsed.iter(), &asked, &bindings);
+            prop_assert_eq!(topic.is_none(), covers(parsed.iter(), &asked, &bindings).0);
+            if let Some(topic) = topic {
+                prop_assert!(topic::matches(&asked, &topic), "{} {}", asked, topic);
+                prop_assert!(!parsed.iter().any(|grant| grant.matches(&topic, &bindings)), "{:?} {}", grants, topic);
+            }
+            prop_assert!(grants.iter().zip(&parsed).all(|(text, grant)| grant.to_string() == *text));
         }
 
         #[test]

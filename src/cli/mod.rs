@@ -9,6 +9,7 @@ mod history;
 mod interrupt;
 mod login;
 mod moment;
+mod permissions;
 mod position;
 mod printer;
 mod publish;
@@ -73,6 +74,8 @@ enum ConfigCommand {
         /// The TOML file; FANFARE_CONFIG or the defaults without one.
         file: Option<PathBuf>,
     },
+    /// Say whether somebody may do something by a configuration, and why.
+    Permissions(permissions::PermissionsArgs),
 }
 
 /// What `serve` takes. A flag wins over the environment (FANFARE_LISTEN_ADDRESS), that over the file.
@@ -157,6 +160,12 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
             }
             let file = sources.file.map_or("the defaults".into(), |file| file.display().to_string());
             print(&format!("{file}: ok\n"))
+        }
+        Command::Config(ConfigCommand::Permissions(args)) => {
+            let file = args.config.clone().or_else(config_variable);
+            let sources = Sources { file, environment: environment()?, flags: vec![] };
+            let loaded = serve::open(&sources, 0).map_err(Failure::Usage)?;
+            permissions::permissions(args, loaded.access)
         }
         Command::Probe => serve::probe(),
     }

@@ -463,3 +463,53 @@ fn a_new_token_is_kept_as_its_digest() {
     assert_eq!(entry["token"].as_array().unwrap(), &[expected.parse::<toml::Table>().unwrap().into()]);
     assert_ne!(new_token("bob", &[]).0, new_token("bob", &[]).0);
 }
+
+/// The same verdicts as the broker's, with what makes them.
+#[test]
+fn the_operator_is_told_why_something_is_allowed_or_not() {
+    let (token, entry) = new_token("bob", &["chat"]);
+    let tokens = Tokens::new("auth-why", &[&entry]);
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("auth-why.toml");
+    let roles =
+        r#"chat = { publish = ["room/+"], subscribe = ["room/#", "own/{user}/#"], deny = ["room/staff"] }"#;
+    fs::write(&config, format!("auth.tokens_file = \"{}\"\n[roles]\n{roles}\n", tokens.0.display())).unwrap();
+    let file = tokens.0.with_extension("token");
+    fs::write(&file, &token).unwrap();
+    let ask = |who: &[&str], what: [&str; 2]| {
+        let mut command = broker_command();
+        command.args(["config", "permissions", "--config"]).arg(&config).args(who).args(what);
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let by_token = ["--token-file", file.to_str().unwrap()];
+    for (who, what, code, line) in [
+        (&by_token[..], ["publish", "room/1"], 0, "allowed by room/+ of the role chat\n"),
+        (&by_token, ["publish", "room/1/2"], 1, "fanfare: not allowed: nothing grants room/1/2\n"),
+        (
+            &by_token,
+            ["publish", "room/staff"],
+            1,
+            "fanfare: not allowed: denied by room/staff of the role chat\n",
+        ),
+        (&by_token, ["subscribe", "own/+/x"], 1, "fanfare: not allowed: nothing grants own/…/x\n"),
+        (&by_token, ["subscribe", "own/bob/#"], 0, "allowed by own/{user}/# of the role chat\n"),
+        (
+            &["--user", "eve", "--role", "chat"],
+            ["history", "own/eve/1"],
+            0,
+            "allowed by own/{user}/# of the role chat\n",
+        ),
+        (&["--user", "eve"], ["history", "own/eve/1"], 1, "fanfare: not allowed: nothing grants own/eve/1\n"),
+        (&["--token", "x"], ["publish", "room/1"], 1, "fanfare: the token is not accepted: malformed\n"),
+        (&[], ["publish", "room/1"], 1, "fanfare: not allowed: nobody is let in without a token\n"),
+        (
+            &[],
+            ["publish", "room/+"],
+            2,
+            "fanfare: a topic to publish to must not hold the wildcards + and #\n",
+        ),
+    ] {
+        assert_eq!(ask(who, what), (Some(code), line.to_owned()), "{who:?} {what:?}");
+    }
+}
