@@ -4,7 +4,7 @@
 //! found here: all connections of the reactor in turn, a few steps in each turn of it, and each subscription of one by itself.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     connection::Phase,
+    connections::Connections,
     desk::Desk,
     pending::{HeldTopic, Pending, PendingKind},
     share,
@@ -34,14 +35,20 @@ const BUSY: &str = "busy";
 /// Connections that are to be looked at.
 #[derive(Debug, Default)]
 pub struct Review {
+    /// The one that is being looked at, if a turn ended meanwhile.
+    current: Option<(ConnectionId, Left)>,
     /// Of a round through all slots, the next one; none if there is no round.
     next_slot: Option<u32>,
+    /// The last one was of that round.
+    was_of_round: bool,
     /// Of the round that looks for those who are revoked, which goes around so many slots: the next one, and how many are left.
     revoked_slot: u32,
     revoked_left: usize,
     revoked_count: usize,
     /// Connections with what is to be looked at of them; nothing yet, of those that have just brought another credential.
     queue: VecDeque<(ConnectionId, Option<Left>)>,
+    /// Slots of those that have: each is there once.
+    changed: HashSet<u32, RandomState>,
     /// Those that are leaving something, by slot: they go on when they have.
     leaving: HashMap<u32, (ConnectionId, Left), RandomState>,
 }
@@ -62,8 +69,9 @@ const PLACES_MAX: u32 = if cfg!(test) { 2 } else { 256 };
 impl Review {
     /// All connections are to be looked at.
     pub fn begin(&mut self) {
-        self.next_slot = Some(0);
+        (self.next_slot, self.current, self.was_of_round) = (Some(0), None, false);
         self.queue.clear();
+        self.changed.clear();
         self.leaving.clear();
     }
 
@@ -88,7 +96,35 @@ impl Review {
 
     /// This one is.
     pub fn note_changed(&mut self, connection: ConnectionId) {
-        self.queue.push_back((connection, None));
+        if self.changed.insert(connection.slot) {
+            self.queue.push_back((connection, None));
+        }
+    }
+
+    /// Whoever is next: by turns one of the round, however many bring credentials, and one of those.
+    fn next(&mut self, connections: &Connections) -> Option<(ConnectionId, Option<Left>)> {
+        if let Some((connection, left)) = self.current.take() {
+            return Some((connection, Some(left)));
+        }
+        if !self.was_of_round
+            && let Some(connection) = self.next_of_round(connections)
+        {
+            self.was_of_round = true;
+            return Some((connection, None));
+        }
+        self.was_of_round = false;
+        let next = self.queue.pop_front();
+        if let Some((connection, None)) = &next {
+            self.changed.remove(&connection.slot);
+        }
+        next.or_else(|| self.next_of_round(connections).map(|connection| (connection, None)))
+    }
+
+    fn next_of_round(&mut self, connections: &Connections) -> Option<ConnectionId> {
+        let slot = self.next_slot?;
+        let is_last = slot as usize >= connections.slot_count();
+        self.next_slot = (!is_last).then_some(slot + 1);
+        (!is_last).then(|| connections.id_of(slot))
     }
 
     /// The connection has left what it was leaving.
@@ -102,6 +138,9 @@ impl Review {
 
     /// The connection is over.
     pub fn forget(&mut self, slot: u32) {
+        if !self.changed.is_empty() {
+            self.changed.remove(&slot);
+        }
         if !self.leaving.is_empty() {
             self.leaving.remove(&slot);
         }
@@ -109,13 +148,14 @@ impl Review {
 
     /// Whether there is anything to do.
     pub fn is_under_way(&self) -> bool {
-        self.next_slot.is_some() || !self.queue.is_empty() || self.revoked_left > 0
+        self.current.is_some() || self.next_slot.is_some() || !self.queue.is_empty() || self.revoked_left > 0
     }
 
     /// How many connections are still to be looked at, of so many slots.
     pub fn pending(&self, slot_count: usize) -> u64 {
         let of_round = self.next_slot.map_or(0, |next| slot_count.saturating_sub(next as usize));
-        (of_round + self.queue.len() + self.leaving.len() + self.revoked_left) as u64
+        let is_current = usize::from(self.current.is_some());
+        (of_round + is_current + self.queue.len() + self.leaving.len() + self.revoked_left) as u64
     }
 }
 
@@ -128,13 +168,7 @@ impl Desk {
         let until = self.meter.spent() + share::REVIEW;
         self.close_revoked(until);
         while self.meter.spent() < until {
-            let (connection, left) = match self.review.queue.pop_front() {
-                Some(next) => next,
-                None => match self.next_of_round() {
-                    Some(connection) => (connection, None),
-                    None => break,
-                },
-            };
+            let Some((connection, left)) = self.review.next(&self.connections) else { break };
             self.meter.spend(price::LOOK);
             if self.connections.has(connection) && self.connections[connection.slot].phase == Phase::Open {
                 self.review_connection(connection, left, until);
@@ -175,13 +209,6 @@ impl Desk {
         true
     }
 
-    fn next_of_round(&mut self) -> Option<ConnectionId> {
-        let slot = self.review.next_slot?;
-        let is_last = slot as usize >= self.connections.slot_count();
-        self.review.next_slot = (!is_last).then_some(slot + 1);
-        (!is_last).then(|| self.connections.id_of(slot))
-    }
-
     /// Looks at the connection, or goes on with what is left of it.
     fn review_connection(&mut self, connection: ConnectionId, left: Option<Left>, until: u64) {
         let slot = connection.slot;
@@ -199,7 +226,8 @@ impl Desk {
         });
         loop {
             if self.meter.spent() >= until {
-                return self.review.queue.push_front((connection, Some(left)));
+                self.review.current = Some((connection, left));
+                return;
             }
             let Some(text) = left.texts.pop() else {
                 if left.below == 0 {
@@ -283,5 +311,24 @@ mod tests {
         assert_eq!(round(&mut review), [3, 4, 0, 1, 2]);
         review.begin_revoking(0);
         assert_eq!(round(&mut review), [0; 0]);
+    }
+
+    #[test]
+    fn a_round_goes_on_however_many_bring_credentials_and_each_of_those_is_looked_at_once() {
+        let mut connections = Connections::new(4);
+        (0..4).for_each(|socket| _ = connections.open(socket, 0, 1_000));
+        let mut review = Review::default();
+        review.begin();
+        let mut slots = Vec::new();
+        while slots.len() < 9 {
+            (0..2).for_each(|slot| review.note_changed(connections.id_of(slot)));
+            assert!(review.queue.len() <= 2);
+            slots.push(review.next(&connections).expect("some bring another one").0.slot);
+        }
+        assert_eq!(slots, [0, 0, 1, 1, 2, 0, 3, 1, 0]);
+        // Another connection may have the slot, and be looked at as well.
+        review.forget(1);
+        review.note_changed(connections.id_of(1));
+        assert_eq!(review.pending(4), 2);
     }
 }
