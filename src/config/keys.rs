@@ -254,7 +254,8 @@ pub(super) static KEYS: &[Key<Config>] = &[
     Key {
         path: "auth.cookie",
         about: "The name of a cookie that may hold a token, in which a page cannot read it. It counts only for pages whose\n\
-                origin may open connections; __Host- before its name, HttpOnly and SameSite=Lax keep it to one site.",
+                origin may open connections by its name, not by null or *; __Host- before its name, HttpOnly and SameSite=Lax\n\
+                keep it to one site.",
         is_reloadable: true,
         kind: Kind::OptionalText {
             allowed: "1 to 64 letters, digits, _ and -, or \"\" for none",

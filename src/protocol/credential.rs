@@ -1,8 +1,8 @@
 //! What an upgrade request proves itself with: a bearer token (RFC 6750 sections 2.1 and 2.3), or a cookie.
 //!
 //! The first of these that is there counts, whatever becomes of it: `Authorization: Bearer`, `access_token` in the query, the
-//! cookie that the operator names. A cookie is sent by browsers whoever's page asks, so that it counts only where the page's
-//! origin is known and allowed.
+//! cookie that the operator names. A cookie is sent by browsers whoever's page asks, so that it counts only where it is known
+//! whose page that is.
 
 use super::secret::Secret;
 
@@ -22,8 +22,8 @@ pub struct Request<'a, I> {
     pub query: &'a str,
     /// The values of its `Cookie` lines.
     pub cookies: I,
-    /// A page asks for it, whose origin may.
-    pub has_allowed_origin: bool,
+    /// A page asks for it, and it is known whose: see [`Site::knows_origin`](super::site::Site::knows_origin).
+    pub has_known_origin: bool,
 }
 
 /// A credential that is there twice: what it is called.
@@ -53,7 +53,7 @@ impl Places {
         if let Some(token) = one(parameters, "access_token in the query")? {
             return Ok(Some(secret(token.as_bytes())));
         }
-        let Some(name) = self.cookie.as_deref().filter(|_| request.has_allowed_origin) else {
+        let Some(name) = self.cookie.as_deref().filter(|_| request.has_known_origin) else {
             return Ok(None);
         };
         let pairs = request.cookies.flat_map(|line| line.split(|byte| *byte == b';'));
@@ -88,7 +88,7 @@ mod tests {
         authorizations: &[&str],
         query: &str,
         cookies: &[&str],
-        has_allowed_origin: bool,
+        has_known_origin: bool,
     ) -> Result<Option<String>, Twice> {
         let lines = |lines: &[&'static str]| lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>();
         let (authorizations, cookies) = (leak(authorizations), leak(cookies));
@@ -97,7 +97,7 @@ mod tests {
             authorizations: lines(&authorizations).into_iter(),
             query,
             cookies: lines(&cookies).into_iter(),
-            has_allowed_origin,
+            has_known_origin,
         });
         found.map(|found| found.map(|secret| secret.get().to_owned()))
     }

@@ -76,14 +76,16 @@ impl Site {
     /// Whether a request with this `Host` may have this `Origin`: none, as of what is no browser; its own; or one that may.
     pub fn admits_origin(&self, origin: Option<&[u8]>, host: &[u8]) -> bool {
         let Some(origin) = origin else { return true };
-        if self.origins.contains(&OriginPattern::Any) {
-            return true;
-        }
-        let Ok(origin) = str::from_utf8(origin) else { return false };
-        if origin == "null" {
-            return self.origins.contains(&OriginPattern::Null);
-        }
-        let Some(origin) = Origin::parse(origin) else { return false };
+        let is_listed = |pattern| self.origins.contains(&pattern);
+        is_listed(OriginPattern::Any)
+            || (origin == b"null" && is_listed(OriginPattern::Null))
+            || self.knows_origin(origin, host)
+    }
+
+    /// Whether it is known whose page that is: it has the `Host`'s own origin, or one that may by its name. Of a page that says
+    /// `null`, as a frame in a sandbox does on any page, or that may as all may, it is not.
+    pub fn knows_origin(&self, origin: &[u8], host: &[u8]) -> bool {
+        let Some(origin) = str::from_utf8(origin).ok().and_then(Origin::parse) else { return false };
         let host = str::from_utf8(host).ok();
         host.is_some_and(|host| origin.is_of(host))
             || (self.is_loopback && origin.is_http() && is_local(origin.host))
@@ -154,10 +156,10 @@ impl OriginPattern {
         Some(OriginPattern::Of { scheme, host: HostPattern::parse(host)?, port })
     }
 
+    /// Whether it lists that one by its name.
     fn matches(&self, origin: &Origin<'_>) -> bool {
         match self {
-            OriginPattern::Any => true,
-            OriginPattern::Null => false,
+            OriginPattern::Any | OriginPattern::Null => false,
             OriginPattern::Of { scheme, host, port } => {
                 origin.scheme.eq_ignore_ascii_case(scheme)
                     && origin.port == *port
@@ -414,6 +416,23 @@ mod tests {
             ["", "*", "*.", "a:80", "a:", "a.*.b", "http://a", "::1", "*.127.0.0.1", "*.[::1]", "a b", "a/b"]
         {
             assert_eq!(HostPattern::parse(text), None, "{text}");
+        }
+    }
+
+    /// Whoever's page it is can have a frame in a sandbox say `null`.
+    #[test]
+    fn of_what_may_be_anybodys_page_it_is_not_known_whose() {
+        let site = site(&[], &["null", "*", "https://*.a.example"], false);
+        for (origin, is_known) in [
+            ("http://push.example", true),
+            ("https://b.a.example", true),
+            ("https://evil.example", false),
+            ("http://localhost", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert!(site.admits_origin(Some(origin.as_bytes()), b"push.example"), "{origin}");
+            assert_eq!(site.knows_origin(origin.as_bytes(), b"push.example"), is_known, "{origin}");
         }
     }
 

@@ -441,7 +441,7 @@ fn judge_upgrade(
             authorizations: fields.values("Authorization"),
             query,
             cookies: fields.values("Cookie"),
-            has_allowed_origin: fields.values("Origin").next().is_some(),
+            has_known_origin: origin.is_some_and(|origin| terms.site.knows_origin(origin, host)),
         })
     });
     let credential = credential.map_err(|credential::Twice(what)| {
@@ -567,6 +567,7 @@ impl fmt::Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::site::OriginPattern;
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -656,6 +657,27 @@ mod tests {
             let (speech, response) = response_to(GOOD.replace(from, to).as_bytes());
             assert_eq!(speech, Some(Format::Json.into()), "{to}: {response}");
             assert!(!response.contains("Sec-WebSocket-Protocol"), "{response}");
+        }
+    }
+
+    /// Whatever is listed: any page may have a frame that says `null`.
+    #[test]
+    fn a_cookie_is_looked_at_where_it_is_known_whose_page_asks() {
+        let terms = Terms {
+            site: Site { origins: vec![OriginPattern::Any, OriginPattern::Null], ..Site::OPEN },
+            credentials: Some(Places { cookie: Some("t".into()) }),
+            ..Terms::default()
+        };
+        for (origin, is_looked_at) in
+            [("https://example.org", true), ("https://evil.example", false), ("null", false)]
+        {
+            let lines = format!("Host: example.org\r\nOrigin: {origin}\r\nCookie: t=secret");
+            match answer(GOOD.replace("Host: example.org", &lines).as_bytes(), &terms) {
+                Answer::Upgraded { credential, .. } => {
+                    assert_eq!(credential.is_some(), is_looked_at, "{origin}");
+                }
+                other => panic!("{origin}: {other:?}"),
+            }
         }
     }
 

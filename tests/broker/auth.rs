@@ -269,6 +269,32 @@ fn a_token_may_come_in_the_query_or_in_a_cookie_of_an_allowed_page() {
     broker.stop();
 }
 
+/// Any page can have a frame in a sandbox, which says `null`; and with `*` every page may, but not as its visitor.
+#[test]
+fn a_cookie_counts_for_no_page_that_may_be_anybodys() {
+    let (token, entry) = new_token("bob", &["chat"]);
+    let tokens = Tokens::new("auth-anybodys", &[&entry]);
+    let cookie = ("cookie", &*format!("t={token}"));
+    for (origins, origin, is_bobs) in [
+        (r#"listen.origins=["null"]"#, "null", false),
+        (r#"listen.origins=["*"]"#, "null", false),
+        (r#"listen.origins=["*"]"#, "https://evil.example", false),
+        (r#"listen.origins=["*", "https://a.example"]"#, "https://a.example", true),
+        (r#"listen.origins=["*"]"#, "http://localhost:1", true),
+    ] {
+        let broker = Broker::start(1, &[&tokens.setting(), ROLES, "auth.cookie=t", origins]);
+        let mut client = Client::upgrade(&broker, Language::Json, "/ws", &[cookie, ("origin", origin)]);
+        let hello = client.receive();
+        assert_eq!(
+            (hello["user"] == "bob", hello["auth"] == "required"),
+            (is_bobs, !is_bobs),
+            "{origin}: {hello}"
+        );
+        client.close();
+        broker.stop();
+    }
+}
+
 /// Whatever is wrong with it is the same to see: an upgrade, no hello, and 4001 without a reason.
 #[test]
 fn every_bad_token_has_the_same_answer() {
