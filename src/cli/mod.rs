@@ -154,7 +154,7 @@ fn dispatch(cli: Cli, release_memory: fn()) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check { file }) => {
             let sources =
                 Sources { file: file.or_else(config_variable), environment: environment()?, flags: vec![] };
-            serve::open(&sources, 0).map_err(Failure::Usage)?;
+            serve::check(&sources)?;
             for line in load::unknown_variables(&sources) {
                 eprintln!("fanfare: {line}");
             }

@@ -139,6 +139,7 @@ fn serve_after(
     };
     let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
     let prepare = || {
+        Kept::check(config.auth.revocations_file.as_deref())?;
         let mut listeners = Listeners::inherit(&config, listeners)?;
         listeners.check_reach(&config)?;
         listeners.succeed(&config, reactor_count(&config))?;
@@ -157,6 +158,12 @@ fn serve_after(
     };
     let launch = Launch { admin, operators, takes_over: true };
     control::run(config.clone(), launch, hooks, start, on_ready).map_err(Failure::Run)
+}
+
+/// `fanfare config check`: whether a broker would start with these, as far as files say.
+pub(super) fn check(sources: &Sources) -> Result<(), Failure> {
+    let loaded = open(sources, 0).map_err(Failure::Usage)?;
+    Kept::check(loaded.config.auth.revocations_file.as_deref()).map_err(Failure::Usage)
 }
 
 /// `fanfare probe`: every finding, and exit code 1 if the broker cannot run here.

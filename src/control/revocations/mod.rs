@@ -56,6 +56,14 @@ impl Kept {
         let (store, revocations) = Store::open(path, now_s())?;
         Ok(Kept { revocations: Arc::new(revocations), store: Some(store) })
     }
+
+    /// Whether [`Kept::open`] could read the file at `path`, which another broker may have.
+    ///
+    /// # Errors
+    /// As [`Kept::open`].
+    pub fn check(path: Option<&Path>) -> Result<(), String> {
+        path.map_or(Ok(()), |path| Store::check(path, now_s()))
+    }
 }
 
 /// What is asked for.

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
@@ -43,23 +43,25 @@ impl Store {
     /// # Errors
     /// A sentence about what is wrong with it.
     pub fn open(path: &Path, now_s: u64) -> Result<(Store, Revocations), String> {
-        let refused = |why: String| format!("auth.revocations_file = \"{}\" {why}", path.display());
-        let file = lock(path).map_err(&refused)?;
-        let about = file.metadata().map_err(|error| refused(format!("cannot be read: {error}")))?;
-        if !about.is_file() {
-            return Err(refused("is no file".into()));
-        }
-        if let Some(why) = exposure(about.mode(), about.uid(), about.gid()) {
-            return Err(refused(why));
-        }
-        if about.len() > FILE_BYTES_MAX {
-            return Err(refused(format!("has {} bytes; at most {FILE_BYTES_MAX} are allowed", about.len())));
-        }
-        let bytes = fs::read(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
-        let revocations = parse(path, &bytes, now_s).map_err(refused)?;
-        let mut store = Store { path: path.into(), file, bytes: about.len(), line_count: 0 };
+        let refused = |why: String| refusal(path, why);
+        let file = lock(path).map_err(refused)?;
+        let revocations = read(path, &file, now_s).map_err(refused)?;
+        let mut store = Store { path: path.into(), file, bytes: 0, line_count: 0 };
         store.rewrite(&revocations, now_s).map_err(|error| refused(format!("cannot be written: {error}")))?;
         Ok((store, revocations))
+    }
+
+    /// Whether what is at `path` could be opened at `now_s`, whoever has it; there may be nothing yet.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn check(path: &Path, now_s: u64) -> Result<(), String> {
+        let read = match File::open(path) {
+            Ok(file) => read(path, &file, now_s).map(|_| ()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(format!("cannot be opened: {error}")),
+        };
+        read.map_err(|why| refusal(path, why))
     }
 
     /// Adds these lines, which are in `all` already.
@@ -106,6 +108,28 @@ impl Store {
         (self.file, self.bytes, self.line_count) = (file, text.len() as u64, text.lines().count());
         Ok(())
     }
+}
+
+fn refusal(path: &Path, why: String) -> String {
+    format!("auth.revocations_file = \"{}\" {why}", path.display())
+}
+
+/// What is in the file at `path`, which nobody but the broker's user may have written.
+fn read(path: &Path, mut file: &File, now_s: u64) -> Result<Revocations, String> {
+    let unread = |error: io::Error| format!("cannot be read: {error}");
+    let about = file.metadata().map_err(unread)?;
+    if !about.is_file() {
+        return Err("is no file".into());
+    }
+    if let Some(why) = exposure(about.mode(), about.uid(), about.gid()) {
+        return Err(why);
+    }
+    if about.len() > FILE_BYTES_MAX {
+        return Err(format!("has {} bytes; at most {FILE_BYTES_MAX} are allowed", about.len()));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unread)?;
+    parse(path, &bytes, now_s)
 }
 
 /// Opens the file and keeps others from it, waiting a while for the one before.
@@ -234,9 +258,14 @@ mod tests {
             let why = write(&format!("{bad}{whole}")).unwrap_err();
             assert!(why.contains(" is not read: line 1: "), "{why}");
         }
+        assert!(Store::check(&path, NOW_S).unwrap_err().contains(" is not read: line 1: "));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
-        assert!(Store::open(&path, NOW_S).unwrap_err().contains("has mode 660"));
+        for result in [Store::open(&path, NOW_S).map(|_| ()), Store::check(&path, NOW_S)] {
+            assert!(result.unwrap_err().contains("has mode 660"));
+        }
         assert!(Store::open(Path::new("/nowhere/at/all"), NOW_S).unwrap_err().contains("cannot be opened"));
+        assert_eq!(Store::check(Path::new("/nowhere/at/all"), NOW_S), Ok(()));
+        assert!(Store::check(&env::temp_dir(), NOW_S).unwrap_err().ends_with("is no file"));
     }
 
     #[test]
