@@ -2,6 +2,9 @@
 
 use super::pattern::{self, Bindings, Pattern, PatternRule};
 
+#[cfg(test)]
+mod table;
+
 /// The most roles that there are.
 pub const ROLES_MAX: usize = 64;
 

@@ -21,6 +21,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod memory;
+mod permissions;
 mod reload;
 mod restart;
 mod revocations;

@@ -11,17 +11,17 @@ use crate::common::{
 };
 
 /// A file that is rewritten.
-fn config_file(name: &str, roles: &str) -> PathBuf {
+pub fn config_file(name: &str, roles: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, format!("[roles]\n{roles}\n")).unwrap();
     path
 }
 
-fn start_with(config: &PathBuf, reactors: usize, settings: &[&str]) -> Broker {
+pub fn start_with(config: &PathBuf, reactors: usize, settings: &[&str]) -> Broker {
     Broker::start_logged(reactors, settings, |command| _ = command.arg("--config").arg(config)).0
 }
 
-fn wait_for_reload(broker: &Broker, result: &str, count: u64) {
+pub fn wait_for_reload(broker: &Broker, result: &str, count: u64) {
     broker.reload();
     broker.wait_for_metric(&format!("fanfare_reloads_total{{result=\"{result}\"}} {count}"));
 }
