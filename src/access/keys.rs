@@ -286,22 +286,30 @@ fn check_len(bytes: &[u8]) -> Result<(), KeysError> {
 /// Whether this looks like a key in DER or in base64 of that, or like SSH's: who has their public key taken for a secret lets
 /// everybody sign.
 fn is_bare_key(bytes: &[u8]) -> bool {
+    // What a key ends with may look like a space.
+    let is_der =
+        sequence_len(bytes).and_then(|len| bytes.get(len..)).is_some_and(|rest| rest.trim_ascii().is_empty());
     let bytes = bytes.trim_ascii();
     let digits: Vec<u8> =
         bytes.iter().filter(|byte| !byte.is_ascii_whitespace() && **byte != b'=').copied().collect();
     let decoded = STANDARD_NO_PAD.decode(&digits).or_else(|_| URL_SAFE_NO_PAD.decode(&digits));
-    is_sequence(bytes)
+    is_der
         || decoded.is_ok_and(|bytes| is_sequence(&bytes))
         || [&b"ssh-"[..], b"ecdsa-sha2-", b"sk-"].iter().any(|name| bytes.starts_with(name))
 }
 
 /// Whether this is one sequence of DER, with nothing behind it.
 fn is_sequence(bytes: &[u8]) -> bool {
+    sequence_len(bytes) == Some(bytes.len())
+}
+
+/// How long the sequence of DER is that this begins with, if it does with one.
+fn sequence_len(bytes: &[u8]) -> Option<usize> {
     match *bytes {
-        [0x30, len, ..] if len < 0x80 => bytes.len() == 2 + usize::from(len),
-        [0x30, 0x81, len, ..] => bytes.len() == 3 + usize::from(len),
-        [0x30, 0x82, high, low, ..] => bytes.len() == 4 + usize::from(u16::from_be_bytes([high, low])),
-        _ => false,
+        [0x30, len, ..] if len < 0x80 => Some(2 + usize::from(len)),
+        [0x30, 0x81, len, ..] => Some(3 + usize::from(len)),
+        [0x30, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([high, low]))),
+        _ => None,
     }
 }
 

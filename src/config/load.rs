@@ -328,6 +328,8 @@ fn unknown(origin: &str, name: &str, known: &[&str]) -> ConfigError {
 
 /// What may have been meant.
 fn hint(name: &str, known: &[&str]) -> String {
+    // Names of what is in a table of the operator's own stand by themselves.
+    let name = if known.iter().any(|key| key.contains('.')) { name } else { last_part(name) };
     let without_section: Vec<&str> = known.iter().copied().filter(|key| last_part(key) == name).collect();
     match (&without_section[..], nearest(name, known)) {
         ([_, ..], _) => format!("did you mean {}?", without_section.join(" or ")),

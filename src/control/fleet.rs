@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -121,7 +121,7 @@ pub enum Answer {
 
 /// The broker's phase and its reactors, shared by the tasks of the control thread.
 pub struct Watch<F> {
-    is_insecure: bool,
+    is_insecure: AtomicBool,
     phase: AtomicU8,
     fleet: OnceLock<Arc<F>>,
     started: Instant,
@@ -136,7 +136,7 @@ impl<F: Fleet> Watch<F> {
     /// A broker that starts now; `is_insecure` if others than this machine may reach it, whoever they are.
     pub fn new(is_insecure: bool) -> Self {
         Watch {
-            is_insecure,
+            is_insecure: AtomicBool::new(is_insecure),
             phase: AtomicU8::new(Phase::Starting as u8),
             fleet: OnceLock::new(),
             started: Instant::now(),
@@ -148,7 +148,12 @@ impl<F: Fleet> Watch<F> {
 
     /// Whether others than this machine may reach it, whoever they are.
     pub fn is_insecure(&self) -> bool {
-        self.is_insecure
+        self.is_insecure.load(Ordering::Relaxed)
+    }
+
+    /// It is from now on, or is not any more.
+    pub fn set_insecure(&self, is_insecure: bool) {
+        self.is_insecure.store(is_insecure, Ordering::Relaxed);
     }
 
     /// Since when the broker runs.

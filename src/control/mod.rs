@@ -205,6 +205,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
             error!(reactors = ?untold, "reactors did not take the new configuration");
         }
     }
+    watch.set_insecure(reloader.running().is_insecure());
     watch.count_reload(is_applied);
     notify(&[NotifyState::Ready]);
 }

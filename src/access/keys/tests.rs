@@ -85,6 +85,12 @@ fn a_public_key_is_never_taken_for_a_secret() {
             assert_eq!(load(&file, &algorithms).unwrap_err(), KeysError::Bare, "{}", file.escape_ascii());
         }
     }
+    for last in [b'\n', b' ', b'\r', 0] {
+        let ends_so = [&[0x30, 42][..], &[1; 41], &[last]].concat();
+        for file in [ends_so.clone(), [&ends_so, &b"\r\n"[..]].concat()] {
+            assert_eq!(load(&file, &algorithms).unwrap_err(), KeysError::Bare, "{}", file.escape_ascii());
+        }
+    }
     let Signer::Rsa(key) = signer(KeyKind::Rsa) else { unreachable!() };
     use aws_lc_rs::signature::KeyPair;
     assert_eq!(load(key.public_key().as_ref(), &algorithms).unwrap_err(), KeysError::Bare);
