@@ -21,7 +21,7 @@ pub(super) struct NewArgs {
     /// Who brings it: the name that {user} in grants stands for.
     #[arg(long, value_name = "NAME")]
     user: String,
-    /// What whoever brings it may do: the name of a table in [roles]; may be repeated.
+    /// What whoever brings it may do: one of the roles of the configuration, or read or write for an operator; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
 }

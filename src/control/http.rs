@@ -1,5 +1,4 @@
-//! The admin listener: health for load balancers and service managers, metrics for Prometheus, and [what changes the
-//! broker](super::api).
+//! The admin listener: health for load balancers and service managers, metrics for Prometheus, and `/v1` for operators.
 
 use std::{
     collections::VecDeque,
