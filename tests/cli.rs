@@ -201,8 +201,8 @@ fn values_that_do_not_go_together() {
                 clients and the operator need ports of their own";
     assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7601"]), 2, line);
     let line = "listen.address = \"0.0.0.0:7602\" is reachable by others than this machine, and whoever reaches it may \
-         publish and subscribe: listen on 127.0.0.1 or a Unix socket, behind a proxy that lets nobody in who must not, or \
-         say --insecure (listen.insecure = true)";
+         publish and subscribe: say in [auth] who may, listen on 127.0.0.1 or a Unix socket, behind a proxy that lets \
+         nobody in who must not, or say --insecure (listen.insecure = true)";
     assert_fails(&mut fanfare(&["serve", "--listen", "0.0.0.0:7602"]), 2, line);
 }
 
@@ -290,7 +290,7 @@ fn wrong_flags() {
     assert_fails(
         &mut fanfare(&["config"]),
         2,
-        "'fanfare config' requires a subcommand but one was not provided; [subcommands: default, check, help]; \
+        "'fanfare config' requires a subcommand but one was not provided; [subcommands: default, check, permissions, help]; \
          `fanfare --help` says what there is",
     );
     assert_fails(
