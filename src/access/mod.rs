@@ -4,7 +4,7 @@
 //! be asked again as publications come.
 
 #[cfg(test)]
-mod forge;
+pub(crate) mod forge;
 pub mod grants;
 pub mod keys;
 pub mod pattern;

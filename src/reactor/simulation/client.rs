@@ -66,8 +66,28 @@ pub(super) enum Pace {
 /// What the broker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Hello,
+    Hello {
+        /// A token is to come first.
+        is_awaited: bool,
+        user: Option<String>,
+        ends_in_s: Option<u64>,
+    },
     Refused,
+    /// The `ok` to an `auth`.
+    Authenticated {
+        id: u64,
+        user: Option<String>,
+        ends_in_s: Option<u64>,
+    },
+    /// The token ends soon.
+    Expiring {
+        in_s: u64,
+    },
+    /// A subscription was taken back.
+    Unsubscribed {
+        filter: String,
+        reason: String,
+    },
     Ok {
         id: u64,
         topic: String,
@@ -201,6 +221,9 @@ pub(super) enum Ask {
         retain: bool,
     },
     Ping,
+    Auth {
+        token: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -226,22 +249,27 @@ struct Object<'a> {
     more: Option<bool>,
     count: Option<u64>,
     at: Option<String>,
+    auth: Option<&'a str>,
+    user: Option<String>,
+    expires_in_s: Option<u64>,
+    in_s: Option<u64>,
     #[serde(borrow)]
     messages: Option<Vec<&'a RawValue>>,
 }
 
 impl Client {
-    /// A client that has written its upgrade request, with `offer` as an extension.
-    pub fn new(peer: Peer, format: Format, offer: Option<&str>) -> Client {
+    /// A client that has written its upgrade request, with `offer` as an extension, and a token.
+    pub fn new(peer: Peer, format: Format, offer: Option<&str>, token: Option<&str>) -> Client {
         let subprotocol = match format {
             Format::Json => "fanfare.json.v1",
             Format::Binary => "fanfare.bin.v1",
         };
         let offer = offer.map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n")).unwrap_or_default();
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             {offer}Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+             {offer}{token}Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
         );
         Client {
             peer,
@@ -476,7 +504,23 @@ fn read_object(text: &[u8]) -> Event {
     let object = read(text);
     let topic = || object.topic.clone().expect("a topic");
     match object.op {
-        "hello" => Event::Hello,
+        "hello" => Event::Hello {
+            is_awaited: object.auth.is_some_and(|auth| {
+                assert_eq!(auth, "required");
+                true
+            }),
+            user: object.user,
+            ends_in_s: object.expires_in_s,
+        },
+        "ok" if object.topic.is_none() => Event::Authenticated {
+            id: object.id.expect("an ok has an id"),
+            user: object.user,
+            ends_in_s: object.expires_in_s,
+        },
+        "expiring" => Event::Expiring { in_s: object.in_s.expect("so many seconds") },
+        "unsubscribed" => {
+            Event::Unsubscribed { filter: topic(), reason: object.reason.expect("a reason").to_owned() }
+        }
         "ok" => Event::Ok {
             id: object.id.expect("an ok has an id"),
             topic: topic(),
@@ -552,6 +596,7 @@ fn json(ask: &Ask, id: Option<u64>) -> String {
         }
         Ask::Unsubscribe { filter } => format!(r#"{{"op":"unsubscribe","topic":"{filter}"{id}}}"#),
         Ask::Ping => format!(r#"{{"op":"ping"{id}}}"#),
+        Ask::Auth { token } => format!(r#"{{"op":"auth","token":"{token}"{id}}}"#),
         Ask::Publish { topic, payload, receivers, retain, key, .. } => {
             let data = std::str::from_utf8(payload).expect("JSON is UTF-8");
             let receivers = if *receivers { r#","receivers":true"# } else { "" };
@@ -588,6 +633,7 @@ fn binary(ask: &Ask, id: Option<u64>) -> Vec<u8> {
         Ask::Subscribe { .. } | Ask::Tour { .. } => 4,
         Ask::Unsubscribe { .. } => 5,
         Ask::Ping => 9,
+        Ask::Auth { .. } => 17,
         Ask::History { .. } => 12,
     };
     let mut body = head(kind, 1, 0, 0);

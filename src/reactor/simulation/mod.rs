@@ -10,6 +10,7 @@
 
 mod client;
 mod directed;
+mod grants;
 mod guest;
 mod keyed;
 mod keyed_values;
@@ -36,6 +37,7 @@ use super::{
     turn::{COMPLETIONS_MAX, FULL_RETRY_NS, Reactor, Turn},
 };
 use crate::{
+    access::Access,
     channel::Mesh,
     config::{Config, Retain, SlowConsumer, TopicPolicy},
     protocol::{Encoding, Format, close::CloseReason, topic::TopicName},
@@ -155,6 +157,8 @@ struct Knobs {
     plus_levels_max: Option<usize>,
     /// The broker compresses, and every other client offers that.
     deflates: bool,
+    /// Who may do what, if clients are asked who they are.
+    access: Option<Arc<Access>>,
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
     is_verbose: bool,
@@ -204,6 +208,7 @@ impl Knobs {
             filter_limits: None,
             plus_levels_max: None,
             deflates: false,
+            access: None,
             may_close: false,
             is_verbose: false,
         }
@@ -241,6 +246,10 @@ impl Knobs {
             });
         }
         config.topic.extend(self.policies.iter().cloned());
+        if self.access.is_some() {
+            // Else nobody looks for tokens.
+            config.auth.tokens_file = Some("tokens".into());
+        }
         config
     }
 }
@@ -252,7 +261,7 @@ impl World {
         let (net, rings) = SimNet::new(knobs.net.clone());
         let shared = Shared {
             is_loopback: false,
-            access: None,
+            access: knobs.access.clone(),
             revocations: Arc::default(),
             homes: Homes::new(count, rng.next_u64()),
             budget: Budget::with_past(knobs.log_bytes_max, knobs.history_bytes_max),
@@ -308,6 +317,11 @@ impl World {
 
     /// A client connects to reactor `index`; its request is written, and not yet on its way.
     fn connect(&mut self, index: usize, format: Format) -> usize {
+        self.connect_with(index, format, None)
+    }
+
+    /// So does one that brings a token, if it has one.
+    fn connect_with(&mut self, index: usize, format: Format, token: Option<&str>) -> usize {
         let peer = self.net.connect(index);
         let offer = match self.clients.len() % 8 {
             1 | 3 | 5 => Some("permessage-deflate; client_max_window_bits"),
@@ -315,9 +329,11 @@ impl World {
             _ => None,
         };
         let offer = offer.filter(|_| self.knobs.deflates);
-        self.clients.push(Client::new(peer, format, offer));
+        self.clients.push(Client::new(peer, format, offer, token));
         self.tell(|| format!("client {} connects to {index}, {format:?}, {offer:?}", self.clients.len() - 1));
-        self.oracle.add_client()
+        let client = self.oracle.add_client();
+        self.oracle.on_connect(client, index, token);
+        client
     }
 
     /// A client connects and is upgraded.
@@ -463,6 +479,7 @@ impl World {
             };
             eprintln!("{:>6} client {client} {text}, id {id:?}", self.oracle.step);
         }
+        self.oracle.on_ask(client, &ask, id);
         match &mut self.batch {
             Some(batch) => batch.push((ask, id)),
             None => self.say(client, &[(ask, id)]),
@@ -524,6 +541,7 @@ impl World {
                         Some(4000 | 4008) => self.knobs.may_close,
                         Some(1012) => text.starts_with("retry_after_ms="),
                         Some(1000) => it.state == State::Closing,
+                        Some(4001) => self.oracle.may_turn_away(client, text),
                         _ => false,
                     };
                     assert!(may_be, "client {client} is closed with {code:?} {text}");
@@ -638,6 +656,7 @@ impl World {
         let now_ns = self.now_ns;
         self.oracle.step += 1;
         self.oracle.now_ms = (now_ns - START_NS) / MS;
+        self.oracle.on_turn(index);
         self.net.set_now_ns(now_ns);
         let reactor = self.reactors[index].as_mut().expect("a runnable reactor is there");
         if self.asleep_until_ns[index].is_some() {
@@ -829,7 +848,7 @@ impl World {
         let config = Arc::new(self.knobs.config());
         self.oracle.on_policy(&config);
         for index in 0..self.reactors.len() {
-            self.order(index, Order::Reload(Arc::clone(&config), self.shared.access.clone()));
+            self.order(index, Order::Reload(Arc::clone(&config), self.knobs.access.clone()));
         }
     }
 
@@ -871,6 +890,7 @@ impl World {
             Some(client) => client.pace == Pace::Eager && client.state == State::Open,
             None => !is_hung,
         });
+        self.oracle.check_rights();
         for reactor in self.reactors.iter().flatten() {
             let desk = reactor.desk();
             let is_posted = desk.exchange.is_posted() && (is_hung || desk.exchange.is_posted_to_guests());

@@ -104,6 +104,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         filter_limits: None,
         plus_levels_max: None,
         deflates,
+        access: None,
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
     };
@@ -437,10 +438,14 @@ fn drain(mut world: World, plan: &Plan, rng: &mut Rng) {
 
 /// Runs a seed and says which it was if it fails.
 fn run_or_tell(seed: u64, is_verbose: bool) {
-    if let Err(failure) = panic::catch_unwind(AssertUnwindSafe(|| run(seed, is_verbose))) {
+    tell_of("simulation::random", seed, || run(seed, is_verbose));
+}
+
+/// Says which seed it was of which test, if that fails.
+pub(super) fn tell_of(test: &str, seed: u64, run: impl FnOnce()) {
+    if let Err(failure) = panic::catch_unwind(AssertUnwindSafe(run)) {
         eprintln!(
-            "seed {seed} fails; FANFARE_SIM_SEED={seed} cargo test --lib simulation::random -- --nocapture \
-             tells how"
+            "seed {seed} fails; FANFARE_SIM_SEED={seed} cargo test --lib {test} -- --nocapture tells how"
         );
         panic::resume_unwind(failure);
     }

@@ -25,7 +25,7 @@ fn access(version: u64, subscribe: &[&str]) -> Option<Arc<Access>> {
 impl World {
     /// From now on clients may do what `access` says.
     fn allow(&mut self, access: Option<Arc<Access>>) {
-        self.shared.access = access;
+        self.knobs.access = access;
         self.reload();
     }
 

@@ -120,7 +120,7 @@ impl Oracle {
 
     /// A client may be refused what it asks and not know: for want of room, or since a topic's past is being sent to it.
     pub(super) fn refuses(&self) -> bool {
-        self.evicts || self.asks_past()
+        self.evicts || self.asks_past() || self.rights.is_some()
     }
 
     /// Every topic that was published to, and its newest known `seq`.

@@ -71,9 +71,15 @@ impl Oracle {
         let may_be_received = subscriptions.any(|it| is_wild(&it.filter) && matches(&it.filter, topic));
         let mut keeps = self.keeping.iter().map(|keeping| keeping.keep_of(topic));
         let has_value = !is_wild(topic) && keeps.all(|keep| keep.is_some_and(|keep| keep.has_value()));
+        let (may_know, must_know) = self.knows_past(client, topic);
+        let is_plain = *start == Start::default();
         assert!(
-            begin.replayed.is_some() || *start != Start::default() || may_be_received || !has_value,
+            begin.replayed.is_some() || !is_plain || may_be_received || !has_value || !must_know,
             "client {client} is told nothing of the value of {topic}"
+        );
+        assert!(
+            begin.replayed.is_none() || !is_plain || may_know,
+            "client {client} is told of the value of {topic}, and may not know its past"
         );
     }
 
