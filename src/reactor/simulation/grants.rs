@@ -101,6 +101,26 @@ fn access_of(era: &Era, version: u64) -> Access {
     access
 }
 
+/// Somebody with a token that ends so many seconds behind the world's beginning.
+fn signed(secret: &[u8], user: &str, ends_in_s: u64, roles: Vec<usize>, grants: GrantTexts) -> Person {
+    let ends_s = (EPOCH_NS + START_NS) / SECOND + ends_in_s;
+    let named: Vec<&str> = roles.iter().map(|role| ROLES[*role]).collect();
+    let mut own = serde_json::json!({
+        "roles": named, "publish": grants.publish, "subscribe": grants.subscribe, "deny": grants.deny,
+    });
+    if let Some(history) = &grants.history {
+        own["history"] = serde_json::json!(history);
+    }
+    let claims = serde_json::json!({"iss": "login", "sub": user, "exp": ends_s, "fanfare": own});
+    let signer = Signer::Hmac(secret.to_vec());
+    Person {
+        token: signer.token(Algorithm::Hs256, r#"{"alg":"HS256"}"#, &claims.to_string()),
+        user: Some(user.into()),
+        whose: Whose::Issuer { roles, grants: Box::new(grants) },
+        ends_ms: Some(ends_s * 1_000 - (EPOCH_NS + START_NS) / MS),
+    }
+}
+
 /// Everybody: nobody in particular, holders of static tokens, of signed ones, and of such as are no good.
 fn cast(rng: &mut Rng) -> Vec<Person> {
     let anonymous = Person { token: String::new(), user: None, whose: Whose::Anonymous, ends_ms: None };
@@ -113,26 +133,13 @@ fn cast(rng: &mut Rng) -> Vec<Person> {
         ends_ms: None,
     }));
     for (user, ends_in_s) in [("bob", 3_600), ("bob", 20), ("bob", 300), ("eve", 9), ("eve", 3_600)] {
-        let (roles, grants) = (some_roles(rng), some_grants(rng));
-        let ends_s = (EPOCH_NS + START_NS) / SECOND + ends_in_s;
-        let named: Vec<&str> = roles.iter().map(|role| ROLES[*role]).collect();
-        let mut own = serde_json::json!({
-            "roles": named, "publish": grants.publish, "subscribe": grants.subscribe, "deny": grants.deny,
-        });
-        if let Some(history) = &grants.history {
-            own["history"] = serde_json::json!(history);
-        }
-        let claims = serde_json::json!({"iss": "login", "sub": user, "exp": ends_s, "fanfare": own});
-        let header = r#"{"alg":"HS256"}"#;
-        let token = Signer::Hmac(SECRET.to_vec()).token(Algorithm::Hs256, header, &claims.to_string());
-        let foreign = Signer::Hmac(vec![b'A'; 43]).token(Algorithm::Hs256, header, &claims.to_string());
-        let ends_ms = ends_s * 1_000 - (EPOCH_NS + START_NS) / MS;
-        let user: Option<String> = Some(user.into());
-        let whose = Whose::Issuer { roles, grants: Box::new(grants) };
-        cast.push(Person { token, user: user.clone(), whose, ends_ms: Some(ends_ms) });
+        let person = signed(SECRET, user, ends_in_s, some_roles(rng), some_grants(rng));
         if ends_in_s == 300 {
-            cast.push(Person { token: foreign, user, whose: Whose::Nobody, ends_ms: None });
+            let Whose::Issuer { roles, grants } = person.whose.clone() else { unreachable!("it is signed") };
+            let foreign = signed(&[b'A'; 43], user, ends_in_s, roles, *grants);
+            cast.push(Person { whose: Whose::Nobody, ends_ms: None, ..foreign });
         }
+        cast.push(person);
     }
     let unknown = static_token::from_random(&[99; 32]);
     cast.push(Person { token: unknown, user: None, whose: Whose::Nobody, ends_ms: None });
@@ -160,10 +167,7 @@ fn run(seed: u64, is_verbose: bool) {
     if is_verbose {
         eprintln!("{cast:#?}\n{era:#?}");
     }
-    knobs.access = Some(Arc::new(access_of(&era, 1)));
-    let reactor_count = knobs.net.ring_count;
-    let mut world = World::new(knobs);
-    world.oracle.rights = Some(Rights::new(reactor_count, cast.clone(), era));
+    let mut world = world_of(knobs, cast.clone(), era);
     for version in 2..62 {
         step(&mut world, &cast, version, &mut rng);
         match rng.below(3) {
@@ -174,6 +178,14 @@ fn run(seed: u64, is_verbose: bool) {
     }
     world.settle();
     world.end();
+}
+
+fn world_of(mut knobs: Knobs, cast: Vec<Person>, era: Era) -> World {
+    knobs.access = Some(Arc::new(access_of(&era, 1)));
+    let reactor_count = knobs.net.ring_count;
+    let mut world = World::new(knobs);
+    world.oracle.rights = Some(Rights::new(reactor_count, cast, era));
+    world
 }
 
 /// Something of what is under way goes on.
@@ -280,6 +292,55 @@ fn reload(world: &mut World, version: u64, rng: &mut Rng) {
     world.knobs.access = Some(Arc::new(access_of(&era, version)));
     world.oracle.rights.as_mut().expect("it is known").on_reload(era);
     world.reload();
+}
+
+/// A client whose token ends in 20 s and lets it receive all below a; and another token of the same user, which ends in 60 s and
+/// grants nothing.
+fn open_to_renew() -> (World, usize, String) {
+    let grants = GrantTexts { subscribe: vec!["a/#".into()], ..GrantTexts::default() };
+    let wide = signed(SECRET, "bob", 20, Vec::new(), grants);
+    let narrow = signed(SECRET, "bob", 60, Vec::new(), GrantTexts::default());
+    let roles = ROLES.iter().map(|_| GrantTexts::default()).collect();
+    let era = Era { roles, anonymous: None, statics: vec![None; HOLDERS.len()], issuer: Some(Vec::new()) };
+    let mut world = world_of(Knobs::calm(2), vec![wide.clone(), narrow.clone()], era);
+    let client = world.connect_with(0, Format::Json, Some(&wide.token));
+    world.settle();
+    (world, client, narrow.token)
+}
+
+fn renew(world: &mut World, client: usize, token: String) {
+    let id = world.clients[client].new_id();
+    world.ask(client, Ask::Auth { token }, Some(id));
+    world.settle();
+}
+
+#[test]
+fn what_another_token_does_not_grant_is_taken_back() {
+    let (mut world, client, narrow) = open_to_renew();
+    ["a/x", "a/+"].iter().for_each(|filter| _ = world.subscribe(client, filter));
+    world.settle();
+    renew(&mut world, client, narrow);
+    let taken_back =
+        world.clients[client].seen.iter().filter(|event| matches!(event, Event::Unsubscribed { .. }));
+    assert_eq!(taken_back.count(), 2);
+    world.end();
+}
+
+#[test]
+fn each_token_tells_of_its_end() {
+    let (mut world, client, narrow) = open_to_renew();
+    let warned = |world: &World| {
+        world.clients[client].seen.iter().filter(|event| matches!(event, Event::Expiring { .. })).count()
+    };
+    world.pass(16 * SECOND);
+    assert_eq!(warned(&world), 1);
+    renew(&mut world, client, narrow);
+    world.pass(30 * SECOND);
+    assert_eq!((warned(&world), world.clients[client].state), (1, State::Open));
+    world.pass(16 * SECOND);
+    world.settle();
+    assert_eq!((warned(&world), world.closed_with(client)), (2, Some(Some(4001))));
+    world.end();
 }
 
 fn run_all(seeds: std::ops::Range<u64>) {
