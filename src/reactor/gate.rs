@@ -356,6 +356,9 @@ impl Desk {
 
     /// Looks at credentials that wait: as many as their share of the turn has room for, and one in any case.
     pub fn look_at_credentials(&mut self) {
+        if !self.gate.has_waiting() {
+            return;
+        }
         let until = self.meter.spent() + share::GATE;
         let patience_ms = self.shared.config.timeouts.handshake_ms;
         while let Some(connection) = self.gate.next(self.now_ms(), patience_ms) {
