@@ -116,6 +116,12 @@ impl Pattern {
 
     /// Whether it matches this topic.
     pub fn matches(&self, topic: &str, bindings: &Bindings) -> bool {
+        // Most of a list begin otherwise, which is seen without a look at where levels end.
+        if let Some(Level::Literal(first)) = self.levels.first()
+            && !topic.starts_with(&**first)
+        {
+            return false;
+        }
         self.matches_levels(topic.split('/').map(Asked::Text), bindings)
     }
 
