@@ -212,14 +212,19 @@ fn is_level(value: &str) -> bool {
 
 /// What stands between braces.
 fn template(inner: &str) -> Option<Level> {
-    let is_name = |name: &&str| {
-        (1..=CLAIM_NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
-    };
     match inner {
         "user" => Some(Level::User),
-        inner => inner.strip_prefix("claim.").filter(is_name).map(|name| Level::Claim(name.into())),
+        inner => {
+            let name = inner.strip_prefix("claim.").filter(|name| is_claim_name(name));
+            name.map(|name| Level::Claim(name.into()))
+        }
     }
+}
+
+/// Whether a claim that the operator names may be called so: 1 to [`CLAIM_NAME_BYTES_MAX`] letters, digits, `_`, `-` and `.`.
+pub fn is_claim_name(name: &str) -> bool {
+    (1..=CLAIM_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// Whether every topic that `filter` matches is matched by one of `patterns`; and how many times a pattern was held against

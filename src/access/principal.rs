@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use super::{grants::Grants, pattern::Bindings};
+use super::{grants::Grants, pattern::Bindings, token::NAME_BYTES_MAX};
 
 /// Somebody with a name, or one of those without. Shared by all connections with the same static token.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub enum Source {
     /// A token of this issuer.
     Issuer(Arc<Box<str>>),
 }
+
+/// What a name may be, as [`is_name`] has it: completes "it must be …".
+pub const NAME_ALLOWED: &str = "1 to 128 bytes without control characters";
+
+/// Whether an operator may write this for the name of a user or an issuer.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+// The sentence says it.
+const _: () = assert!(NAME_BYTES_MAX == 128);
 
 impl Principal {
     /// Whoever brings no credential.

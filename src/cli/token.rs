@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Failure, print, tell};
-use crate::access::static_token;
+use crate::access::{principal, static_token};
 
 /// What there is to do with static tokens.
 #[derive(Debug, Subcommand)]
@@ -28,8 +28,8 @@ pub(super) struct NewArgs {
 
 /// Makes a token.
 pub(super) fn token(TokenCommand::New(NewArgs { user, roles }): TokenCommand) -> Result<(), Failure> {
-    if !(1..=128).contains(&user.len()) || user.chars().any(char::is_control) {
-        return Err(Failure::Usage("--user must be 1 to 128 bytes without control characters".into()));
+    if !principal::is_name(&user) {
+        return Err(Failure::Usage(format!("--user must be {}", principal::NAME_ALLOWED)));
     }
     let mut random = [0; 32];
     let filled = getrandom(&mut random, GetRandomFlags::empty());

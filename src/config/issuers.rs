@@ -9,7 +9,7 @@ use super::{
     roles,
     table::{self, TableKey, not_allowed},
 };
-use crate::access::{keys::Algorithm, pattern::CLAIM_NAME_BYTES_MAX, token::NAME_BYTES_MAX};
+use crate::access::{keys::Algorithm, pattern, principal};
 
 /// So many issuers.
 pub(super) const ISSUERS_MAX: usize = 16;
@@ -61,8 +61,8 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             about: "Its name: the claim iss of its tokens, byte for byte.",
             is_reloadable: true,
             kind: Kind::OptionalText {
-                allowed: "1 to 128 bytes without control characters",
-                is_valid: is_text,
+                allowed: principal::NAME_ALLOWED,
+                is_valid: principal::is_name,
                 field: |issuer| &mut issuer.iss,
             },
         },
@@ -76,7 +76,7 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             is_reloadable: true,
             kind: Kind::Texts {
                 allowed: "an array of texts of 1 to 128 bytes",
-                is_valid: is_text,
+                is_valid: principal::is_name,
                 field: |issuer| &mut issuer.audience,
             },
         },
@@ -125,7 +125,7 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             is_reloadable: true,
             kind: Kind::OptionalText {
                 allowed: "the name of a claim, 1 to 64 letters, digits, _, - and .",
-                is_valid: is_claim,
+                is_valid: pattern::is_claim_name,
                 field: |issuer| &mut issuer.user_claim,
             },
         },
@@ -139,7 +139,7 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             is_reloadable: true,
             kind: Kind::OptionalText {
                 allowed: "the name of a claim, 1 to 64 letters, digits, _, - and .",
-                is_valid: is_claim,
+                is_valid: pattern::is_claim_name,
                 field: |issuer| &mut issuer.claims,
             },
         },
@@ -209,15 +209,6 @@ pub(super) fn issuers(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<Issuer>, R
 /// The issuer as an inline table of what it sets.
 pub(super) fn literal(issuer: &mut Issuer) -> String {
     table::literal(issuer, ISSUER_KEYS)
-}
-
-fn is_text(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-fn is_claim(text: &str) -> bool {
-    (1..=CLAIM_NAME_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 #[cfg(test)]
