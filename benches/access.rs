@@ -42,7 +42,7 @@ fn rights(criterion: &mut Criterion) {
         let mut access = access_with(grant_count);
         let token = static_token::from_random(&[7; 32]);
         let digest = static_token::digest(&token).expect("a token");
-        access.admit_static_token("bob", vec!["chat".into()].into(), digest);
+        access.admit_static_token("bob", vec!["chat".into()].into(), None, digest);
         let read = access.read(Secret::new(token)).expect("it is known");
         let principal = access.prove(read, NOW_S).expect("it is known");
         let has = access.roles_of(&principal);
@@ -72,7 +72,7 @@ fn trusting(algorithm: Algorithm, keys: KeySet) -> Access {
         tenants: false,
         keys: Some(keys.into()),
     };
-    access.trust(vec![Trusted { terms, roles: ["chat".into()].into() }], 10);
+    access.trust(vec![Trusted { terms, roles: ["chat".into()].into(), tenant: None }], 10);
     access
 }
 
@@ -96,7 +96,12 @@ fn tokens(criterion: &mut Criterion) {
 
     let mut static_access = access_with(1);
     let by_bits = static_token::from_random(&[7; 32]);
-    static_access.admit_static_token("bob", [].into(), static_token::digest(&by_bits).expect("a token"));
+    static_access.admit_static_token(
+        "bob",
+        [].into(),
+        None,
+        static_token::digest(&by_bits).expect("a token"),
+    );
 
     let mut group = criterion.benchmark_group("token");
     for (name, access, token) in

@@ -12,6 +12,7 @@ pub mod load;
 pub mod reload;
 mod roles;
 mod table;
+mod tenants;
 mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -24,6 +25,7 @@ pub use address::ListenAddress;
 pub use issuers::Issuer;
 pub use load::{admin_reachable, reachable};
 pub use roles::RolePolicy;
+pub use tenants::TenantPolicy;
 
 /// Everything that can be set. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[roles]`, in the order of their names.
     pub roles: Vec<RolePolicy>,
+    /// `[tenants]`, in the order of their names.
+    pub tenants: Vec<TenantPolicy>,
     /// `[reactor]`
     pub reactor: Reactor,
     /// `[admin]`
@@ -342,6 +346,7 @@ impl Default for Config {
                 failure_delay_ms: 500,
             },
             roles: Vec::new(),
+            tenants: Vec::new(),
             reactor: Reactor {
                 count: 0,
                 pin: true,

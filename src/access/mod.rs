@@ -18,7 +18,7 @@ use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use crate::protocol::secret::Secret;
+use crate::protocol::{secret::Secret, tenant::Tenant};
 use grants::{Action, Rights, Role, RoleSet, Verdict};
 use principal::{Principal, Source};
 use token::{IssuerTerms, Issuers, TokenFault, Unverified};
@@ -36,6 +36,10 @@ pub struct Access {
     issuer_names: Vec<Arc<Box<str>>>,
     /// What those have whom an issuer vouches for, by its place.
     issuer_roles: Vec<Box<[Box<str>]>>,
+    /// Of which tenant they are where their tokens do not say, by its place.
+    issuer_tenants: Vec<Option<Arc<Tenant>>>,
+    /// By name.
+    tenants: HashMap<Box<str>, Arc<Tenant>, RandomState>,
     leeway_s: u64,
     /// Who comes without a credential; none if a credential is needed.
     anonymous: Option<Arc<Principal>>,
@@ -48,18 +52,20 @@ pub enum Refused {
     UnknownToken,
     /// A signed token, and why.
     Token(TokenFault),
+    /// A good one, of a tenant that there is not.
+    UnknownTenant,
     /// A good one, which is revoked or whose user is blocked.
     Revoked,
 }
 
 impl Refused {
     /// The length of a table indexed by [`Refused::index`].
-    pub const COUNT: usize = 2 + TokenFault::COUNT;
+    pub const COUNT: usize = 3 + TokenFault::COUNT;
 
     /// Every reason, in order of its index.
     pub fn all() -> impl Iterator<Item = Refused> {
         let of_tokens = TokenFault::ALL.into_iter().map(Refused::Token);
-        [Refused::UnknownToken].into_iter().chain(of_tokens).chain([Refused::Revoked])
+        [Refused::UnknownToken].into_iter().chain(of_tokens).chain([Refused::UnknownTenant, Refused::Revoked])
     }
 
     /// This reason's place in a table of [`Refused::COUNT`] entries.
@@ -67,6 +73,7 @@ impl Refused {
         match self {
             Refused::UnknownToken => 0,
             Refused::Token(fault) => 1 + fault.index(),
+            Refused::UnknownTenant => Self::COUNT - 2,
             Refused::Revoked => Self::COUNT - 1,
         }
     }
@@ -76,6 +83,7 @@ impl Refused {
         match self {
             Refused::UnknownToken => "unknown_token",
             Refused::Token(fault) => fault.as_str(),
+            Refused::UnknownTenant => "unknown_tenant",
             Refused::Revoked => "revoked",
         }
     }
@@ -88,6 +96,8 @@ pub struct Trusted {
     pub terms: IssuerTerms,
     /// Roles beside those that a token names.
     pub roles: Box<[Box<str>]>,
+    /// Its name, of those that there are, if everybody is of one.
+    pub tenant: Option<Box<str>>,
 }
 
 /// A credential that is read and not proven: see [`Access::prove`].
@@ -110,12 +120,27 @@ impl Access {
             issuers: Issuers::default(),
             issuer_names: Vec::new(),
             issuer_roles: Vec::new(),
+            issuer_tenants: Vec::new(),
+            tenants: HashMap::default(),
             leeway_s: 0,
             anonymous: None,
         }
     }
 
+    /// There are these tenants.
+    pub fn set_tenants(&mut self, tenants: impl IntoIterator<Item = Tenant>) {
+        self.tenants = tenants.into_iter().map(|tenant| (tenant.name().into(), Arc::new(tenant))).collect();
+    }
+
+    /// The tenant of this name, if there is one.
+    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.get(name)
+    }
+
     /// Lets in whoever these issuers vouch for, by clocks that may be `leeway_s` apart.
+    ///
+    /// # Panics
+    /// If one is of a tenant that there is not.
     pub fn trust(&mut self, trusted: Vec<Trusted>, leeway_s: u64) {
         let mut claims: Vec<Box<str>> = Vec::new();
         for name in self.roles.iter().flat_map(|role| role.grants.claims()) {
@@ -124,6 +149,10 @@ impl Access {
             }
         }
         self.issuer_names = trusted.iter().map(|it| Arc::new(it.terms.iss.clone())).collect();
+        let tenants = trusted.iter().map(|it| it.tenant.as_deref());
+        let known =
+            |name: &str| self.tenant(name).expect("the configuration names those that there are").clone();
+        self.issuer_tenants = tenants.map(|name| name.map(known)).collect();
         let (terms, roles) = trusted.into_iter().map(|it| (it.terms, it.roles)).unzip();
         (self.issuers, self.issuer_roles, self.leeway_s) = (Issuers::new(terms, claims), roles, leeway_s);
     }
@@ -133,9 +162,22 @@ impl Access {
         self.anonymous = Some(Arc::new(Principal::anonymous(roles)));
     }
 
+    /// The same, and they are of this tenant, which is there.
+    #[cfg(test)]
+    pub(crate) fn admit_anonymous_of(&mut self, roles: Arc<[Box<str>]>, tenant: &str) {
+        let tenant = self.tenant(tenant).cloned();
+        self.anonymous = Some(Arc::new(Principal { tenant, ..Principal::anonymous(roles) }));
+    }
+
     /// Lets in who brings the token with this digest; tells whether another one has it already.
-    pub fn admit_static_token(&mut self, user: &str, roles: Arc<[Box<str>]>, digest: [u8; 32]) -> bool {
-        let principal = Principal::with_static_token(user, roles, digest);
+    pub fn admit_static_token(
+        &mut self,
+        user: &str,
+        roles: Arc<[Box<str>]>,
+        tenant: Option<Arc<Tenant>>,
+        digest: [u8; 32],
+    ) -> bool {
+        let principal = Principal::with_static_token(user, roles, tenant, digest);
         self.static_tokens.insert(digest, Arc::new(principal)).is_none()
     }
 
@@ -173,25 +215,40 @@ impl Access {
             Read::Signed(unverified) => unverified,
         };
         let claims = unverified.verify(now_s, self.leeway_s).map_err(Refused::Token)?;
+        let tenant = match &claims.tenant {
+            Some(name) => Some(self.tenant(name).ok_or(Refused::UnknownTenant)?.clone()),
+            None => self.issuer_tenants[claims.issuer_index].clone(),
+        };
         Ok(Arc::new(Principal {
             source: Source::Issuer(self.issuer_names[claims.issuer_index].clone()),
             // Of none all have the same.
             roles: if claims.roles.is_empty() { Arc::default() } else { claims.roles.into() },
             claimed: claims.grants.map(Arc::new),
             bindings: claims.bindings,
+            tenant,
             token_id: claims.token_id,
             issued_s: claims.issued_s.and_then(NonZeroU64::new),
             expires_s: NonZeroU64::new(claims.expires_s.saturating_add(self.leeway_s)),
         }))
     }
 
-    /// Who somebody is under this configuration that an earlier one let in; nobody if what vouched for it is gone.
+    /// Who somebody is under this configuration that an earlier one let in; nobody if what vouched for it is gone, or vouches for
+    /// somebody of another tenant: what they were subscribed to by the same names were other topics.
     pub fn find_again(&self, principal: &Arc<Principal>) -> Option<Arc<Principal>> {
-        match &principal.source {
+        let found = match &principal.source {
             Source::Anonymous => self.anonymous.clone(),
             Source::StaticToken(digest) => self.static_tokens.get(&**digest).cloned(),
-            Source::Issuer(iss) => self.place_of(iss).map(|_| principal.clone()),
-        }
+            Source::Issuer(iss) => {
+                let place = self.place_of(iss)?;
+                let is_still_of_it = match (self.issuers.terms()[place].tenants, &principal.tenant) {
+                    (true, Some(tenant)) => self.tenant(tenant.name()).is_some(),
+                    (true, None) => false,
+                    (false, tenant) => *tenant == self.issuer_tenants[place],
+                };
+                is_still_of_it.then(|| principal.clone())
+            }
+        };
+        found.filter(|found| found.is_of_same_tenant(principal))
     }
 
     /// Which of the roles that there are somebody has.
@@ -228,6 +285,72 @@ impl Access {
         match action {
             Action::Publish => self.rights(principal, has).may_publish(filter),
             action => self.rights(principal, has).may(action, filter),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: [u8; 32] = [1; 32];
+
+    /// There are these tenants, of whom the issuer's and the static token's are the first ones.
+    fn access(version: u64, tenants: &[&str], of_issuer: Option<&str>, of_token: Option<&str>) -> Access {
+        let mut access = Access::new(version, Vec::new());
+        access.set_tenants(tenants.iter().map(|name| Tenant::new(name).expect("a name")));
+        let terms = IssuerTerms {
+            iss: "login".into(),
+            audience: Vec::new(),
+            algorithms: Vec::new(),
+            user_claim: "sub".into(),
+            claims: "fanfare".into(),
+            ttl_s_max: None,
+            tenants: of_issuer == Some("any"),
+            keys: None,
+        };
+        let tenant = of_issuer.filter(|name| *name != "any").map(Into::into);
+        access.trust(vec![Trusted { terms, roles: [].into(), tenant }], 0);
+        let tenant = of_token.map(|name| access.tenant(name).expect("it is there").clone());
+        access.admit_static_token("bob", [].into(), tenant, DIGEST);
+        access
+    }
+
+    /// Whoever a token of the issuer's was taken for.
+    fn of_issuer(access: &Access, tenant: Option<&str>) -> Arc<Principal> {
+        let tenant = tenant.map(|name| access.tenant(name).expect("it is there").clone());
+        let source = Source::Issuer(access.issuer_names[0].clone());
+        Arc::new(Principal { source, tenant, ..Principal::anonymous([].into()) })
+    }
+
+    #[test]
+    fn whoever_would_be_of_another_tenant_is_not_found_again() {
+        let both = ["acme", "globex"];
+        for (before, issuer, is_found) in [
+            (Some("acme"), Some("acme"), true),
+            (Some("acme"), Some("globex"), false),
+            (Some("acme"), None, false),
+            (None, Some("acme"), false),
+            (None, None, true),
+            (Some("acme"), Some("any"), true),
+            (None, Some("any"), false),
+        ] {
+            let principal = of_issuer(&access(1, &both, None, None), before);
+            let now = access(2, &both, issuer, None);
+            assert_eq!(now.find_again(&principal).is_some(), is_found, "{before:?} {issuer:?}");
+        }
+        let principal = of_issuer(&access(1, &both, None, None), Some("globex"));
+        assert!(access(2, &["acme"], Some("any"), None).find_again(&principal).is_none(), "it is gone");
+        for (before, now, is_found) in [
+            (Some("acme"), Some("acme"), true),
+            (Some("acme"), Some("globex"), false),
+            (Some("acme"), None, false),
+            (None, Some("acme"), false),
+            (None, None, true),
+        ] {
+            let principal = access(1, &both, None, before).static_tokens[&DIGEST].clone();
+            let found = access(2, &both, None, now).find_again(&principal);
+            assert_eq!(found.is_some(), is_found, "{before:?} {now:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{grants::Grants, pattern::Bindings, token::NAME_BYTES_MAX};
+use crate::protocol::tenant::Tenant;
 
 /// Somebody with a name, or one of those without. Shared by all connections with the same static token.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Principal {
     pub claimed: Option<Arc<Grants>>,
     /// Its name, and what else stands in templates' places.
     pub bindings: Bindings,
+    /// Whose topics it publishes to and receives; nobody's without one.
+    pub tenant: Option<Arc<Tenant>>,
     /// The token's own name, by which it can be revoked.
     pub token_id: Option<Box<str>>,
     /// When the token was made, in seconds since the Unix epoch, if it says so.
@@ -56,6 +59,7 @@ impl Principal {
             roles,
             claimed: None,
             bindings: Bindings::default(),
+            tenant: None,
             token_id: None,
             issued_s: None,
             expires_s: None,
@@ -63,8 +67,14 @@ impl Principal {
     }
 
     /// Whoever brings the static token with this digest.
-    pub fn with_static_token(user: &str, roles: Arc<[Box<str>]>, digest: [u8; 32]) -> Principal {
+    pub fn with_static_token(
+        user: &str,
+        roles: Arc<[Box<str>]>,
+        tenant: Option<Arc<Tenant>>,
+        digest: [u8; 32],
+    ) -> Principal {
         Principal {
+            tenant,
             source: Source::StaticToken(Box::new(digest)),
             bindings: Bindings::new(Some(user), []),
             ..Principal::anonymous(roles)
@@ -85,6 +95,11 @@ impl Principal {
             (Source::Anonymous, Source::Anonymous) => true,
             _ => false,
         };
-        vouches && self.user() == other.user()
+        vouches && self.user() == other.user() && self.is_of_same_tenant(other)
+    }
+
+    /// Whether `other` means the same topics by the same names.
+    pub fn is_of_same_tenant(&self, other: &Principal) -> bool {
+        self.tenant == other.tenant
     }
 }

@@ -234,7 +234,7 @@ mod tests {
     fn what_does_not_say_when_it_was_made_is_as_old_as_any() {
         let table = table(&[revocation(Kind::Older, "bob", None, 1, 1_100)]);
         assert_eq!(table.revokes(&of_issuer("bob", None, None, "a"), NOW_S), Some(Why::Revoked));
-        let with_static_token = Principal::with_static_token("bob", Arc::new([]), [1; 32]);
+        let with_static_token = Principal::with_static_token("bob", Arc::new([]), None, [1; 32]);
         assert_eq!(table.revokes(&with_static_token, NOW_S), Some(Why::Revoked));
         assert_eq!(table.revokes(&of_issuer("bob", None, Some(1), "a"), NOW_S), None);
         assert_eq!(table.revokes(&Principal::anonymous(Arc::new([])), NOW_S), None);
@@ -327,7 +327,7 @@ mod tests {
                     Some(issuer) => {
                         of_issuer(NAMES[user], NAMES.get(token).copied(), issued_s.checked_sub(1), issuer)
                     }
-                    None => Principal::with_static_token(NAMES[user], Arc::new([]), [0; 32]),
+                    None => Principal::with_static_token(NAMES[user], Arc::new([]), None, [0; 32]),
                 };
                 prop_assert_eq!(table.revokes(&principal, now_s), naive(&said, &principal, now_s));
             }

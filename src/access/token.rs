@@ -14,7 +14,7 @@ use super::{
     pattern::Bindings,
     strict::{Object, Value},
 };
-use crate::protocol::secret::Secret;
+use crate::protocol::{secret::Secret, tenant};
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +27,6 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const GRANTS_MAX: usize = 64;
 /// The longest `info`, in bytes as it is written.
 pub const INFO_BYTES_MAX: usize = 1_024;
-/// The longest name of a tenant, in bytes.
-pub const TENANT_BYTES_MAX: usize = 32;
 /// So many keys are tried for a token that does not say which one it is.
 pub const KEYS_TRIED_MAX: usize = 8;
 /// The largest number of seconds: what every JSON reader holds exactly.
@@ -320,7 +318,7 @@ impl Claims {
                     let are_names = roles.iter().all(|name| (1..=NAME_BYTES_MAX).contains(&name.len()));
                     self.roles = are_names.then_some(roles)?;
                 }
-                "tenant" => self.tenant = Some(value.text().filter(|name| is_tenant(name))?),
+                "tenant" => self.tenant = Some(value.text().filter(|name| tenant::is_name(name))?),
                 "info" if value.raw().len() <= INFO_BYTES_MAX => self.info = Some(value.raw().into()),
                 _ => return None,
             }
@@ -437,9 +435,4 @@ fn read_filters(value: Value<'_>) -> Option<Vec<String>> {
 
 fn read_texts(value: Value<'_>) -> Option<Vec<Box<str>>> {
     value.array()?.into_iter().map(Value::text).collect()
-}
-
-fn is_tenant(name: &str) -> bool {
-    (1..=TENANT_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }

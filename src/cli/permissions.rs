@@ -71,7 +71,7 @@ pub(super) fn permissions(args: PermissionsArgs, access: Option<Arc<Access>>) ->
         }
         (None, Some(user)) => {
             let roles = roles.iter().map(|role| role.as_str().into()).collect();
-            Arc::new(Principal::with_static_token(&user, roles, [0; 32]))
+            Arc::new(Principal::with_static_token(&user, roles, None, [0; 32]))
         }
         (None, None) => access
             .anonymous()

@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Failure, print, tell};
-use crate::access::{principal, static_token};
+use crate::{
+    access::{principal, static_token},
+    protocol::tenant,
+};
 
 /// What there is to do with static tokens.
 #[derive(Debug, Subcommand)]
@@ -24,12 +27,18 @@ pub(super) struct NewArgs {
     /// What whoever brings it may do: one of the roles of the configuration, or read or write for an operator; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
+    /// Of which tenant of the configuration whoever brings it is.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
 }
 
 /// Makes a token.
-pub(super) fn token(TokenCommand::New(NewArgs { user, roles }): TokenCommand) -> Result<(), Failure> {
+pub(super) fn token(TokenCommand::New(NewArgs { user, roles, tenant }): TokenCommand) -> Result<(), Failure> {
     if !principal::is_name(&user) {
         return Err(Failure::Usage(format!("--user must be {}", principal::NAME_ALLOWED)));
+    }
+    if tenant.as_deref().is_some_and(|name| !tenant::is_name(name)) {
+        return Err(Failure::Usage(format!("--tenant must be {}", tenant::TENANT_ALLOWED)));
     }
     let mut random = [0; 32];
     let filled = getrandom(&mut random, GetRandomFlags::empty());
@@ -40,7 +49,8 @@ pub(super) fn token(TokenCommand::New(NewArgs { user, roles }): TokenCommand) ->
     let digest = static_token::digest(&token).expect("what was made is a token");
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let (user, roles) = (toml::Value::from(user), toml::Value::from(roles));
-    print(&format!("[[token]]\nsha256 = \"{digest}\"\nuser = {user}\nroles = {roles}\n"))?;
+    let tenant = tenant.map_or(String::new(), |name| format!("tenant = \"{name}\"\n"));
+    print(&format!("[[token]]\nsha256 = \"{digest}\"\nuser = {user}\nroles = {roles}\n{tenant}"))?;
     tell(format_args!("the token, which is not shown again: {token}"));
     Ok(())
 }

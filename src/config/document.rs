@@ -6,6 +6,7 @@ use super::{
     keys::{KEYS, Key, POLICIES_MAX, SECTIONS},
     roles::{self, LISTS, List},
     table::TableKey,
+    tenants::{TENANT_KEYS, TENANTS_MAX},
     topic::TOPIC_KEYS,
 };
 use crate::access::grants::ROLES_MAX;
@@ -37,6 +38,7 @@ pub fn default_toml() -> String {
         text.push_str(&format!("\n{}", about(key)));
         match key.path {
             "roles" => push_role(&mut text),
+            "tenants" => push_tenant(&mut text),
             _ => push_policy(&mut text),
         }
     }
@@ -64,6 +66,14 @@ fn push_role(text: &mut String) {
             "# {about}\n# Allowed: {}.\n# {name} = {example}\n",
             roles::allowed_filters()
         ));
+    }
+}
+
+fn push_tenant(text: &mut String) {
+    text.push_str(&format!("# At most {TENANTS_MAX} tables.\n# [tenants.acme]\n"));
+    for TableKey { key, example, .. } in TENANT_KEYS {
+        text.push_str(&explained(key));
+        text.push_str(&format!("# {} = {example}\n", key.split().1));
     }
 }
 
@@ -146,6 +156,19 @@ mod tests {
         let GrantTexts { publish, subscribe, history, presence, deny } = &role.grants;
         let lists = [publish, subscribe, history.as_ref().expect("a list"), presence, deny];
         assert!(role.name == "chat" && lists.iter().all(|list| !list.is_empty()), "{role:?}");
+    }
+
+    #[test]
+    fn the_example_of_a_tenant_is_taken() {
+        let text = default_toml();
+        let (_, example) = text.split_once("# [tenants.acme]\n").expect("an example");
+        let (example, _) = example.split_once("\n\n").unwrap_or((example, ""));
+        let lines = example.lines().map(|line| line.trim_start_matches("# "));
+        let set: Vec<&str> = lines.filter(|line| line.contains(" = ")).collect();
+        let text = format!("[auth]\ntokens_file = \"/t\"\n[tenants.acme]\n{}\n", set.join("\n"));
+        let config = load_text("", &text, &Sources::default()).unwrap();
+        let [tenant] = &config.tenants[..] else { panic!("one tenant: {config:?}") };
+        assert!(TENANT_KEYS.iter().all(|key| (key.is_set)(tenant)), "{tenant:?}");
     }
 
     /// A field of [`Config`] without a key could not be set. The Debug output names every field.

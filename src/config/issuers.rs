@@ -9,7 +9,10 @@ use super::{
     roles,
     table::{self, TableKey, not_allowed},
 };
-use crate::access::{keys::Algorithm, pattern, principal};
+use crate::{
+    access::{keys::Algorithm, pattern, principal},
+    protocol::tenant,
+};
 
 /// So many issuers.
 pub(super) const ISSUERS_MAX: usize = 16;
@@ -35,6 +38,10 @@ pub struct Issuer {
     pub roles: Vec<String>,
     /// For how long a token may still be good, in seconds; 86,400.
     pub ttl_s_max: u64,
+    /// Of which tenant whoever has a token of this issuer is; `""` is of none.
+    pub tenant: String,
+    /// Its tokens say of which tenant they are.
+    pub tenants: bool,
 }
 
 impl Default for Issuer {
@@ -49,6 +56,8 @@ impl Default for Issuer {
             claims: "fanfare".into(),
             roles: Vec::new(),
             ttl_s_max: 86_400,
+            tenant: String::new(),
+            tenants: false,
         }
     }
 }
@@ -175,6 +184,30 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
         example: "86_400",
         is_set: |issuer| issuer.ttl_s_max != 86_400,
     },
+    TableKey {
+        key: Key {
+            path: "auth.issuers.tenant",
+            about: "Of which of [tenants] everybody is who has a token of this issuer.",
+            is_reloadable: true,
+            kind: Kind::OptionalText {
+                allowed: tenant::TENANT_ALLOWED,
+                is_valid: tenant::is_name,
+                field: |issuer| &mut issuer.tenant,
+            },
+        },
+        example: "\"\"",
+        is_set: |issuer| !issuer.tenant.is_empty(),
+    },
+    TableKey {
+        key: Key {
+            path: "auth.issuers.tenants",
+            about: "In place of tenant: each of its tokens says of which of [tenants] it is, as tenant beside roles.",
+            is_reloadable: true,
+            kind: Kind::Bool(|issuer| &mut issuer.tenants),
+        },
+        example: "false",
+        is_set: |issuer| issuer.tenants,
+    },
 ];
 
 /// The issuers of an array of tables.
@@ -196,6 +229,10 @@ pub(super) fn issuers(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<Issuer>, R
             && !issuer.claims.is_empty()
             && issuer.key_file.is_some() != issuer.jwks_file.is_some();
         if !is_whole {
+            return Err(not_allowed(NAME, entry, allowed.into()));
+        }
+        if issuer.tenants && !issuer.tenant.is_empty() {
+            let allowed = "a table with either tenant or tenants, or neither";
             return Err(not_allowed(NAME, entry, allowed.into()));
         }
         if issuers.iter().any(|before| before.iss == issuer.iss) {
@@ -230,7 +267,9 @@ mod tests {
         let mut config = load(text).unwrap();
         let issuer = &mut config.auth.issuers[0];
         assert_eq!((&*issuer.iss, &*issuer.user_claim, issuer.ttl_s_max), ("https://a/", "uid", 900));
-        assert!(ISSUER_KEYS.iter().all(|key| (key.is_set)(issuer) != (key.key.name() == "key_file")));
+        // What excludes another one, and what needs a tenant.
+        let unset = ["key_file", "tenant", "tenants"];
+        assert!(ISSUER_KEYS.iter().all(|key| (key.is_set)(issuer) != unset.contains(&key.key.name())));
         let literal = literal(issuer);
         assert_eq!(load(&literal).unwrap().auth.issuers, config.auth.issuers);
         let short = load(r#"{ iss = "b", algorithms = ["HS256"], key_file = "/k" }"#).unwrap();

@@ -15,6 +15,7 @@ use super::{
     address::{PATH_BYTES_MAX, is_socket_path},
     issuers::{self, Issuer},
     roles::{self, RolePolicy},
+    tenants::{self, TenantPolicy},
     topic,
 };
 use crate::protocol::{
@@ -108,6 +109,8 @@ pub(super) enum Kind<T> {
     Issuers(fn(&mut T) -> &mut Vec<Issuer>),
     /// `[roles]`.
     Roles(fn(&mut T) -> &mut Vec<RolePolicy>),
+    /// `[tenants]`.
+    Tenants(fn(&mut T) -> &mut Vec<TenantPolicy>),
     /// `[[topic]]`.
     TopicPolicies(fn(&mut T) -> &mut Vec<TopicPolicy>),
 }
@@ -282,6 +285,13 @@ pub(super) static KEYS: &[Key<Config>] = &[
                 {claim.NAME} for the one that its token's claim NAME says.",
         is_reloadable: true,
         kind: Kind::Roles(|config| &mut config.roles),
+    },
+    Key {
+        path: "tenants",
+        about: "Parties that see nothing of each other's topics, in a table for each: `acme` below is a name of yours. Who is of\n\
+                one is said by its issuer, its token or its entry among the static tokens. Without a limit, or with 0, there is none.",
+        is_reloadable: true,
+        kind: Kind::Tenants(|config| &mut config.tenants),
     },
     Key {
         path: "reactor.count",
@@ -747,6 +757,7 @@ impl<T> Key<T> {
                     .into()
             }
             Kind::Roles(_) => roles::allowed_roles(),
+            Kind::Tenants(_) => tenants::allowed(),
             Kind::TopicPolicies(_) => {
                 "an array of tables such as { match = \"ticker/#\", slow_consumer = \"skip\" }".into()
             }
@@ -835,6 +846,7 @@ impl<T> Key<T> {
                 store(field(config), issuers)
             }
             Kind::Roles(field) => store(field(config), Some(roles::roles(value)?)),
+            Kind::Tenants(field) => store(field(config), Some(tenants::tenants(value)?)),
             Kind::TopicPolicies(field) => {
                 let policies = plain.as_array().map(|entries| topic::policies(entries)).transpose()?;
                 store(field(config), policies)
@@ -866,6 +878,7 @@ impl<T> Key<T> {
             Kind::OptionalFile(field) => field(to).clone_from(field(from)),
             Kind::Issuers(field) => field(to).clone_from(field(from)),
             Kind::Roles(field) => field(to).clone_from(field(from)),
+            Kind::Tenants(field) => field(to).clone_from(field(from)),
             Kind::TopicPolicies(field) => field(to).clone_from(field(from)),
         }
     }
@@ -909,6 +922,7 @@ impl<T> Key<T> {
                 format!("[{}]", entries.join(", "))
             }
             Kind::Roles(field) => roles::literal(field(config)),
+            Kind::Tenants(field) => tenants::literal(field(config)),
             Kind::TopicPolicies(field) => {
                 let entries: Vec<String> = field(config).iter_mut().map(topic::literal).collect();
                 format!("[{}]", entries.join(", "))

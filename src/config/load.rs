@@ -275,7 +275,8 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
             path.display()
         )));
     }
-    check_roles(config)
+    check_roles(config)?;
+    check_tenants(config)
 }
 
 /// Whether whoever is given a role is given one that there is, and roles are given to somebody.
@@ -293,6 +294,25 @@ fn check_roles(config: &Config) -> Result<(), ConfigError> {
     match given.find(|(_, name)| !names.contains(&name.as_str())) {
         Some((key, name)) => Err(ConfigError(format!(
             "{key} = \"{name}\" is not allowed: it must be the name of a table in [roles]"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether issuers are of tenants that there are, and somebody can be of one.
+fn check_tenants(config: &Config) -> Result<(), ConfigError> {
+    if let (false, [tenant, ..]) = (config.auth.is_on(), &config.tenants[..]) {
+        return Err(ConfigError(format!(
+            "tenants.{} is not allowed without auth.tokens_file, auth.issuers or auth.anonymous_roles: nobody is asked who they are, and \
+             all are of none",
+            tenant.name
+        )));
+    }
+    let is_known = |name: &str| config.tenants.iter().any(|tenant| tenant.name == name);
+    let named = config.auth.issuers.iter().map(|issuer| issuer.tenant.as_str());
+    match named.into_iter().find(|name| !name.is_empty() && !is_known(name)) {
+        Some(name) => Err(ConfigError(format!(
+            "auth.issuers.tenant = \"{name}\" is not allowed: it must be the name of a table in [tenants]"
         ))),
         None => Ok(()),
     }

@@ -24,6 +24,7 @@ use crate::{
         token::IssuerTerms,
     },
     config::{Config, Issuer},
+    protocol::tenant::Tenant,
 };
 
 /// A file of secrets may be so long.
@@ -51,6 +52,7 @@ struct TokenEntry {
     user: String,
     #[serde(default)]
     roles: Vec<String>,
+    tenant: Option<String>,
 }
 
 /// All that `config` says of who may do what; none if it asks nobody who they are.
@@ -67,15 +69,23 @@ pub fn open(config: &Config, version: u64) -> Result<Option<Arc<Access>>, String
         grants: Grants::parse(&role.grants).expect("the key was checked"),
     });
     let mut access = Access::new(version, roles.collect());
+    let tenants = config.tenants.iter().map(|tenant| Tenant::new(&tenant.name).expect("the key was checked"));
+    access.set_tenants(tenants);
     if !auth.anonymous_roles.is_empty() {
         access.admit_anonymous(auth.anonymous_roles.iter().map(|name| name.as_str().into()).collect());
     }
     if let Some(path) = &auth.tokens_file {
         let is_known = |role: &str| config.roles.iter().any(|known| known.name == role);
-        read_tokens("auth.tokens_file", path, |user, roles, digest| {
+        read_tokens("auth.tokens_file", path, |TokenEntry { user, roles, tenant, .. }, digest| {
             check_roles(roles, is_known, "the name of a table in [roles]")?;
             let roles = roles.iter().map(|name| name.as_str().into()).collect();
-            Ok(access.admit_static_token(user, roles, digest))
+            let known = |name: &String| {
+                let known = access.tenant(name).cloned();
+                known
+                    .ok_or_else(|| format!("tenant is {name:?}; the name of a table in [tenants] is allowed"))
+            };
+            let tenant = tenant.as_ref().map(known).transpose()?;
+            Ok(access.admit_static_token(user, roles, tenant, digest))
         })?;
     }
     let trusted = auth.issuers.iter().map(trusted).collect::<Result<Vec<Trusted>, String>>()?;
@@ -90,13 +100,16 @@ pub fn open(config: &Config, version: u64) -> Result<Option<Arc<Access>>, String
 pub fn open_operators(config: &Config) -> Result<Option<Arc<Operators>>, String> {
     let Some(path) = &config.admin.tokens_file else { return Ok(None) };
     let mut operators = Operators::default();
-    read_tokens("admin.tokens_file", path, |user, roles, digest| {
+    read_tokens("admin.tokens_file", path, |TokenEntry { user, roles, tenant, .. }, digest| {
+        if tenant.is_some() {
+            return Err("tenant is there; an operator is of none".into());
+        }
         check_roles(roles, |role| matches!(role, "read" | "write"), "\"read\" or \"write\"")?;
         if roles.is_empty() {
             return Err("roles names none; \"read\" or \"write\" is needed".into());
         }
         let may_write = roles.iter().any(|role| role == "write");
-        Ok(operators.admit(digest, Operator { name: user.into(), may_write }))
+        Ok(operators.admit(digest, Operator { name: user.as_str().into(), may_write }))
     })?;
     Ok(Some(Arc::new(operators)))
 }
@@ -130,18 +143,19 @@ fn trusted(issuer: &Issuer) -> Result<Trusted, String> {
             user_claim: issuer.user_claim.as_str().into(),
             claims: issuer.claims.as_str().into(),
             ttl_s_max: Some(issuer.ttl_s_max),
-            tenants: false,
+            tenants: issuer.tenants,
             keys: Some(Arc::new(keys)),
         },
         roles: names(&issuer.roles).into(),
+        tenant: (!issuer.tenant.is_empty()).then(|| issuer.tenant.as_str().into()),
     })
 }
 
-/// Reads a file of tokens; `admit` takes in each, by its user, roles and digest, and tells whether it is the first with that digest.
+/// Reads a file of tokens; `admit` takes in each, and tells whether it is the first with that digest.
 fn read_tokens(
     key: &str,
     path: &Path,
-    mut admit: impl FnMut(&str, &[String], [u8; 32]) -> Result<bool, String>,
+    mut admit: impl FnMut(&TokenEntry, [u8; 32]) -> Result<bool, String>,
 ) -> Result<(), String> {
     let bytes = read(key, path)?;
     let text = str::from_utf8(&bytes);
@@ -150,7 +164,7 @@ fn read_tokens(
 }
 
 /// Takes in a token, as [`read_tokens`] says.
-type Admit<'a> = &'a mut dyn FnMut(&str, &[String], [u8; 32]) -> Result<bool, String>;
+type Admit<'a> = &'a mut dyn FnMut(&TokenEntry, [u8; 32]) -> Result<bool, String>;
 
 fn admit_tokens(text: &str, admit: Admit<'_>) -> Result<(), String> {
     let line_of =
@@ -158,7 +172,7 @@ fn admit_tokens(text: &str, admit: Admit<'_>) -> Result<(), String> {
     let file: TokensFile = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(span.start));
         let why = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("line {line}: {why}; tables [[token]] of sha256, user and roles are allowed")
+        format!("line {line}: {why}; tables [[token]] of sha256, user, roles and tenant are allowed")
     })?;
     if file.token.len() > TOKENS_MAX {
         return Err(format!("it holds {} tokens; at most {TOKENS_MAX} are allowed", file.token.len()));
@@ -172,13 +186,12 @@ fn admit_tokens(text: &str, admit: Admit<'_>) -> Result<(), String> {
 }
 
 fn admit_token(entry: &TokenEntry, admit: Admit<'_>) -> Result<(), String> {
-    let TokenEntry { sha256, user, roles } = entry;
-    let digest =
-        digest(sha256).ok_or("sha256 must be 64 hexadecimal digits, as `fanfare token new` prints them")?;
-    if !principal::is_name(user) {
+    let digest = digest(&entry.sha256)
+        .ok_or("sha256 must be 64 hexadecimal digits, as `fanfare token new` prints them")?;
+    if !principal::is_name(&entry.user) {
         return Err(format!("user must be {}", principal::NAME_ALLOWED));
     }
-    match admit(user, roles, digest)? {
+    match admit(entry, digest)? {
         true => Ok(()),
         false => Err("another one has the same sha256; each token is allowed once".into()),
     }
@@ -325,6 +338,10 @@ mod tests {
             (entry(DIGEST, &"u".repeat(129), ""), "the token of line 2: user must be 1 to 128 bytes"),
             (entry(DIGEST, "a\\nb", ""), "the token of line 2: user must be 1 to 128 bytes"),
             (entry(DIGEST, "ci", "\"chatt\""), "the token of line 2: roles names \"chatt\""),
+            (
+                format!("{good}tenant = \"acme\"\n"),
+                "the token of line 2: tenant is \"acme\"; the name of a table",
+            ),
             (format!("{good}{good}"), "the token of line 7: another one has the same sha256"),
         ] {
             let path = file("bad", &text, 0o600);

@@ -18,6 +18,7 @@ pub mod rest;
 pub mod secret;
 pub mod session;
 pub mod site;
+pub mod tenant;
 pub mod topic;
 pub mod transcode;
 pub mod upgrade;

@@ -2,6 +2,8 @@
 
 use std::{cmp::Ordering, fmt, ops::Deref};
 
+use super::tenant;
+
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 
@@ -84,7 +86,7 @@ impl<S: Deref<Target = str>> TopicName<S> {
     /// A name that was parsed before, as one or as a filter, and whose text has been kept or sent elsewhere since.
     #[inline]
     pub fn checked(text: S) -> Self {
-        debug_assert!(check_shape(&text) == Ok(false), "{:?} is no topic's name", &*text);
+        debug_assert!(check_shape(tenant::outer(&text)) == Ok(false), "{:?} is no topic's name", &*text);
         TopicName(text)
     }
 
@@ -179,6 +181,11 @@ impl<'a> Filter<&'a str> {
     pub fn as_str(self) -> &'a str {
         self.text
     }
+
+    /// The same filter as somebody else calls it, who adds no wildcards.
+    pub fn with_text<S: Deref<Target = str>>(self, text: S) -> Filter<S> {
+        Filter { text, has_wildcards: self.has_wildcards }
+    }
 }
 
 impl<S: Deref<Target = str>> Deref for Filter<S> {
@@ -199,8 +206,12 @@ pub fn hint(name: &str) -> Option<&'static str> {
     )
 }
 
-/// Whether `filter` matches `topic`, level by level. Both are already checked.
+/// Whether `filter` matches `topic`, level by level. Both are already checked, and may be tenants'.
 pub fn matches(filter: &str, topic: &str) -> bool {
+    let ((of, filter), (its, topic)) = (tenant::split(filter), tenant::split(topic));
+    if of != its {
+        return false;
+    }
     if is_reserved(topic) && (filter.starts_with('+') || filter.starts_with('#')) {
         return false;
     }
@@ -217,8 +228,12 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
-/// Whether some topic is matched by both of these, each a filter or a name, which are already checked.
+/// Whether some topic is matched by both of these, each a filter or a name, which are already checked and may be tenants'.
 pub fn overlap(one: &str, other: &str) -> bool {
+    let ((of, one), (its, other)) = (tenant::split(one), tenant::split(other));
+    if of != its {
+        return false;
+    }
     let begins_wide = |text: &str| text.starts_with(['+', '#']);
     if (is_reserved(one) && begins_wide(other)) || (is_reserved(other) && begins_wide(one)) {
         return false;
@@ -271,9 +286,9 @@ pub fn by_specificity(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// How many levels a name or filter has.
+/// How many levels a name or filter has for clients.
 pub fn level_count(text: &str) -> usize {
-    1 + memchr::memchr_iter(b'/', text.as_bytes()).count()
+    1 + memchr::memchr_iter(b'/', tenant::outer(text).as_bytes()).count()
 }
 
 /// Whether a name is one of the broker's own, which no wildcard at the first level matches.
@@ -436,6 +451,24 @@ mod tests {
                 let all = topics.iter().all(|topic| matches(one, topic) || !matches(other, topic));
                 assert_eq!(covers(one, other), all, "{one} {other}");
             }
+        }
+    }
+
+    /// Whoever is of no tenant and whoever is of another has nothing in common, and within one it is as without.
+    #[test]
+    fn filters_and_names_of_tenants_meet_within_one_alone() {
+        let texts = ["a", "a/b", "$a", "$a/b", "+", "+/b", "#", "a/#", "$a/#", "/"];
+        for (one, other) in texts.iter().flat_map(|one| texts.map(|other| (*one, other))) {
+            let (of_t, other_of_t) = (format!("\0t/{one}"), format!("\0t/{other}"));
+            assert_eq!(overlap(&of_t, &other_of_t), overlap(one, other), "{one} {other}");
+            if naive::is_name(other) || other.starts_with('$') {
+                assert_eq!(matches(&of_t, &other_of_t), matches(one, other), "{one} {other}");
+            }
+            for elsewhere in [format!("\0u/{other}"), other.into(), "\0t".into(), "\0".into()] {
+                assert!(!matches(&of_t, &elsewhere) && !matches(&elsewhere, &of_t), "{of_t:?} {elsewhere:?}");
+                assert!(!overlap(&of_t, &elsewhere) && !overlap(&elsewhere, &of_t), "{of_t:?} {elsewhere:?}");
+            }
+            assert_eq!(level_count(&of_t), level_count(one));
         }
     }
 

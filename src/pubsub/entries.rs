@@ -1,7 +1,7 @@
 //! What the operator has set by filters, and what a topic comes to by that.
 
 use super::filter::FilterTree;
-use crate::protocol::topic;
+use crate::protocol::{tenant, topic};
 
 /// What is set for the topics that some filters match.
 ///
@@ -36,10 +36,10 @@ impl<K: Keys> Entries<K> {
         Entries { filters, keys, places }
     }
 
-    /// What `topic` comes to, and how many nodes were visited to find it.
+    /// What `topic` comes to, whosever it is, and how many nodes were visited to find it.
     pub fn keys_of(&self, topic: &str) -> (K, u32) {
         let mut found = Vec::new();
-        let visited = self.places.for_each_match(topic, |place| found.push(place));
+        let visited = self.places.for_each_match(tenant::outer(topic), |place| found.push(place));
         found.sort_unstable();
         let keys = found.into_iter().map(|place| self.keys[place as usize].clone());
         (keys.fold(K::default(), K::or), visited)

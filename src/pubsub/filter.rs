@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::protocol::topic;
+use crate::protocol::{tenant, topic};
 
 /// The node in which every filter begins. No node has it as a child.
 const ROOT: u32 = 0;
@@ -163,7 +163,16 @@ impl<V: Copy + Eq> FilterTree<V> {
         if self.is_empty() {
             return 0;
         }
-        self.match_below(ROOT, Some(topic), topic::is_reserved(topic), &mut on_match)
+        let (tenant, topic) = tenant::split(topic);
+        // No wildcard stands for a tenant: it is looked for by its name, and what is behind it is the first level.
+        let (at, visited) = match tenant {
+            None => (ROOT, 0),
+            Some(tenant) => match self.literal(ROOT, tenant) {
+                Some(at) => (at, 1),
+                None => return 1,
+            },
+        };
+        visited + self.match_below(at, Some(topic), topic::is_reserved(topic), &mut on_match)
     }
 
     /// Calls itself at most once per level of the topic, which are bounded.
@@ -406,17 +415,23 @@ mod tests {
         prop_oneof![Just(""), Just("a"), Just("b"), Just("$s")].prop_map(str::to_owned)
     }
 
+    /// What it begins with: mostly nothing, or a tenant.
+    fn tenant() -> impl Strategy<Value = &'static str> {
+        prop_oneof![4 => Just(""), 1 => Just("\0t/"), 1 => Just("\0u/")]
+    }
+
     fn name() -> impl Strategy<Value = String> {
-        prop::collection::vec(level(), 1..5).prop_map(|levels| levels.join("/"))
+        let levels = prop::collection::vec(level(), 1..5);
+        (tenant(), levels).prop_map(|(tenant, levels)| format!("{tenant}{}", levels.join("/")))
     }
 
     fn filter() -> impl Strategy<Value = String> {
         let levels = prop::collection::vec(prop_oneof![3 => level(), 1 => Just("+".to_owned())], 1..5);
-        (levels, any::<bool>()).prop_map(|(mut levels, ends_in_hash)| {
+        (tenant(), levels, any::<bool>()).prop_map(|(tenant, mut levels, ends_in_hash)| {
             if ends_in_hash {
                 levels.push("#".to_owned());
             }
-            levels.join("/")
+            format!("{tenant}{}", levels.join("/"))
         })
     }
 
@@ -433,9 +448,12 @@ mod tests {
     /// How many of them match what `name` begins with: so many nodes must be visited.
     fn matching_prefixes(filters: &[(String, u8)], name: &str) -> usize {
         let levels: Vec<&str> = name.split('/').collect();
+        // No wildcard stands for a tenant.
+        let is_of_its = |prefix: &Vec<&str>| prefix[0] == levels[0] || !levels[0].starts_with('\0');
         let is_match = |prefix: &&Vec<&str>| {
             prefix.is_empty()
-                || prefix.len() <= levels.len()
+                || is_of_its(prefix)
+                    && prefix.len() <= levels.len()
                     && topic::matches(&prefix.join("/"), &levels[..prefix.len()].join("/"))
         };
         if filters.is_empty() { 0 } else { prefixes(filters).iter().filter(is_match).count() }

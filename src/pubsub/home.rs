@@ -7,6 +7,7 @@
 
 mod dropping;
 mod keyed_values;
+mod tenants;
 mod touring;
 mod values;
 
@@ -18,6 +19,8 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+
+use tenants::TenantTopics;
 
 use super::{
     filter::FilterTree,
@@ -38,6 +41,7 @@ use crate::{
         command::PayloadKind,
         deflate::Deflater,
         publication::Publication,
+        tenant,
         topic::{self, TopicName},
     },
     work::price,
@@ -84,6 +88,7 @@ pub struct Home {
     names_max: usize,
     /// For how many topics each creator answers: those that are there, and at least one.
     names: HashMap<u32, u32, RandomState>,
+    tenants: TenantTopics,
     /// The ports of reactors, a bit each.
     reactors: u64,
     filters: FilterTree<Interested>,
@@ -209,6 +214,8 @@ pub enum TopicRefusal {
     TopicsMax,
     /// Whoever wants it answers for as many topics of the home as one may.
     NamesMax,
+    /// Its tenant has as many topics of the home as it may.
+    TenantMax,
     /// It is there, and there is no room to keep its value.
     ValuesMax,
 }
@@ -231,6 +238,7 @@ impl fmt::Display for TopicRefusal {
             TopicRefusal::NamesMax => {
                 "this connection has brought as many topics into being as limits.names_per_connection_max allows"
             }
+            TopicRefusal::TenantMax => "the tenant of this connection has as many topics as its topics_max in [tenants] allows",
             TopicRefusal::ValuesMax => {
                 "topics' values take as much of this broker as history.bytes_max allows: what takes no more than this topic's \
                  value before, and a null, is allowed"
@@ -313,6 +321,7 @@ impl Home {
             topics_max,
             names_max,
             names: HashMap::default(),
+            tenants: TenantTopics::default(),
             reactors: u64::MAX >> (64 - home_count),
             filters: FilterTree::new(),
             filters_generation: 0,
@@ -350,6 +359,12 @@ impl Home {
     /// From now on a creator may answer for so many topics; 0 is no limit. Those that are there stay.
     pub fn set_names_max(&mut self, names_max: usize) {
         self.names_max = names_max;
+    }
+
+    /// From now on each of these tenants, by the first level of their topics' names inside, may have so many topics; 0 and those that
+    /// are not there have no limit. Topics that are there stay.
+    pub fn set_tenants(&mut self, topics_max: impl IntoIterator<Item = (Box<str>, u32)>) {
+        self.tenants.set_limits(topics_max);
     }
 
     /// From now on topics keep and stamp what `keeping` says: each from when it is next published to, or its past is next asked for.
@@ -801,6 +816,7 @@ impl Home {
             *names.entry(topic.creator).or_default() += 1;
         }
         self.keyed.check();
+        self.tenants.check(self.topics.iter().map(|(_, topic)| &*topic.name));
         assert_eq!(self.names, names, "who answers for topics has as many as are counted");
     }
 
@@ -828,6 +844,9 @@ impl Home {
         if self.names_max > 0 && name_count >= self.names_max {
             return Err(TopicRefusal::NamesMax);
         }
+        if !self.tenants.has_room(name) {
+            return Err(TopicRefusal::TenantMax);
+        }
         if self.topics.len() >= self.topics_max {
             self.evict_one()?;
         }
@@ -847,6 +866,7 @@ impl Home {
             flags: Flags::default(),
         });
         self.topics_end = self.topics_end.max(key + 1);
+        self.tenants.note_made(&name);
         self.by_name.insert(name, key);
         if creator != 0 {
             *self.names.entry(creator).or_default() += 1;
@@ -898,7 +918,9 @@ impl Home {
             // As long as there is room nobody's numbering is cut off for having been quiet.
             let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
-                is_crowded && topic.is_idle() && self.period.wrapping_sub(topic.recent.period) >= IDLE_PERIODS
+                (is_crowded || self.tenants.is_crowded(&topic.name))
+                    && topic.is_idle()
+                    && self.period.wrapping_sub(topic.recent.period) >= IDLE_PERIODS
             };
             if self.topics.get(key).is_some_and(is_over) {
                 self.drop_topic(key);
@@ -913,6 +935,7 @@ impl Home {
         self.drop_past(key);
         let topic = self.topics.remove(key);
         self.by_name.remove(&*topic.name);
+        self.tenants.note_gone(&topic.name);
         self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
         if let Entry::Occupied(mut names) = self.names.entry(topic.creator) {
             *names.get_mut() -= 1;
@@ -1023,7 +1046,8 @@ impl Home {
         let past = topic.past.as_mut().expect("it keeps one");
         let encoding = past.encoding();
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
+        let publication =
+            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
         let len = publication.encoded_len(encoding.format());
         let fill = |room: &mut [u8]| publication.encode(encoding.format(), room);
         let is_null = kind.is_null(payload);
@@ -1090,7 +1114,8 @@ impl Home {
         }
         let topic = &mut self.topics[key];
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
+        let publication =
+            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
         let is_to_write = |lane: &&mut Lane| lane.interest() != 0 && Some(lane.encoding()) != kept;
         for lane in topic.lanes.iter_mut().filter(is_to_write) {
             let (encoding, reactors) = (lane.encoding(), lane.interest());
@@ -1868,6 +1893,31 @@ mod tests {
         assert_eq!((world.publish("a", 0), world.home.topic_count()), (Ok(2), 3));
     }
 
+    /// Those of others, and of nobody, are not counted.
+    #[test]
+    fn a_tenant_has_as_many_topics_as_it_may_and_idle_ones_go_for_it() {
+        let mut world = World::new(0, 100);
+        world.home.set_tenants([("\0t".into(), 4), ("\0u".into(), 0)]);
+        let publish = |world: &mut World, name: &str| world.publish(name, 0);
+        for name in ["a", "\0t/a", "\0t/b", "\0t/c", "\0t/d", "\0u/a", "\0v/a"] {
+            assert_eq!(publish(&mut world, name), Ok(1), "{name:?}");
+        }
+        assert_eq!(publish(&mut world, "\0t/e"), Err(TopicRefusal::TenantMax));
+        assert_eq!(world.subscribe("\0t/e", 0), Err(TopicRefusal::TenantMax));
+        assert_eq!(publish(&mut world, "\0t/a"), Ok(2), "it is there");
+        for name in ["e", "\0u/e", "\0v/e"] {
+            assert_eq!(publish(&mut world, name), Ok(1), "{name:?}");
+        }
+        // One goes, then it has three of four, which is not crowded.
+        (0..2 * IDLE_PERIODS).for_each(|_| world.home.handle_period());
+        world.home.check();
+        assert_eq!(world.home.topic_count(), 9);
+        assert!(publish(&mut world, "\0t/e").is_ok());
+        world.home.set_tenants([]);
+        assert!(publish(&mut world, "\0t/f").is_ok());
+        world.home.check();
+    }
+
     /// A topic whose only publication was long ago goes where it is crowded; one that somebody has by name stays,
     /// as does one that is published to.
     #[test]
@@ -1944,6 +1994,26 @@ mod tests {
             }
         }
         assert!((1..=2_048).contains(&most), "{most} bytes");
+    }
+
+    /// Whose names stand before all others.
+    #[test]
+    fn a_tour_does_not_pass_by_topics_of_tenants() {
+        let work_of = |tenant_count: usize| {
+            let keys = KeepKeys { count: Some(1), ..KeepKeys::default() };
+            let mut world = keeping_world(1_000, 1 << 20, keys);
+            for number in 0..tenant_count {
+                world.publish(&format!("\0t/{number}"), 0).unwrap();
+            }
+            world.publish("a", 0).unwrap();
+            world.home.take_work();
+            let request = TourRequest { filter: "#".into(), ..tour_of(5) };
+            world.home.handle_tour(0, 0, &request, &mut world.outboxes);
+            let Some(Delivery::Toured(page)) = world.outboxes[0].pop_back() else { panic!("a page comes") };
+            assert!(page.entries.len() == 1 && page.cursor.is_none());
+            world.home.take_work()
+        };
+        assert_eq!(work_of(0), work_of(200));
     }
 
     /// What is missing of each topic is told as well, and is of the page's bytes.

@@ -3,6 +3,7 @@
 //! It is [`Desk`]'s, and no type: a command asks home and fan-out, and what these say closes and answers connections, which asks
 //! them again. A type for it would borrow all that there is.
 
+mod inner;
 mod past;
 
 use std::{borrow::Cow, sync::Arc};
@@ -20,6 +21,7 @@ use crate::{
         close::CloseReason,
         command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Since, Start},
         reply::{self, Begin, Reply},
+        tenant,
         topic::{self, Filter, TopicName},
     },
     pubsub::{
@@ -125,13 +127,14 @@ impl Desk {
             return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
         }
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
-        let home = self.shared.homes.of(topic);
+        let inner = self.inner_topic(slot, topic);
+        let home = self.shared.homes.of(inner.borrowed());
         if home != self.exchange.index() || (receivers && id.is_some()) {
-            self.send_publish(slot, home, publish);
+            self.send_publish(slot, home, Publish { topic: inner.borrowed(), ..publish });
             return Ok(());
         }
         let creator = self.creator(slot);
-        match self.publish_here(topic, publish.key, publish.retain, payload, kind, creator) {
+        match self.publish_here(inner.borrowed(), publish.key, publish.retain, payload, kind, creator) {
             Ok(placed) if id.is_some() => {
                 let topic = topic.as_str();
                 self.write_reply(slot, &placed_ok(id, topic, placed, None));
@@ -224,9 +227,11 @@ impl Desk {
         let asks = start.since.is_some() || start.last.is_some_and(|last| last > 0);
         let may_have_past = self.check_past(slot, "subscribe", id, text, asks)?;
         self.check_limits(slot, id, filter)?;
+        let filter = self.inner_filter(slot, filter);
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
         // Held without an id as well: a refusal is told in any case.
-        let pending = self.hold(slot, id, HeldTopic::Shared(Arc::from(text)), PendingKind::Subscribe(start));
+        let held = HeldTopic::Shared(Arc::from(&*filter));
+        let pending = self.hold(slot, id, held, PendingKind::Subscribe(start));
         let past = match filter.as_topic() {
             Some(topic) if start.is_plain() => {
                 (may_have_past && self.home.may_have_value(&topic)).then_some(PageFrom::Value)
@@ -244,7 +249,7 @@ impl Desk {
                 Wanted { topic, encoding, past, pending: asked, creator },
                 outcome,
             ),
-            None => fanout.handle_subscribe_filter(connection, encoding, filter, asked, outcome),
+            None => fanout.handle_subscribe_filter(connection, encoding, filter.borrowed(), asked, outcome),
         };
         // Whoever need not wait was not waiting: the answer is written here.
         if !matches!(subscribed, Ok(Subscribed::Later)) {
@@ -319,12 +324,13 @@ impl Desk {
         // missed once it has come back.
         self.write_gaps(slot);
         let encoding = self.encoding(slot);
+        let inner = self.inner_text(slot, filter);
         // As many may wait as the connection leaves topics: their names are what views have anyway.
-        let held = self.fanout.shared_text(encoding, filter).unwrap_or_else(|| Arc::from(filter));
+        let held = self.fanout.shared_text(encoding, &inner).unwrap_or_else(|| Arc::from(&*inner));
         let pending = self.hold(slot, id, HeldTopic::Shared(held), PendingKind::Unsubscribe);
         let is_first = self.exchange.own_count() == 0;
         let outcome = &mut self.outcome;
-        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, filter, pending, outcome);
+        let unsubscribed = self.fanout.handle_unsubscribe(slot, encoding, &inner, pending, outcome);
         if unsubscribed != Ok(Unsubscribed::Later) {
             self.pending.remove(pending);
         }
@@ -600,6 +606,7 @@ impl Desk {
         if let Some(filter) = &resync {
             self.stats.gaps_total[REASON.index()] += 1;
             let format = self.connections[slot].format();
+            let filter = tenant::outer(filter);
             reply::write(format, &Reply::GapMany { filter, reason: REASON.as_str() }, self.replies(slot));
         }
     }
@@ -608,7 +615,8 @@ impl Desk {
     pub(super) fn tell_gap(&mut self, slot: u32, gap: &Gap, reason: GapReason) {
         self.stats.gaps_total[reason.index()] += 1;
         let format = self.connections[slot].format();
-        let gap = Reply::Gap { topic: &gap.topic, from: gap.from, to: gap.to, reason: reason.as_str() };
+        let topic = tenant::outer(&gap.topic);
+        let gap = Reply::Gap { topic, from: gap.from, to: gap.to, reason: reason.as_str() };
         reply::write(format, &gap, self.replies(slot));
     }
 

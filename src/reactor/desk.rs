@@ -24,7 +24,7 @@ use super::{
     review::Review,
     settings::{
         deflate_settings, encoding_count, keeping_of, key_windows_of, policy_of, session_limits,
-        stranger_limits,
+        stranger_limits, tenant_topics_of,
     },
     share,
     slow::{ShedFlights, StalledRound},
@@ -163,6 +163,7 @@ impl Desk {
         );
         home.set_keeping(keeping_of(&config));
         home.set_key_windows(key_windows_of(&config), config.limits.keys_max);
+        home.set_tenants(tenant_topics_of(&config));
         Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
@@ -259,6 +260,7 @@ impl Desk {
             self.home.set_keeping(keeping_of(config));
         }
         self.home.set_key_windows(key_windows_of(config), config.limits.keys_max);
+        self.home.set_tenants(tenant_topics_of(config));
         if config.reactor.max_delay_us != before.reactor.max_delay_us {
             self.pacing = Pacing::new(config.reactor.max_delay_us);
         }

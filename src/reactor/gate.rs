@@ -35,6 +35,7 @@ use crate::{
         deflate::Agreement,
         reply::{self, Identity, Reply},
         secret::Secret,
+        tenant::Tenant,
     },
     pubsub::subscription::ConnectionId,
     uring::token::GENERATION_MASK,
@@ -156,6 +157,12 @@ impl Gate {
         Some(access.may(&member.principal, member.roles, action, filter))
     }
 
+    /// Whose the topics are that the connection names; nobody's without one.
+    #[inline]
+    pub fn tenant(&self, slot: u32) -> Option<&Tenant> {
+        self.principal(slot)?.tenant.as_deref()
+    }
+
     /// The connection is over.
     pub fn forget(&mut self, slot: u32) {
         if let Some(member) = self.members.get_mut(slot as usize) {
@@ -221,6 +228,7 @@ impl Gate {
         std::mem::take(&mut self.work)
     }
 
+    #[inline]
     fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {
         Some(&self.members.get(slot as usize)?.as_ref()?.principal)
     }
@@ -429,6 +437,13 @@ impl Desk {
             before.is_none_or(|before| before.source == Source::Anonymous || before.is_same_as(&principal));
         if !may {
             let message = "the token is somebody else's: one of the same user and issuer is allowed";
+            return self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+        }
+        // By the same names it means other topics from now on.
+        let is_elsewhere = !before.is_some_and(|before| before.is_of_same_tenant(&principal));
+        if is_elsewhere && principal.tenant.is_some() && self.fanout.subscriptions_of(slot) > 0 {
+            let message = "the token is a tenant's, and this connection has subscriptions of none: \
+                           a token before any of them is allowed";
             return self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
         }
         self.gate.let_in(slot, principal.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     protocol::{
         command::{RequestId, Start},
+        tenant,
         topic::TopicName,
     },
     pubsub::{home::Placed, log::Range, message::PendingId, subscription::ConnectionId},
@@ -156,13 +157,13 @@ impl HeldId {
 }
 
 impl HeldTopic {
-    /// The name.
+    /// What its clients call it.
     pub fn get(&self) -> &str {
-        match self {
+        tenant::outer(match self {
             HeldTopic::Shared(name) => name,
             HeldTopic::Carried(range, len) => {
                 TopicName::checked_bytes(&range.bytes()[..usize::from(*len)]).as_str()
             }
-        }
+        })
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         grants::Action,
         revocation::{Revocations, Why},
     },
-    protocol::{close::CloseReason, reply::Reply},
+    protocol::{close::CloseReason, reply::Reply, tenant},
     pubsub::subscription::{ConnectionId, Refused, Started, Unsubscribed},
     work::price,
 };
@@ -237,7 +237,7 @@ impl Desk {
                 self.take_work();
                 continue;
             };
-            if self.is_allowed(slot, Action::Subscribe, &text) {
+            if self.is_allowed(slot, Action::Subscribe, tenant::outer(&text)) {
                 continue;
             }
             // One at a time.
@@ -287,7 +287,7 @@ impl Desk {
 
     /// Nothing more comes of a subscription that the connection had.
     pub(super) fn tell_taken_back(&mut self, slot: u32, filter: &str, reason: &'static str) {
-        self.write_reply(slot, &Reply::Unsubscribed { filter, reason });
+        self.write_reply(slot, &Reply::Unsubscribed { filter: tenant::outer(filter), reason });
     }
 }
 

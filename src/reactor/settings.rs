@@ -11,6 +11,7 @@ use crate::{
         deflate,
         session::Limits,
         site::{Hosts, OriginPattern, Site},
+        tenant::Tenant,
         upgrade::Terms,
     },
     pubsub::{
@@ -111,6 +112,14 @@ fn site_of(config: &Config, is_loopback: bool) -> Site {
     let origins = config.listen.origins.iter();
     let origins = origins.map(|origin| OriginPattern::parse(origin).expect("the key was checked")).collect();
     Site { hosts, origins, is_loopback }
+}
+
+/// How many topics each tenant may have at a home, by the first level of their names.
+pub(super) fn tenant_topics_of(config: &Config) -> impl Iterator<Item = (Box<str>, u32)> {
+    config.tenants.iter().map(|policy| {
+        let tenant = Tenant::new(&policy.name).expect("the key was checked");
+        (tenant.first_level().into(), policy.topics_max)
+    })
 }
 
 /// How publications are compressed.

@@ -20,8 +20,16 @@ pub const ROLES: &str = r##"roles={
 
 /// A token and what the broker keeps of it, as `fanfare token new` makes them.
 pub fn new_token(user: &str, roles: &[&str]) -> (String, String) {
+    new_token_of(user, roles, "")
+}
+
+/// The same of a tenant, of none if that is `""`.
+pub fn new_token_of(user: &str, roles: &[&str], tenant: &str) -> (String, String) {
     let mut command = broker_command();
     command.args(["token", "new", "--user", user]);
+    if !tenant.is_empty() {
+        command.args(["--tenant", tenant]);
+    }
     roles.iter().for_each(|role| _ = command.args(["--role", role]));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -28,6 +28,7 @@ mod revocations;
 mod rights;
 mod slow;
 mod stamps;
+mod tenants;
 mod time;
 mod tours;
 mod unix;

@@ -251,7 +251,7 @@ fn a_tenant_is_named_by_whose_issuer_has_them() {
         let tenant = read.as_ref().map(|claims| claims.tenant.as_deref()).map_err(|fault| *fault);
         assert_eq!(tenant, expected, "{claims}");
     }
-    let long = "a".repeat(TENANT_BYTES_MAX + 1);
+    let long = "a".repeat(tenant::TENANT_BYTES_MAX + 1);
     for (name, is_taken) in [(&long[1..], true), (&long[..], false)] {
         let claims = own_claims(&format!(r#"{{"tenant":"{name}"}}"#)).replace(ISS, TENANTS_ISS);
         assert_eq!(read_now(&token(&claims)).is_ok(), is_taken);

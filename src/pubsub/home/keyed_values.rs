@@ -6,7 +6,7 @@
 
 use super::{Home, STAMPED, dropping::BLOCKS_TOGETHER, touring::TOUR_BYTES_MAX};
 use crate::{
-    protocol::{Format, command::PayloadKind, publication::Publication},
+    protocol::{Format, command::PayloadKind, publication::Publication, tenant},
     pubsub::{
         message::{PageContent, PageFrom},
         past::{KeyedValues, PAGE_SPANS_MAX, PageCost, Window},
@@ -23,7 +23,8 @@ impl Home {
         let topic = &mut self.topics[key];
         let past = topic.past.as_mut().expect("who has a key has a past");
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
+        let publication =
+            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
         let format = past.encoding().format();
         let (len, before) = (publication.encoded_len(format), past.held().bytes);
         let written = (topic.seq, self.tick, self.now_ms as u32);

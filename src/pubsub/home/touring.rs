@@ -98,10 +98,12 @@ impl Home {
         let bare = prefix.strip_suffix('/').filter(|_| filter.len() == prefix.len() + 1);
         let bare = bare.filter(|bare| cursor.is_none_or(|it| it.seq.is_some() && *it.name == **bare));
         let bare = bare.and_then(|bare| self.pasts.get_key_value(bare));
-        let start = match cursor.filter(|cursor| *cursor.name >= *prefix) {
+        // What is no tenant's stands behind all that is.
+        let prefix_start = if prefix.is_empty() { "\u{1}" } else { prefix };
+        let start = match cursor.filter(|cursor| *cursor.name >= *prefix_start) {
             Some(TourCursor { name, seq: None }) => Bound::Excluded(&**name),
             Some(TourCursor { name, seq: Some(_) }) => Bound::Included(&**name),
-            None => Bound::Included(prefix),
+            None => Bound::Included(prefix_start),
         };
         let named = self.pasts.range::<str, _>((start, Bound::Unbounded));
         let named = named.take_while(|(name, _)| name.starts_with(prefix));

@@ -6,6 +6,7 @@ use crate::{
         command::PayloadKind,
         deflate::Deflater,
         publication::{LastValue, Publication},
+        tenant,
         topic::TopicName,
     },
     pubsub::message::Outboxes,
@@ -124,7 +125,8 @@ impl Home {
         let topic = &self.topics[key];
         let past = topic.past.as_ref().expect("it keeps one");
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication = Publication { topic: &topic.name, seq: topic.seq + 1, time_ms, payload, kind };
+        let publication =
+            Publication { topic: tenant::outer(&topic.name), seq: topic.seq + 1, time_ms, payload, kind };
         let len = publication.encoded_len(past.encoding().format());
         let more_bytes = match (value_key, past.keyed()) {
             (Some(value_key), Some(keyed)) => keyed.more_bytes(value_key, len),
@@ -148,7 +150,8 @@ impl Home {
             return self.note_value(key);
         }
         let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication = Publication { topic: &topic.name, seq: topic.seq, time_ms, payload, kind };
+        let publication =
+            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
         let format = past.encoding().format();
         let len = publication.encoded_len(format);
         past.retain((topic.seq, self.tick), len, &mut self.pool, |room| publication.encode(format, room));

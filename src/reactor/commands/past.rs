@@ -10,6 +10,7 @@ use crate::{
         command::{Anchor, At, CommandError, ErrorCode, RequestId, Resume},
         record::Records,
         reply::{self, Begin, History, Reply},
+        tenant,
         topic::{self, Filter, TopicName},
     },
     pubsub::{
@@ -42,9 +43,15 @@ impl Desk {
         }
         self.check_limits(slot, id, filter)?;
         let (connection, encoding) = (self.connections.id_of(slot), self.encoding(slot));
-        let wanted = self.wanted_tour(text, last, resume);
-        let begun =
-            self.fanout.handle_subscribe_tour(connection, filter, encoding, wanted, &mut self.outcome);
+        let wanted = self.wanted_tour(slot, text, last, resume);
+        let filter = self.inner_filter(slot, filter);
+        let begun = self.fanout.handle_subscribe_tour(
+            connection,
+            filter.borrowed(),
+            encoding,
+            wanted,
+            &mut self.outcome,
+        );
         // The answer goes first: what comes of it at once belongs behind it.
         let answered = match begun {
             Ok(()) if id.is_some() => {
@@ -74,7 +81,13 @@ impl Desk {
     }
 
     /// What a subscription to `filter` begins with by which the client comes back, or asks for the newest.
-    fn wanted_tour(&mut self, filter: &str, last: Option<u32>, resume: Option<&Resume>) -> WantedTour {
+    fn wanted_tour(
+        &mut self,
+        slot: u32,
+        filter: &str,
+        last: Option<u32>,
+        resume: Option<&Resume>,
+    ) -> WantedTour {
         let epoch = self.shared.epoch;
         let last = last.unwrap_or(0);
         let Some(resume) = resume.filter(|resume| resume.has_since) else {
@@ -88,8 +101,10 @@ impl Desk {
         let at = resume.at.as_ref().filter(|at| at.epoch == epoch && at.ticks.len() == home_count);
         let listed =
             resume.epochs.iter().filter(|(its, _)| *its == Some(epoch)).flat_map(|(_, listed)| listed);
-        let mut listed: Vec<(Box<str>, u64)> =
-            listed.filter(|(topic, _)| topic::matches(filter, topic)).cloned().collect();
+        let mut listed: Vec<(Box<str>, u64)> = listed
+            .filter(|(topic, _)| topic::matches(filter, topic))
+            .map(|(topic, seq)| (self.inner_text(slot, topic).into(), *seq))
+            .collect();
         listed.sort_unstable();
         let is_foreign = |(its, listed): &(Option<u64>, Vec<_>)| *its != Some(epoch) && !listed.is_empty();
         let (keeps_all, looked_at) = self.home.keeping().keeps_all(filter);
@@ -104,10 +119,8 @@ impl Desk {
         Toured { connection, filter, count, is_recovered, ticks }: Toured,
     ) {
         let at = At { epoch: self.shared.epoch, ticks: ticks.into() };
-        self.write_reply(
-            connection,
-            &Reply::Replayed { filter: &filter, count, recovered: is_recovered, at: &at },
-        );
+        let filter = tenant::outer(&filter);
+        self.write_reply(connection, &Reply::Replayed { filter, count, recovered: is_recovered, at: &at });
     }
 
     pub(super) fn handle_history<'a>(
@@ -133,8 +146,9 @@ impl Desk {
             let message = "another history of this connection is not answered yet: one at a time is allowed";
             return Err(refused(ErrorCode::Busy, message.into()));
         }
-        let home = self.shared.homes.of(topic);
-        let topic: Arc<str> = topic.as_str().into();
+        let topic = self.inner_topic(slot, topic);
+        let home = self.shared.homes.of(topic.borrowed());
+        let topic: Arc<str> = topic.into_text().into();
         let pending = self.hold(slot, Some(id), HeldTopic::Shared(topic.clone()), PendingKind::History);
         let request = PastRequest { topic, from, limit, pending };
         self.send_request(home, Request::Past(Box::new(request)));

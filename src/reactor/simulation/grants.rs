@@ -87,12 +87,12 @@ fn access_of(era: &Era, version: u64) -> Access {
             tenants: false,
             keys: Some(Arc::new(keys)),
         };
-        access.trust(vec![Trusted { terms, roles: names(roles).into() }], 0);
+        access.trust(vec![Trusted { terms, roles: names(roles).into(), tenant: None }], 0);
     }
     for (place, (user, roles)) in HOLDERS.iter().zip(&era.statics).enumerate() {
         if let Some(roles) = roles {
             let digest = Sha256::digest(static_token_of(place)).into();
-            assert!(access.admit_static_token(user, names(roles).into(), digest));
+            assert!(access.admit_static_token(user, names(roles).into(), None, digest));
         }
     }
     if let Some(roles) = &era.anonymous {

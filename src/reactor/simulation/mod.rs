@@ -20,6 +20,7 @@ mod past;
 mod random;
 mod rights;
 mod stranger;
+mod tenants;
 mod tours;
 mod values;
 

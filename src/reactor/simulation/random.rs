@@ -175,9 +175,13 @@ fn run(seed: u64, is_verbose: bool) {
     if plan.has_values {
         past::keep_values(&mut knobs.policies, &mut keep_rng);
     }
+    let mut others = tenants::plan(seed, &mut knobs);
     let mut world = World::new(knobs);
     for _ in 0..plan.rounds {
         for moment in 0..plan.steps {
+            if let Some(others) = others.as_mut().filter(|_| moment.is_multiple_of(8)) {
+                others.stir(&mut world, &TOPICS, &FILTERS);
+            }
             if plan.policy_steps.is_some_and(|steps| moment % steps == steps - 1) {
                 let mut policies = policies(&world.knobs, &mut policy_rng);
                 plan.keeping
@@ -194,6 +198,7 @@ fn run(seed: u64, is_verbose: bool) {
             }
             step(&mut world, &plan, moment, &mut rng);
         }
+        others.iter_mut().for_each(|others| others.leave(&world));
         world.settle();
         probe(&mut world, &plan, &mut rng);
     }

@@ -9,16 +9,29 @@ use crate::{
         grants::{GrantTexts, Grants, ROLES_MAX, Role},
         static_token,
     },
+    protocol::tenant::Tenant,
     uring::sim::Peer,
 };
 
 /// Everybody may publish, and subscribe to these.
 fn access(version: u64, subscribe: &[&str]) -> Option<Arc<Access>> {
+    access_of(version, subscribe, None)
+}
+
+/// The same of a tenant.
+fn access_of(version: u64, subscribe: &[&str], tenant: Option<&str>) -> Option<Arc<Access>> {
     let subscribe = subscribe.iter().map(|filter| (*filter).to_owned()).collect();
     let texts = GrantTexts { publish: vec!["#".into()], subscribe, ..GrantTexts::default() };
     let grants = Grants::parse(&texts).expect("they are filters");
     let mut access = Access::new(version, vec![Role { name: "all".into(), grants }]);
-    access.admit_anonymous(["all".into()].into());
+    let token = static_token::digest(&static_token::from_random(&[7; 32])).expect("it is one");
+    access.set_tenants(["acme", "globex"].map(|name| Tenant::new(name).expect("a name")));
+    let globex = access.tenant("globex").cloned();
+    access.admit_static_token("bob", ["all".into()].into(), globex, token);
+    match tenant {
+        None => access.admit_anonymous(["all".into()].into()),
+        Some(tenant) => access.admit_anonymous_of(["all".into()].into(), tenant),
+    }
     Some(Arc::new(access))
 }
 
@@ -42,10 +55,7 @@ impl World {
 
     /// The client sends a message.
     fn send(&mut self, peer: Peer, text: &str) {
-        let len = u16::try_from(text.len()).expect("it is short");
-        let [high, low] = len.to_be_bytes();
-        let head = if len < 126 { vec![0x81, 0x80 | low] } else { vec![0x81, 0x80 | 126, high, low] };
-        self.net.write(peer, &[&head[..], &[0; 4], text.as_bytes()].concat());
+        self.net.write(peer, &stranger::text_frame(text));
     }
 
     /// What came to the client since it was asked last.
@@ -91,8 +101,12 @@ fn nobody_is_closed_who_was_to_be_looked_at_when_nobody_is_asked_any_more() {
 /// It leaves a topic of which it is owed much, and subscribes to it again, which begins when it has left.
 #[test]
 fn a_subscription_that_waits_for_the_end_of_another_is_taken_back_as_well() {
+    [None, Some("acme")].into_iter().for_each(take_back_what_waits);
+}
+
+fn take_back_what_waits(tenant: Option<&str>) {
     let mut world = World::new(Knobs::calm(1));
-    world.allow(access(1, &["room/#"]));
+    world.allow(access_of(1, &["room/#"], tenant));
     world.settle();
     let (reader, publisher) = (world.enter(0), world.enter(0));
     world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":1}"#);
@@ -107,7 +121,7 @@ fn a_subscription_that_waits_for_the_end_of_another_is_taken_back_as_well() {
     world.send(reader, r#"{"op":"unsubscribe","topic":"room/1","id":2}"#);
     world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":3}"#);
     world.settle();
-    world.allow(access(2, &["news/#"]));
+    world.allow(access_of(2, &["news/#"], tenant));
     world.settle();
     world.net.set_window(reader, 1 << 20);
     let heard = world.hear_all(reader);
@@ -115,6 +129,54 @@ fn a_subscription_that_waits_for_the_end_of_another_is_taken_back_as_well() {
     assert!(heard.contains(r#"{"op":"unsubscribed","topic":"room/1","reason":"forbidden"}"#), "{heard}");
     world.send(publisher, r#"{"op":"publish","topic":"room/1","data":"late"}"#);
     assert_eq!(world.hear_all(reader), "");
+}
+
+/// Nothing that is still granted is taken back, and what is taken back is called as clients call it.
+#[test]
+fn a_tenant_s_subscriptions_are_looked_at_by_the_names_that_its_clients_know() {
+    let mut world = World::new(Knobs::calm(2));
+    world.allow(access_of(1, &["room/#"], Some("acme")));
+    world.settle();
+    let (reader, publisher) = (world.enter(0), world.enter(1));
+    for filter in ["room/1", "room/2", "room/+/x", "room/1/#"] {
+        world.send(reader, &format!(r#"{{"op":"subscribe","topic":"{filter}"}}"#));
+    }
+    world.settle();
+    world.allow(access_of(2, &["room/1/#"], Some("acme")));
+    let heard = world.hear_all(reader);
+    for filter in ["room/2", "room/+/x"] {
+        let told = format!(r#"{{"op":"unsubscribed","topic":"{filter}","reason":"forbidden"}}"#);
+        assert!(heard.contains(&told), "{heard}");
+    }
+    assert_eq!(heard.matches("unsubscribed").count(), 2, "{heard}");
+    for topic in ["room/1", "room/2", "room/1/x"] {
+        world.send(publisher, &format!(r#"{{"op":"publish","topic":"{topic}","data":1}}"#));
+    }
+    let heard = world.hear_all(reader);
+    assert_eq!(heard.matches(r#""op":"message""#).count(), 2, "{heard}");
+    assert!(!heard.contains("room/2"), "{heard}");
+}
+
+#[test]
+fn a_token_of_a_tenant_is_taken_before_the_first_subscription_alone() {
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let token = static_token::from_random(&[7; 32]);
+    let auth = format!(r#"{{"op":"auth","token":"{token}","id":5}}"#);
+    let [early, late, publisher] = [(); 3].map(|()| world.enter(0));
+    world.send(early, &auth);
+    assert!(world.hear_all(early).contains(r#""op":"ok","id":5"#));
+    for reader in [early, late] {
+        world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":1}"#);
+        assert!(world.hear_all(reader).contains(r#""op":"ok","id":1"#));
+    }
+    world.send(late, &auth);
+    let heard = world.hear_all(late);
+    assert!(heard.contains(r#""for":"auth","id":5,"code":"forbidden""#), "{heard}");
+    world.send(publisher, r#"{"op":"publish","topic":"room/1","data":1}"#);
+    assert!(world.hear_all(late).contains(r#""data":1"#));
+    assert_eq!(world.hear_all(early), "", "it is of globex, and the publisher of none");
 }
 
 /// Two wait for the homes, so that the filter is there when the first of them has let go of it.
@@ -143,7 +205,7 @@ fn a_subscribe_is_answered_before_what_it_began_is_taken_back() {
 fn whoever_is_let_in_does_not_wait_behind_strangers() {
     let token = static_token::from_random(&[7; 32]);
     let mut asks = Access::new(1, Vec::new());
-    asks.admit_static_token("bob", [].into(), static_token::digest(&token).expect("it is one"));
+    asks.admit_static_token("bob", [].into(), None, static_token::digest(&token).expect("it is one"));
     let mut world = World::new(Knobs::calm(1));
     world.allow(Some(Arc::new(asks)));
     world.settle();

@@ -50,3 +50,11 @@ fn frame(rng: &mut Rng, bytes: &mut Vec<u8>) {
 fn noise(len: usize, rng: &mut Rng, bytes: &mut Vec<u8>) {
     bytes.extend((0..len).map(|_| 0x80 | rng.below(256) as u8));
 }
+
+/// A message of a client's, masked with zeros.
+pub(super) fn text_frame(text: &str) -> Vec<u8> {
+    let len = u16::try_from(text.len()).expect("it is short");
+    let [high, low] = len.to_be_bytes();
+    let head = if len < 126 { vec![0x81, 0x80 | low] } else { vec![0x81, 0x80 | 126, high, low] };
+    [&head[..], &[0; 4], text.as_bytes()].concat()
+}
