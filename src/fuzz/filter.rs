@@ -5,15 +5,24 @@ use crate::{
     pubsub::filter::FilterTree,
 };
 
+/// What texts begin with inside: those of nobody, and of two tenants.
+const TENANTS: [&str; 3] = ["", "\0t/", "\0u/"];
+
 /// Runs the lines of `bytes` on a filter tree: `+` adds, `-` takes away, and everything else looks for the
-/// matches of a name. The next byte is the value, the rest of the line the filter or name.
+/// matches of a name. The next byte is the value and whose it is, the rest of the line the filter or name.
 pub fn filter(bytes: &[u8]) {
     let mut tree = FilterTree::new();
     let mut held: Vec<(String, u8)> = Vec::new();
     for line in bytes.split(|&byte| byte == b'\n') {
         let [op, value, text @ ..] = line else { continue };
-        let (Ok(text), value) = (str::from_utf8(text), value % 4) else { continue };
-        let is_filter = check_rules(text);
+        let (Ok(text), tenant, value) =
+            (str::from_utf8(text), TENANTS[usize::from(value / 4 % 3)], value % 4)
+        else {
+            continue;
+        };
+        let (is_filter, is_name) =
+            (check_rules(text), matches!(TopicName::parse(text), Ok(_) | Err(TopicRule::Reserved)));
+        let text = &*format!("{tenant}{text}");
         let entry = (text.to_owned(), value);
         let place = held.iter().position(|other| *other == entry);
         match op {
@@ -27,9 +36,7 @@ pub fn filter(bytes: &[u8]) {
                 assert_eq!(tree.remove(text, value), place.is_some(), "{text:?}");
                 place.map(|place| held.remove(place));
             }
-            _ if matches!(TopicName::parse(text), Ok(_) | Err(TopicRule::Reserved)) => {
-                check_matches(&tree, &held, text);
-            }
+            _ if is_name => check_matches(&tree, &held, text),
             _ => {}
         }
         assert_eq!(tree.is_empty(), held.is_empty());
@@ -51,12 +58,14 @@ fn check_rules(text: &str) -> bool {
 
 /// The tree finds what matching filter by filter finds, and that is what the levels say.
 fn check_matches(tree: &FilterTree<u8>, held: &[(String, u8)], name: &str) {
-    let levels: Vec<&str> = name.split('/').collect();
+    let tenant_of = |text: &str| TENANTS.iter().rposition(|tenant| text.starts_with(tenant));
+    let levels = levels_of(name);
     let mut expected = Vec::new();
     for (filter, value) in held {
-        let filter_levels: Vec<&str> = filter.split('/').collect();
-        let is_hidden = name.starts_with('$') && ["+", "#"].contains(&filter_levels[0]);
-        let is_match = !is_hidden && levels_match(&filter_levels, &levels);
+        let filter_levels = levels_of(filter);
+        let is_hidden = levels[0].starts_with('$') && ["+", "#"].contains(&filter_levels[0]);
+        let is_same = tenant_of(filter) == tenant_of(name);
+        let is_match = is_same && !is_hidden && levels_match(&filter_levels, &levels);
         assert_eq!(topic::matches(filter, name), is_match, "{filter:?} and {name:?}");
         if is_match {
             expected.push(*value);
@@ -67,6 +76,11 @@ fn check_matches(tree: &FilterTree<u8>, held: &[(String, u8)], name: &str) {
     expected.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, expected, "{name:?} among {held:?}");
+}
+
+/// The levels that clients know.
+fn levels_of(text: &str) -> Vec<&str> {
+    text.split('/').skip(usize::from(text.starts_with('\0'))).collect()
 }
 
 fn levels_match(filter: &[&str], name: &[&str]) -> bool {

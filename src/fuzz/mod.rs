@@ -8,6 +8,7 @@ mod commands;
 mod deflate;
 mod filter;
 mod frame;
+mod grants;
 mod jwks;
 mod log;
 mod pointer;
@@ -23,6 +24,7 @@ pub use commands::{binary_commands, json_commands};
 pub use deflate::deflate;
 pub use filter::filter;
 pub use frame::frame;
+pub use grants::grants;
 pub use jwks::jwks;
 pub use log::log;
 pub use pointer::pointer;
@@ -36,11 +38,12 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
     ("frame", frame),
+    ("grants", grants),
     ("json_commands", json_commands),
     ("jwks", jwks),
     ("log", log),
