@@ -75,6 +75,7 @@ fn publications(criterion: &mut Criterion) {
                 payloads.iter().map(|payload| Publication {
                     topic: "room/1",
                     seq: 123_456,
+                    user: None,
                     time_ms: None,
                     payload: payload.as_bytes(),
                     kind: PayloadKind::Json,

@@ -13,7 +13,12 @@ use fanfare::{
         deflate::{Deflater, Settings},
         topic::{self, TopicName},
     },
-    pubsub::{filter::FilterTree, home::Home, log::Budget, message::Outboxes},
+    pubsub::{
+        filter::FilterTree,
+        home::{Draft, Home},
+        log::Budget,
+        message::Outboxes,
+    },
 };
 
 /// Filters that share no levels, spread over so much memory that no cache holds it.
@@ -104,7 +109,13 @@ fn creation(criterion: &mut Criterion) {
             };
             let publish = |name: Arc<str>| {
                 let name = TopicName::checked(&*name);
-                home.handle_publish(name, b"1", PayloadKind::Json, 1, &mut deflater, &mut outboxes)
+                home.handle_publish(
+                    name,
+                    Draft::anonymous(b"1", PayloadKind::Json),
+                    1,
+                    &mut deflater,
+                    &mut outboxes,
+                )
             };
             bencher.iter_batched(name, publish, BatchSize::SmallInput);
         });

@@ -114,6 +114,7 @@ fn encode((format, mut out): (Format, Vec<u8>)) -> Vec<u8> {
     let publication = Publication {
         topic: "room/42",
         seq: 123_456,
+        user: None,
         time_ms: None,
         payload: &[b'7'; 128],
         kind: PayloadKind::Json,

@@ -122,8 +122,14 @@ fn dense_kinds(criterion: &mut Criterion) {
 fn encode(criterion: &mut Criterion) {
     let payload = vec![b'7'; 1000];
     for (len, kind) in [(64, PayloadKind::Json), (1000, PayloadKind::Json), (1000, PayloadKind::Bytes)] {
-        let publication =
-            Publication { topic: "room/42", seq: 123_456, time_ms: None, payload: &payload[..len], kind };
+        let publication = Publication {
+            topic: "room/42",
+            seq: 123_456,
+            user: None,
+            time_ms: None,
+            payload: &payload[..len],
+            kind,
+        };
         for format in Format::ALL {
             let mut out = vec![0; publication.encoded_len(format)];
             criterion.bench_function(&format!("encode/{format:?}/{kind:?}/{len}"), |bencher| {

@@ -274,6 +274,8 @@ pub struct TopicPolicy {
     pub history_format: Option<Format>,
     /// What is written into their messages.
     pub stamp: Option<Stamps>,
+    /// Whether whoever has no name may publish to them.
+    pub anonymous: Option<bool>,
     /// Whether the newest publication of each of them is its value, or of each key, which new subscribers are sent first.
     pub last_value: Option<LastValue>,
     /// Who may say which publication is a topic's value, where that is not the newest.

@@ -26,7 +26,8 @@ fn carry_out<'a>(
     for command in commands {
         match command.expect("a good command") {
             Command::Publish { id, topic, payload, kind, .. } => {
-                let publication = Publication { topic: &topic, seq: 121, time_ms: None, payload, kind };
+                let publication =
+                    Publication { topic: &topic, seq: 121, user: None, time_ms: None, payload, kind };
                 let len = publication.encoded_len(format);
                 publication.encode(format, &mut frame[..len]);
                 let begin = Begin::default();
@@ -88,10 +89,18 @@ fn publishing_allocates_nothing_once_warm() {
 #[test]
 fn transcoding_allocates_nothing() {
     let publications = [
-        Publication { topic: "room/42", seq: 121, time_ms: None, payload: b"[1]", kind: PayloadKind::Json },
+        Publication {
+            topic: "room/42",
+            seq: 121,
+            user: None,
+            time_ms: None,
+            payload: b"[1]",
+            kind: PayloadKind::Json,
+        },
         Publication {
             topic: "\"\u{1}\"",
             seq: u64::MAX,
+            user: Some("alice"),
             time_ms: Some(u64::MAX),
             payload: &[0xff; 1_000],
             kind: PayloadKind::Bytes,

@@ -19,7 +19,7 @@ use fanfare::{
         topic::TopicName,
     },
     pubsub::{
-        home::{Home, Homes},
+        home::{Draft, Home, Homes},
         keeping::{KeepKeys, Keeping},
         log::Budget,
         subscription::ViewKey,
@@ -83,6 +83,7 @@ impl Turns {
             budget: Budget::new(1 << 30),
             epoch: 1,
             addresses: Arc::default(),
+            scopes: Default::default(),
             troubles: Arc::default(),
             buffered: Arc::default(),
         };
@@ -324,7 +325,13 @@ fn replacing_values_allocates_nothing_once_warm() {
         for _ in 0..count {
             for name in &names {
                 let (topic, kind) = (TopicName::checked(name.as_str()), PayloadKind::Json);
-                let retained = home.handle_retain(topic, b"[1,2,3]", kind, 0, &mut deflater, &mut outboxes);
+                let retained = home.handle_retain(
+                    topic,
+                    Draft::anonymous(b"[1,2,3]", kind),
+                    0,
+                    &mut deflater,
+                    &mut outboxes,
+                );
                 assert!(retained.is_ok());
             }
         }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{grants::Grants, pattern::Bindings, token::NAME_BYTES_MAX};
-use crate::protocol::tenant::Tenant;
+use crate::protocol::{publication::USER_BYTES_MAX, tenant::Tenant};
 
 /// Somebody with a name, or one of those without. Shared by all connections with the same static token.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +40,15 @@ pub enum Source {
     Issuer(Arc<Box<str>>),
 }
 
+/// Somebody with a name: the same somebody whichever token says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Named<'a> {
+    /// The issuer that knows it by that name; none is the operator, who gives static tokens.
+    pub issuer: Option<&'a str>,
+    /// Its name.
+    pub user: &'a str,
+}
+
 /// What a name may be, as [`is_name`] has it: completes "it must be …".
 pub const NAME_ALLOWED: &str = "1 to 128 bytes without control characters";
 
@@ -49,7 +58,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 // The sentence says it.
-const _: () = assert!(NAME_BYTES_MAX == 128);
+const _: () = assert!(NAME_BYTES_MAX == 128 && NAME_BYTES_MAX == USER_BYTES_MAX);
 
 impl Principal {
     /// Whoever brings no credential.
@@ -84,6 +93,16 @@ impl Principal {
     /// Its name; none is anonymous, or one that its issuer gave none.
     pub fn user(&self) -> Option<&str> {
         self.bindings.user()
+    }
+
+    /// Who it is, if that is somebody with a name.
+    pub fn named(&self) -> Option<Named<'_>> {
+        let issuer = match &self.source {
+            Source::Anonymous => return None,
+            Source::StaticToken(_) => None,
+            Source::Issuer(issuer) => Some(&***issuer),
+        };
+        Some(Named { issuer, user: self.user()? })
     }
 
     /// Whether `other` is the same somebody, so that its credential may take the place of this one's.

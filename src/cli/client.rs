@@ -139,6 +139,8 @@ pub(super) struct Message<'a> {
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
     pub seq: Option<u64>,
+    #[serde(borrow)]
+    pub user: Option<Cow<'a, str>>,
     pub time: Option<u64>,
     #[serde(borrow)]
     pub id: Option<&'a RawValue>,

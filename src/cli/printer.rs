@@ -14,6 +14,9 @@ pub(super) struct Columns {
     /// Print only the data, without topic and seq.
     #[arg(long)]
     raw: bool,
+    /// Print behind the seq who published the message; - where it does not say.
+    #[arg(long, conflicts_with = "raw")]
+    user: bool,
     /// Print behind the seq when the message got it, in milliseconds since 1970; - where it does not say.
     #[arg(long, conflicts_with = "raw")]
     time: bool,
@@ -43,6 +46,13 @@ impl Printer {
             return writeln!(self.out, "{data}");
         }
         write!(self.out, "{} {} ", shown(&message.topic), message.seq.unwrap_or(0))?;
+        match &message.user {
+            // Whose name is no name.
+            Some(user) if self.columns.user && user == "-" => write!(self.out, "\"-\" ")?,
+            Some(user) if self.columns.user => write!(self.out, "{} ", shown(user))?,
+            None if self.columns.user => write!(self.out, "- ")?,
+            _ => {}
+        }
         match message.time {
             Some(time) if self.columns.time => write!(self.out, "{time} ")?,
             None if self.columns.time => write!(self.out, "- ")?,
@@ -52,11 +62,11 @@ impl Printer {
     }
 }
 
-/// A topic as one word: one with white space or control characters becomes a JSON string.
-pub(super) fn shown(topic: &str) -> String {
-    if topic.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        serde_json::to_string(topic).expect("a string is JSON")
+/// A name as one word: one with white space or control characters becomes a JSON string.
+pub(super) fn shown(name: &str) -> String {
+    if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        serde_json::to_string(name).expect("a string is JSON")
     } else {
-        topic.into()
+        name.into()
     }
 }

@@ -734,7 +734,7 @@ impl<T> Key<T> {
             }
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
             Kind::Texts { allowed, .. } => (*allowed).into(),
-            Kind::Stamps(_) => "an array that holds \"time\" or nothing".into(),
+            Kind::Stamps(_) => "an array that holds \"user\", \"time\", both or nothing".into(),
             Kind::LastValue(_) => format!(
                 "true, false, or a JSON pointer (RFC 6901) of at most {POINTER_BYTES_MAX} bytes such as \"/symbol\""
             ),
@@ -906,7 +906,11 @@ impl<T> Key<T> {
             },
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
             Kind::Texts { field, .. } => toml::Value::from(field(config).clone()).to_string(),
-            Kind::Stamps(field) => if field(config).time { "[\"time\"]" } else { "[]" }.into(),
+            Kind::Stamps(field) => {
+                let Stamps { user, time } = *field(config);
+                let names = [user.then_some("\"user\""), time.then_some("\"time\"")];
+                format!("[{}]", names.into_iter().flatten().collect::<Vec<_>>().join(", "))
+            }
             Kind::LastValue(field) => match field(config) {
                 LastValue::Nothing => "false".into(),
                 LastValue::Newest => "true".into(),
@@ -987,6 +991,7 @@ fn stamps(value: &DeValue<'_>) -> Option<Stamps> {
     let mut stamps = Stamps::default();
     for name in value.as_array()?.iter() {
         match name.get_ref().as_str() {
+            Some("user") => stamps.user = true,
             Some("time") => stamps.time = true,
             _ => return None,
         }

@@ -275,8 +275,22 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
             path.display()
         )));
     }
+    check_anonymous(config)?;
     check_roles(config)?;
     check_tenants(config)
+}
+
+/// Whether somebody may publish to topics to which nobody does without a name.
+fn check_anonymous(config: &Config) -> Result<(), ConfigError> {
+    let has_names = config.auth.tokens_file.is_some() || !config.auth.issuers.is_empty();
+    match config.topic.iter().find(|policy| !has_names && policy.anonymous == Some(false)) {
+        Some(policy) => Err(ConfigError(format!(
+            "topic.anonymous = false, of match = {}, is not allowed without auth.tokens_file or auth.issuers: nobody has a name, and \
+             nobody could publish there",
+            toml::Value::from(policy.filter.as_str())
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether whoever is given a role is given one that there is, and roles are given to somebody.
@@ -318,10 +332,10 @@ fn check_tenants(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-/// What a message of `message_bytes` becomes at most when it is delivered: base64 of its payload, between names
-/// and numbers.
+/// What a message of `message_bytes` becomes at most when it is delivered: base64 of its payload, between names, of which
+/// each byte may be written as six, and numbers.
 fn longest_delivery_bytes(message_bytes: usize) -> usize {
-    message_bytes.div_ceil(3) * 4 + 1_024
+    message_bytes.div_ceil(3) * 4 + 2_560
 }
 
 fn refused(origin: &str, text: &str, refusal: Refusal) -> ConfigError {
@@ -586,7 +600,7 @@ mod tests {
             ("topic", "[{ match = 'a', history_ms = 2592000001 }]"),
             ("topic", "[{ match = 'a', history_count = 1, history_format = 'JSON' }]"),
             ("topic", "[{ match = 'a', stamp = 'time' }]"),
-            ("topic", "[{ match = 'a', stamp = ['time', 'user'] }]"),
+            ("topic", "[{ match = 'a', stamp = ['time', 'name'] }]"),
             ("topic", "[{ match = 'a', stamp = [1] }]"),
             ("topic", "[{ match = 'a', last_value = 'symbol' }]"),
             ("topic", "[{ match = 'a', last_value = '' }]"),
@@ -619,7 +633,8 @@ mod tests {
         let least = "[{ match = \"a\", key_window_ms = 0, history_count = 0, history_bytes = 1024, history_ms = 1000, history_format = \"json\" }]";
         let most = "[{ match = \"a\", key_window_ms = 86_400_000, history_count = 10_000_000, history_bytes = 1_073_741_824, \
                     history_ms = 2_592_000_000, history_format = \"binary\" }]";
-        let stamped = "[{ match = \"a\", stamp = [\"time\"] }, { match = \"b\", stamp = [] }]";
+        let stamped = "[{ match = \"a\", stamp = [\"user\", \"time\"] }, { match = \"b\", stamp = [] }, \
+                       { match = \"c\", stamp = [\"user\"] }, { match = \"d\", anonymous = true }]";
         let values = "[{ match = \"a\", last_value = true, retain = \"nobody\" }, { match = \"b\", last_value = false, retain = \"clients\" }, { match = \"c\", last_value = \"/a/0/~1~0\" }]";
         for text in [least, most, stamped, values] {
             let mut config =

@@ -126,12 +126,24 @@ pub(super) static TOPIC_KEYS: &[TableKey<TopicPolicy>] = &[
         key: Key {
             path: "topic.stamp",
             about: "What the broker writes into each message beside what was published, for subscribers and in the past:\n\
-                    \"time\", when it got its seq, in milliseconds since 1970. [] is nothing, where a wider table says more.",
+                    \"user\", who published it, if that is somebody with a name, and \"time\", when it got its seq, in milliseconds\n\
+                    since 1970. [] is nothing, where a wider table says more.",
             is_reloadable: true,
             kind: Kind::Stamps(|policy| policy.stamp.get_or_insert_default()),
         },
-        example: "[\"time\"]",
+        example: "[\"user\", \"time\"]",
         is_set: |policy| policy.stamp.is_some(),
+    },
+    TableKey {
+        key: Key {
+            path: "topic.anonymous",
+            about: "Whether whoever has no name may publish to these topics, if what it is granted allows it. false needs\n\
+                    credentials with names: [auth] with tokens or issuers.",
+            is_reloadable: true,
+            kind: Kind::Bool(|policy| policy.anonymous.get_or_insert(true)),
+        },
+        example: "true",
+        is_set: |policy| policy.anonymous.is_some(),
     },
     TableKey {
         key: Key {

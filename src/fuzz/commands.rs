@@ -54,7 +54,10 @@ fn look(result: Result<Command<'_>, CommandError<'_>>) -> Outcome {
         Err(error) => check_refusal(error),
         Ok(Command::Publish { id, topic, payload, kind, key, .. }) => {
             for time_ms in [None, Some(u64::MAX / 5)] {
-                check_publication(&Publication { topic, seq: u64::MAX / 3, time_ms, payload, kind: *kind });
+                for user in [None, Some(topic.as_str())] {
+                    let (seq, kind) = (u64::MAX / 3, *kind);
+                    check_publication(&Publication { topic, seq, user, time_ms, payload, kind });
+                }
             }
             check_reply(&Reply::Ok {
                 id: *id,
@@ -151,7 +154,7 @@ fn check_history(id: RequestId<'_>, topic: &str) {
 
 /// Every format carries the publication as it was, in I-JSON or behind its header.
 fn check_publication(publication: &Publication<'_>) {
-    let Publication { topic, seq, time_ms, payload, kind } = *publication;
+    let Publication { topic, seq, user, time_ms, payload, kind } = *publication;
     let frame_in = |format| {
         let mut frame = vec![0xee; publication.encoded_len(format)];
         publication.encode(format, &mut frame);
@@ -162,6 +165,7 @@ fn check_publication(publication: &Publication<'_>) {
     assert!(json::naive::is_i_json(text, 1 + 63), "{text:?}");
     let message: Message<'_> = serde_json::from_str(text).expect("it was just read");
     assert_eq!((message.op, &*message.topic, message.seq, message.time), ("message", topic, seq, time_ms));
+    assert_eq!(message.user.as_deref(), user);
     match kind {
         PayloadKind::Json => {
             let data = message.data.expect("`data`").get();
@@ -178,8 +182,14 @@ fn check_publication(publication: &Publication<'_>) {
     let frame = frame_in(Format::Binary);
     let body = message_of(&frame, Format::Binary);
     let of_kind = if kind == PayloadKind::Json { binary::FLAG_JSON } else { 0 };
-    let of_ext = if time_ms.is_some() { binary::FLAG_EXT } else { 0 };
-    let ext = time_ms.map(|time_ms| [&[0, 11, ext::TIME, 0, 8][..], &time_ms.to_be_bytes()].concat());
+    let user = user.map(|user| {
+        let [high, low] = (user.len() as u16).to_be_bytes();
+        [&[ext::USER, high, low][..], user.as_bytes()].concat()
+    });
+    let time = time_ms.map(|time_ms| [&[ext::TIME, 0, 8][..], &time_ms.to_be_bytes()].concat());
+    let rows = [user.unwrap_or_default(), time.unwrap_or_default()].concat();
+    let of_ext = if rows.is_empty() { 0 } else { binary::FLAG_EXT };
+    let ext = (!rows.is_empty()).then(|| [&(rows.len() as u16).to_be_bytes()[..], &rows].concat());
     assert_eq!(body[..2], [binary::Kind::Message as u8, of_kind | of_ext]);
     assert_eq!(usize::from(u16::from_be_bytes([body[2], body[3]])), topic.len());
     assert_eq!(body[4..binary::HEADER_LEN], seq.to_be_bytes());
@@ -193,6 +203,7 @@ struct Message<'a> {
     op: &'a str,
     topic: String,
     seq: u64,
+    user: Option<String>,
     time: Option<u64>,
     #[serde(borrow)]
     data: Option<&'a serde_json::value::RawValue>,

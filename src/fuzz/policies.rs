@@ -57,7 +57,9 @@ fn table(what: u32, filter: &str) -> TopicPolicy {
         history_bytes: two_bits(4).checked_sub(1).map(|more| 1_024 + u64::from(more)),
         history_ms: two_bits(5).checked_sub(1).map(|more| 1_000 + more),
         history_format: [None, Some(Format::Json), Some(Format::Binary), None][two_bits(6) as usize],
-        stamp: [None, Some(true), Some(false)][what as usize % 3].map(|time| Stamps { time }),
+        stamp: [None, Some(true), Some(false)][what as usize % 3]
+            .map(|time| Stamps { time, user: what as usize % 7 < 3 }),
+        anonymous: [None, None, Some(true)][what as usize % 11 % 3],
         last_value: [None, Some(LastValue::Nothing), Some(LastValue::Newest), per_key("/~1")]
             [two_bits(7) as usize]
             .clone(),
@@ -98,7 +100,9 @@ fn check_taken(tables: &[TopicPolicy]) {
     let mut text = String::new();
     for it in tables {
         let TopicPolicy { filter, slow_consumer, owed_bytes_max, owed_ms_max, key_window_ms, .. } = it;
-        let TopicPolicy { history_count, history_bytes, history_ms, history_format, stamp, .. } = it;
+        let TopicPolicy {
+            history_count, history_bytes, history_ms, history_format, stamp, anonymous, ..
+        } = it;
         let TopicPolicy { last_value, retain, .. } = it;
         text += &format!("[[topic]]\nmatch = {}\n", toml::Value::from(filter.as_str()));
         text += &slow_consumer.map_or("".into(), |it| format!("slow_consumer = \"{}\"\n", it.as_str()));
@@ -115,9 +119,12 @@ fn check_taken(tables: &[TopicPolicy]) {
         };
         text += match stamp {
             None => "",
-            Some(Stamps { time: true }) => "stamp = [\"time\"]\n",
-            Some(Stamps { time: false }) => "stamp = []\n",
+            Some(Stamps { time: true, user: false }) => "stamp = [\"time\"]\n",
+            Some(Stamps { time: false, user: true }) => "stamp = [\"user\"]\n",
+            Some(Stamps { time: true, user: true }) => "stamp = [\"time\", \"user\"]\n",
+            Some(Stamps { time: false, user: false }) => "stamp = []\n",
         };
+        text += &anonymous.map_or("".into(), |it| format!("anonymous = {it}\n"));
         text += match last_value {
             None => "",
             Some(LastValue::Nothing) => "last_value = false\n",
@@ -164,6 +171,7 @@ fn check_keep(tables: &[TopicPolicy], topic: &str) {
         ms: it.history_ms.and_then(NonZeroU32::new),
         format: it.history_format,
         stamps: it.stamp,
+        anonymous: it.anonymous,
         last_value: it.last_value.clone(),
         retain: it.retain.map(|who| who == Retain::Clients),
     });

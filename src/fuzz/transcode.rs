@@ -20,6 +20,8 @@ const GROWN_BYTES_MORE: usize = 8;
 const GROWN_IN_JSON: u8 = 4;
 /// It has a time, whose bytes are those of its `seq` the other way round.
 const STAMPED: u8 = 8;
+/// It has a user, whose name is its topic's.
+const NAMED: u8 = 16;
 /// A name has at most 256 bytes, and what replaces a byte that is not UTF-8 has three.
 const TOPIC_BYTES_MAX: usize = 85;
 /// Of all payloads together, so that an input is soon done with.
@@ -51,7 +53,8 @@ fn take(bytes: &mut &[u8]) -> Option<Owned> {
     };
     let topic = String::from_utf8_lossy(topic).into_owned();
     let time_ms = (what & STAMPED != 0).then(|| u64::from_le_bytes(*seq));
-    let publication = Owned { topic, seq: u64::from_be_bytes(*seq), time_ms, payload, kind };
+    let user = (what & NAMED != 0).then(|| topic.clone());
+    let publication = Owned { topic, seq: u64::from_be_bytes(*seq), user, time_ms, payload, kind };
     if what & GROWN == 0 {
         return Some(publication);
     }

@@ -155,6 +155,7 @@ mod tests {
                 let publication = Publication {
                     topic: "t",
                     seq: 1,
+                    user: None,
                     time_ms: None,
                     payload: &payload,
                     kind: PayloadKind::Json,

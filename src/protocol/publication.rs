@@ -22,7 +22,9 @@ pub struct Publication<'a> {
     pub topic: &'a str,
     /// Its place in the topic's order.
     pub seq: u64,
-    /// When it got that, in milliseconds since the Unix epoch; of a topic that is stamped with it.
+    /// Who published it, at most 128 bytes; of a topic that is stamped with it, and of somebody with a name.
+    pub user: Option<&'a str>,
+    /// When it got its place, in milliseconds since the Unix epoch; of a topic that is stamped with it.
     pub time_ms: Option<u64>,
     /// The publisher's bytes.
     pub payload: &'a [u8],
@@ -33,6 +35,8 @@ pub struct Publication<'a> {
 /// What the broker writes into the messages of a topic beside what was published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamps {
+    /// See [`Publication::user`].
+    pub user: bool,
     /// See [`Publication::time_ms`].
     pub time: bool,
 }
@@ -49,8 +53,13 @@ pub enum LastValue {
     PerKey(Arc<Pointer>),
 }
 
+/// The longest name of a publisher, in bytes.
+pub const USER_BYTES_MAX: usize = 128;
+
 pub(super) const JSON_TOPIC: &[u8] = br#"{"op":"message","topic":""#;
 pub(super) const JSON_SEQ: &[u8] = br#"","seq":"#;
+pub(super) const JSON_USER: &[u8] = br#","user":""#;
+pub(super) const JSON_USER_END: &[u8] = br#"""#;
 pub(super) const JSON_TIME: &[u8] = br#","time":"#;
 pub(super) const JSON_DATA: &[u8] = br#","data":"#;
 pub(super) const JSON_DATA_END: &[u8] = br#"}"#;
@@ -92,11 +101,15 @@ impl Publication<'_> {
                     + json::escaped_len(self.topic)
                     + JSON_SEQ.len()
                     + json::decimal_len(self.seq)
+                    + self
+                        .user
+                        .map_or(0, |user| JSON_USER.len() + json::escaped_len(user) + JSON_USER_END.len())
                     + self.time_ms.map_or(0, |time_ms| JSON_TIME.len() + json::decimal_len(time_ms))
                     + data_len
             }
             Format::Binary => {
-                binary::HEADER_LEN + ext_len(self.time_ms) + self.topic.len() + self.payload.len()
+                let ext_len = ext::stamps_len(self.user.map(str::len), self.time_ms);
+                binary::HEADER_LEN + ext_len + self.topic.len() + self.payload.len()
             }
         }
     }
@@ -106,6 +119,11 @@ impl Publication<'_> {
         let topic_len = json::write_escaped(self.topic, out);
         let out = put(&mut out[topic_len..], JSON_SEQ);
         let mut out = put(out, Decimal::new(self.seq).as_bytes());
+        if let Some(user) = self.user {
+            out = put(out, JSON_USER);
+            let user_len = json::write_escaped(user, out);
+            out = put(&mut out[user_len..], JSON_USER_END);
+        }
         if let Some(time_ms) = self.time_ms {
             out = put(out, JSON_TIME);
             out = put(out, Decimal::new(time_ms).as_bytes());
@@ -127,40 +145,50 @@ impl Publication<'_> {
     }
 
     fn write_binary(&self, out: &mut [u8]) {
-        let out = put_binary_head(self.topic.len(), self.seq, self.time_ms, self.kind, out);
+        let stamps = WrittenStamps { user_len: self.user.map(str::len), time_ms: self.time_ms };
+        let write_user = |out: &mut [u8]| out.copy_from_slice(self.user.unwrap_or_default().as_bytes());
+        let out = put_binary_head(self.topic.len(), self.seq, stamps, write_user, self.kind, out);
         let out = put(out, self.topic.as_bytes());
         out.copy_from_slice(self.payload);
     }
 }
 
-/// Writes what stands before the topic in a publication's body to the front of `out` and returns the rest.
+/// What the broker writes of its own into a publication's body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WrittenStamps {
+    /// How many bytes the publisher's name has.
+    pub user_len: Option<usize>,
+    /// See [`Publication::time_ms`].
+    pub time_ms: Option<u64>,
+}
+
+/// Writes what stands before the topic in a publication's body to the front of `out` and returns the rest. `write_user`
+/// writes the publisher's name, if there is one, to where it belongs.
 pub(super) fn put_binary_head(
     topic_len: usize,
     seq: u64,
-    time_ms: Option<u64>,
+    stamps: WrittenStamps,
+    write_user: impl FnOnce(&mut [u8]),
     kind: PayloadKind,
     out: &mut [u8],
 ) -> &mut [u8] {
+    let WrittenStamps { user_len, time_ms } = stamps;
+    let has_ext = user_len.is_some() || time_ms.is_some();
     let mut flags = match kind {
         PayloadKind::Json => binary::FLAG_JSON,
         PayloadKind::Bytes => 0,
     };
-    if time_ms.is_some() {
+    if has_ext {
         flags |= binary::FLAG_EXT;
     }
     let topic_len =
         u16::try_from(topic_len).expect("a topic's name has at most 256 bytes when it is published");
     let header = BodyHeader { kind: Kind::Message, flags, topic_len, seq };
     let out = put(out, &header.to_bytes());
-    match time_ms {
-        Some(time_ms) => put(out, &ext::of_time(time_ms)),
-        None => out,
+    match has_ext {
+        true => ext::put_stamps(user_len, write_user, time_ms, out),
+        false => out,
     }
-}
-
-/// How many bytes [`put_binary_head`] writes beside the fixed fields.
-pub(super) fn ext_len(time_ms: Option<u64>) -> usize {
-    time_ms.map_or(0, |_| ext::TIME_LEN)
 }
 
 /// Copies `bytes` to the front of `out` and returns the rest.
@@ -198,6 +226,7 @@ pub(super) mod tests {
     const PUBLICATION: Publication<'_> = Publication {
         topic: "room/42",
         seq: 121,
+        user: None,
         time_ms: None,
         payload: br#"{"text":"hi"}"#,
         kind: PayloadKind::Json,
@@ -221,6 +250,14 @@ pub(super) mod tests {
             r#"{"op":"message","topic":"room/42","seq":121,"time":1764083000123,"data":{"text":"hi"}}"#;
         assert_eq!(unframe(&frame), (1, text.as_bytes()));
 
+        let stamped = Publication { user: Some("a\"\n\u{e4}"), ..stamped };
+        let frame = encoded(&stamped, Format::Json);
+        let text = r#"{"op":"message","topic":"room/42","seq":121,"user":"a\"\nä","time":1764083000123,"data":{"text":"hi"}}"#;
+        assert_eq!(unframe(&frame), (1, text.as_bytes()));
+        let frame = encoded(&Publication { time_ms: None, user: Some("alice"), ..stamped }, Format::Json);
+        let text = r#"{"op":"message","topic":"room/42","seq":121,"user":"alice","data":{"text":"hi"}}"#;
+        assert_eq!(unframe(&frame), (1, text.as_bytes()));
+
         let publication = Publication { payload: b"hi\xff\x00", kind: PayloadKind::Bytes, ..PUBLICATION };
         let frame = encoded(&publication, Format::Json);
         let text = r#"{"op":"message","topic":"room/42","seq":121,"base64":"aGn/AA=="}"#;
@@ -237,6 +274,14 @@ pub(super) mod tests {
         let frame = encoded(&Publication { time_ms: Some(0x0304), ..publication }, Format::Binary);
         let body = b"\x02\x03\x00\x02\0\0\0\0\0\0\x01\x02\0\x0b\x04\0\x08\0\0\0\0\0\0\x03\x04ab[1]";
         assert_eq!(unframe(&frame), (2, body.as_slice()));
+        let named = Publication { user: Some("\"\u{e4}"), ..publication };
+        let frame = encoded(&named, Format::Binary);
+        let body = b"\x02\x03\x00\x02\0\0\0\0\0\0\x01\x02\0\x06\x03\0\x03\"\xc3\xa4ab[1]";
+        assert_eq!(unframe(&frame), (2, body.as_slice()));
+        let frame = encoded(&Publication { time_ms: Some(0x0304), ..named }, Format::Binary);
+        let body =
+            b"\x02\x03\x00\x02\0\0\0\0\0\0\x01\x02\0\x11\x03\0\x03\"\xc3\xa4\x04\0\x08\0\0\0\0\0\0\x03\x04ab[1]";
+        assert_eq!(unframe(&frame), (2, body.as_slice()));
     }
 
     #[test]
@@ -251,6 +296,7 @@ pub(super) mod tests {
         op: &'a str,
         topic: String,
         seq: u64,
+        user: Option<String>,
         time: Option<u64>,
         #[serde(borrow)]
         data: Option<&'a RawValue>,
@@ -269,20 +315,21 @@ pub(super) mod tests {
         fn every_json_frame_parses_back(
             topic in "(\\PC|[a-z/]|[\u{1}-\u{7f}]){1,40}",
             seq in prop_oneof![any::<u64>(), 0u64..1000],
+            user in prop::option::of("(\\PC|[\u{1}-\u{7f}]){1,30}"),
             time_ms: Option<u64>,
             text in "\\PC{0,200}",
             pad in prop_oneof![Just(0usize), 0usize..200, 65_000usize..66_000],
         ) {
             let payload = format!("{}{}", serde_json::to_string(&text).expect("a string"), " ".repeat(pad));
             let (payload, kind) = (payload.as_bytes(), PayloadKind::Json);
-            let publication = Publication { topic: &topic, seq, time_ms, payload, kind };
+            let publication = Publication { topic: &topic, seq, user: user.as_deref(), time_ms, payload, kind };
             let frame = encoded(&publication, Format::Json);
             let (opcode, message) = unframe(&frame);
             prop_assert_eq!(opcode, 1);
             let message: Message = serde_json::from_slice(message).expect("JSON");
             prop_assert_eq!((message.op, &message.topic, message.seq), ("message", &topic, seq));
             prop_assert_eq!(message.data.map(|data| data.get()), Some(str::from_utf8(payload).expect("text").trim_end()));
-            prop_assert_eq!(message.time, time_ms);
+            prop_assert_eq!((message.user, message.time), (user, time_ms));
             prop_assert_eq!(message.base64, None);
         }
 
@@ -290,14 +337,16 @@ pub(super) mod tests {
         fn every_frame_of_bytes_parses_back(
             topic in "[a-z\"\\\\/\n]{1,20}",
             seq: u64,
+            user in prop::option::of("[a-z\"\\\\\u{e4}]{1,30}"),
             time_ms: Option<u64>,
             payload in vec(any::<u8>(), 0..400),
         ) {
             let kind = PayloadKind::Bytes;
-            let publication = Publication { topic: &topic, seq, time_ms, payload: &payload, kind };
+            let publication = Publication { topic: &topic, seq, user: user.as_deref(), time_ms, payload: &payload, kind };
             let frame = encoded(&publication, Format::Json);
             let message: Message = serde_json::from_slice(unframe(&frame).1).expect("JSON");
             prop_assert_eq!((message.topic, message.seq, message.time), (topic.clone(), seq, time_ms));
+            prop_assert_eq!(&message.user, &user);
             prop_assert!(message.data.is_none());
             prop_assert_eq!(STANDARD.decode(message.base64.expect("base64")).expect("base64"), payload.clone());
 
@@ -305,7 +354,10 @@ pub(super) mod tests {
             let (opcode, body) = unframe(&frame);
             prop_assert_eq!(opcode, 2);
             let (header, rest) = body.split_at(binary::HEADER_LEN);
-            let ext = time_ms.map_or(Vec::new(), |time_ms| [&b"\0\x0b\x04\0\x08"[..], &time_ms.to_be_bytes()].concat());
+            let user = user.map(|user| [&[3, 0, user.len() as u8][..], user.as_bytes()].concat());
+            let time = time_ms.map(|time_ms| [&b"\x04\0\x08"[..], &time_ms.to_be_bytes()].concat());
+            let rows = [user.unwrap_or_default(), time.unwrap_or_default()].concat();
+            let ext = if rows.is_empty() { rows } else { [&[0, rows.len() as u8][..], &rows].concat() };
             prop_assert_eq!(&header[..2], &[2, if ext.is_empty() { 0 } else { 2 }]);
             prop_assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), topic.len());
             prop_assert_eq!(u64::from_be_bytes(header[4..].try_into().expect("eight bytes")), seq);

@@ -11,7 +11,10 @@ use super::{
     binary::{self, BodyHeader, Kind, ext},
     command::PayloadKind,
     frame, json,
-    publication::{JSON_BASE64, JSON_BASE64_END, JSON_DATA, JSON_DATA_END, JSON_SEQ, JSON_TIME, JSON_TOPIC},
+    publication::{
+        JSON_BASE64, JSON_BASE64_END, JSON_DATA, JSON_DATA_END, JSON_SEQ, JSON_TIME, JSON_TOPIC, JSON_USER,
+        JSON_USER_END,
+    },
 };
 
 /// A publication in one plain format, borrowed from a log.
@@ -25,7 +28,9 @@ pub struct Record<'a> {
     pub topic: &'a [u8],
     /// Its place in the topic's order.
     pub seq: u64,
-    /// When it got that, in milliseconds since the Unix epoch, if it says so.
+    /// Who published it, if it says so, as it is written: in JSON with its escapes.
+    pub user: Option<&'a [u8]>,
+    /// When it got its place, in milliseconds since the Unix epoch, if it says so.
     pub time_ms: Option<u64>,
     /// The publisher's bytes as they are written: in JSON those of [`PayloadKind::Bytes`] are base64.
     pub payload: &'a [u8],
@@ -59,6 +64,13 @@ impl<'a> Record<'a> {
         let rest = after(JSON_TOPIC, message);
         let (topic, rest) = rest.split_at(json::written_len(rest));
         let (seq, rest) = json::take_decimal(after(JSON_SEQ, rest));
+        let (user, rest) = match rest.strip_prefix(JSON_USER) {
+            Some(rest) => {
+                let (user, rest) = rest.split_at(json::written_len(rest));
+                (Some(user), after(JSON_USER_END, rest))
+            }
+            None => (None, rest),
+        };
         let (time_ms, rest) = match rest.strip_prefix(JSON_TIME) {
             Some(rest) => {
                 let (time_ms, rest) = json::take_decimal(rest);
@@ -70,7 +82,7 @@ impl<'a> Record<'a> {
             Some(rest) => (before(JSON_DATA_END, rest), PayloadKind::Json),
             None => (before(JSON_BASE64_END, after(JSON_BASE64, rest)), PayloadKind::Bytes),
         };
-        Record { format: Format::Json, frame, topic, seq, time_ms, payload, kind }
+        Record { format: Format::Json, frame, topic, seq, user, time_ms, payload, kind }
     }
 
     fn read_binary(frame: &'a [u8], message: &'a [u8]) -> Self {
@@ -82,15 +94,12 @@ impl<'a> Record<'a> {
             binary::FLAG_JSON => PayloadKind::Json,
             _ => panic!("a record has the flags {flags:#04x}; 0x00 to 0x03 are written"),
         };
-        let (time_ms, rest) = match flags & binary::FLAG_EXT {
-            0 => (None, rest),
-            _ => {
-                let (ext, rest) = rest.split_first_chunk().expect("a record's ext is a time");
-                (Some(ext::time_of(ext)), rest)
-            }
+        let (user, time_ms, rest) = match flags & binary::FLAG_EXT {
+            0 => (None, None, rest),
+            _ => ext::take_stamps(rest),
         };
         let (topic, payload) = rest.split_at_checked(usize::from(topic_len)).expect("a body has its topic");
-        Record { format: Format::Binary, frame, topic, seq, time_ms, payload, kind }
+        Record { format: Format::Binary, frame, topic, seq, user, time_ms, payload, kind }
     }
 }
 
@@ -151,8 +160,14 @@ mod tests {
         bytes
     }
 
-    const PUBLICATION: Publication<'_> =
-        Publication { topic: "a\"\n", seq: 7, time_ms: None, payload: b"[1]", kind: PayloadKind::Json };
+    const PUBLICATION: Publication<'_> = Publication {
+        topic: "a\"\n",
+        seq: 7,
+        user: None,
+        time_ms: None,
+        payload: b"[1]",
+        kind: PayloadKind::Json,
+    };
 
     #[test]
     fn a_record_has_its_fields_as_they_are_written() {
@@ -160,6 +175,7 @@ mod tests {
             PUBLICATION,
             Publication {
                 seq: u64::MAX,
+                user: Some("b\""),
                 time_ms: Some(5),
                 payload: b"[1]",
                 kind: PayloadKind::Bytes,
@@ -173,13 +189,20 @@ mod tests {
             frame: first,
             topic: br#"a\"\n"#,
             seq: 7,
+            user: None,
             time_ms: None,
             payload: b"[1]",
             kind: PayloadKind::Json,
         };
-        let of_bytes =
-            Record { frame: second, seq: u64::MAX, time_ms: Some(5), kind: PayloadKind::Bytes, ..in_json };
-        let bytes_in_json = Record { payload: b"WzFd", ..of_bytes };
+        let of_bytes = Record {
+            frame: second,
+            seq: u64::MAX,
+            user: Some(b"b\""),
+            time_ms: Some(5),
+            kind: PayloadKind::Bytes,
+            ..in_json
+        };
+        let bytes_in_json = Record { payload: b"WzFd", user: Some(br#"b\""#), ..of_bytes };
         assert_eq!(Records::new(Format::Json, &bytes).collect::<Vec<_>>(), [in_json, bytes_in_json]);
 
         let bytes = encoded(Format::Binary, &publications);
@@ -223,11 +246,19 @@ mod tests {
                 "base64",
             ),
             (Format::Json, frame_of(Format::Json, br#"{"op":"message","topic":"t"#), "has its quote"),
+            (
+                Format::Json,
+                frame_of(
+                    Format::Json,
+                    br#"{"op":"message","topic":"t","seq":1,"time":2,"user":"u","data":3}"#,
+                ),
+                "base64",
+            ),
             (Format::Binary, changed(&binary, 2, 1), "a record's kind is message"),
             (Format::Binary, changed(&binary, 2, 0xff), "a record's kind is message"),
             (Format::Binary, changed(&binary, 3, binary::FLAG_RECEIVERS), "a record has the flags 0x04"),
-            (Format::Binary, changed(&binary, 3, binary::FLAG_EXT), "a record's ext is a time"),
-            (Format::Binary, changed(&stamped, 18, ext::USER), "a publication's ext is its time"),
+            (Format::Binary, changed(&binary, 3, binary::FLAG_EXT), "a publication's ext is"),
+            (Format::Binary, changed(&stamped, 16, ext::KEY), "a publication's ext is"),
             (
                 Format::Json,
                 frame_of(Format::Json, br#"{"op":"message","topic":"t","seq":1,"time":2,"time":3}"#),

@@ -4,8 +4,12 @@
 //! than the last of these, and cannot write U+0000, so that no name or filter of theirs reaches into what is another's, or
 //! nobody's. All who receive a topic are of its tenant, which is why the bytes that they are sent are the same and need not name it.
 
+use super::topic::TOPIC_BYTES_MAX;
+
 /// The longest name of a tenant, in bytes.
 pub const TENANT_BYTES_MAX: usize = 32;
+/// The longest name of a topic inside, or filter, in bytes.
+pub const INNER_BYTES_MAX: usize = TOPIC_BYTES_MAX + TENANT_BYTES_MAX + 2;
 /// What a tenant's name may be: completes "it must be …".
 pub const TENANT_ALLOWED: &str = "1 to 32 lower-case letters, digits and -";
 

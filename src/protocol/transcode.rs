@@ -8,10 +8,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Format, binary,
+    Format,
+    binary::{self, ext},
     command::PayloadKind,
     frame, json,
-    publication::{Publication, ext_len, put_binary_head},
+    publication::{Publication, WrittenStamps, put_binary_head},
     record::{Record, Records},
 };
 
@@ -60,12 +61,20 @@ impl Record<'_> {
     /// In the binary format topic and payload are written as they were published.
     fn of_binary(&self) -> Publication<'_> {
         let topic = str::from_utf8(self.topic).expect("a topic's name is UTF-8");
-        Publication { topic, seq: self.seq, time_ms: self.time_ms, payload: self.payload, kind: self.kind }
+        let user = self.user.map(|user| str::from_utf8(user).expect("a user's name is UTF-8"));
+        let Record { seq, time_ms, payload, kind, .. } = *self;
+        Publication { topic, seq, user, time_ms, payload, kind }
     }
 
     /// The length of the message in the binary format of a record in JSON, whose topic has so many bytes.
     fn binary_len_of_json(&self, topic_len: usize) -> usize {
-        binary::HEADER_LEN + ext_len(self.time_ms) + topic_len + self.publishers_len_in_json()
+        let WrittenStamps { user_len, time_ms } = self.stamps_of_json();
+        let ext_len = ext::stamps_len(user_len, time_ms);
+        binary::HEADER_LEN + ext_len + topic_len + self.publishers_len_in_json()
+    }
+
+    fn stamps_of_json(&self) -> WrittenStamps {
+        WrittenStamps { user_len: self.user.map(json::unescaped_len), time_ms: self.time_ms }
     }
 
     /// How many bytes the publisher's are, of a record in JSON.
@@ -83,7 +92,9 @@ impl Record<'_> {
         let topic_len = json::unescaped_len(self.topic);
         let message_len = self.binary_len_of_json(topic_len);
         let header_len = frame::write_header(Format::Binary.opcode(), message_len, out);
-        let out = put_binary_head(topic_len, self.seq, self.time_ms, self.kind, &mut out[header_len..]);
+        let write_user = |room: &mut [u8]| json::write_unescaped(self.user.unwrap_or_default(), room);
+        let (stamps, out) = (self.stamps_of_json(), &mut out[header_len..]);
+        let out = put_binary_head(topic_len, self.seq, stamps, write_user, self.kind, out);
         let (topic, payload) = out.split_at_mut(topic_len);
         json::write_unescaped(self.topic, topic);
         match self.kind {
@@ -110,11 +121,13 @@ mod tests {
     };
 
     fn json(topic: &str, seq: u64, payload: &str) -> Owned {
-        Owned { topic: topic.into(), seq, time_ms: None, payload: payload.into(), kind: PayloadKind::Json }
+        let (payload, kind) = (payload.into(), PayloadKind::Json);
+        Owned { topic: topic.into(), seq, user: None, time_ms: None, payload, kind }
     }
 
     fn bytes(topic: &str, seq: u64, payload: &[u8]) -> Owned {
-        Owned { topic: topic.into(), seq, time_ms: None, payload: payload.into(), kind: PayloadKind::Bytes }
+        let (payload, kind) = (payload.into(), PayloadKind::Bytes);
+        Owned { topic: topic.into(), seq, user: None, time_ms: None, payload, kind }
     }
 
     #[test]
@@ -168,6 +181,19 @@ mod tests {
         check(&publications.collect::<Vec<_>>());
     }
 
+    /// With a time and without, and where it looks like what stands behind it.
+    #[test]
+    fn every_user_comes_back() {
+        let users = ["a", "\"", "\\", r#"\""#, r#"","time":5,"data":1}"#, "\u{1}\n", "\u{e4}\u{10ffff}"];
+        let publications = users.iter().flat_map(|user| {
+            let all = [json("t", 1, "7"), json("t", 2, r#"{"user":"b"}"#), bytes("t", 3, br#","user":"b""#)];
+            let all = all.map(|publication| Owned { user: Some((*user).into()), ..publication });
+            let stamped = all.clone().map(|publication| Owned { time_ms: Some(7), ..publication });
+            all.into_iter().chain(stamped)
+        });
+        check(&publications.collect::<Vec<_>>());
+    }
+
     #[test]
     fn base64_of_every_padding_and_of_nothing_comes_back() {
         let publications: Vec<Owned> =
@@ -213,9 +239,10 @@ mod tests {
         let near_border = prop_oneof![4 => 60usize..200, 1 => 65_500usize..65_600];
         let grown = option::weighted(0.3, (select(&Format::ALL[..]), near_border));
         let time_ms = option::of(prop_oneof![any::<u64>(), Just(1_764_083_000_123)]);
-        (topic, seq, time_ms, prop_oneof![text, bytes], grown).prop_map(
-            |(topic, seq, time_ms, (payload, kind), grown)| {
-                let publication = Owned { topic, seq, time_ms, payload, kind };
+        let user = option::of("(\\PC|[\u{0}-\u{7f}]){1,30}");
+        (topic, seq, user, time_ms, prop_oneof![text, bytes], grown).prop_map(
+            |(topic, seq, user, time_ms, (payload, kind), grown)| {
+                let publication = Owned { topic, seq, user, time_ms, payload, kind };
                 match grown {
                     Some((format, len)) => publication.grown(format, len),
                     None => publication,

@@ -25,7 +25,7 @@ use tenants::TenantTopics;
 use super::{
     filter::FilterTree,
     keeping::Keeping,
-    keyed::{KeyWindows, Keyed},
+    keyed::{Key, KeyWindows, Keyed},
     lanes::{Lane, Lanes},
     log::{Appender, Budget, ChunkPool, OWN_CHUNK_BYTES, SHARED_CHUNK_BYTES},
     message::{
@@ -176,6 +176,8 @@ const DIRTY: u8 = 1;
 const OWNER: u8 = 2;
 /// Its messages are stamped with their time; as up to date as its `keeping_generation`.
 const STAMPED: u8 = 4;
+/// Its messages say who published them.
+const NAMED: u8 = 8;
 
 /// What a topic wrote lately, beside its past: half of it is forgotten with each period.
 #[derive(Debug)]
@@ -247,6 +249,17 @@ impl fmt::Display for TopicRefusal {
     }
 }
 
+/// What is to be published, before it has a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// The publisher's bytes.
+    pub payload: &'a [u8],
+    /// What `payload` is.
+    pub kind: PayloadKind,
+    /// Who publishes it, if somebody with a name does: topics that are stamped with that say so.
+    pub user: Option<&'a str>,
+}
+
 /// Where a publication is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -254,6 +267,18 @@ pub struct Placed {
     pub seq: u64,
     /// It was there before: nothing was published now.
     pub is_duplicate: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Of somebody without a name.
+    pub fn anonymous(payload: &'a [u8], kind: PayloadKind) -> Draft<'a> {
+        Draft { payload, kind, user: None }
+    }
+
+    /// Whether it is to clear a topic's value.
+    fn is_null(&self) -> bool {
+        self.kind.is_null(self.payload)
+    }
 }
 
 impl From<TopicRefusal> for PublishRefusal {
@@ -455,8 +480,7 @@ impl Home {
     pub fn handle_publish(
         &mut self,
         topic: TopicName<&str>,
-        payload: &[u8],
-        kind: PayloadKind,
+        draft: Draft<'_>,
         creator: u32,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
@@ -464,23 +488,23 @@ impl Home {
         let key = match self.by_name.get(topic.as_str()) {
             Some(key) => key,
             None => {
-                self.admit_new(&topic, payload, kind, false)?;
+                self.admit_new(&topic, draft, false)?;
                 self.create(&topic, creator)?
             }
         };
         let is_matched_anew = self.match_filters(key);
         self.follow_keeping(key);
         let value_key = match self.topics[key].past.is_some() {
-            true => self.admit_value(key, payload, kind)?,
+            true => self.admit_value(key, draft)?,
             false => None,
         };
         let topic = &mut self.topics[key];
         topic.recent.fade(self.period);
         topic.seq += 1;
         self.publications_total += 1;
-        self.write(key, payload, kind, deflater, outboxes);
+        self.write(key, draft, deflater, outboxes);
         if let Some(value_key) = value_key {
-            self.keep_keyed(key, value_key, payload, kind);
+            self.keep_keyed(key, value_key, draft);
         }
         if is_matched_anew {
             self.flush_topic(key, outboxes);
@@ -497,10 +521,9 @@ impl Home {
     pub fn handle_publish_once(
         &mut self,
         topic: TopicName<&str>,
-        key: &[u8],
+        key: Key<'_>,
         retain: bool,
-        payload: &[u8],
-        kind: PayloadKind,
+        draft: Draft<'_>,
         creator: u32,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
@@ -514,8 +537,8 @@ impl Home {
             return Ok(Placed { seq, is_duplicate: true });
         }
         let seq = match retain {
-            false => self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?,
-            true => self.handle_retain(topic, payload, kind, creator, deflater, outboxes)?,
+            false => self.handle_publish(topic, draft, creator, deflater, outboxes)?,
+            true => self.handle_retain(topic, draft, creator, deflater, outboxes)?,
         };
         self.keyed.remember(fingerprint, seq, window_ms, self.now_ms);
         Ok(Placed { seq, is_duplicate: false })
@@ -1011,12 +1034,15 @@ impl Home {
         let gone_tick = if topic.keeping_generation == 0 { self.evicted_tick_max } else { self.tick };
         topic.keeping_generation = self.keeping.generation();
         topic.flags.set(STAMPED, false);
+        topic.flags.set(NAMED, false);
         if !self.keeping.sets_any() && topic.past.is_none() {
             return;
         }
         let (keys, visited) = self.keeping.keys_of(&topic.name);
         self.work += u64::from(visited) * price::NODE;
-        topic.flags.set(STAMPED, keys.stamps().time);
+        let stamps = keys.stamps();
+        topic.flags.set(STAMPED, stamps.time);
+        topic.flags.set(NAMED, stamps.user);
         match (keys.keep(), &mut topic.past) {
             (Some(keep), Some(past)) => {
                 let gone = past.set_keep(keep, self.keeping.value_keys_max(), &mut self.pool);
@@ -1041,16 +1067,14 @@ impl Home {
     }
 
     /// Writes the topic's newest publication where its past is, which whoever receives that encoding shares.
-    fn write_kept(&mut self, key: usize, payload: &[u8], kind: PayloadKind, outboxes: &mut Outboxes) {
+    fn write_kept(&mut self, key: usize, draft: Draft<'_>, outboxes: &mut Outboxes) {
         let topic = &mut self.topics[key];
         let past = topic.past.as_mut().expect("it keeps one");
         let encoding = past.encoding();
-        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication =
-            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
+        let publication = place(&topic.name, topic.flags, topic.seq, draft, self.wall_ms);
         let len = publication.encoded_len(encoding.format());
         let fill = |room: &mut [u8]| publication.encode(encoding.format(), room);
-        let is_null = kind.is_null(payload);
+        let is_null = draft.is_null();
         let is_value = past.keeps_newest() && !is_null;
         let blocks = &mut self.blocks;
         let mut begins = false;
@@ -1092,14 +1116,7 @@ impl Home {
     }
 
     /// Writes the topic's newest publication in each encoding that somebody receives.
-    fn write(
-        &mut self,
-        key: usize,
-        payload: &[u8],
-        kind: PayloadKind,
-        deflater: &mut Deflater,
-        outboxes: &mut Outboxes,
-    ) {
+    fn write(&mut self, key: usize, draft: Draft<'_>, deflater: &mut Deflater, outboxes: &mut Outboxes) {
         let topic = &mut self.topics[key];
         let kept = match &mut topic.past {
             Some(past) if past.has_records() => Some(past.encoding()),
@@ -1110,12 +1127,10 @@ impl Home {
             None => None,
         };
         if kept.is_some() {
-            self.write_kept(key, payload, kind, outboxes);
+            self.write_kept(key, draft, outboxes);
         }
         let topic = &mut self.topics[key];
-        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication =
-            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
+        let publication = place(&topic.name, topic.flags, topic.seq, draft, self.wall_ms);
         let is_to_write = |lane: &&mut Lane| lane.interest() != 0 && Some(lane.encoding()) != kept;
         for lane in topic.lanes.iter_mut().filter(is_to_write) {
             let (encoding, reactors) = (lane.encoding(), lane.interest());
@@ -1175,6 +1190,11 @@ impl HomeTopic {
         self.is_unused() && self.past.as_ref().is_none_or(|past| past.is_empty())
     }
 
+    /// What becomes of `draft` in this topic at `seq`, when the wall clock shows `wall_ms`.
+    fn publication<'a>(&'a self, seq: u64, draft: Draft<'a>, wall_ms: u64) -> Publication<'a> {
+        place(&self.name, self.flags, seq, draft, wall_ms)
+    }
+
     fn has_value(&self) -> bool {
         self.past.as_ref().is_some_and(|past| past.has_value())
     }
@@ -1214,6 +1234,14 @@ impl Recent {
         self.bytes = self.bytes.checked_shr(passed).unwrap_or(0);
         self.period = period;
     }
+}
+
+/// What becomes of `draft` at `seq` of the topic of this name and these flags, when the wall clock shows `wall_ms`.
+fn place<'a>(name: &'a str, flags: Flags, seq: u64, draft: Draft<'a>, wall_ms: u64) -> Publication<'a> {
+    let Draft { payload, kind, user } = draft;
+    let user = user.filter(|_| flags.has(NAMED));
+    let time_ms = flags.has(STAMPED).then_some(wall_ms);
+    Publication { topic: tenant::outer(name), seq, user, time_ms, payload, kind }
 }
 
 /// What is missing of the publications from `seq` on if there are none before `lowest`.
@@ -1274,8 +1302,8 @@ mod tests {
         /// As many of them as a topic may be idle.
         IdlePeriods,
         Seal,
-        /// A reload says whether topics below `a` are stamped, of which one keeps something as well.
-        Stamp(bool),
+        /// A reload says what topics below `a` are stamped with, of which one keeps something as well.
+        Stamp(Stamps),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -1292,7 +1320,7 @@ mod tests {
             1 => Just(Step::Period),
             1 => Just(Step::IdlePeriods),
             1 => Just(Step::Seal),
-            1 => any::<bool>().prop_map(Step::Stamp),
+            1 => any::<(bool, bool)>().prop_map(|(user, time)| Step::Stamp(Stamps { user, time })),
         ]
     }
 
@@ -1312,8 +1340,8 @@ mod tests {
         /// Of the topics that are there.
         seqs: BTreeMap<&'static str, u64>,
         evicted_seq_max: u64,
-        /// Whether topics below `a` are stamped with the time, and what that is.
-        stamps: bool,
+        /// What topics below `a` are stamped with, and the time.
+        stamps: Stamps,
         wall_ms: u64,
         exact: BTreeSet<(usize, &'static str, usize)>,
         filters: BTreeSet<(usize, &'static str, usize)>,
@@ -1363,12 +1391,15 @@ mod tests {
             }
         }
 
-        fn publish(&mut self, name: &'static str, payload: &[u8]) -> u64 {
+        fn publish(&mut self, name: &'static str, payload: &[u8], user: Option<&str>) -> u64 {
             let seq = self.seqs.entry(name).or_insert(self.evicted_seq_max);
             *seq += 1;
-            let time_ms = (self.stamps && topic::matches("a/+", name)).then_some(self.wall_ms);
+            let Stamps { user: of_user, time: of_time } = self.stamps;
+            let is_stamped = topic::matches("a/+", name);
+            let user = user.filter(|_| is_stamped && of_user);
+            let time_ms = (is_stamped && of_time).then_some(self.wall_ms);
             let kind = PayloadKind::Bytes;
-            let publication = Publication { topic: name, seq: *seq, time_ms, payload, kind };
+            let publication = Publication { topic: name, seq: *seq, user, time_ms, payload, kind };
             let seq = *seq;
             for encoding in Encoding::ALL {
                 let mut record = vec![0; publication.encoded_len(encoding.format())];
@@ -1466,7 +1497,7 @@ mod tests {
                 match step {
                     Step::Stamp(stamps) => {
                         twin.stamps = stamps;
-                        let stamps = KeepKeys { stamps: Some(Stamps { time: stamps }), ..KeepKeys::default() };
+                        let stamps = KeepKeys { stamps: Some(stamps), ..KeepKeys::default() };
                         let keeps = KeepKeys { count: Some(3), ..KeepKeys::default() };
                         let entries = [("a/+", stamps), ("a/y", keeps)];
                         home.set_keeping(Keeping::new(entries.map(|(filter, keys)| (filter.to_owned(), keys))));
@@ -1475,10 +1506,12 @@ mod tests {
                         let payload = vec![number as u8; len];
                         let kind = PayloadKind::Bytes;
                         let is_there = twin.seqs.contains_key(TOPICS[topic]);
-                        let seq = home.handle_publish(TopicName::checked(TOPICS[topic]), &payload, kind, 0, &mut deflater, out);
+                        let user = [None, Some("ann\"")][number % 2];
+                        let (name, draft) = (TopicName::checked(TOPICS[topic]), Draft { payload: &payload, kind, user });
+                        let seq = home.handle_publish(name, draft, 0, &mut deflater, out);
                         twin.forget_evicted(&home);
                         match seq {
-                            Ok(seq) => prop_assert_eq!(seq, twin.publish(TOPICS[topic], &payload)),
+                            Ok(seq) => prop_assert_eq!(seq, twin.publish(TOPICS[topic], &payload, user)),
                             Err(refusal) => {
                                 prop_assert_eq!(refusal, TopicRefusal::TopicsMax);
                                 prop_assert!(!is_there && twin.seqs.len() == topics_max);
@@ -1567,7 +1600,7 @@ mod tests {
                     2..4 => (0..IDLE_PERIODS / 2).for_each(|_| home.handle_period()),
                     _ => {
                         let kind = PayloadKind::Json;
-                        let seq = home.handle_publish(topic, b"1", kind, 0, &mut deflater, &mut outboxes);
+                        let seq = home.handle_publish(topic, Draft::anonymous(b"1", kind), 0, &mut deflater, &mut outboxes);
                         let Ok(seq) = seq else { continue };
                         let before = newest.insert(name, seq);
                         prop_assert!(before.is_none_or(|before| before < seq));
@@ -1671,7 +1704,8 @@ mod tests {
         fn publish(&mut self, name: &str, creator: u32) -> Result<u64, TopicRefusal> {
             let World { home, deflater, outboxes } = self;
             let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
-            let published = home.handle_publish(name, b"1", kind, creator, deflater, outboxes);
+            let published =
+                home.handle_publish(name, Draft::anonymous(b"1", kind), creator, deflater, outboxes);
             home.flush(outboxes);
             published
         }
@@ -1680,7 +1714,16 @@ mod tests {
         fn publish_once(&mut self, name: &str, key: &[u8]) -> Result<(u64, bool), PublishRefusal> {
             let World { home, deflater, outboxes } = self;
             let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
-            let placed = home.handle_publish_once(name, key, false, b"1", kind, 0, deflater, outboxes);
+            let key = Key { scope: None, bytes: key };
+            let placed = home.handle_publish_once(
+                name,
+                key,
+                false,
+                Draft::anonymous(b"1", kind),
+                0,
+                deflater,
+                outboxes,
+            );
             home.flush(outboxes);
             placed.map(|Placed { seq, is_duplicate }| (seq, is_duplicate))
         }
@@ -1722,7 +1765,7 @@ mod tests {
             let payload = [b'1'; BYTES as usize];
             let kind = PayloadKind::Json;
             let topic = TopicName::checked("t");
-            home.handle_publish(topic, &payload, kind, 0, &mut deflater, &mut outboxes)
+            home.handle_publish(topic, Draft::anonymous(&payload, kind), 0, &mut deflater, &mut outboxes)
                 .expect("there is room");
             home.take_work()
         };
@@ -2047,7 +2090,8 @@ mod tests {
         let retain = |world: &mut World, name: &str| {
             let World { home, deflater, outboxes } = world;
             let (name, kind) = (TopicName::checked(name), PayloadKind::Json);
-            home.handle_retain(name, b"1", kind, 0, deflater, outboxes).expect("there is room");
+            home.handle_retain(name, Draft::anonymous(b"1", kind), 0, deflater, outboxes)
+                .expect("there is room");
             home.flush(outboxes);
         };
         let names = |world: &mut World, request: &TourRequest| {

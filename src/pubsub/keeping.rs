@@ -17,6 +17,8 @@ pub struct Keeping {
     generation: u16,
     sets_any: bool,
     keeps_values: bool,
+    stamps_users: bool,
+    refuses_anonymous: bool,
     value_keys_max: usize,
     /// Those that set something.
     entries: Entries<KeepKeys>,
@@ -35,6 +37,8 @@ pub struct KeepKeys {
     pub format: Option<Format>,
     /// What is written into its messages; what is kept of them has it as well.
     pub stamps: Option<Stamps>,
+    /// Whether somebody without a name may publish to them.
+    pub anonymous: Option<bool>,
     /// See [`Keep::last_value`].
     pub last_value: Option<LastValue>,
     /// See [`Keep::retain`].
@@ -69,7 +73,17 @@ impl Keeping {
         let sets_any =
             entries.iter().any(|(_, keys)| keys.keep().is_some() || keys.stamps() != Stamps::default());
         let keeps_values = entries.iter().any(|(_, keys)| keys.keeps_value());
-        Keeping { generation: 1, sets_any, keeps_values, value_keys_max: usize::MAX, entries }
+        let stamps_users = entries.iter().any(|(_, keys)| keys.stamps().user);
+        let refuses_anonymous = entries.iter().any(|(_, keys)| !keys.takes_anonymous());
+        Keeping {
+            generation: 1,
+            sets_any,
+            keeps_values,
+            stamps_users,
+            refuses_anonymous,
+            value_keys_max: usize::MAX,
+            entries,
+        }
     }
 
     /// The same where each topic has values of so many keys at most.
@@ -102,6 +116,18 @@ impl Keeping {
         self.keeps_values
     }
 
+    /// Whether there may be a topic whose messages say who published them; if not, nobody need tell.
+    #[inline]
+    pub fn stamps_users(&self) -> bool {
+        self.stamps_users
+    }
+
+    /// Whether there may be a topic to which nobody publishes without a name; if not, nobody need look.
+    #[inline]
+    pub fn refuses_anonymous(&self) -> bool {
+        self.refuses_anonymous
+    }
+
     /// Whether every topic that `filter` matches is known to keep something; and how many entries that took to find. There may be
     /// sets of entries of which that is so and it is not seen: many narrow ones in place of a wide one.
     pub fn keeps_all(&self, filter: &str) -> (bool, usize) {
@@ -132,6 +158,11 @@ impl KeepKeys {
     /// What is written into the messages of a topic for which these are all that is set.
     pub fn stamps(&self) -> Stamps {
         self.stamps.unwrap_or_default()
+    }
+
+    /// Whether whoever has no name may publish to a topic for which these are all that is set.
+    pub fn takes_anonymous(&self) -> bool {
+        self.anonymous != Some(false)
     }
 
     /// What a topic keeps for which these are all that is set.
@@ -167,6 +198,7 @@ impl Keys for KeepKeys {
             ms: self.ms.or(wider.ms),
             format: self.format.or(wider.format),
             stamps: self.stamps.or(wider.stamps),
+            anonymous: self.anonymous.or(wider.anonymous),
             last_value: self.last_value.or(wider.last_value),
             retain: self.retain.or(wider.retain),
         }
@@ -225,6 +257,11 @@ pub(crate) mod naive {
     pub(crate) fn stamps_of(entries: &[(String, KeepKeys)], topic: &str) -> Stamps {
         most_specific(entries, topic, |keys| keys.stamps).unwrap_or_default()
     }
+
+    /// Whether whoever has no name may publish to `topic`: likewise.
+    pub(crate) fn takes_anonymous(entries: &[(String, KeepKeys)], topic: &str) -> bool {
+        most_specific(entries, topic, |keys| keys.anonymous).unwrap_or(true)
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +282,7 @@ mod tests {
         ms: None,
         format: None,
         stamps: None,
+        anonymous: None,
         last_value: None,
         retain: None,
     };
@@ -266,18 +304,20 @@ mod tests {
         let is_so = || prop::option::weighted(0.3, any::<bool>());
         let last_value =
             prop::sample::select(vec![LastValue::Nothing, LastValue::Newest, per_key("/a"), per_key("/b")]);
-        let others = (is_so(), prop::option::weighted(0.3, last_value), is_so());
-        (bounds, format, others).prop_map(|((count, bytes, ms), format, (stamps, last_value, retain))| {
-            KeepKeys {
+        let stamps = prop::option::weighted(0.3, any::<(bool, bool)>());
+        let values = (prop::option::weighted(0.3, last_value), is_so());
+        (bounds, format, (stamps, is_so()), values).prop_map(
+            |((count, bytes, ms), format, (stamps, anonymous), (last_value, retain))| KeepKeys {
                 count,
                 bytes,
                 ms: ms.and_then(NonZeroU32::new),
                 format,
-                stamps: stamps.map(|time| Stamps { time }),
+                stamps: stamps.map(|(user, time)| Stamps { user, time }),
+                anonymous,
                 last_value,
                 retain,
-            }
-        })
+            },
+        )
     }
 
     fn per_key(pointer: &str) -> LastValue {
@@ -310,6 +350,10 @@ mod tests {
             let (keep, stamps) = (keys.keep(), keys.stamps());
             prop_assert_eq!(&keep, &naive::keep_of(&entries, &topic));
             prop_assert_eq!(stamps, naive::stamps_of(&entries, &topic));
+            prop_assert!(!stamps.user || keeping.stamps_users());
+            let takes_anonymous = keys.takes_anonymous();
+            prop_assert_eq!(takes_anonymous, naive::takes_anonymous(&entries, &topic));
+            prop_assert!(takes_anonymous || keeping.refuses_anonymous());
             let is_nothing = keep.is_none() && stamps == Stamps::default();
             prop_assert!(is_nothing || keeping.sets_any(), "whoever is told so does not look");
             let has_value = keep.is_some_and(|keep| keep.has_values());
@@ -362,7 +406,7 @@ mod tests {
     /// A topic that keeps nothing may stamp, and one that keeps something not.
     #[test]
     fn a_narrower_entry_may_stamp_and_stop_stamping() {
-        let (time, none) = (Some(Stamps { time: true }), Some(Stamps::default()));
+        let (time, none) = (Some(Stamps { time: true, user: false }), Some(Stamps::default()));
         let keeping = keeping(&[
             ("a/#", KeepKeys { stamps: time, ..NOTHING }),
             ("a/b/#", KeepKeys { stamps: none, ..NOTHING }),
@@ -404,7 +448,7 @@ mod tests {
         let no_stamps = KeepKeys { stamps: Some(Stamps::default()), ..NOTHING };
         let nothing_kept = KeepKeys { count: Some(0), ..NOTHING };
         let keeping = keeping(&[("a/b/c/#", NOTHING), ("a/b", nothing_kept), ("a/c", no_stamps)]);
-        assert!(!keeping.sets_any());
+        assert!(!keeping.sets_any() && !keeping.stamps_users() && !keeping.refuses_anonymous());
         assert_eq!(keeping.entries.node_count(), 4);
         assert_eq!(Keeping::new([]).keys_of("a/b/c"), (NOTHING, 0));
     }

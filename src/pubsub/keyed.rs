@@ -1,6 +1,6 @@
 //! Publications that a home knows by a key of their publisher's, so that none is published twice.
 //!
-//! What is remembered of one is a fingerprint of its topic and its key, and its `seq`: as much whatever the two are, and
+//! What is remembered of one is a fingerprint of its topic, its publisher and its key, and its `seq`: as much whatever the two are, and
 //! whether the topic is still there or not. No `seq` is used twice, so it is still that publication's when its topic has
 //! gone and come back.
 
@@ -29,9 +29,37 @@ pub struct Keyed {
     serial: u32,
 }
 
-/// What stands for a topic and a key: 128 bits of a keyed hash whose key nobody knows, so that nobody finds two that are alike.
+/// What stands for a topic, a publisher and a key: 128 bits of a keyed hash whose key nobody knows, so that nobody finds two that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint([u64; 2]);
+
+/// A key of a publisher's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// Whose it is; none is whoever has no name, and all of these have their keys in common.
+    pub scope: Option<Scope>,
+    /// What the publisher gave.
+    pub bytes: &'a [u8],
+}
+
+/// What stands for somebody with a name: the same on all reactors, and nobody finds two that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scope(pub [u8; 16]);
+
+/// Makes scopes: of this start, whose secret each reactor has a copy of.
+#[derive(Clone, Debug, Default)]
+pub struct Scopes(RandomState);
+
+impl Scopes {
+    /// What stands for the user of this name of the issuer of that one; none are those who bring a static token.
+    pub fn of(&self, issuer: Option<&str>, user: &str) -> Scope {
+        let [first, second] = [0u8, 1].map(|half| self.0.hash_one((half, issuer, user)).to_ne_bytes());
+        let mut scope = [0; 16];
+        scope[..8].copy_from_slice(&first);
+        scope[8..].copy_from_slice(&second);
+        Scope(scope)
+    }
+}
 
 /// When a publication is over, in milliseconds, and which one it was.
 type End = (u64, u32);
@@ -100,8 +128,9 @@ impl Keyed {
     }
 
     /// What stands for `key` in `topic`.
-    pub fn fingerprint(&self, topic: &str, key: &[u8]) -> Fingerprint {
-        Fingerprint([0u8, 1].map(|half| self.hasher.hash_one((half, topic, key))))
+    pub fn fingerprint(&self, topic: &str, key: Key<'_>) -> Fingerprint {
+        let Key { scope, bytes } = key;
+        Fingerprint([0u8, 1].map(|half| self.hasher.hash_one((half, topic, scope, bytes))))
     }
 
     /// The `seq` of the publication, if it is remembered and not over.
@@ -180,6 +209,10 @@ mod tests {
     const TOPICS: [&str; 3] = ["a", "ab", "b"];
     const KEYS: [&[u8]; 4] = [b"b", b"bb", b"", b"\xff\0"];
 
+    fn anonymous(bytes: &[u8]) -> Key<'_> {
+        Key { scope: None, bytes }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         /// Of this topic, by this key, in this window.
@@ -244,7 +277,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Publish(topic, key, window_ms) => {
-                        let fingerprint = keyed.fingerprint(TOPICS[topic], KEYS[key]);
+                        let fingerprint = keyed.fingerprint(TOPICS[topic], anonymous(KEYS[key]));
                         let before = keyed.seq_of(fingerprint, now_ms);
                         prop_assert_eq!(before, twin.seq_of(topic, key));
                         if before.is_none() {
@@ -276,7 +309,7 @@ mod tests {
                 prop_assert!(keyed.len() <= count_max, "it is bounded");
                 prop_assert!(keyed.len() >= twin.list.len());
                 for (topic, key) in (0..TOPICS.len()).flat_map(|topic| (0..KEYS.len()).map(move |key| (topic, key))) {
-                    let fingerprint = keyed.fingerprint(TOPICS[topic], KEYS[key]);
+                    let fingerprint = keyed.fingerprint(TOPICS[topic], anonymous(KEYS[key]));
                     prop_assert_eq!(keyed.seq_of(fingerprint, now_ms), twin.seq_of(topic, key));
                 }
                 if twin.list.len() == count_max {
@@ -303,7 +336,7 @@ mod tests {
     fn what_is_over_goes_a_few_at_a_time() {
         let mut keyed = Keyed::new(1_000);
         let window = NonZeroU32::new(10).expect("not 0");
-        let fingerprints: Vec<_> = (0u8..100).map(|key| keyed.fingerprint("t", &[key])).collect();
+        let fingerprints: Vec<_> = (0u8..100).map(|key| keyed.fingerprint("t", anonymous(&[key]))).collect();
         for (seq, fingerprint) in (1..).zip(&fingerprints) {
             keyed.remember(*fingerprint, seq, window, 0);
         }
@@ -315,13 +348,30 @@ mod tests {
         assert_eq!((keyed.forget(50, 20), keyed.is_empty()), (1, true));
     }
 
-    /// Where a topic ends and a key begins is told apart, and so is the same key in two topics.
+    /// Where a topic ends and a key begins is told apart, and so is the same key in two topics, or of two publishers.
     #[test]
-    fn fingerprints_are_of_topic_and_key() {
-        let keyed = Keyed::new(1);
-        let of = |topic: &str, key: &str| keyed.fingerprint(topic, key.as_bytes());
+    fn fingerprints_are_of_topic_publisher_and_key() {
+        let (keyed, scopes) = (Keyed::new(1), Scopes::default());
+        let of = |topic: &str, key: &str| keyed.fingerprint(topic, anonymous(key.as_bytes()));
+        let of_user = |issuer: Option<&str>, user: &str, key: &str| {
+            let scope = Some(scopes.clone().of(issuer, user));
+            keyed.fingerprint("a", Key { scope, bytes: key.as_bytes() })
+        };
         assert_eq!(of("a", "b"), of("a", "b"));
-        let all = [of("a", "b"), of("b", "a"), of("ab", "c"), of("a", "bc"), of("b", "b")];
+        assert_eq!(of_user(Some("i"), "u", "b"), of_user(Some("i"), "u", "b"));
+        let all = [
+            of("a", "b"),
+            of("b", "a"),
+            of("ab", "c"),
+            of("a", "bc"),
+            of("b", "b"),
+            of_user(None, "u", "b"),
+            of_user(None, "v", "b"),
+            of_user(None, "u", "c"),
+            of_user(Some("i"), "u", "b"),
+            of_user(Some("iu"), "", "b"),
+            of_user(Some("j"), "u", "b"),
+        ];
         assert!((1..all.len()).all(|place| !all[..place].contains(&all[place])));
         assert!(all.iter().all(|it| it.0[0] != it.0[1]), "both halves tell something");
     }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    home::{Placed, PublishRefusal, TopicRefusal},
+    home::{Draft, Placed, PublishRefusal, TopicRefusal},
+    keyed::{Key, Scope},
     log::Range,
     past::Spans,
     subscription::ConnectionId,
@@ -15,6 +16,8 @@ use super::{
 use crate::protocol::{
     Encoding, Format,
     command::{KEY_BYTES_MAX, PayloadKind},
+    publication::USER_BYTES_MAX,
+    tenant::INNER_BYTES_MAX,
     topic::TopicName,
 };
 
@@ -97,14 +100,10 @@ const _: () = assert!(size_of::<Request>() <= 40 && size_of::<Delivery>() <= 56)
 /// A publication on its way to its home.
 #[derive(Debug)]
 pub struct PublishRequest {
-    /// The topic's name, then the key, then the payload.
+    /// What [`Carried::parts`] are, one behind the other.
     pub bytes: Range,
-    /// How many of `bytes` are the topic's name.
-    pub topic_len: u16,
-    /// What else is asked.
-    pub asks: Asks,
-    /// What the payload is.
-    pub kind: PayloadKind,
+    /// Which of `bytes` are what, and what else is asked.
+    pub shape: Shape,
     /// The publisher.
     pub connection: ConnectionId,
     /// Who waits for the `ok`, if anybody.
@@ -122,39 +121,101 @@ pub struct PendingPublish {
     pub receivers: bool,
 }
 
-/// How many bytes the key has, and whether the publication is to be kept as the topic's value: in one byte, for which there is
-/// room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asks(u8);
-
-impl Asks {
-    const RETAIN: u8 = 0x80;
-
-    /// `key_len`: at most [`KEY_BYTES_MAX`]; 0 where there is no key.
-    pub fn new(key_len: usize, retain: bool) -> Asks {
-        assert!(key_len <= KEY_BYTES_MAX, "a key was read that is longer than any may be");
-        Asks(key_len as u8 | if retain { Asks::RETAIN } else { 0 })
-    }
-
-    /// How many bytes behind the topic's name are the key.
-    pub fn key_len(self) -> usize {
-        usize::from(self.0 & !Asks::RETAIN)
-    }
-
+/// What goes to a home with a publication.
+#[derive(Clone, Copy, Debug)]
+pub struct Carried<'a> {
+    /// The topic's name.
+    pub topic: TopicName<&'a str>,
+    /// What is published.
+    pub draft: Draft<'a>,
+    /// What it is known by, if it may be repeated.
+    pub key: Option<Key<'a>>,
     /// It is to be kept as the topic's value.
-    pub fn retain(self) -> bool {
-        self.0 & Asks::RETAIN != 0
+    pub retain: bool,
+}
+
+impl<'a> Carried<'a> {
+    /// The bytes of it that are copied for its home, in order: topic, publisher, scope, key, payload.
+    pub fn parts(&'a self) -> [&'a [u8]; 5] {
+        let user = self.draft.user.unwrap_or_default();
+        let (scope, key) = self.key.as_ref().map_or((None, &[][..]), |key| (key.scope.as_ref(), key.bytes));
+        let scope = scope.map_or(&[][..], |Scope(scope)| scope);
+        [self.topic.as_str().as_bytes(), user.as_bytes(), scope, key, self.draft.payload]
     }
 }
 
-const _: () = assert!(KEY_BYTES_MAX < Asks::RETAIN as usize);
+/// How long the parts of a publication are that goes to its home, and what else is asked: in as many bytes as a request has
+/// room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape(u32);
+
+impl Shape {
+    const TOPIC_BITS: u32 = 9;
+    const KEY_AT: u32 = Shape::TOPIC_BITS;
+    const KEY_BITS: u32 = 7;
+    const USER_AT: u32 = Shape::KEY_AT + Shape::KEY_BITS;
+    const USER_BITS: u32 = 8;
+    const SCOPED: u32 = 1 << (Shape::USER_AT + Shape::USER_BITS);
+    const RETAIN: u32 = Shape::SCOPED << 1;
+    const JSON: u32 = Shape::SCOPED << 2;
+
+    /// That of `carried`.
+    pub fn of(carried: &Carried<'_>) -> Shape {
+        let len = |part: &[u8], at: u32, bits: u32| {
+            assert!(part.len() < 1 << bits, "a name or a key was read that is longer than any may be");
+            (part.len() as u32) << at
+        };
+        let [topic, user, scope, key, _] = carried.parts();
+        let flag = |is_so, flag| if is_so { flag } else { 0 };
+        Shape(
+            len(topic, 0, Shape::TOPIC_BITS)
+                | len(key, Shape::KEY_AT, Shape::KEY_BITS)
+                | len(user, Shape::USER_AT, Shape::USER_BITS)
+                | flag(!scope.is_empty(), Shape::SCOPED)
+                | flag(carried.retain, Shape::RETAIN)
+                | flag(carried.draft.kind == PayloadKind::Json, Shape::JSON),
+        )
+    }
+
+    /// How many bytes the topic's name has.
+    pub fn topic_len(self) -> u16 {
+        self.len(0, Shape::TOPIC_BITS) as u16
+    }
+
+    fn len(self, at: u32, bits: u32) -> usize {
+        (self.0 >> at & ((1 << bits) - 1)) as usize
+    }
+
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+const _: () = assert!(INNER_BYTES_MAX < 1 << Shape::TOPIC_BITS && KEY_BYTES_MAX < 1 << Shape::KEY_BITS);
+const _: () = assert!(USER_BYTES_MAX < 1 << Shape::USER_BITS);
 
 impl PublishRequest {
-    /// The topic's name, the key if there is one, and the payload.
-    pub fn parts(&self) -> (TopicName<&str>, Option<&[u8]>, &[u8]) {
-        let (topic, rest) = self.bytes.bytes().split_at(usize::from(self.topic_len));
-        let (key, payload) = rest.split_at(self.asks.key_len());
-        (TopicName::checked_bytes(topic), (!key.is_empty()).then_some(key), payload)
+    /// What was carried.
+    pub fn carried(&self) -> Carried<'_> {
+        let shape = self.shape;
+        let (topic, rest) = self.bytes.bytes().split_at(usize::from(shape.topic_len()));
+        let (user, rest) = rest.split_at(shape.len(Shape::USER_AT, Shape::USER_BITS));
+        let (scope, rest) = match shape.has(Shape::SCOPED) {
+            true => rest
+                .split_first_chunk()
+                .map(|(scope, rest)| (Some(Scope(*scope)), rest))
+                .expect("it is there"),
+            false => (None, rest),
+        };
+        let (key, payload) = rest.split_at(shape.len(Shape::KEY_AT, Shape::KEY_BITS));
+        let user = (!user.is_empty()).then(|| str::from_utf8(user).expect("a user's name is text"));
+        let kind = if shape.has(Shape::JSON) { PayloadKind::Json } else { PayloadKind::Bytes };
+        Carried {
+            topic: TopicName::checked_bytes(topic),
+            draft: Draft { payload, kind, user },
+            key: (!key.is_empty()).then_some(Key { scope, bytes: key }),
+            retain: shape.has(Shape::RETAIN),
+        }
     }
 }
 
@@ -538,3 +599,56 @@ pub struct Batch {
 
 /// What a home has to say, by port, until it is handed over at the end of the turn.
 pub type Outboxes = Vec<std::collections::VecDeque<Delivery>>;
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, test_runner::RngSeed};
+
+    use super::*;
+    use crate::{
+        protocol::tenant::TENANT_BYTES_MAX,
+        pubsub::log::{Budget, ChunkPool, SHARED_CHUNK_BYTES},
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(23),
+            ..ProptestConfig::default()
+        })]
+
+        /// Of every length that may be.
+        #[test]
+        fn what_is_carried_comes_out_as_it_went_in(
+            topic_len in prop_oneof![1usize..9, Just(INNER_BYTES_MAX)],
+            user_len in prop_oneof![Just(0usize), 1usize..9, Just(USER_BYTES_MAX)],
+            key_len in prop_oneof![Just(0usize), 1usize..9, Just(KEY_BYTES_MAX)],
+            scope: Option<[u8; 16]>,
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            retain: bool,
+            is_json: bool,
+        ) {
+            let prefix = format!("\0{}/", "t".repeat(TENANT_BYTES_MAX));
+            let topic = match topic_len.checked_sub(prefix.len()) {
+                Some(outer_len) => prefix + &"t".repeat(outer_len),
+                None => "t".repeat(topic_len),
+            };
+            let (user, key) = ("u".repeat(user_len), vec![7; key_len]);
+            let kind = if is_json { PayloadKind::Json } else { PayloadKind::Bytes };
+            let user = (user_len > 0).then_some(user.as_str());
+            let key = (key_len > 0).then_some(Key { scope: scope.map(Scope), bytes: &key });
+            let topic = TopicName::checked(topic.as_str());
+            let carried = Carried { topic, draft: Draft { payload: &payload, kind, user }, key, retain };
+            let bytes = carried.parts().concat();
+            let mut pool = ChunkPool::new(Budget::new(1 << 24));
+            let range = pool.acquire(SHARED_CHUNK_BYTES, bytes.len()).append(bytes.len(), |room| room.copy_from_slice(&bytes));
+            let connection = ConnectionId { slot: 0, generation: 0 };
+            let shape = Shape::of(&carried);
+            let request = PublishRequest { bytes: range, shape, connection, pending: None, creator: 0 };
+            let out = request.carried();
+            prop_assert_eq!(out.parts(), carried.parts());
+            prop_assert_eq!((out.draft.user, out.draft.kind, out.key, out.retain), (user, kind, key, retain));
+            prop_assert_eq!(usize::from(shape.topic_len()), topic_len);
+        }
+    }
+}

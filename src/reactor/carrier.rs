@@ -21,20 +21,21 @@ impl Carrier {
         Carrier { chunks: ChunkPool::new(budget), current: None, bytes_max }
     }
 
-    /// Copies a publication to where it stays until its home has taken it. Of one without a key that is empty.
-    pub fn carry(&mut self, topic: &str, key: &[u8], payload: &[u8]) -> Range {
-        let len = topic.len() + key.len() + payload.len();
+    /// Copies what goes with a publication, one part behind the other, to where it stays until its home has taken it.
+    pub fn carry(&mut self, parts: [&[u8]; 5]) -> Range {
+        let len = parts.iter().map(|part| part.len()).sum();
         if self.current.as_ref().is_none_or(|current| current.room() < len) {
             let full = self.current.replace(self.chunks.acquire(SHARED_CHUNK_BYTES, len));
             full.into_iter().for_each(|full| self.chunks.retire(full));
         }
         let current = self.current.as_mut().expect("a chunk with room was just put there");
-        current.append(len, |room| {
-            let (topic_room, room) = room.split_at_mut(topic.len());
-            let (key_room, payload_room) = room.split_at_mut(key.len());
-            topic_room.copy_from_slice(topic.as_bytes());
-            key_room.copy_from_slice(key);
-            payload_room.copy_from_slice(payload);
+        current.append(len, |mut room| {
+            // Most publications have a topic and a payload alone.
+            for part in parts.into_iter().filter(|part| !part.is_empty()) {
+                let (place, rest) = room.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                room = rest;
+            }
         })
     }
 
@@ -72,7 +73,7 @@ mod tests {
     fn one_publication_that_is_more_than_the_bound_is_let_go_of() {
         let budget = Budget::new(16 << 20);
         let mut carrier = Carrier::new(budget.clone(), 2);
-        let range = carrier.carry("t", b"", &vec![b'1'; 1 << 20]);
+        let range = carrier.carry([b"t", b"", b"", b"", &vec![b'1'; 1 << 20]]);
         carrier.release_free();
         assert!(carrier.is_full(), "its home has not taken it");
         drop(range);

@@ -5,28 +5,30 @@
 
 mod inner;
 mod past;
+mod publish;
 
 use std::{borrow::Cow, sync::Arc};
+
+use publish::{Author, Publish};
 
 use super::{
     connection::{Pause, Phase},
     desk::Desk,
-    pending::{HeldId, HeldTopic, Pending, PendingKind, Placing},
+    pending::{HeldId, HeldTopic, Pending, PendingKind},
 };
 use crate::{
-    access::grants::Action,
     metrics::{GapReason, Trouble},
     protocol::{
         Encoding,
         close::CloseReason,
-        command::{Command, CommandError, ErrorCode, PayloadKind, RequestId, Since, Start},
+        command::{Command, CommandError, ErrorCode, RequestId, Since, Start},
         reply::{self, Begin, Reply},
         tenant,
         topic::{self, Filter, TopicName},
     },
     pubsub::{
         home::{Placed, PublishRefusal},
-        message::{Asks, Delivery, PageFrom, PendingId, PendingPublish, PublishRequest, Request},
+        message::{Delivery, PageFrom, PendingId, PendingPublish, PublishRequest, Request},
         subscription::{
             ConnectionId, Gap, Refused, Replayed, Started, SubscribeRefused, Subscribed, Unsubscribed, Wanted,
         },
@@ -37,18 +39,6 @@ use crate::{
 const ALREADY_SUBSCRIBED: &str =
     "this connection has this subscription already, or receives the topic whose past it asks for";
 const BUSY: &str = "some of the past that this matches is still being sent to this connection: it is allowed when that is over";
-
-/// The fields of a publish.
-#[derive(Clone, Copy)]
-struct Publish<'a> {
-    id: Option<RequestId<'a>>,
-    topic: TopicName<&'a str>,
-    payload: &'a [u8],
-    kind: PayloadKind,
-    receivers: bool,
-    key: Option<&'a [u8]>,
-    retain: bool,
-}
 
 impl Desk {
     /// Carries out a command, or tells why not.
@@ -121,97 +111,11 @@ impl Desk {
         self.write_reply(slot, &Reply::Error(error));
     }
 
-    fn handle_publish<'a>(&mut self, slot: u32, publish: Publish<'a>) -> Result<(), CommandError<'a>> {
-        let Publish { id, topic, payload, kind, receivers, .. } = publish;
-        if !self.is_allowed(slot, Action::Publish, topic.as_str()) {
-            return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
-        }
-        self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
-        let inner = self.inner_topic(slot, topic);
-        let home = self.shared.homes.of(inner.borrowed());
-        if home != self.exchange.index() || (receivers && id.is_some()) {
-            self.send_publish(slot, home, Publish { topic: inner.borrowed(), ..publish });
-            return Ok(());
-        }
-        let creator = self.creator(slot);
-        match self.publish_here(inner.borrowed(), publish.key, publish.retain, payload, kind, creator) {
-            Ok(placed) if id.is_some() => {
-                let topic = topic.as_str();
-                self.write_reply(slot, &placed_ok(id, topic, placed, None));
-            }
-            Ok(_) => {}
-            Err(refused) => return Err(publish_refusal(id, topic.as_str(), refused)),
-        }
-        Ok(())
-    }
-
-    /// Publishes at this reactor's home. What that hands over at once this reactor takes at once, so that whoever names
-    /// a topic that nobody knew has spent what it costs to find out who receives it.
-    fn publish_here(
-        &mut self,
-        topic: TopicName<&str>,
-        key: Option<&[u8]>,
-        retain: bool,
-        payload: &[u8],
-        kind: PayloadKind,
-        creator: u32,
-    ) -> Result<Placed, PublishRefusal> {
-        // Else what waits goes first.
-        let waiting_count = self.exchange.own_count();
-        let is_first = waiting_count == 0;
-        let (outboxes, deflater) = (self.exchange.outboxes(), &mut self.deflater);
-        let home = &mut self.home;
-        let placed = match (key, retain) {
-            (None, false) => {
-                let seq = home.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
-                Placed { seq, is_duplicate: false }
-            }
-            (None, true) => {
-                let seq = home.handle_retain(topic, payload, kind, creator, deflater, outboxes)?;
-                Placed { seq, is_duplicate: false }
-            }
-            (Some(key), _) => {
-                home.handle_publish_once(topic, key, retain, payload, kind, creator, deflater, outboxes)?
-            }
-        };
-        if is_first {
-            self.take_own();
-        }
-        self.exchange.note_own_beyond(waiting_count);
-        Ok(placed)
-    }
-
     /// Takes at once what this home has to say to this reactor.
     fn take_own(&mut self) {
         while let Some(delivery) = self.exchange.take_own() {
             self.handle_delivery(delivery);
         }
-    }
-
-    /// Sends a publication to its home, which may be this reactor's, by way of a request.
-    fn send_publish(&mut self, slot: u32, home: usize, publish: Publish<'_>) {
-        let Publish { id, topic, payload, kind, receivers, retain, key } = publish;
-        let key = key.unwrap_or_default();
-        let bytes = self.carrier.carry(&topic, key, payload);
-        let (topic_len, asks) = (topic.len() as u16, Asks::new(key.len(), retain));
-        let pending = id.map(|id| {
-            let kind = PendingKind::Publish(Placing::new(receivers));
-            let topic = HeldTopic::Carried(bytes.clone(), topic_len);
-            PendingPublish { id: self.hold(slot, Some(id), topic, kind), receivers }
-        });
-        let connection = self.connections.id_of(slot);
-        self.send_request(
-            home,
-            Request::Publish(PublishRequest {
-                bytes,
-                topic_len,
-                kind,
-                connection,
-                pending,
-                asks,
-                creator: self.creator(slot),
-            }),
-        );
     }
 
     fn handle_subscribe<'a>(
@@ -383,15 +287,9 @@ impl Desk {
         match request {
             Request::Publish(publish) => {
                 self.meter.spend(price::PUBLICATION + publish.bytes.len() as u64 * price::PUBLISHED_BYTE);
-                let (topic, key, payload) = publish.parts();
-                let placed = match self.publish_here(
-                    topic,
-                    key,
-                    publish.asks.retain(),
-                    payload,
-                    publish.kind,
-                    publish.creator,
-                ) {
+                let carried = publish.carried();
+                let (topic, author) = (carried.topic, Author::Elsewhere(carried.draft.user));
+                let placed = match self.publish_here(carried, author, publish.creator) {
                     Ok(placed) => placed,
                     Err(refusal) => {
                         return self.exchange.say(from, Delivery::Refused(publish, refusal));
@@ -576,7 +474,7 @@ impl Desk {
     fn handle_refused(&mut self, publish: &PublishRequest, refused: PublishRefusal) {
         let held = publish.pending.and_then(|pending| self.pending.remove(pending.id).id);
         let Some(connection) = self.open_slot(publish.connection) else { return };
-        let topic = HeldTopic::Carried(publish.bytes.clone(), publish.topic_len);
+        let topic = HeldTopic::Carried(publish.bytes.clone(), publish.shape.topic_len());
         let (id, topic) = (held.as_ref().map(HeldId::get), topic.get());
         self.refuse_command(connection, &publish_refusal(id, topic, refused));
     }

@@ -43,6 +43,7 @@ use crate::{
     pubsub::{
         fanout::{Fanout, Outcome},
         home::{Home, Homes},
+        keyed::Scopes,
         log::{Budget, Range},
         subscription::ViewKey,
         view::MemberSlot,
@@ -76,6 +77,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// 64 random bits of this start.
     pub epoch: u64,
+    /// What stands for users whose keys are told apart.
+    pub scopes: Scopes,
     /// Connections by address.
     pub addresses: Arc<Addresses>,
     /// What the operator is told.

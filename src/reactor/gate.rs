@@ -24,7 +24,7 @@ use crate::{
         Access, Read, Refused,
         grants::{Action, RoleSet, Verdict},
         keys::KeyKind,
-        principal::{Principal, Source},
+        principal::{Named, Principal, Source},
         revocation::{Revocations, Why},
     },
     metrics::Trouble,
@@ -231,6 +231,16 @@ impl Gate {
     #[inline]
     fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {
         Some(&self.members.get(slot as usize)?.as_ref()?.principal)
+    }
+
+    /// The name of whoever the connection is, if that is somebody with one.
+    pub fn user(&self, slot: u32) -> Option<&str> {
+        self.principal(slot)?.user()
+    }
+
+    /// Who that is, if it is somebody with a name.
+    pub fn named(&self, slot: u32) -> Option<Named<'_>> {
+        self.principal(slot)?.named()
     }
 
     /// How much the connection's credential takes while it waits, in bytes.

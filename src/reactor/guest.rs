@@ -22,9 +22,9 @@ use crate::{
     },
     pubsub::{
         fanout::{Fanout, Outcome},
-        home::{Homes, PublishRefusal, TopicRefusal},
+        home::{Draft, Homes, PublishRefusal, TopicRefusal},
         log::Budget,
-        message::{Asks, Delivery, PendingId, PendingPublish, PublishRequest, Request},
+        message::{Carried, Delivery, PendingId, PendingPublish, PublishRequest, Request, Shape},
         policy::Policy,
         subscription::{ConnectionId, Gap, Refused, Started, Subscribed, Unsubscribed, ViewKey, Wanted},
         view::{MemberSlot, Owed},
@@ -213,13 +213,12 @@ impl Guest {
             return Err(NotAsked::Homes);
         }
         let question = self.ask(Question::Publish(Placing::new(receivers)))?;
+        let carried = Carried { topic, draft: Draft::anonymous(payload, kind), key: None, retain: false };
         let publish = PublishRequest {
-            bytes: self.carrier.carry(&topic, b"", payload),
-            topic_len: topic.len() as u16,
-            kind,
+            bytes: self.carrier.carry(carried.parts()),
+            shape: Shape::of(&carried),
             connection: ConnectionId { slot: 0, generation: 0 },
             pending: Some(PendingPublish { id: question, receivers }),
-            asks: Asks::default(),
             creator: CREATOR,
         };
         self.exchange.request(self.homes.of(topic), Request::Publish(publish));

@@ -161,6 +161,7 @@ pub(super) fn keeping_of(config: &Config) -> Keeping {
             ms: it.history_ms.and_then(NonZeroU32::new),
             format: it.history_format,
             stamps: it.stamp,
+            anonymous: it.anonymous,
             last_value: it.last_value.clone(),
             retain: it.retain.map(|who| who == Retain::Clients),
         };

@@ -32,4 +32,5 @@ mod tenants;
 mod time;
 mod tours;
 mod unix;
+mod users;
 mod values;

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::auth::{Tokens, new_token};
 use crate::common::{
     Broker,
     client::{Body, Client, EXT_FLAG, Language},
@@ -198,8 +199,12 @@ fn the_page_says_what_a_stamped_message_is() {
         |arrow| stamps.lines().find_map(|line| line.trim().strip_prefix(arrow)).expect("an example");
     let (publish, message) = (example("→ "), example("← "));
 
-    let broker = Broker::start(1, &[r##"topic=[{ match = "#", stamp = ["time"] }]"##]);
-    let mut client = Client::open(&broker, Language::Json);
+    let (token, entry) = new_token("alice", &["all"]);
+    let tokens = Tokens::new("stamps-page", &[&entry]);
+    let roles = r##"roles={ all = { publish = ["#"], subscribe = ["#"] } }"##;
+    let topics = r##"topic=[{ match = "#", stamp = ["user", "time"] }]"##;
+    let broker = Broker::start(1, &[&tokens.setting(), roles, topics]);
+    let mut client = Client::open_as(&broker, Language::Json, &token);
     let publish: Value = serde_json::from_str(publish).expect("JSON");
     let told: Value = serde_json::from_str(message).expect("JSON");
     let topic = publish["topic"].as_str().expect("a topic").to_owned();
@@ -215,13 +220,16 @@ fn the_page_says_what_a_stamped_message_is() {
     assert_eq!(came, message.replace(&told["time"].to_string(), &time["time"].to_string()));
     client.close();
 
-    let example = section("is stamped with the time 1764083000123:\n\n", "\n\n");
+    let example = section(
+        "is stamped with the user and the time 1764083000123; rows are in the order of their types:\n\n",
+        "\n\n",
+    );
     let is_hex = |word: &&str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
     let bytes = example.lines().flat_map(|line| line.split_whitespace().take_while(is_hex));
     let mut expected: Vec<u8> = bytes.map(|word| u8::from_str_radix(word, 16).unwrap()).collect();
     let written = 1_764_083_000_123_u64.to_be_bytes();
     let place = expected.windows(8).position(|bytes| bytes == written).expect("the time");
-    let mut client = Client::open(&broker, Language::Binary);
+    let mut client = Client::open_as(&broker, Language::Binary, &token);
     client.ask(json!({"op": "subscribe", "topic": "bin/1", "id": 1}));
     let topic = "bin/1".to_owned();
     let payload = b"1".to_vec();

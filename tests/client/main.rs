@@ -87,17 +87,22 @@ fn sub_passes_over_what_it_does_not_know() {
 }
 
 #[test]
-fn sub_prints_times_where_it_is_asked() {
-    for (flags, printed) in
-        [(&[][..], "a 7 1\na 8 2\n"), (&["--time"], "a 7 1764083000123 1\na 8 - 2\n"), (&["--raw"], "1\n2\n")]
-    {
+fn sub_prints_users_and_times_where_it_is_asked() {
+    for (flags, printed) in [
+        (&[][..], "a 7 1\na 8 2\na 9 3\n"),
+        (&["--time"], "a 7 1764083000123 1\na 8 - 2\na 9 - 3\n"),
+        (&["--user"], "a 7 \"b c\" 1\na 8 - 2\na 9 \"-\" 3\n"),
+        (&["--time", "--user"], "a 7 \"b c\" 1764083000123 1\na 8 - - 2\na 9 \"-\" - 3\n"),
+        (&["--raw"], "1\n2\n3\n"),
+    ] {
         let script = |_, mut socket: Socket| {
             socket.receive();
-            socket.send(r#"{"op":"message","topic":"a","seq":7,"time":1764083000123,"data":1}"#);
+            socket.send(r#"{"op":"message","topic":"a","seq":7,"user":"b c","time":1764083000123,"data":1}"#);
             socket.send(r#"{"op":"message","topic":"a","seq":8,"data":2}"#);
+            socket.send(r#"{"op":"message","topic":"a","seq":9,"user":"-","data":3}"#);
             socket.receive_close();
         };
-        let args = [&["sub", "a", "--count", "2"], flags].concat();
+        let args = [&["sub", "a", "--count", "3"], flags].concat();
         let result = run(Server::start(1, script), &args, None);
         assert_eq!(result, (0, printed.into(), String::new()), "{flags:?}");
     }

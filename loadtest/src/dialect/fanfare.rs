@@ -273,6 +273,7 @@ mod tests {
             r#"{"op":"message","topic":"load\/1","seq":121,"data":"abc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"data":"abc"}"#,
             r#"{"op":"message","topic":"load/1","seq":121,"time":1764083000123,"base64":"YWJj"}"#,
+            r#"{"op":"message","topic":"load/1","seq":121,"user":"a\"","time":1764083000123,"data":"abc"}"#,
         ] {
             assert_eq!(read_json(text.as_bytes(), 77).unwrap(), expected, "{text}");
         }

@@ -274,7 +274,7 @@ mod tests {
                 let text = serde_json::to_string(&text.repeat(count)).expect("a string");
                 for format in Format::ALL {
                     let publication =
-                        Publication { topic: "room/1", seq: 7, time_ms: None, payload: text.as_bytes(), kind: PayloadKind::Json };
+                        Publication { topic: "room/1", seq: 7, user: None, time_ms: None, payload: text.as_bytes(), kind: PayloadKind::Json };
                     let mut plain = vec![0; publication.encoded_len(format)];
                     publication.encode(format, &mut plain);
                     let Some(frame) = deflater.publication(&publication, format) else { continue };

@@ -216,6 +216,7 @@ const PUBLICATIONS: [Publication<'_>; 2] = [
     Publication {
         topic: "a\"",
         seq: 20,
+        user: None,
         time_ms: None,
         payload: br#"{"text":"hi"}"#,
         kind: PayloadKind::Json,
@@ -223,6 +224,7 @@ const PUBLICATIONS: [Publication<'_>; 2] = [
     Publication {
         topic: "a\"",
         seq: 21,
+        user: Some("b\""),
         time_ms: Some(1_764_083_000_123),
         payload: b"hi\xff\0",
         kind: PayloadKind::Bytes,
@@ -262,7 +264,7 @@ fn a_history_in_json_has_its_messages_as_subscribers_got_them() {
             Ok(concat!(
                 r#"{"op":"history","id":"a-7","topic":"a\"","epoch":"9f3ac0de12345678","seq":140,"from":20,"more":true,"messages":["#,
                 r#"{"op":"message","topic":"a\"","seq":20,"data":{"text":"hi"}},"#,
-                r#"{"op":"message","topic":"a\"","seq":21,"time":1764083000123,"base64":"aGn/AA=="}]}"#
+                r#"{"op":"message","topic":"a\"","seq":21,"user":"b\"","time":1764083000123,"base64":"aGn/AA=="}]}"#
             ))
         );
     }
@@ -277,8 +279,8 @@ fn a_history_in_binary_has_its_messages_as_bodies_behind_its_object() {
             b"\x0c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x64",
             &object[..],
             b"\0\0\0\x1b\x02\x01\0\x02\0\0\0\0\0\0\0\x14a\"{\"text\":\"hi\"}",
-            b"\0\0\0\x1f\x02\x02\0\x02\0\0\0\0\0\0\0\x15",
-            b"\0\x0b\x04\0\x08\0\0\x01\x9a\xbb\x8a\x63\x3ba\"hi\xff\0",
+            b"\0\0\0\x24\x02\x02\0\x02\0\0\0\0\0\0\0\x15",
+            b"\0\x10\x03\0\x02b\"\x04\0\x08\0\0\x01\x9a\xbb\x8a\x63\x3ba\"hi\xff\0",
         ];
         assert_eq!(message.escape_ascii().to_string(), expected.concat().escape_ascii().to_string());
     }

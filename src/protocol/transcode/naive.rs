@@ -18,6 +18,7 @@ use crate::protocol::{
 pub(crate) struct Owned {
     pub(crate) topic: String,
     pub(crate) seq: u64,
+    pub(crate) user: Option<String>,
     pub(crate) time_ms: Option<u64>,
     pub(crate) payload: Vec<u8>,
     pub(crate) kind: PayloadKind,
@@ -28,6 +29,7 @@ impl Owned {
         Publication {
             topic: &self.topic,
             seq: self.seq,
+            user: self.user.as_deref(),
             time_ms: self.time_ms,
             payload: &self.payload,
             kind: self.kind,
@@ -75,8 +77,14 @@ fn check_records(format: Format, bytes: &[u8], publications: &[Owned]) {
             (Format::Json, PayloadKind::Json) => (unquoted(record.topic), record.payload.to_vec()),
             (Format::Json, PayloadKind::Bytes) => (unquoted(record.topic), decoded(record.payload)),
         };
-        let topic = String::from_utf8(topic).expect("UTF-8");
-        let read = Owned { topic, seq: record.seq, time_ms: record.time_ms, payload, kind: record.kind };
+        let user = record.user.map(|user| match format {
+            Format::Binary => user.to_vec(),
+            Format::Json => unquoted(user),
+        });
+        let [topic, user] =
+            [Some(topic), user].map(|name| name.map(|it| String::from_utf8(it).expect("UTF-8")));
+        let (topic, time_ms) = (topic.expect("it has one"), record.time_ms);
+        let read = Owned { topic, seq: record.seq, user, time_ms, payload, kind: record.kind };
         assert_eq!(&read, publication);
         assert_eq!(record.format, format);
     }
@@ -159,16 +167,26 @@ fn read_binary(body: &[u8]) -> Owned {
         [2, flags @ 0..=3] => ([PayloadKind::Bytes, PayloadKind::Json][usize::from(flags) % 2], flags >= 2),
         ref other => panic!("kind and flags {other:?}"),
     };
-    let (time_ms, rest) = match has_ext {
-        false => (None, &body[12..]),
-        true => {
-            assert_eq!(body[12..17], [0, 11, 4, 0, 8], "a row of type 4, and nothing else");
-            (Some(number(&body[17..25])), &body[25..])
+    let (mut user, mut time_ms, mut rest) = (None, None, &body[12..]);
+    if has_ext {
+        let mut rows = &rest[2..2 + number(&rest[..2]) as usize];
+        rest = &rest[2 + rows.len()..];
+        assert!(!rows.is_empty(), "an ext has a row");
+        while !rows.is_empty() {
+            let row = &rows[3..3 + number(&rows[1..3]) as usize];
+            match rows[0] {
+                3 if user.is_none() && time_ms.is_none() => {
+                    user = Some(String::from_utf8(row.to_vec()).expect("UTF-8"));
+                }
+                4 if time_ms.is_none() && row.len() == 8 => time_ms = Some(number(row)),
+                other => panic!("a row of type {other} and {} bytes", row.len()),
+            }
+            rows = &rows[3 + row.len()..];
         }
-    };
+    }
     let (topic, payload) = rest.split_at(number(&body[2..4]) as usize);
     let topic = String::from_utf8(topic.to_vec()).expect("UTF-8");
-    Owned { topic, seq: number(&body[4..12]), time_ms, payload: payload.to_vec(), kind }
+    Owned { topic, seq: number(&body[4..12]), user, time_ms, payload: payload.to_vec(), kind }
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -181,6 +199,7 @@ struct Message<'a> {
     op: &'a str,
     topic: String,
     seq: u64,
+    user: Option<String>,
     time: Option<u64>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -189,14 +208,14 @@ struct Message<'a> {
 
 fn read_json(message: &[u8]) -> Owned {
     let text = str::from_utf8(message).expect("JSON is text");
-    let Message { op, topic, seq, time, data, base64 } = serde_json::from_str(text).expect("a message");
+    let Message { op, topic, seq, user, time, data, base64 } = serde_json::from_str(text).expect("a message");
     assert_eq!(op, "message");
     let (payload, kind) = match (data, base64) {
         (Some(data), None) => (with_blanks(data.get(), text), PayloadKind::Json),
         (None, Some(base64)) => (decoded(base64.as_bytes()), PayloadKind::Bytes),
         both => panic!("{both:?}"),
     };
-    Owned { topic, seq, time_ms: time, payload, kind }
+    Owned { topic, seq, user, time_ms: time, payload, kind }
 }
 
 /// The value `data` with the blanks around it, which serde_json leaves out: from the colon to the brace at the end of

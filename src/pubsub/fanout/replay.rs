@@ -450,7 +450,7 @@ mod tests {
             bench.asked().pop().expect("a page is asked for");
         let publication = |seq| {
             let (payload, kind) = (&b"{}"[..], PayloadKind::Json);
-            Publication { topic: TOPIC, seq, time_ms: None, payload, kind }
+            Publication { topic: TOPIC, seq, user: None, time_ms: None, payload, kind }
         };
         let len = publication(3).encoded_len(Format::Json);
         let mut appender = bench.pool.acquire(3 * len, 0);

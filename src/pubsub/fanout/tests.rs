@@ -250,8 +250,14 @@ impl Bench {
         if !self.names.contains(name) && !self.filters.keys().any(|filter| topic::matches(filter, name)) {
             return;
         }
-        let publication =
-            Publication { topic: name, seq: *seq, time_ms: None, payload: b"1", kind: PayloadKind::Json };
+        let publication = Publication {
+            topic: name,
+            seq: *seq,
+            user: None,
+            time_ms: None,
+            payload: b"1",
+            kind: PayloadKind::Json,
+        };
         let mut frame = vec![0; publication.encoded_len(ENCODING.format())];
         publication.encode(ENCODING.format(), &mut frame);
         if self.appender.room() < frame.len() {

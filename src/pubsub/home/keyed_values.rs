@@ -4,9 +4,9 @@
 //! pages has its value behind them: what is before the place where a page ended is never come by again, and what moved is
 //! behind it, so each key comes once at least, and no publication twice.
 
-use super::{Home, STAMPED, dropping::BLOCKS_TOGETHER, touring::TOUR_BYTES_MAX};
+use super::{Draft, Home, dropping::BLOCKS_TOGETHER, place, touring::TOUR_BYTES_MAX};
 use crate::{
-    protocol::{Format, command::PayloadKind, publication::Publication, tenant},
+    protocol::Format,
     pubsub::{
         message::{PageContent, PageFrom},
         past::{KeyedValues, PAGE_SPANS_MAX, PageCost, Window},
@@ -19,12 +19,10 @@ const VALUES_PER_PAGE: usize = PAGE_SPANS_MAX;
 
 impl Home {
     /// The topic's newest publication is the value of its key.
-    pub(super) fn keep_keyed(&mut self, key: usize, value_key: u64, payload: &[u8], kind: PayloadKind) {
+    pub(super) fn keep_keyed(&mut self, key: usize, value_key: u64, draft: Draft<'_>) {
         let topic = &mut self.topics[key];
         let past = topic.past.as_mut().expect("who has a key has a past");
-        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication =
-            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
+        let publication = place(&topic.name, topic.flags, topic.seq, draft, self.wall_ms);
         let format = past.encoding().format();
         let (len, before) = (publication.encoded_len(format), past.held().bytes);
         let written = (topic.seq, self.tick, self.now_ms as u32);

@@ -1,14 +1,8 @@
 //! Topics' values: which publications are kept as such, what that takes, and which topics may have one.
 
-use super::{Home, PublishRefusal, STAMPED, TopicRefusal};
+use super::{Draft, Home, PublishRefusal, TopicRefusal, place};
 use crate::{
-    protocol::{
-        command::PayloadKind,
-        deflate::Deflater,
-        publication::{LastValue, Publication},
-        tenant,
-        topic::TopicName,
-    },
+    protocol::{command::PayloadKind, deflate::Deflater, publication::LastValue, topic::TopicName},
     pubsub::message::Outboxes,
     work::price,
 };
@@ -37,8 +31,7 @@ impl Home {
     pub fn handle_retain(
         &mut self,
         topic: TopicName<&str>,
-        payload: &[u8],
-        kind: PayloadKind,
+        draft: Draft<'_>,
         creator: u32,
         deflater: &mut Deflater,
         outboxes: &mut Outboxes,
@@ -48,18 +41,18 @@ impl Home {
             // No topic has to make room for what is refused.
             None if !self.may_have_value(&topic) => return Err(PublishRefusal::NotRetained),
             None => {
-                self.admit_new(&topic, payload, kind, true)?;
+                self.admit_new(&topic, draft, true)?;
                 self.create(&topic, creator)?
             }
         };
         self.follow_keeping(key);
         let past = self.topics[key].past.as_ref().filter(|past| past.takes_retained());
         let past = past.ok_or(PublishRefusal::NotRetained)?;
-        if past.may_retain() && !kind.is_null(payload) {
-            self.admit_record(key, payload, kind, None)?;
+        if past.may_retain() && !draft.is_null() {
+            self.admit_record(key, draft, None)?;
         }
-        let seq = self.handle_publish(topic, payload, kind, creator, deflater, outboxes)?;
-        self.retain(key, payload, kind);
+        let seq = self.handle_publish(topic, draft, creator, deflater, outboxes)?;
+        self.retain(key, draft);
         Ok(seq)
     }
 
@@ -68,12 +61,11 @@ impl Home {
     pub(super) fn admit_new(
         &mut self,
         topic: &str,
-        payload: &[u8],
-        kind: PayloadKind,
+        draft: Draft<'_>,
         is_retained: bool,
     ) -> Result<(), TopicRefusal> {
         let is_full = self.keeping.keeps_values() && self.pool.budget().is_full_of_values();
-        if !is_full || kind.is_null(payload) {
+        if !is_full || draft.is_null() {
             return Ok(());
         }
         let (keys, visited) = self.keeping.keys_of(topic);
@@ -83,8 +75,8 @@ impl Home {
             LastValue::Nothing => is_retained && keep.retain,
             LastValue::Newest => true,
             LastValue::PerKey(pointer) => {
-                self.work += payload.len() as u64 * price::READ_BYTE;
-                kind == PayloadKind::Json && pointer.find(payload).is_some()
+                self.work += draft.payload.len() as u64 * price::READ_BYTE;
+                draft.kind == PayloadKind::Json && pointer.find(draft.payload).is_some()
             }
         };
         if is_value { Err(TopicRefusal::ValuesMax) } else { Ok(()) }
@@ -92,41 +84,28 @@ impl Home {
 
     /// Whether there is room to keep the publication if it is to be the topic's value since it is the newest, or the newest of its
     /// key: which is told.
-    pub(super) fn admit_value(
-        &mut self,
-        key: usize,
-        payload: &[u8],
-        kind: PayloadKind,
-    ) -> Result<Option<u64>, TopicRefusal> {
+    pub(super) fn admit_value(&mut self, key: usize, draft: Draft<'_>) -> Result<Option<u64>, TopicRefusal> {
         let past = self.topics[key].past.as_ref().expect("it keeps one");
-        if past.keeps_newest() && !kind.is_null(payload) {
-            self.admit_record(key, payload, kind, None)?;
+        if past.keeps_newest() && !draft.is_null() {
+            self.admit_record(key, draft, None)?;
         }
-        let (value_key, looked_through) = past.key_of(payload, kind);
+        let (value_key, looked_through) = past.key_of(draft.payload, draft.kind);
         self.work += looked_through as u64 * price::READ_BYTE;
         if value_key.is_some() {
-            self.admit_record(key, payload, kind, value_key)?;
+            self.admit_record(key, draft, value_key)?;
         }
         Ok(value_key)
     }
 
     /// Whether there is room to keep the publication as the topic's value, or that of a key. Where values are all that may be kept,
     /// each may still be replaced by what takes no more.
-    fn admit_record(
-        &self,
-        key: usize,
-        payload: &[u8],
-        kind: PayloadKind,
-        value_key: Option<u64>,
-    ) -> Result<(), TopicRefusal> {
+    fn admit_record(&self, key: usize, draft: Draft<'_>, value_key: Option<u64>) -> Result<(), TopicRefusal> {
         if !self.pool.budget().is_full_of_values() {
             return Ok(());
         }
         let topic = &self.topics[key];
         let past = topic.past.as_ref().expect("it keeps one");
-        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication =
-            Publication { topic: tenant::outer(&topic.name), seq: topic.seq + 1, time_ms, payload, kind };
+        let publication = topic.publication(topic.seq + 1, draft, self.wall_ms);
         let len = publication.encoded_len(past.encoding().format());
         let more_bytes = match (value_key, past.keyed()) {
             (Some(value_key), Some(keyed)) => keyed.more_bytes(value_key, len),
@@ -136,22 +115,20 @@ impl Home {
     }
 
     /// The topic's newest publication is its value if publishers say which one is: this one's has.
-    fn retain(&mut self, key: usize, payload: &[u8], kind: PayloadKind) {
+    fn retain(&mut self, key: usize, draft: Draft<'_>) {
         let topic = &mut self.topics[key];
         let Some(past) = &mut topic.past else { return };
-        if past.may_clear_keyed() && kind.is_null(payload) {
+        if past.may_clear_keyed() && draft.is_null() {
             let gone = past.part_with_keyed();
             self.leave(gone);
             return self.note_value(key);
         }
         let Some(past) = topic.past.as_mut().filter(|past| past.may_retain()) else { return };
-        if kind.is_null(payload) {
+        if draft.is_null() {
             past.let_go_of_retained(&mut self.pool);
             return self.note_value(key);
         }
-        let time_ms = topic.flags.has(STAMPED).then_some(self.wall_ms);
-        let publication =
-            Publication { topic: tenant::outer(&topic.name), seq: topic.seq, time_ms, payload, kind };
+        let publication = place(&topic.name, topic.flags, topic.seq, draft, self.wall_ms);
         let format = past.encoding().format();
         let len = publication.encoded_len(format);
         past.retain((topic.seq, self.tick), len, &mut self.pool, |room| publication.encode(format, room));

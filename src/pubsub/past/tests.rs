@@ -161,8 +161,14 @@ impl Twin {
 
     fn publish_as(&mut self, payload: Vec<u8>, is_null: bool) {
         let seq = self.head() + 1;
-        let publication =
-            Publication { topic: TOPIC, seq, time_ms: None, payload: &payload, kind: PayloadKind::Json };
+        let publication = Publication {
+            topic: TOPIC,
+            seq,
+            user: None,
+            time_ms: None,
+            payload: &payload,
+            kind: PayloadKind::Json,
+        };
         let format = self.past.encoding().format();
         let len = publication.encoded_len(format);
         let appender = self.past.appender(len, &mut self.pool, |clock| assert!(self.blocks.insert(clock)));

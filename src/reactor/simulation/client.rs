@@ -165,6 +165,7 @@ pub(super) struct History {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub seq: u64,
+    pub user: Option<String>,
     pub time_ms: Option<u64>,
     pub payload: Vec<u8>,
     pub is_json: bool,
@@ -406,19 +407,15 @@ impl Client {
                 let (kind, flags) = (payload[0], payload[1]);
                 let topic_len = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
                 let seq = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"));
-                let (time_ms, rest) = match flags & 2 {
-                    0 => (None, &payload[12..]),
-                    _ => {
-                        assert_eq!(payload[12..17], [0, 11, 4, 0, 8], "a time, and nothing else");
-                        let time_ms = payload[17..25].try_into().expect("eight bytes");
-                        (Some(u64::from_be_bytes(time_ms)), &payload[25..])
-                    }
+                let (user, time_ms, rest) = match flags & 2 {
+                    0 => (None, None, &payload[12..]),
+                    _ => split_stamps(&payload[12..]),
                 };
                 let (topic, body) = rest.split_at(topic_len);
                 match kind {
                     2 => Event::Message {
                         topic: String::from_utf8(topic.to_vec()).expect("a topic is UTF-8"),
-                        told: Told { seq, time_ms, payload: body.to_vec(), is_json: flags & 1 == 1 },
+                        told: Told { seq, user, time_ms, payload: body.to_vec(), is_json: flags & 1 == 1 },
                     },
                     12 => {
                         assert_eq!((flags, topic_len, seq), (0, 0, 0), "of kind {kind}");
@@ -500,6 +497,25 @@ fn history_of(object: Object<'_>, messages: Vec<Event>) -> Event {
     })
 }
 
+/// A publisher's name, a time, and what is behind the `ext` that they are in.
+fn split_stamps(body: &[u8]) -> (Option<String>, Option<u64>, &[u8]) {
+    let len = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    let (mut rows, rest) = body[2..].split_at(len);
+    let (mut user, mut time_ms) = (None, None);
+    assert!(!rows.is_empty(), "an ext has a row");
+    while let [kind, high, low, behind @ ..] = rows {
+        let (row, more) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        match kind {
+            3 => user = Some(String::from_utf8(row.to_vec()).expect("a name is UTF-8")),
+            4 => time_ms = Some(u64::from_be_bytes(row.try_into().expect("eight bytes"))),
+            other => panic!("a row of type {other}"),
+        }
+        rows = more;
+    }
+    assert!(rows.is_empty(), "rows are whole");
+    (user, time_ms, rest)
+}
+
 fn read_object(text: &[u8]) -> Event {
     let object = read(text);
     let topic = || object.topic.clone().expect("a topic");
@@ -542,7 +558,8 @@ fn read_object(text: &[u8]) -> Event {
             };
             let is_json = object.data.is_some();
             let (seq, time_ms) = (object.seq.expect("a seq"), object.time);
-            Event::Message { topic: topic(), told: Told { seq, time_ms, payload, is_json } }
+            let told = Told { seq, user: object.user, time_ms, payload, is_json };
+            Event::Message { topic: topic(), told }
         }
         "gap" => match object.filter {
             Some(filter) => Event::Resync { filter },

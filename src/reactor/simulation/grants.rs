@@ -18,7 +18,7 @@ use crate::{
         static_token,
         token::IssuerTerms,
     },
-    protocol::publication::LastValue,
+    protocol::publication::{LastValue, Stamps},
     uring::sim::EPOCH_NS,
 };
 
@@ -58,6 +58,33 @@ fn some_era(rng: &mut Rng) -> Era {
         anonymous: rng.chance(1, 2).then(|| some_roles(rng)),
         statics: HOLDERS.iter().map(|_| rng.chance(7, 8).then(|| some_roles(rng))).collect(),
         issuer: rng.chance(7, 8).then(|| some_roles(rng)),
+        named_only: rng.chance(1, 3).then(|| (*rng.pick(&FILTERS)).to_owned()),
+    }
+}
+
+/// With what `era` says of topics among them.
+fn with_named_only(mut policies: Vec<TopicPolicy>, era: &Era) -> Vec<TopicPolicy> {
+    policies.iter_mut().for_each(|policy| policy.anonymous = None);
+    if let Some(filter) = &era.named_only {
+        match policies.iter_mut().find(|policy| policy.filter == *filter) {
+            Some(policy) => policy.anonymous = Some(false),
+            None => policies.push(TopicPolicy {
+                filter: filter.clone(),
+                anonymous: Some(false),
+                ..TopicPolicy::default()
+            }),
+        }
+    }
+    // One that sets nothing is none.
+    policies
+        .retain(|policy| *policy != TopicPolicy { filter: policy.filter.clone(), ..TopicPolicy::default() });
+    policies
+}
+
+/// A key, or none: whoever gives the same one may be somebody else.
+fn give_some_key(world: &mut World, rng: &mut Rng) {
+    if rng.chance(1, 4) {
+        world.give_key(if rng.chance(1, 2) { "1" } else { "2" });
     }
 }
 
@@ -163,6 +190,19 @@ fn run(seed: u64, is_verbose: bool) {
         };
         knobs.policies.extend(["a/x", "own/#"].map(valued));
     }
+    for filter in ["#", "a/+", "own/#"] {
+        if rng.chance(1, 3) {
+            let stamp = Some(Stamps { user: rng.chance(2, 3), time: rng.chance(1, 2) });
+            match knobs.policies.iter_mut().find(|policy| policy.filter == filter) {
+                Some(policy) => policy.stamp = stamp,
+                None => knobs.policies.push(TopicPolicy {
+                    filter: filter.into(),
+                    stamp,
+                    ..TopicPolicy::default()
+                }),
+            }
+        }
+    }
     let (era, cast) = (some_era(&mut rng), cast(&mut rng));
     if is_verbose {
         eprintln!("{cast:#?}\n{era:#?}");
@@ -182,6 +222,7 @@ fn run(seed: u64, is_verbose: bool) {
 
 fn world_of(mut knobs: Knobs, cast: Vec<Person>, era: Era) -> World {
     knobs.access = Some(Arc::new(access_of(&era, 1)));
+    knobs.policies = with_named_only(knobs.policies, &era);
     let reactor_count = knobs.net.ring_count;
     let mut world = World::new(knobs);
     world.oracle.rights = Some(Rights::new(reactor_count, cast, era));
@@ -254,6 +295,7 @@ fn step(world: &mut World, cast: &[Person], version: u64, rng: &mut Rng) {
         _ => {
             for _ in 0..rng.between(1, 4) {
                 let (topic, has_id) = (*rng.pick(&TOPICS), rng.chance(3, 4));
+                give_some_key(world, rng);
                 world.publish_as(client, topic, 20, true, has_id, rng.chance(1, 8), None);
             }
         }
@@ -290,6 +332,7 @@ fn reload(world: &mut World, version: u64, rng: &mut Rng) {
     let era = some_era(rng);
     world.tell(|| format!("from now on {era:#?}"));
     world.knobs.access = Some(Arc::new(access_of(&era, version)));
+    world.knobs.policies = with_named_only(std::mem::take(&mut world.knobs.policies), &era);
     world.oracle.rights.as_mut().expect("it is known").on_reload(era);
     world.reload();
 }
@@ -301,7 +344,8 @@ fn open_to_renew() -> (World, usize, String) {
     let wide = signed(SECRET, "bob", 20, Vec::new(), grants);
     let narrow = signed(SECRET, "bob", 60, Vec::new(), GrantTexts::default());
     let roles = ROLES.iter().map(|_| GrantTexts::default()).collect();
-    let era = Era { roles, anonymous: None, statics: vec![None; HOLDERS.len()], issuer: Some(Vec::new()) };
+    let statics = vec![None; HOLDERS.len()];
+    let era = Era { roles, anonymous: None, statics, issuer: Some(Vec::new()), named_only: None };
     let mut world = world_of(Knobs::calm(2), vec![wide.clone(), narrow.clone()], era);
     let client = world.connect_with(0, Format::Json, Some(&wide.token));
     world.settle();

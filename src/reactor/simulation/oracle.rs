@@ -77,8 +77,8 @@ struct Publication {
     /// It was to be retained.
     retain: bool,
     seq: Option<u64>,
-    /// The time that it was told with, if it was told.
-    time_ms: Option<Option<u64>>,
+    /// The publisher and the time that it was told with, if it was told.
+    stamps: Option<(Option<String>, Option<u64>)>,
     is_refused: bool,
 }
 
@@ -273,7 +273,7 @@ impl Oracle {
             sent_ms: self.now_ms,
             retain: false,
             seq: None,
-            time_ms: None,
+            stamps: None,
             is_refused: false,
         });
         self.clients[client].asked.extend(id.map(|id| (id, Asked::Publish { number, counts, receivers })));
@@ -462,7 +462,7 @@ impl Oracle {
         let seq = told.seq;
         assert!(publication.payload == told.payload, "{topic} {seq}: the payload is not what was published");
         assert_eq!(publication.is_json, told.is_json, "{topic} {seq}: the payload is JSON or not");
-        self.check_time(number, topic, told);
+        self.check_stamps(number, topic, told);
         self.place(number, topic, seq);
     }
 

@@ -176,7 +176,7 @@ fn what_is_asked_for_anew_is_known_to_have_been_counted() {
     let mut page = |request: &TourRequest, home, topic: Option<&str>, end: Option<&str>| {
         let entry = |topic: &str| {
             let (payload, kind) = (&b"1"[..], PayloadKind::Json);
-            let publication = Publication { topic, seq: 3, time_ms: None, payload, kind };
+            let publication = Publication { topic, seq: 3, user: None, time_ms: None, payload, kind };
             let len = publication.encoded_len(Format::Json);
             let mut appender = pool.acquire(len, len);
             let range = Some(appender.append(len, |room| publication.encode(Format::Json, room)));

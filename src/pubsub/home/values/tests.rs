@@ -28,6 +28,7 @@ pub const NOTHING: KeepKeys = KeepKeys {
     ms: None,
     format: None,
     stamps: None,
+    anonymous: None,
     last_value: None,
     retain: None,
 };
@@ -69,8 +70,10 @@ impl Bench {
         let (topic, payload, kind) = (TopicName::checked(topic), payload.as_bytes(), PayloadKind::Json);
         let Bench { home, deflater, outboxes, .. } = self;
         let published = match retain {
-            true => home.handle_retain(topic, payload, kind, 0, deflater, outboxes),
-            false => Ok(home.handle_publish(topic, payload, kind, 0, deflater, outboxes)?),
+            true => home.handle_retain(topic, Draft::anonymous(payload, kind), 0, deflater, outboxes),
+            false => {
+                Ok(home.handle_publish(topic, Draft::anonymous(payload, kind), 0, deflater, outboxes)?)
+            }
         };
         self.outboxes[0].clear();
         self.home.check();

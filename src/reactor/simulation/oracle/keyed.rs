@@ -1,5 +1,5 @@
-//! What the broker promises whoever publishes with a key: one publication of a topic and a key within the window, and whoever
-//! repeats it is told which.
+//! What the broker promises whoever publishes with a key: one publication of a topic, a user and a key within the window, and
+//! whoever repeats it is told which. Those without a name have their keys in common.
 
 use std::collections::BTreeMap;
 
@@ -71,8 +71,10 @@ impl Oracle {
     /// What a publication repeats has its key, and was there within the window. `is_over`: nothing more will be known.
     fn check_repeated(&self, number: usize, is_over: bool) {
         let (repeat, seq) = (&self.publications[number], self.keyed.repeats[&number]);
+        let publishers = self.publishers(number);
         let is_alike = |other: &usize| {
             *other != number
+                && self.publishers(*other).iter().any(|publisher| publishers.contains(publisher))
                 && self.keyed.keys.get(other) == self.keyed.keys.get(&number)
                 && self.publications[*other].topic == repeat.topic
         };
@@ -99,16 +101,17 @@ impl Oracle {
         }
     }
 
-    /// The world is over: of each topic and key there was one publication within the window.
+    /// The world is over: of each topic, user and key there was one publication within the window.
     pub(super) fn check_keys(&self) {
         self.keyed.repeats.keys().for_each(|number| self.check_repeated(*number, true));
-        let mut published: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+        let mut published: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (number, key) in &self.keyed.keys {
-            if self.publications[*number].seq.is_some() {
-                published.entry((self.topic_of(*number), key)).or_default().push(*number);
+            // Of one that may be of several nothing is known.
+            if let (Some(_), [publisher]) = (self.publications[*number].seq, &self.publishers(*number)[..]) {
+                published.entry((self.topic_of(*number), key, *publisher)).or_default().push(*number);
             }
         }
-        for ((topic, key), mut numbers) in published {
+        for ((topic, key, _), mut numbers) in published {
             numbers.sort_by_key(|number| self.publications[*number].seq);
             for pair in numbers.windows(2) {
                 let (first, second) = (&self.publications[pair[0]], self.keyed.known_ms[&pair[1]]);

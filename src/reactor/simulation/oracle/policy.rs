@@ -7,7 +7,8 @@ pub(super) struct Policy {
     may_skip: bool,
     /// Of the topics that a filter matches, where the entry says so.
     entries: Vec<(String, bool)>,
-    stamps: Vec<(String, bool)>,
+    times: Vec<(String, bool)>,
+    users: Vec<(String, bool)>,
 }
 
 pub(super) fn is_wild(filter: &str) -> bool {
@@ -47,11 +48,12 @@ impl Policy {
         let may_skip = |slow_consumer| slow_consumer == SlowConsumer::Skip;
         let entries =
             config.topic.iter().filter_map(|it| Some((it.filter.clone(), may_skip(it.slow_consumer?))));
-        let stamps = config.topic.iter().filter_map(|it| Some((it.filter.clone(), it.stamp?.time)));
+        let stamps = || config.topic.iter().filter_map(|it| Some((it.filter.clone(), it.stamp?)));
         Policy {
             may_skip: may_skip(config.delivery.slow_consumer),
             entries: entries.collect(),
-            stamps: stamps.collect(),
+            times: stamps().map(|(filter, stamps)| (filter, stamps.time)).collect(),
+            users: stamps().map(|(filter, stamps)| (filter, stamps.user)).collect(),
         }
     }
 
@@ -60,7 +62,11 @@ impl Policy {
     }
 
     pub fn stamps_time(&self, topic: &str) -> bool {
-        most_specific(&self.stamps, topic).unwrap_or(false)
+        most_specific(&self.times, topic).unwrap_or(false)
+    }
+
+    pub fn stamps_user(&self, topic: &str) -> bool {
+        most_specific(&self.users, topic).unwrap_or(false)
     }
 
     pub fn may_skip_any(&self) -> bool {

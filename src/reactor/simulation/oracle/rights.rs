@@ -310,6 +310,17 @@ impl Oracle {
         assert!(is_granted, "client {client} may not publish to {}, and did", publication.topic);
     }
 
+    /// Who may have sent the publication: the user's name, if it is somebody with one, and whether an issuer vouches for it.
+    pub(super) fn publishers(&self, number: usize) -> Vec<Option<(bool, &str)>> {
+        let Some(rights) = &self.rights else { return vec![None] };
+        let (client, _, identity) = rights.published[&number];
+        let named = |who: usize| {
+            let person = &rights.cast[who];
+            Some((matches!(person.whose, Whose::Issuer { .. }), person.user.as_deref()?))
+        };
+        rights.possible(client, identity).into_iter().map(named).collect()
+    }
+
     /// Takes an error that is about what the client may do; tells whether it was one.
     pub(super) fn takes_refusal(&mut self, client: usize, id: Option<u64>, code: &str) -> bool {
         let now_ms = self.now_ms;

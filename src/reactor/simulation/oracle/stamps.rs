@@ -7,13 +7,13 @@ use crate::{
 };
 
 impl Oracle {
-    /// A publication has a time where some configuration says so, one from when it was on its way, and the same for
+    /// A publication has its stamps where some configuration says so, one from when it was on its way, and the same for
     /// everybody, however it came.
-    pub(super) fn check_time(&mut self, number: usize, topic: &str, told: &Told) {
+    pub(super) fn check_stamps(&mut self, number: usize, topic: &str, told: &Told) {
         let publication = &mut self.publications[number];
-        let Told { seq, time_ms, .. } = *told;
-        let first = *publication.time_ms.get_or_insert(time_ms);
-        assert_eq!(time_ms, first, "{topic} {seq} is of one time");
+        let Told { seq, time_ms, ref user, .. } = *told;
+        let first = publication.stamps.get_or_insert_with(|| (user.clone(), time_ms));
+        assert_eq!((user, time_ms), (&first.0, first.1), "{topic} {seq} is of one publisher and one time");
         let is_said = |policy: &Policy| policy.stamps_time(topic) == time_ms.is_some();
         assert!(self.policies.iter().any(is_said), "{topic} {seq} is of {time_ms:?}, and nobody said so");
         let wall_ms = |moment_ms| (EPOCH_NS + START_NS) / MS + moment_ms;
@@ -22,5 +22,24 @@ impl Oracle {
             time_ms.is_none_or(|time_ms| possible_ms.contains(&time_ms)),
             "{topic} {seq} is of {time_ms:?}, not of {possible_ms:?}"
         );
+        self.check_user(number, topic, user.as_deref());
+    }
+
+    /// It says who published it where some configuration says so, and that is whoever sent it. A reload comes to the publisher's
+    /// reactor and to the home in turns of their own, so that a name may be missing between two configurations.
+    fn check_user(&self, number: usize, topic: &str, user: Option<&str>) {
+        let mut publishers = self.publishers(number).into_iter();
+        let mut policies = self.policies.iter();
+        let is_right = match user {
+            Some(user) => {
+                let is_of = publishers.any(|publisher| publisher.is_some_and(|(_, name)| name == user));
+                is_of && policies.any(|policy| policy.stamps_user(topic))
+            }
+            None => {
+                policies.any(|policy| !policy.stamps_user(topic))
+                    || publishers.any(|publisher| publisher.is_none())
+            }
+        };
+        assert!(is_right, "{topic} {} is of {user:?}", number);
     }
 }

@@ -37,7 +37,9 @@ pub(super) fn stamp(policies: &mut Vec<TopicPolicy>, rng: &mut Rng) {
     for filter in KEPT {
         if rng.chance(1, 3) {
             let time = rng.chance(2, 3);
-            at(policies, filter).stamp = Some(Stamps { time });
+            // Nobody has a name in these worlds.
+            let user = rng.chance(1, 3);
+            at(policies, filter).stamp = Some(Stamps { user, time });
         }
     }
 }

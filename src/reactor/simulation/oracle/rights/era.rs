@@ -40,6 +40,8 @@ pub struct Era {
     pub anonymous: Option<Vec<usize>>,
     pub statics: Vec<Option<Vec<usize>>>,
     pub issuer: Option<Vec<usize>>,
+    /// Nobody publishes to topics of this filter without a name.
+    pub named_only: Option<String>,
 }
 
 impl Era {
@@ -55,6 +57,10 @@ impl Era {
 
     pub fn may(&self, person: &Person, action: Action, filter: &str) -> bool {
         let Some(roles) = self.roles_of(person) else { return false };
+        let is_named_only = self.named_only.as_ref().is_some_and(|named_only| matches(named_only, filter));
+        if action == Action::Publish && person.user.is_none() && is_named_only {
+            return false;
+        }
         let own = match &person.whose {
             Whose::Issuer { grants, .. } => Some(&**grants),
             _ => None,
