@@ -165,6 +165,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections from one IPv4 address or one IPv6 /64; 0 is without a limit.
     pub connections_per_address_max: usize,
+    /// Connections of one user; 0 is without a limit.
+    pub connections_per_user_max: u32,
+    /// Publications per second of one user; 0 is without a limit.
+    pub publishes_per_s_per_user_max: u64,
+    /// Bytes per second that one user publishes; 0 is without a limit.
+    pub bytes_per_s_per_user_max: u64,
     /// Connections that have not completed their upgrade, of all reactors together; 8,192.
     pub upgrading_max: usize,
     /// Connections accepted per second, by all reactors together; 0 is without a limit.
@@ -367,6 +373,9 @@ impl Default for Config {
             limits: Limits {
                 connections_max: 0,
                 connections_per_address_max: 0,
+                connections_per_user_max: 0,
+                publishes_per_s_per_user_max: 0,
+                bytes_per_s_per_user_max: 0,
                 upgrading_max: 8_192,
                 accepts_per_s_max: 0,
                 header_bytes_max: 8_192,

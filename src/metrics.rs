@@ -37,6 +37,8 @@ pub struct ReactorStats {
     pub commands_total: u64,
     /// Commands refused.
     pub command_errors_total: u64,
+    /// Publishes refused since their user publishes more than it may.
+    pub rate_limited_total: u64,
     /// Publications that this reactor sequenced as a home.
     pub publications_total: u64,
     /// Messages that this reactor compressed.
@@ -191,6 +193,10 @@ pub enum Trouble {
     AcceptRate,
     /// A connection beyond `limits.commands_per_s_max`.
     CommandRate,
+    /// A connection beyond `limits.connections_per_user_max`.
+    UserMax,
+    /// A publish beyond what its user may.
+    UserRate,
     /// A connection that takes too little.
     SlowConsumer,
     /// Connections have more under way than `limits.buffered_bytes_max`.
@@ -205,7 +211,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 12] = [
+    pub const ALL: [Trouble; 14] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
         Trouble::DescriptorsMax,
@@ -213,6 +219,8 @@ impl Trouble {
         Trouble::UpgradingMax,
         Trouble::AcceptRate,
         Trouble::CommandRate,
+        Trouble::UserMax,
+        Trouble::UserRate,
         Trouble::SlowConsumer,
         Trouble::BufferedBytes,
         Trouble::OriginRefused,
@@ -239,6 +247,12 @@ impl Trouble {
             Trouble::AcceptRate => "accepting waits: limits.accepts_per_s_max is reached",
             Trouble::CommandRate => {
                 "connections are closed with 4029: they give more than limits.commands_per_s_max"
+            }
+            Trouble::UserMax => {
+                "connections are closed with 4029: a user has limits.connections_per_user_max"
+            }
+            Trouble::UserRate => {
+                "publishes are refused: a user does more than limits.publishes_per_s_per_user_max or bytes_per_s_per_user_max"
             }
             Trouble::SlowConsumer => "connections are closed with 4000: they take too little",
             Trouble::BufferedBytes => {

@@ -389,6 +389,27 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: integer!(Integer, limits.connections_per_address_max, 0..=16_777_216, "connections"),
     },
     Key {
+        path: "limits.connections_per_user_max",
+        about: "Connections of one user, whom a token names; 0 is without a limit. One more is closed with 4029. Users of two\n\
+                issuers are two, and so is whoever a static token calls the same.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.connections_per_user_max, 0..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.publishes_per_s_per_user_max",
+        about: "Publications per second of one user, over all of its connections, and a second's worth of them at once; 0 is\n\
+                without a limit. One more is refused with rate_limited.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.publishes_per_s_per_user_max, 0..=10_000_000, "publications"),
+    },
+    Key {
+        path: "limits.bytes_per_s_per_user_max",
+        about: "The same in bytes of what is published, without topics; what is longer than a second's worth goes where\n\
+                nothing was published for so long.",
+        is_reloadable: true,
+        kind: integer!(IntegerOrZero, limits.bytes_per_s_per_user_max, 1_024..=1_099_511_627_776, "bytes"),
+    },
+    Key {
         path: "limits.upgrading_max",
         about: "Connections that have not completed their upgrade, of all reactors together; at most half of what\n\
                 limits.connections_max comes to. One more takes the place of the oldest.",

@@ -363,6 +363,7 @@ mod tests {
             received_bytes_total: 8,
             commands_total: 9,
             command_errors_total: 10,
+            rate_limited_total: 56,
             publications_total: 11,
             deflated_total: 12,
             deflate_in_bytes_total: 13,

@@ -444,6 +444,7 @@ fn read_publish<'a>(
         topic: topic.as_ref().ok().copied().map(Cow::Borrowed),
         code,
         message: message.into(),
+        retry_after_ms: None,
     };
 
     check_flags(&body, FLAG_JSON | FLAG_EXT | FLAG_RECEIVERS | FLAG_RETAIN)

@@ -56,13 +56,15 @@ pub enum CloseReason {
     AddressLimit,
     /// 4029: more commands than `limits.commands_per_s_max` allows.
     RateLimited,
+    /// 4029: as many connections of its user as `limits.connections_per_user_max` allows.
+    UserLimit,
     /// 1013: it has most under way, and all connections together more than `limits.buffered_bytes_max` allows.
     BufferedBytes,
 }
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 25] = [
+    pub const ALL: [CloseReason; 26] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -87,6 +89,7 @@ impl CloseReason {
         CloseReason::Displaced,
         CloseReason::AddressLimit,
         CloseReason::RateLimited,
+        CloseReason::UserLimit,
         CloseReason::BufferedBytes,
     ];
     /// The length of a table indexed by [`CloseReason::index`].
@@ -122,7 +125,7 @@ impl CloseReason {
             | CloseReason::Revoked => Some(4001),
             CloseReason::Forbidden => Some(4003),
             CloseReason::IdleTimeout => Some(4008),
-            CloseReason::RateLimited => Some(4029),
+            CloseReason::RateLimited | CloseReason::UserLimit => Some(4029),
         }
     }
 
@@ -167,6 +170,7 @@ impl CloseReason {
             CloseReason::Displaced => "displaced",
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RateLimited => "rate_limited",
+            CloseReason::UserLimit => "user_limit",
             CloseReason::BufferedBytes => "buffered_bytes",
         }
     }

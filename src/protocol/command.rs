@@ -283,12 +283,14 @@ pub struct CommandError<'a> {
     /// The broken rule, the value and what is allowed, in one sentence. Never holds bytes of the
     /// peer unescaped or more than 64 of them.
     pub message: Cow<'static, str>,
+    /// After how many milliseconds the same is allowed, if that is all that is wrong.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl CommandError<'_> {
     /// An error about a message of which nothing more is known than what is wrong with it.
     pub(super) fn new(code: ErrorCode, message: String) -> Self {
-        Self { op: None, id: None, topic: None, code, message: message.into() }
+        Self { op: None, id: None, topic: None, code, message: message.into(), retry_after_ms: None }
     }
 
     pub(super) fn bad_message(message: String) -> Self {

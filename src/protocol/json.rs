@@ -457,6 +457,7 @@ fn judge<'s, 'a>(
             topic: topic.filter(|_| can_be_told(Key::Topic)),
             code,
             message: message.into(),
+            retry_after_ms: None,
         }
     })
 }

@@ -314,6 +314,9 @@ fn write_object(reply: &Reply<'_>, out: &mut Vec<u8>) {
             push_id(&error.id, out);
             push_text_field(br#","code":"#, error.code.as_str(), out);
             push_text_field(br#","message":"#, &error.message, out);
+            if let Some(retry_after_ms) = error.retry_after_ms {
+                push_number_field(br#","retry_after_ms":"#, retry_after_ms, out);
+            }
         }
         Reply::Pong { id } => {
             out.extend_from_slice(br#"{"op":"pong""#);

@@ -589,5 +589,5 @@ fn refusal<'a>(
     code: ErrorCode,
     message: Cow<'static, str>,
 ) -> CommandError<'a> {
-    CommandError { op: Some(op), id, topic: Some(Cow::Borrowed(topic)), code, message }
+    CommandError { op: Some(op), id, topic: Some(Cow::Borrowed(topic)), code, message, retry_after_ms: None }
 }

@@ -9,6 +9,7 @@ use super::{
     admission::{
         addresses::{Addresses, Origin},
         refusal::Refusal,
+        users::{UserLimits, Users},
     },
     buffered::{self, Buffered},
     carrier::Carrier,
@@ -77,6 +78,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// 64 random bits of this start.
     pub epoch: u64,
+    /// Connections by user, and what these publish.
+    pub users: Arc<Users>,
     /// What stands for users whose keys are told apart.
     pub scopes: Scopes,
     /// Connections by address.
@@ -167,6 +170,8 @@ impl Desk {
         home.set_keeping(keeping_of(&config));
         home.set_key_windows(key_windows_of(&config), config.limits.keys_max);
         home.set_tenants(tenant_topics_of(&config));
+        let mut gate = Gate::new(shared.access.clone(), shared.revocations.clone(), shared.users.clone());
+        gate.set_user_limits(UserLimits::of(&config.limits));
         Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
@@ -191,7 +196,7 @@ impl Desk {
             deflater: Deflater::new(deflate_settings(&config)),
             pending: PendingTable::default(),
             meters,
-            gate: Gate::new(shared.access.clone(), shared.revocations.clone()),
+            gate,
             review: Review::default(),
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,
@@ -216,13 +221,14 @@ impl Desk {
         self.buffered.begin_turn();
         self.inflater.trim();
         self.deflater.trim();
-        self.gate.begin_turn(wall_ms);
+        self.gate.begin_turn(now_ns, wall_ms);
         self.home.begin_turn(now_ns / 1_000_000, wall_ms);
         if now_ns - self.home_period_ns >= HOME_PERIOD_NS {
             self.home_period_ns = now_ns;
             self.home.handle_period();
             self.fanout.handle_period(now_ns);
             self.carrier.trim();
+            self.gate.tidy_users(now_ns / HOME_PERIOD_NS);
             if let Some(parser) = &mut self.parser {
                 parser.trim(PARSER_BYTES_KEPT);
             }
@@ -243,6 +249,7 @@ impl Desk {
             false => self.review.end(),
         }
         self.gate.set_access(access.clone());
+        self.gate.set_user_limits(UserLimits::of(&config.limits));
         self.shared.access = access;
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;

@@ -5,6 +5,8 @@
 //! whoever brought it waits too, and nothing that it sends behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
 //! and costs the broker a slot that strangers have anyway, since those who are not let in count with those who are upgrading.
 
+mod users;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -13,6 +15,7 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
+    admission::users::{UserLimits, UserMeter, Users},
     connection::{Pause, Phase},
     deadline::{Due, Since, TokenLeft},
     desk::Desk,
@@ -67,10 +70,17 @@ pub struct Gate {
     was_last: bool,
     /// What they brought, by slot.
     credentials: HashMap<u32, Waiting, RandomState>,
+    /// Those that each user has, and publishes with, of all reactors; where there are limits.
+    users: Arc<Users>,
+    user_limits: UserLimits,
+    /// Of those of users, by slot; empty without limits. What is held when these are lifted goes with its connection.
+    user_meters: Vec<Option<Arc<UserMeter>>>,
     /// How many wait to be told that they are not let in.
     refused_count: usize,
     /// What the wall clock shows in this turn, in milliseconds since the Unix epoch.
     wall_ms: u64,
+    /// The time of this turn, in nanoseconds.
+    now_ns: u64,
     /// What was done, in [`price`]s, and not counted yet.
     work: u64,
 }
@@ -110,13 +120,13 @@ enum Asked {
 
 impl Gate {
     /// One that lets in whom `access` says but for those of `revocations`; without `access` everybody, and nobody is asked.
-    pub fn new(access: Option<Arc<Access>>, revocations: Arc<Revocations>) -> Gate {
-        Gate { access, revocations, ..Gate::default() }
+    pub fn new(access: Option<Arc<Access>>, revocations: Arc<Revocations>, users: Arc<Users>) -> Gate {
+        Gate { access, revocations, users, ..Gate::default() }
     }
 
-    /// A turn begins, when the wall clock shows `wall_ms`.
-    pub fn begin_turn(&mut self, wall_ms: u64) {
-        self.wall_ms = wall_ms;
+    /// A turn begins at `now_ns`, when the wall clock shows `wall_ms`.
+    pub fn begin_turn(&mut self, now_ns: u64, wall_ms: u64) {
+        (self.now_ns, self.wall_ms) = (now_ns, wall_ms);
     }
 
     /// Goes by `access` from now on.
@@ -168,6 +178,7 @@ impl Gate {
         if let Some(member) = self.members.get_mut(slot as usize) {
             *member = None;
         }
+        self.count_out(slot);
     }
 
     /// Sees that what is known of the connection is as of now; false if it is nobody any more.
@@ -189,6 +200,8 @@ impl Gate {
 
     /// The connection is `principal` from now on.
     fn let_in(&mut self, slot: u32, principal: Arc<Principal>) {
+        // Who was there before there were limits is counted whatever they are.
+        self.count_in(slot, &principal, u32::MAX);
         let access = self.access.as_ref().expect("nobody is let in where nobody is asked");
         let (version, roles) = (access.version(), access.roles_of(&principal));
         self.work += price::MEMBERSHIP + access.lookup_count(&principal) as u64 * price::VISIT / 4;
@@ -424,7 +437,14 @@ impl Desk {
         });
         let is_open = self.connections[slot].phase == Phase::Open;
         match found {
-            Ok(principal) if is_open => self.renew(slot, principal, &asked),
+            Ok(principal) if is_open => {
+                if !self.renew(slot, principal, &asked) {
+                    return;
+                }
+            }
+            Ok(principal) if !self.gate.may_have_another(slot, &principal) => {
+                return self.close_for_user(slot);
+            }
             Ok(principal) => {
                 self.gate.let_in(slot, principal);
                 self.let_in(slot, Greeting::of(&asked));
@@ -439,22 +459,29 @@ impl Desk {
         self.go_on_behind_gate(slot);
     }
 
-    /// A connection that is let in brought another credential, which is good.
-    fn renew(&mut self, slot: u32, principal: Arc<Principal>, asked: &Asked) {
+    /// A connection that is let in brought another credential, which is good. False if it is closed: it said who it is, and is
+    /// one too many.
+    fn renew(&mut self, slot: u32, principal: Arc<Principal>, asked: &Asked) -> bool {
         let before = self.gate.principal(slot);
         // Whoever was nobody may be anybody.
         let may =
             before.is_none_or(|before| before.source == Source::Anonymous || before.is_same_as(&principal));
         if !may {
             let message = "the token is somebody else's: one of the same user and issuer is allowed";
-            return self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+            self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+            return true;
         }
         // By the same names it means other topics from now on.
         let is_elsewhere = !before.is_some_and(|before| before.is_of_same_tenant(&principal));
         if is_elsewhere && principal.tenant.is_some() && self.fanout.subscriptions_of(slot) > 0 {
             let message = "the token is a tenant's, and this connection has subscriptions of none: \
                            a token before any of them is allowed";
-            return self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+            self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
+            return true;
+        }
+        if !self.gate.may_have_another(slot, &principal) {
+            self.close_for_user(slot);
+            return false;
         }
         self.gate.let_in(slot, principal.clone());
         // It may be allowed less than before.
@@ -462,6 +489,7 @@ impl Desk {
         let identity = self.identity(&principal);
         self.write_reply(slot, &Reply::Authenticated { id: asked.id(), identity });
         self.connections.timers.set(slot, self.now_ms());
+        true
     }
 
     /// Says later that the connection is not let in, and reads nothing more of it.
@@ -530,8 +558,13 @@ impl Desk {
         if let Some(member) = self.gate.members.get_mut(slot as usize).and_then(Option::as_mut) {
             let since_ms = member.asked_ms.map_or(u32::MAX, |asked_ms| now_ms.wrapping_sub(asked_ms));
             if since_ms < RENEWAL_MS {
-                let message = format!("another token is allowed in {} ms", RENEWAL_MS - since_ms);
-                return Err(auth_error(id, ErrorCode::RateLimited, message));
+                let left_ms = RENEWAL_MS - since_ms;
+                let message = format!("another token is allowed in {left_ms} ms");
+                let retry_after_ms = Some(u64::from(left_ms));
+                return Err(CommandError {
+                    retry_after_ms,
+                    ..auth_error(id, ErrorCode::RateLimited, message)
+                });
             }
             member.asked_ms = Some(now_ms);
         }
@@ -553,7 +586,14 @@ impl Desk {
         };
         let message = "a token is to come first: auth and ping are allowed";
         let code = ErrorCode::Unauthorized;
-        Err(CommandError { op: Some(op), id, topic: None, code, message: message.into() })
+        Err(CommandError {
+            op: Some(op),
+            id,
+            topic: None,
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        })
     }
 
     /// Whether the connection may do that with a topic, or with all that a filter matches.
@@ -612,7 +652,14 @@ impl Desk {
             Action::Presence => "knowing who is subscribed to all that this matches is not allowed",
         };
         let code = ErrorCode::Forbidden;
-        CommandError { op: Some(op), id, topic: Some(filter.into()), code, message: message.into() }
+        CommandError {
+            op: Some(op),
+            id,
+            topic: Some(filter.into()),
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        }
     }
 }
 
@@ -661,5 +708,5 @@ impl Asked {
 }
 
 fn auth_error(id: Option<RequestId<'_>>, code: ErrorCode, message: String) -> CommandError<'_> {
-    CommandError { op: Some("auth"), id, topic: None, code, message: message.into() }
+    CommandError { op: Some("auth"), id, topic: None, code, message: message.into(), retry_after_ms: None }
 }

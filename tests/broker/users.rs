@@ -1,14 +1,14 @@
-//! Who publishes: what messages say of that, which topics want to know, and whose a key is.
+//! Who publishes: what messages say of that, which topics want to know, whose a key is; and how much a user may have.
 
 use serde_json::{Value, json};
 
 use super::{
     auth::{BOTH, ROLES, Tokens, assert_forbidden, new_token, publish, subscribe},
-    rights::Issuer,
+    rights::{Issuer, config_file, start_with, wait_for_reload},
 };
 use crate::common::{
     Broker, broker_command,
-    client::{Body, Client, EXT_FLAG, Language},
+    client::{Body, Client, EXT_FLAG, Language, Received},
 };
 
 const GUESTS: &str = "auth.anonymous_roles=[\"live\"]";
@@ -191,4 +191,123 @@ fn a_key_is_its_users_own() {
         }
         broker.stop();
     }
+}
+
+fn assert_one_too_many(client: &mut Client, count: usize) {
+    let text = format!("a user has at most {count} connections (limits.connections_per_user_max)");
+    assert_eq!(client.receive_any(), Received::Close(4029, text));
+}
+
+/// Whichever reactors they are at, and in whichever language; by its token in the request or a first `auth`. Who leaves makes room.
+#[test]
+fn a_user_has_as_many_connections_as_it_may() {
+    let issuer = Issuer::new("users-connections");
+    let (bob, bob_entry) = new_token("bob", &["live"]);
+    let (again, again_entry) = new_token("bob", &["live"]);
+    let (eve, eve_entry) = new_token("eve", &["live"]);
+    let tokens = Tokens::new("users-connections-static", &[&bob_entry, &again_entry, &eve_entry]);
+    let signed = issuer.token("bob", 600, json!({}));
+    for reactors in [1, 2] {
+        let settings =
+            [&tokens.setting(), &issuer.setting(), ROLES, GUESTS, "limits.connections_per_user_max=3"];
+        let broker = Broker::start(reactors, &settings);
+        let mut held = vec![Client::open_as(&broker, Language::Json, &bob)];
+        held.push(Client::open_as(&broker, Language::Binary, &again));
+        let mut guest = Client::open(&broker, Language::Json);
+        assert_eq!(guest.ask(json!({"op": "auth", "token": bob, "id": 1}))["user"], "bob");
+        // As itself once more it is none more.
+        held[0].send(json!({"op": "auth", "token": again, "id": 2}));
+        assert_eq!(held[0].receive()["op"], "ok");
+        for language in BOTH {
+            let mut late = Client::upgrade(&broker, language, &format!("/ws?access_token={again}"), &[]);
+            assert_one_too_many(&mut late, 3);
+            let mut late = Client::open(&broker, language);
+            late.send(json!({"op": "auth", "token": bob, "id": 1}));
+            assert_one_too_many(&mut late, 3);
+        }
+        // Others have theirs, whatever they are called; and who has no name is nobody's.
+        for token in [&eve, &signed] {
+            Client::open_as(&broker, Language::Json, token).close();
+        }
+        (0..5).for_each(|_| Client::open(&broker, Language::Json).close());
+        broker.wait_for_total("fanfare_closes_total", ",reason=\"user_limit\"", |total| total == 4.0);
+        guest.close();
+        broker.wait_for_total("fanfare_connections", "", |total| total == 2.0);
+        held.push(Client::open_as(&broker, Language::Json, &bob));
+        held.into_iter().for_each(Client::close);
+        broker.stop();
+    }
+}
+
+/// In either language, over all connections of a user, and also for whoever comes back. What is refused is not published.
+#[test]
+fn a_user_publishes_as_much_as_it_may() {
+    let (bob, bob_entry) = new_token("bob", &["live"]);
+    let (eve, eve_entry) = new_token("eve", &["live"]);
+    let tokens = Tokens::new("users-rates", &[&bob_entry, &eve_entry]);
+    let settings = [&tokens.setting(), ROLES, GUESTS, "limits.bytes_per_s_per_user_max=1024"];
+    for reactors in [1, 2] {
+        let broker = Broker::start(reactors, &settings);
+        let mut first = Client::open_as(&broker, Language::Json, &bob);
+        let long = json!({"op": "publish", "topic": "t/1", "data": "x".repeat(500_000), "id": 1});
+        assert_eq!(first.ask(long)["seq"], 1);
+        let is_refused = |answer: Value, topic: &str| {
+            let told = (&answer["op"], &answer["code"], &answer["topic"]);
+            assert_eq!(told, (&json!("error"), &json!("rate_limited"), &json!(topic)), "{answer}");
+            // A second's worth is allowed before all is made up for.
+            let retry_after_ms = answer["retry_after_ms"].as_u64().expect("when");
+            assert!((300_000..=500_000).contains(&retry_after_ms), "{answer}");
+        };
+        let mut others = BOTH.map(|language| Client::open_as(&broker, language, &bob));
+        for client in &mut others {
+            ["t/1", "t/2", "t/3"].iter().for_each(|topic| is_refused(publish(client, topic, 7), topic));
+        }
+        let [json_client, binary_client] = others;
+        [first, json_client, binary_client].into_iter().for_each(Client::close);
+        broker.wait_for_total("fanfare_connections", "", |total| total == 0.0);
+        let mut back = Client::open_as(&broker, Language::Binary, &bob);
+        is_refused(publish(&mut back, "t/1", 7), "t/1");
+        let mut eve = Client::open_as(&broker, Language::Json, &eve);
+        let mut guest = Client::open(&broker, Language::Json);
+        assert_eq!(publish(&mut eve, "t/1", 1)["seq"], 2);
+        assert_eq!(publish(&mut guest, "t/1", 1)["seq"], 3);
+        broker.wait_for_total("fanfare_rate_limited_total", "", |total| total == 7.0);
+        [back, eve, guest].into_iter().for_each(Client::close);
+        broker.stop();
+    }
+}
+
+/// For whoever is connected, as well; and without them everything is as before.
+#[test]
+fn a_reload_sets_and_lifts_limits_of_users() {
+    let (bob, entry) = new_token("bob", &["live"]);
+    let tokens = Tokens::new("users-reload", &[&entry]);
+    let config = config_file("users-reload.toml", "");
+    let write = |limits: &str| {
+        let all =
+            format!("limits = {{ {limits} }}\nroles.live = {{ publish = [\"#\"], subscribe = [\"#\"] }}\n");
+        std::fs::write(&config, all).unwrap();
+    };
+    write("");
+    let broker = start_with(&config, 2, &[&tokens.setting()]);
+    let mut clients = BOTH.map(|language| Client::open_as(&broker, language, &bob));
+    // In one message, so that no time passes in between.
+    let three: Vec<Value> =
+        (1..4).map(|id| json!({"op": "publish", "topic": "t", "data": 1, "id": id})).collect();
+    let ask_three = |clients: &mut [Client; 2]| {
+        clients[0].send(json!(three));
+        (0..3).filter(|_| clients[0].receive()["op"] == "ok").count()
+    };
+    assert_eq!(ask_three(&mut clients), 3);
+    write("publishes_per_s_per_user_max = 1, connections_per_user_max = 1");
+    wait_for_reload(&broker, "applied", 1);
+    assert_eq!(ask_three(&mut clients), 1);
+    let mut late = Client::upgrade(&broker, Language::Json, &format!("/ws?access_token={bob}"), &[]);
+    assert_one_too_many(&mut late, 1);
+    write("");
+    wait_for_reload(&broker, "applied", 2);
+    assert_eq!(ask_three(&mut clients), 3);
+    Client::open_as(&broker, Language::Json, &bob).close();
+    clients.into_iter().for_each(Client::close);
+    broker.stop();
 }

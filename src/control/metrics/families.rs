@@ -37,7 +37,7 @@ macro_rules! family {
 }
 
 /// Every field but those that have labels of their own.
-pub(super) static FAMILIES: [Family; 42] = [
+pub(super) static FAMILIES: [Family; 43] = [
     family!(
         connections,
         Gauge,
@@ -80,6 +80,13 @@ pub(super) static FAMILIES: [Family; 42] = [
     family!(received_bytes_total, Counter, "fanfare_received", Some(Unit::Bytes), "Bytes received."),
     family!(commands_total, Counter, "fanfare_commands", None, "Commands carried out or refused."),
     family!(command_errors_total, Counter, "fanfare_command_errors", None, "Commands refused."),
+    family!(
+        rate_limited_total,
+        Counter,
+        "fanfare_rate_limited",
+        None,
+        "Publishes refused, among these, since their user does more than limits.publishes_per_s_per_user_max or bytes_per_s_per_user_max."
+    ),
     family!(
         publications_total,
         Counter,

@@ -126,6 +126,7 @@ fn with_every_reply(mut look: impl FnMut(&Reply<'_>, &str)) {
             topic: Some("room/42".into()),
             code: ErrorCode::BadTopic,
             message: "no `\\`\nhere".into(),
+            retry_after_ms: None,
         }),
         r#"{"op":"error","for":"publish","topic":"room/42","id":7,"code":"bad_topic","message":"no `\\`\nhere"}"#,
     );
@@ -141,6 +142,14 @@ fn with_every_reply(mut look: impl FnMut(&Reply<'_>, &str)) {
             ..CommandError::new(ErrorCode::Busy, "one at a time".to_owned())
         }),
         r#"{"op":"error","for":"history","topic":"room/42","id":7,"code":"busy","message":"one at a time"}"#,
+    );
+    look(
+        &Reply::Error(&CommandError {
+            id,
+            retry_after_ms: Some(20),
+            ..CommandError::new(ErrorCode::RateLimited, "later".to_owned())
+        }),
+        r#"{"op":"error","id":7,"code":"rate_limited","message":"later","retry_after_ms":20}"#,
     );
     look(&Reply::Pong { id: Some(RequestId::Text(r#""\u0061""#)) }, r#"{"op":"pong","id":"\u0061"}"#);
     look(&Reply::Pong { id: None }, r#"{"op":"pong"}"#);

@@ -1,4 +1,4 @@
-//! Who is let in: listeners and what they accept, at what rate, how many of an address and of those that have not
+//! Who is let in: listeners and what they accept, at what rate, how many of an address, of a user and of those that have not
 //! completed their upgrade, and what the others are told.
 
 pub mod accept;
@@ -7,3 +7,4 @@ pub mod listeners;
 pub(super) mod rate;
 pub(super) mod refusal;
 pub(super) mod upgrading;
+pub mod users;

@@ -1,10 +1,11 @@
 //! What a publish does: whether it may, and at which home.
 
-use super::{placed_ok, publish_refusal};
+use super::{placed_ok, publish_refusal, refusal};
 use crate::{
     access::{grants::Action, principal::Named},
+    metrics::Trouble,
     protocol::{
-        command::{CommandError, PayloadKind, RequestId},
+        command::{CommandError, ErrorCode, PayloadKind, RequestId},
         topic::TopicName,
     },
     pubsub::{
@@ -52,6 +53,9 @@ impl Desk {
         }
         if self.home.keeping().refuses_anonymous() && !self.may_have_author(slot, topic.as_str()) {
             return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
+        }
+        if self.gate.counts_publishes() {
+            self.count_publish(slot, id, topic, payload.len())?;
         }
         self.meter.spend(price::PUBLICATION + payload.len() as u64 * price::PUBLISHED_BYTE);
         let inner = self.inner_topic(slot, topic);
@@ -113,6 +117,28 @@ impl Desk {
         }
         self.exchange.note_own_beyond(waiting_count);
         Ok(placed)
+    }
+
+    /// Counts a publication of so many bytes as one of the connection's user, if that may have one more.
+    fn count_publish<'a>(
+        &mut self,
+        slot: u32,
+        id: Option<RequestId<'a>>,
+        topic: TopicName<&'a str>,
+        len: usize,
+    ) -> Result<(), CommandError<'a>> {
+        self.meter.spend(price::LOOK);
+        let Err(retry_after_ms) = self.gate.take_publish(slot, len) else { return Ok(()) };
+        self.stats.rate_limited_total += 1;
+        self.shared.troubles.note(Trouble::UserRate);
+        let message = format!(
+            "this user publishes as much as limits.publishes_per_s_per_user_max and limits.bytes_per_s_per_user_max allow; this is \
+             allowed in {retry_after_ms} ms"
+        );
+        Err(CommandError {
+            retry_after_ms: Some(retry_after_ms),
+            ..refusal("publish", id, topic.into_text(), ErrorCode::RateLimited, message.into())
+        })
     }
 
     /// Whether the topic takes publications of whoever this is.
