@@ -83,6 +83,7 @@ impl Turns {
             budget: Budget::new(1 << 30),
             epoch: 1,
             addresses: Arc::default(),
+            veil: Default::default(),
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),

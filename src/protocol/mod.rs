@@ -23,6 +23,7 @@ pub mod topic;
 pub mod transcode;
 pub mod upgrade;
 pub mod utf8;
+pub mod veil;
 
 use frame::Opcode;
 

@@ -40,6 +40,7 @@ use crate::{
         deflate::{Deflater, Inflater},
         frame, json,
         session::Limits,
+        veil::Veil,
     },
     pubsub::{
         fanout::{Fanout, Outcome},
@@ -82,6 +83,8 @@ pub struct Shared {
     pub users: Arc<Users>,
     /// What stands for users whose keys are told apart.
     pub scopes: Scopes,
+    /// Covers the numbers of connections that clients are told.
+    pub veil: Veil,
     /// Connections by address.
     pub addresses: Arc<Addresses>,
     /// What the operator is told.

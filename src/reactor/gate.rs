@@ -366,7 +366,7 @@ impl Desk {
             | u64::from(slot);
         let hello = Reply::Hello {
             epoch: self.shared.epoch,
-            connection: name,
+            connection: self.shared.veil.cover(name),
             message_bytes_max: self.limits.message_bytes_max,
             ping_s: self.shared.config.timeouts.ping_ms.div_ceil(1_000),
             identity,

@@ -124,6 +124,7 @@ impl Prepared {
             budget: Budget::with_past(config.limits.log_bytes_max, config.history.bytes_max),
             epoch: random(),
             addresses: Arc::default(),
+            veil: Default::default(),
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),

@@ -269,6 +269,7 @@ impl World {
             epoch: rng.next_u64(),
             config: Arc::new(knobs.config()),
             addresses: Arc::default(),
+            veil: Default::default(),
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
