@@ -198,6 +198,17 @@ impl Parser {
         self.scratch.kept_bytes()
     }
 
+    /// Overwrites what it has of the text that it read last.
+    pub fn wipe(&mut self) {
+        self.scratch.wipe();
+    }
+
+    /// Whether it has these bytes of a text that it read.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, bytes: &[u8]) -> bool {
+        self.scratch.holds(bytes)
+    }
+
     /// Gives that back if it is more than `bytes_max`.
     pub fn trim(&mut self, bytes_max: usize) {
         self.scratch.trim(bytes_max);

@@ -3,6 +3,8 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive;
 
+use zeroize::Zeroize;
+
 use super::{
     binary::{self, Checked},
     command::{Command, CommandError},
@@ -66,6 +68,14 @@ impl Rest {
                 self.start = bodies.len() - rest.len();
                 Some(command)
             }
+        }
+    }
+
+    /// Overwrites the commands that were taken.
+    pub fn wipe_taken(&mut self) {
+        match &mut self.commands {
+            Bytes::Json { text, .. } => text.get_mut(..self.start).expect("a command ends there").zeroize(),
+            Bytes::Binary { bodies, .. } => bodies[..self.start].zeroize(),
         }
     }
 

@@ -279,10 +279,26 @@ impl Session {
                 if kept_len == 0 {
                     self.assembly.extend_from_slice(window);
                 }
+                if limits.terms.credentials.is_some() {
+                    input.zeroize();
+                }
                 *input = &mut [];
                 None
             }
         }
+    }
+
+    /// Overwrites what the last event was made of, if that is here.
+    pub fn wipe(&mut self) {
+        if self.fragment_count == 0 && self.frame.is_none() {
+            self.assembly.zeroize();
+        }
+    }
+
+    /// Whether it has these bytes of a message.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, bytes: &[u8]) -> bool {
+        self.assembly.windows(bytes.len()).any(|it| it == bytes)
     }
 
     /// Frees what the last event was made of.

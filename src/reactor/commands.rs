@@ -85,7 +85,12 @@ impl Desk {
                 Ok(())
             }
             Ok(Command::Auth { id, token }) => self.handle_auth(slot, *id, token.0),
-            Err(error) => return self.refuse_command(slot, error),
+            Err(error) => {
+                if error.op == Some("auth") {
+                    self.gate.note_shown();
+                }
+                return self.refuse_command(slot, error);
+            }
         };
         if let Err(error) = result {
             self.refuse_command(slot, &error);

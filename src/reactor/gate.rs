@@ -5,6 +5,7 @@
 //! whoever brought it waits too, and nothing that it sends behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
 //! and costs the broker a slot that strangers have anyway, since those who are not let in count with those who are upgrading.
 
+mod rights;
 mod users;
 
 use std::{
@@ -34,7 +35,7 @@ use crate::{
     protocol::{
         Speech,
         close::CloseReason,
-        command::{Command, CommandError, ErrorCode, RequestId},
+        command::{CommandError, ErrorCode, RequestId},
         deflate::Agreement,
         reply::{self, Identity, Reply},
         secret::Secret,
@@ -75,6 +76,8 @@ pub struct Gate {
     user_limits: UserLimits,
     /// Of those of users, by slot; empty without limits. What is held when these are lifted goes with its connection.
     user_meters: Vec<Option<Arc<UserMeter>>>,
+    /// A credential was in a message that was just read.
+    was_shown: bool,
     /// How many wait to be told that they are not let in.
     refused_count: usize,
     /// What the wall clock shows in this turn, in milliseconds since the Unix epoch.
@@ -149,6 +152,23 @@ impl Gate {
 
     fn revokes(&self, principal: &Principal) -> Option<Why> {
         self.revocations.revokes(principal, self.wall_ms / 1_000)
+    }
+
+    /// Whether anybody is asked who they are.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// What was just read may have a credential in it.
+    pub fn note_shown(&mut self) {
+        self.was_shown = true;
+    }
+
+    /// Whether what was just read had a credential in it, which is to be overwritten wherever it was.
+    #[inline]
+    pub fn take_shown(&mut self) -> bool {
+        std::mem::take(&mut self.was_shown)
     }
 
     /// Whether credentials wait to be looked at.
@@ -550,6 +570,7 @@ impl Desk {
         id: Option<RequestId<'a>>,
         token: &str,
     ) -> Result<(), CommandError<'a>> {
+        self.gate.note_shown();
         if self.gate.access.is_none() {
             let message = "this broker asks nobody who they are; go on without";
             return Err(auth_error(id, ErrorCode::Unsupported, message.into()));
@@ -570,96 +591,6 @@ impl Desk {
         }
         self.keep_waiting(slot, Secret::new(token), Asked::Command(id.map(HeldId::new)));
         Ok(())
-    }
-
-    /// Whether a connection that is not let in may give this command.
-    pub(super) fn check_stranger<'a>(
-        &self,
-        command: &Result<Command<'a>, CommandError<'a>>,
-    ) -> Result<(), CommandError<'a>> {
-        let (op, id) = match command {
-            Ok(Command::Auth { .. } | Command::Ping { .. }) | Err(_) => return Ok(()),
-            Ok(Command::Publish { id, .. }) => ("publish", *id),
-            Ok(Command::Subscribe { id, .. } | Command::SubscribeTour { id, .. }) => ("subscribe", *id),
-            Ok(Command::Unsubscribe { id, .. }) => ("unsubscribe", *id),
-            Ok(Command::History { id, .. }) => ("history", Some(*id)),
-        };
-        let message = "a token is to come first: auth and ping are allowed";
-        let code = ErrorCode::Unauthorized;
-        Err(CommandError {
-            op: Some(op),
-            id,
-            topic: None,
-            code,
-            message: message.into(),
-            retry_after_ms: None,
-        })
-    }
-
-    /// Whether the connection may do that with a topic, or with all that a filter matches.
-    #[inline]
-    pub(super) fn is_allowed(&mut self, slot: u32, action: Action, filter: &str) -> bool {
-        self.gate.access.is_none() || self.is_granted(slot, action, filter)
-    }
-
-    fn is_granted(&mut self, slot: u32, action: Action, filter: &str) -> bool {
-        let Some(verdict) = self.gate.may(slot, action, filter) else { return true };
-        self.meter.spend(u64::from(verdict.held_count) * price::MATCH);
-        verdict.is_allowed
-    }
-
-    /// Whether the connection may receive all that `filter` matches.
-    pub(super) fn check_may_subscribe<'a>(
-        &mut self,
-        slot: u32,
-        id: Option<RequestId<'a>>,
-        filter: &'a str,
-    ) -> Result<(), CommandError<'a>> {
-        match self.is_allowed(slot, Action::Subscribe, filter) {
-            true => Ok(()),
-            false => Err(self.forbid("subscribe", id, Action::Subscribe, filter)),
-        }
-    }
-
-    /// Whether the connection may be told what was published before to all that `filter` matches: an error if it may not and
-    /// `asks` for it.
-    pub(super) fn check_past<'a>(
-        &mut self,
-        slot: u32,
-        op: &'static str,
-        id: Option<RequestId<'a>>,
-        filter: &'a str,
-        asks: bool,
-    ) -> Result<bool, CommandError<'a>> {
-        let may = self.is_allowed(slot, Action::History, filter);
-        if asks && !may { Err(self.forbid(op, id, Action::History, filter)) } else { Ok(may) }
-    }
-
-    /// The error of what is not allowed: the same whether there is such a topic or not, and whether it is denied or not granted.
-    #[cold]
-    pub(super) fn forbid<'a>(
-        &mut self,
-        op: &'static str,
-        id: Option<RequestId<'a>>,
-        action: Action,
-        filter: &'a str,
-    ) -> CommandError<'a> {
-        self.stats.forbidden_total[action as usize] += 1;
-        let message = match action {
-            Action::Publish => "publishing to this topic is not allowed",
-            Action::Subscribe => "subscribing to all that this matches is not allowed",
-            Action::History => "reading the past of all that this matches is not allowed",
-            Action::Presence => "knowing who is subscribed to all that this matches is not allowed",
-        };
-        let code = ErrorCode::Forbidden;
-        CommandError {
-            op: Some(op),
-            id,
-            topic: Some(filter.into()),
-            code,
-            message: message.into(),
-            retry_after_ms: None,
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! It is [`Desk`]'s, and no type: what bytes mean is commands and closes, and those are answered with all that it has.
 
+use zeroize::Zeroize;
+
 use super::{
     connection::{Connection, Pause, Phase, Unread},
     desk::Desk,
@@ -57,11 +59,13 @@ impl Desk {
         if connection.is_paused() {
             self.meter.spend(bytes.len() as u64 * price::KEPT_KIB / 1_024);
             connection.unread.get_or_insert_default().extend(bytes);
+            self.wipe_kept(bytes);
             return self.note_buffered(slot);
         }
         if self.buffered.holds_up(share) {
             connection.pause = Pause::Memory;
             connection.unread = Some(Box::new(Unread::new(None, bytes)));
+            self.wipe_kept(bytes);
             return self.pause(slot);
         }
         let is_upgrading = connection.phase == Phase::Upgrading;
@@ -80,13 +84,22 @@ impl Desk {
         share.is_flooding |= spent >= share::HEAVY;
         if self.connections[slot].is_paused() {
             self.meter.spend(left as u64 * price::KEPT_KIB / 1_024);
-            let mut unread = Unread::new(rest, &bytes[bytes.len() - left..]);
+            let kept = bytes.len() - left;
+            let mut unread = Unread::new(rest, &bytes[kept..]);
+            self.wipe_kept(&mut bytes[kept..]);
             unread.checked_bytes = self.checked_bytes(slot);
             let is_nothing = unread.is_empty() && unread.checked_bytes == 0;
             self.connections[slot].unread = (!is_nothing).then(|| Box::new(unread));
             self.pause(slot);
         }
         self.note_buffered(slot);
+    }
+
+    /// These bytes are kept elsewhere: a credential that may be among them is not to be here as well.
+    fn wipe_kept(&self, bytes: &mut [u8]) {
+        if self.gate.asks() {
+            bytes.zeroize();
+        }
     }
 
     /// Lets those that wait go on, in turn, each by a quantum, while there is room and as far as their part of the
@@ -162,8 +175,10 @@ impl Desk {
         let until = self.meter.spent() + share;
         let mut session = std::mem::take(&mut self.connections[slot].session);
         let mut inflater = std::mem::take(&mut self.inflater);
-        let mut input = bytes;
+        // What is before has been taken.
+        let mut at = 0;
         let left = loop {
+            let mut input = &mut bytes[at..];
             if !self.connections[slot].is_reading() {
                 *rest = None;
                 break 0;
@@ -182,6 +197,12 @@ impl Desk {
                     Some(command) => self.handle_command(slot, command),
                     None => *rest = None,
                 }
+                if self.gate.take_shown()
+                    && let Some(commands) = rest
+                {
+                    commands.wipe_taken();
+                    parser.wipe();
+                }
                 self.keep_parser(parser);
                 self.take_work();
                 continue;
@@ -193,16 +214,31 @@ impl Desk {
             };
             let event = session.poll(&mut input, limits, &mut inflater);
             self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
-            let Some(event) = event else { break 0 };
+            let Some(event) = event else {
+                if self.gate.asks() {
+                    // A part of a message, which may be a credential and is where it belongs.
+                    bytes[at..].zeroize();
+                }
+                break 0;
+            };
             self.meter.spend(price::MESSAGE);
+            let left = input.len();
             *rest = self.handle_event(slot, event, until);
+            let end = bytes.len() - left;
+            if self.gate.take_shown() {
+                bytes[at..end].zeroize();
+                session.wipe();
+                inflater.wipe();
+                self.parser.iter_mut().for_each(json::Parser::wipe);
+            }
+            at = end;
             self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
             self.meter.spend((inflater.blocks_total() - before.2) * price::INFLATED_BLOCK);
             self.take_work();
             // Nothing behind a long message is taken, not even the end of the stream, before that is checked; and nothing
             // behind a credential before that is looked at.
             if self.connections[slot].is_paused() {
-                break input.len();
+                break left;
             }
         };
         if left == 0 && session.is_inside_message() && self.connections[slot].is_reading() {
@@ -362,6 +398,10 @@ impl Desk {
     fn begin_check(&mut self, slot: u32, message: LongMessage) {
         // It was copied, and will be once more.
         self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
+        if self.gate.asks() {
+            // What it has in it shows later, when it is nowhere else any more.
+            self.gate.note_shown();
+        }
         self.connections[slot].pause = Pause::Check;
         self.checking.push_back(Check { connection: self.connections.id_of(slot), message });
     }
@@ -393,6 +433,10 @@ impl Desk {
                 self.run_parsed(slot, commands, until)
             }
         };
+        if self.gate.take_shown() {
+            check.message.wipe();
+            parser.wipe();
+        }
         self.keep_parser(parser);
         self.take_work();
         let connection = &mut self.connections[slot];

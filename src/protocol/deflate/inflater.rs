@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
 use zlib_rs::{Inflate, InflateFlush, Status};
 
 use super::{Bounds, FINAL_BLOCK, SCRATCH_BYTES_KEPT, TAIL, blocks_max};
@@ -65,6 +66,13 @@ impl Inflater {
     /// The message that was inflated last.
     pub fn message(&self) -> &[u8] {
         self.inner.as_ref().map_or(&[], |inner| &inner.scratch[..inner.message_len])
+    }
+
+    /// Overwrites the message that was inflated last; what the library has of it is not ours to overwrite.
+    pub fn wipe(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.scratch[..inner.message_len].zeroize();
+        }
     }
 
     /// Gives back what a long message needed.

@@ -12,6 +12,7 @@
 use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
+use zeroize::Zeroize;
 
 use super::{
     culprit::{Culprit, Search},
@@ -168,6 +169,21 @@ impl Scratch {
             + self.aside.keys.kept_bytes()
             + self.aside.cuts.capacity() * size_of::<Cut>()
             + self.checker.kept_bytes()
+    }
+
+    /// Overwrites what is here of the text that was read last.
+    pub(super) fn wipe(&mut self) {
+        self.padded.zeroize();
+        self.checker.wipe();
+    }
+
+    /// Whether what is here has these bytes in it.
+    #[cfg(test)]
+    pub(super) fn holds(&self, bytes: &[u8]) -> bool {
+        self.padded
+            .windows(bytes.len())
+            .chain(self.checker.reduced.windows(bytes.len()))
+            .any(|it| it == bytes)
     }
 
     /// Gives back everything if that is more than `bytes_max`.

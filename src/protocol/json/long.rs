@@ -8,6 +8,8 @@
 //! What is broken is only found here and not named: that is left to the way of short texts, which refuses the
 //! same.
 
+use zeroize::Zeroize;
+
 use super::document::{KeySet, Shape, is_noncharacter};
 
 /// A value that is no longer is not worth leaving out.
@@ -108,6 +110,11 @@ pub(super) struct Text {
 }
 
 impl Checker {
+    /// Overwrites what is here of the text that was checked last.
+    pub(super) fn wipe(&mut self) {
+        self.reduced.zeroize();
+    }
+
     /// What looking for one key among others costs, in bytes gone over.
     const KEY_BYTES: usize = 8;
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use zeroize::Zeroize;
+
 #[cfg(any(test, fuzzing))]
 use super::DEPTH_MAX_DEFAULT;
 use super::{
@@ -127,6 +129,15 @@ impl LongMessage {
             self.is_begun = false;
         }
         self.unchecked.is_empty()
+    }
+
+    /// Overwrites the message, of which nothing is read any more.
+    pub fn wipe(&mut self) {
+        match &mut self.message {
+            Message::Text(text) => text.zeroize(),
+            Message::Binary(message) => message.zeroize(),
+        }
+        self.checker.wipe();
     }
 
     /// What was read since this was last asked.

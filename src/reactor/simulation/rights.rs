@@ -241,3 +241,49 @@ fn looking_at_connections_again_is_work() {
     let count = world.reactor(0).desk().review.pending(6);
     assert!(count > 3, "{count} are left");
 }
+
+/// Whole or in pieces, alone or among others, in a message that is long, and in one that comes while another is looked at.
+#[test]
+fn no_buffer_has_a_token_that_was_read() {
+    const CANARY: &[u8] = b"ff_canary";
+    let auth = r#"{"op":"auth","token":"ff_canary","id":1}"#;
+    let long = format!(r#"{{"op":"publish","topic":"x","data":"{}"}}"#, "x".repeat(5_000));
+    let bad = r#"{"op":"auth","token":"ff_canary","what":1}"#;
+    let messages = [
+        auth.to_owned(),
+        format!(r#"[{{"op":"ping","id":1}},{auth},{{"op":"ping","id":2}}]"#),
+        format!("[{long},{auth}]"),
+        format!("[{auth},{long}]"),
+        format!("[{auth},{auth},{auth}]"),
+        bad.to_owned(),
+    ];
+    for message in messages {
+        for cut in [0, 1, 2] {
+            let mut world = World::new(Knobs::calm(1));
+            world.allow(access(1, &["room/#"]));
+            world.settle();
+            world.enter(0);
+            // So that its length needs two bytes.
+            let message = format!("{message:<130}");
+            let [high, low] = (message.len() as u16).to_be_bytes();
+            let frame = [&[0x81, 0x80 | 126, high, low, 0, 0, 0, 0], message.as_bytes()].concat();
+            let begins = frame.windows(CANARY.len()).position(|bytes| bytes == CANARY).expect("it is in it");
+            let at = [0, begins + 4, frame.len() - 1][cut];
+            let mut receives = [frame[..at].to_vec(), frame[at..].to_vec(), frame.clone()];
+            for bytes in &mut receives {
+                world.reactors[0].as_mut().expect("it runs").desk_mut().handle_bytes(0, bytes);
+            }
+            world.pass(2 * SECOND);
+            for (number, bytes) in receives.iter().enumerate() {
+                let holds = bytes.windows(4).any(|part| part == b"cana" || part == b"nary");
+                assert!(!holds, "{} bytes cut at {at}: receive {number}", message.len());
+            }
+            let desk = world.reactor(0).desk();
+            let parser = desk.parser.as_ref().expect("one has been used");
+            assert!(!parser.holds(CANARY), "{} bytes cut at {at}: parser", message.len());
+            let connection = &desk.connections[0];
+            assert!(!connection.session.holds(CANARY), "{} bytes cut at {at}: session", message.len());
+            assert!(connection.unread.is_none(), "{} bytes cut at {at}: all is taken", message.len());
+        }
+    }
+}
