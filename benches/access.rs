@@ -71,6 +71,7 @@ fn trusting(algorithm: Algorithm, keys: KeySet) -> Access {
         ttl_s_max: None,
         tenants: false,
         keys: Some(keys.into()),
+        refetch: None,
     };
     access.trust(vec![Trusted { terms, roles: ["chat".into()].into(), tenant: None }], 10);
     access

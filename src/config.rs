@@ -22,7 +22,7 @@ use crate::protocol::{
     publication::{LastValue, Stamps},
 };
 pub use address::ListenAddress;
-pub use issuers::Issuer;
+pub use issuers::{Issuer, jwks_url};
 pub use load::{admin_reachable, reachable};
 pub use roles::RolePolicy;
 pub use tenants::TenantPolicy;
@@ -94,6 +94,10 @@ pub struct Auth {
     pub revocations_file: Option<PathBuf>,
     /// Whose signed tokens are taken.
     pub issuers: Vec<Issuer>,
+    /// How soon keys are fetched again that a token names and that are not there, in seconds; 30.
+    pub jwks_refetch_s_min: u64,
+    /// How long keys are used that cannot be fetched again, in seconds; 86,400.
+    pub jwks_stale_s_max: u64,
     /// How far clocks may be apart, in seconds; 10.
     pub leeway_s: u64,
     /// The roles of those who bring no credential; with none of them nobody is let in without.
@@ -347,6 +351,8 @@ impl Default for Config {
                 tokens_file: None,
                 revocations_file: None,
                 issuers: Vec::new(),
+                jwks_refetch_s_min: 30,
+                jwks_stale_s_max: 86_400,
                 leeway_s: 10,
                 anonymous_roles: Vec::new(),
                 cookie: String::new(),

@@ -88,7 +88,7 @@ impl Fleet for FakeFleet {
                 sd_notify::notify(&[NotifyState::Status("accepts again")]).unwrap();
                 return !reactor.is_full.load(Ordering::SeqCst);
             }
-            Order::Revoke(_) => {}
+            Order::Revoke(_) | Order::Keys(_) => {}
             // It is never empty.
             Order::Drain { emptied: Some(sender), .. } => std::mem::forget(sender),
             Order::Reload(config, _) => {
@@ -135,7 +135,7 @@ fn hooks() -> Hooks {
         if count % 2 == 0 {
             Err(format!("fault {count}"))
         } else {
-            Ok(Loaded { config, access: None, operators: None })
+            Ok(Loaded { config, access: None, key_urls: Vec::new(), operators: None })
         }
     };
     Hooks { load: Box::new(load), set_log_level: Box::new(|_| {}), release_memory: || {} }

@@ -19,10 +19,12 @@ use jsonwebtoken::{
 use super::strict::{Object, Value};
 
 mod algorithm;
+mod refetch;
 #[cfg(test)]
 mod tests;
 
 pub use algorithm::{Algorithm, KeyKind};
+pub use refetch::Refetch;
 
 /// The most bytes of a file or an answer with keys.
 pub const KEYS_BYTES_MAX: usize = 256 << 10;

@@ -20,26 +20,27 @@ use foldhash::fast::RandomState;
 
 use crate::protocol::{secret::Secret, tenant::Tenant};
 use grants::{Action, Rights, Role, RoleSet, Verdict};
+use keys::{KeySet, Refetch};
 use principal::{Principal, Source};
 use token::{IssuerTerms, Issuers, TokenFault, Unverified};
 
-/// All that is known of who may come in and what they may do, as of one configuration.
-#[derive(Debug)]
+/// All that is known of who may come in and what they may do, as of one configuration. A clone shares all that may be much.
+#[derive(Clone, Debug)]
 pub struct Access {
-    /// Another one has another number.
+    /// That of another configuration has another number.
     version: u64,
-    roles: Vec<Role>,
+    roles: Arc<[Role]>,
     /// By digest.
-    static_tokens: HashMap<[u8; 32], Arc<Principal>, RandomState>,
+    static_tokens: Arc<HashMap<[u8; 32], Arc<Principal>, RandomState>>,
     issuers: Issuers,
     /// By its place, what an issuer is called.
-    issuer_names: Vec<Arc<Box<str>>>,
+    issuer_names: Arc<[Arc<Box<str>>]>,
     /// What those have whom an issuer vouches for, by its place.
-    issuer_roles: Vec<Box<[Box<str>]>>,
+    issuer_roles: Arc<[Box<[Box<str>]>]>,
     /// Of which tenant they are where their tokens do not say, by its place.
-    issuer_tenants: Vec<Option<Arc<Tenant>>>,
+    issuer_tenants: Arc<[Option<Arc<Tenant>>]>,
     /// By name.
-    tenants: HashMap<Box<str>, Arc<Tenant>, RandomState>,
+    tenants: Arc<HashMap<Box<str>, Arc<Tenant>, RandomState>>,
     leeway_s: u64,
     /// Who comes without a credential; none if a credential is needed.
     anonymous: Option<Arc<Principal>>,
@@ -115,13 +116,13 @@ impl Access {
         assert!(roles.len() <= grants::ROLES_MAX, "the configuration bounds the roles");
         Access {
             version,
-            roles,
-            static_tokens: HashMap::default(),
+            roles: roles.into(),
+            static_tokens: Arc::default(),
             issuers: Issuers::default(),
-            issuer_names: Vec::new(),
-            issuer_roles: Vec::new(),
-            issuer_tenants: Vec::new(),
-            tenants: HashMap::default(),
+            issuer_names: Arc::new([]),
+            issuer_roles: Arc::new([]),
+            issuer_tenants: Arc::new([]),
+            tenants: Arc::default(),
             leeway_s: 0,
             anonymous: None,
         }
@@ -129,7 +130,8 @@ impl Access {
 
     /// There are these tenants.
     pub fn set_tenants(&mut self, tenants: impl IntoIterator<Item = Tenant>) {
-        self.tenants = tenants.into_iter().map(|tenant| (tenant.name().into(), Arc::new(tenant))).collect();
+        let by_name = tenants.into_iter().map(|tenant| (tenant.name().into(), Arc::new(tenant)));
+        self.tenants = Arc::new(by_name.collect());
     }
 
     /// The tenant of this name, if there is one.
@@ -153,8 +155,32 @@ impl Access {
         let known =
             |name: &str| self.tenant(name).expect("the configuration names those that there are").clone();
         self.issuer_tenants = tenants.map(|name| name.map(known)).collect();
-        let (terms, roles) = trusted.into_iter().map(|it| (it.terms, it.roles)).unzip();
-        (self.issuers, self.issuer_roles, self.leeway_s) = (Issuers::new(terms, claims), roles, leeway_s);
+        let (terms, roles): (Vec<_>, Vec<_>) = trusted.into_iter().map(|it| (it.terms, it.roles)).unzip();
+        (self.issuers, self.issuer_roles) = (Issuers::new(terms, claims), roles.into());
+        self.leeway_s = leeway_s;
+    }
+
+    /// The same, with what `keys_of` says of each issuer whose keys are fetched. It has the same version: who connections are, and
+    /// what they may do, need not be found again.
+    pub fn with_keys(&self, keys_of: impl Fn(&str) -> Option<Arc<KeySet>>) -> Access {
+        Access { issuers: self.issuers.with_keys(keys_of), ..self.clone() }
+    }
+
+    /// What is told of the keys of an issuer, if there is one of this name and they are fetched.
+    pub fn refetch(&self, iss: &str) -> Option<&Arc<Refetch>> {
+        self.issuers.terms()[self.place_of(iss)?].refetch.as_ref()
+    }
+
+    /// Whether a token was refused for want of a key that may be there soon: keys are fetched then, and whoever brought it may come
+    /// again.
+    pub fn awaits_keys(&self, why: Refused) -> bool {
+        let (issuer_index, has_keys) = match why {
+            Refused::Token(TokenFault::NoKeys { issuer_index }) => (issuer_index, false),
+            Refused::Token(TokenFault::UnknownKey { issuer_index }) => (issuer_index, true),
+            _ => return false,
+        };
+        let refetch = self.issuers.terms()[issuer_index].refetch.as_ref();
+        refetch.is_some_and(|refetch| refetch.ask() || !has_keys)
     }
 
     /// Lets those in who bring no credential, with these roles.
@@ -178,7 +204,8 @@ impl Access {
         digest: [u8; 32],
     ) -> bool {
         let principal = Principal::with_static_token(user, roles, tenant, digest);
-        self.static_tokens.insert(digest, Arc::new(principal)).is_none()
+        let tokens = Arc::get_mut(&mut self.static_tokens).expect("tokens come before anybody has it");
+        tokens.insert(digest, Arc::new(principal)).is_none()
     }
 
     /// Which configuration it is of.
@@ -308,6 +335,7 @@ mod tests {
             ttl_s_max: None,
             tenants: of_issuer == Some("any"),
             keys: None,
+            refetch: None,
         };
         let tenant = of_issuer.filter(|name| *name != "any").map(Into::into);
         access.trust(vec![Trusted { terms, roles: [].into(), tenant }], 0);

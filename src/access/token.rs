@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
     grants::{GrantTexts, Grants},
-    keys::{Algorithm, KEY_ID_BYTES_MAX, Key, KeySet},
+    keys::{Algorithm, KEY_ID_BYTES_MAX, Key, KeySet, Refetch},
     pattern::Bindings,
     strict::{Object, Value},
 };
@@ -33,10 +33,10 @@ pub const KEYS_TRIED_MAX: usize = 8;
 const SECONDS_MAX: u64 = 1 << 53;
 
 /// Whose tokens are taken.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Issuers {
     terms: Box<[IssuerTerms]>,
-    claim_names: Box<[Box<str>]>,
+    claim_names: Arc<[Box<str>]>,
 }
 
 /// What an issuer's tokens have to be.
@@ -58,6 +58,8 @@ pub struct IssuerTerms {
     pub tenants: bool,
     /// Nothing as long as they have not been fetched.
     pub keys: Option<Arc<KeySet>>,
+    /// Of keys that are fetched.
+    pub refetch: Option<Arc<Refetch>>,
 }
 
 /// A token that may turn out to be its issuer's.
@@ -166,6 +168,15 @@ impl Issuers {
     /// All of them.
     pub fn terms(&self) -> &[IssuerTerms] {
         &self.terms
+    }
+
+    /// The same, with what `keys_of` says of each whose keys are fetched.
+    pub(super) fn with_keys(&self, keys_of: impl Fn(&str) -> Option<Arc<KeySet>>) -> Issuers {
+        let mut issuers = self.clone();
+        for terms in issuers.terms.iter_mut().filter(|terms| terms.refetch.is_some()) {
+            terms.keys = keys_of(&terms.iss);
+        }
+        issuers
     }
 }
 

@@ -81,12 +81,13 @@ pub(super) fn serve(sources: Sources, takes_over: bool, release_memory: fn()) ->
 pub(super) fn open(sources: &Sources, version: u64) -> Result<Loaded<Config>, String> {
     let config = load::load(sources).map_err(|error| error.to_string())?;
     let access = credentials::open(&config, version)?;
+    let key_urls = credentials::key_urls(&config)?;
     let operators = credentials::open_operators(&config)?;
-    Ok(Loaded { config, access, operators })
+    Ok(Loaded { config, access, key_urls, operators })
 }
 
 fn serve_logged(loaded: Loaded<Config>, hooks: Hooks, takes_over: bool) -> Result<(), Failure> {
-    let Loaded { config, access, operators } = loaded;
+    let Loaded { config, access, key_urls, operators } = loaded;
     raise_descriptor_limit();
     let report = Report::run(&needs(&config));
     if let Some(line) = missing(&report) {
@@ -108,9 +109,10 @@ fn serve_logged(loaded: Loaded<Config>, hooks: Hooks, takes_over: bool) -> Resul
                 "--takeover and LISTEN_FDS both give listeners: start it without the one or the other".into(),
             ));
         }
-        return serve_after(Loaded { config, access, operators }, hooks, on_ready);
+        return serve_after(Loaded { config, access, key_urls, operators }, hooks, on_ready);
     }
     let Inherited { listeners, admin } = inherited.unwrap_or_default();
+    let known = access.clone();
     let start = move |config: Arc<Config>| {
         let listeners = match listeners.is_empty() {
             true => Listeners::bind(&config, reactor_count(&config))?,
@@ -121,14 +123,14 @@ fn serve_logged(loaded: Loaded<Config>, hooks: Hooks, takes_over: bool) -> Resul
         let reactors = Prepared::new(config, access, listeners)?.start(&kept.revocations)?;
         Ok((reactors, kept))
     };
-    let launch = Launch { admin, operators, takes_over };
+    let launch = Launch { admin, operators, access: known, key_urls, takes_over };
     control::run(config, launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 
 /// Takes the place of the broker at `control.socket`. That one closes its connections only when whatever can
 /// fail here has not.
 fn serve_after(
-    Loaded { config, access, operators }: Loaded,
+    Loaded { config, access, key_urls, operators }: Loaded,
     hooks: Hooks,
     on_ready: impl FnOnce(&Reactors, Option<SocketAddr>),
 ) -> Result<(), Failure> {
@@ -138,6 +140,7 @@ fn serve_after(
         ));
     };
     let (predecessor, Inherited { listeners, admin }) = Predecessor::meet(path).map_err(Failure::Run)?;
+    let known = access.clone();
     let prepare = || {
         Kept::check(config.auth.revocations_file.as_deref())?;
         let mut listeners = Listeners::inherit(&config, listeners)?;
@@ -156,7 +159,7 @@ fn serve_after(
         let reactors = prepared.start(&kept.revocations)?;
         Ok((reactors, kept))
     };
-    let launch = Launch { admin, operators, takes_over: true };
+    let launch = Launch { admin, operators, access: known, key_urls, takes_over: true };
     control::run(config.clone(), launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 

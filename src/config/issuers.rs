@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use toml::{Spanned, de::DeValue};
+use url::{Host, Url};
 
 use super::{
     keys::{Key, Kind, Refusal},
@@ -16,6 +17,8 @@ use crate::{
 
 /// So many issuers.
 pub(super) const ISSUERS_MAX: usize = 16;
+/// The longest address of keys, in bytes.
+const URL_BYTES_MAX: usize = 2_048;
 
 /// One issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct Issuer {
     pub key_file: Option<PathBuf>,
     /// A file with its keys, as a JWKS.
     pub jwks_file: Option<PathBuf>,
+    /// Where its keys are fetched from, as [`jwks_url`] reads it.
+    pub jwks_url: String,
+    /// A file with the authorities that vouch for whoever is there; those of the machine without.
+    pub jwks_ca_file: Option<PathBuf>,
     /// The claim with the user's name; `sub`.
     pub user_claim: String,
     /// The claim with what is for the broker; `fanfare`.
@@ -52,6 +59,8 @@ impl Default for Issuer {
             algorithms: Vec::new(),
             key_file: None,
             jwks_file: None,
+            jwks_url: String::new(),
+            jwks_ca_file: None,
             user_claim: "sub".into(),
             claims: "fanfare".into(),
             roles: Vec::new(),
@@ -126,6 +135,30 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
         },
         example: "\"\"",
         is_set: |issuer| issuer.jwks_file.is_some(),
+    },
+    TableKey {
+        key: Key {
+            path: "auth.issuers.jwks_url",
+            about: "In place of either: where the JWKS is fetched from, again and again. Secrets are not taken from there.",
+            is_reloadable: true,
+            kind: Kind::OptionalText {
+                allowed: "an https:// URL without a user, a password and a fragment, or an http:// one of this machine itself",
+                is_valid: |text| jwks_url(text).is_some(),
+                field: |issuer| &mut issuer.jwks_url,
+            },
+        },
+        example: "\"\"",
+        is_set: |issuer| !issuer.jwks_url.is_empty(),
+    },
+    TableKey {
+        key: Key {
+            path: "auth.issuers.jwks_ca_file",
+            about: "Certificates in PEM of the authorities that vouch for the server of jwks_url; without it the machine's own.",
+            is_reloadable: true,
+            kind: Kind::OptionalFile(|issuer| &mut issuer.jwks_ca_file),
+        },
+        example: "\"\"",
+        is_set: |issuer| issuer.jwks_ca_file.is_some(),
     },
     TableKey {
         key: Key {
@@ -221,18 +254,24 @@ pub(super) fn issuers(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<Issuer>, R
     }
     let mut issuers: Vec<Issuer> = Vec::with_capacity(entries.len());
     for entry in entries {
-        let allowed = "a table with iss, algorithms, and either key_file or jwks_file";
+        let allowed = "a table with iss, algorithms, and one of key_file, jwks_file and jwks_url";
         let issuer = table::read(NAME, entry, ISSUER_KEYS, allowed)?;
+        let sources = [issuer.key_file.is_some(), issuer.jwks_file.is_some(), !issuer.jwks_url.is_empty()];
         let is_whole = !issuer.iss.is_empty()
             && !issuer.algorithms.is_empty()
             && !issuer.user_claim.is_empty()
             && !issuer.claims.is_empty()
-            && issuer.key_file.is_some() != issuer.jwks_file.is_some();
+            && sources.iter().filter(|is_set| **is_set).count() == 1;
         if !is_whole {
             return Err(not_allowed(NAME, entry, allowed.into()));
         }
         if issuer.tenants && !issuer.tenant.is_empty() {
             let allowed = "a table with either tenant or tenants, or neither";
+            return Err(not_allowed(NAME, entry, allowed.into()));
+        }
+        let is_secured = jwks_url(&issuer.jwks_url).is_some_and(|url| url.scheme() == "https");
+        if issuer.jwks_ca_file.is_some() && !is_secured {
+            let allowed = "a table with jwks_ca_file only beside a jwks_url that begins with https://";
             return Err(not_allowed(NAME, entry, allowed.into()));
         }
         if issuers.iter().any(|before| before.iss == issuer.iss) {
@@ -241,6 +280,23 @@ pub(super) fn issuers(entries: &[Spanned<DeValue<'_>>]) -> Result<Vec<Issuer>, R
         issuers.push(issuer);
     }
     Ok(issuers)
+}
+
+/// Where keys may be fetched from: over TLS, or from this machine itself.
+pub fn jwks_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok().filter(|_| text.len() <= URL_BYTES_MAX)?;
+    let is_here = match url.host()? {
+        Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    let is_allowed = match url.scheme() {
+        "https" => true,
+        "http" => is_here,
+        _ => false,
+    };
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    (is_allowed && is_plain && url.port() != Some(0)).then_some(url)
 }
 
 /// The issuer as an inline table of what it sets.
@@ -267,14 +323,48 @@ mod tests {
         let mut config = load(text).unwrap();
         let issuer = &mut config.auth.issuers[0];
         assert_eq!((&*issuer.iss, &*issuer.user_claim, issuer.ttl_s_max), ("https://a/", "uid", 900));
-        // What excludes another one, and what needs a tenant.
-        let unset = ["key_file", "tenant", "tenants"];
-        assert!(ISSUER_KEYS.iter().all(|key| (key.is_set)(issuer) != unset.contains(&key.key.name())));
-        let literal = literal(issuer);
-        assert_eq!(load(&literal).unwrap().auth.issuers, config.auth.issuers);
+        // What excludes another one, what goes with another one alone, and what needs a tenant.
+        let others = ["key_file", "jwks_url", "jwks_ca_file", "tenant", "tenants"];
+        assert!(ISSUER_KEYS.iter().all(|key| (key.is_set)(issuer) != others.contains(&key.key.name())));
+        let again = literal(issuer);
+        assert_eq!(load(&again).unwrap().auth.issuers, config.auth.issuers);
+        let text = r#"{ iss = "c", algorithms = ["ES256"], jwks_url = "https://c/k", jwks_ca_file = "/ca" }"#;
+        let mut fetched = load(text).unwrap();
+        let again = literal(&mut fetched.auth.issuers[0]);
+        assert_eq!((&*again, load(&again).unwrap().auth), (text, fetched.auth));
         let short = load(r#"{ iss = "b", algorithms = ["HS256"], key_file = "/k" }"#).unwrap();
         assert_eq!((&*short.auth.issuers[0].user_claim, short.auth.issuers[0].ttl_s_max), ("sub", 86_400));
         assert!(short.auth.is_on());
+    }
+
+    #[test]
+    fn keys_are_fetched_over_tls_or_from_this_machine() {
+        for (url, is_allowed) in [
+            ("https://login.example.org/.well-known/jwks.json", true),
+            ("https://login.example.org:8443/keys?v=1", true),
+            ("https://192.0.2.1/", true),
+            ("http://127.0.0.1:8080/keys", true),
+            ("http://127.8.0.1/", true),
+            ("http://[::1]:8080/", true),
+            ("http://localhost/", true),
+            ("http://keys.localhost/", true),
+            ("http://login.example.org/", false),
+            ("http://192.0.2.1/", false),
+            ("http://localhost.example.org/", false),
+            ("http://127.0.0.1.example.org/", false),
+            ("https://user@login.example.org/", false),
+            ("https://:secret@login.example.org/", false),
+            ("https://login.example.org/#keys", false),
+            ("https://login.example.org:0/", false),
+            ("file:///etc/fanfare/keys", false),
+            ("login.example.org/keys", false),
+            ("https://", false),
+            ("", false),
+        ] {
+            assert_eq!(jwks_url(url).is_some(), is_allowed, "{url}");
+        }
+        let of = |count: usize| format!("https://a/{}", "k".repeat(count - 10));
+        assert!(jwks_url(&of(URL_BYTES_MAX)).is_some() && jwks_url(&of(URL_BYTES_MAX + 1)).is_none());
     }
 
     #[test]
@@ -288,6 +378,22 @@ mod tests {
             (
                 r#"{ iss = "b", algorithms = ["HS256"], key_file = "/k", jwks_file = "/k" }"#,
                 "it must be a table with iss",
+            ),
+            (
+                r#"{ iss = "b", algorithms = ["HS256"], key_file = "/k", jwks_url = "https://b/" }"#,
+                "it must be a table with iss",
+            ),
+            (
+                r#"{ iss = "b", algorithms = ["ES256"], jwks_url = "http://b/" }"#,
+                "auth.issuers.jwks_url = \"http://b/\" is not allowed: it must be an https:// URL",
+            ),
+            (
+                r#"{ iss = "b", algorithms = ["ES256"], jwks_url = "http://[::1]/", jwks_ca_file = "/ca" }"#,
+                "it must be a table with jwks_ca_file only beside a jwks_url",
+            ),
+            (
+                r#"{ iss = "b", algorithms = ["HS256"], key_file = "/k", jwks_ca_file = "/ca" }"#,
+                "it must be a table with jwks_ca_file only beside a jwks_url",
             ),
             (
                 r#"{ iss = "b", algorithms = ["none"], key_file = "/k" }"#,

@@ -239,6 +239,18 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: Kind::Issuers(|config| &mut config.auth.issuers),
     },
     Key {
+        path: "auth.jwks_refetch_s_min",
+        about: "How soon the keys of a jwks_url are fetched again if a token names one that is not there; strangers can name any.",
+        is_reloadable: true,
+        kind: integer!(Integer, auth.jwks_refetch_s_min, 1..=3_600, "seconds"),
+    },
+    Key {
+        path: "auth.jwks_stale_s_max",
+        about: "How long the keys of a jwks_url are used that cannot be fetched again; then its tokens are not accepted until they can.",
+        is_reloadable: true,
+        kind: integer!(Integer, auth.jwks_stale_s_max, 60..=31_536_000, "seconds"),
+    },
+    Key {
         path: "auth.leeway_s",
         about: "How far the clocks of issuers and the broker may be apart: so much later a token ends, and so much earlier it begins.",
         is_reloadable: true,

@@ -14,12 +14,15 @@ use toml::Spanned;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::guard::{Operator, Operators};
+use super::{
+    guard::{Operator, Operators},
+    keys::fetch::KeyUrl,
+};
 use crate::{
     access::{
         Access, Trusted,
         grants::{Grants, Role},
-        keys::{Algorithm, KeySet, Loaded, Source},
+        keys::{Algorithm, KeySet, KeysError, Loaded, Source},
         principal,
         token::IssuerTerms,
     },
@@ -114,27 +117,37 @@ pub fn open_operators(config: &Config) -> Result<Option<Arc<Operators>>, String>
     Ok(Some(Arc::new(operators)))
 }
 
-/// An issuer with its keys.
+/// Where keys are to be fetched from, by `auth.issuers`.
+///
+/// # Errors
+/// As [`open`].
+pub fn key_urls(config: &Config) -> Result<Vec<KeyUrl>, String> {
+    let read = |path: &Path| read_kept("auth.issuers.jwks_ca_file", path, changeable);
+    let urls = config.auth.issuers.iter().map(|issuer| {
+        KeyUrl::of(issuer, algorithms_of(issuer), |path| read(path).map(|bytes| bytes.to_vec()))
+    });
+    urls.filter_map(Result::transpose).collect()
+}
+
+fn algorithms_of(issuer: &Issuer) -> Vec<Algorithm> {
+    let names = issuer.algorithms.iter();
+    names.map(|name| Algorithm::parse(name).expect("the key was checked")).collect()
+}
+
+/// An issuer with its keys, if they are in a file.
 fn trusted(issuer: &Issuer) -> Result<Trusted, String> {
     let names = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect::<Vec<Box<str>>>();
-    let algorithms =
-        issuer.algorithms.iter().map(|name| Algorithm::parse(name).expect("the key was checked"));
-    let algorithms: Vec<Algorithm> = algorithms.collect();
-    let (key, path) = match (&issuer.key_file, &issuer.jwks_file) {
-        (Some(path), _) => ("auth.issuers.key_file", path),
-        (None, Some(path)) => ("auth.issuers.jwks_file", path),
-        (None, None) => unreachable!("the table was checked"),
+    let algorithms = algorithms_of(issuer);
+    let keys = match (&issuer.key_file, &issuer.jwks_file) {
+        (Some(path), _) => {
+            Some(read_keys("auth.issuers.key_file", path, |bytes| KeySet::from_key_file(bytes, &algorithms))?)
+        }
+        (None, Some(path)) => Some(read_keys("auth.issuers.jwks_file", path, |bytes| {
+            KeySet::from_jwks(bytes, &algorithms, Source::File)
+        })?),
+        // They are fetched.
+        (None, None) => None,
     };
-    let bytes = read(key, path)?;
-    let loaded = match issuer.key_file.is_some() {
-        true => KeySet::from_key_file(&bytes, &algorithms),
-        false => KeySet::from_jwks(&bytes, &algorithms, Source::File),
-    };
-    let Loaded { keys, passed_over } =
-        loaded.map_err(|why| format!("{key} = \"{}\": {why}", path.display()))?;
-    for key in passed_over {
-        warn!("{}: a key is passed over: {key}", path.display());
-    }
     Ok(Trusted {
         terms: IssuerTerms {
             iss: issuer.iss.as_str().into(),
@@ -144,11 +157,26 @@ fn trusted(issuer: &Issuer) -> Result<Trusted, String> {
             claims: issuer.claims.as_str().into(),
             ttl_s_max: Some(issuer.ttl_s_max),
             tenants: issuer.tenants,
-            keys: Some(Arc::new(keys)),
+            refetch: keys.is_none().then(Arc::default),
+            keys,
         },
         roles: names(&issuer.roles).into(),
         tenant: (!issuer.tenant.is_empty()).then(|| issuer.tenant.as_str().into()),
     })
+}
+
+/// The keys of a file, as `parse` reads it.
+fn read_keys(
+    key: &str,
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<Loaded, KeysError>,
+) -> Result<Arc<KeySet>, String> {
+    let Loaded { keys, passed_over } =
+        parse(&read(key, path)?).map_err(|why| format!("{key} = \"{}\": {why}", path.display()))?;
+    for key in passed_over {
+        warn!("{}: a key is passed over: {key}", path.display());
+    }
+    Ok(Arc::new(keys))
 }
 
 /// Reads a file of tokens; `admit` takes in each, and tells whether it is the first with that digest.
@@ -215,6 +243,15 @@ fn digest(hex: &str) -> Option<[u8; 32]> {
 
 /// What is in a file of secrets, which nobody but the broker's user and its group may read.
 fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    read_kept(key, path, exposure)
+}
+
+/// What is in a file of which `fault` finds nothing wrong with its mode and its owners.
+fn read_kept(
+    key: &str,
+    path: &Path,
+    fault: impl FnOnce(u32, u32, u32) -> Option<String>,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let name = path.display();
     let refused = |why: String| format!("{key} = \"{name}\" {why}");
     let path = locate(path).ok_or_else(|| {
@@ -226,7 +263,7 @@ fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     if !about.is_file() {
         return Err(refused("is no file".into()));
     }
-    if let Some(why) = exposure(about.mode(), about.uid(), about.gid()) {
+    if let Some(why) = fault(about.mode(), about.uid(), about.gid()) {
         return Err(refused(why));
     }
     if about.len() > FILE_BYTES_MAX {
@@ -253,9 +290,8 @@ pub(super) fn exposure(mode: u32, owner: u32, group: u32) -> Option<String> {
             "has mode {bits:03o}: others may read or change it; {MODE_MAX:03o} at most is allowed"
         ));
     }
-    let us = geteuid().as_raw();
-    if owner != us && owner != 0 {
-        return Some(format!("belongs to the user {owner}; this one ({us}) or root is allowed"));
+    if let Some(why) = stranger(owner) {
+        return Some(why);
     }
     let is_ours = || {
         let groups = getgroups().unwrap_or_default();
@@ -267,6 +303,21 @@ pub(super) fn exposure(mode: u32, owner: u32, group: u32) -> Option<String> {
         ));
     }
     None
+}
+
+/// Who else may change a file with this mode and this owner, as what to do about it; anybody may read it.
+fn changeable(mode: u32, owner: u32, _: u32) -> Option<String> {
+    let bits = mode & 0o777;
+    if bits & 0o022 != 0 {
+        return Some(format!("has mode {bits:03o}: others may change it; 644 at most is allowed"));
+    }
+    stranger(owner)
+}
+
+fn stranger(owner: u32) -> Option<String> {
+    let us = geteuid().as_raw();
+    (owner != us && owner != 0)
+        .then(|| format!("belongs to the user {owner}; this one ({us}) or root is allowed"))
 }
 
 #[cfg(test)]

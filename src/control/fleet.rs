@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::revocations::Ledger;
+use super::{keys::KeyRing, revocations::Ledger};
 use crate::{
     config::Config,
     metrics::{ReactorStats, Troubles},
@@ -128,6 +128,7 @@ pub struct Watch<F> {
     reloads: Reloads,
     /// Set when the reactors are there.
     ledger: OnceLock<Arc<Ledger>>,
+    keys: KeyRing,
     /// The last round of answers. Its lock is held while a round is under way, so that there is one.
     round: Mutex<Option<(Instant, Arc<[Answer]>)>>,
 }
@@ -142,6 +143,7 @@ impl<F: Fleet> Watch<F> {
             started: Instant::now(),
             reloads: Reloads::default(),
             ledger: OnceLock::new(),
+            keys: KeyRing::default(),
             round: Mutex::new(None),
         }
     }
@@ -199,6 +201,16 @@ impl<F: Fleet> Watch<F> {
     /// Where revocations are asked for; none while the broker starts.
     pub fn ledger(&self) -> Option<&Arc<Ledger>> {
         self.ledger.get()
+    }
+
+    /// The reactors; none while the broker starts.
+    pub fn fleet(&self) -> Option<&Arc<F>> {
+        self.fleet.get()
+    }
+
+    /// The keys that are fetched.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
     }
 
     /// What each reactor answers, by its index; empty while the broker starts.

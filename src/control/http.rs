@@ -36,6 +36,7 @@ use super::{
     api::{self, Peer},
     fleet::{Fleet, Phase, Watch},
     guard::Guard,
+    keys::KeyStatus,
     lines::STDERR,
     metrics::{self, Format, Process},
     notices::Seldom,
@@ -214,10 +215,22 @@ async fn healthz<F: Fleet>(State(pages): State<Arc<Pages<F>>>) -> Response {
 
 async fn readyz<F: Fleet>(State(pages): State<Arc<Pages<F>>>) -> Response {
     match pages.watch.phase() {
-        Phase::Ready => "ready\n".into_response(),
+        Phase::Ready => ready(&pages.watch.keys().status()),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
         Phase::Waiting => (StatusCode::SERVICE_UNAVAILABLE, WAITING).into_response(),
+    }
+}
+
+/// Clients are accepted; but those of issuers without keys are told to come again, which may be all.
+fn ready(keys: &KeyStatus) -> Response {
+    let without = keys.without.join(" and ");
+    match (keys.without.is_empty(), keys.is_shut) {
+        (true, _) => "ready\n".into_response(),
+        (false, false) => format!("ready, but without keys of {without}\n").into_response(),
+        (false, true) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("without keys of {without}\n")).into_response()
+        }
     }
 }
 
@@ -235,6 +248,7 @@ async fn metrics<F: Fleet>(State(pages): State<Arc<Pages<F>>>, headers: HeaderMa
             is_insecure: watch.is_insecure(),
             revocations: watch.ledger().map_or(0, |ledger| ledger.revocations().count(now_s()) as u64),
             admin_refused: pages.guard.refused(),
+            keys: watch.keys().status(),
         },
         format,
     );

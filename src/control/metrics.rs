@@ -24,6 +24,7 @@ use families::{FAMILIES, Value};
 use super::{
     fleet::{Answer, Phase},
     guard::{self, RefusedCounts},
+    keys::{FetchResult, KeyStatus},
 };
 use crate::{
     access::{Refused, grants::Action},
@@ -122,7 +123,7 @@ fn classic(text: &str) -> String {
 }
 
 /// What the process as a whole says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Process {
     /// Where in its life it is.
     pub phase: Phase,
@@ -138,6 +139,8 @@ pub struct Process {
     pub revocations: u64,
     /// Requests to the admin listener that were refused, by reason.
     pub admin_refused: RefusedCounts,
+    /// Keys of issuers that are fetched.
+    pub keys: KeyStatus,
 }
 
 impl Collector for Process {
@@ -153,6 +156,18 @@ impl Collector for Process {
             encoder.encode_descriptor("fanfare_admin_refused", help, None, MetricType::Counter)?;
         for (reason, count) in guard::Refused::ALL.into_iter().zip(self.admin_refused) {
             counter(&mut metric, &[("reason", reason.as_str())], &count)?;
+        }
+        let help =
+            "How long ago the keys of an issuer were fetched that are used; nothing of one that has none.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric = encoder.encode_descriptor("fanfare_keys_age", help, unit, MetricType::Gauge)?;
+        for (issuer, age) in &self.keys.ages {
+            metric.encode_family(&[("issuer", escaped(issuer))])?.encode_gauge(&age.as_secs_f64())?;
+        }
+        let help = "Fetches of issuers' keys, by what became of them.";
+        let mut metric = encoder.encode_descriptor("fanfare_key_fetches", help, None, MetricType::Counter)?;
+        for (result, count) in FetchResult::ALL.into_iter().zip(self.keys.fetches) {
+            counter(&mut metric, &[("result", result.as_str())], &count)?;
         }
         let help = "Time since the broker's start.";
         gauge(&mut encoder, "fanfare_uptime", help, Some(&Unit::Seconds), &self.uptime.as_secs_f64())?;
@@ -294,6 +309,11 @@ impl Collector for Fleet {
     }
 }
 
+/// A label's value as it stands between quotes, which the encoder leaves to whoever gives it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -340,6 +360,11 @@ mod tests {
             is_insecure: true,
             revocations: 6,
             admin_refused: [7, 8, 9, 10],
+            keys: KeyStatus {
+                ages: vec![("https://\"login\"\\".into(), Duration::from_millis(2_500))],
+                fetches: [11, 12, 13],
+                ..KeyStatus::default()
+            },
         }
     }
 

@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod guard;
 pub mod guest;
 pub mod http;
+pub mod keys;
 pub mod lines;
 pub mod metrics;
 pub mod notices;
@@ -31,6 +32,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::{
+    access::Access,
     config::Config,
     reactor::{Order, locked_bytes},
     uring::remedy::{self, Step, Surroundings},
@@ -39,6 +41,7 @@ use admin::Admin;
 use ending::Takeover;
 use fleet::{Fleet, Phase, Watch};
 use guard::Operators;
+use keys::fetch::KeyUrl;
 use reload::{Hooks, Loaded, Reloader};
 use revocations::{Kept, Ledger};
 use signals::{Signal, Signals};
@@ -56,6 +59,10 @@ pub struct Launch {
     pub admin: Option<OwnedFd>,
     /// Who may use it beside what is everybody's.
     pub operators: Option<Arc<Operators>>,
+    /// What the reactors start with of who may do what.
+    pub access: Option<Arc<Access>>,
+    /// Where keys are to be fetched from that are not in files.
+    pub key_urls: Vec<KeyUrl>,
     /// The broker takes a running one's place, and its start waits for that one's end.
     pub takes_over: bool,
 }
@@ -85,7 +92,7 @@ pub fn run<F: Fleet>(
 }
 
 async fn control<F: Fleet>(
-    Launch { admin, operators, takes_over }: Launch,
+    Launch { admin, operators, access, key_urls, takes_over }: Launch,
     mut reloader: Reloader,
     release_memory: fn(),
     mut signals: Signals,
@@ -97,6 +104,10 @@ async fn control<F: Fleet>(
     if takes_over {
         watch.set_phase(Phase::Waiting);
     }
+    // As soon as may be: whoever comes first is to find them there.
+    watch.keys().adopt(access, key_urls, &config);
+    watch.keys().note_adopted();
+    tokio_uring::spawn(keys::run(Arc::clone(&watch)));
     let bind = |path| ControlSocket::bind(path, !takes_over);
     let socket = config.control.socket.as_deref().map(bind).transpose()?;
     let open = |address| Admin::open(address, &config, operators, admin);
@@ -139,6 +150,8 @@ async fn control<F: Fleet>(
     };
     watch.set_ledger(Ledger::open(kept, reloader.config(), &fleet).map_err(|error| no_thread(&error))?);
     watch.set_ready(Arc::clone(&fleet));
+    // Those that came while it started.
+    watch.keys().tell(&*fleet).await;
     match takes_over {
         true => notify(&[NotifyState::MainPid(process::id()), NotifyState::Ready]),
         false => notify(&[NotifyState::Ready]),
@@ -192,7 +205,8 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
     }
     let loaded = reloader.reload(|config| fleet.check_reach(config));
     let is_applied = loaded.is_some();
-    if let Some(Loaded { config, access, operators }) = loaded {
+    if let Some(Loaded { config, access, key_urls, operators }) = loaded {
+        let access = watch.keys().adopt(access, key_urls, &config);
         if let Some(admin) = admin {
             admin.set_operators(operators);
         }
@@ -204,6 +218,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
         if !untold.is_empty() {
             error!(reactors = ?untold, "reactors did not take the new configuration");
         }
+        watch.keys().note_adopted();
     }
     watch.set_insecure(reloader.running().is_insecure());
     watch.count_reload(is_applied);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::guard::Operators;
+use super::{guard::Operators, keys::fetch::KeyUrl};
 use crate::{
     access::Access,
     config::{
@@ -20,6 +20,8 @@ pub struct Loaded<C = Arc<Config>> {
     pub config: C,
     /// Who may do what by it; none if everybody may do everything.
     pub access: Option<Arc<Access>>,
+    /// Where keys are to be fetched from that are not in files.
+    pub key_urls: Vec<KeyUrl>,
     /// Who may use the admin listener beside what is everybody's.
     pub operators: Option<Arc<Operators>>,
 }
@@ -60,17 +62,18 @@ impl Reloader {
     /// on. With anything wrong everything stays as it was. `check` says what is wrong with what would run, which has of some
     /// keys the values of the start, whatever is read.
     pub fn reload(&mut self, check: impl FnOnce(&Config) -> Result<(), String>) -> Option<Loaded> {
-        let loaded = (self.hooks.load)().and_then(|Loaded { config, access, operators }| {
-            let reload = Reload::new(&self.running, &config);
-            check(&reload.config).map(|()| (reload, access, operators))
+        let loaded = (self.hooks.load)().and_then(|Loaded { config, access, key_urls, operators }| {
+            let config = Reload::new(&self.running, &config);
+            check(&config.config).map(|()| Loaded { config, access, key_urls, operators })
         });
-        let (Reload { config, changed, waiting }, access, operators) = match loaded {
+        let Loaded { config, access, key_urls, operators } = match loaded {
             Ok(loaded) => loaded,
             Err(why) => {
                 error!("not reloaded, the configuration is as it was: {why}");
                 return None;
             }
         };
+        let Reload { config, changed, waiting } = config;
         if config.log.level != self.running.log.level {
             (self.hooks.set_log_level)(&config.log.level);
         }
@@ -82,7 +85,7 @@ impl Reloader {
             warn!("{change} needs a restart");
         }
         self.running = Arc::new(config);
-        Some(Loaded { config: self.running.clone(), access, operators })
+        Some(Loaded { config: self.running.clone(), access, key_urls, operators })
     }
 }
 

@@ -70,6 +70,7 @@ fn check_proofs(keys: KeySet, algorithms: &[Algorithm], lens: &[usize]) {
         ttl_s_max: None,
         tenants: false,
         keys: Some(Arc::new(keys)),
+        refetch: None,
     };
     let issuers = Issuers::new(vec![terms], Vec::new());
     let encode = |text: &[u8]| URL_SAFE_NO_PAD.encode(text);

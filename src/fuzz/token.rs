@@ -31,6 +31,7 @@ static ISSUERS: LazyLock<Issuers> = LazyLock::new(|| {
         ttl_s_max: Some(TTL_S_MAX),
         tenants: false,
         keys: Some(Arc::new(loaded.keys)),
+        refetch: None,
     };
     let tenants = IssuerTerms { iss: "t".into(), audience: Vec::new(), tenants: true, ..plain.clone() };
     Issuers::new(vec![plain, tenants], vec!["org".into()])

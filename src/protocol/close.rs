@@ -58,13 +58,15 @@ pub enum CloseReason {
     RateLimited,
     /// 4029: as many connections of its user as `limits.connections_per_user_max` allows.
     UserLimit,
+    /// 1013: the key that proves its token is not there yet, and is fetched.
+    KeysUnavailable,
     /// 1013: it has most under way, and all connections together more than `limits.buffered_bytes_max` allows.
     BufferedBytes,
 }
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 26] = [
+    pub const ALL: [CloseReason; 27] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -90,6 +92,7 @@ impl CloseReason {
         CloseReason::AddressLimit,
         CloseReason::RateLimited,
         CloseReason::UserLimit,
+        CloseReason::KeysUnavailable,
         CloseReason::BufferedBytes,
     ];
     /// The length of a table indexed by [`CloseReason::index`].
@@ -117,7 +120,9 @@ impl CloseReason {
             CloseReason::PolicyViolation => Some(1008),
             CloseReason::MessageTooBig => Some(1009),
             CloseReason::Restart => Some(1012),
-            CloseReason::TryAgainLater | CloseReason::BufferedBytes => Some(1013),
+            CloseReason::TryAgainLater | CloseReason::KeysUnavailable | CloseReason::BufferedBytes => {
+                Some(1013)
+            }
             CloseReason::SlowConsumer => Some(4000),
             CloseReason::Unauthorized
             | CloseReason::AuthTimeout
@@ -171,6 +176,7 @@ impl CloseReason {
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RateLimited => "rate_limited",
             CloseReason::UserLimit => "user_limit",
+            CloseReason::KeysUnavailable => "keys_unavailable",
             CloseReason::BufferedBytes => "buffered_bytes",
         }
     }

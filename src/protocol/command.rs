@@ -245,6 +245,8 @@ pub enum ErrorCode {
     Forbidden,
     /// It may, but not so often.
     RateLimited,
+    /// The broker cannot do it now, and may be able to soon.
+    Unavailable,
 }
 
 impl ErrorCode {
@@ -265,6 +267,7 @@ impl ErrorCode {
             ErrorCode::Unauthorized => "unauthorized",
             ErrorCode::Forbidden => "forbidden",
             ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::Unavailable => "unavailable",
         }
     }
 }

@@ -279,6 +279,15 @@ impl Desk {
         }
     }
 
+    /// Goes by other keys of issuers from now on: those who are let in stay, and nobody is looked at again.
+    pub fn set_keys(&mut self, access: Arc<Access>) {
+        // Those of another configuration come with it.
+        if self.shared.access.as_ref().is_some_and(|running| running.version() == access.version()) {
+            self.gate.set_access(Some(access.clone()));
+            self.shared.access = Some(access);
+        }
+    }
+
     /// Gives an accepted socket a slot; `origin` is whose it is, if it was counted.
     pub fn open(&mut self, socket: RawFd, origin: Option<Origin>) -> u32 {
         let (now_ms, handshake_ms) = (self.now_ms(), self.shared.config.timeouts.handshake_ms);

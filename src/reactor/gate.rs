@@ -469,6 +469,15 @@ impl Desk {
                 self.gate.let_in(slot, principal);
                 self.let_in(slot, Greeting::of(&asked));
             }
+            Err(why) if access.awaits_keys(why) => {
+                self.note_refused(Some(why));
+                // At once: nothing of it was guessed at, and its client is not at fault.
+                if !is_open {
+                    return self.close(slot, CloseReason::KeysUnavailable, "try again");
+                }
+                let message = "the key that proves the token is not there yet; try again";
+                self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unavailable, message.into()));
+            }
             Err(why) if is_open => {
                 self.note_refused(Some(why));
                 let message = "the token was not accepted";

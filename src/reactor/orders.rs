@@ -15,6 +15,8 @@ pub enum Order {
     Stats(mpsc::Sender<ReactorStats>),
     /// Run with this configuration, and who may do what by it, from now on: what needs a restart is as it was.
     Reload(Arc<Config>, Option<Arc<Access>>),
+    /// Go by these keys of issuers, of which nothing else differs; by none of another configuration than runs.
+    Keys(Arc<Access>),
     /// Let in nobody any more of whom these say so, and close the connections of those who are.
     Revoke(Arc<Revocations>),
     /// Accept no more; tell when the kernel holds no accept. Connections that it took from a queue before

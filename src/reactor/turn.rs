@@ -483,6 +483,7 @@ impl<I: Io> Reactor<I> {
                     self.desk.reload(config, access);
                     self.apply_config();
                 }
+                Order::Keys(access) => self.desk.set_keys(access),
                 Order::Revoke(revocations) => self.desk.revoke(revocations),
                 Order::StopAccepting(sender) => {
                     self.acceptor.stop(&mut self.io);

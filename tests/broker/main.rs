@@ -16,6 +16,7 @@ mod history;
 mod hostile;
 mod http;
 mod interop;
+mod key_sets;
 mod keyed_values;
 mod keys;
 mod lifecycle;

@@ -21,6 +21,7 @@ use fanfare::{
     config::document::default_toml,
     control::{
         fleet::{Answer, Phase},
+        keys::KeyStatus,
         metrics::{Format, Process, exposition},
     },
 };
@@ -329,6 +330,7 @@ fn metrics() -> BTreeSet<String> {
         is_insecure: false,
         revocations: 0,
         admin_refused: [0; 4],
+        keys: KeyStatus { ages: vec![("i".into(), Duration::ZERO)], ..KeyStatus::default() },
     };
     let text = exposition(&[Answer::Stats(Box::default())], process, Format::OpenMetrics);
     let name = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {

@@ -41,6 +41,7 @@ fn issuers(key: &str, algorithm: Algorithm) -> Issuers {
         ttl_s_max: Some(3_600),
         tenants: false,
         keys: Some(Arc::new(loaded.keys)),
+        refetch: None,
     };
     Issuers::new(vec![terms], Vec::new())
 }

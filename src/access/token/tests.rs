@@ -37,6 +37,7 @@ fn issuers() -> Issuers {
         ttl_s_max: Some(86_400),
         tenants: false,
         keys: set(ours.to_vec(), &Algorithm::ALL),
+        refetch: None,
     };
     let es256 = vec![Algorithm::Es256];
     let other = IssuerTerms {

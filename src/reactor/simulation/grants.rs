@@ -113,6 +113,7 @@ fn access_of(era: &Era, version: u64) -> Access {
             ttl_s_max: None,
             tenants: false,
             keys: Some(Arc::new(keys)),
+            refetch: None,
         };
         access.trust(vec![Trusted { terms, roles: names(roles).into(), tenant: None }], 0);
     }

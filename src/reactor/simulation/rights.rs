@@ -287,3 +287,32 @@ fn no_buffer_has_a_token_that_was_read() {
         }
     }
 }
+
+/// Keys of another configuration come with it, before or after: taken for themselves they would bring back its rights.
+#[test]
+fn other_keys_change_nobodys_rights_and_those_of_another_configuration_are_none() {
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let client = world.enter(0);
+    world.allow(access(2, &["news/#"]));
+    world.settle();
+    let keys = |version, filter| Order::Keys(access(version, &[filter]).expect("somebody is asked"));
+    for (order, may_room) in
+        [(keys(1, "room/#"), false), (keys(3, "room/#"), false), (keys(2, "room/#"), true)]
+    {
+        world.order(0, order);
+        world.turns(0, 1);
+        assert_eq!(world.reactor(0).desk().review.pending(1), 0);
+        world.send(client, r#"{"op":"subscribe","topic":"room/1"}"#);
+        let heard = world.hear_all(client);
+        assert_eq!(heard.contains(r#""code":"forbidden""#), !may_room, "{heard}");
+    }
+    // Where nobody is asked there are none.
+    world.allow(None);
+    world.settle();
+    world.order(0, keys(2, "none"));
+    world.settle();
+    world.send(client, r#"{"op":"publish","topic":"x","data":1,"id":1}"#);
+    assert!(world.hear_all(client).contains(r#""op":"ok","id":1"#));
+}
