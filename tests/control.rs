@@ -31,7 +31,7 @@ use fanfare::{
     },
     metrics::{ReactorStats, Troubles},
     protocol::site::Hosts,
-    reactor::Order,
+    reactor::{Order, audit::Audit},
 };
 use sd_notify::NotifyState;
 
@@ -52,11 +52,15 @@ struct FakeReactor {
 }
 
 #[derive(Clone)]
-struct FakeFleet(Arc<Vec<FakeReactor>>, Arc<Troubles>);
+struct FakeFleet(Arc<Vec<FakeReactor>>, Arc<Troubles>, Arc<Audit>);
 
 impl FakeFleet {
     fn new(count: usize) -> Self {
-        FakeFleet(Arc::new((0..count).map(|_| FakeReactor::default()).collect()), Arc::default())
+        FakeFleet(
+            Arc::new((0..count).map(|_| FakeReactor::default()).collect()),
+            Arc::default(),
+            Arc::default(),
+        )
     }
 }
 
@@ -122,6 +126,10 @@ impl Fleet for FakeFleet {
 
     fn troubles(&self) -> &Troubles {
         &self.1
+    }
+
+    fn audit(&self) -> &Audit {
+        &self.2
     }
 }
 

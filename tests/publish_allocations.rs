@@ -87,6 +87,7 @@ impl Turns {
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
+            audit: Arc::default(),
             buffered: Arc::default(),
         };
         let (_, ports) = Mesh::new(count, 0, 64);

@@ -103,11 +103,11 @@ pub struct Trusted {
 
 /// A credential that is read and not proven: see [`Access::prove`].
 #[derive(Debug)]
-pub enum Read {
+pub enum Read<'a> {
     /// A static token, which needs no proof.
     Known(Arc<Principal>),
     /// A signed one.
-    Signed(Box<Unverified>),
+    Signed(Box<Unverified<'a>>),
 }
 
 impl Access {
@@ -222,7 +222,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub fn read(&self, credential: Secret) -> Result<Read, Refused> {
+    pub fn read<'a>(&self, credential: &'a Secret) -> Result<Read<'a>, Refused> {
         if static_token::is_meant(credential.get()) {
             let digest = static_token::digest(credential.get());
             let known = digest.and_then(|digest| self.static_tokens.get(&digest));
@@ -236,7 +236,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub fn prove(&self, read: Read, now_s: u64) -> Result<Arc<Principal>, Refused> {
+    pub fn prove(&self, read: Read<'_>, now_s: u64) -> Result<Arc<Principal>, Refused> {
         let unverified = match read {
             Read::Known(principal) => return Ok(principal),
             Read::Signed(unverified) => unverified,
@@ -257,6 +257,15 @@ impl Access {
             issued_s: claims.issued_s.and_then(NonZeroU64::new),
             expires_s: NonZeroU64::new(claims.expires_s.saturating_add(self.leeway_s)),
         }))
+    }
+
+    /// What a credential that is refused says of whose it is: an issuer that there is, and the name of a key, which may be any text.
+    pub fn tell_of(&self, credential: &Secret) -> (Option<Arc<Box<str>>>, Option<Box<str>>) {
+        if static_token::is_meant(credential.get()) {
+            return (None, None);
+        }
+        let (issuer_index, key_id) = token::tell_of(credential.get(), &self.issuers);
+        (issuer_index.map(|index| self.issuer_names[index].clone()), key_id)
     }
 
     /// Who somebody is under this configuration that an earlier one let in; nobody if what vouched for it is gone, or vouches for

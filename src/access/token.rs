@@ -64,8 +64,8 @@ pub struct IssuerTerms {
 
 /// A token that may turn out to be its issuer's.
 #[derive(Debug)]
-pub struct Unverified {
-    token: Secret,
+pub struct Unverified<'a> {
+    token: &'a Secret,
     /// Where the signature begins.
     signature_at: usize,
     algorithm: Algorithm,
@@ -156,7 +156,7 @@ struct Header {
 /// Why it is refused.
 pub fn read(token: &str, issuers: &Issuers, now_s: u64, leeway_s: u64) -> Result<Claims, TokenFault> {
     check_len(token)?;
-    Unverified::parse(Secret::new(token), issuers)?.verify(now_s, leeway_s)
+    Unverified::parse(&Secret::new(token), issuers)?.verify(now_s, leeway_s)
 }
 
 impl Issuers {
@@ -180,12 +180,12 @@ impl Issuers {
     }
 }
 
-impl Unverified {
+impl<'a> Unverified<'a> {
     /// Judges what can be judged without a key or a clock.
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn parse(token: Secret, issuers: &Issuers) -> Result<Unverified, TokenFault> {
+    pub fn parse(token: &'a Secret, issuers: &Issuers) -> Result<Unverified<'a>, TokenFault> {
         let text = token.get();
         check_len(text)?;
         let mut parts = text.split('.');
@@ -388,6 +388,18 @@ impl TokenFault {
             TokenFault::BadSignature => "bad_signature",
         }
     }
+}
+
+/// What a token that is refused says of whose it is, as far as that can be read: the place of its issuer, if that is one of ours, and
+/// the name of its key.
+pub fn tell_of(token: &str, issuers: &Issuers) -> (Option<usize>, Option<Box<str>>) {
+    let mut parts = token.split('.').filter(|_| check_len(token).is_ok());
+    let mut next = || URL_SAFE_NO_PAD.decode(parts.next()?).ok();
+    let (header, claims) = (next(), next());
+    let text = |bytes: Option<Vec<u8>>, name: &str| Object::read(&bytes?)?.get(name)?.text();
+    let iss = text(claims, "iss");
+    let issuer_index = issuers.terms.iter().position(|terms| Some(&terms.iss) == iss.as_ref());
+    (issuer_index, text(header, "kid"))
 }
 
 fn check_len(token: &str) -> Result<(), TokenFault> {

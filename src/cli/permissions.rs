@@ -66,7 +66,7 @@ pub(super) fn permissions(args: PermissionsArgs, access: Option<Arc<Access>>) ->
         }
         (Some(token), None) => {
             let now_s = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-            let found = access.read(token).and_then(|read| access.prove(read, now_s));
+            let found = access.read(&token).and_then(|read| access.prove(read, now_s));
             found.map_err(|why| Failure::Run(format!("the token is not accepted: {}", why.as_str())))?
         }
         (None, Some(user)) => {

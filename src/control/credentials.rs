@@ -362,7 +362,7 @@ mod tests {
         let path = file("tokens", &text, 0o640);
         let access = open(&config(&path), 3).unwrap().expect("somebody is asked");
         let authenticate =
-            |token: &str| access.read(Secret::new(token)).and_then(|read| access.prove(read, 0));
+            |token: &str| access.read(&Secret::new(token)).and_then(|read| access.prove(read, 0));
         let principal = authenticate(&token).unwrap();
         assert_eq!((principal.user(), access.version()), (Some("ci"), 3));
         let has = access.roles_of(&principal);

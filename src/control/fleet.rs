@@ -17,7 +17,7 @@ use super::{keys::KeyRing, revocations::Ledger};
 use crate::{
     config::Config,
     metrics::{ReactorStats, Troubles},
-    reactor::{Order, Reactors},
+    reactor::{Order, Reactors, audit::Audit},
 };
 
 /// A reactor that has not answered within this time is not well.
@@ -51,6 +51,8 @@ pub trait Fleet: Send + Sync + 'static {
     fn close_listeners(&self);
     /// What the operator is to be told.
     fn troubles(&self) -> &Troubles;
+    /// What whoever audits the broker is to be told.
+    fn audit(&self) -> &Audit;
 }
 
 impl Fleet for Reactors {
@@ -84,6 +86,10 @@ impl Fleet for Reactors {
 
     fn troubles(&self) -> &Troubles {
         Reactors::troubles(self)
+    }
+
+    fn audit(&self) -> &Audit {
+        Reactors::audit(self)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     metrics::{GapReason, ReactorStats, TurnTimes},
     protocol::close::CloseReason,
     pubsub::policy::Bound,
+    reactor::audit::EventKind,
 };
 
 /// How [`exposition`] writes its text.
@@ -139,6 +140,8 @@ pub struct Process {
     pub revocations: u64,
     /// Requests to the admin listener that were refused, by reason.
     pub admin_refused: RefusedCounts,
+    /// What clients did that has no line of its own in the log, by kind.
+    pub audit_dropped: [u64; EventKind::ALL.len()],
     /// Keys of issuers that are fetched.
     pub keys: KeyStatus,
 }
@@ -156,6 +159,13 @@ impl Collector for Process {
             encoder.encode_descriptor("fanfare_admin_refused", help, None, MetricType::Counter)?;
         for (reason, count) in guard::Refused::ALL.into_iter().zip(self.admin_refused) {
             counter(&mut metric, &[("reason", reason.as_str())], &count)?;
+        }
+        let help =
+            "What clients did that is summed in the log, for there was too much of it, by what it was.";
+        let name = "fanfare_audit_dropped";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (kind, count) in EventKind::ALL.into_iter().zip(self.audit_dropped) {
+            counter(&mut metric, &[("event", kind.name())], &count)?;
         }
         let help =
             "How long ago the keys of an issuer were fetched that are used; nothing of one that has none.";
@@ -360,6 +370,7 @@ mod tests {
             is_insecure: true,
             revocations: 6,
             admin_refused: [7, 8, 9, 10],
+            audit_dropped: [14, 15, 16, 17],
             keys: KeyStatus {
                 ages: vec![("https://\"login\"\\".into(), Duration::from_millis(2_500))],
                 fetches: [11, 12, 13],

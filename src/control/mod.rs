@@ -7,6 +7,7 @@
 pub mod activation;
 mod admin;
 mod api;
+mod audit;
 pub mod credentials;
 mod ending;
 pub mod fleet;
@@ -205,6 +206,10 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
     }
     let loaded = reloader.reload(|config| fleet.check_reach(config));
     let is_applied = loaded.is_some();
+    if let Some(Loaded { config, .. }) = &loaded {
+        let (roles, issuers) = (config.roles.len(), config.auth.issuers.len());
+        info!(target: "fanfare::audit", roles, issuers, asked = config.auth.is_on(), "rights read again");
+    }
     if let Some(Loaded { config, access, key_urls, operators }) = loaded {
         let access = watch.keys().adopt(access, key_urls, &config);
         if let Some(admin) = admin {

@@ -11,6 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{error, warn};
 
 use super::{
+    audit::AuditLines,
     fleet::{Fleet, Watch},
     notices::Notices,
     notify,
@@ -32,6 +33,7 @@ pub(super) struct Upkeep<F> {
     release: Interval,
     release_memory: fn(),
     notices: Notices,
+    audit: AuditLines,
     cores: CoreWatch,
     watchdog: Option<Interval>,
 }
@@ -48,6 +50,7 @@ impl<F: Fleet> Upkeep<F> {
             release,
             release_memory,
             notices: Notices::default(),
+            audit: AuditLines::default(),
             cores: CoreWatch::here(),
             // Two reports per deadline, as sd_watchdog_enabled(3) advises.
             watchdog: sd_notify::watchdog_enabled().map(|deadline| interval(deadline / 2)),
@@ -63,7 +66,9 @@ impl<F: Fleet> Upkeep<F> {
                     if let Some(index) = (0..self.fleet.count()).find(|index| self.fleet.has_ended(*index)) {
                         return format!("reactor {index} ended unexpectedly; its last words are above");
                     }
-                    self.notices.tell(self.fleet.troubles(), Instant::now());
+                    let now = Instant::now();
+                    self.notices.tell(self.fleet.troubles(), now);
+                    self.audit.tell(self.fleet.audit(), now);
                 }
                 // Here and not in the reactors: giving back a passed peak takes the kernel milliseconds.
                 _ = self.release.tick() => {

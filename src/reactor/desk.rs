@@ -11,6 +11,7 @@ use super::{
         refusal::Refusal,
         users::{UserLimits, Users},
     },
+    audit::{Audit, Auditor},
     buffered::{self, Buffered},
     carrier::Carrier,
     connection::Phase,
@@ -89,6 +90,8 @@ pub struct Shared {
     pub addresses: Arc<Addresses>,
     /// What the operator is told.
     pub troubles: Arc<Troubles>,
+    /// What whoever audits it is told.
+    pub audit: Arc<Audit>,
     /// What connections have under way.
     pub buffered: Arc<buffered::Total>,
     /// Browsers reach the listeners on this machine alone.
@@ -144,6 +147,7 @@ pub struct Desk {
     /// Who connections are.
     pub(super) gate: Gate,
     pub(super) review: Review,
+    pub(super) auditor: Auditor,
     /// Publications on their way to other homes.
     pub(super) carrier: Carrier,
     /// None where nothing grows too old.
@@ -201,6 +205,7 @@ impl Desk {
             meters,
             gate,
             review: Review::default(),
+            auditor: Auditor::new(shared.audit.clone()),
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
             stalled_round,
             outcome: Outcome::default(),
@@ -329,6 +334,7 @@ impl Desk {
         }
         self.gate.forget(slot);
         self.review.forget(slot);
+        self.auditor.forget(slot);
         self.connections.release(slot, reason);
     }
 

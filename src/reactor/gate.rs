@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     admission::users::{UserLimits, UserMeter, Users},
+    audit::{Event, EventKind, told_key_id},
     connection::{Pause, Phase},
     deadline::{Due, Since, TokenLeft},
     desk::Desk,
@@ -261,8 +262,9 @@ impl Gate {
         std::mem::take(&mut self.work)
     }
 
+    /// Who the connection is, as far as that is known.
     #[inline]
-    fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {
+    pub fn principal(&self, slot: u32) -> Option<&Arc<Principal>> {
         Some(&self.members.get(slot as usize)?.as_ref()?.principal)
     }
 
@@ -333,7 +335,8 @@ impl Desk {
             // It has no commands.
             (None, None) if speech == Speech::Echo => {
                 self.connections.enter(slot, Phase::Authenticating);
-                self.refuse_credential(slot, None);
+                self.shared.troubles.note(Trouble::CredentialRefused);
+                self.refuse_credential(slot);
             }
             (None, None) => {
                 self.connections.enter(slot, Phase::Authenticating);
@@ -447,7 +450,7 @@ impl Desk {
             self.go_on_behind_gate(slot);
             return self.let_in(slot, Greeting::of(&asked));
         };
-        let found = access.read(credential).and_then(|read| {
+        let found = access.read(&credential).and_then(|read| {
             self.meter.spend(proof_price(&read));
             access.prove(read, self.gate.wall_ms / 1_000)
         });
@@ -456,6 +459,9 @@ impl Desk {
             None => Ok(principal),
         });
         let is_open = self.connections[slot].phase == Phase::Open;
+        if let Err(why) = found {
+            self.note_refused(slot, &access, why, &credential);
+        }
         match found {
             Ok(principal) if is_open => {
                 if !self.renew(slot, principal, &asked) {
@@ -470,7 +476,6 @@ impl Desk {
                 self.let_in(slot, Greeting::of(&asked));
             }
             Err(why) if access.awaits_keys(why) => {
-                self.note_refused(Some(why));
                 // At once: nothing of it was guessed at, and its client is not at fault.
                 if !is_open {
                     return self.close(slot, CloseReason::KeysUnavailable, "try again");
@@ -478,12 +483,11 @@ impl Desk {
                 let message = "the key that proves the token is not there yet; try again";
                 self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unavailable, message.into()));
             }
-            Err(why) if is_open => {
-                self.note_refused(Some(why));
+            Err(_) if is_open => {
                 let message = "the token was not accepted";
                 self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unauthorized, message.into()));
             }
-            Err(why) => return self.refuse_credential(slot, Some(why)),
+            Err(_) => return self.refuse_credential(slot),
         }
         self.go_on_behind_gate(slot);
     }
@@ -522,8 +526,7 @@ impl Desk {
     }
 
     /// Says later that the connection is not let in, and reads nothing more of it.
-    fn refuse_credential(&mut self, slot: u32, why: Option<Refused>) {
-        self.note_refused(why);
+    fn refuse_credential(&mut self, slot: u32) {
         if self.gate.refused_count >= REFUSED_MAX {
             return self.close_unauthorized(slot);
         }
@@ -535,11 +538,17 @@ impl Desk {
         self.connections.timers.set(slot, self.now_ms() + delay_ms + random_ms);
     }
 
-    fn note_refused(&mut self, why: Option<Refused>) {
+    fn note_refused(&mut self, slot: u32, access: &Access, why: Refused, credential: &Secret) {
         self.shared.troubles.note(Trouble::CredentialRefused);
-        if let Some(why) = why {
-            self.stats.credentials_refused_total[why.index()] += 1;
-        }
+        self.stats.credentials_refused_total[why.index()] += 1;
+        let (connection, meter) = (self.connections.id_of(slot), &mut self.meter);
+        self.auditor.note(connection, EventKind::AuthFailed, || {
+            // It is read once more.
+            meter.spend(credential.get().len() as u64 * price::CREDENTIAL_BYTE);
+            let (issuer, key_id) = access.tell_of(credential);
+            let key_id = key_id.map(told_key_id);
+            Event { reason: Some(why.as_str()), issuer, key_id, ..Event::new(EventKind::AuthFailed) }
+        });
     }
 
     fn close_unauthorized(&mut self, slot: u32) {
@@ -609,7 +618,7 @@ fn ends_ms(principal: &Principal) -> Option<u64> {
 }
 
 /// What it takes to prove a credential: of the keys that may have signed it, all.
-fn proof_price(read: &Read) -> u64 {
+fn proof_price(read: &Read<'_>) -> u64 {
     const BITS: u64 = 2_048;
     let Read::Signed(unverified) = read else { return 0 };
     let prices = unverified.keys().map(|key| match key.kind() {

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     admission::{accept::Source, listeners::Listeners},
+    audit::Audit,
     cores::{Cores, Placement, pin_to},
     desk::Shared,
     exchange::ReactorPort,
@@ -54,6 +55,7 @@ pub struct Reactors {
     address: ListenAddress,
     placement: Placement,
     troubles: Arc<Troubles>,
+    audit: Arc<Audit>,
     /// By which reactors wake the guest.
     guest_waker: UnixStream,
     /// Until the control thread takes it.
@@ -128,6 +130,7 @@ impl Prepared {
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
+            audit: Arc::default(),
             buffered: Arc::default(),
             is_loopback: listeners.are_loopback(),
             config: config.clone(),
@@ -185,7 +188,7 @@ impl Prepared {
         let core_count = if pinned_count == count { cores.len().min(count) } else { cores.len() };
         let placement = Placement { reactor_count: count, core_count, pinned_count, origin };
         let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
-        let troubles = shared.troubles;
+        let Shared { troubles, audit, .. } = shared;
         Ok(Prepared {
             config,
             reactors: Reactors {
@@ -196,6 +199,7 @@ impl Prepared {
                 address,
                 placement,
                 troubles,
+                audit,
                 guest_waker,
                 guest: Mutex::new(Some(guest)),
             },
@@ -293,6 +297,11 @@ impl Reactors {
     /// What the operator is to be told of.
     pub fn troubles(&self) -> &Troubles {
         &self.troubles
+    }
+
+    /// What whoever audits the broker is to be told of.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Whether reactor `index`'s thread has ended: by drain, or by a panic (which ends the process

@@ -9,6 +9,7 @@
 //! `sending` composes what goes to a connection, and a [`transport`] stands between that and the ring, on the way in as well.
 
 pub mod admission;
+pub mod audit;
 pub mod buffered;
 pub mod carrier;
 mod commands;

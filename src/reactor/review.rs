@@ -201,10 +201,11 @@ impl Desk {
 
     /// Closes the connection if whoever it is is revoked; tells whether it is.
     fn close_if_revoked(&mut self, slot: u32) -> bool {
-        match self.gate.revoked(slot) {
-            Some(Why::Blocked) => self.close(slot, CloseReason::Forbidden, "this user is blocked"),
-            Some(Why::Revoked) => self.close(slot, CloseReason::Revoked, "revoked"),
-            None => return false,
+        let Some(why) = self.gate.revoked(slot) else { return false };
+        self.audit_closed(slot, why);
+        match why {
+            Why::Blocked => self.close(slot, CloseReason::Forbidden, "this user is blocked"),
+            Why::Revoked => self.close(slot, CloseReason::Revoked, "revoked"),
         }
         true
     }
@@ -213,6 +214,7 @@ impl Desk {
     fn review_connection(&mut self, connection: ConnectionId, left: Option<Left>, until: u64) {
         let slot = connection.slot;
         if !self.gate.find_again(slot) {
+            self.audit_closed(slot, Why::Revoked);
             return self.close(slot, CloseReason::Revoked, "the token is not accepted any more");
         }
         // A static token may be another user's now.

@@ -150,6 +150,7 @@ impl<I: Io> Reactor<I> {
         self.fire_timers();
         let next_round_ns = self.desk.judge_stalled();
         self.run_tasks();
+        self.desk.tell_audit(&mut self.io);
         let turn = self.drain(now_ns);
         self.feed_starved();
         self.acceptor.retry(now_ns, &mut self.io);

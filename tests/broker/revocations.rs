@@ -22,19 +22,19 @@ use crate::common::{
 };
 
 /// Operators that may write and read, as the broker knows them.
-struct Operators {
+pub struct Operators {
     tokens: Tokens,
     writer: String,
     reader: String,
 }
 
 impl Operators {
-    fn new(name: &str) -> Operators {
+    pub fn new(name: &str) -> Operators {
         let ((writer, first), (reader, second)) = (new_token("ops", &["write"]), new_token("eye", &["read"]));
         Operators { tokens: Tokens::new(name, &[&first, &second]), writer, reader }
     }
 
-    fn setting(&self) -> String {
+    pub fn setting(&self) -> String {
         format!("admin.tokens_file={}", self.tokens.0.display())
     }
 }
@@ -66,7 +66,7 @@ fn admin(broker: &Broker, method: &str, path: &str, token: &str, body: &str) -> 
     (status, serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}")))
 }
 
-fn revoke(broker: &Broker, operators: &Operators, body: Value) -> Value {
+pub fn revoke(broker: &Broker, operators: &Operators, body: Value) -> Value {
     let (status, answer) = admin(broker, "POST", "/v1/revocations", &operators.writer, &body.to_string());
     assert_eq!(status, 200, "{answer}");
     answer

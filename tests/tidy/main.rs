@@ -330,6 +330,7 @@ fn metrics() -> BTreeSet<String> {
         is_insecure: false,
         revocations: 0,
         admin_refused: [0; 4],
+        audit_dropped: [0; 4],
         keys: KeyStatus { ages: vec![("i".into(), Duration::ZERO)], ..KeyStatus::default() },
     };
     let text = exposition(&[Answer::Stats(Box::default())], process, Format::OpenMetrics);

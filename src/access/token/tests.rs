@@ -147,13 +147,34 @@ fn every_algorithm_is_taken_with_its_kind_of_key_and_no_other() {
 #[test]
 fn what_it_costs_is_known_before_it_is_paid() {
     let issuers = issuers();
-    let parse = |token: &str| Unverified::parse(Secret::new(token), &issuers);
     let header = r#"{"alg":"PS384","kid":"Rsa"}"#;
     let token = signer(KeyKind::Rsa).token(Algorithm::Ps384, header, &claims(""));
-    let unverified = parse(&token).unwrap();
+    let token = Secret::new(token);
+    let unverified = Unverified::parse(&token, &issuers).unwrap();
     let keys: Vec<_> = unverified.keys().map(|key| (key.kind(), key.bits())).collect();
     assert_eq!((keys, unverified.issuer_index()), (vec![(KeyKind::Rsa, 2_048)], 0));
-    assert!(!format!("{unverified:?}").contains(&token[..20]));
+    assert!(!format!("{unverified:?}").contains(&token.get()[..20]));
+}
+
+#[test]
+fn whose_a_refused_token_says_to_be_is_told_as_far_as_it_can_be_read() {
+    let issuers = issuers();
+    let made = |header: &str, claims: &str| signed(header, claims, |_| b"x".into());
+    let ours = format!(r#"{{"iss":"{OTHER_ISS}"}}"#);
+    for (token, told) in [
+        (made(r#"{"alg":"none","kid":"k"}"#, &ours), (Some(1), Some("k"))),
+        (made(r#"{"kid":7}"#, &ours), (Some(1), None)),
+        (made("x", &ours), (Some(1), None)),
+        (made(r#"{"kid":"k"}"#, r#"{"iss":"https://evil.example/"}"#), (None, Some("k"))),
+        (made(r#"{"kid":"k"}"#, "x"), (None, Some("k"))),
+        (made(r#"{"kid":"k","kid":"j"}"#, &ours), (Some(1), None)),
+        (String::new(), (None, None)),
+        ("..".into(), (None, None)),
+        (made(r#"{"kid":"k"}"#, &ours).repeat(200), (None, None)),
+    ] {
+        let (issuer_index, key_id) = tell_of(&token, &issuers);
+        assert_eq!((issuer_index, key_id.as_deref()), told, "{}", &token[..token.len().min(100)]);
+    }
 }
 
 #[test]
@@ -166,7 +187,8 @@ fn a_key_is_found_by_its_name_or_tried_by_its_kind() {
         let issuers = Issuers::new(vec![terms], Vec::new());
         let header = format!(r#"{{"alg":"ES256"{id}}}"#);
         let token = signer.token(Algorithm::Es256, &header, &claims(""));
-        let count = Unverified::parse(Secret::new(&*token), &issuers).map(|it| it.keys().count());
+        let secret = Secret::new(&*token);
+        let count = Unverified::parse(&secret, &issuers).map(|it| it.keys().count());
         (count, read(&token, &issuers, NOW_S, LEEWAY_S).map(|_| ()))
     };
     let named = |signer: &Signer, id: &str| signer.jwk(&format!(r#","kid":"{id}""#));

@@ -76,8 +76,8 @@ fn token(iss: &str, id: &str) -> String {
 
 /// What a reactor with this access would say to a token, and whether it is to come again.
 fn bring(access: &Access, iss: &str, id: &str) -> Result<(), (&'static str, bool)> {
-    let read = access.read(Secret::new(token(iss, id)));
-    let proven = read.and_then(|read| access.prove(read, 1));
+    let token = Secret::new(token(iss, id));
+    let proven = access.read(&token).and_then(|read| access.prove(read, 1));
     proven.map(|_| ()).map_err(|why: Refused| (why.as_str(), access.awaits_keys(why)))
 }
 

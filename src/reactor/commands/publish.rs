@@ -49,10 +49,10 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         let Publish { id, topic, payload, kind, receivers, .. } = publish;
         if !self.is_allowed(slot, Action::Publish, topic.as_str()) {
-            return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
+            return Err(self.forbid(slot, "publish", id, Action::Publish, topic.into_text()));
         }
         if self.home.keeping().refuses_anonymous() && !self.may_have_author(slot, topic.as_str()) {
-            return Err(self.forbid("publish", id, Action::Publish, topic.into_text()));
+            return Err(self.forbid(slot, "publish", id, Action::Publish, topic.into_text()));
         }
         if self.gate.counts_publishes() {
             self.count_publish(slot, id, topic, payload.len())?;

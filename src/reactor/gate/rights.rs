@@ -3,7 +3,10 @@
 use crate::{
     access::grants::Action,
     protocol::command::{Command, CommandError, ErrorCode, RequestId},
-    reactor::desk::Desk,
+    reactor::{
+        audit::{Event, EventKind},
+        desk::Desk,
+    },
     work::price,
 };
 
@@ -53,7 +56,7 @@ impl Desk {
     ) -> Result<(), CommandError<'a>> {
         match self.is_allowed(slot, Action::Subscribe, filter) {
             true => Ok(()),
-            false => Err(self.forbid("subscribe", id, Action::Subscribe, filter)),
+            false => Err(self.forbid(slot, "subscribe", id, Action::Subscribe, filter)),
         }
     }
 
@@ -68,19 +71,31 @@ impl Desk {
         asks: bool,
     ) -> Result<bool, CommandError<'a>> {
         let may = self.is_allowed(slot, Action::History, filter);
-        if asks && !may { Err(self.forbid(op, id, Action::History, filter)) } else { Ok(may) }
+        if asks && !may { Err(self.forbid(slot, op, id, Action::History, filter)) } else { Ok(may) }
     }
 
     /// The error of what is not allowed: the same whether there is such a topic or not, and whether it is denied or not granted.
     #[cold]
     pub(in crate::reactor) fn forbid<'a>(
         &mut self,
+        slot: u32,
         op: &'static str,
         id: Option<RequestId<'a>>,
         action: Action,
         filter: &'a str,
     ) -> CommandError<'a> {
         self.stats.forbidden_total[action as usize] += 1;
+        if let (connection, Some(principal)) = (self.connections.id_of(slot), self.gate.principal(slot))
+            && self.auditor.is_first_forbidden(slot, self.now_ms() as u32)
+        {
+            let kind = EventKind::Forbidden;
+            let principal = principal.clone();
+            self.auditor.note(connection, kind, || Event {
+                reason: Some(action.as_str()),
+                filter: Some(filter.into()),
+                ..Event::new(kind).with_principal(&principal)
+            });
+        }
         let message = match action {
             Action::Publish => "publishing to this topic is not allowed",
             Action::Subscribe => "subscribing to all that this matches is not allowed",

@@ -273,6 +273,7 @@ impl World {
             users: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
+            audit: Arc::default(),
             buffered: Arc::default(),
         };
         let (mesh, mut ports) = Mesh::new(count, 1, knobs.queue_entries);
