@@ -158,17 +158,28 @@ impl Revocations {
         self.entries.values().filter(|(terms, _)| now_s < terms.until_s).count()
     }
 
-    /// The newest of those that are in force at `now_s`, `count_max` at most, the newest first.
-    pub fn newest(&self, count_max: usize, now_s: u64) -> Vec<Revocation> {
-        let in_force = self.entries.iter().filter(|(_, (terms, _))| now_s < terms.until_s);
-        let mut newest: Vec<(&Subject, &(Terms, u64))> = in_force.collect();
-        newest.sort_unstable_by_key(|(_, (_, number))| std::cmp::Reverse(*number));
-        newest.truncate(count_max);
-        let revocation = |(subject, (terms, _)): (&Subject, &(Terms, u64))| Revocation {
-            subject: subject.clone(),
-            terms: *terms,
+    /// All that are in force at `now_s`, the newest first.
+    pub fn newest(&self, now_s: u64) -> Vec<Revocation> {
+        self.page(u64::MAX, usize::MAX, now_s).into_iter().map(|(_, revocation)| revocation).collect()
+    }
+
+    /// The newest of those that are in force at `now_s` and have a number below this one, `count_max` at most, the newest first, each
+    /// with its number. One that is said anew has a new number.
+    pub fn page(&self, below: u64, count_max: usize, now_s: u64) -> Vec<(u64, Revocation)> {
+        let in_force =
+            self.entries.iter().filter(|(_, (terms, number))| now_s < terms.until_s && *number < below);
+        let mut page: Vec<(&Subject, &(Terms, u64))> = in_force.collect();
+        let by_number = |(_, (_, number)): &(&Subject, &(Terms, u64))| std::cmp::Reverse(*number);
+        // Not all of them are put in order for a few.
+        if (1..page.len()).contains(&count_max) {
+            page.select_nth_unstable_by_key(count_max, by_number);
+        }
+        page.truncate(count_max);
+        page.sort_unstable_by_key(by_number);
+        let numbered = |(subject, (terms, number)): (&Subject, &(Terms, u64))| {
+            (*number, Revocation { subject: subject.clone(), terms: *terms })
         };
-        newest.into_iter().map(revocation).collect()
+        page.into_iter().map(numbered).collect()
     }
 }
 
@@ -249,12 +260,35 @@ mod tests {
         ]);
         let expected =
             [revocation(Kind::User, "bob", None, 0, 1_200), revocation(Kind::User, "eve", None, 0, 1_100)];
-        assert_eq!(table.newest(9, NOW_S), expected);
-        assert_eq!(table.newest(1, NOW_S), expected[..1]);
+        assert_eq!(table.newest(NOW_S), expected);
         // One that is over is how one is taken back.
         table.insert(revocation(Kind::User, "bob", None, 0, 0), NOW_S).unwrap();
-        assert_eq!(table.newest(9, NOW_S), expected[1..]);
+        assert_eq!(table.newest(NOW_S), expected[1..]);
         assert!(!table.has(&expected[0].subject, NOW_S) && table.has(&expected[1].subject, NOW_S));
+    }
+
+    #[test]
+    fn pages_of_any_length_are_all_of_them_in_order() {
+        let mut table = Revocations::default();
+        for number in 0..20 {
+            let until_s = if number % 5 == 3 { NOW_S } else { NOW_S + 9 };
+            table.insert(revocation(Kind::User, &number.to_string(), None, 0, until_s), 0).unwrap();
+        }
+        table.insert(revocation(Kind::User, "7", None, 0, NOW_S + 9), 0).unwrap();
+        let all = table.newest(NOW_S);
+        assert_eq!((all.len(), &*all[0].subject.name, &*all[1].subject.name), (16, "7", "19"));
+        for count_max in 1..20 {
+            let (mut below, mut paged) = (u64::MAX, Vec::new());
+            loop {
+                let page = table.page(below, count_max, NOW_S);
+                assert!(page.len() <= count_max && page.iter().all(|(number, _)| *number < below));
+                let Some((last, _)) = page.last() else { break };
+                below = *last;
+                paged.extend(page.into_iter().map(|(_, revocation)| revocation));
+            }
+            assert_eq!(paged, all, "{count_max}");
+        }
+        assert_eq!((table.page(u64::MAX, 0, NOW_S), table.page(0, 9, NOW_S)), (vec![], vec![]));
     }
 
     #[test]

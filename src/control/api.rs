@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{self, Body},
     extract::State,
-    http::{Extensions, HeaderValue, Method, Request, StatusCode, header},
+    http::{Extensions, HeaderValue, Method, Request, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
     routing::get,
@@ -25,7 +25,7 @@ use crate::access::revocation::{Kind, Subject};
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 4 << 10;
-/// So many revocations are listed at most.
+/// So many revocations are on a page at most.
 const LISTED_MAX: usize = 1_000;
 /// An operator's clock may be so far ahead, in seconds.
 const AHEAD_S_MAX: u64 = 300;
@@ -169,11 +169,27 @@ fn ledger<F: Fleet>(pages: &Pages<F>) -> Result<&Arc<Ledger>, Fault> {
     })
 }
 
-async fn list<F: Fleet>(State(pages): State<Arc<Pages<F>>>) -> Result<Json, Fault> {
+async fn list<F: Fleet>(State(pages): State<Arc<Pages<F>>>, uri: Uri) -> Result<Json, Fault> {
     let ledger = ledger(&pages)?;
+    let [after, limit] = parameters(uri.query().unwrap_or(""), ["after", "limit"])?;
+    let after = after.map(|text| text.parse().map_err(|_| bad("after must be what the page before says")));
+    let limit = limit.map(|text| text.parse().ok().filter(|limit| (1..=LISTED_MAX).contains(limit)));
+    let limit = limit
+        .map(|limit| limit.ok_or_else(|| bad(format!("limit must be an integer from 1 to {LISTED_MAX}"))))
+        .unwrap_or(Ok(LISTED_MAX))?;
     let (revocations, now_s) = (ledger.revocations(), now_s());
-    let newest: Vec<Entry> = revocations.newest(LISTED_MAX, now_s).into_iter().map(Entry::from).collect();
-    Ok(Json(json!({ "count": revocations.count(now_s), "kept": ledger.is_kept(), "revocations": newest })))
+    // One more, which says whether there is another page.
+    let mut page = revocations.page(after.unwrap_or(Ok(u64::MAX))?, limit + 1, now_s);
+    let is_last = page.len() <= limit;
+    page.truncate(limit);
+    let next = page.last().filter(|_| !is_last).map(|(number, _)| *number);
+    let page: Vec<Entry> = page.into_iter().map(|(_, revocation)| Entry::from(revocation)).collect();
+    let mut answer =
+        json!({ "count": revocations.count(now_s), "kept": ledger.is_kept(), "revocations": page });
+    if let Some(next) = next {
+        answer["after"] = next.into();
+    }
+    Ok(Json(answer))
 }
 
 async fn revoke<F: Fleet>(State(pages): State<Arc<Pages<F>>>, request: Request<Body>) -> Result<Json, Fault> {

@@ -452,3 +452,34 @@ fn one_user_of_a_hundred_is_gone_at_once() {
     }
     broker.stop();
 }
+
+#[test]
+fn revocations_are_listed_in_pages() {
+    let operators = Operators::new("revoke-pages-ops");
+    let broker = Broker::start(1, &[&operators.setting()]);
+    for number in 0..5 {
+        revoke(&broker, &operators, json!({"user": format!("u{number}")}));
+    }
+    let page = |query: &str| admin(&broker, "GET", &format!("/v1/revocations{query}"), &operators.reader, "");
+    let users = |answer: &Value| {
+        let users = answer["revocations"].as_array().unwrap().iter();
+        users.map(|it| it["user"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (_, first) = page("?limit=2");
+    assert_eq!((users(&first), &first["count"]), (vec!["u4".into(), "u3".into()], &json!(5)), "{first}");
+    // What comes meanwhile does not move the others.
+    revoke(&broker, &operators, json!({"user": "u5"}));
+    let (_, second) = page(&format!("?limit=2&after={}", first["after"]));
+    assert_eq!(users(&second), ["u2", "u1"], "{second}");
+    let (_, last) = page(&format!("?limit=2&after={}", second["after"]));
+    assert_eq!((users(&last), &last["after"]), (vec!["u0".into()], &Value::Null), "{last}");
+    assert_eq!(users(&page("?after=0").1), [""; 0]);
+    assert_eq!(users(&page("").1).len(), 6);
+    for query in
+        ["?limit=0", "?limit=1001", "?limit=x", "?after=x", "?after=-1", "?limit=1&limit=2", "?user=bob"]
+    {
+        let (status, answer) = page(query);
+        assert_eq!((status, &answer["code"]), (400, &json!("bad_message")), "{query}: {answer}");
+    }
+    broker.stop();
+}

@@ -97,7 +97,7 @@ impl Store {
         let _ = fs::remove_file(&path);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         file.try_lock().map_err(io::Error::from)?;
-        let mut newest = all.newest(usize::MAX, now_s);
+        let mut newest = all.newest(now_s);
         newest.reverse();
         let text: String = newest.into_iter().map(|it| Entry::from(it).line()).collect();
         file.write_all(text.as_bytes())?;
@@ -209,7 +209,7 @@ mod tests {
 
     /// The names that are blocked, the newest first.
     fn names(revocations: &Revocations, now_s: u64) -> Vec<String> {
-        let newest = revocations.newest(usize::MAX, now_s);
+        let newest = revocations.newest(now_s);
         newest.iter().map(|it| it.subject.name.to_string()).collect()
     }
 
