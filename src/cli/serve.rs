@@ -123,7 +123,8 @@ fn serve_logged(loaded: Loaded<Config>, hooks: Hooks, takes_over: bool) -> Resul
         let reactors = Prepared::new(config, access, listeners)?.start(&kept.revocations)?;
         Ok((reactors, kept))
     };
-    let launch = Launch { admin, operators, access: known, key_urls, takes_over };
+    let tell_token = tell_token();
+    let launch = Launch { admin, operators, tell_token, access: known, key_urls, takes_over };
     control::run(config, launch, hooks, start, on_ready).map_err(Failure::Run)
 }
 
@@ -159,8 +160,20 @@ fn serve_after(
         let reactors = prepared.start(&kept.revocations)?;
         Ok((reactors, kept))
     };
-    let launch = Launch { admin, operators, access: known, key_urls, takes_over: true };
+    let tell_token = tell_token();
+    let launch = Launch { admin, operators, tell_token, access: known, key_urls, takes_over: true };
     control::run(config.clone(), launch, hooks, start, on_ready).map_err(Failure::Run)
+}
+
+/// What tells a token to whoever starts the broker: on a terminal alone, since what a service says is kept, and others read it.
+fn tell_token() -> Option<fn(&str)> {
+    let tell: fn(&str) = |token| {
+        let line = format!(
+            "fanfare: there is no admin.tokens_file: until this broker ends this token may do everything on the admin listener: {token}\n"
+        );
+        STDERR.push(line.as_bytes());
+    };
+    stderr().is_terminal().then_some(tell)
 }
 
 /// `fanfare config check`: whether a broker would start with these, as far as files say.

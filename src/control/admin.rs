@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -17,8 +18,9 @@ use super::{
     http,
 };
 use crate::{
+    access::static_token,
     config::{self, Config},
-    protocol::site::Hosts,
+    protocol::{secret::Secret, site::Hosts},
     uring::listener::wait_until_unused,
 };
 
@@ -31,12 +33,15 @@ pub(super) struct Admin {
     address: SocketAddr,
     places: http::Places,
     guard: Arc<Guard>,
+    /// Who may use it where no file of tokens is.
+    of_the_start: Option<Arc<Operators>>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Admin {
     /// Listens on `address`, as `config` says, or goes on with a socket that does already, which is said if it is another's. It
-    /// answers `operators` what is not everybody's.
+    /// answers `operators` what is not everybody's. Where there are none and only this machine reaches it, whoever reads what `tell`
+    /// is given has a token until the broker ends.
     ///
     /// # Errors
     /// A sentence that names the key and the value.
@@ -45,6 +50,7 @@ impl Admin {
         config: &Config,
         operators: Option<Arc<Operators>>,
         inherited: Option<OwnedFd>,
+        tell: Option<fn(&str)>,
     ) -> Result<Admin, String> {
         let cannot_listen = |error: io::Error| {
             let reason = match error.kind() {
@@ -72,9 +78,11 @@ impl Admin {
         if !is_loopback && !is_insecure && operators.is_none() {
             return Err(config::admin_reachable(address));
         }
+        let of_the_start = tell.filter(|_| is_loopback && operators.is_none()).and_then(make_token);
         let hosts = Hosts::of(&config.admin.hosts, is_loopback);
+        let operators = operators.or_else(|| of_the_start.clone());
         let guard = Arc::new(Guard::new(hosts, is_loopback, is_insecure, operators));
-        Ok(Admin { listener, address, places: http::Places::new(), guard, serving: None })
+        Ok(Admin { listener, address, places: http::Places::new(), guard, of_the_start, serving: None })
     }
 
     /// Where it listens.
@@ -84,7 +92,7 @@ impl Admin {
 
     /// Goes by these tokens from now on.
     pub fn set_operators(&self, operators: Option<Arc<Operators>>) {
-        self.guard.set_operators(operators);
+        self.guard.set_operators(operators.or_else(|| self.of_the_start.clone()));
     }
 
     /// Answers from now on.
@@ -120,4 +128,17 @@ impl Admin {
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         Ok(self.listener.try_clone()?.into())
     }
+}
+
+/// Makes a token and tells it, once.
+fn make_token(tell: fn(&str)) -> Option<Arc<Operators>> {
+    let mut random = [0; 32];
+    let filled = getrandom(&mut random, GetRandomFlags::empty());
+    if filled != Ok(random.len()) {
+        warn!(?filled, "the kernel gave no random bytes for a token of the admin listener");
+        return None;
+    }
+    let token = Secret::new(static_token::from_random(&random));
+    tell(token.get());
+    Some(Arc::new(Operators::of_the_start(&token)))
 }

@@ -14,7 +14,11 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use crate::{access::static_token, protocol::site::Hosts, reactor::admission::addresses::Origin};
+use crate::{
+    access::static_token,
+    protocol::{secret::Secret, site::Hosts},
+    reactor::admission::addresses::Origin,
+};
 
 /// So many tokens of an address that are none, within [`FAILURES_PERIOD`], and it has to wait for as long.
 const FAILURES_MAX: u32 = 10;
@@ -38,6 +42,14 @@ pub struct Operator {
 pub struct Operators(HashMap<[u8; 32], Operator, RandomState>);
 
 impl Operators {
+    /// One, who has this token, and may do everything for as long as the broker runs.
+    pub fn of_the_start(token: &Secret) -> Operators {
+        let mut operators = Operators::default();
+        let digest = static_token::digest(token.get()).expect("what was made is a token");
+        operators.admit(digest, Operator { name: "start".into(), may_write: true });
+        operators
+    }
+
     /// One more; tells whether no other has the same digest.
     pub fn admit(&mut self, digest: [u8; 32], operator: Operator) -> bool {
         self.0.insert(digest, operator).is_none()

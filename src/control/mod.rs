@@ -60,6 +60,8 @@ pub struct Launch {
     pub admin: Option<OwnedFd>,
     /// Who may use it beside what is everybody's.
     pub operators: Option<Arc<Operators>>,
+    /// Tells a token of the admin listener to whoever starts the broker, and to nobody else, if that can be.
+    pub tell_token: Option<fn(&str)>,
     /// What the reactors start with of who may do what.
     pub access: Option<Arc<Access>>,
     /// Where keys are to be fetched from that are not in files.
@@ -93,7 +95,7 @@ pub fn run<F: Fleet>(
 }
 
 async fn control<F: Fleet>(
-    Launch { admin, operators, access, key_urls, takes_over }: Launch,
+    Launch { admin, operators, tell_token, access, key_urls, takes_over }: Launch,
     mut reloader: Reloader,
     release_memory: fn(),
     mut signals: Signals,
@@ -111,7 +113,7 @@ async fn control<F: Fleet>(
     tokio_uring::spawn(keys::run(Arc::clone(&watch)));
     let bind = |path| ControlSocket::bind(path, !takes_over);
     let socket = config.control.socket.as_deref().map(bind).transpose()?;
-    let open = |address| Admin::open(address, &config, operators, admin);
+    let open = |address| Admin::open(address, &config, operators, admin, tell_token);
     let mut admin = config.admin.address.map(open).transpose()?;
     let reception = socket.map(|socket| Reception::new(socket, admin.as_ref())).transpose()?;
     if let Some(admin) = &mut admin {

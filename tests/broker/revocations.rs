@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::PermissionsExt,
+    os::{fd::FromRawFd, unix::fs::PermissionsExt},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -482,4 +482,73 @@ fn revocations_are_listed_in_pages() {
         assert_eq!((status, &answer["code"]), (400, &json!("bad_message")), "{query}: {answer}");
     }
     broker.stop();
+}
+
+/// A terminal: what is written to it, and the end to write to.
+fn terminal() -> (fs::File, fs::File) {
+    let (mut master, mut slave) = (-1, -1);
+    // SAFETY: openpty writes a descriptor to each of the first two, and takes none for the others; both are ours from then on.
+    unsafe {
+        let null = std::ptr::null_mut();
+        let result = libc::openpty(&raw mut master, &raw mut slave, null, null.cast(), null.cast());
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        (fs::File::from_raw_fd(master), fs::File::from_raw_fd(slave))
+    }
+}
+
+/// What is said on it until it has been quiet for ever, which is its end, or `is_enough`.
+fn read_terminal(master: &mut fs::File, is_enough: impl Fn(&str) -> bool) -> String {
+    let (mut text, mut bytes) = (String::new(), [0; 4_096]);
+    while !is_enough(&text)
+        && let Ok(len) = master.read(&mut bytes)
+    {
+        text += &String::from_utf8_lossy(&bytes[..len]);
+    }
+    text
+}
+
+#[test]
+fn whoever_starts_a_broker_from_a_terminal_has_a_token_until_it_ends() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("revoke-terminal.toml");
+    fs::write(&config, "").unwrap();
+    let setting = format!("--config={}", config.display());
+    let (mut master, slave) = terminal();
+    let broker = Broker::start_by(1, &[], |command| _ = command.arg(&setting).stderr(slave));
+    let said =
+        read_terminal(&mut master, |text| text.contains("admin listener: ff_") && text.ends_with('\n'));
+    let token = said.split_once("admin listener: ").unwrap().1.split_whitespace().next().unwrap();
+    let list = |token: &str| admin(&broker, "GET", "/v1/revocations", token, "").0;
+    let body = json!({"user": "bob"}).to_string();
+    assert_eq!(admin(&broker, "POST", "/v1/revocations", token, &body).0, 200);
+    assert_eq!(list("ff_x"), 401);
+    // A reload leaves it as it is, but for one that brings a file of tokens.
+    broker.reload();
+    broker.wait_for_metric("fanfare_reloads_total{result=\"applied\"} 1");
+    assert_eq!(list(token), 200);
+    let operators = Operators::new("revoke-terminal-ops");
+    fs::write(&config, format!("[admin]\ntokens_file = \"{}\"\n", operators.tokens.0.display())).unwrap();
+    broker.reload();
+    broker.wait_for_metric("fanfare_reloads_total{result=\"applied\"} 2");
+    assert_eq!((list(token), list(&operators.reader)), (401, 200));
+    broker.stop();
+    let rest = read_terminal(&mut master, |_| false);
+    assert!(!rest.contains(&token[..20]), "{rest}");
+}
+
+#[test]
+fn no_token_is_said_where_it_would_be_kept() {
+    let (broker, log) = Broker::start_logged(1, &[], |_| {});
+    let (status, answer) = admin(&broker, "GET", "/v1/revocations", "ff_x", "");
+    assert_eq!(
+        (status, &answer["message"]),
+        (401, &json!("nobody may: admin.tokens_file names no file of tokens"))
+    );
+    broker.terminate();
+    assert_eq!(log.count_to_end("ff_"), 0);
+    // With a file there is no other.
+    let operators = Operators::new("revoke-no-token-ops");
+    let (mut master, slave) = terminal();
+    let broker = Broker::start_with_stderr(1, &[&operators.setting()], slave);
+    broker.stop();
+    assert!(!read_terminal(&mut master, |_| false).contains("ff_"));
 }

@@ -105,8 +105,14 @@ impl Broker {
 
     /// Starts one whose log, of everything from `info` on, goes to `stderr`.
     pub fn start_with_stderr(reactors: usize, settings: &[&str], stderr: impl Into<Stdio>) -> Broker {
+        Broker::start_by(reactors, settings, |command| _ = command.stderr(stderr))
+    }
+
+    /// Starts one after `change` has had its way with what it is started by.
+    pub fn start_by(reactors: usize, settings: &[&str], change: impl FnOnce(&mut Command)) -> Broker {
         let mut command = serve_command(broker_command(), reactors, settings);
-        command.args(["--listen", ANY_PORT, "--admin", ANY_PORT]).stderr(stderr);
+        command.args(["--listen", ANY_PORT, "--admin", ANY_PORT]);
+        change(&mut command);
         Starting::spawn(command, settings).wait_until_ready()
     }
 
