@@ -107,7 +107,7 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             about: "What its tokens may be signed with.",
             is_reloadable: true,
             kind: Kind::Texts {
-                allowed: "an array of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA",
+                allowed: "an array of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA or Ed25519",
                 is_valid: |text| Algorithm::parse(text).is_some(),
                 field: |issuer| &mut issuer.algorithms,
             },

@@ -65,8 +65,10 @@ impl Algorithm {
         Algorithm::EdDsa,
     ];
 
-    /// The one of this name, which is written as there and no other way.
+    /// The one of this name, which is written as there and no other way, but that EdDSA may say on which curve (RFC 9864 section 2.2):
+    /// here it is on no other.
     pub fn parse(name: &str) -> Option<Algorithm> {
+        let name = if name == "Ed25519" { Algorithm::EdDsa.as_str() } else { name };
         Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 

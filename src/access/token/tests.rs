@@ -144,6 +144,33 @@ fn every_algorithm_is_taken_with_its_kind_of_key_and_no_other() {
     }
 }
 
+/// RFC 9864: in a header, in a key and in the configuration.
+#[test]
+fn a_signature_with_ed25519_may_be_called_so() {
+    let key = signer(KeyKind::Ed25519);
+    for (of_key, of_token) in [
+        ("", "Ed25519"),
+        (r#","alg":"Ed25519""#, "EdDSA"),
+        (r#","alg":"EdDSA""#, "Ed25519"),
+        (r#","alg":"Ed25519""#, "Ed25519"),
+    ] {
+        let algorithms = [Algorithm::parse("Ed25519").expect("it is one")];
+        let jwk = key.jwk(of_key);
+        let keys = KeySet::from_jwks(jwk.as_bytes(), &algorithms, Source::Url).expect(&jwk).keys;
+        let terms = IssuerTerms {
+            algorithms: algorithms.to_vec(),
+            keys: Some(Arc::new(keys)),
+            ..issuers().terms()[0].clone()
+        };
+        let issuers = Issuers::new(vec![terms], Vec::new());
+        let token = key.token(Algorithm::EdDsa, &format!(r#"{{"alg":"{of_token}"}}"#), &claims(""));
+        assert!(read(&token, &issuers, NOW_S, LEEWAY_S).is_ok(), "{of_key} {of_token}");
+    }
+    for other in ["ed25519", "Ed448", "EdDSA25519", "ESP256", ""] {
+        assert_eq!(Algorithm::parse(other), None, "{other}");
+    }
+}
+
 #[test]
 fn what_it_costs_is_known_before_it_is_paid() {
     let issuers = issuers();
