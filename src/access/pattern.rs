@@ -10,8 +10,8 @@ mod naive;
 /// The longest value of a client's that stands for a level, in bytes.
 pub const BINDING_BYTES_MAX: usize = 128;
 
-/// The longest name of a claim, in bytes.
-pub const CLAIM_NAME_BYTES_MAX: usize = 64;
+/// The longest name of a role or a claim, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
 
 /// One filter of a grant or a deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Bindings {
 
 impl Pattern {
     /// Reads a filter, of which whole levels may be `{user}` or `{claim.NAME}`, where a name is 1 to
-    /// [`CLAIM_NAME_BYTES_MAX`] letters, digits, `_`, `-` and `.`.
+    /// [`LABEL_BYTES_MAX`] letters, digits, `_`, `-` and `.`.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -215,15 +215,20 @@ fn template(inner: &str) -> Option<Level> {
     match inner {
         "user" => Some(Level::User),
         inner => {
-            let name = inner.strip_prefix("claim.").filter(|name| is_claim_name(name));
+            let name = inner.strip_prefix("claim.").filter(|name| is_label(name));
             name.map(|name| Level::Claim(name.into()))
         }
     }
 }
 
-/// Whether a claim that the operator names may be called so: 1 to [`CLAIM_NAME_BYTES_MAX`] letters, digits, `_`, `-` and `.`.
-pub fn is_claim_name(name: &str) -> bool {
-    (1..=CLAIM_NAME_BYTES_MAX).contains(&name.len())
+/// What a role or a claim may be called, as [`is_label`] has it: completes "it must be …".
+pub const LABEL_ALLOWED: &str = "1 to 64 letters, digits, _, - and .";
+// The sentence says it.
+const _: () = assert!(LABEL_BYTES_MAX == 64);
+
+/// Whether an operator may call a role so, or a claim.
+pub fn is_label(name: &str) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
@@ -439,7 +444,7 @@ mod tests {
             assert_eq!(parse(text), Err(PatternRule::Template), "{text}");
         }
         let named = |len: usize| parse(&format!("{{claim.{}}}", "n".repeat(len)));
-        assert!(named(CLAIM_NAME_BYTES_MAX).is_ok() && named(CLAIM_NAME_BYTES_MAX + 1).is_err());
+        assert!(named(LABEL_BYTES_MAX).is_ok() && named(LABEL_BYTES_MAX + 1).is_err());
         assert_eq!(parse("a/#/b"), Err(PatternRule::Filter(topic::TopicRule::HashNotLast)));
         assert_eq!(parse(""), Err(PatternRule::Filter(topic::TopicRule::Length(0))));
     }

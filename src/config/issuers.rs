@@ -7,7 +7,6 @@ use url::{Host, Url};
 
 use super::{
     keys::{Key, Kind, Refusal},
-    roles,
     table::{self, TableKey, not_allowed},
 };
 use crate::{
@@ -166,8 +165,8 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             about: "The claim that is the client's name.",
             is_reloadable: true,
             kind: Kind::OptionalText {
-                allowed: "the name of a claim, 1 to 64 letters, digits, _, - and .",
-                is_valid: pattern::is_claim_name,
+                allowed: pattern::LABEL_ALLOWED,
+                is_valid: pattern::is_label,
                 field: |issuer| &mut issuer.user_claim,
             },
         },
@@ -180,8 +179,8 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             about: "The claim with what is for the broker: an object of roles, publish, subscribe, history, presence and deny.",
             is_reloadable: true,
             kind: Kind::OptionalText {
-                allowed: "the name of a claim, 1 to 64 letters, digits, _, - and .",
-                is_valid: pattern::is_claim_name,
+                allowed: pattern::LABEL_ALLOWED,
+                is_valid: pattern::is_label,
                 field: |issuer| &mut issuer.claims,
             },
         },
@@ -195,7 +194,7 @@ pub(super) static ISSUER_KEYS: &[TableKey<Issuer>] = &[
             is_reloadable: true,
             kind: Kind::Texts {
                 allowed: "an array of names of [roles]",
-                is_valid: roles::is_name,
+                is_valid: pattern::is_label,
                 field: |issuer| &mut issuer.roles,
             },
         },

@@ -18,6 +18,7 @@ use super::{
     tenants::{self, TenantPolicy},
     topic,
 };
+use crate::access::pattern;
 use crate::protocol::{
     Format,
     json::{POINTER_BYTES_MAX, Pointer},
@@ -262,7 +263,7 @@ pub(super) static KEYS: &[Key<Config>] = &[
         is_reloadable: true,
         kind: Kind::Texts {
             allowed: "an array of names of [roles]",
-            is_valid: roles::is_name,
+            is_valid: pattern::is_label,
             field: |config| &mut config.auth.anonymous_roles,
         },
     },

@@ -5,11 +5,9 @@ use toml::{Spanned, de::DeValue};
 use super::keys::Refusal;
 use crate::access::{
     grants::{GrantTexts, ROLES_MAX},
-    pattern::Pattern,
+    pattern::{self, Pattern},
 };
 
-/// The longest name of a role, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// The most filters in one of its lists.
 const GRANTS_MAX: usize = 64;
 /// The most filters of all roles together: whoever has all of them is asked about for half a millisecond at most.
@@ -18,7 +16,7 @@ const ALL_GRANTS_MAX: usize = 1_024;
 /// One role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RolePolicy {
-    /// 1 to 64 letters, digits, `_`, `-` and `.`.
+    /// As [`pattern::is_label`] has it.
     pub name: String,
     /// What it allows and denies.
     pub grants: GrantTexts,
@@ -87,12 +85,6 @@ pub(super) fn allowed_roles() -> String {
     "a table of tables by name such as chat = { publish = [\"room/+/in\"], subscribe = [\"room/#\"] }".into()
 }
 
-/// Whether a role may have this name.
-pub(super) fn is_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
-}
-
 /// The roles of a table of tables, in the order of their names.
 ///
 /// # Errors
@@ -104,8 +96,8 @@ pub(super) fn roles(value: &Spanned<DeValue<'_>>) -> Result<Vec<RolePolicy>, Ref
     }
     let mut roles = Vec::with_capacity(table.len());
     for (name, value) in table.iter() {
-        if !is_name(name.get_ref()) {
-            let allowed = format!("roles whose names are 1 to {NAME_BYTES_MAX} letters, digits, _, - and .");
+        if !pattern::is_label(name.get_ref()) {
+            let allowed = format!("roles whose names are {}", pattern::LABEL_ALLOWED);
             return Err(Refusal::NotAllowed { path: "roles".into(), span: name.span(), allowed });
         }
         let path = format!("roles.{}", name.get_ref());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     access::{
         grants::{Action, GrantTexts, Grants, Reason, Rights, RoleSet},
-        pattern::{BINDING_BYTES_MAX, Bindings, Pattern, is_claim_name},
+        pattern::{BINDING_BYTES_MAX, Bindings, Pattern, is_label},
     },
     protocol::topic::{self, Filter, TopicName},
 };
@@ -57,7 +57,7 @@ pub fn grants(bytes: &[u8]) {
 fn is_pattern_naively(text: &str) -> bool {
     let is_template = |level: &str| {
         let claim = level.strip_prefix("{claim.").and_then(|rest| rest.strip_suffix('}'));
-        level == "{user}" || claim.is_some_and(is_claim_name)
+        level == "{user}" || claim.is_some_and(is_label)
     };
     Filter::parse(text).is_ok()
         && text.split('/').all(|level| !level.contains(['{', '}']) || is_template(level))
