@@ -9,6 +9,7 @@ pub mod document;
 mod issuers;
 mod keys;
 pub mod load;
+mod networks;
 pub mod reload;
 mod roles;
 mod table;
@@ -24,6 +25,7 @@ use crate::protocol::{
 pub use address::ListenAddress;
 pub use issuers::{Issuer, jwks_url};
 pub use load::{admin_reachable, reachable};
+pub use networks::Networks;
 pub use roles::RolePolicy;
 pub use tenants::TenantPolicy;
 
@@ -38,6 +40,10 @@ pub struct Config {
     pub roles: Vec<RolePolicy>,
     /// `[tenants]`, in the order of their names.
     pub tenants: Vec<TenantPolicy>,
+    /// `[access]`
+    pub access: AccessLists,
+    /// `[proxy]`
+    pub proxy: Proxy,
     /// `[reactor]`
     pub reactor: Reactor,
     /// `[admin]`
@@ -124,6 +130,48 @@ impl Config {
     }
 }
 
+/// `[access]`: from where clients may come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLists {
+    /// Whoever comes from elsewhere is not let in; with none from everywhere.
+    pub allow: Networks,
+    /// Whoever comes from here is not let in.
+    pub deny: Networks,
+    /// Whose address did so often within a minute what is held against it is banned; 20, 0 is never.
+    pub ban_failures: u32,
+    /// For so long, in seconds; 300.
+    pub ban_s: u64,
+}
+
+/// `[proxy]`: whose word about where clients come from counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    /// From which addresses proxies connect, and whether at a Unix socket.
+    pub trusted: Networks,
+    /// What a connection of theirs begins with.
+    pub protocol: ProxyProtocol,
+    /// Which header of a request of theirs says whose it is.
+    pub header: ForwardedHeader,
+}
+
+/// What the connections of trusted proxies begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// `"none"`: a request.
+    None,
+    /// `"v2"`: a header of the PROXY protocol, version 2.
+    V2,
+}
+
+/// Which header of a trusted proxy's requests says whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `"none"`.
+    None,
+    /// `"x-forwarded-for"`.
+    XForwardedFor,
+}
+
 /// `[reactor]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reactor {
@@ -175,6 +223,8 @@ pub struct Limits {
     pub publishes_per_s_per_user_max: u64,
     /// Bytes per second that one user publishes; 0 is without a limit.
     pub bytes_per_s_per_user_max: u64,
+    /// Upgrades per second from one such; 0 is without a limit.
+    pub upgrades_per_s_per_address_max: u32,
     /// Connections that have not completed their upgrade, of all reactors together; 8,192.
     pub upgrading_max: usize,
     /// Connections accepted per second, by all reactors together; 0 is without a limit.
@@ -361,6 +411,17 @@ impl Default for Config {
             },
             roles: Vec::new(),
             tenants: Vec::new(),
+            access: AccessLists {
+                allow: Networks::default(),
+                deny: Networks::default(),
+                ban_failures: 20,
+                ban_s: 300,
+            },
+            proxy: Proxy {
+                trusted: Networks::default(),
+                protocol: ProxyProtocol::None,
+                header: ForwardedHeader::None,
+            },
             reactor: Reactor {
                 count: 0,
                 pin: true,
@@ -382,6 +443,7 @@ impl Default for Config {
                 connections_per_user_max: 0,
                 publishes_per_s_per_user_max: 0,
                 bytes_per_s_per_user_max: 0,
+                upgrades_per_s_per_address_max: 0,
                 upgrading_max: 8_192,
                 accepts_per_s_max: 0,
                 header_bytes_max: 8_192,

@@ -207,11 +207,19 @@ pub enum Trouble {
     HostRefused,
     /// A token that was not accepted.
     CredentialRefused,
+    /// A connection from where nobody may come.
+    Denied,
+    /// An address was banned.
+    Banned,
+    /// A connection of a trusted proxy without the header that it must begin with.
+    ProxyHeader,
+    /// An upgrade beyond `limits.upgrades_per_s_per_address_max`.
+    UpgradeRate,
 }
 
 impl Trouble {
     /// Every trouble, in order of its index.
-    pub const ALL: [Trouble; 14] = [
+    pub const ALL: [Trouble; 18] = [
         Trouble::NoDescriptors,
         Trouble::ConnectionsMax,
         Trouble::DescriptorsMax,
@@ -226,6 +234,10 @@ impl Trouble {
         Trouble::OriginRefused,
         Trouble::HostRefused,
         Trouble::CredentialRefused,
+        Trouble::Denied,
+        Trouble::Banned,
+        Trouble::ProxyHeader,
+        Trouble::UpgradeRate,
     ];
 
     /// What happened and what may be done, for the operator.
@@ -263,6 +275,18 @@ impl Trouble {
             }
             Trouble::CredentialRefused => {
                 "tokens are not accepted: fanfare_credentials_refused_total says why"
+            }
+            Trouble::Denied => {
+                "connections are refused: their addresses are in access.deny, or not in access.allow"
+            }
+            Trouble::Banned => {
+                "addresses are banned for access.ban_s: a proxy's has to be in proxy.trusted, so that its clients' count"
+            }
+            Trouble::ProxyHeader => {
+                "connections from proxy.trusted are closed: they do not begin with a PROXY header of version 2"
+            }
+            Trouble::UpgradeRate => {
+                "upgrades are refused with 429: an address has more than limits.upgrades_per_s_per_address_max"
             }
             Trouble::HostRefused => "requests are refused with 421: their Host is not in listen.hosts",
         }

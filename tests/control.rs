@@ -131,6 +131,10 @@ impl Fleet for FakeFleet {
     fn audit(&self) -> &Audit {
         &self.2
     }
+
+    fn ban_count(&self) -> usize {
+        3
+    }
 }
 
 /// The defaults but for the subscriptions, and at every second reload something wrong.

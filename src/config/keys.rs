@@ -11,9 +11,10 @@ use toml::{Spanned, de::DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, ListenAddress, Retain, SlowConsumer, TopicPolicy,
+    Config, ForwardedHeader, ListenAddress, Networks, ProxyProtocol, Retain, SlowConsumer, TopicPolicy,
     address::{PATH_BYTES_MAX, is_socket_path},
     issuers::{self, Issuer},
+    networks::NETWORKS_MAX,
     roles::{self, RolePolicy},
     tenants::{self, TenantPolicy},
     topic,
@@ -28,11 +29,19 @@ use crate::protocol::{
 };
 
 /// The sections in the order of the default file, each with what it is about.
-pub(super) const SECTIONS: [(&str, &str); 12] = [
+pub(super) const SECTIONS: [(&str, &str); 14] = [
     ("listen", "Where clients connect."),
     (
         "auth",
         "Who clients are. With a file of tokens or roles for anybody, they may do what [roles] grants, and nothing else.",
+    ),
+    (
+        "access",
+        "From where clients may come. What is judged is the client's address, also where a trusted proxy passes it on.",
+    ),
+    (
+        "proxy",
+        "Whose word about where clients come from counts: that of proxies which clients cannot pretend to be.",
     ),
     ("reactor", "The threads that carry the data: one core and one io_uring each."),
     ("admin", "Health and metrics over HTTP, for the operator only."),
@@ -92,6 +101,12 @@ pub(super) enum Kind<T> {
     Stamps(fn(&mut T) -> &mut Stamps),
     /// An array of texts that are each valid.
     Texts { allowed: &'static str, is_valid: fn(&str) -> bool, field: fn(&mut T) -> &mut Vec<String> },
+    /// An array of addresses and networks, and `unix` among them if that is taken.
+    Networks { takes_unix: bool, field: fn(&mut T) -> &mut Networks },
+    /// `"none"` or `"v2"`.
+    ProxyProtocol(fn(&mut T) -> &mut ProxyProtocol),
+    /// `"none"` or `"x-forwarded-for"`.
+    ForwardedHeader(fn(&mut T) -> &mut ForwardedHeader),
     /// `true`, `false` or a JSON pointer.
     LastValue(fn(&mut T) -> &mut LastValue),
     /// `"clients"` or `"nobody"`.
@@ -307,6 +322,54 @@ pub(super) static KEYS: &[Key<Config>] = &[
         kind: Kind::Tenants(|config| &mut config.tenants),
     },
     Key {
+        path: "access.allow",
+        about: "From where clients may come; with none from everywhere. Whoever comes from elsewhere is closed at once. Peers of a\n\
+                Unix socket have no address, and are let in.",
+        is_reloadable: true,
+        kind: Kind::Networks { takes_unix: false, field: |config| &mut config.access.allow },
+    },
+    Key {
+        path: "access.deny",
+        about: "From where clients may not come, whatever access.allow says.",
+        is_reloadable: true,
+        kind: Kind::Networks { takes_unix: false, field: |config| &mut config.access.deny },
+    },
+    Key {
+        path: "access.ban_failures",
+        about: "Where clients are asked who they are: an address, or an IPv6 /64, is banned that so often within a minute brought a\n\
+                token that is not accepted, what is no request, or a broken frame before its token; 0 is never. Addresses of this\n\
+                machine and of proxy.trusted are not banned: behind any other proxy a ban would be all of its clients'.",
+        is_reloadable: true,
+        kind: integer!(IntegerOrZero, access.ban_failures, 1..=1_000_000, "failures"),
+    },
+    Key {
+        path: "access.ban_s",
+        about: "For how long. Connections that are there stay.",
+        is_reloadable: true,
+        kind: integer!(Integer, access.ban_s, 1..=86_400, "seconds"),
+    },
+    Key {
+        path: "proxy.trusted",
+        about: "From where proxies connect, \"unix\" for those at a Unix socket. Nobody else's word about an address counts: whoever\n\
+                can connect from here can say that it is anybody. For all that goes by addresses a client of theirs has its own.",
+        is_reloadable: true,
+        kind: Kind::Networks { takes_unix: true, field: |config| &mut config.proxy.trusted },
+    },
+    Key {
+        path: "proxy.protocol",
+        about: "With \"v2\" every connection of a trusted proxy begins with a header of the PROXY protocol, version 2 (send-proxy-v2),\n\
+                and one without is closed.",
+        is_reloadable: true,
+        kind: Kind::ProxyProtocol(|config| &mut config.proxy.protocol),
+    },
+    Key {
+        path: "proxy.header",
+        about: "With \"x-forwarded-for\" that header of a trusted proxy's request says whose it is: the last address there that is\n\
+                not trusted as well.",
+        is_reloadable: true,
+        kind: Kind::ForwardedHeader(|config| &mut config.proxy.header),
+    },
+    Key {
         path: "reactor.count",
         about: "How many reactors; 0 is one per core that the process may run on, or fewer if the CPU quota of its\n\
                 control group (cpu.max, rounded down) is less.",
@@ -396,10 +459,17 @@ pub(super) static KEYS: &[Key<Config>] = &[
     Key {
         path: "limits.connections_per_address_max",
         about: "Connections from one IPv4 address or one IPv6 /64; 0 is without a limit. One more is answered with 429.\n\
-                Behind a proxy all connections come from one address: leave it off there. Over a Unix socket they\n\
-                come from none, and are not limited.",
+                Behind a proxy that is not in proxy.trusted all connections come from one address: leave it off there.\n\
+                Over a Unix socket they come from none, and are not limited.",
         is_reloadable: true,
         kind: integer!(Integer, limits.connections_per_address_max, 0..=16_777_216, "connections"),
+    },
+    Key {
+        path: "limits.upgrades_per_s_per_address_max",
+        about: "Upgrades per second from one IPv4 address or one IPv6 /64, and as many at once; 0 is without a limit. One more is\n\
+                answered with 429.",
+        is_reloadable: true,
+        kind: integer!(Integer, limits.upgrades_per_s_per_address_max, 0..=1_000_000, "upgrades"),
     },
     Key {
         path: "limits.connections_per_user_max",
@@ -768,6 +838,13 @@ impl<T> Key<T> {
             }
             Kind::Format(_) => "\"json\" or \"binary\"".into(),
             Kind::Texts { allowed, .. } => (*allowed).into(),
+            Kind::Networks { takes_unix, .. } => format!(
+                "an array of at most {NETWORKS_MAX} addresses and networks without a bit behind their prefix, such as [\"192.0.2.0/24\", \
+                 \"2001:db8::1\"]{}",
+                if *takes_unix { ", \"unix\" among them" } else { "" }
+            ),
+            Kind::ProxyProtocol(_) => "\"none\" or \"v2\"".into(),
+            Kind::ForwardedHeader(_) => "\"none\" or \"x-forwarded-for\"".into(),
             Kind::Stamps(_) => "an array that holds \"user\", \"time\", both or nothing".into(),
             Kind::LastValue(_) => format!(
                 "true, false, or a JSON pointer (RFC 6901) of at most {POINTER_BYTES_MAX} bytes such as \"/symbol\""
@@ -853,6 +930,14 @@ impl<T> Key<T> {
             Kind::Format(field) => store(field(config), plain.as_str().and_then(format_named)),
             Kind::Stamps(field) => store(field(config), stamps(plain)),
             Kind::Texts { is_valid, field, .. } => store(field(config), texts(plain, *is_valid)),
+            Kind::Networks { takes_unix, field } => {
+                let texts = texts(plain, |_| true);
+                store(field(config), texts.and_then(|texts| Networks::parse(texts, *takes_unix)))
+            }
+            Kind::ProxyProtocol(field) => store(field(config), plain.as_str().and_then(ProxyProtocol::named)),
+            Kind::ForwardedHeader(field) => {
+                store(field(config), plain.as_str().and_then(ForwardedHeader::named))
+            }
             Kind::LastValue(field) => store(field(config), last_value(plain)),
             Kind::Retain(field) => store(field(config), plain.as_str().and_then(Retain::named)),
             Kind::SlowConsumer(field) => store(field(config), plain.as_str().and_then(policy_named)),
@@ -903,6 +988,9 @@ impl<T> Key<T> {
             Kind::Format(field) => *field(to) = *field(from),
             Kind::Stamps(field) => *field(to) = *field(from),
             Kind::Texts { field, .. } => field(to).clone_from(field(from)),
+            Kind::Networks { field, .. } => field(to).clone_from(field(from)),
+            Kind::ProxyProtocol(field) => *field(to) = *field(from),
+            Kind::ForwardedHeader(field) => *field(to) = *field(from),
             Kind::LastValue(field) => field(to).clone_from(field(from)),
             Kind::Retain(field) => *field(to) = *field(from),
             Kind::SlowConsumer(field) => *field(to) = *field(from),
@@ -940,6 +1028,9 @@ impl<T> Key<T> {
             },
             Kind::Format(field) => format!("\"{}\"", format_name(*field(config))),
             Kind::Texts { field, .. } => toml::Value::from(field(config).clone()).to_string(),
+            Kind::Networks { field, .. } => toml::Value::from(field(config).listed().to_vec()).to_string(),
+            Kind::ProxyProtocol(field) => format!("\"{}\"", field(config).as_str()),
+            Kind::ForwardedHeader(field) => format!("\"{}\"", field(config).as_str()),
             Kind::Stamps(field) => {
                 let Stamps { user, time } = *field(config);
                 let names = [user.then_some("\"user\""), time.then_some("\"time\"")];
@@ -976,6 +1067,34 @@ impl SlowConsumer {
             SlowConsumer::Disconnect => "disconnect",
             SlowConsumer::Skip => "skip",
         }
+    }
+}
+
+impl ProxyProtocol {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProxyProtocol::None => "none",
+            ProxyProtocol::V2 => "v2",
+        }
+    }
+
+    fn named(text: &str) -> Option<ProxyProtocol> {
+        [ProxyProtocol::None, ProxyProtocol::V2].into_iter().find(|it| it.as_str() == text)
+    }
+}
+
+impl ForwardedHeader {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ForwardedHeader::None => "none",
+            ForwardedHeader::XForwardedFor => "x-forwarded-for",
+        }
+    }
+
+    fn named(text: &str) -> Option<ForwardedHeader> {
+        [ForwardedHeader::None, ForwardedHeader::XForwardedFor].into_iter().find(|it| it.as_str() == text)
     }
 }
 

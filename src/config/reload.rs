@@ -1,5 +1,7 @@
 //! What a new configuration changes in a running broker, and what it cannot.
 
+use std::borrow::Cow;
+
 use super::{Config, keys::KEYS};
 
 /// A running configuration that meets a new one.
@@ -12,6 +14,9 @@ pub struct Reload {
     /// Keys whose new value waits for a restart.
     pub waiting: Vec<Change>,
 }
+
+/// A value in a line of the log is cut behind so many characters: lists may be of thousands.
+const SHOWN_CHARS_MAX: usize = 1_000;
 
 /// A key whose value is another one.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +54,14 @@ impl Reload {
 
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} = {} → {}", self.key, self.from, self.to)
+        write!(f, "{} = {} → {}", self.key, shown(&self.from), shown(&self.to))
+    }
+}
+
+fn shown(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &value[..end]).into(),
+        None => value.into(),
     }
 }
 
@@ -74,6 +86,13 @@ mod tests {
         assert_eq!(lines(&reload.waiting), ["limits.connections_max = 0 → 9"]);
         loaded.limits.connections_max = 0;
         assert_eq!(reload.config, loaded);
+    }
+
+    #[test]
+    fn a_long_list_is_cut_in_the_line_about_it() {
+        let (from, to) = ("[]".to_owned(), "\u{e9}".repeat(1_200));
+        let line = Change { key: "access.deny", from, to }.to_string();
+        assert_eq!(line, format!("access.deny = [] → {}… (cut)", "\u{e9}".repeat(1_000)));
     }
 
     /// Copying is by kind: each key must carry its own value and nothing else.

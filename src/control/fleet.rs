@@ -53,6 +53,9 @@ pub trait Fleet: Send + Sync + 'static {
     fn troubles(&self) -> &Troubles;
     /// What whoever audits the broker is to be told.
     fn audit(&self) -> &Audit;
+
+    /// How many addresses are banned now.
+    fn ban_count(&self) -> usize;
 }
 
 impl Fleet for Reactors {
@@ -90,6 +93,10 @@ impl Fleet for Reactors {
 
     fn audit(&self) -> &Audit {
         Reactors::audit(self)
+    }
+
+    fn ban_count(&self) -> usize {
+        Reactors::ban_count(self)
     }
 }
 
@@ -217,6 +224,11 @@ impl<F: Fleet> Watch<F> {
     /// The keys that are fetched.
     pub fn keys(&self) -> &KeyRing {
         &self.keys
+    }
+
+    /// How many addresses are banned now.
+    pub fn ban_count(&self) -> usize {
+        self.fleet.get().map_or(0, |fleet| fleet.ban_count())
     }
 
     /// What each reactor answers, by its index; empty while the broker starts.

@@ -247,6 +247,7 @@ async fn metrics<F: Fleet>(State(pages): State<Arc<Pages<F>>>, headers: HeaderMa
             log_lines_dropped: STDERR.dropped_total(),
             is_insecure: watch.is_insecure(),
             revocations: watch.ledger().map_or(0, |ledger| ledger.revocations().count(now_s()) as u64),
+            bans: watch.ban_count() as u64,
             admin_refused: pages.guard.refused(),
             audit_dropped: watch.fleet().map_or([0; 4], |fleet| fleet.audit().dropped()),
             keys: watch.keys().status(),

@@ -138,6 +138,8 @@ pub struct Process {
     pub is_insecure: bool,
     /// Revocations in force.
     pub revocations: u64,
+    /// Addresses that are banned.
+    pub bans: u64,
     /// Requests to the admin listener that were refused, by reason.
     pub admin_refused: RefusedCounts,
     /// What clients did that has no line of its own in the log, by kind.
@@ -154,6 +156,8 @@ impl Collector for Process {
         gauge(&mut encoder, "fanfare_insecure", help, None, &u64::from(self.is_insecure))?;
         let help = "Users and tokens that are kept out, although what they bring is good.";
         gauge(&mut encoder, "fanfare_revocations", help, None, &self.revocations)?;
+        let help = "Addresses that are banned, for what access.ban_failures counts.";
+        gauge(&mut encoder, "fanfare_bans", help, None, &self.bans)?;
         let help = "Requests to the admin listener that were refused, by reason.";
         let mut metric =
             encoder.encode_descriptor("fanfare_admin_refused", help, None, MetricType::Counter)?;
@@ -369,6 +373,7 @@ mod tests {
             log_lines_dropped: 5,
             is_insecure: true,
             revocations: 6,
+            bans: 11,
             admin_refused: [7, 8, 9, 10],
             audit_dropped: [14, 15, 16, 17],
             keys: KeyStatus {
@@ -471,6 +476,7 @@ mod tests {
             "fanfare_reloads_total{result=\"applied\"} 3",
             "fanfare_reloads_total{result=\"refused\"} 4",
             "fanfare_log_lines_dropped_total 5",
+            "fanfare_bans 11",
             "fanfare_reactor_up{reactor=\"0\"} 1",
             "fanfare_connections{reactor=\"1\"} 1",
             "fanfare_upgrading{reactor=\"1\"} 23",
@@ -510,7 +516,7 @@ mod tests {
             "fanfare_reviews{reactor=\"1\"} 55",
             "fanfare_forbidden_total{reactor=\"1\",action=\"publish\"} 51",
             "fanfare_forbidden_total{reactor=\"1\",action=\"history\"} 53",
-            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 120",
+            "fanfare_closes_total{reactor=\"1\",reason=\"idle_timeout\"} 125",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }

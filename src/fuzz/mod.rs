@@ -13,6 +13,8 @@ mod jwks;
 mod log;
 mod pointer;
 mod policies;
+mod proxy;
+mod request_facts;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,8 @@ pub use jwks::jwks;
 pub use log::log;
 pub use pointer::pointer;
 pub use policies::policies;
+pub use proxy::proxy;
+pub use request_facts::request_facts;
 pub use session::session;
 pub use token::token;
 pub use transcode::transcode;
@@ -38,7 +42,7 @@ pub use upgrade::upgrade;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name that `fuzz/` knows it by.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("binary_commands", binary_commands),
     ("deflate", deflate),
     ("filter", filter),
@@ -49,6 +53,8 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("log", log),
     ("pointer", pointer),
     ("policies", policies),
+    ("proxy", proxy),
+    ("request_facts", request_facts),
     ("session", session),
     ("token", token),
     ("transcode", transcode),

@@ -14,7 +14,13 @@ const LIMITS: Limits = Limits {
     header_bytes_max: 512,
     message_bytes_max: 600,
     frame_bytes_max: 500,
-    terms: Terms { is_echo_served: true, deflate_window_bits: Some(15), site: Site::OPEN, credentials: None },
+    terms: Terms {
+        is_echo_served: true,
+        deflate_window_bits: Some(15),
+        site: Site::OPEN,
+        credentials: None,
+        forwarded_for: None,
+    },
     inflate_ratio_max: 100,
 };
 

@@ -1,6 +1,7 @@
 //! The request that opens a connection.
 
 use crate::protocol::{
+    forwarded::Via,
     site::{OriginPattern, Site},
     upgrade::{self, Answer, Scan, Terms, naive},
 };
@@ -21,18 +22,18 @@ pub fn upgrade(bytes: &[u8]) {
     for is_echo_served in [false, true] {
         // Which origins may come is told by the tests of `site`.
         let site = Site { origins: vec![OriginPattern::Any], ..Site::OPEN };
-        let terms = Terms { is_echo_served, deflate_window_bits: None, site, credentials: None };
-        let answer = upgrade::answer(&bytes[..len], &terms);
+        let terms = Terms { is_echo_served, site, ..Terms::default() };
+        let answer = upgrade::answer(&bytes[..len], &terms, Via::Stranger);
         naive::check(&bytes[..len], is_echo_served, &answer);
         let terms = Terms { deflate_window_bits: Some(15), ..terms };
-        check_extension(upgrade::answer(&bytes[..len], &terms), &answer);
+        check_extension(upgrade::answer(&bytes[..len], &terms, Via::Stranger), &answer);
     }
 }
 
 /// permessage-deflate adds a line to the answer of an upgrade and changes nothing else.
 fn check_extension(answer: Answer, without: &Answer) {
     let answer = match answer {
-        Answer::Upgraded { speech, agreement: Some(_), response, credential } => {
+        Answer::Upgraded { speech, agreement: Some(_), response, credential, client } => {
             let response = String::from_utf8(response).expect("a response is text");
             let (head, line) = response.split_once("Sec-WebSocket-Extensions: ").expect("the line");
             let line = line.strip_suffix("\r\n\r\n").expect("it is the last");
@@ -43,6 +44,7 @@ fn check_extension(answer: Answer, without: &Answer) {
                 agreement: None,
                 response: format!("{head}\r\n").into_bytes(),
                 credential,
+                client,
             }
         }
         answer => answer,

@@ -13,6 +13,8 @@ pub enum CloseReason {
     PeerGone,
     /// The request was answered over HTTP and was no upgrade, or was refused.
     HttpAnswered,
+    /// 400 or 431: what came cannot be read as an HTTP request.
+    HttpMalformed,
     /// 403: a page whose origin may not open connections.
     OriginRefused,
     /// 421: a `Host` by which the broker is not reached.
@@ -27,6 +29,14 @@ pub enum CloseReason {
     Revoked,
     /// 4003: the user is blocked.
     Forbidden,
+    /// From an address from which nobody may come, by `access.allow` and `access.deny`: closed without an answer, or 403.
+    Denied,
+    /// From an address that is banned: closed without an answer, or 429.
+    Banned,
+    /// From a trusted proxy, without the PROXY header that it must begin with.
+    ProxyHeader,
+    /// 429: its address upgrades more often than `limits.upgrades_per_s_per_address_max` allows.
+    UpgradeRate,
     /// No complete upgrade within `timeouts.handshake_ms`: the socket is closed without an answer.
     HandshakeTimeout,
     /// 1002: the peer broke RFC 6455.
@@ -66,10 +76,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 27] = [
+    pub const ALL: [CloseReason; 32] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
+        CloseReason::HttpMalformed,
         CloseReason::OriginRefused,
         CloseReason::HostRefused,
         CloseReason::Unauthorized,
@@ -77,6 +88,10 @@ impl CloseReason {
         CloseReason::TokenExpired,
         CloseReason::Revoked,
         CloseReason::Forbidden,
+        CloseReason::Denied,
+        CloseReason::Banned,
+        CloseReason::ProxyHeader,
+        CloseReason::UpgradeRate,
         CloseReason::HandshakeTimeout,
         CloseReason::ProtocolError,
         CloseReason::UnsupportedData,
@@ -109,8 +124,13 @@ impl CloseReason {
             CloseReason::PeerClosed => Some(1000),
             CloseReason::PeerGone
             | CloseReason::HttpAnswered
+            | CloseReason::HttpMalformed
             | CloseReason::OriginRefused
             | CloseReason::HostRefused
+            | CloseReason::Denied
+            | CloseReason::Banned
+            | CloseReason::ProxyHeader
+            | CloseReason::UpgradeRate
             | CloseReason::HandshakeTimeout
             | CloseReason::Displaced
             | CloseReason::AddressLimit => None,
@@ -154,6 +174,7 @@ impl CloseReason {
             CloseReason::PeerClosed => "peer_closed",
             CloseReason::PeerGone => "peer_gone",
             CloseReason::HttpAnswered => "http_answered",
+            CloseReason::HttpMalformed => "http_malformed",
             CloseReason::OriginRefused => "origin_refused",
             CloseReason::HostRefused => "host_refused",
             CloseReason::Unauthorized => "unauthorized",
@@ -161,6 +182,10 @@ impl CloseReason {
             CloseReason::TokenExpired => "token_expired",
             CloseReason::Revoked => "revoked",
             CloseReason::Forbidden => "forbidden",
+            CloseReason::Denied => "denied",
+            CloseReason::Banned => "banned",
+            CloseReason::ProxyHeader => "proxy_header",
+            CloseReason::UpgradeRate => "upgrade_rate",
             CloseReason::HandshakeTimeout => "handshake_timeout",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::UnsupportedData => "unsupported_data",

@@ -3,12 +3,15 @@
 //! Call [`Session::poll`] with what was received until it returns `None`; then everything has been
 //! taken. Payloads are unmasked in place; a message that fits in one receive is never copied.
 
+use std::net::IpAddr;
+
 use zeroize::Zeroize;
 
 use super::{
     Speech,
     close::{self, BrokenRule, CloseReason},
     deflate::{self, Agreement, Bounds, Inflater},
+    forwarded::Via,
     frame::{CONTROL_PAYLOAD_BYTES_MAX, Context, Header, HeaderDecoder, Opcode},
     mask,
     secret::Secret,
@@ -60,6 +63,8 @@ pub enum Event<'a> {
         response: Vec<u8>,
         /// What the client proves itself with, if it does and that is asked for.
         credential: Option<Secret>,
+        /// Whose request it is by the word of the trusted proxy that sent it, if that says so and is asked.
+        client: Option<IpAddr>,
     },
     /// The request is answered and the connection over: send `response`, then close.
     Answered {
@@ -135,12 +140,18 @@ pub struct Session {
 const _: () = assert!(size_of::<Session>() <= 64);
 
 /// Where in its life a session is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    #[default]
-    Upgrading,
+    /// How its request comes.
+    Upgrading(Via),
     Open(Speech),
     Ended,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Phase::Upgrading(Via::default())
+    }
 }
 
 /// A frame whose header is read.
@@ -170,6 +181,11 @@ enum Found<'input> {
 }
 
 impl Session {
+    /// One whose request comes by `via`.
+    pub fn new(via: Via) -> Session {
+        Session { phase: Phase::Upgrading(via), ..Session::default() }
+    }
+
     /// Takes from the front of `input` up to the end of one event. `None`: all of `input` was taken
     /// and nothing is complete yet. After `Answered`, `Closed` or `Failed` it returns only `None`.
     ///
@@ -182,7 +198,7 @@ impl Session {
     ) -> Option<Event<'event>> {
         let speech = match self.phase {
             Phase::Open(speech) => speech,
-            Phase::Upgrading => return self.poll_upgrade(input, limits),
+            Phase::Upgrading(via) => return self.poll_upgrade(via, input, limits),
             Phase::Ended => {
                 *input = &mut [];
                 return None;
@@ -234,7 +250,7 @@ impl Session {
         self.fragment_count > 0
     }
 
-    fn poll_upgrade(&mut self, input: &mut &mut [u8], limits: &Limits) -> Option<Event<'static>> {
+    fn poll_upgrade(&mut self, via: Via, input: &mut &mut [u8], limits: &Limits) -> Option<Event<'static>> {
         let kept_len = self.assembly.len();
         let room = limits.header_bytes_max.saturating_sub(kept_len);
         let window = &input[..room.min(input.len())];
@@ -248,8 +264,8 @@ impl Session {
             Scan::Complete(request_len) => {
                 let taken = request_len - kept_len;
                 let request = if kept_len == 0 { &input[..taken] } else { &self.assembly[..request_len] };
-                match upgrade::answer(request, &limits.terms) {
-                    Answer::Upgraded { speech, agreement, response, credential } => {
+                match upgrade::answer(request, &limits.terms, via) {
+                    Answer::Upgraded { speech, agreement, response, credential, client } => {
                         self.phase = Phase::Open(speech);
                         self.is_deflate_agreed = agreement.is_some();
                         if credential.is_some() {
@@ -258,7 +274,7 @@ impl Session {
                         }
                         self.assembly = Vec::new();
                         take_front(input, taken);
-                        Some(Event::Upgraded { speech, agreement, response, credential })
+                        Some(Event::Upgraded { speech, agreement, response, credential, client })
                     }
                     Answer::Answered { response, reason } => {
                         self.end(input);
@@ -268,12 +284,12 @@ impl Session {
             }
             Scan::Refused(response) => {
                 self.end(input);
-                Some(Event::Answered { response, reason: CloseReason::HttpAnswered })
+                Some(Event::Answered { response, reason: CloseReason::HttpMalformed })
             }
             Scan::Incomplete if window.len() == room => {
                 self.end(input);
                 let response = upgrade::header_too_long(limits.header_bytes_max);
-                Some(Event::Answered { response, reason: CloseReason::HttpAnswered })
+                Some(Event::Answered { response, reason: CloseReason::HttpMalformed })
             }
             Scan::Incomplete => {
                 if kept_len == 0 {
@@ -539,6 +555,7 @@ mod tests {
             deflate_window_bits: None,
             site: crate::protocol::site::Site::OPEN,
             credentials: None,
+            forwarded_for: None,
         },
         inflate_ratio_max: 100,
     };

@@ -73,21 +73,22 @@ impl Site {
         self.hosts.admit(host)
     }
 
-    /// Whether a request with this `Host` may have this `Origin`: none, as of what is no browser; its own; or one that may.
-    pub fn admits_origin(&self, origin: Option<&[u8]>, host: &[u8]) -> bool {
+    /// Whether a request with this `Host` may have this `Origin`: none, as of what is no browser; its own, which is one of `https`
+    /// where it is known that the client came over TLS (`is_tls`); or one that may.
+    pub fn admits_origin(&self, origin: Option<&[u8]>, host: &[u8], is_tls: bool) -> bool {
         let Some(origin) = origin else { return true };
         let is_listed = |pattern| self.origins.contains(&pattern);
         is_listed(OriginPattern::Any)
             || (origin == b"null" && is_listed(OriginPattern::Null))
-            || self.knows_origin(origin, host)
+            || self.knows_origin(origin, host, is_tls)
     }
 
     /// Whether it is known whose page that is: it has the `Host`'s own origin, or one that may by its name. Of a page that says
     /// `null`, as a frame in a sandbox does on any page, or that may as all may, it is not.
-    pub fn knows_origin(&self, origin: &[u8], host: &[u8]) -> bool {
+    pub fn knows_origin(&self, origin: &[u8], host: &[u8], is_tls: bool) -> bool {
         let Some(origin) = str::from_utf8(origin).ok().and_then(Origin::parse) else { return false };
         let host = str::from_utf8(host).ok();
-        host.is_some_and(|host| origin.is_of(host))
+        host.is_some_and(|host| origin.is_of(host, is_tls))
             || (self.is_loopback && origin.is_http() && is_local(origin.host))
             || self.origins.iter().any(|pattern| pattern.matches(&origin))
     }
@@ -182,9 +183,11 @@ impl<'a> Origin<'a> {
         default_port(self.scheme).is_some()
     }
 
-    /// Whether it is that of what the `Host` names. Behind a proxy that ends TLS a page's origin is `https`, whatever comes here.
-    fn is_of(&self, host: &str) -> bool {
+    /// Whether it is that of what the `Host` names. Behind a proxy that ends TLS a page's origin is `https`, whatever comes here; and
+    /// where that proxy says so nothing else is, or whoever can change what comes over the network could write a page of `http`.
+    fn is_of(&self, host: &str, is_tls: bool) -> bool {
         self.is_http()
+            && (!is_tls || self.scheme.eq_ignore_ascii_case("https"))
             && split_port(host).is_some_and(|(name, port)| {
                 name.eq_ignore_ascii_case(self.host) && port.or(default_port(self.scheme)) == self.port
             })
@@ -325,8 +328,9 @@ mod tests {
     fn a_foreign_page_opens_nothing() {
         let site = site(&[], &["https://app.example.org", "https://*.shop.example:8443"], false);
         let own = "push.example.org:7600";
-        let admits = |origin: &str, host: &str| site.admits_origin(Some(origin.as_bytes()), host.as_bytes());
-        assert!(site.admits_origin(None, own.as_bytes()), "what is no browser says none");
+        let admits =
+            |origin: &str, host: &str| site.admits_origin(Some(origin.as_bytes()), host.as_bytes(), false);
+        assert!(site.admits_origin(None, own.as_bytes(), false), "what is no browser says none");
         for (origin, host) in [
             ("http://push.example.org:7600", own),
             ("HTTP://Push.Example.org:7600", own),
@@ -367,7 +371,22 @@ mod tests {
         ] {
             assert!(!admits(origin, host), "{origin} at {host}");
         }
-        assert!(!site.admits_origin(Some(b"http://push.example.org:7600\xff"), own.as_bytes()));
+        assert!(!site.admits_origin(Some(b"http://push.example.org:7600\xff"), own.as_bytes(), false));
+    }
+
+    #[test]
+    fn whoever_came_over_tls_is_on_no_page_without() {
+        let site = site(&[], &["http://app.example.org"], false);
+        let knows = |origin: &str, is_tls| {
+            let is_known = site.knows_origin(origin.as_bytes(), b"push.example.org", is_tls);
+            assert_eq!(site.admits_origin(Some(origin.as_bytes()), b"push.example.org", is_tls), is_known);
+            is_known
+        };
+        assert!(knows("http://push.example.org", false) && !knows("http://push.example.org", true));
+        assert!(!knows("HTTP://push.example.org:80", true) && !knows("http://push.example.org:443", true));
+        for origin in ["https://push.example.org", "HTTPS://push.example.org:443", "http://app.example.org"] {
+            assert!(knows(origin, false) && knows(origin, true), "{origin}");
+        }
     }
 
     #[test]
@@ -382,8 +401,12 @@ mod tests {
             ("capacitor://localhost", false),
             ("https://evil.example", false),
         ] {
-            assert_eq!(local.admits_origin(Some(origin.as_bytes()), b"127.0.0.1:7600"), is_ours, "{origin}");
-            assert!(!other.admits_origin(Some(origin.as_bytes()), b"192.0.2.7:7600"), "{origin}");
+            assert_eq!(
+                local.admits_origin(Some(origin.as_bytes()), b"127.0.0.1:7600", false),
+                is_ours,
+                "{origin}"
+            );
+            assert!(!other.admits_origin(Some(origin.as_bytes()), b"192.0.2.7:7600", false), "{origin}");
         }
     }
 
@@ -391,13 +414,14 @@ mod tests {
     fn what_is_listed_is_exactly_that() {
         let null = site(&[], &["null", "capacitor://localhost"], false);
         assert!(
-            null.admits_origin(Some(b"null"), b"x")
-                && null.admits_origin(Some(b"capacitor://localhost"), b"x")
+            null.admits_origin(Some(b"null"), b"x", false)
+                && null.admits_origin(Some(b"capacitor://localhost"), b"x", false)
         );
-        assert!(!null.admits_origin(Some(b"https://evil.example"), b"x"));
+        assert!(!null.admits_origin(Some(b"https://evil.example"), b"x", false));
         let any = site(&[], &["*"], false);
         assert!(
-            any.admits_origin(Some(b"https://evil.example"), b"x") && any.admits_origin(Some(b"null"), b"x")
+            any.admits_origin(Some(b"https://evil.example"), b"x", false)
+                && any.admits_origin(Some(b"null"), b"x", false)
         );
         for text in [
             "",
@@ -431,8 +455,8 @@ mod tests {
             ("null", false),
             ("", false),
         ] {
-            assert!(site.admits_origin(Some(origin.as_bytes()), b"push.example"), "{origin}");
-            assert_eq!(site.knows_origin(origin.as_bytes(), b"push.example"), is_known, "{origin}");
+            assert!(site.admits_origin(Some(origin.as_bytes()), b"push.example", false), "{origin}");
+            assert_eq!(site.knows_origin(origin.as_bytes(), b"push.example", false), is_known, "{origin}");
         }
     }
 
@@ -455,7 +479,7 @@ mod tests {
             let of = |authority: &str| Url::parse(&format!("{scheme}://{authority}")).unwrap().origin();
             let is_own = of(&origin) == of(&host);
             let origin = format!("{scheme}://{origin}");
-            prop_assert_eq!(Site::default().admits_origin(Some(origin.as_bytes()), host.as_bytes()), is_own);
+            prop_assert_eq!(Site::default().admits_origin(Some(origin.as_bytes()), host.as_bytes(), false), is_own);
         }
 
         /// Nobody's bytes do harm.
@@ -463,7 +487,7 @@ mod tests {
         fn whatever_comes_is_judged(origin in prop::collection::vec(any::<u8>(), 0..40), host in "\\PC{0,30}") {
             let site = site(&["*.a.example"], &["https://*.a.example"], true);
             site.admits_host(host.as_bytes());
-            prop_assert!(!site.admits_origin(Some(&origin), host.as_bytes()) || origin.is_ascii());
+            prop_assert!(!site.admits_origin(Some(&origin), host.as_bytes(), false) || origin.is_ascii());
         }
     }
 }

@@ -7,6 +7,8 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write},
+    net::IpAddr,
+    sync::Arc,
 };
 
 use base64::{
@@ -20,6 +22,8 @@ use super::{
     close::CloseReason,
     credential::{self, Places},
     deflate::{self, Agreement},
+    forwarded::{self, Via},
+    ranges::AddressRanges,
     secret::Secret,
     site::Site,
 };
@@ -55,6 +59,8 @@ pub struct Terms {
     pub site: Site,
     /// Where a credential is looked for; nowhere if none is needed.
     pub credentials: Option<Places>,
+    /// Past which addresses the `X-Forwarded-For` of a trusted proxy is walked; none where there is no such proxy.
+    pub forwarded_for: Option<Arc<AddressRanges>>,
 }
 
 /// What a request led to.
@@ -71,6 +77,8 @@ pub enum Answer {
         response: Vec<u8>,
         /// What it proves itself with, if it does and that is asked for.
         credential: Option<Secret>,
+        /// Whose request it is by the word of the trusted proxy that sent it, if that says so and is asked.
+        client: Option<IpAddr>,
     },
     /// The connection ends after this response.
     Answered {
@@ -103,7 +111,7 @@ pub fn scan(bytes: &[u8], scanned_len: usize) -> Scan {
     for found in memchr::memchr_iter(b'\n', &bytes[scanned_len..]) {
         let line_end = scanned_len + found;
         if !bytes[..line_end].ends_with(b"\r") {
-            let refusal = Refusal::new(Status::BadRequest, "a line ends with LF; lines must end with CRLF");
+            let refusal = Refusal::new(Status::Malformed, "a line ends with LF; lines must end with CRLF");
             return Scan::Refused(refusal.response(Body::Sent));
         }
         if bytes[..line_end].ends_with(b"\r\n\r") {
@@ -137,15 +145,15 @@ fn as_known_version(request: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Answers the whole request, blank line included, that [`scan`] found the end of.
-pub fn answer(request: &[u8], terms: &Terms) -> Answer {
+/// Answers the whole request, blank line included, that [`scan`] found the end of and that came by `via`.
+pub fn answer(request: &[u8], terms: &Terms, via: Via) -> Answer {
     let request = as_known_version(request);
     let mut lines = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     let verdict = match parsed.parse(&request) {
-        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed, terms),
+        Ok(httparse::Status::Complete(len)) if len == request.len() => judge(&parsed, terms, via),
         Ok(_) => {
-            Err(Refusal::new(Status::BadRequest, "the request is malformed; RFC 9112 says how it must be"))
+            Err(Refusal::new(Status::Malformed, "the request is malformed; RFC 9112 says how it must be"))
         }
         Err(error) => Err(Refusal::unparsed(error)),
     };
@@ -155,6 +163,7 @@ pub fn answer(request: &[u8], terms: &Terms) -> Answer {
             agreement: accepted.extension.as_ref().map(|(agreement, _)| *agreement),
             response: accepted.response(),
             credential: accepted.credential,
+            client: accepted.client,
         },
         Err(refusal) => {
             let body = if parsed.method == Some("HEAD") { Body::Withheld } else { Body::Sent };
@@ -171,6 +180,11 @@ pub fn header_too_long(header_bytes_max: usize) -> Vec<u8> {
     Refusal::new(Status::HeaderTooLarge, text).response(Body::Sent)
 }
 
+/// The response to what cannot be read as a request.
+pub fn malformed(text: &str) -> Vec<u8> {
+    Refusal::new(Status::Malformed, text).response(Body::Sent)
+}
+
 /// A valid upgrade.
 struct Accepted {
     speech: Speech,
@@ -181,6 +195,7 @@ struct Accepted {
     /// `Sec-WebSocket-Accept`.
     accept: String,
     credential: Option<Secret>,
+    client: Option<IpAddr>,
 }
 
 impl Accepted {
@@ -226,7 +241,7 @@ impl Refusal {
                 "the HTTP version is not 1.x; HTTP/1.1 is spoken here",
             ),
             error => Refusal::new(
-                Status::BadRequest,
+                Status::Malformed,
                 format!("the request is malformed: {error}; RFC 9112 says how it must be"),
             ),
         }
@@ -260,6 +275,8 @@ enum Body {
 enum Status {
     Ok,
     BadRequest,
+    /// 400 as well: it cannot be read as a request at all.
+    Malformed,
     Forbidden,
     NotFound,
     MethodNotAllowed,
@@ -274,6 +291,7 @@ impl Status {
         match self {
             Status::Forbidden => CloseReason::OriginRefused,
             Status::MisdirectedRequest => CloseReason::HostRefused,
+            Status::Malformed | Status::HeaderTooLarge => CloseReason::HttpMalformed,
             _ => CloseReason::HttpAnswered,
         }
     }
@@ -281,7 +299,7 @@ impl Status {
     fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
-            Status::BadRequest => "400 Bad Request",
+            Status::BadRequest | Status::Malformed => "400 Bad Request",
             Status::Forbidden => "403 Forbidden",
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed => "405 Method Not Allowed",
@@ -317,7 +335,7 @@ fn check_method(bytes: &[u8]) -> Result<(), Refusal> {
                 "the request begins with {}; it must begin with an HTTP method",
                 Quoted(&bytes[..=index])
             );
-            return Err(Refusal::new(Status::BadRequest, text));
+            return Err(Refusal::new(Status::Malformed, text));
         }
     }
     Ok(())
@@ -334,7 +352,7 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 /// Applies the rules in the order in which their breach should be told.
-fn judge(request: &httparse::Request<'_, '_>, terms: &Terms) -> Result<Accepted, Refusal> {
+fn judge(request: &httparse::Request<'_, '_>, terms: &Terms, via: Via) -> Result<Accepted, Refusal> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::new(
             Status::BadRequest,
@@ -384,7 +402,7 @@ fn judge(request: &httparse::Request<'_, '_>, terms: &Terms) -> Result<Accepted,
         return Err(Refusal::new(Status::VersionNotSupported, text));
     }
     let query = target.split_once('?').map_or("", |(_, query)| query);
-    judge_upgrade(&fields, host.unwrap_or_default(), query, is_echo, terms)
+    judge_upgrade(&fields, host.unwrap_or_default(), query, is_echo, terms, via)
 }
 
 /// Applies the rules of RFC 6455 section 4.2.1 that a request with `Upgrade: websocket` can still break.
@@ -394,6 +412,7 @@ fn judge_upgrade(
     query: &str,
     is_echo: bool,
     terms: &Terms,
+    via: Via,
 ) -> Result<Accepted, Refusal> {
     if !fields.lists("Connection", "upgrade") {
         let text = match fields.values("Connection").next() {
@@ -419,8 +438,12 @@ fn judge_upgrade(
         let text = format!("Sec-WebSocket-Key is {}; it must be 16 bytes in base64", Quoted(key));
         return Err(Refusal::new(Status::BadRequest, text));
     }
+    let is_tls = match via {
+        Via::Stranger => false,
+        Via::Proxy { is_tls, .. } => is_tls || forwarded::is_https(fields.list_items("X-Forwarded-Proto")),
+    };
     let origin = fields.at_most_one("Origin")?;
-    if let Some(origin) = origin.filter(|_| !terms.site.admits_origin(origin, host)) {
+    if let Some(origin) = origin.filter(|_| !terms.site.admits_origin(origin, host, is_tls)) {
         let text = format!(
             "the Origin header is {}; that of {} and those in listen.origins are allowed",
             Quoted(origin),
@@ -441,13 +464,16 @@ fn judge_upgrade(
             authorizations: fields.values("Authorization"),
             query,
             cookies: fields.values("Cookie"),
-            has_known_origin: origin.is_some_and(|origin| terms.site.knows_origin(origin, host)),
+            has_known_origin: origin.is_some_and(|origin| terms.site.knows_origin(origin, host, is_tls)),
         })
     });
     let credential = credential.map_err(|credential::Twice(what)| {
         Refusal::new(Status::BadRequest, format!("the request has a second {what}; one is allowed"))
     })?;
-    Ok(Accepted { speech, subprotocol, extension, accept, credential })
+    let names_client = matches!(via, Via::Proxy { names_clients: true, .. });
+    let trusted = terms.forwarded_for.as_deref().filter(|_| names_client);
+    let client = trusted.and_then(|trusted| forwarded::client(fields.list_items("X-Forwarded-For"), trusted));
+    Ok(Accepted { speech, subprotocol, extension, accept, credential, client })
 }
 
 /// Picks the first subprotocol that we know in the client's order of preference; JSON without a name
@@ -509,13 +535,13 @@ struct Fields<'a>(&'a [httparse::Header<'a>]);
 
 impl<'a> Fields<'a> {
     /// The values of the lines with this name, without the blanks around them.
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let lines = self.0.iter();
         lines.filter(move |line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value.trim_ascii())
     }
 
     /// The items of the comma-separated lists in those lines (RFC 9110 section 5.6.1).
-    fn list_items(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    fn list_items(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let items = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         items.map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
     }
@@ -582,7 +608,7 @@ mod tests {
             Scan::Incomplete => panic!("no end"),
             Scan::Refused(response) => (None, response),
             Scan::Complete(len) => {
-                match answer(&request[..len], &Terms { is_echo_served, ..Terms::default() }) {
+                match answer(&request[..len], &Terms { is_echo_served, ..Terms::default() }, Via::Stranger) {
                     Answer::Upgraded { speech, response, .. } => (Some(speech), response),
                     Answer::Answered { response, .. } => (None, response),
                 }
@@ -672,13 +698,38 @@ mod tests {
             [("https://example.org", true), ("https://evil.example", false), ("null", false)]
         {
             let lines = format!("Host: example.org\r\nOrigin: {origin}\r\nCookie: t=secret");
-            match answer(GOOD.replace("Host: example.org", &lines).as_bytes(), &terms) {
+            match answer(GOOD.replace("Host: example.org", &lines).as_bytes(), &terms, Via::Stranger) {
                 Answer::Upgraded { credential, .. } => {
                     assert_eq!(credential.is_some(), is_looked_at, "{origin}");
                 }
                 other => panic!("{origin}: {other:?}"),
             }
         }
+    }
+
+    /// Of whoever is not trusted neither is looked at, nor are addresses where that is not asked for.
+    #[test]
+    fn what_is_said_of_a_client_counts_if_a_trusted_proxy_says_it() {
+        let proxy = Via::Proxy { is_tls: false, names_clients: true };
+        let lines = "Host: example.org\r\nX-Forwarded-For: 192.0.2.1, 203.0.113.7\r\nX-Forwarded-Proto: https\r\n\
+                     Origin: http://example.org\r\nx-forwarded-for: 10.0.0.2";
+        let request = GOOD.replace("Host: example.org", lines);
+        let trusted = Arc::new(AddressRanges::parse(["10.0.0.0/8"]).unwrap());
+        let terms = Terms { forwarded_for: Some(trusted), ..Terms::default() };
+        let client_of = |request: &str, terms: &Terms, via| match answer(request.as_bytes(), terms, via) {
+            Answer::Upgraded { client, .. } => Ok(client),
+            Answer::Answered { reason, .. } => Err(reason),
+        };
+        assert_eq!(client_of(&request, &terms, Via::Stranger), Ok(None));
+        assert_eq!(client_of(&request, &terms, proxy), Err(CloseReason::OriginRefused));
+        let of_https = request.replace("Origin: http:", "Origin: https:");
+        assert_eq!(client_of(&of_https, &terms, proxy), Ok("203.0.113.7".parse().ok()));
+        assert_eq!(client_of(&of_https, &Terms::default(), proxy), Ok(None));
+        let of_http = request.replace("Proto: https", "Proto: http");
+        assert_eq!(client_of(&of_http, &terms, proxy), Ok("203.0.113.7".parse().ok()));
+        let is_tls = Via::Proxy { is_tls: true, names_clients: false };
+        assert_eq!(client_of(&of_http, &terms, is_tls), Err(CloseReason::OriginRefused));
+        assert_eq!(client_of(&of_https, &terms, is_tls), Ok(None));
     }
 
     #[test]

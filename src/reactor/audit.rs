@@ -23,7 +23,7 @@ use crate::{
         revocation::Why,
     },
     pubsub::subscription::ConnectionId,
-    uring::Io,
+    uring::{Io, PeerAddress},
     work::price,
 };
 
@@ -223,7 +223,12 @@ impl Desk {
             self.meter.spend(price::COMMAND);
             if self.connections.has(connection) {
                 let socket = self.connections[connection.slot].socket;
-                event.address = io.peer_address(socket).map(|address| address.ip());
+                // Who has been let in through a proxy is not known by its address any more.
+                let of_peer = || match io.peer_address(socket) {
+                    Some(PeerAddress::Ip(address)) => Some(address.ip()),
+                    Some(PeerAddress::Unix) | None => None,
+                };
+                event.address = self.door.address(connection.slot).or_else(of_peer);
             }
             self.auditor.audit.push(event);
         }

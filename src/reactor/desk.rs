@@ -8,6 +8,7 @@ use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 use super::{
     admission::{
         addresses::{Addresses, Origin},
+        door::Door,
         refusal::Refusal,
         users::{UserLimits, Users},
     },
@@ -144,6 +145,8 @@ pub struct Desk {
     pub(super) deflater: Deflater,
     pub(super) pending: PendingTable,
     pub(super) meters: Meters,
+    /// Where those come from that are not let in.
+    pub(super) door: Door,
     /// Who connections are.
     pub(super) gate: Gate,
     pub(super) review: Review,
@@ -167,6 +170,8 @@ impl Desk {
         let topics_max = config.limits.topics_max;
         let mut meters = Meters::default();
         meters.reload(&config, 0, 0);
+        let mut door = Door::default();
+        door.reload(&config);
         let mut home = Home::new(
             reactor_count,
             topics_max,
@@ -204,6 +209,7 @@ impl Desk {
             pending: PendingTable::default(),
             meters,
             gate,
+            door,
             review: Review::default(),
             auditor: Auditor::new(shared.audit.clone()),
             carrier: Carrier::new(shared.budget.clone(), reactor_count),
@@ -267,6 +273,7 @@ impl Desk {
         self.buffered.set_bytes_max(config.limits.buffered_bytes_max);
         let now_ms = self.now_ms() as u32;
         self.meters.reload(config, self.connections.slot_count(), now_ms);
+        self.door.reload(config);
         if config.limits.json_depth_max != before.limits.json_depth_max {
             self.parser = None;
         }
@@ -308,13 +315,15 @@ impl Desk {
         Some(oldest)
     }
 
-    /// Refuses an accepted socket that is one too many: an HTTP answer, then the end.
+    /// Refuses a connection that has not upgraded: an HTTP answer, then the end.
     pub fn refuse(&mut self, slot: u32, refusal: Refusal) {
         let (status, body) = refusal.answer();
+        let retry_after = refusal.retry_after_s().map(|left_s| format!("Retry-After: {left_s}\r\n"));
+        let retry_after = retry_after.unwrap_or_default();
         let replies = self.replies(slot);
         replies.extend_from_slice(
             format!(
-                "HTTP/1.1 {status}\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
+                "HTTP/1.1 {status}\r\n{retry_after}Content-Type: text/plain\r\n\
                  Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             )
@@ -333,6 +342,7 @@ impl Desk {
             self.shared.addresses.leave(origin);
         }
         self.gate.forget(slot);
+        self.door.forget(slot);
         self.review.forget(slot);
         self.auditor.forget(slot);
         self.connections.release(slot, reason);

@@ -31,6 +31,7 @@ use crate::{
         keys::KeyKind,
         principal::{Named, Principal, Source},
         revocation::{Revocations, Why},
+        token::TokenFault,
     },
     metrics::Trouble,
     protocol::{
@@ -350,6 +351,7 @@ impl Desk {
     /// What the connection sends has meaning from now on, and it is told so.
     fn let_in(&mut self, slot: u32, greeting: Greeting<'_>) {
         self.connections.enter(slot, Phase::Open);
+        self.door.forget(slot);
         let principal = self.gate.principal(slot).cloned();
         let identity = principal.as_ref().map_or(Identity::default(), |principal| self.identity(principal));
         match greeting {
@@ -487,7 +489,13 @@ impl Desk {
                 let message = "the token was not accepted";
                 self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unauthorized, message.into()));
             }
-            Err(_) => return self.refuse_credential(slot),
+            Err(why) => {
+                // Without keys nobody can bring one that is accepted.
+                if !matches!(why, Refused::Token(TokenFault::NoKeys { .. })) {
+                    self.strike(slot);
+                }
+                return self.refuse_credential(slot);
+            }
         }
         self.go_on_behind_gate(slot);
     }

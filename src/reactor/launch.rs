@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    admission::{accept::Source, listeners::Listeners},
+    admission::{accept::Source, addresses::Addresses, listeners::Listeners},
     audit::Audit,
     cores::{Cores, Placement, pin_to},
     desk::Shared,
@@ -33,7 +33,7 @@ use crate::{
         message::{Delivery, Request},
     },
     uring::{
-        Io,
+        Io, clock_ns,
         remedy::{self, Step, Surroundings},
         ring::{Ring, RingConfig, SetupError},
         wake::{Doorbell, Peer},
@@ -56,6 +56,7 @@ pub struct Reactors {
     placement: Placement,
     troubles: Arc<Troubles>,
     audit: Arc<Audit>,
+    addresses: Arc<Addresses>,
     /// By which reactors wake the guest.
     guest_waker: UnixStream,
     /// Until the control thread takes it.
@@ -188,7 +189,7 @@ impl Prepared {
         let core_count = if pinned_count == count { cores.len().min(count) } else { cores.len() };
         let placement = Placement { reactor_count: count, core_count, pinned_count, origin };
         let (doorbell, listeners) = (Mutex::new(doorbell), Mutex::new(Some(listeners)));
-        let Shared { troubles, audit, .. } = shared;
+        let Shared { troubles, audit, addresses, .. } = shared;
         Ok(Prepared {
             config,
             reactors: Reactors {
@@ -200,6 +201,7 @@ impl Prepared {
                 placement,
                 troubles,
                 audit,
+                addresses,
                 guest_waker,
                 guest: Mutex::new(Some(guest)),
             },
@@ -302,6 +304,11 @@ impl Reactors {
     /// What whoever audits the broker is to be told of.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// How many addresses are banned now.
+    pub fn ban_count(&self) -> usize {
+        self.addresses.ban_count(clock_ns() / 1_000_000)
     }
 
     /// Whether reactor `index`'s thread has ended: by drain, or by a panic (which ends the process

@@ -56,9 +56,14 @@ impl Meters {
                 *due_ns = 0;
             }
         }
-        if origin.is_some() {
-            *entry(&mut self.origins, slot) = origin;
+        if let Some(origin) = origin {
+            self.set_origin(slot, origin);
         }
+    }
+
+    /// It is known whose the connection is, and it is counted.
+    pub fn set_origin(&mut self, slot: u32, origin: Origin) {
+        *entry(&mut self.origins, slot) = Some(origin);
     }
 
     /// The connection is over; returns whose it was, if it was counted.

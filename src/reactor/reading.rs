@@ -53,9 +53,18 @@ impl Desk {
         let now_ms = self.now_ms() as u32;
         self.stats.received_bytes_total += bytes.len() as u64;
         let turn = self.stats.turns_total;
-        let (connection, &mut share) = self.connections.with_share(slot);
+        let connection = &mut self.connections[slot];
         connection.active_ms = now_ms;
         connection.is_pinged = false;
+        let is_upgrading = connection.phase == Phase::Upgrading;
+        let bytes = match is_upgrading && self.door.awaits_header(slot) {
+            true => match self.take_proxy_header(slot, bytes) {
+                Some(rest) if !rest.is_empty() => rest,
+                _ => return self.note_buffered(slot),
+            },
+            false => bytes,
+        };
+        let (connection, &mut share) = self.connections.with_share(slot);
         if connection.is_paused() {
             self.meter.spend(bytes.len() as u64 * price::KEPT_KIB / 1_024);
             connection.unread.get_or_insert_default().extend(bytes);
@@ -68,7 +77,6 @@ impl Desk {
             self.wipe_kept(bytes);
             return self.pause(slot);
         }
-        let is_upgrading = connection.phase == Phase::Upgrading;
         let before = self.meter.spent();
         let most = match self.is_crowded {
             true if bytes.len() > share::LITTLE_BYTES && !is_upgrading => 0,
@@ -258,13 +266,16 @@ impl Desk {
             self.meters.forget_part(slot);
         }
         match event {
-            Event::Upgraded { speech, agreement, response, credential } => {
-                self.handle_upgraded(slot, speech, agreement, &response, credential);
+            Event::Upgraded { speech, agreement, response, credential, client } => {
+                if self.admit_request(slot, client) {
+                    self.handle_upgraded(slot, speech, agreement, &response, credential);
+                }
             }
             Event::Answered { response, reason } => {
                 match reason {
                     CloseReason::OriginRefused => self.shared.troubles.note(Trouble::OriginRefused),
                     CloseReason::HostRefused => self.shared.troubles.note(Trouble::HostRefused),
+                    CloseReason::HttpMalformed => self.strike(slot),
                     _ => {}
                 }
                 self.replies(slot).extend_from_slice(&response);
@@ -281,6 +292,9 @@ impl Desk {
                 }
             },
             Event::Failed { reason, rule } => {
+                if phase == Phase::Authenticating {
+                    self.strike(slot);
+                }
                 if phase.is_served() {
                     let code = reason.code().expect("a broken rule has a code");
                     frame::write_close(code, rule, self.replies(slot));
@@ -454,7 +468,8 @@ impl Desk {
             + connection.unread.as_ref().map_or(0, |unread| unread.memory())
             + connection.flight.memory()
             + self.fanout.listed_bytes(slot)
-            + self.gate.held_bytes(slot);
+            + self.gate.held_bytes(slot)
+            + self.door.held_bytes(slot);
         self.buffered.note(self.connections.share_mut(slot), bytes);
     }
 

@@ -94,6 +94,7 @@ pub(super) fn session_limits(config: &Config, is_loopback: bool) -> Limits {
             credentials: config.auth.is_on().then(|| Places {
                 cookie: (!config.auth.cookie.is_empty()).then(|| config.auth.cookie.as_str().into()),
             }),
+            forwarded_for: (!config.proxy.trusted.is_empty()).then(|| config.proxy.trusted.ranges().clone()),
         },
         inflate_ratio_max: config.deflate.ratio_max as usize,
     }

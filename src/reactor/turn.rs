@@ -20,6 +20,7 @@ use super::{
     admission::{
         accept::{Accepted, Acceptor, OutOfDescriptors, Source},
         addresses::Origin,
+        door::Arrival,
         rate::Rate,
         refusal::Refusal,
     },
@@ -280,8 +281,19 @@ impl<I: Io> Reactor<I> {
     fn open(&mut self, socket: i32) {
         self.desk.stats.accepts_total += 1;
         self.desk.meter.spend(price::ACCEPT);
+        let arrival = match self.desk.door.is_asking {
+            true => self.desk.judge_peer(self.io.peer_address(socket)),
+            false => Ok(Arrival::default()),
+        };
+        let arrival = match arrival {
+            Ok(arrival) => arrival,
+            Err(reason) => {
+                self.desk.stats.closes_total[reason.index()] += 1;
+                return self.io.close(socket);
+            }
+        };
         let before = self.connection_count.fetch_add(1, Ordering::Relaxed);
-        let (origin, is_address_full) = self.origin(socket);
+        let (origin, is_address_full) = self.enter_address(arrival.origin);
         let refusal = match before >= self.connections_max {
             true if self.connections_max == self.desk.shared.config.limits.connections_max => {
                 Some(Refusal::ConnectionsMax)
@@ -289,8 +301,8 @@ impl<I: Io> Reactor<I> {
             true => Some(Refusal::Descriptors),
             false => is_address_full.then_some(Refusal::AddressMax),
         };
-        if let Some(refusal) = refusal {
-            self.desk.shared.troubles.note(refusal.trouble());
+        if let Some(trouble) = refusal.and_then(Refusal::trouble) {
+            self.desk.shared.troubles.note(trouble);
         }
         let is_far_beyond = before >= self.connections_max + REFUSED_MAX;
         let slot = match refusal {
@@ -302,6 +314,7 @@ impl<I: Io> Reactor<I> {
             }
             _ => self.desk.open(socket, origin),
         };
+        self.desk.note_arrival(slot, arrival);
         self.receive(slot);
         if let Some(refusal) = refusal {
             self.desk.refuse(slot, refusal);
@@ -311,15 +324,10 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    /// Whose an accepted connection is, if that is counted and it was; and whether its address has too many.
-    fn origin(&mut self, socket: i32) -> (Option<Origin>, bool) {
+    /// Counts an accepted connection by whose it is, if that is known and counted: whose, if it was, and whether that has too many.
+    fn enter_address(&self, origin: Option<Origin>) -> (Option<Origin>, bool) {
         let count_max = self.desk.shared.config.limits.connections_per_address_max;
-        if count_max == 0 {
-            return (None, false);
-        }
-        // Who has gone already holds nothing for long, and who comes over a Unix socket is of this host.
-        let Some(address) = self.io.peer_address(socket) else { return (None, false) };
-        let origin = Origin::of(address.ip());
+        let Some(origin) = origin.filter(|_| count_max > 0) else { return (None, false) };
         let has_room = self.desk.shared.addresses.enter(origin, count_max);
         (has_room.then_some(origin), !has_room)
     }

@@ -15,7 +15,7 @@ pub mod socket_file;
 pub mod token;
 pub mod wake;
 
-use std::{io, net::SocketAddr, os::fd::RawFd};
+use std::{io, net::SocketAddr, os::fd::RawFd, sync::OnceLock, time::Instant};
 
 pub use token::{Op, Token};
 
@@ -40,6 +40,15 @@ pub struct Completion {
     pub more: bool,
     /// The buffer that holds what was received.
     pub lease: Option<Lease>,
+}
+
+/// Where a peer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// An address and its port. An IPv4 address is never written as an IPv6 one.
+    Ip(SocketAddr),
+    /// This machine, through a Unix socket.
+    Unix,
 }
 
 /// How long an enter may wait.
@@ -122,8 +131,8 @@ pub trait Io {
     /// that changes when it takes some: how a send in flight is seen to make progress. Called when a deadline has
     /// passed.
     fn acked_bytes(&mut self, socket: RawFd) -> u64;
-    /// `getpeername(2)`, once per accept; `None` if the peer is already gone, or came over a Unix socket.
-    fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr>;
+    /// `getpeername(2)`, once per accept; `None` if the peer is already gone.
+    fn peer_address(&mut self, socket: RawFd) -> Option<PeerAddress>;
     /// Nanoseconds on the clock that turns are told, now: never less than before.
     fn clock_ns(&mut self) -> u64;
     /// Nanoseconds since the Unix epoch, now: what the host takes for the time of day, which it may set back.
@@ -131,6 +140,12 @@ pub trait Io {
     /// How busy this thread's core was since the last call, 0.0 to 1.0, waiting for a turn on the core
     /// included: what pacing adapts to. Called at most every 50 ms.
     fn busy_share(&mut self, elapsed_ns: u64) -> f64;
+}
+
+/// Nanoseconds on the clock of all rings, now: what one reactor says of a time another one understands.
+pub fn clock_ns() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 /// Whether an enter that failed so is simply tried again by the next one: the wait timed out or was interrupted, the

@@ -37,7 +37,7 @@ use std::{
     },
     ptr,
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
@@ -48,7 +48,7 @@ use rustix::{
 use socket2::SockRef;
 
 use super::{
-    Completion, Io, Lease, Op, Token, Wait,
+    Completion, Io, Lease, Op, PeerAddress, Token, Wait,
     buffers::{self, BufferRing, Mapping},
     is_passing,
     remedy::{self, Step, Surroundings},
@@ -172,8 +172,6 @@ pub struct Ring {
     /// After so many bytes a multishot receive ends, so that nobody has more of the buffers than a share before
     /// its turn comes; 0: not by itself, where the kernel cannot be told.
     receive_bytes_max: u32,
-    /// When the ring was made: its clock's zero.
-    began: Instant,
     /// What the next enters do instead of what they would.
     #[cfg(test)]
     faults: std::collections::VecDeque<tests::Fault>,
@@ -219,7 +217,6 @@ impl Ring {
             failure: None,
             load: ThreadLoad::new(),
             receive_bytes_max,
-            began: Instant::now(),
             #[cfg(test)]
             faults: Default::default(),
         })
@@ -518,14 +515,17 @@ impl Io for Ring {
         0u64.wrapping_sub(queued as u64)
     }
 
-    fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
-        let address = SockRef::from(&borrowed(&socket)).peer_addr().ok()?.as_socket()?;
-        // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d; nobody else should.
-        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    fn peer_address(&mut self, socket: RawFd) -> Option<PeerAddress> {
+        let address = SockRef::from(&borrowed(&socket)).peer_addr().ok()?;
+        Some(match address.as_socket() {
+            // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d; nobody else should.
+            Some(address) => PeerAddress::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            None => PeerAddress::Unix,
+        })
     }
 
     fn clock_ns(&mut self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
+        super::clock_ns()
     }
 
     fn wall_ns(&mut self) -> u64 {
@@ -1162,7 +1162,7 @@ pub(super) mod tests {
         let mut taken = vec![0; piece.len()];
         client.read_exact(&mut taken).unwrap();
         assert_ne!(ring.acked_bytes(server.as_raw_fd()), before);
-        assert_eq!(ring.peer_address(server.as_raw_fd()), None);
+        assert_eq!(ring.peer_address(server.as_raw_fd()), Some(PeerAddress::Unix));
     }
 
     #[test]
@@ -1178,7 +1178,7 @@ pub(super) mod tests {
             let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
             let completion = sleep_and_reap(&mut ring).remove(0);
             assert_eq!((completion.token, completion.more), (token, true));
-            assert_eq!(ring.peer_address(completion.result), client.local_addr().ok());
+            assert_eq!(ring.peer_address(completion.result), client.local_addr().ok().map(PeerAddress::Ip));
             assert_eq!(fcntl_getfd(borrowed(&completion.result)), Ok(FdFlags::CLOEXEC));
             ring.close(completion.result);
         }

@@ -30,13 +30,13 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::RawFd,
     rc::Rc,
     slice,
 };
 
-use super::{Completion, Io, Lease, Op, Token, Wait};
+use super::{Completion, Io, Lease, Op, PeerAddress, Token, Wait};
 
 /// When simulated time began, in nanoseconds since the Unix epoch.
 pub const EPOCH_NS: u64 = 1_764_000_000_000_000_000;
@@ -139,6 +139,8 @@ struct Net {
 
 /// A connection.
 struct Link {
+    /// Where the client is.
+    address: IpAddr,
     /// From the client, not received yet.
     up: VecDeque<u8>,
     up_end: Stream,
@@ -390,6 +392,7 @@ impl SimNet {
         let net = &mut *self.net.borrow_mut();
         let link = net.links.len();
         net.links.push(Link {
+            address: Ipv4Addr::LOCALHOST.into(),
             up: VecDeque::new(),
             up_end: Stream::Open,
             down: VecDeque::new(),
@@ -401,6 +404,13 @@ impl SimNet {
         });
         net.backlogs[index].push_back(link);
         Peer(link)
+    }
+
+    /// A client that connects from `address`, as [`SimNet::connect`].
+    pub fn connect_from(&self, address: IpAddr, index: usize) -> Peer {
+        let peer = self.connect(index);
+        self.net.borrow_mut().links[peer.0].address = address;
+        peer
     }
 
     /// How many unread bytes the connection takes from now on.
@@ -1047,9 +1057,10 @@ impl Io for SimRing {
         self.net.borrow_mut().link_of(socket).read_bytes
     }
 
-    fn peer_address(&mut self, socket: RawFd) -> Option<SocketAddr> {
-        let link = self.net.borrow_mut().socket(socket).link;
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, link as u16)))
+    fn peer_address(&mut self, socket: RawFd) -> Option<PeerAddress> {
+        let mut net = self.net.borrow_mut();
+        let link = net.socket(socket).link;
+        Some(PeerAddress::Ip(SocketAddr::new(net.links[link].address, link as u16)))
     }
 
     fn clock_ns(&mut self) -> u64 {

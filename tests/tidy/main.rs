@@ -333,6 +333,7 @@ fn metrics() -> BTreeSet<String> {
         log_lines_dropped: 0,
         is_insecure: false,
         revocations: 0,
+        bans: 0,
         admin_refused: [0; 4],
         audit_dropped: [0; 4],
         keys: KeyStatus { ages: vec![("i".into(), Duration::ZERO)], ..KeyStatus::default() },

@@ -37,7 +37,7 @@ pub(crate) fn check(request: &[u8], is_echo_served: bool, answer: &Answer) {
     let upgrade = Request::read(request).map(|request| (request.is_plain, request.upgrade(is_echo_served)));
     match (answer, upgrade) {
         (
-            Answer::Upgraded { speech, agreement: None, response, credential: None },
+            Answer::Upgraded { speech, agreement: None, response, credential: None, client: None },
             Some((_, Some(expected))),
         ) => {
             assert_eq!(*speech, expected.speech);
@@ -90,7 +90,7 @@ struct Upgrade<'a> {
 }
 
 /// A request, taken apart at its line ends and colons.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// No line has anything that a reader may refuse or mend.
     is_plain: bool,
     first: Vec<&'a [u8]>,
@@ -99,7 +99,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn read(request: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(request: &'a [u8]) -> Option<Self> {
         let request = request.strip_prefix(b"\r\n").unwrap_or(request);
         let request = request.strip_suffix(b"\r\n\r\n")?;
         let mut lines = split(request, b"\r\n").into_iter();
@@ -175,7 +175,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn values(&self, name: &str) -> Vec<&'a [u8]> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&'a [u8]> {
         self.fields.iter().filter(|field| field.0 == name.as_bytes()).map(|field| field.1).collect()
     }
 

@@ -3,8 +3,10 @@
 
 pub mod accept;
 pub mod addresses;
+pub(super) mod door;
 pub mod listeners;
 pub(super) mod rate;
+mod recent;
 pub(super) mod refusal;
 pub(super) mod upgrading;
 pub mod users;

@@ -8,6 +8,7 @@
 //! `FANFARE_SIM_SEED=n cargo test simulation -- --nocapture` runs one seed and tells what happens;
 //! `FANFARE_SIM_SECONDS=n cargo test --release simulation` looks for a seed that fails for so long.
 
+mod addresses;
 mod client;
 mod directed;
 mod grants;
@@ -160,6 +161,8 @@ struct Knobs {
     deflates: bool,
     /// Who may do what, if clients are asked who they are.
     access: Option<Arc<Access>>,
+    /// What else is said in the configuration.
+    configure: fn(&mut Config),
     /// Clients may be closed for being too far behind, idle or late.
     may_close: bool,
     is_verbose: bool,
@@ -210,6 +213,7 @@ impl Knobs {
             plus_levels_max: None,
             deflates: false,
             access: None,
+            configure: |_| {},
             may_close: false,
             is_verbose: false,
         }
@@ -251,6 +255,7 @@ impl Knobs {
             // Else nobody looks for tokens.
             config.auth.tokens_file = Some("tokens".into());
         }
+        (self.configure)(&mut config);
         config
     }
 }

@@ -105,6 +105,7 @@ fn plan(seed: u64, rng: &mut Rng) -> (Knobs, Plan) {
         plus_levels_max: None,
         deflates,
         access: None,
+        configure: |_| {},
         may_close: is_tight || jumps || is_crowded || drains || has_little_log,
         is_verbose: false,
     };

@@ -1,0 +1,154 @@
+//! Where clients come from, each scene arranged on purpose: bans, and proxies that say whose a connection is.
+//!
+//! The oracle knows of no addresses, so that these clients are none of its.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::{
+    access::Access,
+    config::load::{Sources, load_text},
+    uring::sim::Peer,
+};
+
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Clients are asked for tokens, of which there is none.
+fn asking() -> Option<Arc<Access>> {
+    Some(Arc::new(Access::new(1, Vec::new())))
+}
+
+fn request(lines: &str) -> Vec<u8> {
+    format!("{REQUEST}{lines}\r\n").into_bytes()
+}
+
+/// The header of a connection that [`PROXY`] passes on for `client`.
+fn proxied(client: Ipv4Addr) -> Vec<u8> {
+    let head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+    [&head[..], &client.octets(), &[10, 0, 0, 2, 0x30, 0x39, 1, 0xbb]].concat()
+}
+
+impl World {
+    /// A client from `address` sends this first.
+    fn come(&mut self, address: IpAddr, bytes: &[u8]) -> Peer {
+        let peer = self.net.connect_from(address, 0);
+        self.net.write(peer, bytes);
+        self.settle();
+        peer
+    }
+
+    fn told(&mut self, peer: Peer) -> String {
+        let mut bytes = Vec::new();
+        self.net.read(peer, usize::MAX, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn closed_for(&self, reason: CloseReason) -> u64 {
+        self.reactor(0).desk().stats.closes_total[reason.index()]
+    }
+}
+
+/// What is no request, a token that is none, and a frame that is none: whoever did that is closed at its accept, takes no slot, and
+/// holds nobody up, however often it comes; until its time is over.
+#[test]
+fn whoever_is_banned_is_closed_at_its_accept_and_nobody_else_is() {
+    const BAN_NS: u64 = 3_000 * SECOND;
+    let configure = |config: &mut Config| {
+        (config.access.ban_failures, config.access.ban_s) = (3, BAN_NS / 1_000_000_000);
+        config.auth.failure_delay_ms = 0;
+    };
+    let mut world = World::new(Knobs { access: asking(), configure, ..Knobs::calm(1) });
+    let [banned, neighbour]: [IpAddr; 2] = ["203.0.113.7", "203.0.113.8"].map(|text| text.parse().unwrap());
+    let frame = [request(""), vec![0xff; 14]].concat();
+    for bytes in [&b"\x16\x03\x01"[..], &request("Authorization: Bearer x\r\n"), &frame] {
+        let peer = world.come(banned, bytes);
+        assert!(!world.told(peer).is_empty());
+        world.net.close(peer);
+        world.settle();
+    }
+    let slot_count = world.reactor(0).desk().connections.slot_count();
+    for _ in 0..1_000 {
+        let peer = world.come(banned, &request(""));
+        assert_eq!(world.told(peer), "");
+    }
+    assert_eq!(world.closed_for(CloseReason::Banned), 1_000);
+    assert_eq!(world.reactor(0).desk().connections.slot_count(), slot_count);
+    let waiting = world.come(neighbour, &request(""));
+    assert!(world.told(waiting).contains("101 Switching"));
+    for _ in 0..5 {
+        let local = world.come(Ipv4Addr::LOCALHOST.into(), b"\x16\x03\x01");
+        assert!(world.told(local).contains("400 Bad Request"), "this machine is not banned");
+    }
+    world.pass(BAN_NS);
+    let again = world.come(banned, &request(""));
+    assert!(world.told(again).contains("101 Switching"));
+}
+
+/// Under every accident of the network: headers and requests in pieces, of clients that each may have two connections.
+#[test]
+fn each_client_of_a_proxy_has_what_an_address_may_have() {
+    let configure = |config: &mut Config| {
+        let listed = "[proxy]\ntrusted = [\"10.0.0.0/8\"]\nprotocol = \"v2\"\n";
+        let loaded = load_text("", listed, &Sources::default()).expect("a configuration");
+        config.proxy = loaded.proxy;
+        config.limits.connections_per_address_max = 2;
+    };
+    for seed in 0..20 {
+        let mut net = SimConfig::calm(seed, 1);
+        net.trouble = 6;
+        let mut world = World::new(Knobs { net, configure, ..Knobs::calm(1) });
+        let mut rng = Rng::new(seed);
+        let mut unsent: Vec<(Peer, Ipv4Addr, Vec<u8>)> = (0..24)
+            .map(|number| {
+                let client = Ipv4Addr::new(203, 0, 113, number % 8);
+                (world.net.connect_from(PROXY, 0), client, [proxied(client), request("")].concat())
+            })
+            .collect();
+        let peers: Vec<(Peer, Ipv4Addr)> = unsent.iter().map(|(peer, client, _)| (*peer, *client)).collect();
+        while !unsent.is_empty() {
+            let at = rng.below(unsent.len());
+            let (peer, _, bytes) = &mut unsent[at];
+            let piece: Vec<u8> = bytes.drain(..rng.below(bytes.len()) + 1).collect();
+            world.net.write(*peer, &piece);
+            if bytes.is_empty() {
+                unsent.swap_remove(at);
+            }
+            world.turns(0, rng.below(3));
+        }
+        world.settle();
+        let mut upgraded = [0; 8];
+        for (peer, client) in &peers {
+            let told = world.told(*peer);
+            assert!(told.contains("101 Switching") || told.contains("429 Too Many"), "seed {seed}: {told}");
+            upgraded[usize::from(client.octets()[3])] += usize::from(told.contains("101 Switching"));
+        }
+        assert_eq!(upgraded, [2; 8], "seed {seed}");
+        peers.iter().for_each(|(peer, _)| world.net.close(*peer));
+        world.settle();
+        assert!(world.shared.addresses.is_empty(), "seed {seed}: whoever has gone counts no more");
+    }
+}
+
+/// They come and go in the middle of their header: nothing is left of them.
+#[test]
+fn half_a_header_is_forgotten_with_its_connection() {
+    let configure = |config: &mut Config| {
+        let listed = "[proxy]\ntrusted = [\"10.0.0.0/8\"]\nprotocol = \"v2\"\n";
+        config.proxy = load_text("", listed, &Sources::default()).expect("a configuration").proxy;
+    };
+    let mut world = World::new(Knobs { configure, ..Knobs::calm(1) });
+    let start = proxied(Ipv4Addr::new(203, 0, 113, 7));
+    for len in 0..start.len() {
+        let peer = world.come(PROXY, &start[..len]);
+        if len % 2 == 0 {
+            world.net.close(peer);
+        }
+    }
+    world.settle();
+    world.pass(world.shared.config.timeouts.handshake_ms * 1_000_000 + 1_000_000_000);
+    world.settle();
+    assert_eq!(world.closed_for(CloseReason::HandshakeTimeout), start.len() as u64 / 2);
+    assert!(world.reactor(0).desk().door.is_empty());
+}
