@@ -269,6 +269,15 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
     {
         return Err(ConfigError(admin_reachable(address)));
     }
+    let proxy = &config.proxy;
+    if proxy.trusted.is_empty() {
+        let asked = [("protocol", proxy.protocol.as_str()), ("header", proxy.header.as_str())];
+        if let Some((key, value)) = asked.into_iter().find(|(_, value)| *value != "none") {
+            return Err(ConfigError(format!(
+                "proxy.{key} = \"{value}\" is not allowed without proxy.trusted: nobody's word about an address would count"
+            )));
+        }
+    }
     if let Some(path) = config.auth.revocations_file.as_ref().filter(|path| !path.is_absolute()) {
         return Err(ConfigError(format!(
             "auth.revocations_file = \"{}\" is not allowed: it must be an absolute path, since the broker writes to it",
@@ -436,6 +445,24 @@ mod tests {
         let config = load_text("f", file, &sources).unwrap();
         assert_eq!((config.listen.backlog, config.reactor.count, config.log.json), (3, 2, true));
         assert_eq!(config.timeouts, Config::default().timeouts);
+    }
+
+    #[test]
+    fn what_a_proxy_says_is_asked_for_only_where_one_is_trusted() {
+        let load = |text: &str| load_text("", text, &Sources::default());
+        for key in ["protocol = \"v2\"", "header = \"x-forwarded-for\""] {
+            let error = load(&format!("[proxy]\n{key}\n")).unwrap_err().to_string();
+            assert!(error.contains(&format!("proxy.{key} is not allowed without proxy.trusted")), "{error}");
+            for trusted in ["unix", "10.0.0.0/8"] {
+                assert!(load(&format!("[proxy]\n{key}\ntrusted = [\"{trusted}\"]\n")).is_ok());
+            }
+        }
+        assert!(load("[proxy]\ntrusted = [\"10.0.0.1\"]\n").is_ok());
+        for (key, value) in [("proxy.trusted", "[\"10.0.0.1/8\"]"), ("access.deny", "[\"unix\"]")] {
+            let (section, name) = key.split_once('.').unwrap();
+            let error = load(&format!("[{section}]\n{name} = {value}\n")).unwrap_err().to_string();
+            assert!(error.contains("addresses and networks without a bit behind their prefix"), "{error}");
+        }
     }
 
     #[test]

@@ -276,6 +276,27 @@ fn a_trusted_proxys_line_says_whose_a_request_is() {
     broker.stop();
 }
 
+/// Whoever may write to the socket is trusted, or nobody.
+#[test]
+fn a_proxy_at_a_unix_socket_says_whose_a_connection_is() {
+    let path = PathBuf::from("/tmp").join(format!("fanfare-addresses-{}.sock", std::process::id()));
+    let settings = [r#"proxy.trusted=["unix"]"#, V2, "limits.connections_per_address_max=1"];
+    let broker = Broker::start_at(&path, 1, &settings);
+    let from = |bytes: &[u8]| {
+        let mut raw = Raw::connect_unix(&path);
+        raw.send_while_taken(&[bytes, UPGRADE.as_bytes()].concat(), usize::MAX);
+        raw
+    };
+    let mut held = from(&proxied("203.0.113.7"));
+    held.expect_upgraded();
+    expect_status(from(&proxied("203.0.113.7")), 429);
+    expect_status(from(&[]), 400);
+    // The proxy itself has no address, which would be limited.
+    let mut own = [from(&header(0, 0, &[], &[])), from(&header(0, 0, &[], &[]))];
+    own.iter_mut().for_each(|raw| _ = raw.expect_upgraded());
+    broker.stop();
+}
+
 #[test]
 fn the_lines_of_a_stranger_are_not_looked_at() {
     let settings =

@@ -86,6 +86,47 @@ fn whoever_is_banned_is_closed_at_its_accept_and_nobody_else_is() {
     assert!(world.told(again).contains("101 Switching"));
 }
 
+/// Directly they are closed at their accept, and by a proxy, which is on no list itself, they are answered. What a stranger says of
+/// itself is no header.
+#[test]
+fn whoever_comes_from_where_nobody_may_is_not_let_in() {
+    let configure = |config: &mut Config| {
+        let listed = "[access]\nallow = [\"203.0.113.0/24\", \"2001:db8::/32\"]\ndeny = [\"203.0.113.66\"]\n\
+                      [proxy]\ntrusted = [\"10.0.0.0/8\"]\nprotocol = \"v2\"\n";
+        let loaded = load_text("", listed, &Sources::default()).expect("a configuration");
+        (config.access, config.proxy) = (loaded.access, loaded.proxy);
+    };
+    let mut world = World::new(Knobs { configure, ..Knobs::calm(1) });
+    for (address, is_let_in) in [
+        ("203.0.113.7", true),
+        ("203.0.113.66", false),
+        ("198.51.100.7", false),
+        ("2001:db8::7", true),
+        ("2001:db9::7", false),
+    ] {
+        let address: IpAddr = address.parse().unwrap();
+        let direct = world.come(address, &request(""));
+        let told = world.told(direct);
+        assert!(
+            if is_let_in { told.contains("101 Switching") } else { told.is_empty() },
+            "{address}: {told}"
+        );
+        if let IpAddr::V4(client) = address {
+            let passed_on = world.come(PROXY, &[proxied(client), request("")].concat());
+            let told = world.told(passed_on);
+            let status = if is_let_in { "101 Switching" } else { "403 Forbidden" };
+            assert!(told.contains(status), "{address} by a proxy: {told}");
+        }
+    }
+    let of_itself = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let own = world.come(PROXY, &[&of_itself[..], &request("")].concat());
+    assert!(world.told(own).contains("403 Forbidden"), "a proxy that speaks for itself is judged as itself");
+    assert_eq!(world.closed_for(CloseReason::Denied), 3);
+    let stranger: IpAddr = "203.0.113.9".parse().unwrap();
+    let claiming = world.come(stranger, &[proxied(Ipv4Addr::new(203, 0, 113, 7)), request("")].concat());
+    assert!(world.told(claiming).contains("400 Bad Request"));
+}
+
 /// Under every accident of the network: headers and requests in pieces, of clients that each may have two connections.
 #[test]
 fn each_client_of_a_proxy_has_what_an_address_may_have() {
