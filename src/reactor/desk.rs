@@ -342,7 +342,6 @@ impl Desk {
             self.shared.addresses.leave(origin);
         }
         self.gate.forget(slot);
-        self.door.forget(slot);
         self.review.forget(slot);
         self.auditor.forget(slot);
         self.connections.release(slot, reason);
@@ -394,6 +393,7 @@ impl Desk {
         // First, so that whatever it still waited for is not answered: nothing follows a close frame.
         self.connections.enter(slot, phase);
         self.leave_gate(slot);
+        self.door.forget(slot);
         self.fanout.handle_disconnect(slot, &mut self.outcome);
         self.work_off();
         let deadline_ms = self.now_ms() + self.shared.config.timeouts.close_ms;

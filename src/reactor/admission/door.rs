@@ -87,7 +87,7 @@ impl Door {
             || !(access.allow.is_empty() && access.deny.is_empty() && config.proxy.trusted.is_empty());
     }
 
-    /// The connection is let in, or over.
+    /// The connection is let in, or closed.
     pub fn forget(&mut self, slot: u32) {
         if !self.strangers.is_empty() {
             self.strangers.remove(&slot);

@@ -127,6 +127,42 @@ fn whoever_comes_from_where_nobody_may_is_not_let_in() {
     assert!(world.told(claiming).contains("400 Bad Request"));
 }
 
+/// One client of a proxy that writes a line into its requests guesses; another of the same proxy does not, and neither does the proxy.
+#[test]
+fn whoever_a_proxys_line_names_is_banned_and_nobody_else_is() {
+    let configure = |config: &mut Config| {
+        let listed = "[proxy]\ntrusted = [\"10.0.0.0/8\"]\nheader = \"x-forwarded-for\"\n";
+        config.proxy = load_text("", listed, &Sources::default()).expect("a configuration").proxy;
+        (config.access.ban_failures, config.auth.failure_delay_ms) = (3, 0);
+    };
+    let mut world = World::new(Knobs { access: asking(), configure, ..Knobs::calm(1) });
+    let named = |client: &str, lines: &str| request(&format!("X-Forwarded-For: {client}\r\n{lines}"));
+    let guess = "Authorization: Bearer x\r\n";
+    for _ in 0..3 {
+        world.come(PROXY, &named("198.51.100.1, 203.0.113.7, 10.0.0.9", guess));
+    }
+    for (client, status) in [
+        ("203.0.113.7", "429 Too Many Requests"),
+        ("198.51.100.1, 203.0.113.7", "429 Too Many Requests"),
+        ("203.0.113.7, 198.51.100.1", "101 Switching"),
+        ("203.0.113.8", "101 Switching"),
+    ] {
+        let peer = world.come(PROXY, &named(client, ""));
+        let told = world.told(peer);
+        assert!(told.contains(status), "{client}: {told}");
+    }
+    // Without the line, or with what is none, it is the proxy; and what is no request is nobody's.
+    for _ in 0..2 {
+        for bytes in [request(guess), named("?", guess), b"\x16\x03\x01".to_vec()] {
+            let peer = world.come(PROXY, &bytes);
+            assert!(!world.told(peer).is_empty());
+        }
+    }
+    let own = world.come(PROXY, &request(""));
+    assert!(world.told(own).contains("101 Switching"));
+    assert_eq!(world.shared.addresses.ban_count(world.now_ns / MS), 1);
+}
+
 /// Under every accident of the network: headers and requests in pieces, of clients that each may have two connections.
 #[test]
 fn each_client_of_a_proxy_has_what_an_address_may_have() {
