@@ -14,6 +14,7 @@ pub mod reload;
 mod roles;
 mod table;
 mod tenants;
+mod together;
 mod topic;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -217,14 +218,14 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections from one IPv4 address or one IPv6 /64; 0 is without a limit.
     pub connections_per_address_max: usize,
+    /// Upgrades per second from one such; 0 is without a limit.
+    pub upgrades_per_s_per_address_max: u32,
     /// Connections of one user; 0 is without a limit.
     pub connections_per_user_max: u32,
     /// Publications per second of one user; 0 is without a limit.
     pub publishes_per_s_per_user_max: u64,
     /// Bytes per second that one user publishes; 0 is without a limit.
     pub bytes_per_s_per_user_max: u64,
-    /// Upgrades per second from one such; 0 is without a limit.
-    pub upgrades_per_s_per_address_max: u32,
     /// Connections that have not completed their upgrade, of all reactors together; 8,192.
     pub upgrading_max: usize,
     /// Connections accepted per second, by all reactors together; 0 is without a limit.
@@ -440,10 +441,10 @@ impl Default for Config {
             limits: Limits {
                 connections_max: 0,
                 connections_per_address_max: 0,
+                upgrades_per_s_per_address_max: 0,
                 connections_per_user_max: 0,
                 publishes_per_s_per_user_max: 0,
                 bytes_per_s_per_user_max: 0,
-                upgrades_per_s_per_address_max: 0,
                 upgrading_max: 8_192,
                 accepts_per_s_max: 0,
                 header_bytes_max: 8_192,

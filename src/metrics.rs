@@ -1,12 +1,39 @@
 //! What a reactor counts, as plain numbers: written by one thread, copied out when asked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     access::{Refused, grants::Action},
     protocol::close::CloseReason,
     pubsub::policy::Bound,
 };
+
+/// So many counts, for tables that are longer than the standard library makes by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts<const COUNT: usize>(pub [u64; COUNT]);
+
+impl<const COUNT: usize> Default for Counts<COUNT> {
+    fn default() -> Self {
+        Counts([0; COUNT])
+    }
+}
+
+impl<const COUNT: usize> Deref for Counts<COUNT> {
+    type Target = [u64; COUNT];
+
+    fn deref(&self) -> &[u64; COUNT] {
+        &self.0
+    }
+}
+
+impl<const COUNT: usize> DerefMut for Counts<COUNT> {
+    fn deref_mut(&mut self) -> &mut [u64; COUNT] {
+        &mut self.0
+    }
+}
 
 /// One reactor's counters and gauges at one moment.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +139,7 @@ pub struct ReactorStats {
     /// Commands that were not allowed, by the index of their [`Action`].
     pub forbidden_total: [u64; Action::COUNT],
     /// Connections ended, by [`CloseReason::index`].
-    pub closes_total: [u64; CloseReason::COUNT],
+    pub closes_total: Counts<{ CloseReason::COUNT }>,
 }
 
 /// Why a subscriber does not get something.
@@ -193,10 +220,10 @@ pub enum Trouble {
     AcceptRate,
     /// A connection beyond `limits.commands_per_s_max`.
     CommandRate,
-    /// A connection beyond `limits.connections_per_user_max`.
-    UserMax,
-    /// A publish beyond what its user may.
-    UserRate,
+    /// A connection beyond what its user or its tenant may have.
+    QuotaConnections,
+    /// A publish beyond what its user or its tenant may.
+    QuotaRate,
     /// A connection that takes too little.
     SlowConsumer,
     /// Connections have more under way than `limits.buffered_bytes_max`.
@@ -227,8 +254,8 @@ impl Trouble {
         Trouble::UpgradingMax,
         Trouble::AcceptRate,
         Trouble::CommandRate,
-        Trouble::UserMax,
-        Trouble::UserRate,
+        Trouble::QuotaConnections,
+        Trouble::QuotaRate,
         Trouble::SlowConsumer,
         Trouble::BufferedBytes,
         Trouble::OriginRefused,
@@ -260,12 +287,10 @@ impl Trouble {
             Trouble::CommandRate => {
                 "connections are closed with 4029: they give more than limits.commands_per_s_max"
             }
-            Trouble::UserMax => {
-                "connections are closed with 4029: a user has limits.connections_per_user_max"
+            Trouble::QuotaConnections => {
+                "connections are closed with 4029: a user has limits.connections_per_user_max, or a tenant its connections_max"
             }
-            Trouble::UserRate => {
-                "publishes are refused: a user does more than limits.publishes_per_s_per_user_max or bytes_per_s_per_user_max"
-            }
+            Trouble::QuotaRate => "publishes are refused: a user, or a tenant, publishes more than it may",
             Trouble::SlowConsumer => "connections are closed with 4000: they take too little",
             Trouble::BufferedBytes => {
                 "connections with much under way are not read from, and closed with 1013: limits.buffered_bytes_max"

@@ -45,6 +45,8 @@ pub enum Source {
 pub struct Named<'a> {
     /// The issuer that knows it by that name; none is the operator, who gives static tokens.
     pub issuer: Option<&'a str>,
+    /// Its tenant, if it is of one.
+    pub tenant: Option<&'a str>,
     /// Its name.
     pub user: &'a str,
 }
@@ -102,7 +104,8 @@ impl Principal {
             Source::StaticToken(_) => None,
             Source::Issuer(issuer) => Some(&***issuer),
         };
-        Some(Named { issuer, user: self.user()? })
+        let tenant = self.tenant.as_deref().map(Tenant::name);
+        Some(Named { issuer, tenant, user: self.user()? })
     }
 
     /// Whether `other` is the same somebody, so that its credential may take the place of this one's.

@@ -16,30 +16,83 @@ pub(super) const TENANTS_MAX: usize = 4_096;
 pub struct TenantPolicy {
     /// See [`tenant::is_name`].
     pub name: String,
+    /// How many connections it may have.
+    pub connections_max: u32,
     /// How many topics it may have on each reactor.
     pub topics_max: u32,
+    /// How many messages all of its connections together may publish in a second.
+    pub publishes_per_s_max: u32,
+    /// How many bytes of payload these may have.
+    pub bytes_per_s_max: u64,
 }
 
 /// Every key.
-pub(super) static TENANT_KEYS: &[TableKey<TenantPolicy>] = &[TableKey {
-    key: Key {
-        path: "tenants.topics_max",
-        about: "How many topics it may have on each reactor.",
-        is_reloadable: true,
-        kind: Kind::IntegerOrZero {
-            range: 1..=100_000_000,
-            unit: "topics",
-            get: |tenant| tenant.topics_max.into(),
-            set: |tenant, value| tenant.topics_max = value.try_into().expect("it is in range"),
+pub(super) static TENANT_KEYS: &[TableKey<TenantPolicy>] = &[
+    TableKey {
+        key: Key {
+            path: "tenants.connections_max",
+            about: "How many connections it may have.",
+            is_reloadable: true,
+            kind: Kind::IntegerOrZero {
+                range: 1..=10_000_000,
+                unit: "connections",
+                get: |tenant| tenant.connections_max.into(),
+                set: |tenant, value| tenant.connections_max = value.try_into().expect("it is in range"),
+            },
         },
+        example: "1_000",
+        is_set: |tenant| tenant.connections_max > 0,
     },
-    example: "10_000",
-    is_set: |tenant| tenant.topics_max > 0,
-}];
+    TableKey {
+        key: Key {
+            path: "tenants.topics_max",
+            about: "How many topics it may have on each reactor.",
+            is_reloadable: true,
+            kind: Kind::IntegerOrZero {
+                range: 1..=100_000_000,
+                unit: "topics",
+                get: |tenant| tenant.topics_max.into(),
+                set: |tenant, value| tenant.topics_max = value.try_into().expect("it is in range"),
+            },
+        },
+        example: "10_000",
+        is_set: |tenant| tenant.topics_max > 0,
+    },
+    TableKey {
+        key: Key {
+            path: "tenants.publishes_per_s_max",
+            about: "How many messages all of its connections together may publish in a second.",
+            is_reloadable: true,
+            kind: Kind::IntegerOrZero {
+                range: 1..=100_000_000,
+                unit: "messages/s",
+                get: |tenant| tenant.publishes_per_s_max.into(),
+                set: |tenant, value| tenant.publishes_per_s_max = value.try_into().expect("it is in range"),
+            },
+        },
+        example: "500",
+        is_set: |tenant| tenant.publishes_per_s_max > 0,
+    },
+    TableKey {
+        key: Key {
+            path: "tenants.bytes_per_s_max",
+            about: "How many bytes of payload these may have.",
+            is_reloadable: true,
+            kind: Kind::IntegerOrZero {
+                range: 1_024..=1_000_000_000_000,
+                unit: "bytes/s",
+                get: |tenant| tenant.bytes_per_s_max,
+                set: |tenant, value| tenant.bytes_per_s_max = value,
+            },
+        },
+        example: "1_000_000",
+        is_set: |tenant| tenant.bytes_per_s_max > 0,
+    },
+];
 
 /// What tenants may be: completes "it must be …".
 pub(super) fn allowed() -> String {
-    "a table of tables by name such as acme = { topics_max = 10_000 }".into()
+    "a table of tables by name such as acme = { connections_max = 1_000 }".into()
 }
 
 /// The tenants of a table of tables, in the order of their names.
@@ -90,10 +143,11 @@ mod tests {
     #[test]
     fn tenants_are_read_by_name_and_written_as_they_are_read() {
         let text = "[tenants]\nglobex = {}\n\
-                    acme = { topics_max = 2 }\n";
+                    acme = { connections_max = 1, topics_max = 2, publishes_per_s_max = 3, bytes_per_s_max = 1_024 }\n";
         let mut config = load(text).unwrap();
         let [acme, globex] = &config.tenants[..] else { panic!("{config:?}") };
-        assert_eq!((&*acme.name, acme.topics_max), ("acme", 2));
+        assert_eq!((&*acme.name, acme.connections_max, acme.topics_max), ("acme", 1, 2));
+        assert_eq!((acme.publishes_per_s_max, acme.bytes_per_s_max), (3, 1_024));
         assert_eq!(*globex, TenantPolicy { name: "globex".into(), ..TenantPolicy::default() });
         let literal = Key::find("tenants").unwrap().literal(&mut config);
         assert_eq!(load(&format!("tenants = {literal}")).unwrap().tenants, config.tenants);

@@ -364,6 +364,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::metrics::Counts;
 
     fn process(phase: Phase) -> Process {
         Process {
@@ -441,7 +442,7 @@ mod tests {
             pacing_us: 28_000_000,
             slow_skips_total: [29, 30, 31, 37],
             slow_disconnects_total: [32, 33, 34, 38],
-            closes_total: std::array::from_fn(|index| 100 + index as u64),
+            closes_total: Counts(std::array::from_fn(|index| 100 + index as u64)),
         }
     }
 

@@ -68,6 +68,8 @@ pub enum CloseReason {
     RateLimited,
     /// 4029: as many connections of its user as `limits.connections_per_user_max` allows.
     UserLimit,
+    /// 4029: as many connections of its tenant as its `connections_max` allows.
+    TenantLimit,
     /// 1013: the key that proves its token is not there yet, and is fetched.
     KeysUnavailable,
     /// 1013: it has most under way, and all connections together more than `limits.buffered_bytes_max` allows.
@@ -76,7 +78,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of its index.
-    pub const ALL: [CloseReason; 32] = [
+    pub const ALL: [CloseReason; 33] = [
         CloseReason::PeerClosed,
         CloseReason::PeerGone,
         CloseReason::HttpAnswered,
@@ -107,6 +109,7 @@ impl CloseReason {
         CloseReason::AddressLimit,
         CloseReason::RateLimited,
         CloseReason::UserLimit,
+        CloseReason::TenantLimit,
         CloseReason::KeysUnavailable,
         CloseReason::BufferedBytes,
     ];
@@ -150,7 +153,7 @@ impl CloseReason {
             | CloseReason::Revoked => Some(4001),
             CloseReason::Forbidden => Some(4003),
             CloseReason::IdleTimeout => Some(4008),
-            CloseReason::RateLimited | CloseReason::UserLimit => Some(4029),
+            CloseReason::RateLimited | CloseReason::UserLimit | CloseReason::TenantLimit => Some(4029),
         }
     }
 
@@ -201,6 +204,7 @@ impl CloseReason {
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RateLimited => "rate_limited",
             CloseReason::UserLimit => "user_limit",
+            CloseReason::TenantLimit => "tenant_limit",
             CloseReason::KeysUnavailable => "keys_unavailable",
             CloseReason::BufferedBytes => "buffered_bytes",
         }

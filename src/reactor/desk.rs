@@ -10,7 +10,7 @@ use super::{
         addresses::{Addresses, Origin},
         door::Door,
         refusal::Refusal,
-        users::{UserLimits, Users},
+        usages::Usages,
     },
     audit::{Audit, Auditor},
     buffered::{self, Buffered},
@@ -82,7 +82,7 @@ pub struct Shared {
     /// 64 random bits of this start.
     pub epoch: u64,
     /// Connections by user, and what these publish.
-    pub users: Arc<Users>,
+    pub users: Arc<Usages>,
     /// What stands for users whose keys are told apart.
     pub scopes: Scopes,
     /// Covers the numbers of connections that clients are told.
@@ -183,7 +183,7 @@ impl Desk {
         home.set_key_windows(key_windows_of(&config), config.limits.keys_max);
         home.set_tenants(tenant_topics_of(&config));
         let mut gate = Gate::new(shared.access.clone(), shared.revocations.clone(), shared.users.clone());
-        gate.set_user_limits(UserLimits::of(&config.limits));
+        gate.set_quotas(&config);
         Desk {
             connections: Connections::new(slots_max),
             fanout: Fanout::new(shared.homes.clone(), policy, topics_max, slots_max, shared.budget.clone()),
@@ -242,7 +242,7 @@ impl Desk {
             self.home.handle_period();
             self.fanout.handle_period(now_ns);
             self.carrier.trim();
-            self.gate.tidy_users(now_ns / HOME_PERIOD_NS);
+            self.gate.tidy_usages(now_ns / HOME_PERIOD_NS);
             if let Some(parser) = &mut self.parser {
                 parser.trim(PARSER_BYTES_KEPT);
             }
@@ -263,7 +263,7 @@ impl Desk {
             false => self.review.end(),
         }
         self.gate.set_access(access.clone());
-        self.gate.set_user_limits(UserLimits::of(&config.limits));
+        self.gate.set_quotas(&config);
         self.shared.access = access;
         let before = std::mem::replace(&mut self.shared.config, config);
         let config = &self.shared.config;

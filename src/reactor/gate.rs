@@ -5,8 +5,8 @@
 //! whoever brought it waits too, and nothing that it sends behind is read. One that is not accepted is answered late, and nothing more is read of who brought it: so guessing is slow,
 //! and costs the broker a slot that strangers have anyway, since those who are not let in count with those who are upgrading.
 
+pub mod quotas;
 mod rights;
-mod users;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,8 +15,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+use quotas::Quotas;
+
 use super::{
-    admission::users::{UserLimits, UserMeter, Users},
+    admission::usages::Usages,
     audit::{Event, EventKind, told_key_id},
     connection::{Pause, Phase},
     deadline::{Due, Since, TokenLeft},
@@ -73,11 +75,7 @@ pub struct Gate {
     was_last: bool,
     /// What they brought, by slot.
     credentials: HashMap<u32, Waiting, RandomState>,
-    /// Those that each user has, and publishes with, of all reactors; where there are limits.
-    users: Arc<Users>,
-    user_limits: UserLimits,
-    /// Of those of users, by slot; empty without limits. What is held when these are lifted goes with its connection.
-    user_meters: Vec<Option<Arc<UserMeter>>>,
+    quotas: Quotas,
     /// A credential was in a message that was just read.
     was_shown: bool,
     /// How many wait to be told that they are not let in.
@@ -125,8 +123,8 @@ enum Asked {
 
 impl Gate {
     /// One that lets in whom `access` says but for those of `revocations`; without `access` everybody, and nobody is asked.
-    pub fn new(access: Option<Arc<Access>>, revocations: Arc<Revocations>, users: Arc<Users>) -> Gate {
-        Gate { access, revocations, users, ..Gate::default() }
+    pub fn new(access: Option<Arc<Access>>, revocations: Arc<Revocations>, usages: Arc<Usages>) -> Gate {
+        Gate { access, revocations, quotas: Quotas::new(usages), ..Gate::default() }
     }
 
     /// A turn begins at `now_ns`, when the wall clock shows `wall_ms`.
@@ -223,7 +221,7 @@ impl Gate {
     /// The connection is `principal` from now on.
     fn let_in(&mut self, slot: u32, principal: Arc<Principal>) {
         // Who was there before there were limits is counted whatever they are.
-        self.count_in(slot, &principal, u32::MAX);
+        self.count_in(slot, &principal);
         let access = self.access.as_ref().expect("nobody is let in where nobody is asked");
         let (version, roles) = (access.version(), access.roles_of(&principal));
         self.work += price::MEMBERSHIP + access.lookup_count(&principal) as u64 * price::VISIT / 4;
@@ -470,10 +468,10 @@ impl Desk {
                     return;
                 }
             }
-            Ok(principal) if !self.gate.may_have_another(slot, &principal) => {
-                return self.close_for_user(slot);
-            }
             Ok(principal) => {
+                if let Err(whose) = self.gate.may_have_another(slot, &principal) {
+                    return self.close_for_quota(slot, whose);
+                }
                 self.gate.let_in(slot, principal);
                 self.let_in(slot, Greeting::of(&asked));
             }
@@ -520,8 +518,8 @@ impl Desk {
             self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Forbidden, message.into()));
             return true;
         }
-        if !self.gate.may_have_another(slot, &principal) {
-            self.close_for_user(slot);
+        if let Err(whose) = self.gate.may_have_another(slot, &principal) {
+            self.close_for_quota(slot, whose);
             return false;
         }
         self.gate.let_in(slot, principal.clone());

@@ -197,6 +197,51 @@ fn each_is_told_what_it_would_be_if_it_were_alone() {
     }
 }
 
+/// Of all of its users together, over all reactors; others have theirs.
+#[test]
+fn a_tenant_has_and_publishes_as_much_as_it_may() {
+    let [bob, eve] = ["bob", "eve"].map(|user| new_token_of(user, &["all"], "acme"));
+    let other = new_token_of("bob", &["all"], "globex");
+    let tokens = Tokens::new("tenants-quota", &[&bob.1, &eve.1, &other.1]);
+    let roles = "all = { publish = [\"#\"], subscribe = [\"#\"] }\n[tenants]\nglobex = {}\n";
+    let limited = format!("{roles}acme = {{ connections_max = 2, bytes_per_s_max = 1_024 }}\n");
+    for reactors in [1, 2] {
+        let name = format!("tenants-quota-{reactors}.toml");
+        let config = config_file(&name, &limited);
+        let broker = start_with(&config, reactors, &[&tokens.setting()]);
+        let mut held = [&bob, &eve].map(|(token, _)| Client::open_as(&broker, Language::Json, token));
+        for (token, _) in [&bob, &eve] {
+            let mut late =
+                Client::upgrade(&broker, Language::Binary, &format!("/ws?access_token={token}"), &[]);
+            let Received::Close(4029, text) = late.receive_any() else { panic!("it is one too many") };
+            assert_eq!(text, "this tenant has as many connections as its connections_max allows");
+        }
+        let mut others = [(); 3].map(|()| Client::open_as(&broker, Language::Binary, &other.0));
+        let long = json!({"op": "publish", "topic": "t", "data": "x".repeat(500_000), "id": 1});
+        assert_eq!(held[0].ask(long)["op"], "ok");
+        for client in &mut held {
+            let refused = publish(client, "t", 2);
+            assert_eq!(
+                (&refused["code"], &refused["for"]),
+                (&json!("rate_limited"), &json!("publish")),
+                "{refused}"
+            );
+            assert!(refused["retry_after_ms"].as_u64().expect("when") > 300_000);
+        }
+        for client in &mut others {
+            assert_eq!(publish(client, "t", 2)["op"], "ok");
+        }
+        broker.wait_for_total("fanfare_closes_total", ",reason=\"tenant_limit\"", |total| total == 2.0);
+        // Without the limits all goes on.
+        config_file(&name, &format!("{roles}acme = {{}}\n"));
+        wait_for_reload(&broker, "applied", 1);
+        let mut more = [(); 3].map(|()| Client::open_as(&broker, Language::Json, &bob.0));
+        more.iter_mut().chain(&mut held).for_each(|client| assert_eq!(publish(client, "t", 3)["op"], "ok"));
+        held.into_iter().chain(more).chain(others).for_each(Client::close);
+        broker.stop();
+    }
+}
+
 /// Of a reader that takes too little, of one tenant: the gap is told by the name that it knows.
 #[test]
 fn a_gap_names_a_topic_as_its_clients_do() {

@@ -9,4 +9,4 @@ pub(super) mod rate;
 mod recent;
 pub(super) mod refusal;
 pub(super) mod upgrading;
-pub mod users;
+pub mod usages;

@@ -15,6 +15,7 @@ use crate::{
     },
     reactor::{
         desk::Desk,
+        gate::quotas::Whose,
         pending::{HeldTopic, PendingKind, Placing},
     },
     work::price,
@@ -128,13 +129,18 @@ impl Desk {
         len: usize,
     ) -> Result<(), CommandError<'a>> {
         self.meter.spend(price::LOOK);
-        let Err(retry_after_ms) = self.gate.take_publish(slot, len) else { return Ok(()) };
+        let Err((whose, retry_after_ms)) = self.gate.take_publish(slot, len) else { return Ok(()) };
         self.stats.rate_limited_total += 1;
-        self.shared.troubles.note(Trouble::UserRate);
-        let message = format!(
-            "this user publishes as much as limits.publishes_per_s_per_user_max and limits.bytes_per_s_per_user_max allow; this is \
-             allowed in {retry_after_ms} ms"
-        );
+        self.shared.troubles.note(Trouble::QuotaRate);
+        let who = match whose {
+            Whose::User => {
+                "this user publishes as much as limits.publishes_per_s_per_user_max and limits.bytes_per_s_per_user_max allow"
+            }
+            Whose::Tenant => {
+                "this tenant publishes as much as its publishes_per_s_max and bytes_per_s_max allow"
+            }
+        };
+        let message = format!("{who}; this is allowed in {retry_after_ms} ms");
         Err(CommandError {
             retry_after_ms: Some(retry_after_ms),
             ..refusal("publish", id, topic.into_text(), ErrorCode::RateLimited, message.into())
@@ -154,7 +160,7 @@ impl Desk {
     /// The key that the connection gave, as one of whoever it is.
     fn key_of<'a>(&self, slot: u32, bytes: &'a [u8]) -> Key<'a> {
         let named = self.gate.named(slot);
-        let scope = named.map(|Named { issuer, user }| self.shared.scopes.of(issuer, user));
+        let scope = named.map(|Named { issuer, user, .. }| self.shared.scopes.of(issuer, user));
         Key { scope, bytes }
     }
 

@@ -1,7 +1,7 @@
-//! How many connections each user has, and how much it publishes, over all reactors.
+//! How many connections each user and each tenant has, and how much it publishes, over all reactors.
 //!
-//! Touched when somebody with a name is let in and when its connection ends, and only where there is a limit. What its rates
-//! know of it is in a [`UserMeter`], which each of its connections holds, so that a publish looks nothing up.
+//! Touched when a connection of theirs is let in and when it ends, and only where there is a limit. What its rates know of it is
+//! in a [`Usage`], which each of its connections holds, so that a publish looks nothing up.
 
 use std::{
     borrow::Borrow,
@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use crate::{access::principal::Named, config::Limits};
+use crate::{
+    access::principal::Named,
+    config::{Limits, TenantPolicy},
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -29,32 +32,32 @@ const TIDIED_AT_ONCE: usize = 64;
 
 /// So many per second, and a second's worth of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserRate {
+pub struct QuotaRate {
     per_s: u64,
 }
 
-/// What each user may.
+/// What each user may, or a tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserLimits {
+pub struct Quota {
     /// So many connections at a time; 0 is any number.
     pub connections_max: u32,
     /// So many publications.
-    pub publishes: Option<UserRate>,
+    pub publishes: Option<QuotaRate>,
     /// So many bytes of them.
-    pub bytes: Option<UserRate>,
+    pub bytes: Option<QuotaRate>,
 }
 
-/// What a user publishes, as moments: when all of it would be over if it came evenly (GCRA).
+/// What a user or a tenant publishes, as moments: when all of it would be over if it came evenly (GCRA).
 #[derive(Debug)]
-pub struct UserMeter {
+pub struct Usage {
     name: Box<[u8]>,
     publishes_due_ns: AtomicU64,
     bytes_due_ns: AtomicU64,
 }
 
-/// Users by name.
+/// Usages by name.
 #[derive(Debug)]
-pub struct Users {
+pub struct Usages {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
 }
@@ -75,12 +78,12 @@ struct State {
 
 /// A meter, found by whose it is.
 #[derive(Clone, Debug)]
-struct ByName(Arc<UserMeter>);
+struct ByName(Arc<Usage>);
 
-impl UserRate {
+impl QuotaRate {
     /// `per_s` per second; none for 0, which is no limit.
-    pub fn new(per_s: u64) -> Option<UserRate> {
-        (per_s > 0).then_some(UserRate { per_s })
+    pub fn new(per_s: u64) -> Option<QuotaRate> {
+        (per_s > 0).then_some(QuotaRate { per_s })
     }
 
     /// Takes `count` at `now_ns`, or tells from when on that is allowed. `due` is what is known of those before: 0 at first.
@@ -113,19 +116,33 @@ impl UserRate {
     }
 }
 
-impl UserLimits {
+impl Quota {
     /// Those of `limits`.
-    pub fn of(limits: &Limits) -> UserLimits {
-        UserLimits {
+    pub fn of(limits: &Limits) -> Quota {
+        Quota {
             connections_max: limits.connections_per_user_max,
-            publishes: UserRate::new(limits.publishes_per_s_per_user_max),
-            bytes: UserRate::new(limits.bytes_per_s_per_user_max),
+            publishes: QuotaRate::new(limits.publishes_per_s_per_user_max),
+            bytes: QuotaRate::new(limits.bytes_per_s_per_user_max),
         }
+    }
+
+    /// Those of a tenant.
+    pub fn of_tenant(policy: &TenantPolicy) -> Quota {
+        Quota {
+            connections_max: policy.connections_max,
+            publishes: QuotaRate::new(policy.publishes_per_s_max.into()),
+            bytes: QuotaRate::new(policy.bytes_per_s_max),
+        }
+    }
+
+    /// How many connections those have who have no limit as well.
+    pub fn count_max(&self) -> u32 {
+        if self.connections_max == 0 { u32::MAX } else { self.connections_max }
     }
 
     /// Whether there is any.
     pub fn is_any(&self) -> bool {
-        *self != UserLimits::default()
+        *self != Quota::default()
     }
 
     /// Whether there is one of what is published.
@@ -135,10 +152,10 @@ impl UserLimits {
     }
 }
 
-impl UserMeter {
+impl Usage {
     /// Takes a publication of so many bytes at `now_ns`; else nothing is taken, and it is told from when on that is allowed.
-    pub fn take(&self, limits: &UserLimits, len: usize, now_ns: u64) -> Result<(), u64> {
-        let UserLimits { publishes, bytes, .. } = *limits;
+    pub fn take(&self, limits: &Quota, len: usize, now_ns: u64) -> Result<(), u64> {
+        let Quota { publishes, bytes, .. } = *limits;
         if let Some(rate) = publishes {
             rate.take(&self.publishes_due_ns, 1, now_ns)?;
         }
@@ -149,16 +166,34 @@ impl UserMeter {
         taken
     }
 
+    /// Gives back a publication of so many bytes that was just taken, and is not published.
+    pub fn give_back(&self, quota: &Quota, len: usize) {
+        if let Some(rate) = quota.publishes {
+            rate.give_back(&self.publishes_due_ns, 1);
+        }
+        if let Some(rate) = quota.bytes {
+            rate.give_back(&self.bytes_due_ns, len as u64);
+        }
+    }
+
     /// From when on nothing is known of it that counts.
     fn over_ns(&self) -> u64 {
         self.publishes_due_ns.load(Ordering::Relaxed).max(self.bytes_due_ns.load(Ordering::Relaxed))
     }
 }
 
-impl Users {
-    /// Counts a connection of `named` unless it has `count_max` already, and gives its meter.
-    pub fn enter(&self, named: Named<'_>, count_max: u32, now_ns: u64) -> Option<Arc<UserMeter>> {
-        let name = key_of(named);
+impl Usages {
+    /// Counts a connection of `named` unless it has `count_max` already, and gives its usage.
+    pub fn enter(&self, named: Named<'_>, count_max: u32, now_ns: u64) -> Option<Arc<Usage>> {
+        self.enter_as(key_of(named), count_max, now_ns)
+    }
+
+    /// The same of the tenant of this name.
+    pub fn enter_tenant(&self, tenant: &str, count_max: u32, now_ns: u64) -> Option<Arc<Usage>> {
+        self.enter_as([TENANT, tenant.as_bytes()].concat().into(), count_max, now_ns)
+    }
+
+    fn enter_as(&self, name: Box<[u8]>, count_max: u32, now_ns: u64) -> Option<Arc<Usage>> {
         let mut shard = self.shard(&name);
         shard.forget(FORGOTTEN_AT_ONCE, now_ns);
         let Shard { users, gone } = &mut *shard;
@@ -175,14 +210,14 @@ impl Users {
             state.kept_until_ns = None;
             return Some(meter);
         }
-        let meter = Arc::new(UserMeter { name, publishes_due_ns: 0.into(), bytes_due_ns: 0.into() });
+        let meter = Arc::new(Usage { name, publishes_due_ns: 0.into(), bytes_due_ns: 0.into() });
         users.insert(ByName(meter.clone()), State { connections: 1, kept_until_ns: None });
         Some(meter)
     }
 
     /// A connection that was counted is over. A user without any is kept until its rates are over: else whoever comes back would
     /// begin anew.
-    pub fn leave(&self, meter: &UserMeter, now_ns: u64) {
+    pub fn leave(&self, meter: &Usage, now_ns: u64) {
         let mut shard = self.shard(&meter.name);
         let Shard { users, gone } = &mut *shard;
         let state = users.get_mut(&*meter.name).expect("who leaves has entered");
@@ -217,9 +252,9 @@ impl Users {
     }
 }
 
-impl Default for Users {
+impl Default for Usages {
     fn default() -> Self {
-        Users { shards: (0..SHARD_COUNT).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Usages { shards: (0..SHARD_COUNT).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 }
 
@@ -241,10 +276,14 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().expect("nobody panics with a shard in hand")
 }
 
-/// The user, in bytes that are no other's: text has neither of those between and before.
-fn key_of(named: Named<'_>) -> Box<[u8]> {
-    let issuer = named.issuer.map_or(&b"\xfe"[..], str::as_bytes);
-    [issuer, b"\xff", named.user.as_bytes()].concat().into()
+/// What a tenant's bytes begin with: no text does, nor a user's.
+const TENANT: &[u8] = b"\xfd";
+
+/// The user, in bytes that are no other's: text has none of those between and before.
+fn key_of(Named { issuer, tenant, user }: Named<'_>) -> Box<[u8]> {
+    let issuer = issuer.map_or(&b"\xfe"[..], str::as_bytes);
+    let tenant = tenant.unwrap_or_default().as_bytes();
+    [issuer, b"\xff", tenant, b"\xff", user.as_bytes()].concat().into()
 }
 
 impl Borrow<[u8]> for ByName {
@@ -290,12 +329,12 @@ mod tests {
     use super::*;
 
     fn named(user: &str) -> Named<'_> {
-        Named { issuer: None, user }
+        Named { issuer: None, tenant: None, user }
     }
 
-    fn rates(publishes_per_s: u64, bytes_per_s: u64) -> UserLimits {
-        let [publishes, bytes] = [publishes_per_s, bytes_per_s].map(UserRate::new);
-        UserLimits { publishes, bytes, ..UserLimits::default() }
+    fn rates(publishes_per_s: u64, bytes_per_s: u64) -> Quota {
+        let [publishes, bytes] = [publishes_per_s, bytes_per_s].map(QuotaRate::new);
+        Quota { publishes, bytes, ..Quota::default() }
     }
 
     /// What a user may publish, by a bucket that fills with a second's worth in a second: the naive twin.
@@ -321,7 +360,7 @@ mod tests {
             per_s in prop::sample::select(vec![1u64, 2, 10, 1_000, 1_000_000]),
             steps in prop::collection::vec((prop_oneof![Just(0u64), 0u64..30_000_000, 0u64..3_000_000_000], 1u64..20), 1..200),
         ) {
-            let rate = UserRate::new(per_s).unwrap();
+            let rate = QuotaRate::new(per_s).unwrap();
             let due = AtomicU64::new(0);
             let mut now_ns = 5 * SECOND_NS;
             let mut bucket = Bucket { per_s, left: u128::from(per_s) * u128::from(SECOND_NS) };
@@ -350,8 +389,8 @@ mod tests {
             steps in prop::collection::vec((0usize..3, 1u32..4, any::<bool>()), 1..80),
         ) {
             const NAMES: [&str; 3] = ["a", "b", "ab"];
-            let users = Users::default();
-            let mut held: [Vec<Arc<UserMeter>>; 3] = Default::default();
+            let users = Usages::default();
+            let mut held: [Vec<Arc<Usage>>; 3] = Default::default();
             for (who, count_max, enters) in steps {
                 if enters {
                     let entered = users.enter(named(NAMES[who]), count_max, 0);
@@ -371,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_message_beyond_a_seconds_worth_goes_where_nothing_is_owed() {
-        let meter = Users::default().enter(named("a"), 1, 0).unwrap();
+        let meter = Usages::default().enter(named("a"), 1, 0).unwrap();
         let limits = rates(0, 1_000);
         assert_eq!(meter.take(&limits, 5_000, 7), Ok(()));
         assert_eq!(meter.take(&limits, 1, 7), Err(7 + 5 * SECOND_NS - SECOND_NS + 1_000_000));
@@ -383,7 +422,7 @@ mod tests {
     /// What is refused for its bytes does not count as a publish.
     #[test]
     fn what_is_refused_takes_nothing() {
-        let meter = Users::default().enter(named("a"), 1, 0).unwrap();
+        let meter = Usages::default().enter(named("a"), 1, 0).unwrap();
         let limits = rates(2, 10);
         assert_eq!(meter.take(&limits, 10, 0), Ok(()));
         for _ in 0..5 {
@@ -391,12 +430,14 @@ mod tests {
         }
         assert_eq!(meter.take(&limits, 0, 0), Ok(()));
         assert_eq!(meter.take(&limits, 0, 0), Err(SECOND_NS / 2));
+        meter.give_back(&limits, 10);
+        assert_eq!(meter.take(&limits, 10, 0), Ok(()));
     }
 
     /// Whoever comes back does not begin anew; and is forgotten when it would.
     #[test]
     fn a_user_is_kept_until_its_rates_are_over() {
-        let users = Users::default();
+        let users = Usages::default();
         let meter = users.enter(named("a"), 1, 0).unwrap();
         assert_eq!(meter.take(&rates(1, 0), 1, 0), Ok(()));
         users.leave(&meter, 0);
@@ -417,7 +458,7 @@ mod tests {
     /// The one goes that is over first.
     #[test]
     fn those_without_connections_are_bounded() {
-        let users = Users::default();
+        let users = Usages::default();
         let names: Vec<String> = (0..SHARD_COUNT * GONE_MAX * 4).map(|number| format!("u{number}")).collect();
         for name in &names {
             let meter = users.enter(named(name), 1, 0).unwrap();
@@ -431,22 +472,28 @@ mod tests {
 
     #[test]
     fn the_same_name_of_somebody_else_is_another_user() {
-        let users = Users::default();
+        let users = Usages::default();
         let all = [
             named("a"),
-            Named { issuer: Some("i"), user: "a" },
-            Named { issuer: Some("j"), user: "a" },
-            Named { issuer: Some("ia"), user: "" },
-            Named { issuer: Some(""), user: "a" },
+            Named { issuer: Some("i"), ..named("a") },
+            Named { issuer: Some("j"), ..named("a") },
+            Named { issuer: Some("ia"), ..named("") },
+            Named { issuer: Some(""), ..named("a") },
+            Named { tenant: Some("t"), ..named("a") },
+            Named { tenant: Some("u"), ..named("a") },
+            Named { tenant: Some("t"), issuer: Some("i"), user: "a" },
         ];
         all.iter().for_each(|named| drop(users.enter(*named, 1, 0).expect("its first")));
         assert!(all.iter().all(|named| users.enter(*named, 1, 0).is_none()));
+        for tenant in ["a", "t"] {
+            assert!(users.enter_tenant(tenant, 1, 0).is_some() && users.enter_tenant(tenant, 1, 0).is_none());
+        }
     }
 
     /// Several reactors take at once: no more than a second's worth and what the time between gives.
     #[test]
     fn reactors_that_take_at_once_take_no_more_than_there_is() {
-        let meter = Users::default().enter(named("a"), 1, 0).unwrap();
+        let meter = Usages::default().enter(named("a"), 1, 0).unwrap();
         let taken = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
