@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{keys::KeyRing, revocations::Ledger};
+use super::{keys::KeyRing, revocations::Ledger, superseded::Superseded};
 use crate::{
     config::Config,
     metrics::{ReactorStats, Troubles},
@@ -142,6 +142,7 @@ pub struct Watch<F> {
     /// Set when the reactors are there.
     ledger: OnceLock<Arc<Ledger>>,
     keys: KeyRing,
+    superseded: Superseded,
     /// The last round of answers. Its lock is held while a round is under way, so that there is one.
     round: Mutex<Option<(Instant, Arc<[Answer]>)>>,
 }
@@ -157,6 +158,7 @@ impl<F: Fleet> Watch<F> {
             reloads: Reloads::default(),
             ledger: OnceLock::new(),
             keys: KeyRing::default(),
+            superseded: Superseded::default(),
             round: Mutex::new(None),
         }
     }
@@ -219,6 +221,11 @@ impl<F: Fleet> Watch<F> {
     /// The reactors; none while the broker starts.
     pub fn fleet(&self) -> Option<&Arc<F>> {
         self.fleet.get()
+    }
+
+    /// What reactors may still have of configurations before.
+    pub fn superseded(&self) -> &Superseded {
+        &self.superseded
     }
 
     /// The keys that are fetched.

@@ -23,6 +23,7 @@ pub mod revocations;
 mod signals;
 mod socket;
 mod succession;
+mod superseded;
 pub mod takeover;
 mod upkeep;
 
@@ -206,6 +207,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => warn!(%error, "the service manager could not be told"),
     }
+    let before = (reloader.config(), watch.keys().access());
     let loaded = reloader.reload(|config| fleet.check_reach(config));
     let is_applied = loaded.is_some();
     if let Some(Loaded { config, .. }) = &loaded {
@@ -213,6 +215,7 @@ async fn reload<F: Fleet>(reloader: &mut Reloader, fleet: &F, watch: &Watch<F>, 
         info!(target: "fanfare::audit", roles, issuers, asked = config.auth.is_on(), "rights read again");
     }
     if let Some(Loaded { config, access, key_urls, operators }) = loaded {
+        watch.superseded().keep(before.0, before.1);
         let access = watch.keys().adopt(access, key_urls, &config);
         if let Some(admin) = admin {
             admin.set_operators(operators);

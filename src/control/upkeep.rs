@@ -72,6 +72,7 @@ impl<F: Fleet> Upkeep<F> {
                 }
                 // Here and not in the reactors: giving back a passed peak takes the kernel milliseconds.
                 _ = self.release.tick() => {
+                    self.watch.superseded().let_go();
                     (self.release_memory)();
                     if let Some(line) = self.cores.look() {
                         warn!("{line}");

@@ -52,6 +52,8 @@ use crate::{
 
 /// So many whose credential was not accepted wait to be told; more are told at once.
 const REFUSED_MAX: usize = if cfg!(test) { 2 } else { 1_024 };
+/// So many of those go in a turn who were somebody when nobody is asked any more.
+const GONE_PER_TURN: usize = if cfg!(test) { 2 } else { 512 };
 /// How often a connection that is let in may bring another credential, in milliseconds.
 const RENEWAL_MS: u32 = 5_000;
 /// A client is told so long before its token ends, or a quarter of its time where that is less.
@@ -65,6 +67,8 @@ pub struct Gate {
     revocations: Arc<Revocations>,
     /// Of those that are let in, by slot.
     members: Vec<Option<Member>>,
+    /// Of those that were, when nobody was asked any more: they go a few at a time.
+    gone: Vec<Option<Member>>,
     /// Whose credentials wait, as they came; some may have gone.
     waiting: VecDeque<(ConnectionId, u64)>,
     /// Likewise of those that are let in.
@@ -130,12 +134,18 @@ impl Gate {
     /// A turn begins at `now_ns`, when the wall clock shows `wall_ms`.
     pub fn begin_turn(&mut self, now_ns: u64, wall_ms: u64) {
         (self.now_ns, self.wall_ms) = (now_ns, wall_ms);
+        if !self.gone.is_empty() {
+            self.gone.truncate(self.gone.len().saturating_sub(GONE_PER_TURN));
+            if self.gone.is_empty() {
+                self.gone = Vec::new();
+            }
+        }
     }
 
     /// Goes by `access` from now on.
     pub fn set_access(&mut self, access: Option<Arc<Access>>) {
         if access.is_none() {
-            self.members = Vec::new();
+            self.gone.append(&mut std::mem::take(&mut self.members));
         }
         self.access = access;
     }

@@ -133,6 +133,11 @@ impl KeyRing {
         self.lock().is_adopting = false;
     }
 
+    /// What reactors are to have.
+    pub fn access(&self) -> Option<Arc<Access>> {
+        self.lock().access.clone()
+    }
+
     /// How it stands.
     pub fn status(&self) -> KeyStatus {
         self.lock().status(Instant::now())

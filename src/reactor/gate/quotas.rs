@@ -330,4 +330,19 @@ mod tests {
         assert_eq!([(); 2].map(|()| gate.take_publish(0, 0)), [Ok(()); 2]);
         assert_eq!(gate.take_publish(0, 0), Err((Whose::User, 334)));
     }
+
+    #[test]
+    fn who_connections_were_goes_a_few_at_a_time_where_nobody_is_asked_any_more() {
+        let mut gate = gate(Quota::default());
+        let principal = bob();
+        (0..5).for_each(|slot| gate.let_in(slot, principal.clone()));
+        gate.set_access(None);
+        let mut left = Vec::new();
+        for now_ns in 0..4 {
+            left.push(Arc::strong_count(&principal) - 1);
+            gate.begin_turn(now_ns, 0);
+        }
+        assert_eq!(left, [5, 3, 1, 0]);
+        assert_eq!(gate.gone.capacity(), 0);
+    }
 }
