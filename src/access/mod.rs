@@ -30,6 +30,8 @@ pub struct Access {
     /// That of another configuration has another number.
     version: u64,
     roles: Arc<[Role]>,
+    /// For each of them a list of its name alone, which whoever is given no other shares.
+    single_roles: Arc<[Arc<[Box<str>]>]>,
     /// By digest.
     static_tokens: Arc<HashMap<[u8; 32], Arc<Principal>, RandomState>>,
     issuers: Issuers,
@@ -116,6 +118,7 @@ impl Access {
         assert!(roles.len() <= grants::ROLES_MAX, "the configuration bounds the roles");
         Access {
             version,
+            single_roles: roles.iter().map(|role| [role.name.clone()].into()).collect(),
             roles: roles.into(),
             static_tokens: Arc::default(),
             issuers: Issuers::default(),
@@ -248,8 +251,7 @@ impl Access {
         };
         Ok(Arc::new(Principal {
             source: Source::Issuer(self.issuer_names[claims.issuer_index].clone()),
-            // Of none all have the same.
-            roles: if claims.roles.is_empty() { Arc::default() } else { claims.roles.into() },
+            roles: self.role_list(claims.roles),
             claimed: claims.grants.map(Arc::new),
             bindings: claims.bindings,
             tenant,
@@ -257,6 +259,16 @@ impl Access {
             issued_s: claims.issued_s.and_then(NonZeroU64::new),
             expires_s: NonZeroU64::new(claims.expires_s.saturating_add(self.leeway_s)),
         }))
+    }
+
+    /// The names as a principal has them: of none all have the same, and of one as well.
+    fn role_list(&self, names: Vec<Box<str>>) -> Arc<[Box<str>]> {
+        let of_one = |name: &str| self.single_roles.iter().find(|list| *list[0] == *name).cloned();
+        match &names[..] {
+            [] => Arc::default(),
+            [name] => of_one(name).unwrap_or_else(|| names.into()),
+            _ => names.into(),
+        }
     }
 
     /// What a credential that is refused says of whose it is: an issuer that there is, and the name of a key, which may be any text.
@@ -358,6 +370,18 @@ mod tests {
         let tenant = tenant.map(|name| access.tenant(name).expect("it is there").clone());
         let source = Source::Issuer(access.issuer_names[0].clone());
         Arc::new(Principal { source, tenant, ..Principal::anonymous([].into()) })
+    }
+
+    #[test]
+    fn whoever_has_one_role_shares_its_name() {
+        let role = |name: &str| Role { name: name.into(), grants: grants::Grants::default() };
+        let access = Access::new(1, vec![role("a"), role("b")]);
+        let list = |names: &[&str]| access.role_list(names.iter().map(|name| (*name).into()).collect());
+        for names in [&[][..], &["b"], &["a"], &["gone"], &["a", "b"]] {
+            assert_eq!(list(names).iter().map(|name| &**name).collect::<Vec<_>>(), names);
+            let is_shared = names.is_empty() || matches!(names, ["a"] | ["b"]);
+            assert_eq!(Arc::strong_count(&list(names)) > 1, is_shared, "{names:?}");
+        }
     }
 
     #[test]
