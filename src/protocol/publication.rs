@@ -108,7 +108,7 @@ impl Publication<'_> {
                     + data_len
             }
             Format::Binary => {
-                let ext_len = ext::stamps_len(self.user.map(str::len), self.time_ms);
+                let ext_len = if self.is_stamped() { self.ext_len() } else { 0 };
                 binary::HEADER_LEN + ext_len + self.topic.len() + self.payload.len()
             }
         }
@@ -144,7 +144,28 @@ impl Publication<'_> {
         }
     }
 
+    /// Whether there is anything of the broker's own in it, as there is in few.
+    #[inline]
+    fn is_stamped(&self) -> bool {
+        self.time_ms.is_some() || self.user.is_some()
+    }
+
+    #[cold]
+    fn ext_len(&self) -> usize {
+        ext::stamps_len(self.user.map(str::len), self.time_ms)
+    }
+
     fn write_binary(&self, out: &mut [u8]) {
+        if self.is_stamped() {
+            return self.write_stamped_binary(out);
+        }
+        let out = put_header(self.topic.len(), self.seq, flags_of(self.kind), out);
+        let out = put(out, self.topic.as_bytes());
+        out.copy_from_slice(self.payload);
+    }
+
+    #[cold]
+    fn write_stamped_binary(&self, out: &mut [u8]) {
         let stamps = WrittenStamps { user_len: self.user.map(str::len), time_ms: self.time_ms };
         let write_user = |out: &mut [u8]| out.copy_from_slice(self.user.unwrap_or_default().as_bytes());
         let out = put_binary_head(self.topic.len(), self.seq, stamps, write_user, self.kind, out);
@@ -173,22 +194,28 @@ pub(super) fn put_binary_head(
     out: &mut [u8],
 ) -> &mut [u8] {
     let WrittenStamps { user_len, time_ms } = stamps;
-    let has_ext = user_len.is_some() || time_ms.is_some();
-    let mut flags = match kind {
+    match user_len.is_some() || time_ms.is_some() {
+        true => {
+            let out = put_header(topic_len, seq, flags_of(kind) | binary::FLAG_EXT, out);
+            ext::put_stamps(user_len, write_user, time_ms, out)
+        }
+        false => put_header(topic_len, seq, flags_of(kind), out),
+    }
+}
+
+fn flags_of(kind: PayloadKind) -> u8 {
+    match kind {
         PayloadKind::Json => binary::FLAG_JSON,
         PayloadKind::Bytes => 0,
-    };
-    if has_ext {
-        flags |= binary::FLAG_EXT;
     }
+}
+
+#[inline]
+fn put_header(topic_len: usize, seq: u64, flags: u8, out: &mut [u8]) -> &mut [u8] {
     let topic_len =
         u16::try_from(topic_len).expect("a topic's name has at most 256 bytes when it is published");
     let header = BodyHeader { kind: Kind::Message, flags, topic_len, seq };
-    let out = put(out, &header.to_bytes());
-    match has_ext {
-        true => ext::put_stamps(user_len, write_user, time_ms, out),
-        false => out,
-    }
+    put(out, &header.to_bytes())
 }
 
 /// Copies `bytes` to the front of `out` and returns the rest.
