@@ -6,7 +6,8 @@ use tracing::info;
 
 use crate::reactor::audit::{Audit, EVENTS_MAX, Event, EventKind};
 
-/// So many lines about clients in a [`PERIOD`]; what happens beyond is summed at its end.
+/// So many lines of each kind of event in a [`PERIOD`]; what happens beyond is summed at its end. Of each kind, so that strangers who
+/// guess do not hide what users do.
 const LINES_MAX: usize = 20;
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -14,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct AuditLines {
     began: Option<Instant>,
-    line_count: usize,
+    line_counts: [usize; EventKind::ALL.len()],
     /// By kind, of how many it was said that they have no line.
     summed: [u64; EventKind::ALL.len()],
 }
@@ -52,15 +53,16 @@ impl AuditLines {
                     *summed = count;
                 }
             }
-            (self.began, self.line_count) = (Some(now), 0);
+            (self.began, self.line_counts) = (Some(now), Default::default());
         }
         // No more than were there: reactors may put in more all the time.
         for event in (0..EVENTS_MAX).map_while(|_| audit.pop()) {
-            match self.line_count < LINES_MAX {
+            let line_count = &mut self.line_counts[event.kind as usize];
+            *line_count += 1;
+            match *line_count <= LINES_MAX {
                 true => lines.push(Line::Single(event)),
                 false => audit.note_dropped(event.kind),
             }
-            self.line_count += 1;
         }
         lines
     }
@@ -103,16 +105,16 @@ mod tests {
         push(&audit, EventKind::Forbidden, 3);
         // More than there is room for.
         push(&audit, EventKind::AuthFailed, 1_000);
-        assert_eq!(count(&lines.due(&audit, at(500))), (5, vec![]));
+        assert_eq!(count(&lines.due(&audit, at(500))), (3 + 5, vec![]));
         push(&audit, EventKind::AuthFailed, 10);
         assert_eq!(count(&lines.due(&audit, at(999))), (0, vec![]));
         push(&audit, EventKind::Forbidden, 1);
         let due = lines.due(&audit, at(1_000));
-        // 15 + 2 of the 1,025 had lines of their own.
-        assert_eq!(count(&due), (1, vec![(EventKind::AuthFailed, 1_008)]));
+        // 20 of the 1,025 had lines of their own.
+        assert_eq!(count(&due), (1, vec![(EventKind::AuthFailed, 1_005)]));
         assert!(matches!(due[0], Line::Sum(..)), "{due:?}");
         assert_eq!(count(&lines.due(&audit, at(3_000))), (0, vec![]));
-        assert_eq!(audit.dropped(), [1_008, 0, 0, 0]);
+        assert_eq!(audit.dropped(), [1_005, 0, 0, 0]);
     }
 
     #[test]

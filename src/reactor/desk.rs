@@ -427,6 +427,7 @@ impl Desk {
             || !self.checking.is_empty()
             || self.gate.has_waiting()
             || self.review.is_under_way()
+            || self.gate.has_gone()
             || self.buffered.is_looking()
             || (!self.queues.holding.is_empty() && !self.buffered.is_short())
     }

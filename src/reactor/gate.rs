@@ -52,8 +52,6 @@ use crate::{
 
 /// So many whose credential was not accepted wait to be told; more are told at once.
 const REFUSED_MAX: usize = if cfg!(test) { 2 } else { 1_024 };
-/// So many of those go in a turn who were somebody when nobody is asked any more.
-const GONE_PER_TURN: usize = if cfg!(test) { 2 } else { 512 };
 /// How often a connection that is let in may bring another credential, in milliseconds.
 const RENEWAL_MS: u32 = 5_000;
 /// A client is told so long before its token ends, or a quarter of its time where that is less.
@@ -67,7 +65,7 @@ pub struct Gate {
     revocations: Arc<Revocations>,
     /// Of those that are let in, by slot.
     members: Vec<Option<Member>>,
-    /// Of those that were, when nobody was asked any more: they go a few at a time.
+    /// Of those that were, when nobody was asked any more, by slot: they go a few at a time, the last first.
     gone: Vec<Option<Member>>,
     /// Whose credentials wait, as they came; some may have gone.
     waiting: VecDeque<(ConnectionId, u64)>,
@@ -134,18 +132,12 @@ impl Gate {
     /// A turn begins at `now_ns`, when the wall clock shows `wall_ms`.
     pub fn begin_turn(&mut self, now_ns: u64, wall_ms: u64) {
         (self.now_ns, self.wall_ms) = (now_ns, wall_ms);
-        if !self.gone.is_empty() {
-            self.gone.truncate(self.gone.len().saturating_sub(GONE_PER_TURN));
-            if self.gone.is_empty() {
-                self.gone = Vec::new();
-            }
-        }
     }
 
     /// Goes by `access` from now on.
     pub fn set_access(&mut self, access: Option<Arc<Access>>) {
         if access.is_none() {
-            self.gone.append(&mut std::mem::take(&mut self.members));
+            self.gone = std::mem::take(&mut self.members);
         }
         self.access = access;
     }
@@ -203,10 +195,32 @@ impl Gate {
         self.principal(slot)?.tenant.as_deref()
     }
 
+    /// Whether who connections were is still known, though nobody is asked any more.
+    pub fn has_gone(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    /// Forgets who the next connection was; tells its slot, and whether that was somebody of a tenant.
+    pub fn forget_gone(&mut self) -> Option<(u32, bool)> {
+        let member = self.gone.pop()?;
+        let slot = self.gone.len() as u32;
+        if slot == 0 {
+            self.gone = Vec::new();
+        }
+        Some((slot, member.is_some_and(|member| member.principal.tenant.is_some())))
+    }
+
+    /// Whether the connection is let in as nobody in particular.
+    pub fn is_anonymous(&self, slot: u32) -> bool {
+        self.principal(slot).is_none_or(|principal| principal.source == Source::Anonymous)
+    }
+
     /// The connection is over.
     pub fn forget(&mut self, slot: u32) {
-        if let Some(member) = self.members.get_mut(slot as usize) {
-            *member = None;
+        for members in [&mut self.members, &mut self.gone] {
+            if let Some(member) = members.get_mut(slot as usize) {
+                *member = None;
+            }
         }
         self.count_out(slot);
     }
@@ -230,6 +244,10 @@ impl Gate {
 
     /// The connection is `principal` from now on.
     fn let_in(&mut self, slot: u32, principal: Arc<Principal>) {
+        // After a reload its token may be another user's.
+        if self.principal(slot).is_some_and(|before| before.named() != principal.named()) {
+            self.count_out(slot);
+        }
         // Who was there before there were limits is counted whatever they are.
         self.count_in(slot, &principal);
         let access = self.access.as_ref().expect("nobody is let in where nobody is asked");
@@ -411,9 +429,10 @@ impl Desk {
     fn keep_waiting(&mut self, slot: u32, credential: Secret, asked: Asked) {
         self.connections[slot].pause = Pause::Gate;
         let (connection, since_ms) = (self.connections.id_of(slot), self.now_ms());
-        match self.connections[slot].phase {
-            Phase::Open => self.gate.renewing.push_back(connection),
-            _ => self.gate.waiting.push_back((connection, since_ms)),
+        // Whoever is nobody in particular brings as many as strangers do, and waits with them.
+        match self.connections[slot].phase == Phase::Open && !self.gate.is_anonymous(slot) {
+            true => self.gate.renewing.push_back(connection),
+            false => self.gate.waiting.push_back((connection, since_ms)),
         }
         self.gate.credentials.insert(slot, Waiting { credential, asked });
     }

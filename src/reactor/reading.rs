@@ -275,7 +275,6 @@ impl Desk {
                 match reason {
                     CloseReason::OriginRefused => self.shared.troubles.note(Trouble::OriginRefused),
                     CloseReason::HostRefused => self.shared.troubles.note(Trouble::HostRefused),
-                    CloseReason::HttpMalformed => self.strike(slot),
                     _ => {}
                 }
                 self.replies(slot).extend_from_slice(&response);

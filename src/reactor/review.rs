@@ -22,7 +22,11 @@ use crate::{
         grants::Action,
         revocation::{Revocations, Why},
     },
-    protocol::{close::CloseReason, reply::Reply, tenant},
+    protocol::{
+        close::CloseReason,
+        reply::Reply,
+        tenant::{self, Tenant},
+    },
     pubsub::subscription::{ConnectionId, Refused, Started, Unsubscribed},
     work::price,
 };
@@ -61,6 +65,12 @@ struct Left {
     /// Of its subscriptions by name those that stand before this place.
     below: u32,
 }
+
+/// What those are told who cannot stay as who they are.
+const NOT_ACCEPTED: &str = "the token is not accepted any more";
+
+/// Who so many connections were is forgotten in a turn.
+const GONE_PER_TURN: usize = if cfg!(test) { 2 } else { 256 };
 
 /// So many places of a connection are looked at for subscriptions by name in one step: most may be of topics that its filters
 /// match.
@@ -162,6 +172,7 @@ impl Review {
 impl Desk {
     /// Goes on with the review, by its share of a turn.
     pub(super) fn go_on_reviewing(&mut self) {
+        self.forget_gone();
         if !self.review.is_under_way() {
             return;
         }
@@ -174,6 +185,18 @@ impl Desk {
                 self.review_connection(connection, left, until);
             }
             self.take_work();
+        }
+    }
+
+    /// Goes on forgetting who connections were, where nobody is asked any more. Whoever was of a tenant cannot stay: what it is
+    /// subscribed to is not what it would mean from now on by the same names.
+    fn forget_gone(&mut self) {
+        for _ in 0..GONE_PER_TURN {
+            let Some((slot, was_of_tenant)) = self.gate.forget_gone() else { return };
+            self.meter.spend(price::LOOK);
+            if was_of_tenant && self.connections[slot].phase == Phase::Open {
+                self.close(slot, CloseReason::Revoked, NOT_ACCEPTED);
+            }
         }
     }
 
@@ -215,7 +238,7 @@ impl Desk {
         let slot = connection.slot;
         if !self.gate.find_again(slot) {
             self.audit_closed(slot, Why::Revoked);
-            return self.close(slot, CloseReason::Revoked, "the token is not accepted any more");
+            return self.close(slot, CloseReason::Revoked, NOT_ACCEPTED);
         }
         // A static token may be another user's now.
         if self.close_if_revoked(slot) {
@@ -239,7 +262,11 @@ impl Desk {
                 self.take_work();
                 continue;
             };
-            if self.is_allowed(slot, Action::Subscribe, tenant::outer(&text)) {
+            let (of, outer) = tenant::split(&text);
+            if of != self.gate.tenant(slot).map(Tenant::first_level) {
+                return self.close(slot, CloseReason::Revoked, NOT_ACCEPTED);
+            }
+            if self.is_allowed(slot, Action::Subscribe, outer) {
                 continue;
             }
             // One at a time.

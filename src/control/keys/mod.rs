@@ -96,6 +96,8 @@ struct Keeper {
     next_id: u64,
     /// Reactors have not all been told of the access as it is.
     is_owed: bool,
+    /// They are being told of it.
+    is_telling: bool,
     /// They are being told of another configuration, with keys as of its beginning.
     is_adopting: bool,
 }
@@ -149,15 +151,13 @@ impl KeyRing {
 
     /// Tells reactors, if there is anything to tell them.
     pub(super) async fn tell<F: Fleet>(&self, fleet: &F) {
-        let Some(access) = self.lock().take_owed(Instant::now()) else { return };
+        let Some(access) = self.lock().take_owed() else { return };
         let order = || Order::Keys(Arc::clone(&access));
         let untold = fleet::tell(fleet, fleet::ANSWER_TIMEOUT, order).await;
         if !untold.is_empty() {
             error!(reactors = ?untold, "reactors did not take keys, and are told again");
-            let mut keeper = self.lock();
-            keeper.is_owed = true;
-            keeper.tell_freshness(Instant::now());
         }
+        self.lock().note_told(untold.is_empty(), Instant::now());
     }
 }
 
@@ -247,13 +247,18 @@ impl Keeper {
     }
 
     /// What reactors are to be told, once.
-    fn take_owed(&mut self, now: Instant) -> Option<Arc<Access>> {
+    fn take_owed(&mut self) -> Option<Arc<Access>> {
         if self.is_adopting || !mem::take(&mut self.is_owed) {
             return None;
         }
-        // Each takes it before it looks at another token.
-        self.tell_freshness(now);
+        self.is_telling = self.access.is_some();
         self.access.clone()
+    }
+
+    /// Reactors were told, all or some of them. Not before is a set fresh: what is not in the one before may be in it.
+    fn note_told(&mut self, are_all: bool, now: Instant) {
+        (self.is_telling, self.is_owed) = (false, self.is_owed || !are_all);
+        self.tell_freshness(now);
     }
 
     /// Lets go of keys that are too old; what is to be fetched now, each by its number.
@@ -313,7 +318,7 @@ impl Keeper {
     fn tell_freshness(&self, now: Instant) {
         let Some(spans) = self.spans else { return };
         for entry in &self.entries {
-            entry.refetch.set_fresh(!self.is_owed && entry.schedule.is_fresh(spans, now));
+            entry.refetch.set_fresh(!self.is_owed && !self.is_telling && entry.schedule.is_fresh(spans, now));
         }
     }
 

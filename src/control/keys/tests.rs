@@ -84,12 +84,35 @@ fn bring(access: &Access, iss: &str, id: &str) -> Result<(), (&'static str, bool
 /// What reactors are told.
 fn owed(keeper: &mut Keeper) -> Option<Arc<Access>> {
     let now = keeper.entries.iter().filter_map(|entry| entry.schedule.began()).max();
-    keeper.take_owed(now.unwrap_or_else(Instant::now))
+    let access = keeper.take_owed()?;
+    keeper.note_told(true, now.unwrap_or_else(Instant::now));
+    Some(access)
 }
 
 /// What is to be fetched now, by its number.
 fn due(keeper: &mut Keeper, now: Instant) -> Vec<u64> {
     keeper.look(now).into_iter().map(|(id, _)| id).collect()
+}
+
+/// It has not been told, and the token may be of the key that has just come.
+#[test]
+fn whoever_comes_before_a_reactor_has_the_new_set_is_to_come_again() {
+    let began = Instant::now();
+    let mut keeper = keeper(&[("a", "https://a/")], began);
+    let ids = due(&mut keeper, began);
+    keeper.take(ids[0], set(&[key("1")]), 0, began);
+    let at_reactor = owed(&mut keeper).unwrap();
+    let later = began + Duration::from_secs(600);
+    let ids = due(&mut keeper, later);
+    keeper.take(ids[0], set(&[key("1"), key("2")]), 0, later);
+    let new = keeper.take_owed().expect("there are others");
+    assert_eq!(bring(&new, "a", "2"), Ok(()));
+    assert_eq!(bring(&at_reactor, "a", "2"), Err(("unknown_key", true)));
+    keeper.note_told(false, later);
+    assert_eq!(bring(&at_reactor, "a", "2"), Err(("unknown_key", true)), "some reactor has not taken it");
+    keeper.take_owed().expect("it is told again");
+    keeper.note_told(true, later);
+    assert_eq!(bring(&at_reactor, "a", "2"), Err(("unknown_key", false)), "all have the new one");
 }
 
 #[test]

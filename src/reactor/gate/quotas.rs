@@ -331,18 +331,38 @@ mod tests {
         assert_eq!(gate.take_publish(0, 0), Err((Whose::User, 334)));
     }
 
+    /// A reload gives a static token to somebody else: the connection is that one's from then on.
     #[test]
-    fn who_connections_were_goes_a_few_at_a_time_where_nobody_is_asked_any_more() {
+    fn a_token_that_is_anothers_after_a_reload_counts_as_that_ones() {
+        let access = |version, user: &str| {
+            let mut access = Access::new(version, Vec::new());
+            access.admit_static_token(user, [].into(), None, [1; 32]);
+            Arc::new(access)
+        };
+        let mut gate = gate(Quota { connections_max: 1, ..Quota::default() });
+        gate.set_access(Some(access(1, "bob")));
+        let of =
+            |user: &str, digest| Arc::new(Principal::with_static_token(user, [].into(), None, [digest; 32]));
+        assert_eq!(gate.may_have_another(0, &of("bob", 1)), Ok(()));
+        gate.let_in(0, of("bob", 1));
+        gate.set_access(Some(access(2, "eve")));
+        assert!(gate.find_again(0) && gate.user(0) == Some("eve"));
+        assert_eq!(gate.may_have_another(1, &of("eve", 2)), Err(Whose::User), "eve has one already");
+        assert_eq!(gate.may_have_another(2, &of("bob", 3)), Ok(()), "bob has none");
+    }
+
+    #[test]
+    fn who_connections_were_is_forgotten_where_nobody_is_asked_any_more() {
         let mut gate = gate(Quota::default());
-        let principal = bob();
-        (0..5).for_each(|slot| gate.let_in(slot, principal.clone()));
-        gate.set_access(None);
-        let mut left = Vec::new();
-        for now_ns in 0..4 {
-            left.push(Arc::strong_count(&principal) - 1);
-            gate.begin_turn(now_ns, 0);
+        let [acme, ..] = of_tenants(&mut gate, TenantPolicy::default());
+        let nobody = bob();
+        for (slot, principal) in [(0, &nobody), (1, &acme), (2, &nobody), (3, &acme)] {
+            gate.let_in(slot, principal.clone());
         }
-        assert_eq!(left, [5, 3, 1, 0]);
-        assert_eq!(gate.gone.capacity(), 0);
+        gate.set_access(None);
+        gate.forget(3);
+        let gone: Vec<_> = std::iter::from_fn(|| gate.forget_gone()).collect();
+        assert_eq!(gone, [(3, false), (2, false), (1, true), (0, false)]);
+        assert_eq!((Arc::strong_count(&nobody), gate.gone.capacity(), gate.has_gone()), (1, 0, false));
     }
 }

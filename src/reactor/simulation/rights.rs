@@ -179,6 +179,31 @@ fn a_token_of_a_tenant_is_taken_before_the_first_subscription_alone() {
     assert_eq!(world.hear_all(early), "", "it is of globex, and the publisher of none");
 }
 
+/// What it is subscribed to is not what it would mean by the same names, and whoever is let in without a token later is not of it.
+#[test]
+fn nobody_keeps_a_tenants_topics_who_is_of_none() {
+    let mut world = World::new(Knobs::calm(1));
+    world.allow(access(1, &["room/#"]));
+    world.settle();
+    let token = static_token::from_random(&[7; 32]);
+    let auth = format!(r#"{{"op":"auth","token":"{token}","id":5}}"#);
+    let readers = [(); 5].map(|()| world.enter(0));
+    let plain = world.enter(0);
+    for reader in readers {
+        world.send(reader, &auth);
+        world.send(reader, r#"{"op":"subscribe","topic":"room/1","id":1}"#);
+        assert!(world.hear_all(reader).contains(r#""op":"ok","id":1"#));
+    }
+    world.allow(None);
+    world.settle();
+    for reader in readers {
+        let heard = world.hear_all(reader);
+        assert!(heard.contains("the token is not accepted any more"), "{heard}");
+    }
+    world.send(plain, r#"{"op":"ping","id":2}"#);
+    assert!(world.hear_all(plain).contains("pong"));
+}
+
 /// Two wait for the homes, so that the filter is there when the first of them has let go of it.
 #[test]
 fn a_subscribe_is_answered_before_what_it_began_is_taken_back() {
