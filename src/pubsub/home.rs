@@ -839,7 +839,7 @@ impl Home {
             *names.entry(topic.creator).or_default() += 1;
         }
         self.keyed.check();
-        self.tenants.check(self.topics.iter().map(|(_, topic)| &*topic.name));
+        self.tenants.check(self.topics.iter().map(|(key, topic)| (&*topic.name, key)));
         assert_eq!(self.names, names, "who answers for topics has as many as are counted");
     }
 
@@ -868,7 +868,7 @@ impl Home {
             return Err(TopicRefusal::NamesMax);
         }
         if !self.tenants.has_room(name) {
-            return Err(TopicRefusal::TenantMax);
+            self.evict_of_tenant(name)?;
         }
         if self.topics.len() >= self.topics_max {
             self.evict_one()?;
@@ -889,8 +889,8 @@ impl Home {
             flags: Flags::default(),
         });
         self.topics_end = self.topics_end.max(key + 1);
-        self.tenants.note_made(&name);
-        self.by_name.insert(name, key);
+        self.by_name.insert(name.clone(), key);
+        self.tenants.note_made(&name, key);
         if creator != 0 {
             *self.names.entry(creator).or_default() += 1;
         }
@@ -941,9 +941,7 @@ impl Home {
             // As long as there is room nobody's numbering is cut off for having been quiet.
             let is_crowded = self.topics.len() > self.topics_max / 4 * 3;
             let is_over = |topic: &HomeTopic| {
-                (is_crowded || self.tenants.is_crowded(&topic.name))
-                    && topic.is_idle()
-                    && self.period.wrapping_sub(topic.recent.period) >= IDLE_PERIODS
+                is_crowded && topic.is_idle() && self.period.wrapping_sub(topic.recent.period) >= IDLE_PERIODS
             };
             if self.topics.get(key).is_some_and(is_over) {
                 self.drop_topic(key);
@@ -958,7 +956,7 @@ impl Home {
         self.drop_past(key);
         let topic = self.topics.remove(key);
         self.by_name.remove(&*topic.name);
-        self.tenants.note_gone(&topic.name);
+        self.tenants.note_gone(&topic.name, key);
         self.evicted_seq_max = self.evicted_seq_max.max(topic.seq);
         if let Entry::Occupied(mut names) = self.names.entry(topic.creator) {
             *names.get_mut() -= 1;
@@ -1936,28 +1934,47 @@ mod tests {
         assert_eq!((world.publish("a", 0), world.home.topic_count()), (Ok(2), 3));
     }
 
-    /// Those of others, and of nobody, are not counted.
+    /// Those of others, and of nobody, are not counted, and never go for it.
     #[test]
-    fn a_tenant_has_as_many_topics_as_it_may_and_idle_ones_go_for_it() {
+    fn a_tenant_that_has_as_many_topics_as_it_may_makes_room_among_its_own() {
         let mut world = World::new(0, 100);
         world.home.set_tenants([("\0t".into(), 4), ("\0u".into(), 0)]);
         let publish = |world: &mut World, name: &str| world.publish(name, 0);
-        for name in ["a", "\0t/a", "\0t/b", "\0t/c", "\0t/d", "\0u/a", "\0v/a"] {
+        for name in ["a", "\0u/a", "\0v/a", "\0t/a", "\0t/b"] {
             assert_eq!(publish(&mut world, name), Ok(1), "{name:?}");
         }
-        assert_eq!(publish(&mut world, "\0t/e"), Err(TopicRefusal::TenantMax));
+        for name in ["\0t/c", "\0t/d"] {
+            assert_eq!(world.subscribe(name, 0), Ok(0), "{name:?}");
+        }
+        // Two are in use; the others make room for each other.
+        for number in 0..200 {
+            assert!(publish(&mut world, &format!("\0t/{number}")).is_ok());
+            world.home.check();
+            assert_eq!(world.home.topic_count(), 7);
+        }
+        for name in ["a", "\0u/a", "\0v/a", "\0t/c", "\0t/d"] {
+            assert!(world.home.by_name.get(name).is_some(), "{name:?}");
+        }
+        for name in ["\0t/198", "\0t/199"] {
+            assert!(world.subscribe(name, 0).is_ok());
+        }
+        assert_eq!(publish(&mut world, "\0t/e"), Err(TopicRefusal::TenantMax), "all are in use");
         assert_eq!(world.subscribe("\0t/e", 0), Err(TopicRefusal::TenantMax));
-        assert_eq!(publish(&mut world, "\0t/a"), Ok(2), "it is there");
-        for name in ["e", "\0u/e", "\0v/e"] {
-            assert_eq!(publish(&mut world, name), Ok(1), "{name:?}");
-        }
-        // One goes, then it has three of four, which is not crowded.
-        (0..2 * IDLE_PERIODS).for_each(|_| world.home.handle_period());
-        world.home.check();
-        assert_eq!(world.home.topic_count(), 9);
-        assert!(publish(&mut world, "\0t/e").is_ok());
+        assert!(publish(&mut world, "\0t/c").is_ok(), "it is there");
         world.home.set_tenants([]);
         assert!(publish(&mut world, "\0t/f").is_ok());
+        world.home.check();
+    }
+
+    /// What a topic keeps gives way as well, as it does for others where the broker is full.
+    #[test]
+    fn what_a_tenants_topics_keep_gives_way_to_its_others() {
+        let mut world = keeping_world(1_000, 1 << 20, KeepKeys { count: Some(5), ..KeepKeys::default() });
+        world.home.set_tenants([("\0t".into(), 3)]);
+        for number in 0..20 {
+            assert!(world.publish(&format!("\0t/{number}"), 0).is_ok(), "{number}");
+        }
+        assert_eq!(world.home.topic_count(), 3);
         world.home.check();
     }
 
