@@ -84,7 +84,7 @@ impl Turns {
             epoch: 1,
             addresses: Arc::default(),
             veil: Default::default(),
-            users: Arc::default(),
+            usages: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
             audit: Arc::default(),

@@ -337,7 +337,7 @@ pub(super) static KEYS: &[Key<Config>] = &[
     Key {
         path: "access.ban_failures",
         about: "Where clients are asked who they are: an address, or an IPv6 /64, is banned that so often within a minute brought a\n\
-                token that is not accepted, what is no request, or a broken frame before its token; 0 is never. Addresses of this\n\
+                token that is not accepted, or a broken frame before its token; 0 is never. Addresses of this\n\
                 machine and of proxy.trusted are not banned: behind any other proxy a ban would be all of its clients'.",
         is_reloadable: true,
         kind: integer!(IntegerOrZero, access.ban_failures, 1..=1_000_000, "failures"),

@@ -81,8 +81,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// 64 random bits of this start.
     pub epoch: u64,
-    /// Connections by user, and what these publish.
-    pub users: Arc<Usages>,
+    /// What users and tenants have.
+    pub usages: Arc<Usages>,
     /// What stands for users whose keys are told apart.
     pub scopes: Scopes,
     /// Covers the numbers of connections that clients are told.
@@ -182,7 +182,7 @@ impl Desk {
         home.set_keeping(keeping_of(&config));
         home.set_key_windows(key_windows_of(&config), config.limits.keys_max);
         home.set_tenants(tenant_topics_of(&config));
-        let mut gate = Gate::new(shared.access.clone(), shared.revocations.clone(), shared.users.clone());
+        let mut gate = Gate::new(shared.access.clone(), shared.revocations.clone(), shared.usages.clone());
         gate.set_quotas(&config);
         Desk {
             connections: Connections::new(slots_max),

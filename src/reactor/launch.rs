@@ -128,7 +128,7 @@ impl Prepared {
             epoch: random(),
             addresses: Arc::default(),
             veil: Default::default(),
-            users: Arc::default(),
+            usages: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
             audit: Arc::default(),

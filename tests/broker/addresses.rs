@@ -353,9 +353,15 @@ fn whoever_guesses_tokens_is_banned_and_nobody_else() {
     let with = |token: &str| with_lines(&[&format!("Authorization: Bearer {token}")]);
     let mut held = passed_on(&broker, "2001:db8:0:1::1", &with(&token));
     held.expect_upgraded();
-    // Two tokens, and what is no request; each time from another address of its network.
-    for (host, request) in [(2, with("ff_guess")), (3, "\u{16}\u{3}\u{1}".to_owned()), (4, with("ff_other"))]
-    {
+    // Three tokens, each from another address of its network; what is no request any page could send for it, and does not count.
+    let not_http = || "\u{16}\u{3}\u{1}".to_owned();
+    for (host, request) in [
+        (2, with("ff_guess")),
+        (3, not_http()),
+        (4, with("ff_other")),
+        (3, not_http()),
+        (6, with("ff_third")),
+    ] {
         let mut raw = passed_on(&broker, &format!("2001:db8:0:1::{host}"), &request);
         let head = raw.receive_head();
         match request.starts_with("GET") {

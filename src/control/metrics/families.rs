@@ -85,7 +85,7 @@ pub(super) static FAMILIES: [Family; 43] = [
         Counter,
         "fanfare_rate_limited",
         None,
-        "Publishes refused, among these, since their user does more than limits.publishes_per_s_per_user_max or bytes_per_s_per_user_max."
+        "Publishes refused, among these, since their user or their tenant publishes more than it may."
     ),
     family!(
         publications_total,

@@ -275,7 +275,7 @@ impl World {
             config: Arc::new(knobs.config()),
             addresses: Arc::default(),
             veil: Default::default(),
-            users: Arc::default(),
+            usages: Arc::default(),
             scopes: Default::default(),
             troubles: Arc::default(),
             audit: Arc::default(),
