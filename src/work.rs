@@ -37,6 +37,8 @@ pub mod price {
     pub const RECEIVE: u64 = 800;
     /// A byte that came: it is unmasked, and may be copied.
     pub const RECEIVED_BYTE: u64 = 1;
+    /// A byte that is overwritten where a credential may have been.
+    pub const WIPED_BYTE: u64 = 1;
     /// A kibibyte that came and is kept for later as it is: it is copied.
     pub const KEPT_KIB: u64 = 120;
     /// A message or control frame, whatever is in it.

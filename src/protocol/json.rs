@@ -8,6 +8,7 @@
 //! key, the `id`, `since`, `last`, `resume`, `limit`, `before` and `after`, `receivers`, `retain`, `key`, `data`, the topic, an
 //! option that is not offered for it. Of an `auth` the `token` is the last.
 
+mod copied;
 mod culprit;
 mod document;
 mod key;
@@ -198,9 +199,9 @@ impl Parser {
         self.scratch.kept_bytes()
     }
 
-    /// Overwrites what it has of the text that it read last.
-    pub fn wipe(&mut self) {
-        self.scratch.wipe();
+    /// Overwrites what it has of texts that it read; returns how many bytes that were.
+    pub fn wipe(&mut self) -> usize {
+        self.scratch.wipe()
     }
 
     /// Whether it has these bytes of a text that it read.

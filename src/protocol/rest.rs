@@ -18,6 +18,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Rest {
     commands: Bytes,
+    /// Where the command begins that was taken last.
+    taken: usize,
     /// Where the commands that are left begin.
     start: usize,
     left: usize,
@@ -42,14 +44,14 @@ impl Rest {
             ends.push(u32::try_from(text.len()).expect("the parser takes no text of 4 GiB"));
         }
         let commands = Bytes::Json { text: text.into(), ends: ends.into() };
-        (left > 0).then(|| Box::new(Rest { commands, start: 0, left }))
+        (left > 0).then(|| Box::new(Rest { commands, taken: 0, start: 0, left }))
     }
 
     /// So many `bodies`, each behind its length, with what is known of their payloads; `None` if there is none.
     pub(super) fn of_binary(bodies: &[u8], checked: &[Checked], left: usize) -> Option<Box<Rest>> {
         (left > 0).then(|| {
             let commands = Bytes::Binary { bodies: bodies.into(), checked: checked.into() };
-            Box::new(Rest { commands, start: 0, left })
+            Box::new(Rest { commands, taken: 0, start: 0, left })
         })
     }
 
@@ -57,6 +59,7 @@ impl Rest {
     pub fn next<'a>(&'a mut self, parser: &'a mut Parser) -> Option<Result<Command<'a>, CommandError<'a>>> {
         self.left = self.left.checked_sub(1)?;
         let start = self.start;
+        self.taken = start;
         match &self.commands {
             Bytes::Json { text, ends } => {
                 self.start = ends[ends.len() - 1 - self.left] as usize;
@@ -71,12 +74,15 @@ impl Rest {
         }
     }
 
-    /// Overwrites the commands that were taken.
-    pub fn wipe_taken(&mut self) {
+    /// Overwrites the command that was taken last; returns how many bytes that were.
+    pub fn wipe_taken(&mut self) -> usize {
+        let taken = std::mem::replace(&mut self.taken, self.start)..self.start;
+        let len = taken.len();
         match &mut self.commands {
-            Bytes::Json { text, .. } => text.get_mut(..self.start).expect("a command ends there").zeroize(),
-            Bytes::Binary { bodies, .. } => bodies[..self.start].zeroize(),
+            Bytes::Json { text, .. } => text.get_mut(taken).expect("a command ends there").zeroize(),
+            Bytes::Binary { bodies, .. } => bodies[taken].zeroize(),
         }
+        len
     }
 
     /// How many commands are left.

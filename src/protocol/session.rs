@@ -304,11 +304,15 @@ impl Session {
         }
     }
 
-    /// Overwrites what the last event was made of, if that is here.
-    pub fn wipe(&mut self) {
-        if self.fragment_count == 0 && self.frame.is_none() {
-            self.assembly.zeroize();
+    /// Overwrites what the last event was made of, if that is here; returns how many bytes that were.
+    pub fn wipe(&mut self) -> usize {
+        if self.fragment_count > 0 || self.frame.is_some() {
+            return 0;
         }
+        let len = self.assembly.capacity();
+        // It makes room that nothing is in any more.
+        self.assembly.zeroize();
+        len
     }
 
     /// Whether it has these bytes of a message.

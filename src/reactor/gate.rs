@@ -162,9 +162,9 @@ impl Gate {
         self.access.is_some()
     }
 
-    /// What was just read may have a credential in it.
+    /// What was just read may have a credential in it. Where nobody is asked there is none that is worth anything here.
     pub fn note_shown(&mut self) {
-        self.was_shown = true;
+        self.was_shown = self.asks();
     }
 
     /// Whether what was just read had a credential in it, which is to be overwritten wherever it was.

@@ -104,10 +104,16 @@ impl Desk {
     }
 
     /// These bytes are kept elsewhere: a credential that may be among them is not to be here as well.
-    fn wipe_kept(&self, bytes: &mut [u8]) {
+    fn wipe_kept(&mut self, bytes: &mut [u8]) {
         if self.gate.asks() {
             bytes.zeroize();
+            self.spend_wiped(bytes.len());
         }
+    }
+
+    /// So many bytes were overwritten.
+    fn spend_wiped(&mut self, byte_count: usize) {
+        self.meter.spend(byte_count as u64 * price::WIPED_BYTE);
     }
 
     /// Lets those that wait go on, in turn, each by a quantum, while there is room and as far as their part of the
@@ -208,8 +214,7 @@ impl Desk {
                 if self.gate.take_shown()
                     && let Some(commands) = rest
                 {
-                    commands.wipe_taken();
-                    parser.wipe();
+                    self.spend_wiped(commands.wipe_taken() + parser.wipe());
                 }
                 self.keep_parser(parser);
                 self.take_work();
@@ -223,10 +228,8 @@ impl Desk {
             let event = session.poll(&mut input, limits, &mut inflater);
             self.meter.spend((before.0 - input.len()) as u64 * price::RECEIVED_BYTE);
             let Some(event) = event else {
-                if self.gate.asks() {
-                    // A part of a message, which may be a credential and is where it belongs.
-                    bytes[at..].zeroize();
-                }
+                // A part of a message, which may be a credential and is where it belongs.
+                self.wipe_kept(&mut bytes[at..]);
                 break 0;
             };
             self.meter.spend(price::MESSAGE);
@@ -235,9 +238,11 @@ impl Desk {
             let end = bytes.len() - left;
             if self.gate.take_shown() {
                 bytes[at..end].zeroize();
-                session.wipe();
-                inflater.wipe();
-                self.parser.iter_mut().for_each(json::Parser::wipe);
+                let mut wiped = end - at;
+                wiped += session.wipe();
+                wiped += inflater.wipe();
+                wiped += self.parser.as_mut().map_or(0, json::Parser::wipe);
+                self.spend_wiped(wiped);
             }
             at = end;
             self.meter.spend((inflater.bytes_out_total() - before.1) * price::INFLATED_BYTE);
@@ -411,10 +416,8 @@ impl Desk {
     fn begin_check(&mut self, slot: u32, message: LongMessage) {
         // It was copied, and will be once more.
         self.meter.spend(message.len_bytes() as u64 * price::RECEIVED_BYTE / 4);
-        if self.gate.asks() {
-            // What it has in it shows later, when it is nowhere else any more.
-            self.gate.note_shown();
-        }
+        // What it has in it shows later, when it is nowhere else any more.
+        self.gate.note_shown();
         self.connections[slot].pause = Pause::Check;
         self.checking.push_back(Check { connection: self.connections.id_of(slot), message });
     }
@@ -447,8 +450,7 @@ impl Desk {
             }
         };
         if self.gate.take_shown() {
-            check.message.wipe();
-            parser.wipe();
+            self.spend_wiped(check.message.wipe() + parser.wipe());
         }
         self.keep_parser(parser);
         self.take_work();

@@ -68,11 +68,13 @@ impl Inflater {
         self.inner.as_ref().map_or(&[], |inner| &inner.scratch[..inner.message_len])
     }
 
-    /// Overwrites the message that was inflated last; what the library has of it is not ours to overwrite.
-    pub fn wipe(&mut self) {
-        if let Some(inner) = &mut self.inner {
-            inner.scratch[..inner.message_len].zeroize();
-        }
+    /// Overwrites the message that was inflated last, which is over; returns how many bytes that were. What the library has of it
+    /// is not ours to overwrite.
+    pub fn wipe(&mut self) -> usize {
+        let Some(inner) = &mut self.inner else { return 0 };
+        let len = std::mem::take(&mut inner.message_len);
+        inner.scratch[..len].zeroize();
+        len
     }
 
     /// Gives back what a long message needed.

@@ -12,9 +12,9 @@
 use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
-use zeroize::Zeroize;
 
 use super::{
+    copied::Copied,
     culprit::{Culprit, Search},
     long::{Checker, Cut, Verdict, whole_offset},
 };
@@ -79,7 +79,7 @@ pub(super) struct Scratch {
     /// How deep `data` may be nested.
     data_depth_max: usize,
     /// The text with padding; simd-json unescapes strings in it.
-    padded: Vec<u8>,
+    padded: Copied,
     /// Empty between texts.
     nodes: Vec<Node<'static>>,
     /// By [`Shape`], because simd-json fixes the depth with the buffers.
@@ -128,7 +128,7 @@ impl Scratch {
     pub(super) fn new(data_depth_max: usize) -> Self {
         Self {
             data_depth_max,
-            padded: Vec::new(),
+            padded: Copied::default(),
             nodes: Vec::new(),
             buffers: [Shape::Data, Shape::Command, Shape::Commands]
                 .map(|shape| Buffers::with_max_depth(0, shape.depth_max(data_depth_max))),
@@ -171,10 +171,9 @@ impl Scratch {
             + self.checker.kept_bytes()
     }
 
-    /// Overwrites what is here of the text that was read last.
-    pub(super) fn wipe(&mut self) {
-        self.padded.zeroize();
-        self.checker.wipe();
+    /// Overwrites what is here of texts that were read; returns how many bytes that were.
+    pub(super) fn wipe(&mut self) -> usize {
+        self.padded.wipe() + self.checker.wipe()
     }
 
     /// Whether what is here has these bytes in it.
@@ -604,7 +603,7 @@ pub(super) fn is_noncharacter(c: u32) -> bool {
 }
 
 /// Copies `text` into `padded` with what simd-json reads past its end.
-fn pad(text: &[u8], padded: &mut Vec<u8>) {
+fn pad(text: &[u8], padded: &mut Copied) {
     padded.clear();
     padded.reserve(text.len() + INPUT_PADDING);
     padded.extend_from_slice(text);

@@ -8,9 +8,10 @@
 //! What is broken is only found here and not named: that is left to the way of short texts, which refuses the
 //! same.
 
-use zeroize::Zeroize;
-
-use super::document::{KeySet, Shape, is_noncharacter};
+use super::{
+    copied::Copied,
+    document::{KeySet, Shape, is_noncharacter},
+};
 
 /// A value that is no longer is not worth leaving out.
 const CUT_BYTES_MIN: usize = if cfg!(any(test, fuzzing)) { 2 } else { 64 };
@@ -58,7 +59,7 @@ pub(super) struct Checker {
     /// Keys that were written with escapes, without them.
     unescaped: Vec<u8>,
     /// The text without inner values; empty for one that is `data`.
-    pub(super) reduced: Vec<u8>,
+    pub(super) reduced: Copied,
     pub(super) cuts: Vec<Cut>,
     set: KeySet,
     /// Values and keys that were gone over.
@@ -110,9 +111,9 @@ pub(super) struct Text {
 }
 
 impl Checker {
-    /// Overwrites what is here of the text that was checked last.
-    pub(super) fn wipe(&mut self) {
-        self.reduced.zeroize();
+    /// Overwrites what is here of texts that were checked; returns how many bytes that were.
+    pub(super) fn wipe(&mut self) -> usize {
+        self.reduced.wipe()
     }
 
     /// What looking for one key among others costs, in bytes gone over.

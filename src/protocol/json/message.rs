@@ -131,13 +131,19 @@ impl LongMessage {
         self.unchecked.is_empty()
     }
 
-    /// Overwrites the message, of which nothing is read any more.
-    pub fn wipe(&mut self) {
-        match &mut self.message {
-            Message::Text(text) => text.zeroize(),
-            Message::Binary(message) => message.zeroize(),
-        }
-        self.checker.wipe();
+    /// Overwrites the message, of which nothing is read any more; returns how many bytes that were.
+    pub fn wipe(&mut self) -> usize {
+        let message_len = match &mut self.message {
+            Message::Text(text) => {
+                text.zeroize();
+                text.len()
+            }
+            Message::Binary(message) => {
+                message.zeroize();
+                message.len()
+            }
+        };
+        message_len + self.checker.wipe()
     }
 
     /// What was read since this was last asked.

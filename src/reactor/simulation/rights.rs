@@ -11,6 +11,7 @@ use crate::{
     },
     protocol::tenant::Tenant,
     uring::sim::Peer,
+    work::{UNIT, price},
 };
 
 /// Everybody may publish, and subscribe to these.
@@ -311,6 +312,40 @@ fn no_buffer_has_a_token_that_was_read() {
             assert!(connection.unread.is_none(), "{} bytes cut at {at}: all is taken", message.len());
         }
     }
+}
+
+/// Arrays of some that are refused, and taken one at a time, each time after a long message of somebody else; and the same where
+/// nobody is asked, whose tokens are nothing to hide.
+#[test]
+fn overwriting_tokens_costs_what_they_are_long() {
+    let work_of = |asks: bool, command: &str, count: usize| {
+        let mut world = World::new(Knobs::calm(1));
+        if asks {
+            world.allow(access(1, &["room/#"]));
+        }
+        world.settle();
+        let (client, other) = (world.enter(0), world.enter(0));
+        let blank = format!(r#"[{}{{"op":"ping","id":1}}]"#, " ".repeat(4_000));
+        world.send(other, &blank);
+        assert!(world.hear_all(other).contains("pong"));
+        let before = world.reactor(0).desk().stats.turn_work_total;
+        world.send(client, &format!("[{}]", vec![command; count].join(",")));
+        let heard = world.hear_all(client);
+        assert_eq!(heard.matches(r#""op":"error""#).count(), count, "{heard}");
+        world.reactor(0).desk().stats.turn_work_total - before
+    };
+    let token = format!(r#"{{"op":"auth","token":"{}"}}"#, "x".repeat(200));
+    let none = format!(r#"{{"op":"none","token":"{}"}}"#, "x".repeat(200));
+    let [few, many, plain] = [(&token, 20), (&token, 40), (&none, 40)].map(|it| work_of(true, it.0, it.1));
+    assert!(many <= 2 * few, "{many} units for twice as many as {few} were for");
+    // Where they came, where they waited, and in the parser.
+    let bytes = 40 * token.len() as u64;
+    assert!(
+        many - plain >= 3 * bytes * price::WIPED_BYTE / UNIT,
+        "{many} units, and {plain} for other commands"
+    );
+    let (hidden, plain) = (work_of(false, &token, 40), work_of(false, &none, 40));
+    assert!(hidden <= plain, "{hidden} units where nobody is asked, and {plain} for other commands");
 }
 
 /// Keys of another configuration come with it, before or after: taken for themselves they would bring back its rights.
