@@ -287,7 +287,11 @@ impl<I: Io> Reactor<I> {
         };
         let arrival = match arrival {
             Ok(arrival) => arrival,
-            Err(reason) => {
+            Err(refusal) => {
+                if let Some(trouble) = refusal.and_then(Refusal::trouble) {
+                    self.desk.shared.troubles.note(trouble);
+                }
+                let reason = refusal.map_or(CloseReason::PeerGone, Refusal::reason);
                 self.desk.stats.closes_total[reason.index()] += 1;
                 return self.io.close(socket);
             }

@@ -127,13 +127,13 @@ impl Desk {
     /// Judges who connects, as far as that is known.
     ///
     /// # Errors
-    /// Why it is closed at once.
-    pub fn judge_peer(&self, peer: Option<PeerAddress>) -> Result<Arrival, CloseReason> {
+    /// Why it is closed at once; nothing is against it where it has gone already.
+    pub fn judge_peer(&self, peer: Option<PeerAddress>) -> Result<Arrival, Option<Refusal>> {
         let address = match peer {
             Some(PeerAddress::Ip(address)) => Some(address.ip()),
             Some(PeerAddress::Unix) => None,
             // It left bytes behind, perhaps, and nobody could say any more whose they are.
-            None => return Err(CloseReason::PeerGone),
+            None => return Err(None),
         };
         let proxy = &self.shared.config.proxy;
         let is_trusted = match address {
@@ -151,7 +151,7 @@ impl Desk {
         };
         let is_known = matches!(awaited, Awaited::Nothing);
         if is_known && let Some(refusal) = self.judge_address(address) {
-            return Err(refusal.reason());
+            return Err(Some(refusal));
         }
         let is_kept = !is_known || self.door.bans.is_some() || self.door.upgrades.is_some();
         Ok(Arrival {

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     access::Access,
     config::load::{Sources, load_text},
+    metrics::Trouble,
     uring::sim::Peer,
 };
 
@@ -84,6 +85,21 @@ fn whoever_is_banned_is_closed_at_its_accept_and_nobody_else_is() {
     world.pass(BAN_NS);
     let again = world.come(banned, &request(""));
     assert!(world.told(again).contains("101 Switching"));
+}
+
+/// The operator is told of who is turned away at its accept.
+#[test]
+fn the_operator_is_told_of_who_is_denied() {
+    let configure = |config: &mut Config| {
+        let text = "[access]\ndeny = [\"203.0.113.66\"]\n";
+        config.access = load_text("", text, &Sources::default()).expect("a configuration").access;
+    };
+    let mut world = World::new(Knobs { configure, ..Knobs::calm(1) });
+    for host in [66, 67] {
+        world.come(Ipv4Addr::new(203, 0, 113, host).into(), &request(""));
+    }
+    assert_eq!(world.closed_for(CloseReason::Denied), 1);
+    assert_eq!(world.shared.troubles.count(Trouble::Denied), 1);
 }
 
 /// Directly they are closed at their accept, and by a proxy, which is on no list itself, they are answered. What a stranger says of
