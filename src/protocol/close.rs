@@ -31,7 +31,7 @@ pub enum CloseReason {
     Forbidden,
     /// From an address from which nobody may come, by `access.allow` and `access.deny`: closed without an answer, or 403.
     Denied,
-    /// From an address that is banned: closed without an answer, or 429.
+    /// From an address that is banned: closed without an answer, or 429; 4029 once it is a WebSocket.
     Banned,
     /// From a trusted proxy, without the PROXY header that it must begin with.
     ProxyHeader,
@@ -131,7 +131,6 @@ impl CloseReason {
             | CloseReason::OriginRefused
             | CloseReason::HostRefused
             | CloseReason::Denied
-            | CloseReason::Banned
             | CloseReason::ProxyHeader
             | CloseReason::UpgradeRate
             | CloseReason::HandshakeTimeout
@@ -153,7 +152,10 @@ impl CloseReason {
             | CloseReason::Revoked => Some(4001),
             CloseReason::Forbidden => Some(4003),
             CloseReason::IdleTimeout => Some(4008),
-            CloseReason::RateLimited | CloseReason::UserLimit | CloseReason::TenantLimit => Some(4029),
+            CloseReason::Banned
+            | CloseReason::RateLimited
+            | CloseReason::UserLimit
+            | CloseReason::TenantLimit => Some(4029),
         }
     }
 

@@ -19,9 +19,12 @@ use foldhash::fast::RandomState;
 use super::desk::Desk;
 use crate::{
     access::{
+        Access, Refused,
         principal::{Principal, Source},
         revocation::Why,
     },
+    metrics::Trouble,
+    protocol::secret::Secret,
     pubsub::subscription::ConnectionId,
     uring::{Io, PeerAddress},
     work::price,
@@ -216,6 +219,20 @@ impl Desk {
         self.auditor.note(connection, kind, event);
     }
 
+    /// A credential was not accepted.
+    pub(super) fn note_refused(&mut self, slot: u32, access: &Access, why: Refused, credential: &Secret) {
+        self.shared.troubles.note(Trouble::CredentialRefused);
+        self.stats.credentials_refused_total[why.index()] += 1;
+        let (connection, meter) = (self.connections.id_of(slot), &mut self.meter);
+        self.auditor.note(connection, EventKind::AuthFailed, || {
+            // It is read once more.
+            meter.spend(credential.get().len() as u64 * price::CREDENTIAL_BYTE);
+            let (issuer, key_id) = access.tell_of(credential);
+            let key_id = key_id.map(told_key_id);
+            Event { reason: Some(why.as_str()), issuer, key_id, ..Event::new(EventKind::AuthFailed) }
+        });
+    }
+
     /// Puts what was seen in this turn where the control thread finds it, with where each comes from.
     pub(super) fn tell_audit(&mut self, io: &mut impl Io) {
         let mut noted = std::mem::take(&mut self.auditor.noted);
@@ -237,7 +254,7 @@ impl Desk {
 }
 
 /// What is told of a key's name.
-pub(super) fn told_key_id(id: Box<str>) -> Box<str> {
+fn told_key_id(id: Box<str>) -> Box<str> {
     if id.len() <= KEY_ID_BYTES_MAX {
         return id;
     }

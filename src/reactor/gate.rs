@@ -19,7 +19,6 @@ use quotas::Quotas;
 
 use super::{
     admission::usages::Usages,
-    audit::{Event, EventKind, told_key_id},
     connection::{Pause, Phase},
     deadline::{Due, Since, TokenLeft},
     desk::Desk,
@@ -479,6 +478,11 @@ impl Desk {
             self.go_on_behind_gate(slot);
             return self.let_in(slot, Greeting::of(&asked));
         };
+        let is_open = self.connections[slot].phase == Phase::Open;
+        if !is_open && self.is_banned_since(slot) {
+            let text = "your address has brought too many tokens that were not accepted; try again later";
+            return self.close(slot, CloseReason::Banned, text);
+        }
         let found = access.read(&credential).and_then(|read| {
             self.meter.spend(proof_price(&read));
             access.prove(read, self.gate.wall_ms / 1_000)
@@ -487,7 +491,6 @@ impl Desk {
             Some(_) => Err(Refused::Revoked),
             None => Ok(principal),
         });
-        let is_open = self.connections[slot].phase == Phase::Open;
         if let Err(why) = found {
             self.note_refused(slot, &access, why, &credential);
         }
@@ -571,19 +574,6 @@ impl Desk {
         let life = u64::from(self.connections[slot].generation);
         let random_ms = self.shared.homes.spread(slot, self.shared.epoch ^ life) % (delay_ms + 1);
         self.connections.timers.set(slot, self.now_ms() + delay_ms + random_ms);
-    }
-
-    fn note_refused(&mut self, slot: u32, access: &Access, why: Refused, credential: &Secret) {
-        self.shared.troubles.note(Trouble::CredentialRefused);
-        self.stats.credentials_refused_total[why.index()] += 1;
-        let (connection, meter) = (self.connections.id_of(slot), &mut self.meter);
-        self.auditor.note(connection, EventKind::AuthFailed, || {
-            // It is read once more.
-            meter.spend(credential.get().len() as u64 * price::CREDENTIAL_BYTE);
-            let (issuer, key_id) = access.tell_of(credential);
-            let key_id = key_id.map(told_key_id);
-            Event { reason: Some(why.as_str()), issuer, key_id, ..Event::new(EventKind::AuthFailed) }
-        });
     }
 
     fn close_unauthorized(&mut self, slot: u32) {

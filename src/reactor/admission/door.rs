@@ -179,11 +179,22 @@ impl Desk {
         if !is_allowed || access.deny.ranges().contains(address) {
             return Some(Refusal::Denied);
         }
+        self.judge_strikes(address)
+    }
+
+    /// Whether whoever comes from `address` is banned.
+    fn judge_strikes(&self, address: IpAddr) -> Option<Refusal> {
+        self.ban_of(address)?;
         let now_ms = self.now_ms();
-        let until_ms = self
-            .ban_of(address)
-            .and_then(|_| self.shared.addresses.banned_until_ms(Origin::of(address), now_ms))?;
+        let until_ms = self.shared.addresses.banned_until_ms(Origin::of(address), now_ms)?;
         Some(Refusal::Banned { left_s: (until_ms - now_ms).div_ceil(1_000) })
+    }
+
+    /// Whether the connection, if it is not let in, has been banned since it was judged: by what others of its address did that
+    /// were opened before as well.
+    pub fn is_banned_since(&self, slot: u32) -> bool {
+        !self.door.strangers.is_empty()
+            && self.door.address(slot).and_then(|address| self.judge_strikes(address)).is_some()
     }
 
     /// For what, and for how long, whoever comes from `address` is banned: this machine and proxies never are, since it
@@ -263,8 +274,13 @@ impl Desk {
                 return false;
             }
         }
-        let address = self.door.strangers.get(&slot).and_then(|stranger| stranger.address);
-        let (Some(rate), Some(address)) = (self.door.upgrades, address) else { return true };
+        let Some(address) = self.door.address(slot) else { return true };
+        // It may have been opened long before the last strike against its address.
+        if let Some(refusal) = self.judge_strikes(address) {
+            self.refuse_and_note(slot, refusal);
+            return false;
+        }
+        let Some(rate) = self.door.upgrades else { return true };
         match self.shared.addresses.take_upgrade(Origin::of(address), rate, self.now_ns) {
             Ok(()) => true,
             Err(next_ns) => {

@@ -87,6 +87,39 @@ fn whoever_is_banned_is_closed_at_its_accept_and_nobody_else_is() {
     assert!(world.told(again).contains("101 Switching"));
 }
 
+/// Whoever has opened connections before the last strike has no more guesses by them: neither where they send their request after
+/// it, nor where they have, and bring a token by `auth`.
+#[test]
+fn a_ban_holds_for_connections_that_are_there_and_not_let_in() {
+    const STRIKES: u32 = 3;
+    let configure = |config: &mut Config| {
+        (config.access.ban_failures, config.access.ban_s) = (STRIKES, 3_000);
+        config.auth.failure_delay_ms = 0;
+    };
+    let guesser: IpAddr = "203.0.113.7".parse().unwrap();
+    let auth = stranger::text_frame(r#"{"op":"auth","token":"x"}"#);
+    for (first, guess, answer) in [
+        (Vec::new(), request("Authorization: Bearer x\r\n"), "429 Too Many Requests"),
+        (request(""), auth, "your address has brought too many tokens"),
+    ] {
+        let mut world = World::new(Knobs { access: asking(), configure, ..Knobs::calm(1) });
+        let peers: Vec<Peer> = (0..20).map(|_| world.come(guesser, &first)).collect();
+        peers.iter().for_each(|peer| _ = world.told(*peer));
+        for peer in &peers {
+            world.net.write(*peer, &guess);
+            world.settle();
+        }
+        let looked_at: u64 = world.reactor(0).desk().stats.credentials_refused_total.iter().sum();
+        assert_eq!(looked_at, u64::from(STRIKES), "{answer}");
+        let told = peers.iter().map(|peer| world.told(*peer));
+        assert_eq!(told.filter(|told| told.contains(answer)).count(), 17, "{answer}");
+        peers.iter().for_each(|peer| world.net.close(*peer));
+        world.settle();
+        assert_eq!(world.closed_for(CloseReason::Banned), 17, "{answer}");
+        assert!(world.reactor(0).desk().door.is_empty());
+    }
+}
+
 /// The operator is told of who is turned away at its accept.
 #[test]
 fn the_operator_is_told_of_who_is_denied() {
