@@ -223,13 +223,16 @@ impl Desk {
     pub(super) fn note_refused(&mut self, slot: u32, access: &Access, why: Refused, credential: &Secret) {
         self.shared.troubles.note(Trouble::CredentialRefused);
         self.stats.credentials_refused_total[why.index()] += 1;
+        // Now: it may have left the door by the turn's end.
+        let address = self.door.address(slot);
         let (connection, meter) = (self.connections.id_of(slot), &mut self.meter);
         self.auditor.note(connection, EventKind::AuthFailed, || {
             // It is read once more.
             meter.spend(credential.get().len() as u64 * price::CREDENTIAL_BYTE);
             let (issuer, key_id) = access.tell_of(credential);
             let key_id = key_id.map(told_key_id);
-            Event { reason: Some(why.as_str()), issuer, key_id, ..Event::new(EventKind::AuthFailed) }
+            let reason = Some(why.as_str());
+            Event { address, reason, issuer, key_id, ..Event::new(EventKind::AuthFailed) }
         });
     }
 
@@ -238,14 +241,13 @@ impl Desk {
         let mut noted = std::mem::take(&mut self.auditor.noted);
         for (connection, mut event) in noted.drain(..) {
             self.meter.spend(price::COMMAND);
-            if self.connections.has(connection) {
+            // Of whoever has been let in nothing else is known any more, even if a proxy said it.
+            if event.address.is_none() && self.connections.has(connection) {
                 let socket = self.connections[connection.slot].socket;
-                // Who has been let in through a proxy is not known by its address any more.
-                let of_peer = || match io.peer_address(socket) {
+                event.address = match io.peer_address(socket) {
                     Some(PeerAddress::Ip(address)) => Some(address.ip()),
                     Some(PeerAddress::Unix) | None => None,
                 };
-                event.address = self.door.address(connection.slot).or_else(of_peer);
             }
             self.auditor.audit.push(event);
         }

@@ -120,6 +120,24 @@ fn a_ban_holds_for_connections_that_are_there_and_not_let_in() {
     }
 }
 
+/// Each is answered late, but for those that are too many, who have left the door before the turn's end.
+#[test]
+fn the_audit_says_whose_address_failed_through_a_proxy() {
+    let configure = |config: &mut Config| {
+        let text = "[proxy]\ntrusted = [\"10.0.0.0/8\"]\nprotocol = \"v2\"\n";
+        config.proxy = load_text("", text, &Sources::default()).expect("a configuration").proxy;
+        config.auth.failure_delay_ms = 60_000;
+    };
+    let mut world = World::new(Knobs { access: asking(), configure, ..Knobs::calm(1) });
+    let clients = [1, 2, 3, 4].map(|host| Ipv4Addr::new(203, 0, 113, host));
+    for client in clients {
+        world.come(PROXY, &[proxied(client), request("Authorization: Bearer x\r\n")].concat());
+    }
+    let audit = &world.shared.audit;
+    let addresses: Vec<_> = std::iter::from_fn(|| audit.pop()).map(|event| event.address).collect();
+    assert_eq!(addresses, clients.map(|client| Some(client.into())));
+}
+
 /// The operator is told of who is turned away at its accept.
 #[test]
 fn the_operator_is_told_of_who_is_denied() {
