@@ -138,6 +138,76 @@ fn the_audit_says_whose_address_failed_through_a_proxy() {
     assert_eq!(addresses, clients.map(|client| Some(client.into())));
 }
 
+/// Nothing was asked of addresses before.
+#[test]
+fn a_reload_begins_to_ask_where_clients_come_from() {
+    let mut world =
+        World::new(Knobs { configure: |config| config.access.ban_failures = 0, ..Knobs::calm(1) });
+    assert!(!world.reactor(0).desk().door.is_asking);
+    world.knobs.access = asking();
+    world.knobs.configure = |config| {
+        let text = "[access]\ndeny = [\"203.0.113.66\"]\nban_failures = 2\n";
+        config.access = load_text("", text, &Sources::default()).expect("a configuration").access;
+    };
+    world.reload();
+    world.settle();
+    world.come("203.0.113.66".parse().unwrap(), &request(""));
+    assert_eq!(world.closed_for(CloseReason::Denied), 1);
+    for _ in 0..3 {
+        world.come("203.0.113.7".parse().unwrap(), &request("Authorization: Bearer x\r\n"));
+    }
+    assert_eq!(world.closed_for(CloseReason::Banned), 1);
+}
+
+/// There is nothing to guess.
+#[test]
+fn no_address_is_asked_for_bans_where_nobody_is_asked_who_it_is() {
+    let mut world =
+        World::new(Knobs { configure: |config| config.access.ban_failures = 2, ..Knobs::calm(1) });
+    world.net.connect_from("203.0.113.7".parse().unwrap(), 0);
+    world.settle();
+    let door = &world.reactor(0).desk().door;
+    assert!(!door.is_asking && door.is_empty());
+}
+
+#[test]
+fn nothing_is_kept_of_where_those_come_from_who_are_let_in() {
+    let configure = |config: &mut Config| config.limits.upgrades_per_s_per_address_max = 10;
+    let mut world = World::new(Knobs { configure, ..Knobs::calm(1) });
+    let address: IpAddr = "203.0.113.7".parse().unwrap();
+    let stranger = world.net.connect_from(address, 0);
+    world.settle();
+    assert!(!world.reactor(0).desk().door.is_empty());
+    world.net.write(stranger, &request(""));
+    world.settle();
+    assert!(world.told(stranger).contains("101 Switching"));
+    assert!(world.reactor(0).desk().door.is_empty());
+}
+
+/// Its PROXY header names nobody, and its line does; that of a client whom the header names is the client's own.
+#[test]
+fn a_proxy_without_a_client_in_its_header_may_name_one_by_its_line() {
+    let configure = |config: &mut Config| {
+        let text = "[access]\ndeny = [\"203.0.113.66\"]\n[proxy]\ntrusted = [\"10.0.0.0/8\"]\n\
+                    protocol = \"v2\"\nheader = \"x-forwarded-for\"\n";
+        let loaded = load_text("", text, &Sources::default()).expect("a configuration");
+        (config.access, config.proxy) = (loaded.access, loaded.proxy);
+    };
+    let mut world = World::new(Knobs { configure, ..Knobs::calm(1) });
+    let of_itself = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+    let of_client = proxied(Ipv4Addr::new(203, 0, 113, 7));
+    for (header, client, status) in [
+        (&of_itself, "203.0.113.66", "403 Forbidden"),
+        (&of_itself, "203.0.113.7", "101 Switching"),
+        (&of_client, "203.0.113.66", "101 Switching"),
+    ] {
+        let line = format!("X-Forwarded-For: {client}\r\n");
+        let peer = world.come(PROXY, &[header.clone(), request(&line)].concat());
+        let told = world.told(peer);
+        assert!(told.contains(status), "{client}: {told}");
+    }
+}
+
 /// The operator is told of who is turned away at its accept.
 #[test]
 fn the_operator_is_told_of_who_is_denied() {
