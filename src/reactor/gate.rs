@@ -376,7 +376,10 @@ impl Desk {
     /// What the connection sends has meaning from now on, and it is told so.
     fn let_in(&mut self, slot: u32, greeting: Greeting<'_>) {
         self.connections.enter(slot, Phase::Open);
-        self.door.forget(slot);
+        // Whoever is let in as nobody can still guess.
+        if !self.gate.is_anonymous(slot) || !self.door.counts_failures() {
+            self.door.forget(slot);
+        }
         let principal = self.gate.principal(slot).cloned();
         let identity = principal.as_ref().map_or(Identity::default(), |principal| self.identity(principal));
         match greeting {
@@ -479,7 +482,7 @@ impl Desk {
             return self.let_in(slot, Greeting::of(&asked));
         };
         let is_open = self.connections[slot].phase == Phase::Open;
-        if !is_open && self.is_banned_since(slot) {
+        if (!is_open || self.gate.is_anonymous(slot)) && self.is_banned_since(slot) {
             let text = "your address has brought too many tokens that were not accepted; try again later";
             return self.close(slot, CloseReason::Banned, text);
         }
@@ -515,15 +518,13 @@ impl Desk {
                 let message = "the key that proves the token is not there yet; try again";
                 self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unavailable, message.into()));
             }
-            Err(_) if is_open => {
+            Err(why) if is_open => {
+                self.strike_for(slot, why);
                 let message = "the token was not accepted";
                 self.refuse_command(slot, &auth_error(asked.id(), ErrorCode::Unauthorized, message.into()));
             }
             Err(why) => {
-                // Without keys nobody can bring one that is accepted.
-                if !matches!(why, Refused::Token(TokenFault::NoKeys { .. })) {
-                    self.strike(slot);
-                }
+                self.strike_for(slot, why);
                 return self.refuse_credential(slot);
             }
         }
@@ -557,10 +558,19 @@ impl Desk {
         self.gate.let_in(slot, principal.clone());
         // It may be allowed less than before.
         self.review.note_changed(self.connections.id_of(slot));
+        self.door.forget(slot);
         let identity = self.identity(&principal);
         self.write_reply(slot, &Reply::Authenticated { id: asked.id(), identity });
         self.connections.timers.set(slot, self.now_ms());
         true
+    }
+
+    /// The connection brought a credential that is not accepted, of which nothing is known if it is let in as somebody.
+    fn strike_for(&mut self, slot: u32, why: Refused) {
+        // Without keys nobody can bring one that is accepted.
+        if !matches!(why, Refused::Token(TokenFault::NoKeys { .. })) {
+            self.strike(slot);
+        }
     }
 
     /// Says later that the connection is not let in, and reads nothing more of it.

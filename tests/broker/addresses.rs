@@ -412,3 +412,36 @@ fn an_address_upgrades_as_often_as_it_may() {
     broker.wait_for_total("fanfare_closes_total", r#",reason="upgrade_rate""#, |count| count >= 1.0);
     broker.stop();
 }
+
+/// It has its hello, and an `auth` that is not accepted is a guess like any other.
+#[test]
+fn whoever_is_let_in_without_a_token_is_banned_for_guessing_too() {
+    let (token, entry) = new_token("bob", &["chat"]);
+    let tokens = Tokens::new("addresses-guest", &[&entry]);
+    let roles = "auth.anonymous_roles=[\"guest\"]";
+    let settings = [TRUSTED, V2, &tokens.setting(), ROLES, roles, "access.ban_failures=3"];
+    let broker = Broker::start(2, &settings);
+    let guest = |address: &str| {
+        let mut raw = passed_on(&broker, address, UPGRADE);
+        raw.expect_upgraded();
+        raw
+    };
+    let auth = |token: &str| format!(r#"{{"op":"auth","token":"{token}","id":1}}"#);
+    // Whoever has become somebody is known no more by where it comes from.
+    let mut held = guest("203.0.113.7");
+    assert_eq!(held.ask(&auth(&token))["op"], "ok");
+    let mut late = guest("203.0.113.7");
+    for _ in 0..3 {
+        let mut raw = guest("203.0.113.7");
+        assert_eq!(raw.ask(&auth("ff_guess"))["code"], "unauthorized");
+        raw.close();
+    }
+    expect_status(passed_on(&broker, "203.0.113.7", UPGRADE), 429);
+    // What was opened before has no guess left.
+    late.send_text(&auth("ff_guess"));
+    assert_eq!(late.receive_close().0, 4029);
+    assert_eq!(held.ask(r#"{"op":"ping"}"#)["op"], "pong");
+    guest("203.0.113.8").close();
+    held.close();
+    broker.stop();
+}

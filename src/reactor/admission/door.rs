@@ -29,7 +29,7 @@ use crate::{
     work::price,
 };
 
-/// What is known of connections that are not let in; nothing, and no memory, where nothing is asked.
+/// What is known of connections that are not let in, or as nobody in particular; nothing, and no memory, where nothing is asked.
 #[derive(Debug, Default)]
 pub struct Door {
     /// Peers are asked where they come from.
@@ -87,7 +87,12 @@ impl Door {
             || !(access.allow.is_empty() && access.deny.is_empty() && config.proxy.trusted.is_empty());
     }
 
-    /// The connection is let in, or closed.
+    /// Whether an address is struck for what fails.
+    pub fn counts_failures(&self) -> bool {
+        self.bans.is_some()
+    }
+
+    /// The connection is let in as somebody, or closed.
     pub fn forget(&mut self, slot: u32) {
         if !self.strangers.is_empty() {
             self.strangers.remove(&slot);
