@@ -122,8 +122,8 @@ fn policies_in_a_file() {
         ":3: topic.history_format = \"xml\" is not allowed: it must be \"json\" or \"binary\"",
     );
     assert_file_refused(
-        "[[topic]]\nmatch = \"a\"\nstamp = [\"user\"]\n",
-        ":3: topic.stamp = [\"user\"] is not allowed: it must be an array that holds \"time\" or nothing",
+        "[[topic]]\nmatch = \"a\"\nstamp = [\"name\"]\n",
+        ":3: topic.stamp = [\"name\"] is not allowed: it must be an array that holds \"user\", \"time\", both or nothing",
     );
     assert_file_refused(
         "[[topic]]\nmatch = \"a\"\nhistory_count = -1\n",
@@ -191,7 +191,7 @@ fn a_bad_value_in_a_file() {
 #[test]
 fn values_that_do_not_go_together() {
     let line = "limits.message_bytes_max = 1048576 is not allowed with delivery.owed_bytes_max = 65536: \
-                a connection must be able to be owed one whole message, which may be 1399128 bytes as JSON";
+                a connection must be able to be owed one whole message, which may be 1400664 bytes as JSON";
     assert_fails(&mut fanfare(&["serve", "--set", "delivery.owed_bytes_max=65_536"]), 2, line);
     let line = "limits.message_bytes_max = 4194305 is not allowed with limits.log_bytes_max = 16777216: \
                 a message on its way to another reactor counts there, and may be a quarter of it";
