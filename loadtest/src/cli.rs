@@ -637,7 +637,7 @@ pub struct Hostile {
     /// The longest wait for what the healthy are owed after an attack
     #[arg(long, value_name = "DURATION", default_value_t = 10, value_parser = waiting())]
     pub drain: u64,
-    /// Healthy connections that send a JSON ping every 2 ms; more if that takes one for each reactor
+    /// Healthy connections that send a JSON ping every 2 ms: several, so that there is one on each reactor, most likely
     #[arg(long, default_value_t = 4, value_parser = count(1, 256))]
     pub healthy: usize,
     /// Healthy subscribers of the topic that is published to 50 times a second

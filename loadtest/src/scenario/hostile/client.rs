@@ -21,8 +21,6 @@ pub struct Client {
     pub socket: TcpStream,
     /// Nothing was cut off in it yet.
     pub reader: Reader,
-    /// The number of the reactor that it is on, as its name begins with it; 0 if it has no such name.
-    pub reactor: u8,
     /// Whether the broker takes compressed messages from it.
     pub is_compressed: bool,
 }
@@ -46,9 +44,9 @@ impl Client {
         let mut socket = connect::open_socket(target.address(), index).map_err(|error| error.to_string())?;
         socket.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let (head, rest) = connect::read_upgrade(&mut socket)?;
-        let reactor = read_greeting(&mut socket, rest)?;
+        read_greeting(&mut socket, rest)?;
         let is_compressed = head.contains(EXTENSION);
-        Ok(Client { socket, reader: Reader::default(), reactor, is_compressed })
+        Ok(Client { socket, reader: Reader::default(), is_compressed })
     }
 
     /// Subscribes; the `seq` that the subscription starts after.
@@ -97,20 +95,20 @@ impl Client {
     }
 }
 
-/// Reads the first message, and which reactor it names.
-fn read_greeting(socket: &mut TcpStream, mut bytes: Vec<u8>) -> Result<u8, String> {
+/// Reads the first message.
+fn read_greeting(socket: &mut TcpStream, mut bytes: Vec<u8>) -> Result<(), String> {
     let mut deframer = Deframer::default();
     loop {
-        let mut reactor = None;
+        let mut is_greeted = false;
         deframer.feed(&bytes, |frame| {
             if frame.opcode == opcode::CLOSE {
                 return Err(connect::describe_close(frame.payload));
             }
-            reactor = Some(reactor_of(frame.payload));
+            is_greeted = true;
             Ok(())
         })?;
-        if let Some(reactor) = reactor {
-            return Ok(reactor);
+        if is_greeted {
+            return Ok(());
         }
         bytes.resize(4096, 0);
         let len = read_some(socket, &mut bytes)?;
@@ -118,28 +116,10 @@ fn read_greeting(socket: &mut TcpStream, mut bytes: Vec<u8>) -> Result<u8, Strin
     }
 }
 
-fn reactor_of(hello: &[u8]) -> u8 {
-    let hello: serde_json::Value = serde_json::from_slice(hello).unwrap_or_default();
-    let name = hello["conn"].as_str().and_then(|it| it.get(..2));
-    name.and_then(|it| u8::from_str_radix(it, 16).ok()).unwrap_or(0)
-}
-
 fn read_some(socket: &mut TcpStream, bytes: &mut [u8]) -> Result<usize, String> {
     match socket.read(bytes) {
         Ok(0) => Err("closed by the broker".to_owned()),
         Ok(len) => Ok(len),
         Err(error) => Err(format!("no answer: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_greeting_names_its_reactor() {
-        assert_eq!(reactor_of(br#"{"op":"hello","conn":"0a00000000000001"}"#), 10);
-        assert_eq!(reactor_of(br#"{"op":"hello"}"#), 0);
-        assert_eq!(reactor_of(b"welcome"), 0);
     }
 }

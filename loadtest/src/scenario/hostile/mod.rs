@@ -113,9 +113,8 @@ fn bounds(options: &Hostile) -> Bounds {
     }
 }
 
-/// Those that are opened to choose from, too.
 fn healthy_connections(options: &Hostile) -> usize {
-    options.healthy * healthy::TRIES + options.subscribers + 1
+    options.healthy + options.subscribers + 1
 }
 
 /// Runs one attack.
