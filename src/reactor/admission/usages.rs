@@ -76,7 +76,7 @@ struct State {
     kept_until_ns: Option<u64>,
 }
 
-/// A meter, found by whose it is.
+/// A usage, found by whose it is.
 #[derive(Clone, Debug)]
 struct ByName(Arc<Usage>);
 

@@ -101,14 +101,15 @@ impl Quotas {
         len: usize,
         now_ns: u64,
     ) -> Result<(), (Whose, u64)> {
-        let held = |held: &'_ Held| held.get(slot as usize).cloned().flatten();
-        let user = held(&self.users);
-        if let Some(usage) = &user {
+        let slot = slot as usize;
+        let user = self.users.get(slot).and_then(Option::as_ref);
+        if let Some(usage) = user {
             usage.take(&self.of_user, len, now_ns).map_err(|next_ns| (Whose::User, next_ns))?;
         }
-        let (Some(quota), Some(usage)) = (self.of_tenant(tenant), held(&self.tenants)) else { return Ok(()) };
+        let of_tenant = self.tenants.get(slot).and_then(Option::as_ref);
+        let (Some(quota), Some(usage)) = (self.of_tenant(tenant), of_tenant) else { return Ok(()) };
         usage.take(&quota, len, now_ns).map_err(|next_ns| {
-            if let Some(usage) = &user {
+            if let Some(usage) = user {
                 usage.give_back(&self.of_user, len);
             }
             (Whose::Tenant, next_ns)
@@ -151,12 +152,14 @@ impl Gate {
     /// The connection publishes so many bytes, if its user and its tenant may; else nothing is counted, and the answer is who may
     /// not, and in how many milliseconds it may.
     pub fn take_publish(&mut self, slot: u32, len: usize) -> Result<(), (Whose, u64)> {
-        let Some(principal) = self.principal(slot).cloned() else { return Ok(()) };
+        let Gate { members, quotas, now_ns, .. } = self;
+        let Some(Some(member)) = members.get(slot as usize) else { return Ok(()) };
+        let (principal, now_ns) = (&member.principal, *now_ns);
         // It may have been there before there were quotas.
-        let counted = self.quotas.count_in(slot, &principal, false, self.now_ns);
+        let counted = quotas.count_in(slot, principal, false, now_ns);
         assert_eq!(counted, Ok(()), "whoever is there is counted");
-        let taken = self.quotas.take(slot, principal.tenant.as_ref(), len, self.now_ns);
-        taken.map_err(|(whose, next_ns)| (whose, (next_ns - self.now_ns).div_ceil(1_000_000)))
+        let taken = quotas.take(slot, principal.tenant.as_ref(), len, now_ns);
+        taken.map_err(|(whose, next_ns)| (whose, (next_ns - now_ns).div_ceil(1_000_000)))
     }
 
     /// Counts the connection, which is let in, as one of whoever `principal` is.
